@@ -1,0 +1,18 @@
+"""enerf: radiance fields with conditioned weights.
+
+The rooms, in the order data walks through them:
+
+- ``types``         the values that travel between rooms
+- ``config``        options and ``.txt`` files -> frozen dataclasses
+- ``machine``       device, matrix-product precision, memory: decided once
+- ``images``        read, downsample, write pictures and videos
+- ``conditioning``  the library: preconditioners of weight matrices
+- ``scenes``        1. files -> cameras -> rays
+- ``fields``        2. points -> density and colour
+- ``rendering``     3. rays + field -> pixels
+- ``training``      4. residual -> weights
+- ``evaluation``    5. pictures -> numbers -> tables
+- ``run_nerf``      the hallway that composes them: scene folder -> field -> metrics, frames
+"""
+
+__version__ = "0.1.0"

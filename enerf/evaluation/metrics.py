@@ -1,0 +1,65 @@
+"""Pictures to numbers. PSNR and SSIM of sRGB values in [0, 1], one picture at a time; means are means over pictures."""
+
+import logging
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+log = logging.getLogger("enerf")
+
+
+def psnr(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> float:
+    """The peak signal-to-noise ratio in dB, of values clipped to [0, 1]; infinite for equal pictures.
+
+    >>> round(psnr(torch.zeros(4, 3), torch.full((4, 3), 0.1)), 3)
+    20.0
+    """
+    mse = float((rgb.clamp(0, 1) - target).square().mean(dtype=torch.float64))
+    return -10.0 * math.log10(mse) if mse > 0 else math.inf
+
+
+def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
+    """Structural similarity (Wang et al. 2004: 11×11 Gaussian window, σ 1.5); None for pictures under 11 pixels."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(rgb.shape[:2]) < 11:
+        return None
+    a, b = (x.clamp(0, 1).movedim(-1, 0)[None] for x in (rgb, target))
+    return float(structural_similarity_index_measure(a, b, data_range=1.0))
+
+
+def lpips(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
+    """LPIPS with AlexNet (Zhang et al. 2018); None where the ``lpips`` extra or its weights are absent."""
+    network = _lpips_network()
+    if network is None:
+        return None
+    with torch.no_grad():
+        return float(network(*(x.clamp(0, 1).movedim(-1, 0)[None] * 2 - 1 for x in (rgb, target))))
+
+
+@lru_cache(maxsize=1)
+def _lpips_network() -> Any:
+    """The LPIPS network, or None, said once."""
+    try:
+        import lpips as package
+
+        return package.LPIPS(net="alex", verbose=False).eval()
+    except ImportError:
+        return None  # the extra is not installed: metrics.json says null
+    except Exception as error:  # its weights come from the network: any failure there leaves null
+        log.warning("LPIPS is left out: its network could not be made (%s)", error)
+        return None
+
+
+def mean(values: list[float | None]) -> float | None:
+    """The mean of numbers, None if one is missing or there are none.
+
+    >>> mean([1.0, 2.0]), mean([1.0, None]), mean([])
+    (1.5, None, None)
+    """
+    present = [v for v in values if v is not None]
+    return sum(present) / len(present) if present and len(present) == len(values) else None

@@ -1,0 +1,88 @@
+"""Whole views, rendered and measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from enerf import images
+from enerf.evaluation import metrics
+from enerf.rendering.render import Picture, in_chunks
+from enerf.scenes import batches, rays
+from enerf.types import Camera, Rays, Rendering, Scene
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """What turns rays of a scene into pixels: a trained field, its sampling, and how many rays go at once."""
+
+    render: Callable[[Rays], Rendering]
+    rays_at_once: int
+    pixel_centers: float = 0.5
+
+    def picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
+        """The picture a camera at a pose sees: rgb (h, w, 3), depth and opacity (h, w)."""
+        made = rays.of_image(camera, c2w, scene.near, scene.far, self.pixel_centers)
+        made = rays.to_ndc(made, camera) if scene.ndc else made
+        flat = in_chunks(self.render, made, self.rays_at_once)
+        size = (camera.height, camera.width)
+        return Picture(
+            flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size)
+        )
+
+
+def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:
+    """The mean over views of the PSNR of ``n`` fixed pixels each (0: all): a quick point for a curve."""
+    values = []
+    for view in views:
+        pixels = batches.fixed_pixels(view, scene.camera, n)
+        seen = in_chunks(
+            renderer.render, batches.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
+        )
+        values.append(metrics.psnr(seen.rgb, batches.colours_of(scene, pixels)))
+    return sum(values) / len(values)
+
+
+def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
+    """Name, PSNR, SSIM and LPIPS (None without its extra) of each view; pictures go to ``folder`` as PNG."""
+    measured = []
+    for view in tqdm(views, desc="test views", unit="view"):
+        rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
+        target = scene.images[view].cpu()
+        measured.append(
+            {
+                "name": scene.image_names[view],
+                "psnr": metrics.psnr(rgb, target),
+                "ssim": metrics.ssim(rgb, target),
+                "lpips": metrics.lpips(rgb, target),
+            }
+        )
+        if folder is not None:
+            images.write_png(folder / f"{Path(scene.image_names[view]).stem}.png", images.to_uint8(rgb))
+    return measured
+
+
+def means(measured: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """The means over views of each metric."""
+    return {key: metrics.mean([m[key] for m in measured]) for key in ("psnr", "ssim", "lpips")}
+
+
+def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
+    """The camera of a picture of at most about ``pixels`` pixels.
+
+    >>> preview_camera(Camera(400, 300, 400.0, 400.0, 200.0, 150.0), 1200).width
+    40
+    """
+    return rays.resized(camera, max(1.0, (camera.width * camera.height / pixels) ** 0.5))
+
+
+def constant_psnr(scene: Scene) -> float:
+    """The test PSNR of the best constant colour of the training views: what a blank image scores."""
+    colour = scene.images[list(scene.train)].mean((0, 1, 2))
+    values = [metrics.psnr(colour.expand_as(scene.images[v]), scene.images[v]) for v in scene.test]
+    return sum(values) / len(values) if values else torch.nan

@@ -1,0 +1,91 @@
+"""Options to a radiance field: the only place that conditions.
+
+The order is a contract: build -> start -> condition -> device -> optimiser -> load. The random numbers of the start are
+drawn before any control or map is applied, so a baseline and a treatment with one seed share every weight they can.
+"""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from enerf.conditioning import layers
+from enerf.config import ConditioningOptions, ModelOptions
+from enerf.fields.radiance import HEADS, NeRF
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+
+class RadianceFields(nn.Module):
+    """The coarse field, and the fine one if there is one."""
+
+    def __init__(self, coarse: nn.Module, fine: nn.Module | None) -> None:
+        super().__init__()
+        self.coarse, self.fine = coarse, fine
+
+
+def radiance_fields(
+    model: ModelOptions, conditioning: ConditioningOptions, with_fine: bool, seed: int
+) -> RadianceFields:
+    """Freshly started and conditioned fields, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If a layer or method is asked for that cannot be conditioned.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fields = plain_fields(model, with_fine)
+    try:
+        _condition(fields, conditioning, seed)
+    except ValueError as error:
+        raise InputError(f"option --equilibrate_layers or --equilibrate: {error}") from None
+    return fields
+
+
+def plain_fields(model: ModelOptions, with_fine: bool) -> RadianceFields:
+    """Unconditioned fields with PyTorch's start."""
+    bands = (model.multires, model.multires_views) if model.i_embed == 0 else (-1, -1)
+    coarse = NeRF(model.netdepth, model.netwidth, *bands, model.use_viewdirs)
+    fine = NeRF(model.netdepth_fine, model.netwidth_fine, *bands, model.use_viewdirs) if with_fine else None
+    return RadianceFields(coarse, fine)
+
+
+def _condition(fields: RadianceFields, options: ConditioningOptions, seed: int) -> None:
+    """Apply the start, then the map or the control, to the chosen layers."""
+    method = options.equilibrate
+    names = chosen_layers(fields, options)
+    layers.initialise_(fields, names, options.init, torch.Generator().manual_seed(seed))
+    if method != "none":
+        layers.condition(fields, method, names, gradient=options.equilibrate_gradient)
+    elif options.weight_norm:
+        layers.weight_norm(fields, names)
+
+
+def chosen_layers(fields: nn.Module, options: ConditioningOptions) -> list[str]:
+    """The layers that ``equilibrate_layers`` means, for a map, a control or a start; says which a map leaves out."""
+    method = "row" if options.equilibrate == "none" else options.equilibrate
+    names, left_out = layers.select(fields, options.equilibrate_layers, heads=HEADS, method=method)
+    for name, reason in left_out.items():
+        log.info("%s equilibration leaves out %s: %s", method, name, reason)
+    return names
+
+
+def method_name(options: ConditioningOptions) -> str:
+    """How a run's method is called in tables and ``metrics.json``.
+
+    >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
+    ('e-nerf', 'nerf-he')
+    """
+    words: Iterable[str] = ["nerf"]
+    if options.equilibrate != "none":
+        words = ["e-nerf", *([options.equilibrate] if options.equilibrate != "row" else [])]
+        words = [*words, *(["detached"] if options.equilibrate_gradient == "detached" else [])]
+    elif options.weight_norm:
+        words = ["nerf", "weight_norm"]
+    chosen = [options.init] if options.init != "default" else []
+    where = [options.equilibrate_layers] if options.equilibrate_layers != "hidden" else []
+    return "-".join([*words, *chosen, *where])

@@ -1,0 +1,87 @@
+"""What the machine can do, decided once at the start of a run: device, matrix products, memory.
+
+Nothing below the hallways names a device.
+"""
+
+import ctypes
+import logging
+import platform
+
+import torch
+
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+# Largest relative error of a product that still counts as fp32 (its unit roundoff is 6e-8, bf16's 4e-3).
+FP32_ERROR = 1e-5
+# Points of a 256-wide layer whose activations (16 MB) stay near the CPU's caches and under glibc's mmap ceiling.
+CPU_POINTS = 1 << 14
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of an option such as ``auto``, ``cpu``, ``cuda:1``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"option --device: found {name!r}, expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"option --device: found {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def prepare(device: torch.device) -> str:
+    """Set the machine up for a run; returns one line that says what was chosen."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, fp32"
+    keep_memory()
+    path = fast_products()
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads, fp32 ({path} products)"
+
+
+def keep_memory() -> bool:
+    """Whether glibc was told not to give freed memory back: fresh pages cost more than filling them."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        trim, top_pad, mmap = -1, -2, -3
+        return all(
+            libc.mallopt(what, size) == 1 for what, size in ((mmap, 32 << 20), (trim, 2**31 - 1), (top_pad, 64 << 20))
+        )
+    except (OSError, AttributeError):
+        return False  # not glibc
+
+
+def fast_products() -> str:
+    """The chosen path of fp32 matrix products on the CPU: ``oneDNN`` where it is exact enough, else ``stock``.
+
+    "medium" sends products to oneDNN, two to three times faster on AVX-512 cores. It may round to bf16 on others, so
+    one product is checked against float64 first.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    if product_error() <= FP32_ERROR:
+        return "oneDNN"
+    torch.set_float32_matmul_precision(before)
+    return "stock"
+
+
+def product_error(size: int = 256) -> float:
+    """Relative error of one fp32 product of the current path against float64."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double()
+    return float((torch.nn.functional.linear(a, b.T.contiguous()) - exact).abs().max() / exact.abs().max())
+
+
+def points_at_once(device: torch.device, netchunk: int) -> int:
+    """Most points that go through a network at once: the option, and on a CPU no more than its caches like."""
+    return min(netchunk, CPU_POINTS) if device.type == "cpu" else netchunk
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in the CPU's allocator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -1,0 +1,1 @@
+"""Rays and a field to pixels."""

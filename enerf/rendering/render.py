@@ -1,0 +1,85 @@
+"""Rays and fields to pixels: coarse pass, fine pass, whole pictures in chunks."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from enerf.machine import is_out_of_memory
+from enerf.rendering import sampling, volume
+from enerf.types import RadianceField, Rays, Rendering
+
+log = logging.getLogger("enerf")
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How rays are sampled: so many coarse samples, so many more fine ones, and what lies behind them."""
+
+    n_samples: int
+    n_importance: int = 0
+    lindisp: bool = False
+    white_bkgd: bool = False
+
+    @property
+    def points(self) -> int:
+        """Field evaluations a ray."""
+        return self.n_samples + (self.n_samples + self.n_importance if self.n_importance else 0)
+
+
+def render_rays(
+    coarse: RadianceField,
+    fine: RadianceField | None,
+    rays: Rays,
+    passes: Passes,
+    generator: torch.Generator | None = None,
+) -> tuple[Rendering, Rendering]:
+    """The coarse and the final rendering of rays; they are one and the same without a fine field.
+
+    ``generator`` jitters the samples; None is deterministic (NeRF, sections 4 and 5.2).
+    """
+    t_vals = sampling.stratified(rays.near, rays.far, passes.n_samples, passes.lindisp, generator)
+    first = volume.composite(coarse(rays.at(t_vals), rays.viewdirs), t_vals, rays.directions, passes.white_bkgd)
+    if fine is None or passes.n_importance == 0:
+        return first, first
+    more = sampling.importance(t_vals, first.weights, passes.n_importance, generator)
+    t_vals = sampling.union(t_vals, more)
+    final = volume.composite(fine(rays.at(t_vals), rays.viewdirs), t_vals, rays.directions, passes.white_bkgd)
+    return first, final
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is kept of a rendering when many rays are rendered."""
+
+    rgb: Float[Tensor, "*b 3"]
+    depth: Float[Tensor, "*b"]
+    opacity: Float[Tensor, "*b"]
+
+
+def in_chunks(render: Callable[[Rays], Rendering], rays: Rays, chunk: int) -> Picture:
+    """Rays rendered ``chunk`` at a time, without gradients; the chunk is halved when memory runs out."""
+    parts: list[Rendering] = []
+    start = 0
+    with torch.no_grad():
+        while start < len(rays):
+            try:
+                parts.append(render(rays[start : start + chunk]))
+            except (RuntimeError, MemoryError) as error:
+                chunk = halved(chunk, error)
+                continue
+            start += chunk
+    return Picture(*(torch.cat([getattr(p, part) for p in parts]) for part in ("rgb", "depth", "opacity")))
+
+
+def halved(chunk: int, error: BaseException) -> int:
+    """Half the chunk if the error says that memory ran out; raises the error otherwise, or when one ray is too many."""
+    if chunk == 1 or not is_out_of_memory(error):
+        raise error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    log.warning("memory ran out with %d rays at once: going on with %d", chunk, chunk // 2)
+    return chunk // 2

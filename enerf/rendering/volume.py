@@ -1,0 +1,51 @@
+"""Density and colour along rays to pixels (NeRF, equation 3), as pure functions.
+
+``alpha`` = 1 − exp(−σδ); ``transmittance`` = exp(−Σ earlier σδ); ``weights`` = alpha · transmittance. Everything stays
+fp32 or better.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from enerf.types import FieldOutput, Rendering
+
+LAST_DELTA = 1e10  # the last sample reaches as good as infinitely far; not inf, because 0 · inf is NaN
+
+
+def deltas(t_vals: Float[Tensor, "*b s"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
+    """Lengths between neighbouring samples in scene units; the last is 1e10 of the direction's lengths.
+
+    >>> deltas(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0, 2.0])).tolist()
+    [2.0, 20000000000.0]
+    """
+    steps = t_vals[..., 1:] - t_vals[..., :-1]
+    last = torch.full_like(t_vals[..., :1], LAST_DELTA)
+    return torch.cat([steps, last], -1) * directions.norm(dim=-1, keepdim=True)
+
+
+def weights(density: Float[Tensor, "*b s"], delta: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
+    """How much each sample counts in its pixel: alpha times the transmittance of all before it.
+
+    Their sum is 1 − exp(−Σ σδ).
+    """
+    thickness = density * delta
+    alpha = -torch.expm1(-thickness)
+    before = torch.cumsum(thickness[..., :-1], -1)
+    transmittance = torch.exp(-torch.cat([torch.zeros_like(thickness[..., :1]), before], -1))
+    return alpha * transmittance
+
+
+def composite(
+    field: FieldOutput,
+    t_vals: Float[Tensor, "*b s"],
+    directions: Float[Tensor, "*b 3"],
+    white_bkgd: bool = False,
+) -> Rendering:
+    """Pixels from the field's values at the samples; what is not opaque shows black, or white on request."""
+    w = weights(field.density, deltas(t_vals, directions))
+    rgb = (w[..., None] * field.rgb).sum(-2)
+    opacity = w.sum(-1)
+    if white_bkgd:
+        rgb = rgb + (1.0 - opacity)[..., None]
+    return Rendering(rgb, (w * t_vals).sum(-1), opacity, w, t_vals)

@@ -1,0 +1,1 @@
+"""Files to cameras to rays."""

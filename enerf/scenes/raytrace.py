@@ -1,0 +1,285 @@
+"""A small exact ray tracer: shapes with paint under one lamp, seen along rays.
+
+Words of this file:
+
+- A *shape* is a closed surface or a plane that answers three questions: ``hit`` (where a ray first meets it),
+  ``normal`` (which way is out at a point) and ``local`` (the point in the coordinates its paint is drawn in).
+- A *thing* is a shape with a *paint* (albedo as a function of local points) and a *gloss*.
+- ``matte`` is what the eye gets of ambient and Lambert light, the same from everywhere; ``highlight`` is the
+  Blinn-Phong part, which moves with the eye.
+- ``t`` is measured in units of ``direction``; infinity says that the ray meets nothing.
+
+Colours are display values (sRGB as a screen takes it), and the lamp works on them directly. All is float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+Vector = tuple[float, float, float]
+Numbers = Float64[np.ndarray, "n"]
+Vectors = Float64[np.ndarray, "n 3"]
+Paint = Callable[[Vectors], Vectors]
+
+_NEAREST = 1e-9  # a hit nearer than this is the surface the ray starts from
+_LIFT = 1e-7  # shadow rays start this far above their surface
+
+
+def dot(a: Float64[np.ndarray, "*b 3"], b: Float64[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*b"]:
+    """Inner products over the last axis.
+
+    >>> float(dot(np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0])))
+    32.0
+    """
+    return np.asarray(a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2])
+
+
+def unit(a: Float64[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*b 3"]:
+    """Vectors of length one.
+
+    >>> unit(np.array([0.0, 3.0, 4.0])).tolist()
+    [0.0, 0.6, 0.8]
+    """
+    return a / np.sqrt(dot(a, a))[..., None]
+
+
+@runtime_checkable
+class Shape(Protocol):
+    """What the tracer asks of a shape; ``n`` counts rays or points."""
+
+    def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
+        """Smallest t > 0 at which each ray meets the shape, infinity where it does not."""
+
+    def normal(self, points: Vectors) -> Vectors:
+        """Outward unit normals at points of the surface."""
+
+    def local(self, points: Vectors) -> Vectors:
+        """Points in the coordinates the paint is drawn in."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """All points p with normal · (p − point) = 0; painted in world coordinates."""
+
+    point: Vector
+    upwards: Vector
+
+    def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
+        """Smallest t > 0 at which each ray meets the plane, infinity where it does not."""
+        normal = np.array(self.upwards)
+        height, slope = (origins - np.array(self.point)) @ normal, directions @ normal
+        t = np.full(len(origins), np.inf)
+        np.divide(-height, slope, out=t, where=slope != 0)
+        return np.where(t > _NEAREST, t, np.inf)
+
+    def normal(self, points: Vectors) -> Vectors:
+        """Outward unit normals: the plane's own, once for each point."""
+        return np.broadcast_to(np.array(self.upwards), points.shape)
+
+    def local(self, points: Vectors) -> Vectors:
+        """Points as they are."""
+        return points
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """All points at ``radius`` from ``center``; painted on the unit sphere."""
+
+    center: Vector
+    radius: float
+
+    def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
+        """Smallest t > 0 at which each ray meets the sphere, infinity where it does not."""
+        offsets = origins - np.array(self.center)
+        a, b, c = (
+            dot(directions, directions),
+            dot(offsets, directions),
+            dot(offsets, offsets) - self.radius**2,
+        )
+        discriminant = b * b - a * c
+        t = np.full(len(origins), np.inf)
+        some = discriminant >= 0
+        a, b, root = a[some], b[some], np.sqrt(discriminant[some])
+        enters, leaves = (-b - root) / a, (-b + root) / a
+        t[some] = np.where(enters > _NEAREST, enters, np.where(leaves > _NEAREST, leaves, np.inf))
+        return t
+
+    def normal(self, points: Vectors) -> Vectors:
+        """Outward unit normals: away from the centre."""
+        return unit(self.local(points))
+
+    def local(self, points: Vectors) -> Vectors:
+        """Points with the centre at 0 and the radius 1."""
+        return (points - np.array(self.center)) / self.radius
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box turned by ``turn`` radians about y, seen from outside; painted on the cube [−1, 1]³."""
+
+    center: Vector
+    half: Vector
+    turn: float
+
+    def _axes(self) -> Float64[np.ndarray, "3 3"]:
+        """Rows: the box's own axes in world coordinates."""
+        c, s = np.cos(self.turn), np.sin(self.turn)
+        return np.array([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
+
+    def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
+        """Smallest t > 0 at which each ray from outside meets the box, infinity where it does not."""
+        starts = self.local(origins)
+        steps = directions @ self._axes().T / np.array(self.half)
+        steps = np.where(np.abs(steps) < 1e-200, 1e-200, steps)
+        low, high = (-1 - starts) / steps, (1 - starts) / steps
+        enters, leaves = np.minimum(low, high).max(axis=-1), np.maximum(low, high).min(axis=-1)
+        return np.where((enters > _NEAREST) & (enters <= leaves), enters, np.inf)
+
+    def normal(self, points: Vectors) -> Vectors:
+        """Outward unit normals of the faces the points lie on."""
+        cube = self.local(points)
+        face = np.abs(cube).argmax(axis=-1)
+        sign = np.sign(np.take_along_axis(cube, face[:, None], axis=-1))
+        return sign * self._axes()[face]
+
+    def local(self, points: Vectors) -> Vectors:
+        """Points with the box as the cube [−1, 1]³."""
+        return (points - np.array(self.center)) @ self._axes().T / np.array(self.half)
+
+
+@dataclass(frozen=True)
+class Rod:
+    """All points at ``radius`` from the segment start–end, seen from outside; painted from ``start``."""
+
+    start: Vector
+    end: Vector
+    radius: float
+
+    def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
+        """Smallest t > 0 at which each ray from outside meets the rod, infinity where it does not."""
+        axis, offsets = np.array(self.end) - np.array(self.start), origins - np.array(self.start)
+        length2, along, beside = axis @ axis, directions @ axis, offsets @ axis
+        a = length2 * dot(directions, directions) - along * along
+        b = length2 * dot(directions, offsets) - beside * along
+        c = length2 * (dot(offsets, offsets) - self.radius**2) - beside * beside
+        discriminant = b * b - a * c
+        t = np.full(len(origins), np.inf)
+        (some,) = np.nonzero(discriminant >= 0)  # the others miss even the endless cylinder
+        side = (-b[some] - np.sqrt(discriminant[some])) / np.maximum(a[some], 1e-200)
+        height = beside[some] + side * along[some]
+        t[some] = np.where(side > _NEAREST, side, np.inf)
+        for beyond, cap in ((height < 0, self.start), (height > length2, self.end)):
+            t[some[beyond]] = Sphere(cap, self.radius).hit(origins[some[beyond]], directions[some[beyond]])
+        return t
+
+    def normal(self, points: Vectors) -> Vectors:
+        """Outward unit normals: away from the nearest points of the segment."""
+        axis, offsets = np.array(self.end) - np.array(self.start), self.local(points)
+        share = np.clip(offsets @ axis / (axis @ axis), 0, 1)
+        return unit(offsets - share[:, None] * axis)
+
+    def local(self, points: Vectors) -> Vectors:
+        """Points seen from ``start``."""
+        return points - np.array(self.start)
+
+
+def mix(a: Vector | np.ndarray, b: Vector | np.ndarray, share: Numbers) -> Vectors:
+    """Colours between ``a`` (share 0) and ``b`` (share 1)."""
+    return np.array(a) + share[:, None] * (np.array(b) - np.array(a))
+
+
+def plain(color: Vector) -> Paint:
+    """Paint of one colour."""
+    return lambda points: np.broadcast_to(np.array(color), points.shape)
+
+
+def checker(a: Vector, b: Vector, squares: int) -> Paint:
+    """Paint of a ball: ``squares`` squares from pole to pole, twice as many around."""
+
+    def paint(points: Vectors) -> Vectors:
+        across = np.arctan2(points[:, 0], points[:, 2]) / np.pi * squares
+        down = np.arccos(np.clip(points[:, 1], -1, 1)) / np.pi * squares
+        return mix(a, b, (np.floor(across) + np.floor(down)) % 2)
+
+    return paint
+
+
+def stripes(a: Vector, b: Vector, across: Vector, bands: float) -> Paint:
+    """Paint of a ball or rod: ``bands`` bands of two colours a unit, along the direction ``across``."""
+    return lambda points: mix(a, b, np.floor(points @ np.array(across) * bands) % 2)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A painted shape; ``gloss`` in [0, 1] is its highlight's strength, ``sharpness`` the exponent."""
+
+    shape: Shape
+    paint: Paint
+    gloss: float = 0.0
+    sharpness: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """One point light, and the share of light that reaches every surface from above and from below."""
+
+    position: Vector
+    above: float = 0.5
+    below: float = 0.3
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What rays see: at which t, which thing (−1 for none), its matte colour, its highlight in [0, 1]."""
+
+    t: Numbers
+    index: Int64[np.ndarray, "n"]
+    matte: Vectors
+    highlight: Numbers
+
+    def rgb(self) -> Vectors:
+        """Colours in [0, 1]: a white highlight laid over the matte colour."""
+        return self.matte + self.highlight[:, None] * (1 - self.matte)
+
+
+def lit(things: Sequence[Thing], lamp: Lamp, points: Vectors, normals: Vectors) -> Bool[np.ndarray, "n"]:
+    """Whether the lamp sees each surface point: it faces the lamp and nothing stands between."""
+    starts = points + _LIFT * normals
+    beams = np.array(lamp.position) - starts
+    seen = dot(beams, normals) > 0
+    (facing,) = np.nonzero(seen)
+    starts, beams = starts[facing], beams[facing]
+    for thing in things:
+        seen[facing] &= thing.shape.hit(starts, beams) >= 1
+    return seen
+
+
+def look(things: Sequence[Thing], lamp: Lamp, origins: Vectors, directions: Vectors) -> Sight:
+    """Sight of what each ray meets first, shaded; black at infinity where it meets nothing."""
+    t = np.full(len(origins), np.inf)
+    index = np.full(len(origins), -1)
+    for i, thing in enumerate(things):
+        nearer = thing.shape.hit(origins, directions)
+        index[nearer < t] = i
+        t = np.minimum(t, nearer)
+    points = origins + np.where(index >= 0, t, 0.0)[:, None] * directions
+    normals, matte, highlight = np.zeros_like(points), np.zeros_like(points), np.zeros_like(t)
+    for i, thing in enumerate(things):
+        (here,) = np.nonzero(index == i)
+        normals[here] = thing.shape.normal(points[here])
+        matte[here] = thing.paint(thing.shape.local(points[here]))
+        highlight[here] = thing.gloss
+    normals *= -np.sign(dot(normals, directions))[:, None]  # a plane is seen from either side
+
+    (hits,) = np.nonzero(index >= 0)
+    normal, to_lamp = normals[hits], unit(np.array(lamp.position) - points[hits])
+    direct = lit(things, lamp, points[hits], normal) * np.maximum(dot(normal, to_lamp), 0)
+    ambient = lamp.below + (lamp.above - lamp.below) * (normal[:, 1] + 1) / 2
+    matte[hits] *= (ambient + (1 - ambient) * direct)[:, None]
+    sharpness = np.array([thing.sharpness for thing in things])[index[hits]]
+    halfway = unit(to_lamp - unit(directions[hits]))
+    highlight[hits] *= (direct > 0) * np.maximum(dot(normal, halfway), 0) ** sharpness
+    return Sight(t, index, matte, highlight)

@@ -1,0 +1,1 @@
+"""Residuals to weights."""

@@ -1,0 +1,67 @@
+"""One gradient of the photometric loss, in as many parts as the caches or the memory ask for.
+
+Splitting rays is exact: the loss is a mean over rays, so the gradients of the parts, each weighted by its share, add up
+to the gradient of the whole. Conditioned weights are computed once, not once a part.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from enerf.fields.build import RadianceFields
+from enerf.rendering import render
+from enerf.rendering.render import Passes
+from enerf.training import losses
+from enerf.types import Rays
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step saw, over its rays: losses, mean opacity, and how much colours vary between rays."""
+
+    loss: float
+    mse: float
+    opacity: float
+    rgb_std: float
+    target_std: float
+
+
+def accumulate_gradient(
+    fields: RadianceFields,
+    rays: Rays,
+    target: Float[Tensor, "b 3"],
+    passes: Passes,
+    generator: torch.Generator,
+    noise_std: float = 0.0,
+    jitter: bool = True,
+    rays_at_once: int = 1 << 30,
+) -> StepReport:
+    """Add the gradient of the batch's loss to the parameters; returns what was seen."""
+    noisy = {"noise_std": noise_std, "generator": generator}
+    coarse = partial(fields.coarse, **noisy)
+    fine = partial(fields.fine, **noisy) if fields.fine is not None else None
+    n = len(rays)
+    loss_sum, opacity_sum = torch.zeros((), device=target.device), torch.zeros((), device=target.device)
+    colours = []
+    with parametrize.cached():
+        for start in range(0, n, rays_at_once):
+            part = slice(start, min(start + rays_at_once, n))
+            first, final = render.render_rays(coarse, fine, rays[part], passes, generator if jitter else None)
+            loss = losses.photometric(first, final, target[part]) * ((part.stop - part.start) / n)
+            loss.backward(retain_graph=part.stop < n)  # the conditioned weights' graph serves every part
+            loss_sum += loss.detach()
+            opacity_sum += final.opacity.detach().sum()
+            colours.append(final.rgb.detach())
+            del first, final, loss  # frees this part's activations before the next part makes its own
+    rgb = torch.cat(colours)
+    return StepReport(
+        loss=float(loss_sum),
+        mse=float(losses.mse(rgb, target)),
+        opacity=float(opacity_sum) / n,
+        rgb_std=float(rgb.std(0, correction=0).mean()),
+        target_std=float(target.std(0, correction=0).mean()),
+    )

@@ -1,0 +1,135 @@
+"""The values that travel between the rooms. No logic lives here.
+
+Vocabulary (the same words in code, options, logs and README):
+
+- ``origins``, ``directions``: a ray is ``origin + t · direction``; directions are *not* unit (NDC needs that).
+- ``viewdirs``: unit viewing directions, taken before NDC.
+- ``t_vals``: positions along a ray, in units of ``direction``.
+- ``density``: σ ≥ 0, per unit length of scene space.
+- ``opacity`` = Σ weights; ``depth`` = Σ weights · t.
+- ``c2w``: camera-to-world, OpenGL axes: x right, y up, looking down −z.
+- Batch axes first, samples next to last, channels last, no trailing singleton axis.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class InputError(Exception):
+    """A user's mistake, told in one sentence: the file or option, what was found, what was expected."""
+
+
+class NotFinite(Exception):
+    """Training met a value that is not finite; says the step and what it was."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion; all values in pixels.
+
+    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the centre of that
+    pixel lies at (0.5, 0.5).
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Posed photographs in the scene's own (normalised) coordinates.
+
+    Attributes
+    ----------
+    name
+        The scene's folder name.
+    images
+        sRGB in [0, 1].
+    c2w
+        Camera-to-scene poses, OpenGL axes, orthonormal rotations.
+    camera
+        The one camera all images share.
+    bounds
+        Nearest and farthest depth seen by each view, in scene units.
+    image_names
+        File names, in the order of ``images``.
+    train, test
+        Indices into ``images``; disjoint.
+    near, far
+        Where rays start and end: NDC units (0, 1) if ``ndc``, scene units otherwise.
+    ndc
+        Whether the field lives in normalised device coordinates (forward-facing scenes).
+    forward_facing
+        Whether the cameras look one way (LLFF) rather than inwards at an object.
+    world_to_scene
+        Homogeneous similarity that was applied to the file's coordinates; its inverse undoes the normalisation.
+    """
+
+    name: str
+    images: Float[Tensor, "n h w 3"]
+    c2w: Float[Tensor, "n 3 4"]
+    camera: Camera
+    bounds: Float[Tensor, "n 2"]
+    image_names: tuple[str, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    near: float
+    far: float
+    ndc: bool
+    forward_facing: bool
+    world_to_scene: Float[Tensor, "4 4"]
+
+
+@dataclass(frozen=True)
+class Rays:
+    """A batch of rays; ``near`` and ``far`` are values of t."""
+
+    origins: Float[Tensor, "*b 3"]
+    directions: Float[Tensor, "*b 3"]
+    viewdirs: Float[Tensor, "*b 3"]
+    near: Float[Tensor, "*b"]
+    far: Float[Tensor, "*b"]
+
+    def at(self, t_vals: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s 3"]:
+        """Points ``origin + t · direction``."""
+        return self.origins[..., None, :] + self.directions[..., None, :] * t_vals[..., None]
+
+    def __getitem__(self, index: slice | Tensor) -> "Rays":
+        """The same slice or selection of every part, along the first batch axis."""
+        return Rays(
+            self.origins[index], self.directions[index], self.viewdirs[index], self.near[index], self.far[index]
+        )
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+
+@dataclass(frozen=True)
+class FieldOutput:
+    """What a radiance field says about points: density σ ≥ 0 and rgb in [0, 1]."""
+
+    density: Float[Tensor, "*b s"]
+    rgb: Float[Tensor, "*b s 3"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What volume rendering says about rays."""
+
+    rgb: Float[Tensor, "*b 3"]
+    depth: Float[Tensor, "*b"]
+    opacity: Float[Tensor, "*b"]
+    weights: Float[Tensor, "*b s"]
+    t_vals: Float[Tensor, "*b s"]
+
+
+# points (*b, s, 3) and unit viewing directions (*b, 3) -> FieldOutput
+RadianceField = Callable[[torch.Tensor, torch.Tensor], FieldOutput]
