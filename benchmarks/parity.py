@@ -93,7 +93,10 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True, help="a checkout of yenchenlin/nerf-pytorch")
     theirs = peer.load(parser.parse_args().peer)
     with torch.no_grad():
-        columns = {"float64": differences(theirs, torch.float64), "float32": differences(theirs, torch.float32)}
+        columns = {
+            "float64": differences(theirs, torch.float64),
+            "float32": differences(theirs, torch.float32),
+        }
     print(f"{'largest difference':20}" + "".join(f"{name:>12}" for name in columns))
     for part in columns["float64"]:
         print(f"{part:20}" + "".join(f"{column[part]:12.1e}" for column in columns.values()))

@@ -2,9 +2,9 @@
 
     python benchmarks/step.py --peer PATH_TO_NERF_PYTORCH [--pairs 5] [--equilibrate]
 
-Work: a step of nerf-pytorch's fern.txt (1024 rays, 64 coarse and 64 + 64 fine samples, two 8×256 networks, Adam) on random
-rays and colours. Each side runs in a process of its own, because both change process-wide settings; only one computes
-at a time. The last line is ``ratio=X noise=LOW..HIGH``: our rays/s over theirs, median and range over the pairs.
+Work: a step of nerf-pytorch's fern.txt (1024 rays, 64 coarse and 64 + 64 fine samples, two 8×256 networks, Adam) on
+random rays and colours. Each side runs in a process of its own, because both change process-wide settings; only one
+computes at a time. The last line is ``ratio=X noise=LOW..HIGH``: our rays/s over theirs, median and range over the pairs.
 """
 
 import argparse
@@ -69,7 +69,13 @@ def our_worker(connection: Connection, n_rays: int, equilibrate: str) -> None:
     def gradient(now: state.State) -> steps.StepReport:
         generator = batches.generator_for(0, now.step)
         return steps.accumulate_gradient(
-            fields, rays, target, Passes(64, 64), generator, options.render.raw_noise_std, True, at_once
+            fields,
+            rays,
+            target,
+            Passes(64, 64),
+            generator,
+            noise_std=options.render.raw_noise_std,
+            rays_at_once=at_once,
         )
 
     serve(connection, lambda: loop.one_step(training, gradient), words)

@@ -3,7 +3,8 @@
 The rooms, in the order data walks through them:
 
 - ``types``         the values that travel between rooms
-- ``config``        options and ``.txt`` files -> frozen dataclasses
+- ``options``       every option: name, default, help, bounds
+- ``config``        command lines and ``.txt`` files -> options
 - ``machine``       device, matrix-product precision, memory: decided once
 - ``images``        read, downsample, write pictures and videos
 - ``conditioning``  the library: preconditioners of weight matrices
@@ -12,7 +13,9 @@ The rooms, in the order data walks through them:
 - ``rendering``     3. rays + field -> pixels
 - ``training``      4. residual -> weights
 - ``evaluation``    5. pictures -> numbers -> tables
-- ``run_nerf``      the hallway that composes them: scene folder -> field -> metrics, frames
+- ``runs``          a scene and its field together: prepared, opened, looked at
+- ``run_nerf``      the hallway that trains: scene folder -> field -> metrics, frames
+- ``run_compare``   several methods and seeds -> one table, curves, crops
 """
 
 __version__ = "0.1.0"

@@ -20,15 +20,25 @@ CPU_POINTS = 1 << 14
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of an option such as ``auto``, ``cpu``, ``cuda:1``."""
+    """The device of an option such as ``auto``, ``cpu``, ``cuda:1``.
+
+    Raises
+    ------
+    InputError
+        If it is no name of a device, of a kind that is not supported, or not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device: torch.device | None = torch.device(name)
     except RuntimeError:
-        raise InputError(f"option --device: found {name!r}, expected auto, cpu, cuda or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"option --device: found {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"option --device: found {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+        raise InputError(
+            f"option --device: found {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
     return device
 
 
@@ -38,7 +48,9 @@ def prepare(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)}, fp32"
     keep_memory()
     path = fast_products()
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads, fp32 ({path} products)"
+    return (
+        f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads, fp32 ({path} products)"
+    )
 
 
 def keep_memory() -> bool:
@@ -59,11 +71,10 @@ def fast_products() -> str:
     "medium" sends products to oneDNN, two to three times faster on AVX-512 cores. It may round to bf16 on others, so
     one product is checked against float64 first.
     """
-    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     if product_error() <= FP32_ERROR:
         return "oneDNN"
-    torch.set_float32_matmul_precision(before)
+    torch.set_float32_matmul_precision("highest")
     return "stock"
 
 
@@ -84,4 +95,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or in the CPU's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    words = ("allocate memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -2,7 +2,8 @@
 
 Vocabulary (the same words in code, options, logs and README):
 
-- ``origins``, ``directions``: a ray is ``origin + t · direction``; directions are *not* unit (NDC needs that).
+- ``origins``, ``directions``: a ray is ``origin + t · direction``; directions are *not* unit (NDC needs
+  that).
 - ``viewdirs``: unit viewing directions, taken before NDC.
 - ``t_vals``: positions along a ray, in units of ``direction``.
 - ``density``: σ ≥ 0, per unit length of scene space.
@@ -31,16 +32,16 @@ class NotFinite(Exception):
 class Camera:
     """A pinhole camera without distortion; all values in pixels.
 
-    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the centre of that
-    pixel lies at (0.5, 0.5).
+    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the centre of
+    that pixel lies at (0.5, 0.5).
     """
 
     width: int
     height: int
-    fx: float
-    fy: float
-    cx: float
-    cy: float
+    fx: float | int
+    fy: float | int
+    cx: float | int
+    cy: float | int
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Scene:
     forward_facing
         Whether the cameras look one way (LLFF) rather than inwards at an object.
     world_to_scene
-        Homogeneous similarity that was applied to the file's coordinates; its inverse undoes the normalisation.
+        Homogeneous similarity that was applied to the file's coordinates; its inverse undoes the
+        normalisation.
     """
 
     name: str
@@ -81,8 +83,8 @@ class Scene:
     image_names: tuple[str, ...]
     train: tuple[int, ...]
     test: tuple[int, ...]
-    near: float
-    far: float
+    near: float | int
+    far: float | int
     ndc: bool
     forward_facing: bool
     world_to_scene: Float[Tensor, "4 4"]
@@ -90,7 +92,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rays:
-    """A batch of rays; ``near`` and ``far`` are values of t."""
+    """A batch of rays from ``near`` to ``far``, which are values of t."""
 
     origins: Float[Tensor, "*b 3"]
     directions: Float[Tensor, "*b 3"]
@@ -103,9 +105,13 @@ class Rays:
         return self.origins[..., None, :] + self.directions[..., None, :] * t_vals[..., None]
 
     def __getitem__(self, index: slice | Tensor) -> "Rays":
-        """The same slice or selection of every part, along the first batch axis."""
+        """Rays of a slice or selection along the first batch axis."""
         return Rays(
-            self.origins[index], self.directions[index], self.viewdirs[index], self.near[index], self.far[index]
+            origins=self.origins[index],
+            directions=self.directions[index],
+            viewdirs=self.viewdirs[index],
+            near=self.near[index],
+            far=self.far[index],
         )
 
     def __len__(self) -> int:

@@ -18,9 +18,7 @@ Color = tuple[float, float, float]
 
 
 def _output(density: Tensor, points: Tensor, color: Color) -> FieldOutput:
-    return FieldOutput(
-        density, torch.tensor(color, dtype=points.dtype, device=points.device).expand_as(points)
-    )
+    return FieldOutput(density, torch.tensor(color, dtype=points.dtype, device=points.device).expand_as(points))
 
 
 def opacity(optical_depth: Tensor) -> Tensor:
@@ -63,9 +61,7 @@ class Wall:
     color: Color = (0.9, 0.4, 0.1)
 
     def __call__(self, points: Tensor, viewdirs: Tensor) -> FieldOutput:
-        return _output(
-            (points[..., 2] <= self.z0) * torch.full_like(points[..., 0], self.density), points, self.color
-        )
+        return _output((points[..., 2] <= self.z0) * torch.full_like(points[..., 0], self.density), points, self.color)
 
     def depth(self, origins: Tensor, directions: Tensor) -> Tensor:
         """The t at which rays meet the wall."""

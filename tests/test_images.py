@@ -101,9 +101,7 @@ def test_every_colour_model_gives_what_a_viewer_shows(mode, tmp_path):
     wanted = "RGBA" if mode in ("RGBA", "LA") else "RGB"
     picture = Image.fromarray(_noise(len(wanted))).convert(mode)
     picture.save(path)
-    assert np.array_equal(
-        images.read(path), np.asarray(picture.convert(wanted), np.float32) / np.float32(255)
-    )
+    assert np.array_equal(images.read(path), np.asarray(picture.convert(wanted), np.float32) / np.float32(255))
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
@@ -239,16 +237,10 @@ def test_an_uneven_size_weighs_pixels_by_the_area_they_cover():
     assert np.allclose(images.downsample(picture, (4, 3)), exact, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "kind", [np.float32, np.float64, np.float16, torch.float32, torch.float16, torch.float64]
-)
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, torch.float32, torch.float16, torch.float64])
 def test_bytes_survive_the_way_to_floats_and_back(kind):
     levels = np.arange(256, dtype=np.uint8)
-    values = (
-        torch.from_numpy(levels).to(kind) / 255
-        if isinstance(kind, torch.dtype)
-        else levels.astype(kind) / 255
-    )
+    values = torch.from_numpy(levels).to(kind) / 255 if isinstance(kind, torch.dtype) else levels.astype(kind) / 255
     assert np.array_equal(images.to_uint8(values), levels)
     assert np.array_equal(images.to_uint8(levels), levels)
     assert np.array_equal(images.to_uint8(torch.from_numpy(levels)), levels)
@@ -279,9 +271,7 @@ def _read_only(*args, **kwargs):
 
 
 @pytest.mark.parametrize("what", ["PIL.Image.Image.save", "os.replace", "pathlib.Path.mkdir"])
-@pytest.mark.parametrize(
-    ("failure", "reason"), [(_full_disk, "no space left"), (_read_only, "read-only file system")]
-)
+@pytest.mark.parametrize(("failure", "reason"), [(_full_disk, "no space left"), (_read_only, "read-only file system")])
 def test_a_png_that_cannot_be_written_leaves_the_old_one(what, failure, reason, tmp_path, monkeypatch):
     images.write_png(tmp_path / "a.png", _noise())
     before = (tmp_path / "a.png").read_bytes()

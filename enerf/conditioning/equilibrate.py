@@ -40,9 +40,7 @@ FLOOR = 1e-6
 GRADIENTS = ("through", "detached")
 
 
-def row(
-    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
-) -> Float[Tensor, "*batch n_out n_in"]:
+def row(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
     """Weights whose every input has unit norm: row equilibration E W, the paper's choice.
 
     The layer it makes equals the raw layer fed with inputs divided by the row norms. The map is idempotent,
@@ -73,9 +71,7 @@ def row(
     return _divide(weight, _floored_norm(weight, dim=-2), gradient)
 
 
-def column(
-    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
-) -> Float[Tensor, "*batch n_out n_in"]:
+def column(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
     """Weights whose every output has unit norm: the paper's column equilibration.
 
     Differs from weight normalisation only in having no learned length.
@@ -138,9 +134,7 @@ def row_column(
     return column(row(weight, gradient), gradient)
 
 
-def jacobi(
-    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
-) -> Float[Tensor, "*batch n_out n_in"]:
+def jacobi(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
     """Weights with a unit diagonal: the paper's Jacobi preconditioner diag(W)⁻¹ W.
 
     Row i of the paper's W, the i-th column of ``weight``, is divided by its diagonal entry. The entry keeps

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,13 +14,13 @@ log = logging.getLogger("enerf")
 
 
 def psnr(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> float:
-    """The peak signal-to-noise ratio in dB, of values clipped to [0, 1]; infinite for equal pictures.
+    """The peak signal-to-noise ratio in dB, of values clipped to [0, 1]; infinite for equal pictures, NaN for NaN.
 
     >>> round(psnr(torch.zeros(4, 3), torch.full((4, 3), 0.1)), 3)
     20.0
     """
     mse = float((rgb.clamp(0, 1) - target).square().mean(dtype=torch.float64))
-    return -10.0 * math.log10(mse) if mse > 0 else math.inf
+    return math.inf if mse == 0 else -10.0 * math.log10(mse)
 
 
 def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
@@ -33,7 +34,9 @@ def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float |
 
 
 def lpips(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
-    """LPIPS with AlexNet (Zhang et al. 2018); None where the ``lpips`` extra or its weights are absent."""
+    """LPIPS with AlexNet (Zhang et al. 2018); None without the ``lpips`` extra or its weights, or under 31 pixels."""
+    if min(rgb.shape[:2]) < 31:  # less does not get through AlexNet's strides
+        return None
     network = _lpips_network()
     if network is None:
         return None
@@ -55,7 +58,7 @@ def _lpips_network() -> Any:
         return None
 
 
-def mean(values: list[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
     """The mean of numbers, None if one is missing or there are none.
 
     >>> mean([1.0, 2.0]), mean([1.0, None]), mean([])

@@ -5,10 +5,15 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
+from enerf.evaluation.metrics import mean
 from enerf.types import InputError
 
 # Mean of per-image PSNR on LLFF, as published; each row with the protocol it was measured with.
@@ -45,16 +50,33 @@ def write_atomic(path: Path, text: str) -> None:
         If it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.writing")
+    with _blaming(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Turn an operating system's error into a sentence about ``path``."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON atomically; values that are not finite become null."""
+    """Write strict JSON whole or not at all; numbers that are not finite become null.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
     write_atomic(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
@@ -90,7 +112,8 @@ def read_json(path: Path) -> Any:
 class Journal:
     """``train.jsonl`` and TensorBoard's event files of a run.
 
-    Records past ``step`` belong to work that was lost when an earlier run was cut off; they are dropped.
+    Records past ``step`` belong to work that was lost when an earlier run was cut off; they are dropped. Every method
+    raises ``InputError`` if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -99,30 +122,34 @@ class Journal:
         self.path = folder / "train.jsonl"
         kept = [line for line in self._lines() if _step_of(line) <= step]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        with _blaming(folder / "tensorboard"):
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Append one line; its numbers also go to TensorBoard, nested ones as ``group/name``."""
         line = json.dumps(finite({"step": step, **values}), allow_nan=False)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from None
-        for name, value in flat(values).items():
-            if isinstance(value, int | float):
-                self.board.add_scalar(name, value, step)
+        with _blaming(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        with _blaming(self.path.with_name("tensorboard")):
+            for name, value in flat(values).items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(name, value, step)
 
-    def picture(self, step: int, name: str, image: Any) -> None:
-        """Show a picture (h, w, 3) in [0, 1] in TensorBoard."""
-        self.board.add_image(name, image, step, dataformats="HWC")
+    def picture(self, step: int, name: str, image: Float[Tensor, "h w 3"]) -> None:
+        """Show a picture in [0, 1] in TensorBoard."""
+        with _blaming(self.path.with_name("tensorboard")):
+            self.board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close TensorBoard's file."""
-        self.board.close()
+        with _blaming(self.path.with_name("tensorboard")):
+            self.board.close()
 
     def _lines(self) -> list[str]:
-        return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        if not self.path.exists():
+            return []
+        with _blaming(self.path):
+            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -145,39 +172,34 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def results_table(metrics: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
-    """Rows of strings: one per method and protocol, one column per scene, and the mean over the eight LLFF scenes.
+def results_table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
+    """Rows of PSNRs as text: one per method and protocol, one column per scene, and the mean over the scenes shown.
 
     Runs that differ in their seed only are averaged. The mean is given only where all the scenes shown have a figure.
+    Published rows follow if an LLFF scene is shown, each with the protocol it was measured with.
     """
-    scenes = sorted({m["scene"] for m in metrics})
+    scenes = sorted({run["scene"] for run in runs})
     rows = [["method", "protocol", *scenes, "mean"]]
-    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for m in metrics:
-        cell = groups.setdefault((m["method"], protocol_words(m)), {}).setdefault(m["scene"], [])
-        cell.append(m["mean"]["psnr"])
+    groups: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+    for run in runs:
+        cell = groups.setdefault((run["method"], protocol_words(run)), {}).setdefault(run["scene"], [])
+        cell.append(run["mean"]["psnr"])
     for (method, protocol), found in sorted(groups.items()):
-        values = [sum(found[s]) / len(found[s]) if s in found else None for s in scenes]
-        rows.append([method, protocol, *map(_decibels, values), _decibels(_full_mean(values))])
+        values = [mean(found.get(s, [])) for s in scenes]
+        rows.append([method, protocol, *map(_decibels, values), _decibels(mean(values))])
     shown = [s for s in scenes if s in LLFF_SCENES]
     if published and shown:
         for method, protocol, figures in PUBLISHED:
             values = [dict(zip(LLFF_SCENES, figures, strict=True)).get(s) for s in scenes]
-            rows.append([f"published: {method}", protocol, *map(_decibels, values), _decibels(_full_mean(values))])
+            rows.append([f"published: {method}", protocol, *map(_decibels, values), _decibels(mean(values))])
     return rows
 
 
-def protocol_words(metrics: dict[str, Any]) -> str:
-    """How a figure was measured, in a few words."""
-    p = metrics["protocol"]
+def protocol_words(run: dict[str, Any]) -> str:
+    """How a figure was measured, in a few words; runs of scenes that differ in their number of views share them."""
+    p = run["protocol"]
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
-    views = p["test_views"] if isinstance(p["test_views"], int) else len(p["test_views"])
-    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {views} views, {metrics['steps']} steps"
-
-
-def _full_mean(values: Sequence[float | None]) -> float | None:
-    present = [v for v in values if v is not None]
-    return sum(present) / len(present) if present and len(present) == len(values) else None
+    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {run['steps']} steps"
 
 
 def _decibels(value: float | None) -> str:

@@ -1,11 +1,11 @@
 """Whole views, rendered and measured."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -31,21 +31,20 @@ class Renderer:
         made = rays.to_ndc(made, camera) if scene.ndc else made
         flat = in_chunks(self.render, made, self.rays_at_once)
         size = (camera.height, camera.width)
-        return Picture(
-            flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size)
-        )
+        return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
 
 
 def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:
-    """The mean over views of the PSNR of ``n`` fixed pixels each (0: all): a quick point for a curve."""
+    """The mean over views of the PSNR of ``n`` fixed pixels each (0: all): a quick point for a curve.
+
+    NaN if there are no views.
+    """
     values = []
     for view in views:
         pixels = batches.fixed_pixels(view, scene.camera, n)
-        seen = in_chunks(
-            renderer.render, batches.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
-        )
+        seen = in_chunks(renderer.render, batches.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once)
         values.append(metrics.psnr(seen.rgb, batches.colours_of(scene, pixels)))
-    return sum(values) / len(values)
+    return sum(values) / len(values) if values else math.nan
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
@@ -85,4 +84,4 @@ def constant_psnr(scene: Scene) -> float:
     """The test PSNR of the best constant colour of the training views: what a blank image scores."""
     colour = scene.images[list(scene.train)].mean((0, 1, 2))
     values = [metrics.psnr(colour.expand_as(scene.images[v]), scene.images[v]) for v in scene.test]
-    return sum(values) / len(values) if values else torch.nan
+    return sum(values) / len(values) if values else math.nan

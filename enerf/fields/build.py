@@ -1,11 +1,11 @@
 """Options to a radiance field: the only place that conditions.
 
-The order is a contract: build -> start -> condition -> device -> optimiser -> load. The random numbers of the start are
-drawn before any control or map is applied, so a baseline and a treatment with one seed share every weight they can.
+The order is a contract: build -> start -> condition -> device -> optimiser -> load. The random numbers of the
+start are drawn before any control or map is applied, so a baseline and a treatment with one seed share every
+weight they can.
 """
 
 import logging
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -29,7 +29,18 @@ class RadianceFields(nn.Module):
 def radiance_fields(
     model: ModelOptions, conditioning: ConditioningOptions, with_fine: bool, seed: int
 ) -> RadianceFields:
-    """Freshly started and conditioned fields, on the CPU.
+    """Freshly started and conditioned fields, on the CPU; torch's global random numbers stay as they were.
+
+    Parameters
+    ----------
+    model
+        Sizes of the networks.
+    conditioning
+        Start, map or control, and the layers that they concern.
+    with_fine
+        Whether there is a fine field.
+    seed
+        Fixes every raw weight, whatever ``conditioning`` says (but for an ``init`` that draws anew).
 
     Raises
     ------
@@ -37,7 +48,7 @@ def radiance_fields(
         If a layer or method is asked for that cannot be conditioned.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         fields = plain_fields(model, with_fine)
     try:
         _condition(fields, conditioning, seed)
@@ -66,7 +77,13 @@ def _condition(fields: RadianceFields, options: ConditioningOptions, seed: int) 
 
 
 def chosen_layers(fields: nn.Module, options: ConditioningOptions) -> list[str]:
-    """The layers that ``equilibrate_layers`` means, for a map, a control or a start; says which a map leaves out."""
+    """Names of the layers that ``equilibrate_layers`` means; logs which of them a map leaves out.
+
+    Raises
+    ------
+    ValueError
+        If a word means no layer, or a layer that cannot be conditioned; tells the nearest known names.
+    """
     method = "row" if options.equilibrate == "none" else options.equilibrate
     names, left_out = layers.select(fields, options.equilibrate_layers, heads=HEADS, method=method)
     for name, reason in left_out.items():
@@ -75,17 +92,19 @@ def chosen_layers(fields: nn.Module, options: ConditioningOptions) -> list[str]:
 
 
 def method_name(options: ConditioningOptions) -> str:
-    """How a run's method is called in tables and ``metrics.json``.
+    """How a run's method is called in tables and ``metrics.json``; options without effect are not named.
 
     >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
     ('e-nerf', 'nerf-he')
     """
-    words: Iterable[str] = ["nerf"]
+    words = ["nerf"]
     if options.equilibrate != "none":
-        words = ["e-nerf", *([options.equilibrate] if options.equilibrate != "row" else [])]
-        words = [*words, *(["detached"] if options.equilibrate_gradient == "detached" else [])]
+        words = ["e-nerf"]
+        words += [options.equilibrate] if options.equilibrate != "row" else []
+        words += ["detached"] if options.equilibrate_gradient == "detached" else []
     elif options.weight_norm:
-        words = ["nerf", "weight_norm"]
-    chosen = [options.init] if options.init != "default" else []
-    where = [options.equilibrate_layers] if options.equilibrate_layers != "hidden" else []
-    return "-".join([*words, *chosen, *where])
+        words += ["weight_norm"]
+    words += [options.init] if options.init != "default" else []
+    if words != ["nerf"] and options.equilibrate_layers != "hidden":
+        words += [options.equilibrate_layers]
+    return "-".join(words)

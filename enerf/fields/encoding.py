@@ -1,4 +1,4 @@
-"""Positional encoding."""
+"""Positional encoding: coordinates to waves of doubling frequency."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def positional(x: Float[Tensor, "*b d"], bands: int) -> Float[Tensor, "*b e"]:
-    """x, sin(x), cos(x), sin(2x), cos(2x), …, sin(2^(bands−1) x), cos(2^(bands−1) x), joined along the last axis.
+    """x, sin(x), cos(x), sin(2x), cos(2x), …, sin(2^(bands−1) x), cos(2^(bands−1) x), on the last axis.
 
     Source: NeRF, equation 4, without its factor π and with the input itself, as in its authors' code.
 
@@ -20,7 +20,7 @@ def positional(x: Float[Tensor, "*b d"], bands: int) -> Float[Tensor, "*b e"]:
 
 
 def positional_width(d: int, bands: int) -> int:
-    """The number of values ``positional`` makes of ``d`` coordinates.
+    """How many values ``positional`` makes of ``d`` coordinates.
 
     >>> positional_width(3, 10)
     63

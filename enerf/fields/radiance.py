@@ -12,9 +12,10 @@ HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are 
 
 
 class NeRF(nn.Module):
-    """A radiance field: ``trunk`` of ReLU layers, ``density_head``, then ``feature``, ``view`` and ``rgb_head``.
+    """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
 
-    Without viewing directions ``rgb_head`` stands on the trunk. A negative number of bands leaves its input unencoded.
+    Without viewing directions ``rgb_head`` stands on the trunk. ``multires`` and ``multires_views`` are the
+    frequency bands of points and of viewing directions; a negative number leaves its input unencoded.
     """
 
     def __init__(self, depth: int, width: int, multires: int, multires_views: int, use_viewdirs: bool) -> None:
@@ -33,15 +34,19 @@ class NeRF(nn.Module):
         self,
         points: Float[Tensor, "*b s 3"],
         viewdirs: Float[Tensor, "*b 3"],
-        noise_std: float = 0.0,
+        noise_std: float | int = 0.0,
         generator: torch.Generator | None = None,
     ) -> FieldOutput:
-        """Density and colour at points; noise of ``noise_std`` is added to the density before its ReLU."""
+        """Density and colour at points seen along unit directions.
+
+        Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's own), is
+        added to the density before its ReLU (NeRF, appendix A).
+        """
         hidden = self.trunk(encoded(points, self.multires))
         raw_density = self.density_head(hidden)[..., 0]
         if noise_std > 0:
-            noise = torch.randn(raw_density.shape, generator=generator, device=raw_density.device)
-            raw_density = raw_density + noise * noise_std
+            like = {"dtype": raw_density.dtype, "device": raw_density.device}
+            raw_density = raw_density + noise_std * torch.randn(raw_density.shape, generator=generator, **like)
         if self.use_viewdirs:
             towards = encoded(viewdirs, self.multires_views)[..., None, :]
             towards = towards.expand(*points.shape[:-1], towards.shape[-1])
@@ -50,7 +55,7 @@ class NeRF(nn.Module):
 
 
 def encoded(x: Float[Tensor, "*b 3"], bands: int) -> Float[Tensor, "*b e"]:
-    """The positional encoding of coordinates, or the coordinates themselves if ``bands`` is negative."""
+    """Positional encoding of coordinates, or the coordinates themselves if ``bands`` is negative."""
     return encoding.positional(x, bands) if bands >= 0 else x
 
 
@@ -60,26 +65,34 @@ def encoded_width(bands: int) -> int:
 
 
 def from_nerf_pytorch(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of one network in nerf-pytorch's state dict under this module's names.
+    """State dict of a ``NeRF`` from the state dict of one of nerf-pytorch's networks.
 
-    Without viewing directions nerf-pytorch keeps colour, density and a value it never uses in one ``output_linear``.
+    Without viewing directions nerf-pytorch keeps colour, density and a value it never uses in one
+    ``output_linear``; its other layers that are not used then are left out.
+
+    Raises
+    ------
+    ValueError
+        If a weight has a name that nerf-pytorch does not use.
     """
+    flat = "output_linear.weight" in weights
     names = {
-        "pts_linears": "trunk",
-        "views_linears.0": "view",
-        "feature_linear": "feature",
-        "alpha_linear": "density_head",
-        "rgb_linear": "rgb_head",
+        "pts_linears.": "trunk.",
+        "views_linears.0.": None if flat else "view.",
+        "feature_linear.": None if flat else "feature.",
+        "alpha_linear.": "density_head.",
+        "rgb_linear.": "rgb_head.",
     }
     ours: dict[str, Tensor] = {}
     for key, value in weights.items():
-        if key.startswith("output_linear"):
-            kind = key.rsplit(".", 1)[1]
+        if key in ("output_linear.weight", "output_linear.bias"):
+            kind = key.removeprefix("output_linear.")
             ours[f"rgb_head.{kind}"], ours[f"density_head.{kind}"] = value[:3], value[3:4]
             continue
-        old = next((old for old in names if key.startswith(old + ".")), None)
+        old = next((old for old in names if key.startswith(old)), None)
         if old is None:
             raise ValueError(f"weight {key!r} is not one of nerf-pytorch's")
-        ours[names[old] + key[len(old) :]] = value
-    unused = {"view.", "feature."} if "output_linear.weight" in weights else set()
-    return {key: value for key, value in ours.items() if not key.startswith(tuple(unused))}
+        new = names[old]
+        if new is not None:
+            ours[new + key.removeprefix(old)] = value
+    return ours

@@ -1,6 +1,7 @@
 """Rays and fields to pixels: coarse pass, fine pass, whole pictures in chunks."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,7 +27,11 @@ class Passes:
 
     @property
     def points(self) -> int:
-        """Field evaluations a ray."""
+        """Field evaluations a ray, both passes together.
+
+        >>> Passes(64).points, Passes(64, 128).points
+        (64, 256)
+        """
         return self.n_samples + (self.n_samples + self.n_importance if self.n_importance else 0)
 
 
@@ -37,18 +42,22 @@ def render_rays(
     passes: Passes,
     generator: torch.Generator | None = None,
 ) -> tuple[Rendering, Rendering]:
-    """The coarse and the final rendering of rays; they are one and the same without a fine field.
+    """Coarse and final rendering of rays; one and the same without a fine field or importance samples.
 
-    ``generator`` jitters the samples; None is deterministic (NeRF, sections 4 and 5.2).
+    ``generator`` jitters the samples; None is deterministic. The fine field is asked at the coarse samples
+    and at more of them where the coarse weights lie.
+
+    Source: NeRF, sections 4 and 5.2.
     """
     t_vals = sampling.stratified(rays.near, rays.far, passes.n_samples, passes.lindisp, generator)
-    first = volume.composite(coarse(rays.at(t_vals), rays.viewdirs), t_vals, rays.directions, passes.white_bkgd)
+    seen = coarse(rays.at(t_vals), rays.viewdirs)
+    first = volume.composite(seen, t_vals, rays.directions, passes.white_bkgd)
     if fine is None or passes.n_importance == 0:
         return first, first
     more = sampling.importance(t_vals, first.weights, passes.n_importance, generator)
     t_vals = sampling.union(t_vals, more)
-    final = volume.composite(fine(rays.at(t_vals), rays.viewdirs), t_vals, rays.directions, passes.white_bkgd)
-    return first, final
+    seen = fine(rays.at(t_vals), rays.viewdirs)
+    return first, volume.composite(seen, t_vals, rays.directions, passes.white_bkgd)
 
 
 @dataclass(frozen=True)
@@ -61,24 +70,39 @@ class Picture:
 
 
 def in_chunks(render: Callable[[Rays], Rendering], rays: Rays, chunk: int) -> Picture:
-    """Rays rendered ``chunk`` at a time, without gradients; the chunk is halved when memory runs out."""
-    parts: list[Rendering] = []
+    """Rays, one or more, rendered ``chunk`` at a time without gradients; fewer at a time if memory runs out.
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        As ``halved``; other errors of ``render`` pass through.
+    """
+    parts: list[Picture] = []  # not the renderings: their weights would take 2 · samples floats a ray
     start = 0
     with torch.no_grad():
         while start < len(rays):
+            part = rays[start : start + chunk]
             try:
-                parts.append(render(rays[start : start + chunk]))
+                seen = render(part)
             except (RuntimeError, MemoryError) as error:
-                chunk = halved(chunk, error)
+                chunk = halved(len(part), error)
                 continue
+            parts.append(Picture(seen.rgb, seen.depth, seen.opacity))
             start += chunk
-    return Picture(*(torch.cat([getattr(p, part) for p in parts]) for part in ("rgb", "depth", "opacity")))
+    return Picture(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "depth", "opacity")))
 
 
 def halved(chunk: int, error: BaseException) -> int:
-    """Half the chunk if the error says that memory ran out; raises the error otherwise, or when one ray is too many."""
+    """Half the chunk, if the error says that memory ran out; lets go of what the failed try held.
+
+    Raises
+    ------
+    BaseException
+        The error itself, if it says something else or if one ray is too many.
+    """
     if chunk == 1 or not is_out_of_memory(error):
         raise error
+    traceback.clear_frames(error.__traceback__)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     log.warning("memory ran out with %d rays at once: going on with %d", chunk, chunk // 2)

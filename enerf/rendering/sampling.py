@@ -1,4 +1,8 @@
-"""Where along a ray the field is asked. ``generator=None`` is deterministic and unbiased."""
+"""Where along a ray the field is asked: positions t, in units of the ray's direction.
+
+``generator=None`` is deterministic and unbiased; a generator is the only source of randomness. Positions
+carry no gradient.
+"""
 
 import torch
 from jaxtyping import Float
@@ -12,16 +16,21 @@ def stratified(
     lindisp: bool = False,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "*b n"]:
-    """``n`` increasing t values from near to far, evenly spaced in t (or in 1/t), jittered within their bins.
+    """``n`` increasing t values from near to far, jittered within their bins by a generator.
 
-    Source: NeRF, equation 2, with the bins of its authors' code: the ends of a bin lie half way to the neighbours.
+    They are evenly spaced in t or, with ``lindisp``, in 1/t, which needs ``near`` above 0.
+
+    Source: NeRF, equation 2, with the bins of its authors' code: the ends of a bin lie half way to the
+    neighbours.
+
+    >>> stratified(torch.tensor(2.0), torch.tensor(6.0), 3).tolist()
+    [2.0, 4.0, 6.0]
+    >>> stratified(torch.tensor(2.0), torch.tensor(6.0), 3, lindisp=True).tolist()
+    [2.0, 3.0, 6.0]
     """
     fraction = torch.linspace(0.0, 1.0, n, dtype=near.dtype, device=near.device)
     near, far = near[..., None], far[..., None]
-    if lindisp:
-        t_vals = 1.0 / ((1.0 - fraction) / near + fraction / far)
-    else:
-        t_vals = near * (1.0 - fraction) + far * fraction
+    t_vals = 1.0 / ((1.0 - fraction) / near + fraction / far) if lindisp else near * (1.0 - fraction) + far * fraction
     if generator is None:
         return t_vals
     middles = midpoints(t_vals)
@@ -37,19 +46,29 @@ def importance(
     n: int,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "*b n"]:
-    """``n`` t values distributed as the weights, piecewise constant between the middles of ``t_vals``; no gradient.
+    """``n`` t values distributed as the weights, constant between the middles of ``t_vals``.
 
-    Source: NeRF, section 5.2, as in its authors' code: the first and last weight have no bin, and 1e-5 is added to the
-    others so that an empty ray is sampled evenly.
+    Needs at least two t values. Random draws come in no order; deterministic ones are even steps of the
+    cumulated weights, first and last middle included.
+
+    Source: NeRF, section 5.2, as in its authors' code: the first and last weight have no bin, and 1e-5 is
+    added to the others so that an empty ray is sampled evenly.
     """
     bins, mass = midpoints(t_vals.detach()), weights.detach()[..., 1:-1] + 1e-5
     cdf = torch.cumsum(mass / mass.sum(-1, keepdim=True), -1)
-    cdf = torch.cat([torch.zeros_like(cdf[..., :1]), cdf], -1)
+    cdf = torch.cat([torch.zeros_like(bins[..., :1]), cdf], -1)
     shape = (*cdf.shape[:-1], n)
     if generator is None:
         u = torch.linspace(0.0, 1.0, n, dtype=cdf.dtype, device=cdf.device).expand(shape).contiguous()
     else:
         u = torch.rand(shape, generator=generator, dtype=cdf.dtype, device=cdf.device)
+    return _inverse(bins, cdf, u)
+
+
+def _inverse(
+    bins: Float[Tensor, "*b m"], cdf: Float[Tensor, "*b m"], u: Float[Tensor, "*b n"]
+) -> Float[Tensor, "*b n"]:
+    """Where the piecewise linear ``cdf`` reaches ``u``; at the start of the bin if that is all but empty."""
     found = torch.searchsorted(cdf, u, right=True)
     above = found.clamp(max=cdf.shape[-1] - 1)
     below = (found - 1).clamp(min=0)
@@ -61,12 +80,16 @@ def importance(
 
 
 def union(a: Float[Tensor, "*b s"], b: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
-    """Both sets of t values, in increasing order."""
+    """Both sets of t values, in increasing order.
+
+    >>> union(torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0])).tolist()
+    [0.0, 1.0, 2.0, 3.0]
+    """
     return torch.cat([a, b], -1).sort(-1).values
 
 
 def midpoints(t_vals: Float[Tensor, "*b s"]) -> Float[Tensor, "*b m"]:
-    """The middles between neighbours: one fewer.
+    """Middles between neighbours: one fewer.
 
     >>> midpoints(torch.tensor([0.0, 1.0, 3.0])).tolist()
     [0.5, 2.0]

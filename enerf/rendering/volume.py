@@ -1,7 +1,16 @@
-"""Density and colour along rays to pixels (NeRF, equation 3), as pure functions.
+"""Density and colour along rays to pixels, as pure functions.
 
-``alpha`` = 1 − exp(−σδ); ``transmittance`` = exp(−Σ earlier σδ); ``weights`` = alpha · transmittance. Everything stays
-fp32 or better.
+Vocabulary
+----------
+- **delta** δ: how far a sample reaches, in scene units; **thickness** σδ;
+- **alpha** = 1 − exp(−σδ): how opaque a sample is;
+- **transmittance** = exp(−Σ earlier σδ): how much of it is seen through those before it;
+- **weights** = alpha · transmittance; **opacity** = Σ weights; **depth** = Σ weights · t.
+
+Dtypes stay as they come in; fp32 or better is meant. Outputs and gradients are finite for every finite
+density.
+
+Source: Mildenhall et al., NeRF (2020), equation 3; the last delta is that of its authors' code.
 """
 
 import torch
@@ -14,7 +23,7 @@ LAST_DELTA = 1e10  # the last sample reaches as good as infinitely far; not inf,
 
 
 def deltas(t_vals: Float[Tensor, "*b s"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
-    """Lengths between neighbouring samples in scene units; the last is 1e10 of the direction's lengths.
+    """Lengths from each sample to the next, in scene units; the last is 1e10 lengths of the direction.
 
     >>> deltas(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0, 2.0])).tolist()
     [2.0, 20000000000.0]
@@ -28,6 +37,9 @@ def weights(density: Float[Tensor, "*b s"], delta: Float[Tensor, "*b s"]) -> Flo
     """How much each sample counts in its pixel: alpha times the transmittance of all before it.
 
     Their sum is 1 − exp(−Σ σδ).
+
+    >>> weights(torch.tensor([0.0, 1e9, 5.0]), torch.ones(3)).tolist()
+    [0.0, 1.0, 0.0]
     """
     thickness = density * delta
     alpha = -torch.expm1(-thickness)
@@ -42,7 +54,10 @@ def composite(
     directions: Float[Tensor, "*b 3"],
     white_bkgd: bool = False,
 ) -> Rendering:
-    """Pixels from the field's values at the samples; what is not opaque shows black, or white on request."""
+    """Pixels from the field's values at the samples; what is not opaque shows black, or white on request.
+
+    The depth is a value of t on an opaque ray and falls to 0 with the opacity.
+    """
     w = weights(field.density, deltas(t_vals, directions))
     rgb = (w[..., None] * field.rgb).sum(-2)
     opacity = w.sum(-1)

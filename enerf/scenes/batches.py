@@ -1,7 +1,8 @@
 """Random pixels of the training views, their rays and colours: made for each step, from indices alone.
 
-Nothing of the size of all rays is ever stored. The random numbers of a step depend on (seed, step) and nothing else, so
-a resumed run sees the batches it would have seen, and two arms of a comparison see the same ones.
+Nothing of the size of all rays is ever stored. The random numbers of a step depend on (seed, step) and
+nothing else, so a resumed run sees the batches it would have seen, and two arms of a comparison see the same
+ones.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ class Pixels:
 
 
 def generator_for(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers of one step: a stream of its own for each (seed, step).
+    """Random numbers of one step: a stream of its own for each (seed, step).
+
+    Mixed as by the finaliser of SplitMix64 (Steele, Lea, Flood, 2014), so that neighbouring steps do not
+    start from neighbouring states.
 
     >>> int(torch.randint(100, (1,), generator=generator_for(0, 3))) == int(
     ...     torch.randint(100, (1,), generator=generator_for(0, 3)))
@@ -36,34 +40,64 @@ def generator_for(seed: int, step: int, device: torch.device | str = "cpu") -> t
 
 
 def random_pixels(
-    views: Int[Tensor, "v"], camera: Camera, n: int, generator: torch.Generator, one_view: bool, crop: float = 1.0
+    views: Int[Tensor, " v"],
+    camera: Camera,
+    n: int,
+    generator: torch.Generator,
+    one_view: bool,
+    crop: float | int = 1.0,
 ) -> Pixels:
-    """``n`` pixels drawn uniformly from the central ``crop`` of the views, with replacement; all of one view on request."""
+    """``n`` pixels drawn uniformly and with replacement from the views, on the generator's device.
+
+    Parameters
+    ----------
+    views
+        Indices of the views to draw from.
+    camera
+        Its width and height are those of the views.
+    n
+        How many.
+    generator
+        The only source of randomness.
+    one_view
+        Whether all of them come from one view, itself drawn at random.
+    crop
+        Side of the central part to draw from, as a fraction of the picture's, in (0, 1]; at least one pixel.
+    """
     device = generator.device
-    picked = torch.randint(len(views), (1 if one_view else n,), generator=generator, device=device).expand(n)
+    drawn = torch.randint(len(views), (1 if one_view else n,), generator=generator, device=device)
 
     def along(size: int) -> Tensor:
         span = max(1, int(size * crop))
         return (size - span) // 2 + torch.randint(span, (n,), generator=generator, device=device)
 
-    return Pixels(views.to(device)[picked], along(camera.width), along(camera.height))
+    return Pixels(views.to(device)[drawn.expand(n)], along(camera.width), along(camera.height))
 
 
-def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float) -> Rays:
-    """The rays of some pixels, in NDC if the scene lives there."""
+def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
+    """Rays of some pixels on the scene's device, in NDC if the scene lives there."""
     made = rays.through_pixels(
-        scene.camera, scene.c2w[pixels.view], pixels.x, pixels.y, scene.near, scene.far, pixel_centers
+        scene.camera,
+        scene.c2w[pixels.view],
+        pixels.x,
+        pixels.y,
+        near=scene.near,
+        far=scene.far,
+        pixel_centers=pixel_centers,
     )
     return rays.to_ndc(made, scene.camera) if scene.ndc else made
 
 
 def colours_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
-    """The photographed colours of some pixels."""
+    """Photographed colours of some pixels."""
     return scene.images[pixels.view, pixels.y, pixels.x]
 
 
 def fixed_pixels(view: int, camera: Camera, n: int, seed: int = 0) -> Pixels:
-    """The same ``n`` pixels of a view at every call, without repeats; all of them, row-major, if ``n`` is 0 or too many."""
+    """``n`` pixels of a view without repeats, the same ones at every call, on the CPU.
+
+    All of them, row-major, if ``n`` is 0 or as many as there are.
+    """
     total = camera.width * camera.height
     chosen = torch.arange(total)
     if 0 < n < total:

@@ -25,9 +25,7 @@ _LAYOUT = "data/nerf_synthetic/<scene>/{transforms_train.json, transforms_test.j
 _NEAR, _FAR = 2.0, 6.0
 
 
-def load(
-    folder: str | os.PathLike[str], half_res: bool = False, testskip: int = 8, white_bkgd: bool = False
-) -> Scene:
+def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int = 8, white_bkgd: bool = False) -> Scene:
     """Scene of a synthetic folder: training frames, then test frames; validation frames are not read.
 
     Parameters

@@ -131,9 +131,7 @@ def _divisor(scene: Path, factor: int, count: int) -> int:
             return k
     wanted = f"images/ or images_k with k dividing {factor}" if factor > 1 else "images/ or another factor"
     found = _some(names) or "no image folder"
-    raise InputError(
-        f"{scene / _name(factor)} does not exist and cannot be made: found {found}, expected {wanted}."
-    )
+    raise InputError(f"{scene / _name(factor)} does not exist and cannot be made: found {found}, expected {wanted}.")
 
 
 def _survey(files: tuple[Path, ...], recorded: Size) -> Photos:

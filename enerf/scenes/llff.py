@@ -118,7 +118,7 @@ def _factor(factor: int | None) -> int:
 def _check_rows(file: Path, rows: Float64[np.ndarray, "n 17"], names: Sequence[str]) -> None:
     """Say which rows no camera can have."""
 
-    def refuse(bad: Bool[np.ndarray, "n"], found: str, expected: str) -> None:
+    def refuse(bad: Bool[np.ndarray, " n"], found: str, expected: str) -> None:
         if bad.any():
             told = ", ".join(f"view {i} ({names[i]})" for i in np.flatnonzero(bad)[:5])
             more = f" and {bad.sum() - 5} more" if bad.sum() > 5 else ""

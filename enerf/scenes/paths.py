@@ -1,4 +1,4 @@
-"""Camera paths for videos."""
+"""Camera paths for videos: which one suits a scene, and its poses in scene coordinates."""
 
 import numpy as np
 import torch
@@ -8,25 +8,50 @@ from torch import Tensor
 from enerf.scenes import poses
 from enerf.types import InputError, Scene
 
-KINDS = ("spiral", "circle", "interpolate", "test")
+KINDS = ("spiral", "circle", "turntable", "interpolate", "test")
+TOLERANCE = 1e-3  # of the cameras' distance from the origin, which ``poses.spherify`` makes 1
 
 
 def default_kind(scene: Scene) -> str:
-    """The path that suits a scene: a spiral before forward-facing views, a circle around an object."""
-    return "spiral" if scene.forward_facing else "circle"
+    """Path that nerf-pytorch shows of such a scene.
+
+    ``spiral`` for cameras that look one way, ``circle`` for cameras around an object that were spherified
+    (their root-mean-square distance from the origin is 1 then), ``turntable`` for other ones around an
+    object.
+    """
+    if scene.forward_facing:
+        return "spiral"
+    distance = float(scene.c2w[:, :, 3].double().square().sum(-1).mean().sqrt())
+    return "circle" if abs(distance - 1) < TOLERANCE else "turntable"
 
 
 def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
-    """Camera-to-scene poses of a video.
+    """Camera-to-scene poses of a video, with dtype and device of the scene's own.
 
-    ``spiral`` and ``circle`` are nerf-pytorch's, ``interpolate`` passes through the training views, ``test`` shows the
-    test views themselves, whatever ``frames`` says.
+    Parameters
+    ----------
+    scene
+        Its cameras say where the path runs.
+    kind
+        ``spiral``: two turns about the average camera. ``circle``: a turn about the z axis at the cameras'
+        own height and distance. ``turntable``: a turn about the z axis 4 from the origin, as for NeRF's
+        synthetic objects. ``interpolate``: through the training views. ``test``: the test views themselves,
+        whatever ``frames`` says. The first three are nerf-pytorch's.
+    frames
+        How many poses.
+
+    Raises
+    ------
+    InputError
+        If ``kind`` is none of these.
     """
     c2w, bounds = scene.c2w.double().cpu().numpy(), scene.bounds.double().cpu().numpy()
     if kind == "spiral":
         path = poses.spiral(c2w, bounds, frames)
     elif kind == "circle":
         path = poses.circle(c2w, frames)
+    elif kind == "turntable":
+        path = poses.blender_circle(frames)
     elif kind == "interpolate":
         path = poses.interpolate(c2w[list(scene.train)], frames)
     elif kind == "test":

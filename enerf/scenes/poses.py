@@ -24,7 +24,7 @@ def from_llff_axes(llff: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n
     return np.stack([right, -down, back, centre], axis=-1)
 
 
-def are_rotations(c2w: Float64[np.ndarray, "n 3 4"], tolerance: float = 0.01) -> Bool[np.ndarray, "n"]:
+def are_rotations(c2w: Float64[np.ndarray, "n 3 4"], tolerance: float = 0.01) -> Bool[np.ndarray, " n"]:
     """Whether each pose's 3 × 3 part is a rotation times a positive scale, up to a relative ``tolerance``."""
     stretch = np.linalg.svd(c2w[:, :, :3], compute_uv=False)
     even = stretch[:, 2] > (1 - tolerance) * stretch[:, 0]
@@ -145,8 +145,7 @@ def interpolate(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.nd
     share = times - start
     quaternions = np.stack([_quaternion(pose[:, :3]) for pose in c2w])
     rotations = [
-        _rotation(_slerp(quaternions[i], quaternions[j], t))
-        for i, j, t in zip(start, stop, share, strict=True)
+        _rotation(_slerp(quaternions[i], quaternions[j], t)) for i, j, t in zip(start, stop, share, strict=True)
     ]
     centres = c2w[start, :, 3] * (1 - share[:, None]) + c2w[stop, :, 3] * share[:, None]
     return np.concatenate([np.stack(rotations), centres[:, :, None]], axis=-1)
@@ -200,9 +199,7 @@ def _inverse(pose: Float64[np.ndarray, "3 4"]) -> Float64[np.ndarray, "4 4"]:
     return inverse
 
 
-def _apply(
-    transform: Float64[np.ndarray, "4 4"], c2w: Float64[np.ndarray, "n 3 4"]
-) -> Float64[np.ndarray, "n 3 4"]:
+def _apply(transform: Float64[np.ndarray, "4 4"], c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
     """Poses after a rigid change of world."""
     moved = transform[:3, :3] @ c2w
     moved[:, :, 3] += transform[:3, 3]
@@ -234,13 +231,9 @@ def _rotation(q: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "3 3"]:
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
-def _slerp(
-    a: Float64[np.ndarray, "4"], b: Float64[np.ndarray, "4"], share: float
-) -> Float64[np.ndarray, "4"]:
+def _slerp(a: Float64[np.ndarray, "4"], b: Float64[np.ndarray, "4"], share: float) -> Float64[np.ndarray, "4"]:
     """Quaternion at ``share`` of the shorter great arc from a to b."""
     b = -b if a @ b < 0 else b
     angle = np.arccos(min(a @ b, 1.0))
-    mixed = (
-        a + share * (b - a) if angle < 1e-6 else np.sin((1 - share) * angle) * a + np.sin(share * angle) * b
-    )
+    mixed = a + share * (b - a) if angle < 1e-6 else np.sin((1 - share) * angle) * a + np.sin(share * angle) * b
     return mixed / np.linalg.norm(mixed)

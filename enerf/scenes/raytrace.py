@@ -236,7 +236,7 @@ class Sight:
     """What rays see: at which t, which thing (−1 for none), its matte colour, its highlight in [0, 1]."""
 
     t: Numbers
-    index: Int64[np.ndarray, "n"]
+    index: Int64[np.ndarray, " n"]
     matte: Vectors
     highlight: Numbers
 
@@ -245,7 +245,7 @@ class Sight:
         return self.matte + self.highlight[:, None] * (1 - self.matte)
 
 
-def lit(things: Sequence[Thing], lamp: Lamp, points: Vectors, normals: Vectors) -> Bool[np.ndarray, "n"]:
+def lit(things: Sequence[Thing], lamp: Lamp, points: Vectors, normals: Vectors) -> Bool[np.ndarray, " n"]:
     """Whether the lamp sees each surface point: it faces the lamp and nothing stands between."""
     starts = points + _LIFT * normals
     beams = np.array(lamp.position) - starts

@@ -63,8 +63,8 @@ class Progress:
 class CollapseWatch:
     """Notices a blank image: nothing opaque, or one colour for all rays while the photographs vary."""
 
-    def __init__(self, patience: int = BLANK_STEPS) -> None:
-        self.patience, self.blank_for = patience, 0
+    def __init__(self, blank_for: int = 0, patience: int = BLANK_STEPS) -> None:
+        self.blank_for, self.patience = blank_for, patience
 
     def collapsed(self, report: StepReport) -> bool:
         """Whether the image has been blank for as long as the patience."""
@@ -79,18 +79,22 @@ def fit(
     schedule: Callable[[int], float],
     progress: Progress,
     hooks: Sequence[Hook],
+    *,
     n_iters: int,
-    max_seconds: float = 0.0,
+    max_seconds: float | int = 0.0,
     rays_per_step: int = 0,
 ) -> str:
-    """Train until ``n_iters`` or ``max_seconds``; returns why it ended: finished, time or interrupted.
+    """Why training ended: ``finished`` (``n_iters``), ``time`` (``max_seconds``) or ``interrupted`` (a signal).
+
+    ``step`` adds a gradient, ``schedule`` says the learning rate of a step. Hooks run between steps; those that are
+    due at the end do not run when the loop is interrupted, because the same run goes on later.
 
     Raises
     ------
     NotFinite
         If the loss or a gradient is not finite; the weights are left as before that step.
     """
-    watch = CollapseWatch()
+    watch = CollapseWatch(state.blank_for)
     with _interruptible() as asked_to_stop, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
             if asked_to_stop():
@@ -99,19 +103,28 @@ def fit(
             set_learning_rate(state.optimiser, schedule(state.step))
             report = one_step(state, step)
             _note_collapse(state, watch.collapsed(report))
+            state.blank_for = watch.blank_for
             elapsed = time.perf_counter() - began
             state.seconds += elapsed
             progress.reports.append(report)
             progress.rays += rays_per_step
             progress.seconds += elapsed
-            _show(bar, state, report, rays_per_step, elapsed, n_iters, max_seconds)
+            left = _seconds_left(state, n_iters, max_seconds)
+            bar.set_postfix_str(_describe(report, rays_per_step / max(elapsed, 1e-9), left), refresh=False)
+            bar.update()
             ended = state.step >= n_iters or _time_is_up(state, max_seconds)
             _call_hooks(hooks, state, ended)
     return "finished" if state.step >= n_iters else "time"
 
 
 def one_step(state: State, step: Callable[[State], StepReport]) -> StepReport:
-    """Gradient, check, update."""
+    """What one step saw: its gradient is computed, checked and followed.
+
+    Raises
+    ------
+    NotFinite
+        If the loss or a gradient is not finite; nothing but the gradients has changed then.
+    """
     state.optimiser.zero_grad(set_to_none=False)
     report = step(state)
     if not math.isfinite(report.loss):
@@ -148,7 +161,7 @@ def _note_collapse(state: State, collapsed: bool) -> None:
     state.collapsed = collapsed
 
 
-def _time_is_up(state: State, max_seconds: float) -> bool:
+def _time_is_up(state: State, max_seconds: float | int) -> bool:
     return 0 < max_seconds <= state.seconds
 
 
@@ -164,20 +177,17 @@ def _bar(state: State, n_iters: int) -> tqdm:
     )
 
 
-def _show(
-    bar: tqdm, state: State, report: StepReport, rays: int, elapsed: float, n_iters: int, max_seconds: float
-) -> None:
-    """Loss, PSNR, speed and the time that is left on the bar."""
-    per_step = state.seconds / max(state.step, 1)
-    left = (n_iters - state.step) * per_step
-    if max_seconds > 0:
-        left = min(left, max(0.0, max_seconds - state.seconds))
+def _describe(report: StepReport, rays_per_second: float, seconds_left: float) -> str:
+    """Loss, PSNR, speed and the time that is left, for the bar."""
     psnr = -10 * math.log10(max(report.mse, 1e-12))
-    bar.set_postfix_str(
-        f"loss {report.loss:.4f}, {psnr:.2f} dB, {rays / elapsed:,.0f} rays/s, ETA {tqdm.format_interval(left)}",
-        refresh=False,
-    )
-    bar.update()
+    eta = tqdm.format_interval(seconds_left)
+    return f"loss {report.loss:.4f}, {psnr:.2f} dB, {rays_per_second:,.0f} rays/s, ETA {eta}"
+
+
+def _seconds_left(state: State, n_iters: int, max_seconds: float | int) -> float:
+    """The time to the end, were all steps as long as those so far."""
+    left = (n_iters - state.step) * state.seconds / max(state.step, 1)
+    return min(left, max(0.0, max_seconds - state.seconds)) if max_seconds > 0 else left
 
 
 @contextmanager
@@ -199,4 +209,4 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(received)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

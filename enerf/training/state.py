@@ -2,9 +2,9 @@
 
 import os
 import pickle
-import tempfile
-import zipfile
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,29 @@ from enerf.fields import radiance
 from enerf.types import InputError
 
 FORMAT = 1
+PARTS = {
+    **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
+    **{"model": dict, "optimiser": dict},
+}
 
 
 @dataclass
 class State:
-    """A model in training. ``seconds`` of training and the test-PSNR ``curve`` travel with the checkpoints."""
+    """A model in training, and what travels with its checkpoints.
+
+    Attributes
+    ----------
+    model, optimiser
+        What is trained, and by what; the optimiser holds the model's own parameters.
+    step
+        Finished steps.
+    seconds, eval_seconds
+        Time spent on steps, and on what happened between them.
+    collapsed, blank_for
+        Whether the image counts as blank, and for how many steps in a row it has been.
+    curve
+        Points (step, test PSNR).
+    """
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -28,15 +46,16 @@ class State:
     seconds: float = 0.0
     eval_seconds: float = 0.0
     collapsed: bool = False
+    blank_for: int = 0
     curve: list[list[float]] = field(default_factory=list)
 
 
-def adam(model: nn.Module, lrate: float) -> torch.optim.Optimizer:
+def adam(model: nn.Module, lrate: float | int) -> torch.optim.Optimizer:
     """NeRF's optimiser: Adam with PyTorch's defaults."""
     return torch.optim.Adam(model.parameters(), lr=lrate, betas=(0.9, 0.999))
 
 
-def learning_rate(step: int, lrate: float, decay_thousands: int) -> float:
+def learning_rate(step: int, lrate: float | int, decay_thousands: float | int) -> float:
     """The learning rate of a step: falls exponentially, to a tenth in ``decay_thousands`` · 1000 steps.
 
     >>> learning_rate(250_000, 5e-4, 250)
@@ -45,15 +64,16 @@ def learning_rate(step: int, lrate: float, decay_thousands: int) -> float:
     return lrate * 0.1 ** (step / (decay_thousands * 1000))
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer, value: float | int) -> None:
     """Give every parameter group the same learning rate."""
     for group in optimiser.param_groups:
         group["lr"] = value
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, oldest first."""
-    return sorted((folder / "checkpoints").glob("[0-9]*.pt"), key=lambda path: int(path.stem))
+    """A run's checkpoints, oldest first; files that are not named by a step do not count."""
+    found = [path for path in (folder / "checkpoints").glob("*.pt") if re.fullmatch("[0-9]+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem))
 
 
 def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
@@ -71,24 +91,26 @@ def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
         "seconds": state.seconds,
         "eval_seconds": state.eval_seconds,
         "collapsed": state.collapsed,
+        "blank_for": state.blank_for,
         "curve": state.curve,
         "config": config,
         "model": state.model.state_dict(),
         "optimiser": state.optimiser.state_dict(),
     }
-    temporary = None
+    temporary = path.with_name(f".{path.name}.saving")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"{path}: the checkpoint could not be written ({error}); earlier ones are untouched") from None
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched") from None
+    finally:  # an interruption too leaves nothing half-written
+        with suppress(OSError):
+            temporary.unlink()
     return path
 
 
@@ -100,26 +122,35 @@ def read(path: Path) -> dict[str, Any]:
     InputError
         If the file is missing, truncated, or no checkpoint of this program.
     """
-    content = _read_tensors(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
-        raise InputError(f"{path}: found a file without the parts of a checkpoint, expected one written by this program")
-    return content
+    return _checked(_read_tensors(path), path)
 
 
 def restore(state: State, content: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint into a state: weights, optimiser, step, clocks."""
+    """Put a checkpoint into a state: weights, optimiser, step, clocks.
+
+    Raises
+    ------
+    InputError
+        If it is of another model.
+    """
     load_weights(state.model, content["model"], path)
     try:
         state.optimiser.load_state_dict(content["optimiser"])
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
     state.step, state.seconds, state.collapsed = content["step"], content["seconds"], content["collapsed"]
-    state.eval_seconds = content["eval_seconds"]
+    state.eval_seconds, state.blank_for = content["eval_seconds"], content.get("blank_for", 0)
     state.curve = [list(point) for point in content["curve"]]
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Put weights into a model of exactly their names and shapes."""
+    """Put weights into a model of exactly their names and shapes.
+
+    Raises
+    ------
+    InputError
+        If a name or a shape differs, with the first that does; the model is as before.
+    """
     own = model.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:
@@ -136,12 +167,16 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
 
 
 def start_from(model: nn.Module, path: Path) -> None:
-    """Start a model from the weights of a checkpoint: this program's ``.pt`` or nerf-pytorch's ``.tar``."""
+    """Start a model from the weights of a checkpoint: this program's ``.pt`` or nerf-pytorch's ``.tar``.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, neither of the two, or of another model.
+    """
     content = _read_tensors(path)
-    if isinstance(content, dict) and "network_fn_state_dict" in content:
-        load_weights(model, _peer_weights(content, path), path)
-        return
-    load_weights(model, read(path)["model"], path)
+    of_peer = isinstance(content, dict) and "network_fn_state_dict" in content
+    load_weights(model, _peer_weights(content, path) if of_peer else _checked(content, path)["model"], path)
 
 
 def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]) -> list[str]:
@@ -165,12 +200,27 @@ def _peer_weights(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor
     return weights
 
 
+def _checked(content: Any, path: Path) -> dict[str, Any]:
+    """The content of a file if it has all the parts of a checkpoint."""
+    whole = isinstance(content, dict) and content.get("format") == FORMAT
+    wrong = [name for name, kind in PARTS.items() if whole and not isinstance(content.get(name), kind)]
+    if not whole or wrong or not all(isinstance(value, torch.Tensor) for value in content["model"].values()):
+        raise InputError(f"{path}: found a file without the parts of a checkpoint, expected one of this program")
+    return dict(content)
+
+
 def _read_tensors(path: Path) -> Any:
     """A file of tensors and plain Python; nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint, it may be truncated ({reason})") from None
+    except pickle.UnpicklingError:
+        reason = "it holds other things than tensors and plain values; nothing in it was executed"
+    except Exception as error:  # torch raises whatever the bytes of a damaged file lead to
+        reason = f"it may be truncated: {_first_line(error)}"
+    raise InputError(f"{path}: cannot be read as a checkpoint ({reason})")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

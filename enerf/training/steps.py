@@ -36,16 +36,36 @@ def accumulate_gradient(
     target: Float[Tensor, "b 3"],
     passes: Passes,
     generator: torch.Generator,
-    noise_std: float = 0.0,
+    *,
+    noise_std: float | int = 0.0,
     jitter: bool = True,
     rays_at_once: int = 1 << 30,
 ) -> StepReport:
-    """Add the gradient of the batch's loss to the parameters; returns what was seen."""
+    """What was seen of a batch, whose loss's gradient is added to the parameters.
+
+    Parameters
+    ----------
+    fields
+        The coarse field and the fine one, if there is one; conditioned or not.
+    rays, target
+        The batch, and the photographed colours of its rays.
+    passes
+        How rays are sampled.
+    generator
+        All randomness of the step: jitter, and noise on the raw density.
+    noise_std
+        Standard deviation of that noise; 0 draws none.
+    jitter
+        Whether samples are jittered within their bins.
+    rays_at_once
+        Most rays of one part. The result is the same for every value, up to rounding and, with jitter or noise, to
+        the order in which the random numbers are drawn.
+    """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
     fine = partial(fields.fine, **noisy) if fields.fine is not None else None
     n = len(rays)
-    loss_sum, opacity_sum = torch.zeros((), device=target.device), torch.zeros((), device=target.device)
+    loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
     colours = []
     with parametrize.cached():
         for start in range(0, n, rays_at_once):

@@ -56,9 +56,7 @@ def test_row_is_the_papers_product_with_the_inverse_row_norms(n_out: int, n_in: 
 def test_column_is_the_papers_product_with_the_inverse_column_norms(n_out: int, n_in: int, seed: int):
     weight = gaussian(n_out, n_in, seed=seed)
     paper_w = weight.T
-    preconditioner = torch.diag(
-        torch.stack([1 / torch.linalg.vector_norm(paper_w[:, j]) for j in range(n_out)])
-    )
+    preconditioner = torch.diag(torch.stack([1 / torch.linalg.vector_norm(paper_w[:, j]) for j in range(n_out)]))
     torch.testing.assert_close(equilibrate.column(weight), (paper_w @ preconditioner).T, rtol=1e-13, atol=0)
 
 
@@ -218,9 +216,7 @@ def test_below_the_floor_the_divisor_is_the_floor():
 @pytest.mark.parametrize("gradient", equilibrate.GRADIENTS)
 @few
 @given(seed=seeds, exponents=st.lists(st.floats(-12, 4), min_size=4, max_size=4))
-def test_the_gradient_is_bounded_by_one_over_the_floor(
-    method: str, gradient: str, seed: int, exponents: list[float]
-):
+def test_the_gradient_is_bounded_by_one_over_the_floor(method: str, gradient: str, seed: int, exponents: list[float]):
     weight = gaussian(4, 4, seed=seed) * 10 ** torch.tensor(exponents, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda w: METHODS[method](w, gradient), weight)
     assert torch.linalg.matrix_norm(jacobian.reshape(16, 16), ord=2) <= (1 + 1e-9) / FLOOR
@@ -229,9 +225,7 @@ def test_the_gradient_is_bounded_by_one_over_the_floor(
 def test_jacobi_keeps_the_sign_of_the_diagonal_and_calls_zero_positive():
     weight = torch.tensor([[0.0, 1.0, 1.0], [1.0, -1e-9, 1.0], [1.0, 1.0, -2.0]], dtype=torch.float64)
     divisor = weight / equilibrate.jacobi(weight)
-    torch.testing.assert_close(
-        divisor[[1, 0, 0], [0, 1, 2]], torch.tensor([FLOOR, -FLOOR, -2.0], dtype=torch.float64)
-    )
+    torch.testing.assert_close(divisor[[1, 0, 0], [0, 1, 2]], torch.tensor([FLOOR, -FLOOR, -2.0], dtype=torch.float64))
 
 
 magnitudes = [0.0, 1e-45, 1e-38, 1e-30, 1e-12, FLOOR, 1e-3, 1.0, 1e6, 1e15, 1e20, 1e30]
@@ -254,9 +248,7 @@ def test_values_and_gradients_are_finite_at_every_magnitude(method: str, gradien
 
 
 @pytest.mark.parametrize("method", NORMS)
-@given(
-    entries=st.lists(st.sampled_from([s * m for m in magnitudes for s in (1, -1)]), min_size=12, max_size=12)
-)
+@given(entries=st.lists(st.sampled_from([s * m for m in magnitudes for s in (1, -1)]), min_size=12, max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_values_and_gradients_are_finite_when_magnitudes_mix(method: str, entries: list[float]):
     weight = torch.tensor(entries, dtype=torch.float32).reshape(3, 4)

@@ -253,9 +253,7 @@ def test_the_print_shows_the_options():
         (["fine.trunk.0"], "row", "thru", "gradient is 'thru'; it must be one of through, detached"),
     ],
 )
-def test_condition_says_what_is_wrong_and_touches_nothing(
-    names: list[str], method: str, gradient: str, sentence: str
-):
+def test_condition_says_what_is_wrong_and_touches_nothing(names: list[str], method: str, gradient: str, sentence: str):
     model = nerf()
     layers.condition(model, "column", ["coarse.view"])
     with pytest.raises(ValueError, match=sentence):

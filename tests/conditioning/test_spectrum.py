@@ -32,12 +32,8 @@ def test_known_singular_values_come_back_in_order(n_out: int, n_in: int):
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    n_out=st.integers(1, 6), n_in=st.integers(1, 6), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6)
-)
-def test_kappa_is_at_least_one_blind_to_scale_and_to_transposition(
-    n_out: int, n_in: int, seed: int, scale: float
-):
+@given(n_out=st.integers(1, 6), n_in=st.integers(1, 6), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6))
+def test_kappa_is_at_least_one_blind_to_scale_and_to_transposition(n_out: int, n_in: int, seed: int, scale: float):
     weight = gaussian(n_out, n_in, seed=seed)
     kappa = spectrum.condition_number(weight)
     assert kappa >= 1
@@ -60,20 +56,14 @@ def test_batch_axes_are_independent_matrices():
     weights = gaussian(2, 3, 4, 5)
     assert spectrum.singular_values(weights).shape == (2, 3, 4)
     assert spectrum.row_norms(weights).shape == (2, 3, 5)
-    torch.testing.assert_close(
-        spectrum.condition_number(weights)[1, 2], spectrum.condition_number(weights[1, 2])
-    )
+    torch.testing.assert_close(spectrum.condition_number(weights)[1, 2], spectrum.condition_number(weights[1, 2]))
 
 
 def test_row_norms_are_the_norms_of_what_leaves_each_input():
     weight = gaussian(4, 6)
     unit_inputs = torch.eye(6, dtype=torch.float64)
-    torch.testing.assert_close(
-        spectrum.row_norms(weight), nn.functional.linear(unit_inputs, weight).norm(dim=1)
-    )
-    torch.testing.assert_close(
-        spectrum.row_norms(equilibrate.row(weight)), torch.ones(6, dtype=torch.float64)
-    )
+    torch.testing.assert_close(spectrum.row_norms(weight), nn.functional.linear(unit_inputs, weight).norm(dim=1))
+    torch.testing.assert_close(spectrum.row_norms(equilibrate.row(weight)), torch.ones(6, dtype=torch.float64))
 
 
 def test_row_norms_survive_float32_extremes():

@@ -134,9 +134,7 @@ def test_scaled_matrices_are_cameras_all_the_same(tmp_path):
 
 
 def test_missing_files_are_one_sentence(tmp_path):
-    assert "lego is not a folder, expected a scene laid out as data/nerf_synthetic" in _refusal(
-        tmp_path / "lego"
-    )
+    assert "lego is not a folder, expected a scene laid out as data/nerf_synthetic" in _refusal(tmp_path / "lego")
     _scene(tmp_path)
     (tmp_path / "test" / "r_8.png").unlink()
     assert f"{tmp_path / 'test' / 'r_8.png'} cannot be read (no such file" in _refusal(tmp_path)
@@ -203,9 +201,7 @@ def test_fields_of_view_that_differ_are_one_sentence(tmp_path):
 
 def test_a_picture_of_another_size_is_named(tmp_path):
     Image.fromarray(np.zeros((H, W + 2, 4), np.uint8)).save(_scene(tmp_path) / "train" / "r_2.png")
-    assert f"{tmp_path / 'train' / 'r_2.png'} has 18x12 pixels, expected 16x12 as r_0.png" in _refusal(
-        tmp_path
-    )
+    assert f"{tmp_path / 'train' / 'r_2.png'} has 18x12 pixels, expected 16x12 as r_0.png" in _refusal(tmp_path)
 
 
 def test_a_negative_testskip_is_one_sentence(tmp_path):

@@ -83,9 +83,7 @@ def _centres(c2w):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    "options", [{}, {"spherify": True, "ndc": False}, {"bd_factor": None}, {"bd_factor": 1}]
-)
+@pytest.mark.parametrize("options", [{}, {"spherify": True, "ndc": False}, {"bd_factor": None}, {"bd_factor": 1}])
 def test_world_to_scene_takes_the_files_cameras_to_the_scenes_and_back(options, seed, tmp_path):
     c2w, bounds = _world(seed)
     scene = llff.load(_scene(tmp_path, _rows(c2w, bounds)), factor=1, **options)
@@ -197,9 +195,7 @@ def test_grey_pictures_become_rgb(tmp_path):
     for i in range(N):
         Image.fromarray(_picture(i)[..., 0]).save(tmp_path / "images" / f"IMG_{i:03d}.png")
     scene = llff.load(tmp_path, factor=1)
-    assert np.array_equal(
-        scene.images[0].numpy(), np.repeat(_picture(0)[..., :1] / np.float32(255), 3, axis=-1)
-    )
+    assert np.array_equal(scene.images[0].numpy(), np.repeat(_picture(0)[..., :1] / np.float32(255), 3, axis=-1))
 
 
 def test_missing_folders_show_the_layout(tmp_path):
@@ -251,9 +247,7 @@ def test_files_that_are_no_plain_array_are_refused_and_never_run(how, tmp_path):
     else:
         content = {"pickle": pickle.dumps(_Bomb(mark)), "text": b"0 1 2", "empty": b"", "cut": whole[:-9]}
         file.write_bytes(content[how])
-    assert "poses_bounds.npy holds no plain array (pickled objects are refused" in _refusal(
-        tmp_path / "scene"
-    )
+    assert "poses_bounds.npy holds no plain array (pickled objects are refused" in _refusal(tmp_path / "scene")
     assert not mark.exists()
 
 
@@ -371,8 +365,6 @@ def test_real_scenes_load_with_the_published_protocol(name, views):
     assert np.isclose(scene.bounds.min().item(), 1 / 0.75)
     assert np.isclose(scene.bounds.max() / scene.bounds.min(), raw[:, 16].max() / raw[:, 15].min())
     centres = raw[:, :15].reshape(-1, 3, 5)[:, :, :4]
-    assert np.allclose(
-        _centres(centres) @ scene.world_to_scene.numpy().T, _centres(scene.c2w.numpy()), atol=1e-5
-    )
+    assert np.allclose(_centres(centres) @ scene.world_to_scene.numpy().T, _centres(scene.c2w.numpy()), atol=1e-5)
     assert (scene.c2w[:, 2, 2] > 0.9).all()
     assert 0.1 < scene.images.mean() < 0.9

@@ -106,9 +106,7 @@ def test_the_lamp_lights_what_a_free_beam_reaches():
     origins, directions = rays(1500)
     sight = look(origins, directions)
     points, lamp = origins + sight.t[:, None] * directions, np.array(synthetic.LAMP.position)
-    normals = np.stack(
-        [synthetic.THINGS[i].shape.normal(p[None])[0] for i, p in zip(sight.index, points, strict=True)]
-    )
+    normals = np.stack([synthetic.THINGS[i].shape.normal(p[None])[0] for i, p in zip(sight.index, points, strict=True)])
     lit = raytrace.lit(synthetic.THINGS, synthetic.LAMP, points, normals)
     faces = ((lamp - points) * normals).sum(-1) > 0
     starts = points + 1e-4 * normals

@@ -65,17 +65,13 @@ def test_the_file_tells_the_poses_and_bounds(folder):
     np.testing.assert_array_equal(np.stack([right, -down, back, centre], -1), synthetic.poses(5))
     np.testing.assert_array_equal(size, np.tile([30, 40, 36.0], (5, 1)))
     for c2w, (near, far) in zip(synthetic.poses(5), rows[:, 15:], strict=True):
-        _, depth = synthetic.render(
-            synthetic.camera(120, 90), c2w, supersample=1
-        )  # finer than what was written
+        _, depth = synthetic.render(synthetic.camera(120, 90), c2w, supersample=1)  # finer than what was written
         assert 0 < near < depth.min()
         assert depth.max() < far
 
 
 def test_the_images_are_the_renderings(folder):
-    assert sorted(path.name for path in (folder / "images").iterdir()) == [
-        f"image{i:03d}.png" for i in range(5)
-    ]
+    assert sorted(path.name for path in (folder / "images").iterdir()) == [f"image{i:03d}.png" for i in range(5)]
     image, _ = synthetic.render(synthetic.camera(40, 30), synthetic.poses(5)[3], supersample=2)
     written = np.asarray(Image.open(folder / "images/image003.png"))
     assert written.shape == (30, 40, 3)

@@ -1,0 +1,129 @@
+"""Arms of a comparison to one table, curves and crops."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from enerf.evaluation import report
+from enerf.types import InputError
+
+SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
+
+
+def succeeded(metrics: dict[str, Any]) -> bool:
+    """Whether a run learned the scene: not blank at its end, and 1 dB better than one colour for all pixels.
+
+    >>> succeeded({"collapsed": False, "mean": {"psnr": 20.0}, "constant_psnr": 12.0})
+    True
+    """
+    return not metrics["collapsed"] and metrics["mean"]["psnr"] > metrics["constant_psnr"] + SUCCESS_MARGIN
+
+
+def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """One row a method: mean ± standard deviation over seeds, success rate, steps and seconds of training."""
+    rows = [["method", "PSNR [dB]", "SSIM", "LPIPS", "success", "seeds", "steps", "train [s]"]]
+    for method, runs in arms.items():
+        scores = [[m["mean"][key] for m in runs] for key in ("psnr", "ssim", "lpips")]
+        steps = sorted({m["steps"] for m in runs})
+        rows.append(
+            [
+                method,
+                _spread(scores[0], 2),
+                _spread(scores[1], 3),
+                _spread(scores[2], 3),
+                f"{sum(map(succeeded, runs))}/{len(runs)}",
+                ",".join(str(m["seed"]) for m in runs),
+                "–".join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1]))),
+                f"{np.mean([m['seconds']['train'] for m in runs]):.0f}",
+            ]
+        )
+    return rows
+
+
+def _spread(values: Sequence[float | None], digits: int) -> str:
+    """Mean ± standard deviation (of the sample); no spread for one value, nothing if one is missing."""
+    present = [v for v in values if v is not None]
+    if not present or len(present) < len(values):
+        return "–"
+    text = f"{np.mean(present):.{digits}f}"
+    return text if len(present) == 1 else f"{text} ± {np.std(present, ddof=1):.{digits}f}"
+
+
+def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
+    """Test PSNR against steps, one line a method: the mean over seeds, and between their extremes a shade."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for method, runs in arms.items():
+        curves = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
+        if not curves:
+            continue
+        n = min(map(len, curves))
+        steps, values = curves[0][:n, 0], np.stack([curve[:n, 1] for curve in curves])
+        (line,) = axes.plot(steps, values.mean(0), label=method, marker=".")
+        if len(curves) > 1:
+            axes.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(xlabel="step", ylabel="test PSNR [dB]", title=title)
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.lines:
+        axes.legend()
+    return _save(figure, path)
+
+
+def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, reference: str) -> Path:
+    """Whole pictures above, below them the same crop of each: where the reference has most detail."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    target = pictures[reference]
+    top, left, height, width = busiest_window(target)
+    n = len(pictures)
+    shape = target.shape[0] / target.shape[1]
+    figure = Figure(figsize=(3.2 * n, 3.2 * 2 * shape + 0.5), layout="constrained")
+    for i, (name, picture) in enumerate(pictures.items()):
+        whole, crop = figure.add_subplot(2, n, i + 1), figure.add_subplot(2, n, n + i + 1)
+        whole.imshow(picture)
+        whole.set_title(name)
+        whole.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white"))
+        crop.imshow(picture[top : top + height, left : left + width], interpolation="nearest")
+        for axes in (whole, crop):
+            axes.set_axis_off()
+    return _save(figure, path)
+
+
+def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the window, 1/``share`` of each side, with the largest sum of gradients."""
+    grey = picture.mean(-1)
+    detail = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    height, width = max(1, picture.shape[0] // share), max(1, picture.shape[1] // share)
+    sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return int(top), int(left), height, width
+
+
+def _save(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(temporary, format="png", dpi=110)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:
+    """Write ``comparison.json``, ``.md`` and ``.csv``; returns the table as text."""
+    rows = table(arms)
+    report.write_json(folder / "comparison.json", arms)
+    report.write_atomic(folder / "comparison.md", report.as_markdown(rows) + "\n")
+    report.write_atomic(folder / "comparison.csv", report.as_csv(rows) + "\n")
+    return report.as_text(rows)

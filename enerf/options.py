@@ -1,0 +1,149 @@
+"""The options as frozen dataclasses, by subject.
+
+Each field of a dataclass below is one option: its name, type, default, help and bounds stand in one place, and the
+parser, the saved ``config.txt`` and the reader are made from them (``config.py``). A class's docstring is the title of
+its group in ``--help``. Names that nerf-pytorch users know mean what they mean there, with its defaults.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+METHODS = ("row", "column", "row_column", "jacobi")
+INITS = ("default", "glorot", "he", "unit_row")
+
+
+def option(default: Any, help: str, **more: Any) -> Any:
+    """A dataclass field that is also an option; ``more``: choices, at_least, at_most, above, bare."""
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Scene."""
+
+    datadir: str = option("./data/llff/fern", "scene folder")
+    dataset_type: str = option("llff", "llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not read)")
+    factor: int = option(8, "LLFF: use images_FACTOR, made from images/ if absent; 1: images/", at_least=0)
+    llffhold: int = option(
+        8, "LLFF: every 8th image is a test view (the paper's rule); 0: the one most central view", at_least=0
+    )
+    no_ndc: bool = option(False, "LLFF: no normalised device coordinates (scenes that are not forward-facing)")
+    spherify: bool = option(False, "LLFF: cameras all around an object")
+    white_bkgd: bool = option(False, "white behind transparent images and transparent rays")
+    half_res: bool = option(False, "Blender: half the resolution")
+    testskip: int = option(8, "Blender: every 8th test view only; 0: all", at_least=0)
+    pixel_centers: float = option(
+        0.5, "where in a pixel its ray passes: 0.5 its centre, 0 its corner as in nerf-pytorch", choices=(0.5, 0.0)
+    )
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Model."""
+
+    netdepth: int = option(8, "hidden layers of the coarse network", at_least=1)
+    netwidth: int = option(256, "width of the coarse network", at_least=2)
+    netdepth_fine: int = option(8, "hidden layers of the fine network", at_least=1)
+    netwidth_fine: int = option(256, "width of the fine network", at_least=2)
+    multires: int = option(10, "frequency bands of the position encoding", at_least=0)
+    multires_views: int = option(4, "frequency bands of the direction encoding", at_least=0)
+    i_embed: int = option(0, "0: positional encoding; -1: none", choices=(0, -1))
+    use_viewdirs: bool = option(False, "colour depends on the viewing direction")
+
+
+@dataclass(frozen=True)
+class ConditioningOptions:
+    """Conditioning (E-NeRF) and its scale-matched controls."""
+
+    equilibrate: str = option(
+        "none", "equilibrate the weights; bare: row, the paper's choice", choices=("none", *METHODS), bare="row"
+    )
+    equilibrate_layers: str = option(
+        "hidden",
+        "which layers are conditioned, weight-normalised or started by --init: hidden (every linear layer with more "
+        "than one output that is not an output head), trunk, or names such as trunk.0,feature",
+        bare="hidden",
+    )
+    equilibrate_gradient: str = option(
+        "through", "the gradient passes through the norms, or takes them as constants", choices=("through", "detached")
+    )
+    weight_norm: bool = option(False, "control: weight normalisation of the same layers")
+    init: str = option(
+        "default", "control: start of the same layers: PyTorch's, Glorot's, He's, or rows of unit norm", choices=INITS
+    )
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Sampling and rendering."""
+
+    N_samples: int = option(64, "coarse samples a ray", at_least=2)
+    N_importance: int = option(0, "additional fine samples a ray; 0: coarse network only", at_least=0)
+    perturb: float = option(1.0, "0: no jitter; above 0: stratified jitter", at_least=0)
+    lindisp: bool = option(False, "sample linearly in disparity instead of depth (no effect in NDC)")
+    raw_noise_std: float = option(0.0, "standard deviation of the noise on the raw density; 1 recommended", at_least=0)
+    chunk: int = option(1024 * 32, "most rays at once; lower it if memory runs out", at_least=1)
+    netchunk: int = option(1024 * 64, "most points through a network at once; lower it if memory runs out", at_least=1)
+    render_only: bool = option(False, "no training: load the weights and render the video path")
+    render_test: bool = option(False, "with --render_only: the test views instead of the video path")
+    render_factor: int = option(0, "render that many times smaller, for a preview (4 or 8)", at_least=0)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Training."""
+
+    N_rand: int = option(32 * 32 * 4, "rays a step", at_least=1)
+    N_iters: int = option(200_000, "steps", at_least=0)
+    max_seconds: float = option(
+        0.0, "end after that many seconds of training, evaluation aside; 0: no limit", at_least=0
+    )
+    lrate: float = option(5e-4, "learning rate", above=0)
+    lrate_decay: int = option(250, "the learning rate falls to a tenth in that many thousand steps", at_least=1)
+    no_batching: bool = option(False, "the rays of a step come from one image")
+    precrop_iters: int = option(0, "steps on central crops, with --no_batching", at_least=0)
+    precrop_frac: float = option(0.5, "side of the central crop, as a fraction of the image", above=0, at_most=1)
+    seed: int = option(0, "fixes start, batches and noise", at_least=0, at_most=2**63 - 1)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Experiment and its records."""
+
+    expname: str = option("", "name of the experiment; empty: the scene's name")
+    basedir: str = option("./logs", "results go to basedir/expname")
+    no_reload: bool = option(False, "start anew even if the experiment has checkpoints (they are kept aside)")
+    ft_path: str = option("", "start at step 0 from the weights in this checkpoint (.pt, or nerf-pytorch's .tar)")
+    i_print: int = option(100, "steps between lines of train.jsonl", at_least=0)
+    i_img: int = option(500, "steps between small test renders in TensorBoard; 0: never", at_least=0)
+    i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0)
+    i_testset: int = option(50_000, "steps between renders of the test set; 0: never", at_least=0)
+    i_video: int = option(50_000, "steps between videos; 0: never", at_least=0)
+    i_eval: int = option(1000, "steps between points of the test-PSNR curve; 0: never", at_least=0)
+    eval_rays: int = option(2048, "fixed pixels a test view for that curve; 0: all", at_least=0)
+    i_spectrum: int = option(1000, "steps between records of κ(W) and row norms; 0: never", at_least=0)
+    no_final_eval: bool = option(False, "do not render the test views at the end")
+
+
+@dataclass(frozen=True)
+class NerfConfig:
+    """Everything a NeRF run is told, by subject."""
+
+    run: RunOptions
+    data: DataOptions
+    model: ModelOptions
+    conditioning: ConditioningOptions
+    render: RenderOptions
+    train: TrainOptions
+
+    @property
+    def scene(self) -> str:
+        """The scene folder's name."""
+        return Path(self.data.datadir).name or "scene"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's results are."""
+        return Path(self.run.basedir) / (self.run.expname or self.scene)

@@ -1,0 +1,131 @@
+"""Hallway: one configuration, several methods and seeds, to a table, curves and crops side by side.
+
+The arms run one after another with the same code, seeds, batches and steps, each in a folder of its own; they differ by
+the options of ``METHODS`` and share every other byte. A finished arm is not run again, a half-finished one goes on.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from enerf import config as options
+from enerf import images, run_nerf, runs
+from enerf.config import NerfConfig
+from enerf.evaluation import comparison, report
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+# What each method changes. The scale-matched controls stand beside the maps: much of a gain may be the start's scale.
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "he": {"init": "he"},
+    "glorot": {"init": "glorot"},
+    "unit_row": {"init": "unit_row"},
+    "weight_norm": {"weight_norm": True},
+    "equilibrate": {"equilibrate": "row"},
+    "detached": {"equilibrate": "row", "equilibrate_gradient": "detached"},
+    "column": {"equilibrate": "column"},
+    "row_column": {"equilibrate": "row_column"},
+    "jacobi": {"equilibrate": "jacobi"},
+}
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """comparison."""
+
+    methods: str = options.option("plain,equilibrate", f"arms, from: {', '.join(METHODS)}")
+    seeds: str = options.option("0", "seeds of each arm, such as 0,1,2")
+
+
+def compare(base: NerfConfig, chosen: CompareOptions) -> str:
+    """Train and measure all arms; returns the table. Results are written after every arm.
+
+    Raises
+    ------
+    InputError
+        For an unknown method or a seed that is no number.
+    KeyboardInterrupt
+        If interrupted; the same call goes on where it stopped.
+    """
+    methods, seeds = read_methods(chosen.methods), read_seeds(chosen.seeds)
+    arms: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
+    text = ""
+    for i, (seed, method) in enumerate([(s, m) for s in seeds for m in methods]):
+        arm = arm_config(base, method, seed)
+        log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(methods), method, seed, arm.folder)
+        arms[method].append(finished(arm) or trained(arm))
+        done = {name: runs for name, runs in arms.items() if runs}
+        text = comparison.write(done, base.folder)
+        comparison.draw_curves(done, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
+    _draw_pictures(base, [arm_config(base, method, seeds[0]) for method in methods], methods)
+    return text
+
+
+def arm_config(base: NerfConfig, method: str, seed: int) -> NerfConfig:
+    """The configuration of one arm: the base with the method's options, in a folder of its own."""
+    name = f"{base.run.expname or base.scene}/{method}_seed{seed}"
+    return options.replace(base, **METHODS[method], seed=seed, expname=name, no_final_eval=False)
+
+
+def trained(arm: NerfConfig) -> dict[str, Any]:
+    """Train an arm and return its metrics."""
+    metrics = run_nerf.train(arm)
+    if metrics is None:
+        raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
+    return metrics
+
+
+def finished(arm: NerfConfig) -> dict[str, Any] | None:
+    """The metrics of an arm that was run to its end with these very options, else None."""
+    metrics_file, config_file = arm.folder / "metrics.json", arm.folder / "config.txt"
+    if not metrics_file.is_file() or not config_file.is_file():
+        return None
+    if config_file.read_text(encoding="utf-8") != options.to_text(arm):
+        return None
+    metrics = report.read_json(metrics_file)
+    in_time = 0 < arm.train.max_seconds <= metrics["seconds"]["train"]
+    return metrics if metrics["steps"] >= arm.train.N_iters or in_time else None
+
+
+def read_methods(text: str) -> list[str]:
+    """The methods named by the option, in its order.
+
+    >>> read_methods("plain, equilibrate")
+    ['plain', 'equilibrate']
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names or len(set(names)) < len(names):
+        raise InputError(f"option --methods: found {text!r}, expected different names from {', '.join(METHODS)}")
+    return names
+
+
+def read_seeds(text: str) -> list[int]:
+    """The seeds named by the option.
+
+    >>> read_seeds("0,2")
+    [0, 2]
+    """
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError(f"option --seeds: found {text!r}, expected different whole numbers such as 0,1,2")
+    return seeds
+
+
+def _draw_pictures(base: NerfConfig, arms: list[NerfConfig], methods: list[str]) -> None:
+    """The first test view: the photograph and what each method's first seed makes of it."""
+    scene = runs.load_scene(base)
+    view = scene.test[0]
+    name = f"{Path(scene.image_names[view]).stem}.png"
+    pictures = {"photograph": scene.images[view].double().numpy()}
+    for method, arm in zip(methods, arms, strict=True):
+        file = arm.folder / "test" / "final" / name
+        if file.is_file():
+            pictures[method] = images.read(file).astype("float64")
+    comparison.draw_crops(pictures, base.folder / "crops.png", reference="photograph")

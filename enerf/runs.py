@@ -1,0 +1,266 @@
+"""A run: a scene, its field, and what can be asked of them: prepared from options or opened from a folder."""
+
+import copy
+import logging
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from enerf import config as options
+from enerf import images, machine
+from enerf.conditioning import layers
+from enerf.config import NerfConfig
+from enerf.evaluation import report, video, views
+from enerf.evaluation.views import Renderer
+from enerf.fields import build
+from enerf.fields.build import RadianceFields
+from enerf.rendering import render
+from enerf.rendering.render import Passes
+from enerf.scenes import blender, llff, paths, rays
+from enerf.training import state
+from enerf.training.state import State
+from enerf.types import InputError, Rays, Rendering, Scene
+
+log = logging.getLogger("enerf")
+
+
+# Options that decide what the weights are: a checkpoint made with others does not fit.
+MODEL_OPTIONS = (
+    *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
+    *("use_viewdirs", "equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
+)
+
+
+# Options that decide what is learned: changing them half way is allowed, and said.
+TASK_OPTIONS = (
+    *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
+    *("N_samples", "N_importance", "lindisp", "raw_noise_std", "perturb", "N_rand", "lrate", "lrate_decay"),
+    *("no_batching", "seed", "init"),
+)
+
+
+VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A field and all that is needed to look at it."""
+
+    config: NerfConfig
+    scene: Scene
+    fields: RadianceFields  # what state.model holds
+    state: State
+    device: torch.device
+
+
+def prepare(config: NerfConfig) -> Run:
+    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
+    device = machine.resolve_device(config.train.device)
+    log.info("%s", machine.prepare(device))
+    found = _last_checkpoint(config)  # read before the scene: its mistakes show at once
+    scene = to_device(load_scene(config), device)
+    with_fine = config.render.N_importance > 0
+    fields = build.radiance_fields(config.model, config.conditioning, with_fine, config.train.seed)
+    if config.run.ft_path and found is None:
+        state.start_from(fields, Path(config.run.ft_path))
+    fields = fields.to(device)
+    training = State(fields, state.adam(fields, config.train.lrate))
+    if found is not None:
+        state.restore(training, *found)
+        log.info("going on from %s", found[1])
+    return Run(config, scene, fields, training, device)
+
+
+def load_scene(config: NerfConfig) -> Scene:
+    """The scene a configuration names.
+
+    Raises
+    ------
+    InputError
+        If it cannot be loaded, or its cameras do not all look forward although NDC needs that.
+    """
+    data = config.data
+    if data.dataset_type == "blender":
+        return blender.load(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd)
+    scene = llff.load(
+        Path(data.datadir),
+        factor=data.factor,
+        llffhold=data.llffhold,
+        spherify=data.spherify,
+        ndc=not data.no_ndc,
+        white_bkgd=data.white_bkgd,
+    )
+    if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
+        raise InputError(
+            f"{data.datadir}: some cameras do not look forward, which NDC needs; give --no_ndc (and --spherify for "
+            "cameras around an object)"
+        )
+    return scene
+
+
+def to_device(scene: Scene, device: torch.device) -> Scene:
+    """The scene with its tensors on a device."""
+    return replace(scene, images=scene.images.to(device), c2w=scene.c2w.to(device), bounds=scene.bounds.to(device))
+
+
+def find_runs(folders: list[Path]) -> list[Path]:
+    """The runs among folders and directly below them, in order.
+
+    Raises
+    ------
+    InputError
+        If a folder neither is nor holds a run.
+    """
+    runs: list[Path] = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob("*/checkpoints"))]
+        found = [folder] if state.checkpoints(folder) else [path for path in inside if state.checkpoints(path)]
+        if not found:
+            raise InputError(
+                f"{folder}: found no checkpoints/*.pt, expected the folder of a training run, or of several"
+            )
+        runs += found
+    return runs
+
+
+def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
+    """A run as its last checkpoint left it, conditioned weights baked; ``datadir`` says where its scene is now.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or its scene is gone.
+    """
+    found = state.checkpoints(folder)
+    if not found:
+        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
+    content = state.read(found[-1])
+    saved = {**content["config"], "basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
+    now = {"device": device, "no_reload": False, "ft_path": "", **({"datadir": datadir} if datadir else {})}
+    run = prepare(options.from_dict({**saved, **now}))
+    layers.bake(run.fields)
+    return run
+
+
+def renderer_of(run: Run) -> Renderer:
+    """The run's field as it is now, baked, as something that renders rays."""
+    fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    sampling = passes_of(run.config)
+    at_once = rays_at_once(run.config, run.device)
+    return Renderer(partial(_final_rendering, fields, sampling), at_once, run.config.data.pixel_centers)
+
+
+def _final_rendering(fields: RadianceFields, sampling: Passes, asked: Rays) -> Rendering:
+    return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
+
+
+def passes_of(config: NerfConfig) -> Passes:
+    """The sampling of a configuration; NDC has no linear disparity, its near plane is at zero."""
+    r = config.render
+    in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
+    if in_ndc and r.lindisp:
+        log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
+    return Passes(r.N_samples, r.N_importance, r.lindisp and not in_ndc, config.data.white_bkgd)
+
+
+def rays_at_once(config: NerfConfig, device: torch.device) -> int:
+    """How many rays are rendered together."""
+    points = machine.points_at_once(device, config.render.netchunk)
+    return max(1, min(config.render.chunk, points // (config.render.N_samples + config.render.N_importance)))
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Render and measure the test views at full size; writes ``metrics.json`` and the pictures.
+
+    PSNR is the mean over test images of per-image PSNR, of float renders clipped to [0, 1].
+    """
+    began = time.perf_counter()
+    measured = views.measure(renderer_of(run), run.scene, run.scene.test, run.config.folder / "test" / "final")
+    seconds = time.perf_counter() - began
+    metrics = {**_described(run), "mean": views.means(measured), "views": measured}
+    metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
+    metrics["curve"] = run.state.curve
+    report.write_json(run.config.folder / "metrics.json", metrics)
+    return metrics
+
+
+def _described(run: Run) -> dict[str, Any]:
+    """What a figure needs beside it: scene, method, steps, and the protocol it was measured with."""
+    config, scene = run.config, run.scene
+    is_llff = config.data.dataset_type == "llff"
+    return {
+        "scene": scene.name,
+        "method": build.method_name(config.conditioning),
+        "steps": run.state.step,
+        "seed": config.train.seed,
+        "device": str(run.device),
+        "collapsed": run.state.collapsed,
+        "constant_psnr": views.constant_psnr(scene),
+        "protocol": {
+            "factor": config.data.factor if is_llff else 1 + config.data.half_res,
+            "llffhold": config.data.llffhold if is_llff else None,
+            "test_views": [scene.image_names[v] for v in scene.test],
+            "height": scene.camera.height,
+            "width": scene.camera.width,
+            "average": "mean over test images of per-image PSNR",
+            "curve": f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view",
+        },
+    }
+
+
+def finished_metrics(run: Run) -> dict[str, Any] | None:
+    """The run's metrics if they were measured at its present step, by the present protocol."""
+    path = run.config.folder / "metrics.json"
+    found = report.read_json(path) if path.is_file() else {}
+    described = report.finite(_described(run))
+    return found if all(found.get(key) == value for key, value in described.items()) else None
+
+
+def write_video(
+    run: Run,
+    path: Path,
+    kind: str,
+    frames: int,
+    fps: float,
+    *,
+    factor: float = 1.0,
+    depth: bool = False,
+    keep_pngs: bool = False,
+) -> Path:
+    """Render a camera path to an mp4; goes on with frames that an interrupted call has left."""
+    poses = paths.camera_path(run.scene, kind, frames)
+    camera = rays.resized(run.scene.camera, factor)
+    renderer = renderer_of(run)
+
+    def frame(i: int) -> Any:
+        picture = renderer.picture(run.scene, poses[i], camera)
+        if depth:
+            return video.colour_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
+        return images.to_uint8(picture.rgb.cpu())
+
+    settings = {"step": run.state.step, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
+    return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
+
+
+def _last_checkpoint(config: NerfConfig) -> tuple[dict[str, Any], Path] | None:
+    """The newest checkpoint of the run, checked against the options asked for; None to start anew."""
+    found = state.checkpoints(config.folder)
+    if config.run.no_reload or not found:
+        return None
+    content, asked = state.read(found[-1]), options.to_dict(config)
+    saved = content["config"]
+    wrong = state.differing(saved, asked, MODEL_OPTIONS)
+    if (saved["N_importance"] > 0) != (asked["N_importance"] > 0):
+        wrong += state.differing(saved, asked, ["N_importance"])
+    if wrong:
+        raise InputError(
+            f"{found[-1]}: this experiment was trained with other model options: {', '.join(wrong)}; "
+            "expected the same, another --expname, or --no_reload"
+        )
+    for changed in state.differing(saved, asked, TASK_OPTIONS):
+        log.warning("going on with a changed option: %s", changed)
+    return content, found[-1]

@@ -1,0 +1,34 @@
+"""Measure finished runs again and print one table per scene and method, beside published figures.
+
+python scripts/eval_nerf.py logs/fern logs/fern_e [--markdown | --csv]
+"""
+
+import argparse
+from pathlib import Path
+
+from enerf import config, doors, runs
+from enerf.evaluation import report
+
+
+def main() -> None:
+    """Evaluate each run at full size and print the table."""
+    parser = config.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder of runs")
+    parser.add_argument("--datadir", default="", help="the scene, if it has moved since training")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    parser.add_argument("--stored", action="store_true", help="take the metrics.json that is there, render nothing")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="comma-separated values")
+    form.add_argument("--markdown", action="store_true", help="a Markdown table")
+    args = parser.parse_args()
+    measured = []
+    for folder in runs.find_runs(args.runs):
+        stored = folder / "metrics.json"
+        again = None if args.stored else runs.open_run(folder, args.device, args.datadir)
+        measured.append(runs.evaluate(again) if again else report.read_json(stored))
+    write = report.as_csv if args.csv else report.as_markdown if args.markdown else report.as_text
+    print(write(report.results_table(measured)))
+
+
+if __name__ == "__main__":
+    doors.enter(main)

@@ -1,0 +1,254 @@
+"""Laws of rendering: fields with known answers come out right, however many rays go at once."""
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from enerf.rendering import render, sampling
+from enerf.rendering.render import Passes
+from enerf.types import Rays, Rendering
+from tests import analytic
+
+
+def _rays(n: int = 5, near: float = 0.0, far: float = 4.0, dtype: torch.dtype = torch.float64) -> Rays:
+    """Rays from about the origin, down −z and a little aside, not unit."""
+    generator = torch.Generator().manual_seed(0)
+    origins = 0.1 * torch.randn(n, 3, generator=generator, dtype=dtype)
+    directions = torch.tensor([0.0, 0.0, -2.0], dtype=dtype) + 0.2 * torch.randn(n, 3, generator=generator, dtype=dtype)
+    viewdirs = directions / directions.norm(dim=-1, keepdim=True)
+    return Rays(
+        origins, directions, viewdirs, torch.full_like(viewdirs[:, 0], near), torch.full_like(viewdirs[:, 0], far)
+    )
+
+
+def _render(field: Any) -> Callable[[Rays], Rendering]:
+    return lambda asked: render.render_rays(field, field, asked, Passes(16, 8))[1]
+
+
+# render_rays
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_fog_has_its_exact_opacity_and_colour(seed: int | None):
+    rays, fog = _rays(), analytic.Fog(0.3)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for seen in render.render_rays(fog, fog, rays, Passes(12, 7), generator):
+        # up to the last sample; that one reaches infinitely far
+        depth = fog.density * (seen.t_vals[:, -1] - seen.t_vals[:, 0]) * rays.directions.norm(dim=-1)
+        before_last = seen.weights[:, :-1].sum(-1)
+        torch.testing.assert_close(before_last, analytic.opacity(depth), rtol=0, atol=1e-12)
+        torch.testing.assert_close(seen.opacity, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
+        colour = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
+        torch.testing.assert_close(seen.rgb, colour, rtol=0, atol=1e-12)
+    if seed is None:
+        exact = analytic.opacity(fog.optical_depth(rays.origins, rays.directions, 0.0, 4.0))
+        torch.testing.assert_close(before_last, exact, rtol=0, atol=1e-12)
+
+
+def test_a_wall_is_seen_where_it_is_and_closer_with_fine_samples():
+    rays, wall = _rays(), analytic.Wall(-3.0)
+    first, final = render.render_rays(wall, wall, rays, Passes(32, 64))
+    true = wall.depth(rays.origins, rays.directions)
+    coarse_error, fine_error = first.depth - true, final.depth - true
+    spacing = 4.0 / 31
+    assert (coarse_error >= 0).all()
+    assert (coarse_error < spacing).all()
+    # 62 of the 64 lie in the bin of the first opaque sample, which begins half a spacing before that
+    within = coarse_error < spacing / 2
+    assert (fine_error >= 0).all()
+    assert (fine_error[within] < spacing / 60).all()
+    assert (fine_error[~within] < coarse_error[~within] - spacing / 2 + spacing / 60).all()
+    assert 0 < within.sum() < 5
+    torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("white_bkgd", [False, True])
+def test_a_soft_ball_has_the_opacity_of_its_integral(white_bkgd: bool):
+    rays, ball = _rays(near=-14.0, far=16.0), analytic.SoftBall(peak=1.0)  # it fades away before both ends
+    seen, _ = render.render_rays(ball, None, rays, Passes(1001, white_bkgd=white_bkgd))
+    exact = analytic.opacity(ball.optical_depth(rays.origins, rays.directions, -14.0, 16.0))
+    torch.testing.assert_close(seen.opacity, exact, rtol=0, atol=1e-12)
+    colour = exact[:, None] * torch.tensor(ball.color, dtype=torch.float64)
+    torch.testing.assert_close(seen.rgb, colour + white_bkgd * (1 - exact[:, None]), rtol=0, atol=1e-12)
+    assert 0.05 < exact.min() < exact.max() < 0.95
+
+
+def test_without_a_fine_field_the_first_rendering_is_the_final_one():
+    fog = analytic.Fog()
+    first, final = render.render_rays(fog, None, _rays(), Passes(8, 8))
+    assert first is final
+    first, final = render.render_rays(fog, fog, _rays(), Passes(8))
+    assert first is final
+
+
+def test_the_fine_field_is_asked_at_coarse_and_fine_samples_with_the_viewdirs():
+    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+    rays, ball, wall = _rays(), analytic.SoftBall(), analytic.Wall()
+
+    def fine(points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
+        asked.append((points, viewdirs))
+        return wall(points, viewdirs)
+
+    first, final = render.render_rays(ball, fine, rays, Passes(8, 5))
+    more = sampling.importance(first.t_vals, first.weights, 5)
+    assert torch.equal(final.t_vals, sampling.union(first.t_vals, more))
+    assert len(asked) == 1
+    assert torch.equal(asked[0][0], rays.at(final.t_vals))
+    assert torch.equal(asked[0][1], rays.viewdirs)
+
+
+def test_a_generator_jitters_both_passes_and_repeats():
+    rays, ball = _rays(), analytic.SoftBall()
+
+    def seen(seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        first, final = render.render_rays(ball, ball, rays, Passes(8, 5), generator)
+        return first.t_vals, final.t_vals
+
+    for i in range(2):
+        assert torch.equal(seen(1)[i], seen(1)[i])
+        assert torch.equal(seen(None)[i], seen(None)[i])
+        assert not torch.equal(seen(1)[i], seen(2)[i])
+        assert not torch.equal(seen(1)[i], seen(None)[i])
+
+
+@pytest.mark.parametrize(("n_samples", "n_importance"), [(8, 0), (8, 5), (2, 64)])
+def test_points_counts_how_often_a_ray_asks_a_field(n_samples: int, n_importance: int):
+    count = 0
+    fog = analytic.Fog()
+
+    def counting(points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
+        nonlocal count
+        count += points.shape[:-1].numel()
+        return fog(points, viewdirs)
+
+    passes = Passes(n_samples, n_importance)
+    render.render_rays(counting, counting, _rays(3), passes)
+    assert count == 3 * passes.points
+
+
+# in_chunks
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, 11, 1000])
+def test_the_chunk_size_does_not_change_a_bit(chunk: int):
+    rays, ball = _rays(11), analytic.SoftBall()
+    whole = _render(ball)(rays)
+    picture = render.in_chunks(_render(ball), rays, chunk)
+    for name, values in vars(picture).items():
+        assert torch.equal(values, getattr(whole, name)), name
+
+
+def test_chunks_are_as_large_as_asked_and_leave_no_ray_out():
+    sizes: list[int] = []
+
+    def noting(asked: Rays) -> Rendering:
+        sizes.append(len(asked))
+        return _render(analytic.Fog())(asked)
+
+    render.in_chunks(noting, _rays(11), 4)
+    assert sizes == [4, 4, 3]
+
+
+def test_pictures_carry_no_gradients():
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    fog = analytic.Fog()
+
+    def learned(points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
+        return fog(points * scale, viewdirs)
+
+    assert not render.in_chunks(_render(learned), _rays(), 2).rgb.requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_the_weights_of_earlier_chunks_are_let_go():
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(asked: Rays) -> Rendering:
+        assert all(ref() is None for ref in held[:-1])  # the last one goes when the next has come
+        seen = _render(analytic.Fog())(asked)
+        held.append(weakref.ref(seen.weights))
+        return seen
+
+    render.in_chunks(watched, _rays(5), 1)
+    assert len(held) == 5
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+    MemoryError(),
+]
+
+
+def _up_to(most: int, error: BaseException, sizes: list[int]) -> Callable[[Rays], Rendering]:
+    """A renderer whose memory holds so many rays."""
+
+    def limited(asked: Rays) -> Rendering:
+        sizes.append(len(asked))
+        if len(asked) > most:
+            raise error
+        return _render(analytic.SoftBall())(asked)
+
+    return limited
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_without_memory_the_chunk_is_halved_with_one_line_and_nothing_is_lost(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+):
+    rays, sizes = _rays(11), []
+    with caplog.at_level(logging.WARNING, logger="enerf"):
+        picture = render.in_chunks(_up_to(4, error, sizes), rays, 8)
+    assert sizes == [8, 4, 4, 3]
+    assert [r.getMessage() for r in caplog.records] == ["memory ran out with 8 rays at once: going on with 4"]
+    assert torch.equal(picture.rgb, _render(analytic.SoftBall())(rays).rgb)
+
+
+def test_halving_starts_from_the_rays_there_are(caplog: pytest.LogCaptureFixture):
+    sizes: list[int] = []
+    with caplog.at_level(logging.WARNING, logger="enerf"):
+        render.in_chunks(_up_to(3, MemoryError(), sizes), _rays(11), 1 << 15)
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_one_ray_too_many_raises(error: BaseException):
+    sizes: list[int] = []
+    with pytest.raises(type(error)) as caught:
+        render.in_chunks(_up_to(0, error, sizes), _rays(4), 4)
+    assert caught.value is error
+    assert sizes == [4, 2, 1]
+
+
+def test_other_errors_pass_through_at_once():
+    sizes: list[int] = []
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        render.in_chunks(_up_to(0, error, sizes), _rays(4), 4)
+    assert sizes == [4]
+
+
+def test_what_a_failed_try_held_is_free_before_the_gpus_cache_is_emptied(monkeypatch: pytest.MonkeyPatch):
+    class Activations:
+        """Something large."""
+
+    held: list[weakref.ref[Activations]] = []
+    free: list[bool] = []
+
+    def forgetful(asked: Rays) -> Rendering:
+        if len(asked) > 2:
+            activations = Activations()
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError
+        return _render(analytic.Fog())(asked)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(held[-1]() is None))
+    render.in_chunks(forgetful, _rays(4), 4)
+    assert free == [True]

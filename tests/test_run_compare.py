@@ -1,0 +1,139 @@
+"""Arms of a comparison: equal but for their method, resumable, honestly tabled."""
+
+import json
+
+import numpy as np
+import pytest
+
+from enerf import config as options
+from enerf import images, run_compare, run_nerf
+from enerf.evaluation import comparison
+from enerf.run_compare import CompareOptions
+from enerf.scenes import synthetic
+from enerf.types import InputError
+
+TINY = {
+    "factor": 1,
+    "llffhold": 3,
+    "netwidth": 8,
+    "netwidth_fine": 8,
+    "netdepth": 2,
+    "netdepth_fine": 2,
+    "N_rand": 16,
+    "N_samples": 4,
+    "N_importance": 4,
+    "N_iters": 4,
+    "i_eval": 2,
+    "i_img": 0,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    return synthetic.write_scene(folder, views=5, width=16, height=12, supersample=1, progress=False)
+
+
+@pytest.fixture
+def base(scene, tmp_path):
+    return options.from_dict({**TINY, "datadir": str(scene), "basedir": str(tmp_path), "expname": "cmp"})
+
+
+def metrics(psnr, seed=0, collapsed=False, steps=4):
+    return {
+        "mean": {"psnr": psnr, "ssim": 0.5, "lpips": None},
+        "collapsed": collapsed,
+        "constant_psnr": 12.0,
+        "seed": seed,
+        "steps": steps,
+        "seconds": {"train": 1.0, "eval": 1.0},
+        "curve": [[2, psnr - 1], [4, psnr]],
+    }
+
+
+def test_every_method_differs_from_plain_by_its_own_options_only(base):
+    plain = options.to_dict(run_compare.arm_config(base, "plain", 0))
+    for method, changes in run_compare.METHODS.items():
+        arm = options.to_dict(run_compare.arm_config(base, method, 0))
+        differing = {name for name in plain if plain[name] != arm[name]} - {"expname"}
+        assert differing == set(changes)
+
+
+def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_nothing(base, monkeypatch):
+    chosen = CompareOptions(methods="plain,he,equilibrate", seeds="0,1")
+    text = run_compare.compare(base, chosen)
+    arms = json.loads((base.folder / "comparison.json").read_text())
+    assert {m: [r["seed"] for r in runs] for m, runs in arms.items()} == {
+        m: [0, 1] for m in ("plain", "he", "equilibrate")
+    }
+    assert [r["method"] for r in arms["equilibrate"]] == ["e-nerf", "e-nerf"]
+    for name in ("curves.png", "crops.png"):
+        assert images.read(base.folder / name).std() > 0.01
+    monkeypatch.setattr(run_nerf, "train", lambda _: pytest.fail("a finished arm was trained again"))
+    assert run_compare.compare(base, chosen) == text
+
+
+def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
+    arm = run_compare.arm_config(base, "plain", 0)
+    run_compare.trained(arm)
+    assert run_compare.finished(arm) is not None
+    assert run_compare.finished(options.replace(arm, N_iters=6)) is None
+    assert run_compare.trained(options.replace(arm, N_iters=6))["steps"] == 6
+
+
+def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
+    from enerf.training import steps
+
+    seen: dict[str, list] = {}
+    original = steps.accumulate_gradient
+    for method in ("plain", "he", "equilibrate"):
+        seen[method] = []
+
+        def spy(fields, rays, target, *args, _into=seen[method], **kwargs):
+            _into.append((rays.origins.clone(), target.clone()))
+            return original(fields, rays, target, *args, **kwargs)
+
+        monkeypatch.setattr(steps, "accumulate_gradient", spy)
+        run_compare.trained(run_compare.arm_config(base, method, 3))
+    for method in ("he", "equilibrate"):
+        for (a, b), (c, d) in zip(seen["plain"], seen[method], strict=True):
+            assert a.equal(c)
+            assert b.equal(d)
+
+
+@pytest.mark.parametrize("text", ["", "plain,plain", "plain,foo"])
+def test_wrong_methods_are_one_sentence(text):
+    with pytest.raises(InputError, match=r"option --methods: found .*, expected different names from plain, he"):
+        run_compare.read_methods(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,0", "-1"])
+def test_wrong_seeds_are_one_sentence(text):
+    with pytest.raises(InputError, match=r"option --seeds: found .*, expected different whole numbers"):
+        run_compare.read_seeds(text)
+
+
+def test_the_table_gives_mean_sample_deviation_and_success_rate():
+    arms = {"plain": [metrics(20.0, 0), metrics(22.0, 1), metrics(12.5, 2)], "e": [metrics(21.0, collapsed=True)]}
+    header, plain, e = comparison.table(arms)
+    row = dict(zip(header, plain, strict=True))
+    assert row["PSNR [dB]"] == f"{np.mean([20, 22, 12.5]):.2f} ± {np.std([20, 22, 12.5], ddof=1):.2f}"
+    assert (row["success"], row["seeds"], row["LPIPS"]) == ("2/3", "0,1,2", "–")
+    assert dict(zip(header, e, strict=True))["PSNR [dB]"] == "21.00"
+    assert dict(zip(header, e, strict=True))["success"] == "0/1"
+
+
+def test_the_crop_lies_where_the_detail_is():
+    picture = np.full((30, 60, 3), 0.5)
+    picture[21:29, 41:59] = np.random.default_rng(0).random((8, 18, 3))
+    top, left, height, width = comparison.busiest_window(picture)
+    assert (height, width) == (10, 20)
+    assert 19 <= top <= 20
+    assert 39 <= left <= 40
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"curves\.png: cannot be written"):
+        comparison.draw_curves({"plain": [metrics(20.0)]}, tmp_path / "file" / "curves.png", "t")
