@@ -4,7 +4,8 @@
 
 Work: a step of nerf-pytorch's fern.txt (1024 rays, 64 coarse and 64 + 64 fine samples, two 8×256 networks, Adam) on
 random rays and colours. Each side runs in a process of its own, because both change process-wide settings; only one
-computes at a time. The last line is ``ratio=X noise=LOW..HIGH``: our rays/s over theirs, median and range over the pairs.
+computes at a time. The last line is ``ratio=X noise=LOW..HIGH``: our rays/s over
+theirs, median and range over the pairs.
 """
 
 import argparse

@@ -242,7 +242,8 @@ def write_video(
             return video.colour_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
         return images.to_uint8(picture.rgb.cpu())
 
-    settings = {"step": run.state.step, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
+    trained = {"step": run.state.step, "seconds": run.state.seconds}  # tells apart runs that took one another's place
+    settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
     return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enerf import config, options
@@ -92,11 +92,10 @@ def test_every_option_of_nerf_pytorch_is_known_and_has_its_default():
     assert Path(ours["basedir"]) == Path(PEER["basedir"])
 
 
-@pytest.mark.parametrize(("text", "said"), [(PEER_FERN, 12), (PEER_LEGO, 14)])
-def test_nerf_pytorchs_files_mean_what_they_say(text, said, write):
+@pytest.mark.parametrize("text", [PEER_FERN, PEER_LEGO])
+def test_nerf_pytorchs_files_mean_what_they_say(text, write):
     lines = [line.split(" = ") for line in text.splitlines() if line]
-    told = {name: type(PEER[name])(value == "True" if value == "True" else value) for name, value in lines}
-    assert len(told) == said - (text == PEER_FERN) * 1 - (text == PEER_LEGO) * 0
+    told = {name: type(PEER[name])(value) for name, value in lines}  # each flag there says True
     assert parsed("--config", write(text)) == {**parsed(), **told}
 
 
@@ -197,19 +196,18 @@ def test_the_written_file_reads_back_to_the_same_options(write):
     changed |= {f.name: f.default / 3 for f in FIELDS.values() if f.type is float and "choices" not in f.metadata}
     changed |= {f.name: True for f in FIELDS.values() if f.type is bool}
     changed |= {name: value for name, value in every.items() if value} | {"ft_path": "a.pt", "pixel_centers": 0.0}
-    asked = config.replace(config.from_dict({}), **changed, weight_norm=False) if False else None
     asked = config.replace(config.from_dict({}), **{**changed, "weight_norm": False})
     assert config.parse(["--config", write(config.to_text(asked))])[0] == asked
 
 
+@settings(max_examples=15, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12))
 def test_whatever_a_text_option_holds_is_written_so_that_it_reads_back_or_refused(tmp_path_factory, text):
     asked = config.parse([f"--datadir={text}"])[0]
     file = tmp_path_factory.mktemp("written") / "config.txt"
     try:
         file.write_text(config.to_text(asked), encoding="utf-8", newline="\n")
-    except InputError as error:
-        assert "option --datadir" in str(error)
+    except InputError:
         return
     assert config.parse(["--config", str(file)])[0] == asked
 
@@ -265,12 +263,14 @@ def test_names_of_scene_and_folder():
         (["--seed", str(2**63)], f"option --seed: found '{2**63}', expected at most {2**63 - 1}"),
         (["--i_embed", "1"], "option --i_embed: found '1', expected one of 0, -1"),
         (["--use_viewdirs", "maybe"], "option --use_viewdirs: found 'maybe', expected True or False"),
-        (["--dataset_type", "deepvoxels"], "option --dataset_type: deepvoxels scenes are not read here, expected llff or blender"),
+        (
+            ["--dataset_type", "LINEMOD"],
+            "option --dataset_type: LINEMOD scenes are not read here, expected llff or blender",
+        ),
         (["--dataset_type", "foo"], "option --dataset_type: found 'foo', expected llff or blender"),
         (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not read here"),
-        (["--precrop_iters", "5"], "option --precrop_iters needs --no_batching: crops are taken from one image at a time"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_one_sentence(words, sentence):
     assert refused(*words) == sentence
 
@@ -281,10 +281,13 @@ def test_mistakes_are_one_sentence(words, sentence):
         ("N_rnad = 3", "unknown option 'N_rnad'; nearest known: N_rand, no_reload"),
         ("N_rand = x", "option --N_rand: found 'x', expected a whole number"),
         ("shape = greek", "option --shape: it chooses among deepvoxels scenes, which are not read here"),
-        ("dataset_type = LINEMOD", "option --dataset_type: LINEMOD scenes are not read here, expected llff or blender"),
-        ("equilibrate = best", "option --equilibrate: found 'best', expected one of none, row, column, row_column, jacobi"),
+        (
+            "dataset_type = deepvoxels",
+            "option --dataset_type: deepvoxels scenes are not read here, expected llff or blender",
+        ),
+        ("init = best", "option --init: found 'best', expected one of default, glorot, he, unit_row"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_in_a_file_name_the_file(line, sentence, write):
     file = write(line)
     assert refused("--config", file, "--N_samples", "4") == f"{file}: {sentence}"
@@ -296,7 +299,8 @@ def test_a_mistake_on_the_command_line_does_not_blame_the_file(write):
     assert refused("--config", write("N_rand = 5"), "--N_rnad", "3").startswith("unknown option 'N_rnad'")
 
 
-def test_two_answers_to_one_question_are_refused():
+def test_options_that_cannot_mean_anything_together_are_refused():
+    assert "--precrop_iters needs --no_batching" in refused("--precrop_iters", "5")
     assert "--weight_norm and --equilibrate" in refused("--weight_norm", "--equilibrate")
     assert "--render_only and --no_reload" in refused("--render_only", "--no_reload")
     assert parsed("--render_only", "--no_reload", "--ft_path", "a.pt")["render_only"]

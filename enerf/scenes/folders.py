@@ -108,7 +108,8 @@ def _whole(folder: Path, originals: Path, count: int) -> tuple[Path, ...]:
             f"expected as many: delete {folder.name} and it will be made anew."
         )
     raise InputError(
-        f"{folder} holds {len(files)} images while {folder.parent / 'poses_bounds.npy'} has {count} rows, "
+        f"{folder} holds {len(files)} images ({_some([f.name for f in files]) or 'none'}) while "
+        f"{folder.parent / 'poses_bounds.npy'} has {count} rows, "
         "expected one image for each row (take away the photographs that COLMAP did not place)."
     )
 

@@ -94,7 +94,7 @@ def fit(
     NotFinite
         If the loss or a gradient is not finite; the weights are left as before that step.
     """
-    watch = CollapseWatch(state.blank_for)
+    watch = CollapseWatch(state.blank_for, BLANK_STEPS)
     with _interruptible() as asked_to_stop, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
             if asked_to_stop():

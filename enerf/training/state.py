@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
     own = model.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:
-        told = [f"lacks {missing[0]}"] * bool(missing) + [f"has {extra[0]}"] * bool(extra)
+        told = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
         hint = ""
         if any("parametrizations" in name for name in (*missing, *extra)):
             hint = ": one of the two is conditioned (--equilibrate, --weight_norm) and the other is not"
@@ -212,7 +213,9 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
 def _read_tensors(path: Path) -> Any:
     """A file of tensors and plain Python; nothing in it is executed."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice about odd files; the sentence below says enough
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:

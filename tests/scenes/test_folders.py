@@ -210,7 +210,7 @@ def test_a_factor_that_cannot_be_made_is_one_sentence(there, factor, found, tmp_
 def test_empty_folders_and_other_counts_are_one_sentence(factor, tmp_path):
     (tmp_path / "images").mkdir()
     text = _refusal(lambda: _find(tmp_path, factor), tmp_path)
-    assert f"images holds 0 images while {tmp_path / 'poses_bounds.npy'} has 5 rows, expected one image" in text
+    assert f"images holds 0 images (none) while {tmp_path / 'poses_bounds.npy'} has 5 rows, expected one image" in text
 
 
 def test_slightly_different_sizes_are_fitted_to_the_most_common(tmp_path, caplog):

@@ -288,7 +288,8 @@ def test_many_impossible_rows_are_not_all_listed(tmp_path):
 def test_counts_that_differ_are_told_with_both_counts(tmp_path):
     _scene(tmp_path, rows=_rows(*_world(n=N - 2)))
     text = _refusal(tmp_path)
-    assert f"{tmp_path / 'images'} holds 7 images while {tmp_path / 'poses_bounds.npy'} has 5 rows" in text
+    assert f"{tmp_path / 'images'} holds 7 images (IMG_000.png, IMG_001.png, " in text
+    assert f" and 2 more) while {tmp_path / 'poses_bounds.npy'} has 5 rows" in text
     assert "expected one image for each row" in text
 
 

@@ -1,0 +1,95 @@
+"""Laws of the machine's choices."""
+
+import pytest
+import torch
+
+from enerf import machine
+from enerf.types import InputError
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    """What a test chooses for the whole process is undone."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_named_devices_are_those_of_torch():
+    assert machine.resolve_device("cpu") == torch.device("cpu")
+    cuda = torch.cuda.is_available()
+    assert machine.resolve_device("auto").type == ("cuda" if cuda else "cpu")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "meta", "mps", "cuda:x", "cuda:-1", "0", "CPU"])
+def test_other_names_are_refused_in_one_sentence(name):
+    with pytest.raises(InputError) as caught:
+        machine.resolve_device(name)
+    assert str(caught.value) == f"option --device: found {name!r}, expected auto, cpu, cuda or cuda:N"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_missing_gpu_is_told_with_how_many_there_are(count, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(InputError, match=f"found 'cuda:{count}', but this machine has {count} CUDA devices"):
+        machine.resolve_device(f"cuda:{count}")
+    if count:
+        assert machine.resolve_device(f"cuda:{count - 1}").index == count - 1
+
+
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert machine.resolve_device("auto").type == "cuda"
+
+
+def test_the_chosen_products_are_exact_enough_for_fp32():
+    line = machine.prepare(torch.device("cpu"))
+    assert "CPU" in line
+    assert f"({machine.fast_products()} products)" in line
+    assert machine.product_error() <= machine.FP32_ERROR
+
+
+def test_products_that_round_too_much_are_not_taken(monkeypatch):
+    torch.set_float32_matmul_precision("medium")
+    monkeypatch.setattr(machine, "product_error", lambda: 4e-3)
+    assert machine.fast_products() == "stock"
+    assert torch.get_float32_matmul_precision() == "highest"
+    monkeypatch.setattr(machine, "product_error", lambda: 1e-7)
+    assert machine.fast_products() == "oneDNN"
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_the_error_of_a_product_is_seen(monkeypatch):
+    linear = torch.nn.functional.linear
+    exact = machine.product_error()
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda a, b: linear(a.bfloat16(), b.bfloat16()).float())
+    assert exact < 1e-5
+    assert machine.product_error() > 1e-3
+
+
+def test_without_glibc_memory_is_left_alone(monkeypatch):
+    def absent(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", absent)
+    assert machine.keep_memory() is False
+
+
+def test_a_cpu_takes_no_more_points_than_its_caches_like():
+    assert machine.points_at_once(torch.device("cpu"), 1 << 20) == machine.CPU_POINTS
+    assert machine.points_at_once(torch.device("cpu"), 5) == 5
+    assert machine.points_at_once(torch.device("cuda"), 1 << 20) == 1 << 20
+
+
+def test_real_and_named_failures_of_memory_are_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    assert machine.is_out_of_memory(caught.value)
+    assert machine.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert machine.is_out_of_memory(MemoryError())
+    assert machine.is_out_of_memory(RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("can't allocate memory"), KeyError("a")])
+def test_other_errors_are_not_taken_for_it(error):
+    assert not machine.is_out_of_memory(error)

@@ -1,0 +1,378 @@
+"""Laws of checkpoints: what is saved comes back bit for bit, whole or not at all, and nothing in a file is executed."""
+
+import itertools
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from enerf.fields import build
+from enerf.options import ConditioningOptions, ModelOptions
+from enerf.training import state
+from enerf.training.state import State
+from enerf.types import InputError
+
+MODEL = ModelOptions(netdepth=6, netwidth=8, netdepth_fine=2, netwidth_fine=6, multires=2, use_viewdirs=True)
+PLAIN, ROW, NORM = ConditioningOptions(), ConditioningOptions(equilibrate="row"), ConditioningOptions(weight_norm=True)
+KINDS = pytest.mark.parametrize("conditioning", [PLAIN, ROW, NORM], ids=["plain", "row", "weight_norm"])
+
+
+def fresh(conditioning: ConditioningOptions = PLAIN, model: ModelOptions = MODEL, seed: int = 0) -> State:
+    fields = build.radiance_fields(model, conditioning, True, seed)
+    return State(fields, state.adam(fields, 1e-3))
+
+
+def step(of: State, seed: int) -> None:
+    """One update with a gradient drawn from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for p in of.model.parameters():
+        p.grad = torch.randn(p.shape, generator=generator)
+    of.optimiser.step()
+    of.step += 1
+
+
+def trained(conditioning: ConditioningOptions = PLAIN, steps: int = 3) -> State:
+    of = fresh(conditioning)
+    for i in range(steps):
+        step(of, i)
+    of.seconds, of.eval_seconds, of.collapsed, of.blank_for = 1.25, 0.1, True, 501
+    of.curve = [[1, 10.5], [3, float("nan")]]
+    return of
+
+
+def same(a, b) -> bool:
+    """Whether two nested contents are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return repr(a) == repr(b)
+
+
+def refusal(call, *args) -> str:
+    with pytest.raises(InputError) as caught:
+        call(*args)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+# save, read, restore
+
+
+@KINDS
+def test_a_state_comes_back_bit_for_bit_and_goes_on_the_same(conditioning, tmp_path):
+    ours = trained(conditioning)
+    path = state.save(ours, tmp_path, {"netwidth": 8})
+    again = fresh(conditioning, seed=5)
+    content = state.read(path)
+    state.restore(again, content, path)
+    assert content["config"] == {"netwidth": 8}
+    for _ in range(2):
+        assert same(ours.model.state_dict(), again.model.state_dict())
+        assert same(ours.optimiser.state_dict(), again.optimiser.state_dict())
+        for name in ("step", "seconds", "eval_seconds", "collapsed", "blank_for", "curve"):
+            assert same(getattr(ours, name), getattr(again, name))
+        step(ours, 9)
+        step(again, 9)
+
+
+def test_a_restored_curve_is_not_shared_with_the_content(tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    content, again = state.read(path), fresh()
+    state.restore(again, content, path)
+    again.curve[0][1] = 0.0
+    assert content["curve"][0] == [1, 10.5]
+
+
+def test_a_checkpoint_holds_tensors_and_plain_python_only(tmp_path):
+    def plain(x) -> bool:
+        if isinstance(x, dict):
+            return all(map(plain, x.keys())) and all(map(plain, x.values()))
+        if isinstance(x, list | tuple):
+            return all(map(plain, x))
+        return type(x) in (int, float, bool, str, type(None), torch.Tensor)
+
+    content = torch.load(state.save(trained(ROW), tmp_path, {"a": "b"}), weights_only=True)
+    assert plain(content)
+    assert content["step"] == 3
+
+
+def test_checkpoints_are_listed_by_step_and_strangers_do_not_count(tmp_path):
+    assert state.checkpoints(tmp_path) == []
+    of = fresh()
+    for of.step in (1_000_000, 5, 20_000):
+        state.save(of, tmp_path, {})
+    folder = tmp_path / "checkpoints"
+    for stranger in ("best.pt", "000005 (copy).pt", "12a.pt", ".000006.pt.saving", "000007.tar"):
+        (folder / stranger).write_bytes(b"")
+    assert [path.name for path in state.checkpoints(tmp_path)] == ["000005.pt", "020000.pt", "1000000.pt"]
+
+
+def test_a_checkpoint_is_as_readable_as_any_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    path = state.save(fresh(), tmp_path, {})
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("a write failed\nat 0x0")])
+def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_else(error, tmp_path, monkeypatch):
+    of = trained()
+    path = state.save(of, tmp_path, {})
+    before = path.read_bytes()
+
+    def half(content, file) -> None:
+        file.write(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", half)
+    for now in (3, 4):
+        of.step = now
+        told = refusal(state.save, of, tmp_path, {})
+        reason = "No space left on device" if isinstance(error, OSError) else "a write failed"
+        expected = f"{tmp_path}/checkpoints/{now:06d}.pt: the checkpoint cannot be written ({reason})"
+        assert told == f"{expected}; earlier ones are untouched"
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["000003.pt"]
+    assert path.read_bytes() == before
+
+
+def test_an_interrupted_write_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def interrupted(content, file) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        state.save(fresh(), tmp_path, {})
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    told = refusal(state.save, fresh(), tmp_path / "file", {})
+    assert told.startswith(f"{tmp_path}/file/checkpoints/000000.pt: the checkpoint cannot be written (")
+
+
+# damaged and foreign files
+
+
+def test_a_missing_checkpoint_is_told(tmp_path):
+    assert refusal(state.read, tmp_path / "a.pt") == f"{tmp_path}/a.pt: no such checkpoint"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_told(share, tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    for reader in (state.read, lambda p: state.start_from(fresh().model, p)):
+        assert refusal(reader, path).startswith(f"{path}: cannot be read as a checkpoint (")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes_are_told(seed, tmp_path):
+    generator = torch.Generator().manual_seed(seed)
+    noise = bytes(torch.randint(256, (1 + 40 * seed,), generator=generator).tolist())
+    path = tmp_path / "a.pt"
+    for start in (b"", b"\x80\x02", b"PK\x03\x04"):
+        path.write_bytes(start + noise)
+        assert refusal(state.read, path).startswith(f"{path}: cannot be read as a checkpoint (")
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: Path(path).write_bytes(pickle.dumps(content))])
+def test_code_in_a_pickle_is_not_executed(save, tmp_path):
+    path = tmp_path / "a.pt"
+    save({"format": 1, "model": {"weight": Bomb(tmp_path / "boom")}}, path)
+    for reader in (state.read, lambda p: state.start_from(fresh().model, p)):
+        told = refusal(reader, path)
+        assert told.startswith(f"{path}: cannot be read as a checkpoint (")
+        assert "nothing in it was executed" in told
+    assert not (tmp_path / "boom").exists()
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "boom")))  # the bomb does work
+    assert (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("part", [*state.PARTS, "format"])
+def test_a_checkpoint_without_one_of_its_parts_is_told(part, tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    content = torch.load(path, weights_only=True)
+    for wrong in ({k: v for k, v in content.items() if k != part}, {**content, part: "text"}):
+        torch.save(wrong, path)
+        assert refusal(state.read, path).startswith(f"{path}: found a file without the parts of a checkpoint")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, torch.zeros(3)])
+def test_another_programs_file_is_told(content, tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(content, path)
+    assert refusal(state.read, path).startswith(f"{path}: found a file without the parts of a checkpoint")
+
+
+def test_weights_that_are_no_tensors_are_told(tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    torch.save({**torch.load(path, weights_only=True), "model": {"weight": 3}}, path)
+    assert refusal(state.read, path).startswith(f"{path}: found a file without the parts of a checkpoint")
+
+
+# another model
+
+
+@pytest.mark.parametrize(("there", "here"), [(ROW, PLAIN), (PLAIN, ROW), (NORM, ROW), (ROW, NORM), (NORM, PLAIN)])
+def test_conditioned_weights_do_not_go_into_another_model_and_the_sentence_says_why(there, here, tmp_path):
+    path = state.save(trained(there), tmp_path, {})
+    into = fresh(here)
+    before = {name: value.clone() for name, value in into.model.state_dict().items()}
+    for reader in (lambda: state.restore(into, state.read(path), path), lambda: state.start_from(into.model, path)):
+        told = refusal(reader)
+        assert told.startswith(f"{path}: its weights are of another model, the file ")
+        assert "--equilibrate, --weight_norm" in told
+    assert same(before, dict(into.model.state_dict()))
+    assert into.step == 0
+
+
+def test_a_model_of_another_width_is_told_with_both_shapes(tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    other = fresh(
+        model=ModelOptions(netdepth=6, netwidth=9, netdepth_fine=2, netwidth_fine=6, multires=2, use_viewdirs=True)
+    )
+    told = refusal(state.restore, other, state.read(path), path)
+    assert told == f"{path}: weight coarse.trunk.0.weight has shape (8, 15), expected (9, 15)"
+
+
+def test_a_model_of_another_depth_is_told_by_the_first_name(tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    shallow = ModelOptions(netdepth=6, netwidth=8, netdepth_fine=1, netwidth_fine=6, multires=2, use_viewdirs=True)
+    told = refusal(state.restore, fresh(model=shallow), state.read(path), path)
+    assert told == f"{path}: its weights are of another model, the file has fine.trunk.1.bias"
+
+
+def test_an_optimiser_of_another_model_is_told(tmp_path):
+    path = state.save(trained(), tmp_path, {})
+    content = state.read(path)
+    content["optimiser"]["param_groups"][0]["params"].pop()
+    told = refusal(state.restore, fresh(), content, path)
+    assert told.startswith(f"{path}: the optimiser's state does not fit this model (")
+
+
+# starting from weights alone
+
+
+@KINDS
+def test_starting_from_a_checkpoint_takes_its_weights_and_nothing_else(conditioning, tmp_path):
+    ours, other = trained(conditioning), fresh(conditioning, seed=4)
+    state.start_from(other.model, state.save(ours, tmp_path, {}))
+    assert same(ours.model.state_dict(), other.model.state_dict())
+    assert (other.step, other.optimiser.state_dict()["state"]) == (0, {})
+
+
+class PeerNeRF(nn.Module):
+    """nerf-pytorch's network by its names."""
+
+    def __init__(self, depth: int, width: int, n_in: int, n_views: int, use_viewdirs: bool) -> None:
+        super().__init__()
+        self.use_viewdirs = use_viewdirs
+        widths = [n_in, *(width + n_in * (i == 4) for i in range(depth - 1))]
+        self.pts_linears = nn.ModuleList(nn.Linear(w, width) for w in widths)
+        self.views_linears = nn.ModuleList([nn.Linear(n_views + width, width // 2)])
+        if use_viewdirs:
+            self.feature_linear = nn.Linear(width, width)
+            self.alpha_linear = nn.Linear(width, 1)
+            self.rgb_linear = nn.Linear(width // 2, 3)
+        else:
+            self.output_linear = nn.Linear(width, 5)
+
+    def forward(self, x: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+        h = x
+        for i, layer in enumerate(self.pts_linears):
+            h = layer(h).relu()
+            if i == 4:
+                h = torch.cat([x, h], -1)
+        if not self.use_viewdirs:
+            return self.output_linear(h)
+        hidden = self.views_linears[0](torch.cat([self.feature_linear(h), views], -1)).relu()
+        return torch.cat([self.rgb_linear(hidden), self.alpha_linear(h)], -1)
+
+
+@pytest.mark.parametrize("use_viewdirs", [True, False])
+def test_starting_from_nerf_pytorchs_tar_gives_its_outputs(use_viewdirs, tmp_path):
+    peers = [PeerNeRF(6, 8, 3, 3, use_viewdirs), PeerNeRF(2, 6, 3, 3, use_viewdirs)]
+    content = {
+        "global_step": 200_000,
+        "network_fn_state_dict": peers[0].state_dict(),
+        "network_fine_state_dict": peers[1].state_dict(),
+        "optimizer_state_dict": torch.optim.Adam(peers[0].parameters()).state_dict(),
+    }
+    path = tmp_path / "200000.tar"
+    torch.save(content, path)
+    sizes = {"netdepth": 6, "netwidth": 8, "netdepth_fine": 2, "netwidth_fine": 6, "i_embed": -1}
+    ours = fresh(model=ModelOptions(**sizes, use_viewdirs=use_viewdirs)).model
+    state.start_from(ours, path)
+    points, views = torch.randn(4, 5, 3), torch.randn(4, 3)
+    for field, peer in ((ours.coarse, peers[0]), (ours.fine, peers[1])):
+        with torch.no_grad():
+            raw, seen = peer(points, views[:, None].expand(4, 5, 3)), field(points, views)
+        assert torch.allclose(seen.rgb, raw[..., :3].sigmoid(), atol=1e-6)
+        assert torch.allclose(seen.density, raw[..., 3].relu(), atol=1e-6)
+
+
+def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path):
+    path = tmp_path / "a.tar"
+    torch.save({"network_fn_state_dict": {"conv.weight": torch.zeros(1)}}, path)
+    assert (
+        refusal(state.start_from, fresh().model, path) == f"{path}: weight 'conv.weight' is not one of nerf-pytorch's"
+    )
+    torch.save({"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}, path)
+    assert "its weights are of another model, the file lacks" in refusal(state.start_from, fresh(ROW).model, path)
+
+
+# learning rate and optimiser
+
+
+def test_the_learning_rate_falls_to_a_tenth_in_its_time_and_evenly():
+    for decay in (1, 250, 500):
+        assert state.learning_rate(0, 5e-4, decay) == 5e-4
+        rates = [state.learning_rate(step, 5e-4, decay) for step in range(0, 2000 * decay + 1, 100 * decay)]
+        assert rates[10] == pytest.approx(5e-5, rel=1e-14)
+        assert rates[20] == pytest.approx(5e-6, rel=1e-14)
+        assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([0.1**0.1] * 20, rel=1e-12)
+
+
+def test_every_group_gets_the_learning_rate():
+    a, b = nn.Linear(1, 1), nn.Linear(1, 1)
+    optimiser = torch.optim.Adam([{"params": a.parameters()}, {"params": b.parameters(), "lr": 3.0}])
+    state.set_learning_rate(optimiser, 0.25)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
+def test_the_optimiser_is_adam_by_the_book():
+    model = nn.Linear(2, 1, dtype=torch.float64)
+    optimiser = state.adam(model, 0.1)
+    weight, m, v = model.weight.detach().clone(), 0.0, 0.0
+    for t in (1, 2, 3):
+        g = torch.tensor([[0.5, -2.0]], dtype=torch.float64) * t
+        model.weight.grad, model.bias.grad = g.clone(), torch.zeros(1, dtype=torch.float64)
+        optimiser.step()
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        weight -= 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    assert torch.allclose(model.weight, weight, rtol=1e-12)
+
+
+def test_differing_options_are_told_in_order_and_only_where_both_have_them():
+    saved, asked = {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "c": 4, "d": 6}
+    assert state.differing(saved, asked, ["d", "c", "b", "a"]) == ["c (3 there, 4 asked)", "b (2 there, 5 asked)"]
