@@ -115,7 +115,11 @@ class RunOptions:
     expname: str = option("", "name of the experiment; empty: the scene's name")
     basedir: str = option("./logs", "results go to basedir/expname")
     no_reload: bool = option(False, "start anew even if the experiment has checkpoints (they are kept aside)")
-    ft_path: str = option("", "start at step 0 from the weights in this checkpoint (.pt, or nerf-pytorch's .tar)")
+    ft_path: str = option(
+        "",
+        "start from this checkpoint (.pt, or nerf-pytorch's .tar) unless the experiment has its own: weights, "
+        "optimiser and step; with --no_reload its weights only, at step 0",
+    )
     i_print: int = option(100, "steps between lines of train.jsonl", at_least=0)
     i_img: int = option(500, "steps between small test renders in TensorBoard; 0: never", at_least=0)
     i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0)

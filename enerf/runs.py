@@ -65,13 +65,14 @@ def prepare(config: NerfConfig) -> Run:
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(config.model, config.conditioning, with_fine, config.train.seed)
-    if config.run.ft_path and found is None:
-        state.start_from(fields, Path(config.run.ft_path))
     fields = fields.to(device)
     training = State(fields, state.adam(fields, config.train.lrate))
     if found is not None:
         state.restore(training, *found)
         log.info("going on from %s", found[1])
+    elif config.run.ft_path:
+        state.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
+        log.info("starting at step %d from %s", training.step, config.run.ft_path)
     return Run(config, scene, fields, training, device)
 
 

@@ -492,13 +492,18 @@ def test_nan_stops_the_run_keeps_the_last_good_checkpoint_and_leaves_it_able_to_
 # starting from weights
 
 
-def test_a_run_can_start_from_anothers_weights(make, finished):
+def test_a_run_can_start_from_anothers_checkpoint_or_from_its_weights_alone(make, finished):
     checkpoint = state.checkpoints(finished)[-1]
-    config = make("--ft_path", str(checkpoint), "--N_iters", "0", "--seed", "7")
+    there = saved(finished)
+    config = make("--ft_path", str(checkpoint), "--N_iters", "0", "--seed", "7", "--no_reload")
     result = run_nerf.train(config)
-    assert same(saved(config.folder)["model"], saved(finished)["model"])
+    assert same(saved(config.folder)["model"], there["model"])
     assert (saved(config.folder)["step"], saved(config.folder)["optimiser"]["state"]) == (0, {})
     assert result["mean"] == json.loads((finished / "metrics.json").read_text())["mean"]
+    config = make("--ft_path", str(checkpoint), "--N_iters", str(there["step"]), "--expname", "whole")
+    run_nerf.train(config)
+    for part in ("model", "optimiser", "step"):
+        assert same(saved(config.folder)[part], there[part]), part
 
 
 def test_weights_that_do_not_fit_are_told(make, finished, tmp_path):

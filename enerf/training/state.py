@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from enerf.fields import radiance
+from enerf.training import nerf_pytorch
 from enerf.types import InputError
 
 FORMAT = 1
@@ -135,10 +135,7 @@ def restore(state: State, content: dict[str, Any], path: Path) -> None:
         If it is of another model.
     """
     load_weights(state.model, content["model"], path)
-    try:
-        state.optimiser.load_state_dict(content["optimiser"])
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
+    _restore_optimiser(state.optimiser, content["optimiser"], path)
     state.step, state.seconds, state.collapsed = content["step"], content["seconds"], content["collapsed"]
     state.eval_seconds, state.blank_for = content["eval_seconds"], content.get("blank_for", 0)
     state.curve = [list(point) for point in content["curve"]]
@@ -167,8 +164,10 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
     model.load_state_dict(weights)
 
 
-def start_from(model: nn.Module, path: Path) -> None:
-    """Start a model from the weights of a checkpoint: this program's ``.pt`` or nerf-pytorch's ``.tar``.
+def start_from(state: State, path: Path, *, weights_only: bool = False) -> None:
+    """Start a state from a checkpoint of another run: this program's ``.pt`` or nerf-pytorch's ``.tar``.
+
+    Weights, optimiser and step are taken over, as nerf-pytorch does; or the weights alone. Clocks and curve are not.
 
     Raises
     ------
@@ -176,8 +175,16 @@ def start_from(model: nn.Module, path: Path) -> None:
         If the file is missing, truncated, neither of the two, or of another model.
     """
     content = _read_tensors(path)
-    of_peer = isinstance(content, dict) and "network_fn_state_dict" in content
-    load_weights(model, _peer_weights(content, path) if of_peer else _checked(content, path)["model"], path)
+    of_peer = nerf_pytorch.is_checkpoint(content)
+    content = content if of_peer else _checked(content, path)
+    load_weights(state.model, nerf_pytorch.weights(content, path) if of_peer else content["model"], path)
+    if weights_only:
+        return
+    if of_peer:
+        state.step = nerf_pytorch.restore_optimiser(state.optimiser, state.model, content, path)
+    else:
+        _restore_optimiser(state.optimiser, content["optimiser"], path)
+        state.step = content["step"]
 
 
 def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]) -> list[str]:
@@ -189,16 +196,12 @@ def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]
     return [f"{n} ({saved[n]} there, {asked[n]} asked)" for n in names if n in saved and saved[n] != asked[n]]
 
 
-def _peer_weights(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """nerf-pytorch's networks under this program's names."""
-    weights: dict[str, torch.Tensor] = {}
-    for ours, theirs in (("coarse", "network_fn_state_dict"), ("fine", "network_fine_state_dict")):
-        try:
-            network = radiance.from_nerf_pytorch(content.get(theirs) or {})
-        except ValueError as error:
-            raise InputError(f"{path}: {error}") from None
-        weights |= {f"{ours}.{name}": value for name, value in network.items()}
-    return weights
+def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
+    """Put an optimiser's state back."""
+    try:
+        optimiser.load_state_dict(saved)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

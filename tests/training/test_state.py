@@ -171,7 +171,7 @@ def test_a_truncated_checkpoint_is_told(share, tmp_path):
     path = state.save(trained(), tmp_path, {})
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    for reader in (state.read, lambda p: state.start_from(fresh().model, p)):
+    for reader in (state.read, lambda p: state.start_from(fresh(), p)):
         assert refusal(reader, path).startswith(f"{path}: cannot be read as a checkpoint (")
 
 
@@ -199,7 +199,7 @@ class Bomb:
 def test_code_in_a_pickle_is_not_executed(save, tmp_path):
     path = tmp_path / "a.pt"
     save({"format": 1, "model": {"weight": Bomb(tmp_path / "boom")}}, path)
-    for reader in (state.read, lambda p: state.start_from(fresh().model, p)):
+    for reader in (state.read, lambda p: state.start_from(fresh(), p)):
         told = refusal(reader, path)
         assert told.startswith(f"{path}: cannot be read as a checkpoint (")
         assert "nothing in it was executed" in told
@@ -238,7 +238,7 @@ def test_conditioned_weights_do_not_go_into_another_model_and_the_sentence_says_
     path = state.save(trained(there), tmp_path, {})
     into = fresh(here)
     before = {name: value.clone() for name, value in into.model.state_dict().items()}
-    for reader in (lambda: state.restore(into, state.read(path), path), lambda: state.start_from(into.model, path)):
+    for reader in (lambda: state.restore(into, state.read(path), path), lambda: state.start_from(into, path)):
         told = refusal(reader)
         assert told.startswith(f"{path}: its weights are of another model, the file ")
         assert "--equilibrate, --weight_norm" in told
@@ -270,13 +270,22 @@ def test_an_optimiser_of_another_model_is_told(tmp_path):
     assert told.startswith(f"{path}: the optimiser's state does not fit this model (")
 
 
-# starting from weights alone
+# starting from another run
 
 
 @KINDS
-def test_starting_from_a_checkpoint_takes_its_weights_and_nothing_else(conditioning, tmp_path):
+def test_starting_from_a_checkpoint_takes_weights_optimiser_and_step_and_no_clocks(conditioning, tmp_path):
     ours, other = trained(conditioning), fresh(conditioning, seed=4)
-    state.start_from(other.model, state.save(ours, tmp_path, {}))
+    state.start_from(other, state.save(ours, tmp_path, {}))
+    assert same(ours.model.state_dict(), other.model.state_dict())
+    assert same(ours.optimiser.state_dict(), other.optimiser.state_dict())
+    assert (other.step, other.seconds, other.curve) == (ours.step, 0.0, [])
+
+
+@KINDS
+def test_starting_from_the_weights_only_takes_nothing_else(conditioning, tmp_path):
+    ours, other = trained(conditioning), fresh(conditioning, seed=4)
+    state.start_from(other, state.save(ours, tmp_path, {}), weights_only=True)
     assert same(ours.model.state_dict(), other.model.state_dict())
     assert (other.step, other.optimiser.state_dict()["state"]) == (0, {})
 
@@ -309,36 +318,74 @@ class PeerNeRF(nn.Module):
         return torch.cat([self.rgb_linear(hidden), self.alpha_linear(h)], -1)
 
 
+def peer_step(coarse: nn.Module, fine: nn.Module, optimiser: torch.optim.Optimizer, *, of_peer: bool) -> None:
+    """One step on a loss that both programs' networks can compute."""
+    generator = torch.Generator().manual_seed(3)
+    points, views = torch.randn(4, 5, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    loss = torch.zeros(())
+    for net in (coarse, fine):
+        if of_peer:
+            raw = net(points, views[:, None].expand(4, 5, 3))
+            rgb, density = raw[..., :3].sigmoid(), raw[..., 3].relu()
+        else:
+            seen = net(points, views)
+            rgb, density = seen.rgb, seen.density
+        loss = loss + (rgb - 0.3).square().sum() + (density - 0.2).square().sum()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def outputs(net: nn.Module, *, of_peer: bool) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(9)
+    points, views = torch.randn(4, 5, 3, generator=generator), torch.randn(4, 3, generator=generator)
+    with torch.no_grad():
+        if of_peer:
+            raw = net(points, views[:, None].expand(4, 5, 3))
+            return torch.cat([raw[..., :3].sigmoid(), raw[..., 3:4].relu()], -1)
+        seen = net(points, views)
+        return torch.cat([seen.rgb, seen.density[..., None]], -1)
+
+
 @pytest.mark.parametrize("use_viewdirs", [True, False])
-def test_starting_from_nerf_pytorchs_tar_gives_its_outputs(use_viewdirs, tmp_path):
+def test_nerf_pytorchs_tar_gives_its_outputs_and_goes_on_as_it_would_have(use_viewdirs, tmp_path):
+    torch.manual_seed(0)
     peers = [PeerNeRF(6, 8, 3, 3, use_viewdirs), PeerNeRF(2, 6, 3, 3, use_viewdirs)]
+    adam = torch.optim.Adam([p for peer in peers for p in peer.parameters()], lr=0.01)
+    for _ in range(3):
+        peer_step(*peers, adam, of_peer=True)
     content = {
         "global_step": 200_000,
         "network_fn_state_dict": peers[0].state_dict(),
         "network_fine_state_dict": peers[1].state_dict(),
-        "optimizer_state_dict": torch.optim.Adam(peers[0].parameters()).state_dict(),
+        "optimizer_state_dict": adam.state_dict(),
     }
     path = tmp_path / "200000.tar"
     torch.save(content, path)
     sizes = {"netdepth": 6, "netwidth": 8, "netdepth_fine": 2, "netwidth_fine": 6, "i_embed": -1}
-    ours = fresh(model=ModelOptions(**sizes, use_viewdirs=use_viewdirs)).model
+    ours = fresh(model=ModelOptions(**sizes, use_viewdirs=use_viewdirs))
     state.start_from(ours, path)
-    points, views = torch.randn(4, 5, 3), torch.randn(4, 3)
-    for field, peer in ((ours.coarse, peers[0]), (ours.fine, peers[1])):
-        with torch.no_grad():
-            raw, seen = peer(points, views[:, None].expand(4, 5, 3)), field(points, views)
-        assert torch.allclose(seen.rgb, raw[..., :3].sigmoid(), atol=1e-6)
-        assert torch.allclose(seen.density, raw[..., 3].relu(), atol=1e-6)
+    assert ours.step == 200_000
+    state.set_learning_rate(ours.optimiser, 0.01)
+    for steps_on in range(3):
+        for field, peer in zip((ours.model.coarse, ours.model.fine), peers, strict=True):
+            assert torch.allclose(outputs(field, of_peer=False), outputs(peer, of_peer=True), atol=2e-6), steps_on
+        before = outputs(peers[0], of_peer=True)
+        peer_step(*peers, adam, of_peer=True)
+        peer_step(ours.model.coarse, ours.model.fine, ours.optimiser, of_peer=False)
+        assert (outputs(peers[0], of_peer=True) - before).abs().max() > 1e-4  # the step did something
 
 
 def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path):
     path = tmp_path / "a.tar"
     torch.save({"network_fn_state_dict": {"conv.weight": torch.zeros(1)}}, path)
-    assert (
-        refusal(state.start_from, fresh().model, path) == f"{path}: weight 'conv.weight' is not one of nerf-pytorch's"
-    )
+    assert refusal(state.start_from, fresh(), path) == f"{path}: weight 'conv.weight' is not one of nerf-pytorch's"
     torch.save({"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}, path)
-    assert "its weights are of another model, the file lacks" in refusal(state.start_from, fresh(ROW).model, path)
+    assert "its weights are of another model, the file lacks" in refusal(state.start_from, fresh(ROW), path)
+    nets = {"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}
+    nets["network_fine_state_dict"] = PeerNeRF(2, 6, 15, 27, True).state_dict()
+    torch.save(nets, path)
+    assert f"{path}: its optimiser's state is not nerf-pytorch's" in refusal(state.start_from, fresh(), path)
 
 
 # learning rate and optimiser
