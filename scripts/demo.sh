@@ -12,4 +12,4 @@ $python -m enerf.scenes.synthetic --out data/demo
 say "2/3 the two fields, same seed, same batches, same steps"
 $python scripts/compare_nerf.py --config demo.txt --methods plain,equilibrate --seeds 0 "$@"
 say "3/3 a novel-view video of the E-NeRF"
-$python scripts/render_video.py logs/demo/equilibrate_seed0 --frames 40 --fps 20
+$python scripts/render_video.py logs/demo/equilibrate_seed0 --frames 30 --fps 15
