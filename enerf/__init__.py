@@ -3,6 +3,7 @@
 The rooms, in the order data walks through them:
 
 - ``types``         the values that travel between rooms
+- ``files``         files written whole or not at all
 - ``options``       every option: name, default, help, bounds
 - ``config``        command lines and ``.txt`` files -> options
 - ``machine``       device, matrix-product precision, memory: decided once

@@ -9,9 +9,8 @@ import io
 import os
 import struct
 import subprocess
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -22,6 +21,7 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from enerf import files
 from enerf.types import InputError
 
 AnyPath = str | os.PathLike[str]
@@ -143,7 +143,7 @@ def write_png(path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor
     """
     path, pixels = Path(path), to_uint8(image)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    with _replacing(path) as temporary, _blaming(path):
+    with files.replacing(path) as temporary, files.blaming(path):
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
@@ -161,11 +161,11 @@ def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float |
     first = next(pictures, None)
     if first is None:
         raise InputError(f"{path} was given no frames, expected at least one.")
-    with _replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         encoder = _start_encoder(temporary, first.shape[1], first.shape[0], fps)
         complaint = _feed(encoder, chain([first], pictures), first.shape)
         if complaint:
-            raise _unwritable(path, complaint)
+            raise files.unwritable(path, complaint)
 
 
 def _turn(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
@@ -255,39 +255,11 @@ def _feed(encoder: "subprocess.Popen[bytes]", pictures: Iterable[np.ndarray], sh
     return (words.split("\n")[-1] or "the encoder stopped") if encoder.returncode else ""
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Hidden name beside ``path`` that takes its place at the end, or vanishes if something went wrong."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        with _blaming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with _blaming(path):
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into a sentence about ``path``."""
-    try:
-        yield
-    except OSError as error:
-        raise _unwritable(path, _reason(error)) from None
-
-
 def _reason(error: Exception) -> str:
     """Error in a few words, without the path that the sentence names already."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _unwritable(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} cannot be written ({reason}), expected a writable folder with free space.")
 
 
 def _unreadable(path: AnyPath, error: Exception) -> InputError:

@@ -271,14 +271,14 @@ def _read_only(*args, **kwargs):
 
 
 @pytest.mark.parametrize("what", ["PIL.Image.Image.save", "os.replace", "pathlib.Path.mkdir"])
-@pytest.mark.parametrize(("failure", "reason"), [(_full_disk, "no space left"), (_read_only, "read-only file system")])
+@pytest.mark.parametrize(("failure", "reason"), [(_full_disk, "No space left"), (_read_only, "Read-only file system")])
 def test_a_png_that_cannot_be_written_leaves_the_old_one(what, failure, reason, tmp_path, monkeypatch):
     images.write_png(tmp_path / "a.png", _noise())
     before = (tmp_path / "a.png").read_bytes()
     monkeypatch.setattr(what, failure)
     with pytest.raises(InputError) as caught:
         images.write_png(tmp_path / "a.png", _noise(seed=1))
-    assert f"{tmp_path / 'a.png'} cannot be written ({reason}" in _sentence(caught)
+    assert f"{tmp_path / 'a.png'}: cannot be written ({reason}" in _sentence(caught)
     assert os.listdir(tmp_path) == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -287,7 +287,7 @@ def test_a_path_through_a_file_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError) as caught:
         images.write_png(tmp_path / "file" / "a.png", _noise())
-    assert "a.png cannot be written" in _sentence(caught)
+    assert "a.png: cannot be written" in _sentence(caught)
 
 
 def _film(path):
@@ -378,7 +378,7 @@ def test_an_encoder_that_fails_is_one_sentence(words, tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         images.write_mp4(tmp_path / "out" / "a.mp4", [_smooth(0, 400, 400)] * 9)
     reason = "No space left on device" if "echo" in words else "the encoder stopped"
-    assert f"a.mp4 cannot be written ({reason})" in _sentence(caught)
+    assert f"a.mp4: cannot be written ({reason})" in _sentence(caught)
     assert os.listdir(tmp_path / "out") == []
 
 

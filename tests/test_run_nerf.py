@@ -19,6 +19,7 @@ from enerf.evaluation import metrics, views
 from enerf.scenes import poses, synthetic
 from enerf.training import losses, state, steps
 from enerf.types import InputError, NotFinite
+from tests.contents import same
 
 MODEL = ["--netdepth", "6", "--netwidth", "16", "--netdepth_fine", "2", "--netwidth_fine", "16", "--use_viewdirs"]
 RAYS = ["--N_rand", "32", "--N_samples", "8", "--N_importance", "8", "--raw_noise_std", "1", "--eval_rays", "20"]
@@ -87,17 +88,6 @@ def saved(folder: Path) -> dict:
     """What the last checkpoint holds, less the clocks and the folder."""
     content = state.read(state.checkpoints(folder)[-1])
     return {key: content[key] for key in ("step", "model", "optimiser", "curve", "collapsed", "blank_for")}
-
-
-def same(a, b) -> bool:
-    """Whether two nested contents are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return repr(a) == repr(b)
 
 
 def journal(folder: Path) -> list[dict]:

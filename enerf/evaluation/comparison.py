@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from enerf import files
 from enerf.evaluation import report
-from enerf.types import InputError
 
 SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
 
@@ -110,13 +110,8 @@ def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple
 
 def _save(figure: Any, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary, files.blaming(path):
         figure.savefig(temporary, format="png", dpi=110)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     return path
 
 

@@ -4,15 +4,14 @@ import csv
 import io
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from enerf import files
 from enerf.evaluation.metrics import mean
 from enerf.types import InputError
 
@@ -49,24 +48,8 @@ def write_atomic(path: Path, text: str) -> None:
     InputError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.writing")
-    with _blaming(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-
-
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into a sentence about ``path``."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    with files.replacing(path) as temporary, files.blaming(path):
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -122,33 +105,33 @@ class Journal:
         self.path = folder / "train.jsonl"
         kept = [line for line in self._lines() if _step_of(line) <= step]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
-        with _blaming(folder / "tensorboard"):
+        with files.blaming(folder / "tensorboard"):
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Append one line; its numbers also go to TensorBoard, nested ones as ``group/name``."""
         line = json.dumps(finite({"step": step, **values}), allow_nan=False)
-        with _blaming(self.path), self.path.open("a", encoding="utf-8") as file:
+        with files.blaming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        with _blaming(self.path.with_name("tensorboard")):
+        with files.blaming(self.path.with_name("tensorboard")):
             for name, value in flat(values).items():
                 if isinstance(value, int | float):
                     self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "h w 3"]) -> None:
         """Show a picture in [0, 1] in TensorBoard."""
-        with _blaming(self.path.with_name("tensorboard")):
+        with files.blaming(self.path.with_name("tensorboard")):
             self.board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close TensorBoard's file."""
-        with _blaming(self.path.with_name("tensorboard")):
+        with files.blaming(self.path.with_name("tensorboard")):
             self.board.close()
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
             return []
-        with _blaming(self.path):
+        with files.blaming(self.path):
             return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 

@@ -15,6 +15,7 @@ from enerf.options import ConditioningOptions, ModelOptions
 from enerf.training import state
 from enerf.training.state import State
 from enerf.types import InputError
+from tests.contents import same
 
 MODEL = ModelOptions(netdepth=6, netwidth=8, netdepth_fine=2, netwidth_fine=6, multires=2, use_viewdirs=True)
 PLAIN, ROW, NORM = ConditioningOptions(), ConditioningOptions(equilibrate="row"), ConditioningOptions(weight_norm=True)
@@ -42,17 +43,6 @@ def trained(conditioning: ConditioningOptions = PLAIN, steps: int = 3) -> State:
     of.seconds, of.eval_seconds, of.collapsed, of.blank_for = 1.25, 0.1, True, 501
     of.curve = [[1, 10.5], [3, float("nan")]]
     return of
-
-
-def same(a, b) -> bool:
-    """Whether two nested contents are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return repr(a) == repr(b)
 
 
 def refusal(call, *args) -> str:

@@ -1,0 +1,35 @@
+"""Files are whole or as they were."""
+
+import os
+
+import pytest
+
+from enerf import files
+from enerf.types import InputError
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
+def test_what_breaks_off_leaves_the_old_file_and_nothing_else(failure, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(failure), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_ends_well_takes_the_place_and_makes_the_folder(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with files.replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_systems_error_becomes_one_sentence_about_the_file(tmp_path):
+    with pytest.raises(InputError) as caught, files.blaming(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    assert str(caught.value) == str(files.unwritable(tmp_path / "a", "No space left on device"))
+    assert caught.value.__cause__ is None
