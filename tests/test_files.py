@@ -12,9 +12,14 @@ from enerf.types import InputError
 def test_what_breaks_off_leaves_the_old_file_and_nothing_else(failure, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(failure), files.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise failure
+
+    def break_off() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise failure
+
+    with pytest.raises(failure):
+        break_off()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
