@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path, monkeypatch)
 
     photos = _find(_fill(tmp_path / "images").parent)
     monkeypatch.setattr(Image.Image, "save", full)
-    assert "no space left" in _refusal(lambda: folders.read(photos, white=False), tmp_path)
+    assert "No space left" in _refusal(lambda: folders.read(photos, white=False), tmp_path)
 
 
 def test_a_damaged_photograph_is_named_and_leaves_no_folder(tmp_path):
