@@ -6,6 +6,7 @@ Nothing below the hallways names a device.
 import ctypes
 import logging
 import platform
+import time
 
 import torch
 
@@ -15,6 +16,8 @@ log = logging.getLogger("enerf")
 
 # Largest relative error of a product that still counts as fp32 (its unit roundoff is 6e-8, bf16's 4e-3).
 FP32_ERROR = 1e-5
+# bf16 must be this much faster than fp32 to be chosen; with instructions for it, it is twice as fast.
+BF16_GAIN = 1.25
 # Points of a 256-wide layer whose activations (16 MB) stay near the CPU's caches and under glibc's mmap ceiling.
 CPU_POINTS = 1 << 14
 
@@ -45,12 +48,10 @@ def resolve_device(name: str) -> torch.device:
 def prepare(device: torch.device) -> str:
     """Set the machine up for a run; returns one line that says what was chosen."""
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, fp32"
+        return torch.cuda.get_device_name(device)
     keep_memory()
     path = fast_products()
-    return (
-        f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads, fp32 ({path} products)"
-    )
+    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads, {path} products"
 
 
 def keep_memory() -> bool:
@@ -84,6 +85,31 @@ def product_error(size: int = 256) -> float:
     a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
     return float((torch.nn.functional.linear(a, b.T.contiguous()) - exact).abs().max() / exact.abs().max())
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether products of bf16 factors pay here: by the driver's word on a GPU, by a short race on a CPU.
+
+    Where there are no instructions for it, torch imitates it, slower than fp32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return BF16_GAIN * product_seconds(torch.bfloat16) < product_seconds(torch.float32)
+
+
+def product_seconds(dtype: torch.dtype, size: int = 256, tries: int = 30) -> float:
+    """The fastest of some products of square matrices, in one thread: a busy machine should not decide this."""
+    a, b, seconds = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(tries):
+            began = time.perf_counter()
+            torch.mm(a, b)
+            seconds.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds)
 
 
 def points_at_once(device: torch.device, netchunk: int) -> int:

@@ -50,6 +50,15 @@ class ModelOptions:
     multires_views: int = option(4, "frequency bands of the direction encoding", at_least=0)
     i_embed: int = option(0, "0: positional encoding; -1: none", choices=(0, -1))
     use_viewdirs: bool = option(False, "colour depends on the viewing direction")
+    encoding: str = option(
+        "positional", "of points: the paper's waves, or a multiresolution hash grid", choices=("positional", "hash")
+    )
+    hash_levels: int = option(8, "levels of the hash grid", at_least=1, at_most=32)
+    hash_features: int = option(4, "features an entry", choices=(1, 2, 4, 8))
+    hash_log2_entries: int = option(16, "at most two to that power entries a level", at_least=4, at_most=26)
+    hash_coarsest: int = option(16, "cells a side of the coarsest level", at_least=1)
+    hash_finest: int = option(768, "cells a side of the finest level", at_least=1)
+    density: str = option("relu", "density from the network's value", choices=("relu", "softplus", "exp"))
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,12 @@ class RenderOptions:
 
     N_samples: int = option(64, "coarse samples a ray", at_least=2)
     N_importance: int = option(0, "additional fine samples a ray; 0: coarse network only", at_least=0)
+    sampler: str = option(
+        "hierarchical",
+        "hierarchical: the paper's coarse and fine networks; proposal: a small density proposes N_importance samples "
+        "from N_samples intervals, and the fine network sees only those",
+        choices=("hierarchical", "proposal"),
+    )
     perturb: float = option(1.0, "0: no jitter; above 0: stratified jitter", at_least=0)
     lindisp: bool = option(False, "sample linearly in disparity instead of depth (no effect in NDC)")
     raw_noise_std: float = option(0.0, "standard deviation of the noise on the raw density; 1 recommended", at_least=0)
@@ -101,11 +116,30 @@ class TrainOptions:
     )
     lrate: float = option(5e-4, "learning rate", above=0)
     lrate_decay: int = option(250, "the learning rate falls to a tenth in that many thousand steps", at_least=1)
+    lrate_schedule: str = option(
+        "decay",
+        "decay: as lrate_decay says; cosine: from lrate to a hundredth of it over the whole run, by steps or by "
+        "max_seconds, whichever ends first",
+        choices=("decay", "cosine"),
+    )
+    lrate_grid: float = option(0.0, "learning rate of hash grids; 0: lrate", at_least=0)
+    lrate_warmup: int = option(0, "steps over which the learning rate rises to its value", at_least=0)
+    adam_eps: float = option(1e-8, "Adam's epsilon", above=0)
+    interlevel: float = option(1.0, "weight of the loss that fits the proposal to the field", at_least=0)
+    distortion: float = option(0.0, "weight of mip-NeRF 360's distortion loss", at_least=0)
     no_batching: bool = option(False, "the rays of a step come from one image")
     precrop_iters: int = option(0, "steps on central crops, with --no_batching", at_least=0)
     precrop_frac: float = option(0.5, "side of the central crop, as a fraction of the image", above=0, at_most=1)
     seed: int = option(0, "fixes start, batches and noise", at_least=0, at_most=2**63 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
+    precision: str = option(
+        "auto",
+        "of the factors of products inside networks; auto: bf16 where the machine multiplies in it",
+        choices=("auto", "fp32", "bf16"),
+    )
+    backend: str = option(
+        "auto", "what evaluates networks and grids", choices=("auto", "torch", "compiled", "triton", "tinycudann")
+    )
 
 
 @dataclass(frozen=True)

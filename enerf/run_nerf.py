@@ -20,7 +20,7 @@ from enerf.evaluation.report import Journal
 from enerf.rendering import render
 from enerf.runs import Run
 from enerf.scenes import batches, paths
-from enerf.training import loop, state, steps
+from enerf.training import loop, schedule, state, steps
 from enerf.training.loop import Hook, Progress
 from enerf.training.state import State
 from enerf.training.steps import StepReport
@@ -71,7 +71,7 @@ def _fit(run: Run) -> str:
         why = loop.fit(
             training,
             step_function(run),
-            partial(state.learning_rate, lrate=config.train.lrate, decay_thousands=config.train.lrate_decay),
+            partial(schedule.of_step, config.train),
             progress,
             _hooks(run, journal, progress, save),
             n_iters=config.train.N_iters,
@@ -118,6 +118,8 @@ def step_function(run: Run) -> Any:
                     noise_std=config.render.raw_noise_std,
                     jitter=config.render.perturb > 0,
                     rays_at_once=at_once[0],
+                    interlevel=config.train.interlevel,
+                    distortion=config.train.distortion,
                 )
             except (RuntimeError, MemoryError) as error:
                 at_once[0] = render.halved(min(at_once[0], config.train.N_rand), error)

@@ -16,11 +16,11 @@ from enerf.conditioning import layers
 from enerf.config import NerfConfig
 from enerf.evaluation import report, video, views
 from enerf.evaluation.views import Renderer
-from enerf.fields import build
+from enerf.fields import backends, build, networked
 from enerf.fields.build import RadianceFields
 from enerf.rendering import render
 from enerf.rendering.render import Passes
-from enerf.scenes import blender, llff, paths, rays
+from enerf.scenes import blender, extent, llff, paths, rays
 from enerf.training import state
 from enerf.training.state import State
 from enerf.types import InputError, Rays, Rendering, Scene
@@ -32,6 +32,8 @@ log = logging.getLogger("enerf")
 MODEL_OPTIONS = (
     *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
     *("use_viewdirs", "equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
+    *("encoding", "hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest", "density"),
+    *("sampler",),
 )
 
 
@@ -39,6 +41,7 @@ MODEL_OPTIONS = (
 TASK_OPTIONS = (
     *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
     *("N_samples", "N_importance", "lindisp", "raw_noise_std", "perturb", "N_rand", "lrate", "lrate_decay"),
+    *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_eps", "interlevel", "distortion"),
     *("no_batching", "seed", "init"),
 )
 
@@ -60,13 +63,24 @@ class Run:
 def prepare(config: NerfConfig) -> Run:
     """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
     device = machine.resolve_device(config.train.device)
-    log.info("%s", machine.prepare(device))
+    words = machine.prepare(device)
+    backend = backends.choose(config.train.backend, config.train.precision, device)
+    log.info("%s; backend %s", words, backend)
     found = _last_checkpoint(config)  # read before the scene: its mistakes show at once
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
-    fields = build.radiance_fields(config.model, config.conditioning, with_fine, config.train.seed)
-    fields = fields.to(device)
-    training = State(fields, state.adam(fields, config.train.lrate))
+    fields = build.radiance_fields(
+        config.model,
+        config.conditioning,
+        with_fine,
+        config.train.seed,
+        proposal=config.render.sampler == "proposal",
+        space=extent.space_of(scene),
+    ).to(device)
+    backends.use(fields, backend)
+    t = config.train
+    grid_scale = t.lrate_grid / t.lrate if t.lrate_grid else 1.0
+    training = State(fields, state.adam(fields, t.lrate, grid_scale=grid_scale, eps=t.adam_eps))
     if found is not None:
         state.restore(training, *found)
         log.info("going on from %s", found[1])
@@ -141,7 +155,13 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
         raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
     content = state.read(found[-1])
     saved = {**content["config"], "basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
-    now = {"device": device, "no_reload": False, "ft_path": "", **({"datadir": datadir} if datadir else {})}
+    now = {
+        "device": device,
+        "backend": "auto",
+        "no_reload": False,
+        "ft_path": "",
+        **({"datadir": datadir} if datadir else {}),
+    }
     run = prepare(options.from_dict({**saved, **now}))
     layers.bake(run.fields)
     return run
@@ -150,6 +170,7 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
 def renderer_of(run: Run) -> Renderer:
     """The run's field as it is now, baked, as something that renders rays."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    networked.hold(fields)  # the copy's weights never change
     sampling = passes_of(run.config)
     at_once = rays_at_once(run.config, run.device)
     return Renderer(partial(_final_rendering, fields, sampling), at_once, run.config.data.pixel_centers)
@@ -165,13 +186,16 @@ def passes_of(config: NerfConfig) -> Passes:
     in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
     if in_ndc and r.lindisp:
         log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
-    return Passes(r.N_samples, r.N_importance, r.lindisp and not in_ndc, config.data.white_bkgd)
+    lindisp = r.lindisp and not in_ndc
+    return Passes(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
     """How many rays are rendered together."""
     points = machine.points_at_once(device, config.render.netchunk)
-    return max(1, min(config.render.chunk, points // (config.render.N_samples + config.render.N_importance)))
+    r = config.render
+    most = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
+    return max(1, min(r.chunk, points // most))
 
 
 def evaluate(run: Run) -> dict[str, Any]:

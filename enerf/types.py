@@ -91,6 +91,19 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Space:
+    """The part of scene space that a field's grid covers.
+
+    A box from ``low`` to ``high`` or, if ``contracted``, all of space: what lies in the box's inscribed ball keeps its
+    place, and everything beyond is drawn into a shell around it.
+    """
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    contracted: bool = False
+
+
+@dataclass(frozen=True)
 class Rays:
     """A batch of rays from ``near`` to ``far``, which are values of t."""
 
@@ -135,6 +148,19 @@ class Rendering:
     opacity: Float[Tensor, "*b"]
     weights: Float[Tensor, "*b s"]
     t_vals: Float[Tensor, "*b s"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a proposal said about rays: weights of the intervals between edges, and the intervals taken from it.
+
+    ``edges`` and ``taken`` are increasing values of t, one more than the intervals; the field is asked in the middle of
+    each interval of ``taken``.
+    """
+
+    edges: Float[Tensor, "*b m"]
+    weights: Float[Tensor, "*b s"]
+    taken: Float[Tensor, "*b n"]
 
 
 # points (*b, s, 3) and unit viewing directions (*b, 3) -> FieldOutput

@@ -31,6 +31,7 @@ factor √n.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,7 +69,7 @@ def row(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -
     tensor([[0.6000, 0.0000],
             [0.8000, 1.0000]])
     """
-    return _divide(weight, _floored_norm(weight, dim=-2), gradient)
+    return _unit_norm(weight, -2, gradient)
 
 
 def column(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
@@ -98,7 +99,7 @@ def column(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
     tensor([[0.6000, 0.8000],
             [0.0000, 1.0000]])
     """
-    return _divide(weight, _floored_norm(weight, dim=-1), gradient)
+    return _unit_norm(weight, -1, gradient)
 
 
 def row_column(
@@ -193,10 +194,62 @@ def _floored_norm(weight: Float[Tensor, "*batch n_out n_in"], dim: int) -> Float
     return largest * squares.clamp(min=1.0).sqrt()
 
 
+def _unit_norm(
+    weight: Float[Tensor, "*batch n_out n_in"], dim: int, gradient: str
+) -> Float[Tensor, "*batch n_out n_in"]:
+    """Weights divided by their floored norms along ``dim``."""
+    _check_gradient(gradient)
+    if gradient == "detached":
+        return weight / _floored_norm(weight, dim).detach()
+    made: Tensor = _UnitNorm.apply(weight, dim)
+    return made
+
+
+class _UnitNorm(torch.autograd.Function):
+    """y = w / n with n = max(‖w‖, FLOOR), and its gradient in closed form: (g − y Σ(g y)) / n, or g / n on the floor.
+
+    The gradient is the projection of g off y, divided by n: self-adjoint, so that it serves forward mode too.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, dim: int) -> Tensor:
+        return weight / _floored_norm(weight, dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, ctx.dim = inputs
+        ctx.save_for_backward(weight)
+        ctx.save_for_forward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return _projected(gradient, weight, ctx.dim), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return _projected(tangent, weight, ctx.dim)
+
+
+def _projected(gradient: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """A gradient (or tangent) through ``_UnitNorm`` at a weight."""
+    norm = _floored_norm(weight, dim)
+    unit = weight / norm
+    along = (gradient * unit).sum(dim, keepdim=True)
+    return (gradient - unit * torch.where(norm > FLOOR, along, 0.0)) / norm
+
+
+def _check_gradient(gradient: str) -> None:
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+
+
 def _divide(
     weight: Float[Tensor, "*batch n_out n_in"], divisor: Float[Tensor, "*batch _ _"], gradient: str
 ) -> Float[Tensor, "*batch n_out n_in"]:
     """Quotient; dividing, not multiplying by an inverse, keeps gradients exact at magnitudes of 1e30."""
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+    _check_gradient(gradient)
     return weight / (divisor.detach() if gradient == "detached" else divisor)

@@ -12,10 +12,15 @@ from torch import nn
 
 from enerf.conditioning import layers
 from enerf.config import ConditioningOptions, ModelOptions
+from enerf.fields.hashed import HashedSpace, ProposalField
+from enerf.fields.hashgrid import make_grid
 from enerf.fields.radiance import HEADS, NeRF
-from enerf.types import InputError
+from enerf.types import InputError, Space
 
 log = logging.getLogger("enerf")
+
+UNIT_BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
+PROPOSAL_GRID, PROPOSAL_WIDTH = make_grid(5, 2, 16, 16, 256), 16
 
 
 class RadianceFields(nn.Module):
@@ -27,7 +32,13 @@ class RadianceFields(nn.Module):
 
 
 def radiance_fields(
-    model: ModelOptions, conditioning: ConditioningOptions, with_fine: bool, seed: int
+    model: ModelOptions,
+    conditioning: ConditioningOptions,
+    with_fine: bool,
+    seed: int,
+    *,
+    proposal: bool = False,
+    space: Space = UNIT_BOX,
 ) -> RadianceFields:
     """Freshly started and conditioned fields, on the CPU; torch's global random numbers stay as they were.
 
@@ -41,6 +52,10 @@ def radiance_fields(
         Whether there is a fine field.
     seed
         Fixes every raw weight, whatever ``conditioning`` says (but for an ``init`` that draws anew).
+    proposal
+        Whether the coarse field is a proposal: a small density on a hash grid of its own.
+    space
+        What hash grids cover.
 
     Raises
     ------
@@ -49,7 +64,7 @@ def radiance_fields(
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-        fields = plain_fields(model, with_fine)
+        fields = plain_fields(model, with_fine, proposal, space)
     try:
         _condition(fields, conditioning, seed)
     except ValueError as error:
@@ -57,12 +72,27 @@ def radiance_fields(
     return fields
 
 
-def plain_fields(model: ModelOptions, with_fine: bool) -> RadianceFields:
+def plain_fields(
+    model: ModelOptions, with_fine: bool, proposal: bool = False, space: Space = UNIT_BOX
+) -> RadianceFields:
     """Unconditioned fields with PyTorch's start."""
-    bands = (model.multires, model.multires_views) if model.i_embed == 0 else (-1, -1)
-    coarse = NeRF(model.netdepth, model.netwidth, *bands, model.use_viewdirs)
-    fine = NeRF(model.netdepth_fine, model.netwidth_fine, *bands, model.use_viewdirs) if with_fine else None
+    coarse: nn.Module
+    if proposal:
+        coarse = ProposalField(PROPOSAL_GRID, space, PROPOSAL_WIDTH, model.density)
+    else:
+        coarse = _nerf(model, model.netdepth, model.netwidth, space)
+    fine = _nerf(model, model.netdepth_fine, model.netwidth_fine, space) if with_fine else None
     return RadianceFields(coarse, fine)
+
+
+def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
+    """One network over the encoding that the options ask for."""
+    bands = (model.multires, model.multires_views) if model.i_embed == 0 else (-1, -1)
+    hashed = None
+    if model.encoding == "hash":
+        sizes = (model.hash_levels, model.hash_features, model.hash_log2_entries)
+        hashed = HashedSpace(make_grid(*sizes, model.hash_coarsest, model.hash_finest), space)
+    return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density)
 
 
 def _condition(fields: RadianceFields, options: ConditioningOptions, seed: int) -> None:

@@ -88,7 +88,7 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
         for layer, weight, bias in zip(network.layers, weights, biases, strict=True):
             seen = [slots[s] for s in layer.sources]
             x = seen[0] if len(seen) == 1 else torch.cat(seen, -1)
-            out = functional.linear(x, weight.bfloat16(), bias.bfloat16()) if low else functional.linear(x, weight, bias)
+            out = functional.linear(x, weight.to(x.dtype), bias.to(x.dtype))
             slots.append(torch.relu(out) if layer.relu else out)
         return tuple(slots[s].float() if low else slots[s] for s in network.outputs)
 

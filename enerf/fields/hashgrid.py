@@ -12,11 +12,12 @@ Source: Müller, Evans, Schied, Keller, Instant Neural Graphics Primitives, SIGG
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 PRIMES = (1, 2654435761, 805459861)  # the paper's, equation 4
 
@@ -42,6 +43,24 @@ class Grid:
     def is_hashed(self, level: int) -> bool:
         """Whether the level has fewer entries than corners."""
         return self.entries[level] < (self.resolutions[level] + 1) ** 3
+
+
+class HashEncoding(nn.Module):
+    """A trainable table and what reads it: points in the unit cube to features.
+
+    Entries start uniformly in ±1e-4 (Müller et al., section 4). ``encode`` is the backend; the twin unless another is
+    set.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.table = nn.Parameter(torch.empty(grid.offsets[-1], grid.features).uniform_(-1e-4, 1e-4))
+        self.encode: Callable[[Tensor, Tensor, Grid], Tensor] = encode
+
+    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
+        """Features of points."""
+        return self.encode(points, self.table, self.grid)
 
 
 def make_grid(levels: int, features: int, log2_entries: int, coarsest: int, finest: int) -> Grid:

@@ -5,23 +5,39 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from enerf.fields import encoding
-from enerf.fields.mlp import SkipMLP
+from enerf.fields.dense import Layer, Network
+from enerf.fields.hashed import HashedSpace, to_density
+from enerf.fields.mlp import SKIP_AT, SkipMLP
+from enerf.fields.networked import Networked
 from enerf.types import FieldOutput
 
 HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
 
 
-class NeRF(nn.Module):
+class NeRF(Networked):
     """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
 
     Without viewing directions ``rgb_head`` stands on the trunk. ``multires`` and ``multires_views`` are the
-    frequency bands of points and of viewing directions; a negative number leaves its input unencoded.
+    frequency bands of points and of viewing directions; a negative number leaves its input unencoded. With ``hashed``
+    points are encoded by it instead. ``density`` is one of ``hashed.DENSITIES``.
     """
 
-    def __init__(self, depth: int, width: int, multires: int, multires_views: int, use_viewdirs: bool) -> None:
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        multires: int,
+        multires_views: int,
+        use_viewdirs: bool,
+        *,
+        hashed: HashedSpace | None = None,
+        density: str = "relu",
+    ) -> None:
         super().__init__()
         self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
-        self.trunk = SkipMLP(encoded_width(multires), width, depth)
+        self.hashed, self.density = hashed, density
+        n_points = encoded_width(multires) if hashed is None else hashed.encoding.grid.width
+        self.trunk = SkipMLP(n_points, width, depth)
         self.density_head = nn.Linear(width, 1)
         if use_viewdirs:
             self.feature = nn.Linear(width, width)
@@ -29,6 +45,8 @@ class NeRF(nn.Module):
             self.rgb_head = nn.Linear(width // 2, 3)
         else:
             self.rgb_head = nn.Linear(width, 3)
+        n_views = encoded_width(multires_views) if use_viewdirs else 0
+        self.network = nerf_network(n_points, n_views, width, depth)
 
     def forward(
         self,
@@ -40,18 +58,46 @@ class NeRF(nn.Module):
         """Density and colour at points seen along unit directions.
 
         Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's own), is
-        added to the density before its ReLU (NeRF, appendix A).
+        added to the density before its ReLU, or what stands for it (NeRF, appendix A).
         """
-        hidden = self.trunk(encoded(points, self.multires))
-        raw_density = self.density_head(hidden)[..., 0]
-        if noise_std > 0:
-            like = {"dtype": raw_density.dtype, "device": raw_density.device}
-            raw_density = raw_density + noise_std * torch.randn(raw_density.shape, generator=generator, **like)
+        flat = points.reshape(-1, 3)
+        inputs = [encoded(flat, self.multires) if self.hashed is None else self.hashed(flat)]
         if self.use_viewdirs:
-            towards = encoded(viewdirs, self.multires_views)[..., None, :]
-            towards = towards.expand(*points.shape[:-1], towards.shape[-1])
-            hidden = torch.relu(self.view(torch.cat([self.feature(hidden), towards], dim=-1)))
-        return FieldOutput(torch.relu(raw_density), torch.sigmoid(self.rgb_head(hidden)))
+            inputs.append(encoded(viewdirs.reshape(-1, 3), self.multires_views))
+        raw_density, raw_rgb = self.bound()(inputs)
+        raw_density = raw_density.reshape(points.shape[:-1])
+        if noise_std > 0:
+            noise = torch.empty_like(raw_density).normal_(generator=generator)
+            raw_density = raw_density + noise_std * noise
+        return FieldOutput(to_density(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
+
+    def linears(self) -> list[nn.Linear]:
+        """The layers, as ``nerf_network`` orders them."""
+        heads = [self.density_head, self.feature, self.view] if self.use_viewdirs else [self.density_head]
+        return [*self.trunk, *heads, self.rgb_head]
+
+
+def nerf_network(n_points: int, n_views: int, width: int, depth: int) -> Network:
+    """NeRF's layers, for encoded points and encoded viewing directions (none if ``n_views`` is 0).
+
+    Source: NeRF, figure 7.
+    """
+    inputs = (n_points, n_views) if n_views else (n_points,)
+    layers: list[Layer] = []
+
+    def add(sources: tuple[int, ...], outputs: int, relu: bool) -> int:
+        layers.append(Layer(sources, outputs, relu))
+        return len(inputs) + len(layers) - 1
+
+    hidden = 0
+    for i in range(depth):
+        hidden = add((0, hidden) if i == SKIP_AT else (hidden,), width, True)
+    density = add((hidden,), 1, False)
+    if n_views:
+        feature = add((hidden,), width, False)
+        hidden = add((feature, 1), width // 2, True)
+    rgb = add((hidden,), 3, False)
+    return Network(inputs, tuple(layers), (density, rgb))
 
 
 def encoded(x: Float[Tensor, "*b 3"], bands: int) -> Float[Tensor, "*b e"]:

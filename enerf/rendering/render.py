@@ -10,20 +10,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.machine import is_out_of_memory
-from enerf.rendering import sampling, volume
-from enerf.types import RadianceField, Rays, Rendering
+from enerf.rendering import proposal, sampling, volume
+from enerf.types import Proposal, RadianceField, Rays, Rendering
 
 log = logging.getLogger("enerf")
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How rays are sampled: so many coarse samples, so many more fine ones, and what lies behind them."""
+    """How rays are sampled: so many coarse samples, so many more fine ones, and what lies behind them.
+
+    With ``proposal`` the coarse field only proposes: ``n_samples`` intervals, of which ``n_importance`` new ones are
+    made, and the fine field is asked in those alone.
+    """
 
     n_samples: int
     n_importance: int = 0
     lindisp: bool = False
     white_bkgd: bool = False
+    proposal: bool = False
 
     @property
     def points(self) -> int:
@@ -32,6 +37,8 @@ class Passes:
         >>> Passes(64).points, Passes(64, 128).points
         (64, 256)
         """
+        if self.proposal:
+            return self.n_samples + self.n_importance
         return self.n_samples + (self.n_samples + self.n_importance if self.n_importance else 0)
 
 
@@ -41,14 +48,18 @@ def render_rays(
     rays: Rays,
     passes: Passes,
     generator: torch.Generator | None = None,
-) -> tuple[Rendering, Rendering]:
+) -> tuple[Rendering | Proposal, Rendering]:
     """Coarse and final rendering of rays; one and the same without a fine field or importance samples.
+
+    With ``passes.proposal`` the first is what the coarse field proposed.
 
     ``generator`` jitters the samples; None is deterministic. The fine field is asked at the coarse samples
     and at more of them where the coarse weights lie.
 
-    Source: NeRF, sections 4 and 5.2.
+    Source: NeRF, sections 4 and 5.2; for proposals Barron et al., mip-NeRF 360, section 3.
     """
+    if passes.proposal and fine is not None:
+        return _render_proposed(coarse, fine, rays, passes, generator)
     t_vals = sampling.stratified(rays.near, rays.far, passes.n_samples, passes.lindisp, generator)
     seen = coarse(rays.at(t_vals), rays.viewdirs)
     first = volume.composite(seen, t_vals, rays.directions, passes.white_bkgd)
@@ -58,6 +69,19 @@ def render_rays(
     t_vals = sampling.union(t_vals, more)
     seen = fine(rays.at(t_vals), rays.viewdirs)
     return first, volume.composite(seen, t_vals, rays.directions, passes.white_bkgd)
+
+
+def _render_proposed(
+    coarse: RadianceField, fine: RadianceField, rays: Rays, passes: Passes, generator: torch.Generator | None
+) -> tuple[Proposal, Rendering]:
+    """What the coarse field proposed, and the fine field's rendering of the intervals that were taken."""
+    edges = proposal.uniform_edges(rays.near, rays.far, passes.n_samples, passes.lindisp, generator)
+    density = coarse(rays.at(sampling.midpoints(edges)), rays.viewdirs).density
+    weights = volume.weights(density, volume.widths(edges, rays.directions))
+    taken = proposal.resample(edges, weights.detach(), passes.n_importance, generator)
+    seen = fine(rays.at(sampling.midpoints(taken)), rays.viewdirs)
+    rendering = volume.composite_intervals(seen, taken, rays.directions, passes.white_bkgd)
+    return Proposal(edges, weights, taken), rendering
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,32 @@ def composite(
 
     The depth is a value of t on an opaque ray and falls to 0 with the opacity.
     """
-    w = weights(field.density, deltas(t_vals, directions))
+    return _pixels(field, weights(field.density, deltas(t_vals, directions)), t_vals, white_bkgd)
+
+
+def composite_intervals(
+    field: FieldOutput,
+    edges: Float[Tensor, "*b m"],
+    directions: Float[Tensor, "*b 3"],
+    white_bkgd: bool = False,
+) -> Rendering:
+    """Pixels from the field's values in the middles of the intervals between edges; otherwise as ``composite``."""
+    t_vals = 0.5 * (edges[..., 1:] + edges[..., :-1])
+    w = weights(field.density, widths(edges, directions))
+    return _pixels(field, w, t_vals, white_bkgd)
+
+
+def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
+    """Lengths of the intervals between edges, in scene units; the last reaches as far as that of ``deltas``.
+
+    >>> widths(torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 0.0, 2.0])).tolist()
+    [2.0, 20000000000.0]
+    """
+    return deltas(edges[..., :-1], directions)
+
+
+def _pixels(field: FieldOutput, w: Float[Tensor, "*b s"], t_vals: Float[Tensor, "*b s"], white_bkgd: bool) -> Rendering:
+    """What weights make of colours and positions."""
     rgb = (w[..., None] * field.rgb).sum(-2)
     opacity = w.sum(-1)
     if white_bkgd:

@@ -76,7 +76,7 @@ class CollapseWatch:
 def fit(
     state: State,
     step: Callable[[State], StepReport],
-    schedule: Callable[[int], float],
+    schedule: Callable[[State], float],
     progress: Progress,
     hooks: Sequence[Hook],
     *,
@@ -86,8 +86,8 @@ def fit(
 ) -> str:
     """Why training ended: ``finished`` (``n_iters``), ``time`` (``max_seconds``) or ``interrupted`` (a signal).
 
-    ``step`` adds a gradient, ``schedule`` says the learning rate of a step. Hooks run between steps; those that are
-    due at the end do not run when the loop is interrupted, because the same run goes on later.
+    ``step`` adds a gradient, ``schedule`` says the learning rate of the next step. Hooks run between steps; those that
+    are due at the end do not run when the loop is interrupted, because the same run goes on later.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def fit(
             if asked_to_stop():
                 return "interrupted"
             began = time.perf_counter()
-            set_learning_rate(state.optimiser, schedule(state.step))
+            set_learning_rate(state.optimiser, schedule(state))
             report = one_step(state, step)
             _note_collapse(state, watch.collapsed(report))
             state.blank_for = watch.blank_for

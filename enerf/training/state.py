@@ -51,24 +51,25 @@ class State:
     curve: list[list[float]] = field(default_factory=list)
 
 
-def adam(model: nn.Module, lrate: float | int) -> torch.optim.Optimizer:
-    """NeRF's optimiser: Adam with PyTorch's defaults."""
-    return torch.optim.Adam(model.parameters(), lr=lrate, betas=(0.9, 0.999))
+def adam(
+    model: nn.Module, lrate: float | int, *, grid_scale: float | int = 1.0, eps: float | int = 1e-8
+) -> torch.optim.Optimizer:
+    """NeRF's optimiser: Adam with PyTorch's defaults.
 
-
-def learning_rate(step: int, lrate: float | int, decay_thousands: float | int) -> float:
-    """The learning rate of a step: falls exponentially, to a tenth in ``decay_thousands`` · 1000 steps.
-
-    >>> learning_rate(250_000, 5e-4, 250)
-    5e-05
+    Hash grids, if there are any, form a second group, whose learning rate is ``grid_scale`` times that of the rest.
     """
-    return lrate * 0.1 ** (step / (decay_thousands * 1000))
+    grids = [p for name, p in model.named_parameters() if name.endswith(".table")]
+    others = [p for name, p in model.named_parameters() if not name.endswith(".table")]
+    groups: list[dict[str, Any]] = [{"params": others, "scale": 1.0}]
+    if grids:
+        groups.append({"params": grids, "scale": float(grid_scale)})
+    return torch.optim.Adam(groups, lr=lrate, betas=(0.9, 0.999), eps=eps, fused=bool(grids))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float | int) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group the learning rate, times the group's own scale."""
     for group in optimiser.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get("scale", 1.0)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -10,13 +10,14 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import parametrize
 
+from enerf.conditioning.once import computed_once
 from enerf.fields.build import RadianceFields
+from enerf.fields.networked import held
 from enerf.rendering import render
 from enerf.rendering.render import Passes
 from enerf.training import losses
-from enerf.types import Rays
+from enerf.types import Proposal, Rays
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def accumulate_gradient(
     noise_std: float | int = 0.0,
     jitter: bool = True,
     rays_at_once: int = 1 << 30,
+    interlevel: float | int = 1.0,
+    distortion: float | int = 0.0,
 ) -> StepReport:
     """What was seen of a batch, whose loss's gradient is added to the parameters.
 
@@ -60,6 +63,8 @@ def accumulate_gradient(
     rays_at_once
         Most rays of one part. The result is the same for every value, up to rounding and, with jitter or noise, to
         the order in which the random numbers are drawn.
+    interlevel, distortion
+        Weights of those losses, with ``passes.proposal``.
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
@@ -67,21 +72,21 @@ def accumulate_gradient(
     n = len(rays)
     loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
     colours = []
-    with parametrize.cached():
+    with computed_once(fields), held(fields):
         for start in range(0, n, rays_at_once):
             part = slice(start, min(start + rays_at_once, n))
             first, final = render.render_rays(coarse, fine, rays[part], passes, generator if jitter else None)
-            loss = losses.photometric(first, final, target[part]) * ((part.stop - part.start) / n)
-            loss.backward(retain_graph=part.stop < n)  # the conditioned weights' graph serves every part
+            if isinstance(first, Proposal):
+                loss = losses.proposed(first, final, target[part], interlevel, distortion)
+            else:
+                loss = losses.photometric(first, final, target[part])
+            loss = loss * ((part.stop - part.start) / n)
+            loss.backward()
             loss_sum += loss.detach()
             opacity_sum += final.opacity.detach().sum()
             colours.append(final.rgb.detach())
             del first, final, loss  # frees this part's activations before the next part makes its own
     rgb = torch.cat(colours)
-    return StepReport(
-        loss=float(loss_sum),
-        mse=float(losses.mse(rgb, target)),
-        opacity=float(opacity_sum) / n,
-        rgb_std=float(rgb.std(0, correction=0).mean()),
-        target_std=float(target.std(0, correction=0).mean()),
-    )
+    spread = (colour.std(0, correction=0).mean() for colour in (rgb, target))
+    seen = torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *spread])
+    return StepReport(*seen.tolist())  # one look at the device, not five

@@ -75,7 +75,7 @@ def test_every_step_has_its_own_learning_rate():
         seen.append(of.optimiser.param_groups[0]["lr"])
         return constant(of)
 
-    loop.fit(of, step, lambda i: 1.0 / (i + 1), Progress(), [], n_iters=3)
+    loop.fit(of, step, lambda now: 1.0 / (now.step + 1), Progress(), [], n_iters=3)
     assert seen == [1.0, 0.5, 1 / 3]
 
 

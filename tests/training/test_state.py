@@ -1,6 +1,5 @@
 """Laws of checkpoints: what is saved comes back bit for bit, whole or not at all, and nothing in a file is executed."""
 
-import itertools
 import os
 import pickle
 import stat
@@ -379,15 +378,6 @@ def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path)
 
 
 # learning rate and optimiser
-
-
-def test_the_learning_rate_falls_to_a_tenth_in_its_time_and_evenly():
-    for decay in (1, 250, 500):
-        assert state.learning_rate(0, 5e-4, decay) == 5e-4
-        rates = [state.learning_rate(step, 5e-4, decay) for step in range(0, 2000 * decay + 1, 100 * decay)]
-        assert rates[10] == pytest.approx(5e-5, rel=1e-14)
-        assert rates[20] == pytest.approx(5e-6, rel=1e-14)
-        assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([0.1**0.1] * 20, rel=1e-12)
 
 
 def test_every_group_gets_the_learning_rate():

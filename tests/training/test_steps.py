@@ -145,4 +145,5 @@ def test_conditioned_weights_are_computed_once_for_all_parts(monkeypatch):
     original = type(weight).forward
     monkeypatch.setattr(type(weight), "forward", lambda self, x: calls.append(self) or original(self, x))
     gradient(model, rays_at_once=2)
-    assert len(calls) == len(layers.conditioned_layers(model)) == len(set(map(id, calls)))
+    shapes = {(m.weight.shape) for m in map(model.get_submodule, layers.conditioned_layers(model))}
+    assert len(calls) == len(shapes)  # and all layers of one shape together

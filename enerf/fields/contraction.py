@@ -1,0 +1,31 @@
+"""All of space in a ball, for scenes without bounds: places far away, where little is seen, get little room."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def contract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """All of space in the ball of radius 2: points of the unit ball stay, others x move to (2 − 1/‖x‖) x/‖x‖.
+
+    Continuous with its first derivatives; finite, as they are, for every finite point.
+
+    Source: Barron et al., mip-NeRF 360, CVPR 2022, equation 10.
+
+    >>> contract(torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, -4.0]])).tolist()
+    [[0.0, 0.5, 0.0], [0.0, 0.0, -1.75]]
+    """
+    scale = points.detach().abs().amax(-1, keepdim=True).clamp(min=1.0)  # so that no square overflows
+    scaled = points / scale
+    norm = scaled.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    return scaled * ((2.0 - 1.0 / norm / scale) / norm)
+
+
+def uncontract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """The points of space that ``contract`` moves to these; those on the sphere of radius 2 become very far ones.
+
+    >>> uncontract(torch.tensor([0.0, 0.0, -1.75])).tolist()
+    [0.0, 0.0, -4.0]
+    """
+    norm = points.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    return points / (norm * (2.0 - norm).clamp(min=torch.finfo(points.dtype).eps))
