@@ -1,12 +1,20 @@
 """nerf-pytorch, run from a checkout outside this repository: imported as it is, nothing of it is changed."""
 
 import importlib
+import os
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from enerf.fields import radiance
 
 
 def load(path: Path) -> ModuleType:
@@ -25,3 +33,85 @@ def arguments(peer: ModuleType, path: Path, config: str = "fern.txt") -> Any:
     args = parser.parse_args(["--config", str(path / "configs" / config), "--basedir", logs, "--no_reload"])
     (Path(logs) / args.expname).mkdir()
     return args
+
+
+def add_option(parser: Any, *, required: bool = True) -> None:
+    """The option that says where the peer is."""
+    parser.add_argument(
+        "--peer", type=Path, required=required, metavar="PATH", help="a checkout of yenchenlin/nerf-pytorch"
+    )
+
+
+class Peer:
+    """The peer's networks and optimiser as its own ``create_nerf`` makes them, in a process that is stock otherwise."""
+
+    def __init__(self, path: Path, device: str, **changes: Any) -> None:
+        if device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it would take a GPU that it finds
+        self.module = load(path)
+        if self.module.device.type == "cuda":
+            warnings.filterwarnings("ignore", message="torch.set_default_tensor_type")
+            torch.set_default_tensor_type("torch.cuda.FloatTensor")  # as its own start does
+        self.args = arguments(self.module, path)
+        for name, value in changes.items():
+            setattr(self.args, name, value)
+        made = self.module.create_nerf(self.args)
+        self.train_kwargs, self.test_kwargs, _, _, self.optimizer = made
+        self.device = self.module.device
+        self.words = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {self.device.type}, stock"
+
+    def step(self, rays: tuple[Tensor, Tensor], target: Tensor, camera: tuple[Any, ...], **more: Any) -> float:
+        """One step of the peer's loop: render, loss of both networks, Adam; returns the loss."""
+        rgb, _, _, extras = self.module.render(
+            *camera, chunk=self.args.chunk, rays=rays, retraw=True, **{**self.train_kwargs, **more}
+        )
+        self.optimizer.zero_grad()
+        loss = self.module.img2mse(rgb, target) + self.module.img2mse(extras["rgb0"], target)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def render(self, rays: tuple[Tensor, Tensor], camera: tuple[Any, ...]) -> Tensor:
+        """Colours of scene rays, as the peer renders a view."""
+        with torch.no_grad():
+            rgb, *_ = self.module.render(*camera, chunk=self.args.chunk, rays=rays, **self.test_kwargs)
+        return rgb
+
+    def take_weights(self, coarse: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> None:
+        """Put weights, under this project's names, into the peer's networks."""
+        for key, weights in (("network_fn", coarse), ("network_fine", fine)):
+            named = radiance.from_nerf_pytorch(self.train_kwargs[key].state_dict())  # the same tensors, renamed
+            if named.keys() != weights.keys():
+                sys.exit("error: these weights are not of nerf-pytorch's network")
+            for name, tensor in named.items():
+                tensor.copy_(torch.as_tensor(weights[name]))
+
+
+def camera_of(camera: Any) -> tuple[int, int, np.ndarray]:
+    """Height, width and K of one of our cameras, as the peer wants them."""
+    k = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    return camera.height, camera.width, k
+
+
+class Stepping(Peer):
+    """The peer's training step on random rays that lie in NDC already, and random colours."""
+
+    def __init__(self, path: Path, device: str, n_rays: int, **changes: Any) -> None:
+        super().__init__(path, device, **changes)
+        generator = torch.Generator("cpu").manual_seed(0)
+        origins, directions, target = (torch.rand(n_rays, 3, generator=generator, device="cpu") for _ in range(3))
+        self._rays = ((origins - 0.5).to(self.device), (directions - 0.5).to(self.device))
+        self._target = target.to(self.device)
+        self.seconds(1)  # allocations and lazy set-up are not what is measured
+
+    def seconds(self, steps: int) -> float:
+        """Seconds a step, over so many."""
+        began = time.perf_counter()
+        for _ in range(steps):  # the loss is read each time, which waits for the device
+            self.step(self._rays, self._target, (1, 1, None), near=0.0, far=1.0, ndc=False)
+        return (time.perf_counter() - began) / steps
+
+
+def stepping(path: Path, device: str, n_rays: int, changes: dict[str, Any]) -> Stepping:
+    """A ``Stepping``, from plain arguments."""
+    return Stepping(path, device, n_rays, **changes)

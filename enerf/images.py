@@ -121,6 +121,28 @@ def downsample(
     return np.asarray(small, dtype=np.float32).reshape(shape[1], shape[0], image.shape[2])
 
 
+def stack(
+    pictures: Iterable[Float32[np.ndarray, "h w c"]], shape: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
+    """Pictures in one array of that shape: bytes if every value is exactly a byte / 255, else floats as they are.
+
+    They are taken one by one: memory holds the array and one of them. From bytes, the same division gives each picture
+    back bit for bit.
+
+    >>> stack([np.zeros((1, 2, 3), np.float32)], (1, 1, 2, 3)).dtype
+    dtype('uint8')
+    """
+    pixels: np.ndarray = np.empty(shape, dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        kept = to_uint8(picture) if pixels.dtype == np.uint8 else picture
+        if kept is not picture and not np.array_equal(_from_uint8(kept), picture):
+            before, kept, pixels = pixels[:i], picture, np.empty(shape, dtype=np.float32)
+            pixels[:i] = before
+            pixels[:i] /= np.float32(255)
+        pixels[i] = kept
+    return pixels
+
+
 def to_uint8(x: Shaped[np.ndarray, "*b"] | Shaped[Tensor, "*b"]) -> UInt8[np.ndarray, "*b"]:
     """Bytes of values in [0, 1]: clipped, scaled and *rounded*; bytes pass through, NaN becomes 0.
 
@@ -213,7 +235,11 @@ def _decode_8_bit(photo: Image.Image) -> Float32[np.ndarray, "h w c"]:
     if photo.mode in ("I", "F"):
         raise ValueError("it has 32 bits a channel, which have no agreed range")
     transparent = photo.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in photo.info
-    return np.asarray(photo.convert("RGBA" if transparent else "RGB"), dtype=np.float32) / np.float32(255)
+    return _from_uint8(np.asarray(photo.convert("RGBA" if transparent else "RGB")))
+
+
+def _from_uint8(x: UInt8[np.ndarray, "*b"]) -> Float32[np.ndarray, "*b"]:
+    return x.astype(np.float32) / np.float32(255)
 
 
 def _film_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2 3"]:

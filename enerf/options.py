@@ -100,6 +100,13 @@ class RenderOptions:
     raw_noise_std: float = option(0.0, "standard deviation of the noise on the raw density; 1 recommended", at_least=0)
     chunk: int = option(1024 * 32, "most rays at once; lower it if memory runs out", at_least=1)
     netchunk: int = option(1024 * 64, "most points through a network at once; lower it if memory runs out", at_least=1)
+    skip: float = option(
+        1e-3,
+        "videos and previews: no network is asked where the coarse weight is below this; 0: everywhere, as for test "
+        "views in any case",
+        at_least=0,
+        at_most=0.5,
+    )
     render_only: bool = option(False, "no training: load the weights and render the video path")
     render_test: bool = option(False, "with --render_only: the test views instead of the video path")
     render_factor: int = option(0, "render that many times smaller, for a preview (4 or 8)", at_least=0)
@@ -124,6 +131,7 @@ class TrainOptions:
     )
     lrate_grid: float = option(0.0, "learning rate of hash grids; 0: lrate", at_least=0)
     lrate_warmup: int = option(0, "steps over which the learning rate rises to its value", at_least=0)
+    adam_beta2: float = option(0.999, "Adam's decay of squared gradients", above=0, at_most=0.99999)
     adam_eps: float = option(1e-8, "Adam's epsilon", above=0)
     interlevel: float = option(1.0, "weight of the loss that fits the proposal to the field", at_least=0)
     distortion: float = option(0.0, "weight of mip-NeRF 360's distortion loss", at_least=0)

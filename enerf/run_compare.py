@@ -13,6 +13,7 @@ from enerf import config as options
 from enerf import images, run_nerf, runs
 from enerf.config import NerfConfig
 from enerf.evaluation import comparison, report
+from enerf.scenes import batches
 from enerf.types import InputError
 
 log = logging.getLogger("enerf")
@@ -123,7 +124,7 @@ def _draw_pictures(base: NerfConfig, arms: list[NerfConfig], methods: list[str])
     scene = runs.load_scene(base)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
-    pictures = {"photograph": scene.images[view].double().numpy()}
+    pictures = {"photograph": batches.photograph(scene, view).double().numpy()}
     for method, arm in zip(methods, arms, strict=True):
         file = arm.folder / "test" / "final" / name
         if file.is_file():

@@ -5,6 +5,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from enerf.evaluation.report import Journal
 from enerf.rendering import render
 from enerf.runs import Run
 from enerf.scenes import batches, paths
-from enerf.training import loop, schedule, state, steps
+from enerf.training import capture, loop, schedule, state, steps
 from enerf.training.loop import Hook, Progress
 from enerf.training.state import State
 from enerf.training.steps import StepReport
-from enerf.types import InputError
+from enerf.types import InputError, Rays
 
 log = logging.getLogger("enerf")
 
@@ -94,35 +95,43 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
     ]
 
 
-def step_function(run: Run) -> Any:
-    """The function that adds one step's gradient to the parameters."""
-    config, scene = run.config, run.scene
+def step_function(run: Run) -> Callable[[State], StepReport]:
+    """The function that adds one step's gradient to the parameters; on a GPU it is recorded and replayed."""
+    config, scene, t = run.config, run.scene, run.config.train
     train_views = torch.tensor(scene.train, device=run.device)
-    sampling = runs.passes_of(config)
-    at_once = [runs.rays_at_once(config, run.device)]
+    sampling, generator = runs.passes_of(config), torch.Generator(run.device)
+    at_once, recording = runs.rays_at_once(config, run.device), run.device.type == "cuda"
+
+    def gradient(batch: Rays, target: torch.Tensor) -> torch.Tensor:
+        return steps.gradient(
+            run.fields,
+            batch,
+            target,
+            sampling,
+            generator,
+            noise_std=config.render.raw_noise_std,
+            jitter=config.render.perturb > 0,
+            rays_at_once=at_once,
+            interlevel=t.interlevel,
+            distortion=t.distortion,
+        )
+
+    work: capture.Work | None = None if recording else gradient
 
     def step(training: State) -> StepReport:
+        nonlocal at_once, work
         while True:
-            generator = batches.generator_for(config.train.seed, training.step, run.device)
-            crop = config.train.precrop_frac if training.step < config.train.precrop_iters else 1.0
-            pixels = batches.random_pixels(
-                train_views, scene.camera, config.train.N_rand, generator, config.train.no_batching, crop
-            )
+            generator.manual_seed(batches.mixed(t.seed, training.step))
+            crop = t.precrop_frac if training.step < t.precrop_iters else 1.0
+            pixels = batches.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
+            batch = batches.rays_of(scene, pixels, config.data.pixel_centers)
+            target = batches.colours_of(scene, pixels)
             try:
-                return steps.accumulate_gradient(
-                    run.fields,
-                    batches.rays_of(scene, pixels, config.data.pixel_centers),
-                    batches.colours_of(scene, pixels),
-                    sampling,
-                    generator,
-                    noise_std=config.render.raw_noise_std,
-                    jitter=config.render.perturb > 0,
-                    rays_at_once=at_once[0],
-                    interlevel=config.train.interlevel,
-                    distortion=config.train.distortion,
-                )
+                if work is None:
+                    work = capture.recorded(gradient, batch, target, generator, training.optimiser)
+                return StepReport(*work(batch, target).tolist())  # one look at the device a step
             except (RuntimeError, MemoryError) as error:
-                at_once[0] = render.halved(min(at_once[0], config.train.N_rand), error)
+                at_once, work = render.halved(min(at_once, t.N_rand), error), gradient
                 training.optimiser.zero_grad()
 
     return step
@@ -147,7 +156,7 @@ def _hooks(run: Run, journal: Journal, progress: Progress, save: Any) -> list[Ho
 
     def show_picture(training: State) -> None:
         camera = views.preview_camera(scene.camera)
-        picture = runs.renderer_of(run).picture(scene, scene.c2w[scene.test[0]], camera)
+        picture = runs.renderer_of(run, config.render.skip).picture(scene, scene.c2w[scene.test[0]], camera)
         journal.picture(training.step, "test_view", picture.rgb.cpu())
 
     def render_testset(training: State) -> None:

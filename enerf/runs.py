@@ -18,7 +18,7 @@ from enerf.evaluation import report, video, views
 from enerf.evaluation.views import Renderer
 from enerf.fields import backends, build, networked
 from enerf.fields.build import RadianceFields
-from enerf.rendering import render
+from enerf.rendering import render, skipping
 from enerf.rendering.render import Passes
 from enerf.scenes import blender, extent, llff, paths, rays
 from enerf.training import state
@@ -41,7 +41,7 @@ MODEL_OPTIONS = (
 TASK_OPTIONS = (
     *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
     *("N_samples", "N_importance", "lindisp", "raw_noise_std", "perturb", "N_rand", "lrate", "lrate_decay"),
-    *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_eps", "interlevel", "distortion"),
+    *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "interlevel", "distortion"),
     *("no_batching", "seed", "init"),
 )
 
@@ -80,7 +80,7 @@ def prepare(config: NerfConfig) -> Run:
     backends.use(fields, backend)
     t = config.train
     grid_scale = t.lrate_grid / t.lrate if t.lrate_grid else 1.0
-    training = State(fields, state.adam(fields, t.lrate, grid_scale=grid_scale, eps=t.adam_eps))
+    training = State(fields, state.adam(fields, t.lrate, grid_scale=grid_scale, beta2=t.adam_beta2, eps=t.adam_eps))
     if found is not None:
         state.restore(training, *found)
         log.info("going on from %s", found[1])
@@ -167,16 +167,18 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     return run
 
 
-def renderer_of(run: Run) -> Renderer:
-    """The run's field as it is now, baked, as something that renders rays."""
+def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
+    """The run's field as it is now, baked, as something that renders rays; exactly, or without what has no weight."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
     networked.hold(fields)  # the copy's weights never change
     sampling = passes_of(run.config)
     at_once = rays_at_once(run.config, run.device)
-    return Renderer(partial(_final_rendering, fields, sampling), at_once, run.config.data.pixel_centers)
+    return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
 
 
-def _final_rendering(fields: RadianceFields, sampling: Passes, asked: Rays) -> Rendering:
+def _final_rendering(fields: RadianceFields, sampling: Passes, skip: float, asked: Rays) -> Rendering:
+    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
+        return skipping.render_rays(fields.coarse, fields.fine, asked, sampling, skip)
     return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
 
 
@@ -259,7 +261,7 @@ def write_video(
     """Render a camera path to an mp4; goes on with frames that an interrupted call has left."""
     poses = paths.camera_path(run.scene, kind, frames)
     camera = rays.resized(run.scene.camera, factor)
-    renderer = renderer_of(run)
+    renderer = renderer_of(run, run.config.render.skip)
 
     def frame(i: int) -> Any:
         picture = renderer.picture(run.scene, poses[i], camera)

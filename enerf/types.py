@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
@@ -53,7 +53,8 @@ class Scene:
     name
         The scene's folder name.
     images
-        sRGB in [0, 1].
+        sRGB in [0, 1]. Bytes, which photographs of 8 bits a channel are kept as, mean value / 255;
+        ``scenes.batches`` turns what is asked for into floats.
     c2w
         Camera-to-scene poses, OpenGL axes, orthonormal rotations.
     camera
@@ -76,7 +77,7 @@ class Scene:
     """
 
     name: str
-    images: Float[Tensor, "n h w 3"]
+    images: Float[Tensor, "n h w 3"] | UInt8[Tensor, "n h w 3"]
     c2w: Float[Tensor, "n 3 4"]
     camera: Camera
     bounds: Float[Tensor, "n 2"]

@@ -111,7 +111,7 @@ def test_every_shipped_file_parses_to_what_it_says_and_names_its_scene(path):
 
 
 def test_the_published_protocol_is_in_paper():
-    assert len(SHIPPED) == 25
+    assert len(SHIPPED) == 33
     for path in (config.CONFIG_FOLDER / "paper").glob("*.txt"):
         values = parsed("--config", str(path))
         told = [values[name] for name in ("factor", "llffhold", "N_rand", "N_samples", "N_importance", "N_iters")]

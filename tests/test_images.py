@@ -237,6 +237,43 @@ def test_an_uneven_size_weighs_pixels_by_the_area_they_cover():
     assert np.allclose(images.downsample(picture, (4, 3)), exact, atol=1e-6)
 
 
+def _decoded(seed=0):
+    return _noise(seed=seed).astype(np.float32) / np.float32(255)
+
+
+def test_pictures_of_bytes_are_stacked_as_bytes_that_give_them_back_bit_for_bit():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=-1)
+    pictures = [each.astype(np.float32) / np.float32(255) for each in (levels, levels[::-1], levels.swapaxes(0, 1))]
+    stacked = images.stack(iter(pictures), (3, 16, 16, 3))
+    assert stacked.dtype == np.uint8
+    assert np.array_equal(stacked.astype(np.float32) / np.float32(255), pictures)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nextafter(np.float32(1), 0), 1e-30, -1e-30, 1.5, -1.0, np.nan])
+@pytest.mark.parametrize("where", range(4))
+def test_one_value_that_is_no_byte_keeps_the_floats_of_all(where, value):
+    pictures = [_decoded(seed) for seed in range(4)]
+    pictures[where][H - 1, 3, 1] = value
+    stacked = images.stack(iter(pictures), (4, H, W, 3))
+    assert stacked.dtype == np.float32
+    assert np.array_equal(stacked, pictures, equal_nan=True)
+
+
+def test_pictures_are_stacked_one_by_one():
+    alive = []
+
+    def pictures():
+        for seed in range(12):
+            gc.collect()
+            assert sum(ref() is not None for ref in alive) <= 1
+            picture = _decoded(seed) if seed < 8 else _decoded(seed) ** 2
+            alive.append(weakref.ref(picture))
+            yield picture
+            del picture
+
+    assert images.stack(pictures(), (12, H, W, 3)).dtype == np.float32
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, torch.float32, torch.float16, torch.float64])
 def test_bytes_survive_the_way_to_floats_and_back(kind):
     levels = np.arange(256, dtype=np.uint8)

@@ -67,6 +67,59 @@ def test_the_error_of_a_product_is_seen(monkeypatch):
     assert machine.product_error() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("low", "full", "pays"), [(1.0, 2.0, True), (1.0, 1.2, False), (1.0, 1.0, False), (9, 1, False)]
+)
+def test_bf16_is_taken_on_a_cpu_where_it_wins_a_race_clearly(low, full, pays, monkeypatch):
+    seconds = {torch.bfloat16: low, torch.float32: full}
+    monkeypatch.setattr(machine, "product_seconds", seconds.__getitem__)
+    assert machine.has_bf16(torch.device("cpu")) is pays
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_on_a_gpu_the_driver_is_believed_and_imitations_do_not_count(supported, monkeypatch):
+    def driver(including_emulation):
+        assert including_emulation is False
+        return supported
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", driver)
+    monkeypatch.setattr(machine, "product_seconds", None)  # not asked
+    assert machine.has_bf16(torch.device("cuda")) is supported
+
+
+def test_a_product_is_timed_by_its_fastest_try_in_one_thread(monkeypatch):
+    threads, ran, clock = torch.get_num_threads(), [], iter([0.0, 3.0, 10.0, 10.5, 20.0, 22.0])
+    torch.set_num_threads(2)
+    monkeypatch.setattr(torch, "mm", lambda a, b: ran.append((a.dtype, a.shape, torch.get_num_threads())))
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    try:
+        assert machine.product_seconds(torch.bfloat16, size=8, tries=3) == 0.5
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert ran == [(torch.bfloat16, (8, 8), 1)] * 3
+
+
+def test_the_number_of_threads_is_put_back_after_an_error(monkeypatch):
+    def fails(a, b):
+        raise RuntimeError("not implemented for 'BFloat16'")
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(torch, "mm", fails)
+    try:
+        with pytest.raises(RuntimeError, match="not implemented"):
+            machine.product_seconds(torch.bfloat16)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_real_products_take_time_that_grows_with_their_size():
+    small, large = (machine.product_seconds(torch.float32, size=size, tries=10) for size in (32, 512))
+    assert 0 < small < large
+
+
 def test_without_glibc_memory_is_left_alone(monkeypatch):
     def absent(name):
         raise OSError(name)

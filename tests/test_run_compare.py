@@ -86,7 +86,7 @@ def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
     from enerf.training import steps
 
     seen: dict[str, list] = {}
-    original = steps.accumulate_gradient
+    original = steps.gradient
     for method in ("plain", "he", "equilibrate"):
         seen[method] = []
 
@@ -94,7 +94,7 @@ def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
             _into.append((rays.origins.clone(), target.clone()))
             return original(fields, rays, target, *args, **kwargs)
 
-        monkeypatch.setattr(steps, "accumulate_gradient", spy)
+        monkeypatch.setattr(steps, "gradient", spy)
         run_compare.trained(run_compare.arm_config(base, method, 3))
     for method in ("he", "equilibrate"):
         for (a, b), (c, d) in zip(seen["plain"], seen[method], strict=True):

@@ -105,7 +105,7 @@ def refusal(config: NerfConfig) -> str:
 
 def at_step(monkeypatch, n: int, act) -> None:
     """Do something within the step after ``n`` finished ones."""
-    original, seen = steps.accumulate_gradient, []
+    original, seen = steps.gradient, []
 
     def gradient(*args, **kwargs):
         seen.append(1)
@@ -113,7 +113,7 @@ def at_step(monkeypatch, n: int, act) -> None:
             act()
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(steps, "accumulate_gradient", gradient)
+    monkeypatch.setattr(steps, "gradient", gradient)
 
 
 # one seed, one result

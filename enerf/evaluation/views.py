@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -52,7 +53,7 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
     measured = []
     for view in tqdm(views, desc="test views", unit="view"):
         rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
-        target = scene.images[view].cpu()
+        target = batches.photograph(scene, view).cpu()
         measured.append(
             {
                 "name": scene.image_names[view],
@@ -82,6 +83,7 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
 
 def constant_psnr(scene: Scene) -> float:
     """The test PSNR of the best constant colour of the training views: what a blank image scores."""
-    colour = scene.images[list(scene.train)].mean((0, 1, 2))
-    values = [metrics.psnr(colour.expand_as(scene.images[v]), scene.images[v]) for v in scene.test]
+    colour = torch.stack([batches.photograph(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
+    targets = (batches.photograph(scene, view) for view in scene.test)
+    values = [metrics.psnr(colour.expand_as(target), target) for target in targets]
     return sum(values) / len(values) if values else math.nan

@@ -78,7 +78,7 @@ struct Fp32 {
         for (int c = 0; c < N; c++) store(p + c * VL, v[c]);
     }
     static inline void mask(E* g, const E* y, long n) {
-        for (long i = 0; i < n; i++) g[i] = y[i] > 0 ? g[i] : 0.0f;
+        for (long i = 0; i < n; i++) g[i] = y[i] <= 0 ? 0.0f : g[i];
     }
     // one panel of WIDE columns, rows of points as they are
     static inline void panel(const E* x, long stride, long points, u32* out) {
@@ -111,9 +111,9 @@ struct Bf16 {
             for (int c = 0; c < N; c++) _mm256_storeu_si256((__m256i*)(p + c * VL), (__m256i)_mm512_cvtneps_pbh((__m512)v[c]));
     }
     static inline void mask(E* g, const E* y, long n) {  // n is a multiple of 16
-        const __m256i zero = _mm256_setzero_si256();
+        const __m256i magnitude = _mm256_set1_epi16(0x7fff);
         for (long i = 0; i < n; i += 16) {
-            __mmask16 on = _mm256_cmpgt_epi16_mask(_mm256_loadu_si256((const __m256i*)(y + i)), zero);
+            __mmask16 on = _mm256_test_epi16_mask(_mm256_loadu_si256((const __m256i*)(y + i)), magnitude);
             _mm256_storeu_si256((__m256i*)(g + i), _mm256_maskz_loadu_epi16(on, g + i));
         }
     }
@@ -250,7 +250,7 @@ void forward_block(const Net<P>& net, const Layer& layer, const u32* const* pane
         }
         for (int r = 0; r < R; r++) {
             if (layer.relu)
-                for (int c = 0; c < N; c++) sums[r][c] = sums[r][c] > 0 ? sums[r][c] : Vec{};
+                for (int c = 0; c < N; c++) sums[r][c] = sums[r][c] < 0 ? Vec{} : sums[r][c];  // NaN stays
             if (layer.output < 0) {
                 P::template write<N>(slots[layer.out] + (p + r) * net.strides[layer.out] + column, sums[r]);
             } else if (p + r < rows) {

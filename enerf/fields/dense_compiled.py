@@ -137,13 +137,14 @@ class _Evaluate(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         inputs = [torch.zeros_like(x) if needed[i] else None for i, x in enumerate(trained[:k])]
         made = [torch.zeros(x.shape) for x in trained[k:]]
+        reached = [g.float().contiguous() for g in grads]  # held here while the kernel reads them
         if ctx.n:
             packed.library.dense_backward(
                 packed.plan,
                 int(packed.low),
                 _pointer(packed.units),
                 _pointers(ctx.saved),
-                _pointers([g.float().contiguous() for g in grads]),
+                _pointers(reached),
                 ctypes.c_long(ctx.n),
                 _pointers(made[:n_layers]),
                 _pointers(made[n_layers:]),

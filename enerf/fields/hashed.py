@@ -4,6 +4,8 @@ A bounded scene (NDC, an object) fills a box. An unbounded one is contracted fir
 everything beyond moves into a shell around it, and the box of side 4 around both is the cube.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,13 +43,15 @@ class HashedSpace(nn.Module):
 def to_density(raw: Float[Tensor, "*b"], kind: str) -> Float[Tensor, "*b"]:
     """Density from a network's value: its ReLU (the paper's), softplus of it less one, or its exponential.
 
-    The exponential starts at e⁻¹ and is linear above e¹⁵, so that neither it nor its gradient overflows.
+    The exponential is that of the value less one; it goes on as a straight line above e¹⁵, so that neither it nor its
+    gradient overflows.
     """
     if kind == "relu":
         return torch.relu(raw)
     if kind == "softplus":
         return torch.nn.functional.softplus(raw - 1.0)
-    return torch.exp((raw - 1.0).clamp(max=15.0))
+    shifted = raw - 1.0
+    return torch.exp(shifted.clamp(max=15.0)) + math.exp(15.0) * torch.relu(shifted - 15.0)
 
 
 class ProposalField(Networked):

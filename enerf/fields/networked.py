@@ -6,6 +6,7 @@ of the backend: a checkpoint made with one loads with every other.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -30,6 +31,10 @@ class Networked(nn.Module):
         super().__init__()
         self.bind: Bind = dense.bind
         self._held: Bound | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: not the held weights, which are those of this module."""
+        return {**self.__dict__, "_held": None}
 
     def linears(self) -> list[nn.Linear]:
         """The linear layers, in the order of ``network.layers``."""

@@ -8,7 +8,7 @@ ones.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from enerf.scenes import rays
@@ -34,9 +34,14 @@ def generator_for(seed: int, step: int, device: torch.device | str = "cpu") -> t
     ...     torch.randint(100, (1,), generator=generator_for(0, 3)))
     True
     """
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    return torch.Generator(device).manual_seed((mixed ^ (mixed >> 31)) & (2**63 - 1))
+    return torch.Generator(device).manual_seed(mixed(seed, step))
+
+
+def mixed(seed: int, step: int) -> int:
+    """The seed of a step's own stream of random numbers."""
+    state = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    return (state ^ (state >> 31)) & (2**63 - 1)
 
 
 def random_pixels(
@@ -89,8 +94,21 @@ def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
 
 
 def colours_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
-    """Photographed colours of some pixels."""
-    return scene.images[pixels.view, pixels.y, pixels.x]
+    """Photographed colours of some pixels, on the scene's device."""
+    return _floats(scene.images[pixels.view, pixels.y, pixels.x])
+
+
+def photograph(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
+    """Photograph of a view, on the scene's device."""
+    return _floats(scene.images[view])
+
+
+def _floats(colours: Float[Tensor, "*b 3"] | UInt8[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """Colours in [0, 1]: bytes / 255 in float32, the same values on every device; floats as they are.
+
+    The divisor is a tensor because CUDA multiplies by the rounded inverse of a plain number.
+    """
+    return colours / colours.new_full((), 255, dtype=torch.float32) if colours.dtype == torch.uint8 else colours
 
 
 def fixed_pixels(view: int, camera: Camera, n: int, seed: int = 0) -> Pixels:

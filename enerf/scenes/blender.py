@@ -9,12 +9,13 @@ Source: Mildenhall et al., NeRF (2020); the rules are those of nerf-pytorch.
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt8
 from tqdm import tqdm
 
 from enerf import images
@@ -114,15 +115,19 @@ def _frame(file: Path, index: int, frame: Any) -> tuple[str, Float64[np.ndarray,
     return (path if images.is_image_name(path.name) else Path(f"{path}.png")).as_posix(), pose[:3]
 
 
-def _read(files: list[Path], half_res: bool, white: bool) -> Float32[np.ndarray, "n h w 3"]:
-    """Colours in [0, 1] of the files, all of one size."""
+def _read(
+    files: list[Path], half_res: bool, white: bool
+) -> UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"]:
+    """Colours of the files, all of one size: bytes where they say all, else floats in [0, 1]."""
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
-    pixels = np.empty((len(files), height, width, 3), dtype=np.float32)
-    for i, file in enumerate(tqdm(files, desc="read", unit="image", delay=2, leave=False, disable=None)):
-        picture = images.read(file, rotate=False)
-        if picture.shape[:2] != raw[::-1]:
-            found = f"{picture.shape[1]}x{picture.shape[0]}"
-            raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
-        pixels[i] = images.composite(images.downsample(picture, (width, height)), white)
-    return pixels
+
+    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
+        for file in tqdm(files, desc="read", unit="image", delay=2, leave=False, disable=None):
+            picture = images.read(file, rotate=False)
+            if picture.shape[:2] != raw[::-1]:
+                found = f"{picture.shape[1]}x{picture.shape[0]}"
+                raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
+            yield images.composite(images.downsample(picture, (width, height)), white)
+
+    return images.stack(pictures(), (len(files), height, width, 3))

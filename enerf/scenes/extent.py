@@ -36,8 +36,8 @@ def space_of(scene: Scene) -> Space:
 def _ends(scene: Scene) -> Float[Tensor, "n 3"]:
     """Both ends of the corner rays of all cameras, in NDC."""
     camera: Camera = scene.camera
-    x = torch.tensor([0.0, camera.width, 0.0, camera.width], device=scene.c2w.device)
-    y = torch.tensor([0.0, 0.0, camera.height, camera.height], device=scene.c2w.device)
+    x = torch.tensor([0, camera.width, 0, camera.width], device=scene.c2w.device)
+    y = torch.tensor([0, 0, camera.height, camera.height], device=scene.c2w.device)
     n = len(scene.c2w)
     made = rays.through_pixels(
         camera,

@@ -11,13 +11,16 @@ and nerf-pytorch for the normalisation.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64, UInt8
+from tqdm import tqdm
 
+from enerf import images
 from enerf.scenes import folders, poses
 from enerf.types import Camera, InputError, Scene
 
@@ -69,7 +72,7 @@ def load(
     camera = _camera(file, rows, photos, factor)
     c2w, bounds, world_to_scene = _normalise(file, rows, bd_factor, spherify)
     train, test = _split(c2w, llffhold)
-    pixels, names = folders.read(photos, white_bkgd)
+    pixels, names = _read(photos, white_bkgd)
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
@@ -85,6 +88,23 @@ def load(
         forward_facing=not spherify,
         world_to_scene=torch.from_numpy(world_to_scene),
     )
+
+
+def _read(
+    photos: folders.Photos, white: bool
+) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
+    """Colours, as bytes where they say all and else as floats in [0, 1], and file names."""
+    if photos.make is not None:
+        photos = folders._make(photos, photos.make)
+    files = photos.files
+
+    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
+        bar = tqdm(files, desc=f"read {files[0].parent.name}", unit="image", delay=2, leave=False, disable=None)
+        for file in bar:
+            one, _ = folders.read(replace(photos, files=(file,)), white)
+            yield one[0]
+
+    return images.stack(pictures(), (len(files), photos.height, photos.width, 3)), tuple(file.name for file in files)
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:

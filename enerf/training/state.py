@@ -52,9 +52,14 @@ class State:
 
 
 def adam(
-    model: nn.Module, lrate: float | int, *, grid_scale: float | int = 1.0, eps: float | int = 1e-8
+    model: nn.Module,
+    lrate: float | int,
+    *,
+    grid_scale: float | int = 1.0,
+    beta2: float | int = 0.999,
+    eps: float | int = 1e-8,
 ) -> torch.optim.Optimizer:
-    """NeRF's optimiser: Adam with PyTorch's defaults.
+    """NeRF's optimiser: Adam, with PyTorch's defaults unless told otherwise.
 
     Hash grids, if there are any, form a second group, whose learning rate is ``grid_scale`` times that of the rest.
     """
@@ -63,7 +68,7 @@ def adam(
     groups: list[dict[str, Any]] = [{"params": others, "scale": 1.0}]
     if grids:
         groups.append({"params": grids, "scale": float(grid_scale)})
-    return torch.optim.Adam(groups, lr=lrate, betas=(0.9, 0.999), eps=eps, fused=bool(grids))
+    return torch.optim.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float | int) -> None:
@@ -198,9 +203,13 @@ def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
-    """Put an optimiser's state back."""
+    """Put an optimiser's state back; what the options say of it (epsilon, rates of its groups) stays as asked now."""
+    kept = ("scale", "eps", "betas", "fused")
+    asked: list[dict[str, Any]] = [{k: v for k, v in group.items() if k in kept} for group in optimiser.param_groups]
     try:
         optimiser.load_state_dict(saved)
+        for group, options in zip(optimiser.param_groups, asked, strict=True):
+            group.update(options)
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
 

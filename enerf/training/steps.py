@@ -6,6 +6,7 @@ to the gradient of the whole. Conditioned weights are computed once, not once a 
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,13 @@ class StepReport:
 
 
 def accumulate_gradient(
+    fields: RadianceFields, rays: Rays, target: Float[Tensor, "b 3"], *more: Any, **options: Any
+) -> StepReport:
+    """What was seen of a batch, whose loss's gradient is added to the parameters; arguments as of ``gradient``."""
+    return StepReport(*gradient(fields, rays, target, *more, **options).tolist())  # one look at the device, not five
+
+
+def gradient(
     fields: RadianceFields,
     rays: Rays,
     target: Float[Tensor, "b 3"],
@@ -43,8 +51,10 @@ def accumulate_gradient(
     rays_at_once: int = 1 << 30,
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
-) -> StepReport:
-    """What was seen of a batch, whose loss's gradient is added to the parameters.
+) -> Float[Tensor, " 5"]:
+    """What was seen of a batch, in the order of ``StepReport``; the gradient of its loss is added to the parameters.
+
+    Nothing is read back from the device, so that the work can be recorded (``capture.py``).
 
     Parameters
     ----------
@@ -88,5 +98,4 @@ def accumulate_gradient(
             del first, final, loss  # frees this part's activations before the next part makes its own
     rgb = torch.cat(colours)
     spread = (colour.std(0, correction=0).mean() for colour in (rgb, target))
-    seen = torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *spread])
-    return StepReport(*seen.tolist())  # one look at the device, not five
+    return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *spread])

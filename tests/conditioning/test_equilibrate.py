@@ -1,5 +1,7 @@
 """Laws of the pure maps."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -181,6 +183,100 @@ def test_first_and_second_derivatives_agree_with_differences(method: str):
 
     assert torch.autograd.gradcheck(apply, weight)
     assert torch.autograd.gradgradcheck(apply, weight)
+
+
+# the closed form
+
+
+def plain_formula(weight: Tensor, dim: int) -> Tensor:
+    """Row (dim −2) or column (dim −1) equilibration as autograd sees the sentence, without the care for magnitudes.
+
+    The root is taken where the square is above the floor's only: √ has no derivative at 0.
+    """
+    squares = weight.square().sum(dim, keepdim=True)
+    healthy = squares > FLOOR**2
+    return weight / torch.where(healthy, torch.where(healthy, squares, 1.0).sqrt(), FLOOR)
+
+
+UNITS = {"row": -2, "column": -1}
+units = pytest.mark.parametrize(("method", "dim"), UNITS.items())
+# torch's own forward mode compiles its decompositions by a deprecated call
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
+
+def with_short_rows(dim: int, batch: tuple[int, ...] = ()) -> Tensor:
+    """A matrix of rows (along dim) of healthy length, short ones, and zero ones."""
+    weight = gaussian(*batch, 5, 4)
+    lengths = torch.tensor([1.0, 0.3 * FLOOR / 4, 0.0, 1e3, 1e-3 * FLOOR], dtype=torch.float64)
+    return weight * (lengths[:4] if dim == -2 else lengths[:, None])
+
+
+@units
+def test_the_gradient_is_autograds_of_the_plain_formula(method: str, dim: int):
+    weight, cotangent = with_short_rows(dim), gaussian(5, 4, seed=1)
+    leaf = weight.clone().requires_grad_()
+    (exact,) = torch.autograd.grad((plain_formula(leaf, dim) * cotangent).sum(), leaf)
+    found = pulled_back(method, weight, cotangent)
+    torch.testing.assert_close(METHODS[method](weight, "through"), plain_formula(weight, dim), rtol=1e-14, atol=0)
+    torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
+    short = (weight.norm(dim=dim) < FLOOR).nonzero().flatten().tolist()
+    assert len(short) >= 2
+    for i in short:
+        assert torch.equal(found.select(-3 - dim, i), cotangent.select(-3 - dim, i) / FLOOR)
+
+
+@units
+@forward_mode
+def test_derivatives_are_right_above_and_below_the_floor(method: str, dim: int):
+    weight = gaussian(3, 4)
+    lengths = torch.tensor([1.0, 0.02 * FLOOR, 7.0, 0.0], dtype=torch.float64)
+    weight = (weight * (lengths if dim == -2 else lengths[:3, None])).requires_grad_()
+    scale = (lengths if dim == -2 else lengths[:3, None]).clamp(min=FLOOR)
+
+    def scaled(w: Tensor) -> Tensor:  # so that finite differences fit rows of every length
+        return METHODS[method](w * scale, "through")
+
+    start = (weight / scale).detach().requires_grad_()
+    assert torch.autograd.gradcheck(scaled, start, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(scaled, start, check_fwd_over_rev=True)
+
+
+@units
+@forward_mode
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd, torch.func.hessian])
+def test_functional_transforms_agree_with_the_plain_formula(method: str, dim: int, transform: Callable):
+    weight, cotangent = with_short_rows(dim), gaussian(5, 4, seed=1)
+
+    def seen(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        if transform is torch.func.grad or transform is torch.func.hessian:
+            return transform(lambda w: (apply(w) * cotangent).sum().sin())
+        return transform(apply)
+
+    found = seen(lambda w: METHODS[method](w, "through"))(weight)
+    exact = seen(lambda w: plain_formula(w, dim))(weight)
+    assert found.norm() > 0
+    assert (found - exact).norm() <= 1e-12 * exact.norm()
+    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+
+
+@units
+@forward_mode
+def test_tangents_agree_with_the_plain_formula(method: str, dim: int):
+    weight, tangent = with_short_rows(dim), gaussian(5, 4, seed=2)
+    found = torch.func.jvp(lambda w: METHODS[method](w, "through"), (weight,), (tangent,))
+    exact = torch.func.jvp(lambda w: plain_formula(w, dim), (weight,), (tangent,))
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@units
+@pytest.mark.parametrize("in_dim", [0, 1])
+def test_mapping_over_a_batch_is_a_batch(method: str, dim: int, in_dim: int):
+    weights, cotangents = with_short_rows(dim, (3,)), gaussian(3, 5, 4, seed=1)
+    mapped = torch.func.vmap(lambda w: METHODS[method](w, "through"), in_dims=in_dim)(weights.movedim(0, in_dim))
+    assert torch.equal(mapped, METHODS[method](weights, "through"))
+    pull = torch.func.vmap(torch.func.grad(lambda w, g: (METHODS[method](w, "through") * g).sum()))
+    torch.testing.assert_close(pull(weights, cotangents), pulled_back(method, weights, cotangents))
 
 
 # the floor

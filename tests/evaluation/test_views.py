@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from enerf import images
 from enerf.evaluation import metrics, views
@@ -53,16 +55,16 @@ def test_the_true_field_gives_back_the_photograph_upright(scene):
     renderer = Renderer(oracle(scene), 50)
     for view in range(4):
         rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb
-        photograph = scene.images[view]
+        photograph = batches.photograph(scene, view)
         assert rgb.shape == photograph.shape == (18, 24, 3)
         assert close_pixels(rgb, photograph) > 0.99  # all but what lies on an edge
-        for turned in (rgb.flip(0), rgb.flip(1), rgb.flip(0, 1), scene.images[view - 1]):
+        for turned in (rgb.flip(0), rgb.flip(1), rgb.flip(0, 1), batches.photograph(scene, view - 1)):
             assert close_pixels(turned, photograph) < 0.8
 
 
 def test_rays_go_through_the_centres_that_are_asked_for(scene):
     corner = Renderer(oracle(scene), 50, pixel_centers=0.0).picture(scene, scene.c2w[0], scene.camera).rgb
-    assert close_pixels(corner, scene.images[0]) < 0.9
+    assert close_pixels(corner, batches.photograph(scene, 0)) < 0.9
 
 
 def test_depth_and_opacity_lie_where_their_colours_lie(scene):
@@ -103,7 +105,8 @@ def test_colours_are_clipped(scene):
 
 def test_all_pixels_give_the_psnr_of_the_picture(scene):
     renderer = Renderer(constant(), 100)
-    pictures = [metrics.psnr(renderer.picture(scene, scene.c2w[v], scene.camera).rgb, scene.images[v]) for v in (0, 2)]
+    rendered = {v: renderer.picture(scene, scene.c2w[v], scene.camera).rgb for v in (0, 2)}
+    pictures = [metrics.psnr(rgb, batches.photograph(scene, v)) for v, rgb in rendered.items()]
     for n in (0, 432, 9999):
         assert views.psnr_of_pixels(renderer, scene, (0, 2), n) == pytest.approx(sum(pictures) / 2, rel=1e-6)
 
@@ -111,7 +114,7 @@ def test_all_pixels_give_the_psnr_of_the_picture(scene):
 def test_some_pixels_are_the_fixed_ones_of_each_view(scene):
     renderer = Renderer(constant(), 100)
     pixels = batches.fixed_pixels(2, scene.camera, 10)
-    colours = torch.stack([scene.images[2, y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
+    colours = torch.stack([batches.photograph(scene, 2)[y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
     expected = metrics.psnr(torch.tensor([0.25, 0.5, 0.75]).expand(10, 3), colours)
     assert views.psnr_of_pixels(renderer, scene, (2,), 10) == pytest.approx(expected, rel=1e-6)
     assert math.isnan(views.psnr_of_pixels(renderer, scene, (), 10))
@@ -125,8 +128,8 @@ def test_views_are_measured_one_by_one_and_written(scene, tmp_path):
     )
     grey = torch.tensor([0.25, 0.5, 0.75]).expand(18, 24, 3)
     for m, view in zip(measured, scene.test, strict=True):
-        assert m["psnr"] == pytest.approx(metrics.psnr(grey, scene.images[view]), rel=1e-6)
-        assert m["ssim"] == pytest.approx(metrics.ssim(grey, scene.images[view]), abs=1e-6)
+        assert m["psnr"] == pytest.approx(metrics.psnr(grey, batches.photograph(scene, view)), rel=1e-6)
+        assert m["ssim"] == pytest.approx(metrics.ssim(grey, batches.photograph(scene, view)), abs=1e-6)
         assert set(m) == {"name", "psnr", "ssim", "lpips"}
         written = images.read(tmp_path / "test" / m["name"])
         assert np.array_equal(written, np.broadcast_to(np.float32([64, 128, 191]) / np.float32(255), written.shape))
@@ -149,6 +152,37 @@ def test_the_best_constant_colour_is_that_of_the_training_views(scene):
     made = replace(scene, images=torch.cat([half, torch.full((2, 18, 24, 3), 0.6)]), train=(0, 1), test=(2, 3))
     assert views.constant_psnr(made) == pytest.approx(20.0, abs=1e-4)
     assert math.isnan(views.constant_psnr(replace(made, test=())))
+
+
+def test_bytes_are_measured_as_the_floats_that_they_mean(scene):
+    floats = replace(scene, images=torch.stack([batches.photograph(scene, v) for v in range(4)]))
+    assert (scene.images.dtype, floats.images.dtype) == (torch.uint8, torch.float32)
+    renderer = Renderer(constant(), 100)
+    assert views.measure(renderer, scene, (0, 3), None) == views.measure(renderer, floats, (0, 3), None)
+    assert views.psnr_of_pixels(renderer, scene, (0, 3), 50) == views.psnr_of_pixels(renderer, floats, (0, 3), 50)
+    assert views.constant_psnr(scene) == views.constant_psnr(floats)
+    best = floats.images[list(scene.train)].double().mean((0, 1, 2)).float()
+    wanted = [metrics.psnr(best.expand(18, 24, 3), floats.images[v]) for v in scene.test]
+    assert views.constant_psnr(scene) == pytest.approx(sum(wanted) / 2, abs=1e-4)
+
+
+class _Sizes(TorchFunctionMode):
+    """Notes the most values that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.largest = max(self.largest, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return result
+
+
+def test_the_best_constant_colour_never_asks_for_more_than_one_photograph(scene):
+    with _Sizes() as sizes:
+        views.constant_psnr(scene)
+    assert sizes.largest == 18 * 24 * 3
 
 
 @pytest.mark.parametrize("pixels", [100, 1200, 10_000, 10**9])

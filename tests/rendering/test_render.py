@@ -1,5 +1,6 @@
 """Laws of rendering: fields with known answers come out right, however many rays go at once."""
 
+import dataclasses
 import logging
 import weakref
 from collections.abc import Callable
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from enerf.rendering import render, sampling
+from enerf.rendering import proposal, render, sampling, volume
 from enerf.rendering.render import Passes
-from enerf.types import Rays, Rendering
+from enerf.types import Proposal, Rays, Rendering
 from tests import analytic
 
 
@@ -129,6 +130,127 @@ def test_points_counts_how_often_a_ray_asks_a_field(n_samples: int, n_importance
     passes = Passes(n_samples, n_importance)
     render.render_rays(counting, counting, _rays(3), passes)
     assert count == 3 * passes.points
+
+
+# proposals
+
+
+def _proposed(
+    coarse: Any, fine: Any, rays: Rays, passes: Passes, seed: int | None = None
+) -> tuple[Proposal, Rendering]:
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    first, final = render.render_rays(coarse, fine, rays, passes, generator)
+    assert isinstance(first, Proposal)
+    assert isinstance(final, Rendering)
+    return first, final
+
+
+class Noting:
+    """A field that remembers where it was asked."""
+
+    def __init__(self, field: Any) -> None:
+        self.field, self.asked = field, []
+
+    def __call__(self, points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
+        self.asked.append((points, viewdirs))
+        return self.field(points, viewdirs)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(seed: int | None):
+    rays, coarse, fine = _rays(), Noting(analytic.SoftBall()), Noting(analytic.Wall())
+    passes = Passes(9, 6, proposal=True)
+    first, final = _proposed(coarse, fine, rays, passes, seed)
+    for field, edges, n in ((coarse, first.edges, 9), (fine, first.taken, 6)):
+        ((points, viewdirs),) = field.asked
+        assert edges.shape == (5, n + 1)
+        assert torch.equal(points, rays.at(sampling.midpoints(edges)))
+        assert torch.equal(viewdirs, rays.viewdirs)
+        assert (edges.diff(dim=-1) > 0).all()
+        if seed is None:
+            assert torch.equal(edges[:, 0], rays.near)
+            assert torch.equal(edges[:, -1], rays.far)
+    assert torch.equal(final.t_vals, sampling.midpoints(first.taken))
+    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.asked, *fine.asked)) == 5 * passes.points
+
+
+def test_taken_intervals_share_the_proposals_weight_evenly():
+    rays, ball = _rays(), analytic.SoftBall()
+    first, _ = _proposed(ball, ball, rays, Passes(64, 8, proposal=True))
+    expected = proposal.resample(first.edges, first.weights, 8)
+    assert torch.equal(first.taken, expected)
+    weights = volume.weights(
+        ball(rays.at(sampling.midpoints(first.edges)), rays.viewdirs).density,
+        volume.widths(first.edges, rays.directions),
+    )
+    assert torch.equal(first.weights, weights)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("n_importance", [1, 7])
+def test_fog_under_a_proposal_has_its_exact_opacity_and_colour(seed: int | None, n_importance: int):
+    rays, fog = _rays(), analytic.Fog(0.3)
+    first, final = _proposed(fog, fog, rays, Passes(12, n_importance, proposal=True), seed)
+    for edges, weights in ((first.edges, first.weights), (first.taken, final.weights)):
+        depth = fog.density * (edges[:, -2] - edges[:, 0]) * rays.directions.norm(dim=-1)
+        torch.testing.assert_close(weights[:, :-1].sum(-1), analytic.opacity(depth), rtol=0, atol=1e-12)
+    torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
+    colour = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
+    torch.testing.assert_close(final.rgb, colour, rtol=0, atol=1e-12)
+
+
+def test_a_wall_is_found_within_the_intervals_that_its_proposal_made_there():
+    rays, wall = _rays(), analytic.Wall(-3.0)
+    first, final = _proposed(wall, wall, rays, Passes(32, 32, proposal=True))
+    error = (final.depth - wall.depth(rays.origins, rays.directions)).abs()
+    assert (error < 4.0 / 32).all()  # no farther than an interval of the proposal
+    around = first.taken.diff(dim=-1).amin(-1)
+    assert (around < 4.0 / 32 / 25).all()
+    torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64))
+
+
+def test_the_rendering_tells_the_proposal_nothing_and_positions_carry_no_gradient():
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    ball = analytic.SoftBall()
+
+    def learned(points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
+        seen = ball(points, viewdirs)
+        return dataclasses.replace(seen, density=seen.density * scale)
+
+    first, final = _proposed(learned, ball, _rays(), Passes(9, 6, proposal=True))
+    assert first.weights.requires_grad
+    assert not first.edges.requires_grad
+    assert not first.taken.requires_grad
+    assert not final.rgb.requires_grad
+
+
+def test_white_lies_behind_what_is_rendered_from_a_proposal():
+    rays, ball = _rays(near=-14.0, far=16.0), analytic.SoftBall(peak=1.0)
+    black, white = (_proposed(ball, ball, rays, Passes(64, 32, white_bkgd=w, proposal=True))[1] for w in (False, True))
+    torch.testing.assert_close(white.rgb, black.rgb + (1 - black.opacity[:, None]), rtol=0, atol=1e-12)
+    assert (black.opacity < 0.99).any()
+
+
+def test_proposals_are_even_in_disparity_on_request():
+    rays = _rays(near=0.5, far=8.0)
+    first, _ = _proposed(analytic.Fog(), analytic.Fog(), rays, Passes(9, 6, lindisp=True, proposal=True))
+    steps = (1 / first.edges).diff(dim=-1)
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps))
+
+
+def test_a_generator_jitters_proposals_and_repeats():
+    def taken(seed: int | None) -> torch.Tensor:
+        return _proposed(analytic.SoftBall(), analytic.SoftBall(), _rays(), Passes(9, 6, proposal=True), seed)[0].taken
+
+    assert torch.equal(taken(1), taken(1))
+    assert not torch.equal(taken(1), taken(2))
+    assert not torch.equal(taken(1), taken(None))
+
+
+def test_without_a_fine_field_there_is_nothing_to_propose_to():
+    first, final = render.render_rays(analytic.Fog(), None, _rays(), Passes(8, 4, proposal=True))
+    assert isinstance(first, Rendering)
+    assert first is final
 
 
 # in_chunks

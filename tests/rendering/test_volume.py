@@ -184,3 +184,80 @@ def test_pixels_and_gradients_are_finite_for_every_density(dtype: torch.dtype, d
         assert values is not None
         assert values.isfinite().all()
         assert values.dtype == dtype
+
+
+# intervals
+
+
+def _edges(t_vals: Tensor) -> Tensor:
+    """Edges of as many intervals as there are samples."""
+    return torch.cat([torch.zeros_like(t_vals[:, :1]), t_vals], -1)
+
+
+def test_widths_are_lengths_in_scene_units_and_the_last_has_no_end():
+    edges, directions = _f64(1.0, 1.5, 4.0, 5.0)[None], _f64(2.0, -3.0, 6.0)[None]
+    assert volume.widths(edges, directions).tolist() == [[3.5, 17.5, 7e10]]
+    assert torch.equal(volume.widths(edges, directions), volume.deltas(edges[:, :-1], directions))
+
+
+@pytest.mark.parametrize("white_bkgd", [False, True])
+@given(seed=SEEDS)
+@light
+def test_a_pixel_of_intervals_is_what_a_loop_along_its_ray_sees(white_bkgd: bool, seed: int):
+    field, t_vals, directions = _ray(seed)
+    edges = _edges(t_vals)
+    found = volume.composite_intervals(field, edges, directions, white_bkgd)
+    for i in range(2):
+        left, rgb, depth = 1.0, [0.0] * 3, 0.0
+        length = math.sqrt(sum(v * v for v in directions[i].tolist()))
+        for k in range(6):
+            width = float(edges[i, k + 1] - edges[i, k]) if k < 5 else 1e10
+            seen = left * (1 - math.exp(-float(field.density[i, k]) * width * length))
+            assert math.isclose(found.weights[i, k], seen, abs_tol=1e-12)
+            rgb = [value + seen * c for value, c in zip(rgb, field.rgb[i, k].tolist(), strict=True)]
+            depth += seen * float(edges[i, k] + edges[i, k + 1]) / 2
+            left -= seen
+        assert found.rgb[i].tolist() == pytest.approx([v + left * white_bkgd for v in rgb], abs=1e-12)
+        assert math.isclose(found.depth[i], depth, abs_tol=1e-12)
+        assert math.isclose(found.opacity[i], 1 - left, abs_tol=1e-12)
+    torch.testing.assert_close(found.t_vals, (edges[:, 1:] + edges[:, :-1]) / 2, rtol=0, atol=0)
+
+
+@given(seed=SEEDS, k=st.integers(0, 5), share=st.floats(0.01, 0.99))
+@light
+def test_a_cut_through_an_interval_keeps_colour_and_opacity(seed: int, k: int, share: float):
+    field, t_vals, directions = _ray(seed)
+    edges = _edges(t_vals)
+    cut = (1 - share) * edges[:, k : k + 1] + share * edges[:, k + 1 : k + 2]
+    twice = torch.arange(6).repeat_interleave(torch.where(torch.arange(6) == k, 2, 1))
+    halves = FieldOutput(field.density[:, twice], field.rgb[:, twice])
+    one = volume.composite_intervals(field, edges, directions)
+    two = volume.composite_intervals(halves, torch.cat([edges[:, : k + 1], cut, edges[:, k + 1 :]], -1), directions)
+    torch.testing.assert_close(two.rgb, one.rgb, rtol=0, atol=1e-12)
+    torch.testing.assert_close(two.opacity, one.opacity, rtol=0, atol=1e-12)
+
+
+@given(seed=SEEDS, scale=st.floats(0.01, 100))
+@light
+def test_units_of_t_do_not_matter_to_intervals(seed: int, scale: float):
+    field, t_vals, directions = _ray(seed)
+    one = volume.composite_intervals(field, _edges(t_vals), directions)
+    other = volume.composite_intervals(field, _edges(t_vals) / scale, directions * scale)
+    torch.testing.assert_close(other.weights[:, :-1], one.weights[:, :-1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(other.depth * scale, one.depth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(densities=st.lists(st.sampled_from(MAGNITUDES), min_size=1, max_size=8))
+@light
+def test_pixels_of_intervals_and_gradients_are_finite_for_every_density(dtype: torch.dtype, densities: list[float]):
+    density = torch.tensor([densities], dtype=dtype, requires_grad=True)
+    rgb = torch.full((1, len(densities), 3), 0.5, dtype=dtype, requires_grad=True)
+    edges = torch.linspace(2, 6, len(densities) + 1, dtype=dtype)[None]
+    directions = torch.tensor([[0.0, 3.0, -4.0]], dtype=dtype)
+    found = volume.composite_intervals(FieldOutput(density, rgb), edges, directions, True)
+    (found.rgb.sum() + found.depth.sum() + found.opacity.sum()).backward()
+    for values in (*vars(found).values(), density.grad, rgb.grad):
+        assert values is not None
+        assert values.isfinite().all()
+        assert values.dtype == dtype

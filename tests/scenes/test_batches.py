@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -139,6 +140,33 @@ def test_a_pixel_has_the_colour_that_was_photographed_there():
     assert torch.equal(y.round().long(), pixels.y)
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+def _levels() -> torch.Tensor:
+    """Two pictures of 16 x 16 pixels in which each channel has every byte."""
+    ramp = torch.arange(256, dtype=torch.uint8).reshape(16, 16)
+    return torch.stack([torch.stack([ramp, ramp.flip(0), ramp.T], -1), torch.stack([ramp.T, ramp.flip(1), ramp], -1)])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bytes_are_the_decoders_floats_bit_for_bit(device: str):
+    images = _levels()
+    scene = _scene(images.to(device))
+    wanted = images.numpy().astype(np.float32) / np.float32(255)
+    for view in range(2):
+        pixels = batches.fixed_pixels(view, scene.camera, 0)
+        seen = (batches.photograph(scene, view), batches.colours_of(scene, pixels).reshape(16, 16, 3))
+        assert all(colours.device.type == device and colours.dtype == torch.float32 for colours in seen)
+        assert all(np.array_equal(colours.cpu().numpy(), wanted[view]) for colours in seen)
+
+
+def test_floats_are_as_they_are():
+    images = torch.rand(N, H, W, 3, generator=batches.generator_for(0, 0))
+    assert torch.equal(batches.photograph(_scene(images), 1), images[1])
+    assert torch.equal(batches.colours_of(_scene(images), batches.fixed_pixels(2, CAMERA, 0)), images[2].reshape(-1, 3))
+
+
 class _Sizes(TorchFunctionMode):
     """Notes the size of every tensor that an operation returns."""
 
@@ -154,9 +182,10 @@ class _Sizes(TorchFunctionMode):
         return result
 
 
-def test_nothing_of_the_size_of_all_rays_is_made():
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8])
+def test_nothing_of_the_size_of_all_rays_is_made(kind: torch.dtype):
     n = 16
-    images = torch.zeros(1).expand(50, 300, 400, 3)  # 18 million values, none of them in memory
+    images = torch.zeros(1, dtype=kind).expand(50, 300, 400, 3)  # 18 million values, none of them in memory
     scene = _scene(images, ndc=True)
     with _Sizes() as sizes:
         pixels = batches.random_pixels(torch.arange(50), scene.camera, n, batches.generator_for(0, 0), one_view=False)

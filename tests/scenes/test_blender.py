@@ -3,14 +3,17 @@
 import json
 import math
 import os
+import tracemalloc
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from enerf.scenes import blender, poses
+from enerf import images
+from enerf.scenes import batches, blender, poses
 from enerf.types import Camera, InputError
 
 W, H, ANGLE = 16, 12, 0.7
@@ -54,6 +57,10 @@ def _change(folder, split, act):
     file.write_text(json.dumps(content))
 
 
+def _colours(scene, view):
+    return batches.photograph(scene, view).numpy()
+
+
 def _refusal(folder, **options):
     with pytest.raises(InputError) as caught:
         blender.load(folder, **options)
@@ -93,7 +100,7 @@ def test_pictures_lie_over_white_or_keep_their_colours(white, tmp_path):
     scene = blender.load(_scene(tmp_path), white_bkgd=white)
     rgba = _picture("test", 8) / 255
     wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
-    assert np.allclose(scene.images[-1].numpy(), wanted, atol=1e-6)
+    assert np.allclose(_colours(scene, -1), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("white", [True, False])
@@ -101,7 +108,7 @@ def test_half_resolution_averages_four_pixels_and_halves_the_focal_length(white,
     full, half = (blender.load(_scene(tmp_path / str(i)), i == 1, 8, white) for i in range(2))
     rgba = (_picture("train", 1) / 255).reshape(H // 2, 2, W // 2, 2, 4).mean((1, 3))
     wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
-    assert np.allclose(half.images[1].numpy(), wanted, atol=1e-6)
+    assert np.allclose(_colours(half, 1), wanted, atol=1e-6)
     assert half.camera == Camera(W // 2, H // 2, full.camera.fx / 2, full.camera.fy / 2, W / 4, H / 4)
 
 
@@ -113,7 +120,56 @@ def test_file_paths_may_carry_an_extension_or_a_backslash(extension, prefix, tmp
 
 def test_pictures_without_alpha_are_taken_as_they_are(tmp_path):
     scene = blender.load(_scene(tmp_path, channels=3), white_bkgd=True)
-    assert np.array_equal(scene.images[0].numpy(), _picture("train", 0, 3) / np.float32(255))
+    assert np.array_equal(_colours(scene, 0), _picture("train", 0, 3) / np.float32(255))
+
+
+def _as_decoded(folder, scene, half, white):
+    """Whether the scene has the decoder's floats, put through what was asked for."""
+    pictures = (images.read(folder / name) for name in scene.image_names)
+    wanted = (images.composite(images.downsample(picture, 2 if half else 1), white) for picture in pictures)
+    return all(np.array_equal(_colours(scene, view), picture) for view, picture in enumerate(wanted))
+
+
+@pytest.mark.parametrize(("channels", "white"), [(3, False), (3, True), (4, False)])
+def test_pictures_of_8_bits_are_kept_as_bytes_and_are_the_decoders_floats(channels, white, tmp_path):
+    scene = blender.load(_scene(tmp_path, channels), white_bkgd=white)
+    assert scene.images.dtype == torch.uint8
+    assert _as_decoded(tmp_path, scene, False, white)
+
+
+@pytest.mark.parametrize(("half", "white"), [(False, True), (True, False), (True, True)])
+def test_colours_between_bytes_stay_float(half, white, tmp_path):
+    scene = blender.load(_scene(tmp_path), half, white_bkgd=white)
+    assert scene.images.dtype == torch.float32
+    assert _as_decoded(tmp_path, scene, half, white)
+
+
+@pytest.mark.parametrize("names", [["train/r_0.png"], ["train/r_2.png", "test/r_8.png"], ["test/r_8.png"]])
+def test_a_scene_with_pictures_of_16_bits_stays_float(names, tmp_path):
+    _scene(tmp_path)
+    for name in names:
+        fine = np.random.default_rng(1).integers(0, 65536, (H, W, 4), dtype=np.uint16)
+        cv2.imwrite(str(tmp_path / name), fine)
+    scene = blender.load(tmp_path)
+    assert scene.images.dtype == torch.float32
+    assert _as_decoded(tmp_path, scene, False, False)
+
+
+def test_loading_takes_the_memory_of_the_bytes_and_a_few_pictures(tmp_path):
+    n, width, height = 60, 320, 240
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        frames = [{"file_path": f"{split}/{i}", "transform_matrix": _pose(0).tolist()} for i in range(n)]
+        _write(tmp_path, split, {"camera_angle_x": ANGLE, "frames": frames})
+        for i in range(n):
+            Image.new("RGBA", (width, height), (i, 2 * i, 255 - i, i)).save(tmp_path / split / f"{i}.png")
+    tracemalloc.start()
+    scene = blender.load(tmp_path, testskip=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    floats = 4 * width * height * 3  # of a picture
+    assert scene.images.nbytes == 2 * n * floats / 4
+    assert scene.images.nbytes <= peak < scene.images.nbytes + 10 * floats < 0.5 * 2 * n * floats
 
 
 def test_the_validation_frames_are_not_needed(tmp_path):
@@ -216,7 +272,7 @@ def test_the_real_lego_loads():
     scene = blender.load(folder, half_res=True, testskip=1, white_bkgd=True)
     assert scene.images.shape[1:] == (100, 100, 3)
     assert len(scene.train) == 100
-    assert (scene.images[:, 0, 0] == 1).all()
+    assert all((_colours(scene, view)[0, 0] == 1).all() for view in range(len(scene.images)))
     assert np.isclose(scene.camera.fx, 277.7777 / 2, atol=1e-3)
     distances = np.linalg.norm(scene.c2w[:, :, 3].numpy(), axis=1)
     assert np.allclose(distances, distances.mean(), atol=1e-3)

@@ -2,14 +2,17 @@
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from enerf.scenes import llff
+from enerf import images
+from enerf.scenes import batches, llff
 from enerf.types import Camera, InputError
 
 N, W, H, FOCAL = 7, 32, 24, 40.0
@@ -78,6 +81,10 @@ def _refusal(folder, **options):
     return text
 
 
+def _colours(scene, view):
+    return batches.photograph(scene, view).numpy()
+
+
 def _centres(c2w):
     return np.concatenate([c2w[:, :, 3], np.ones((len(c2w), 1))], axis=1)
 
@@ -144,10 +151,11 @@ def test_hold_0_keeps_the_central_view_for_testing(tmp_path):
 def test_full_size_pictures_are_read_as_they_are(factor, tmp_path):
     scene = llff.load(_scene(tmp_path), factor=factor)
     for i in range(N):
-        assert np.array_equal(scene.images[i].numpy(), _picture(i).astype(np.float32) / np.float32(255))
+        assert np.array_equal(_colours(scene, i), _picture(i).astype(np.float32) / np.float32(255))
     assert scene.camera == Camera(W, H, FOCAL, FOCAL, W / 2, H / 2)
     assert scene.image_names == tuple(f"IMG_{i:03d}.png" for i in range(N))
-    assert scene.images.dtype == scene.c2w.dtype == scene.bounds.dtype == torch.float32
+    assert scene.images.dtype == torch.uint8
+    assert batches.photograph(scene, 0).dtype == scene.c2w.dtype == scene.bounds.dtype == torch.float32
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -187,7 +195,7 @@ def test_transparent_pictures_are_laid_over_white_or_keep_their_colours(white, t
     scene = llff.load(_scene(tmp_path, channels=4), factor=1, white_bkgd=white)
     rgba = _picture(2, channels=4) / 255
     wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
-    assert np.allclose(scene.images[2].numpy(), wanted, atol=1e-6)
+    assert np.allclose(_colours(scene, 2), wanted, atol=1e-6)
 
 
 def test_grey_pictures_become_rgb(tmp_path):
@@ -195,7 +203,62 @@ def test_grey_pictures_become_rgb(tmp_path):
     for i in range(N):
         Image.fromarray(_picture(i)[..., 0]).save(tmp_path / "images" / f"IMG_{i:03d}.png")
     scene = llff.load(tmp_path, factor=1)
-    assert np.array_equal(scene.images[0].numpy(), np.repeat(_picture(0)[..., :1] / np.float32(255), 3, axis=-1))
+    assert np.array_equal(_colours(scene, 0), np.repeat(_picture(0)[..., :1] / np.float32(255), 3, axis=-1))
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_photographs_of_8_bits_are_kept_as_bytes_and_are_the_decoders_floats(factor, tmp_path):
+    _scene(tmp_path)
+    for _ in range(2):  # of a factor of 4, the first one makes the pictures
+        scene = llff.load(tmp_path, factor=factor)
+        assert scene.images.dtype == torch.uint8
+        for i, file in enumerate(images.list_images(tmp_path / ("images" if factor == 1 else "images_4"))):
+            assert np.array_equal(_colours(scene, i), images.read(file))
+            assert scene.image_names[i] == file.name
+
+
+def _read_only(self, *args, **kwargs):
+    raise OSError(30, "Read-only file system")
+
+
+def test_photographs_shrunk_in_memory_are_the_bytes_that_would_have_been_stored(tmp_path, monkeypatch):
+    _scene(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", _read_only)
+        in_memory = llff.load(tmp_path, factor=4)
+    assert not (tmp_path / "images_4").exists()
+    stored = llff.load(tmp_path, factor=4)
+    assert in_memory.images.dtype == torch.uint8
+    assert torch.equal(in_memory.images, stored.images)
+
+
+@pytest.mark.parametrize("deep", [range(N), [0], [3], [N - 1]])
+def test_a_scene_with_photographs_of_16_bits_stays_float(deep, tmp_path):
+    _scene(tmp_path)
+    for i in deep:
+        fine = np.random.default_rng(i).integers(0, 65536, (H, W, 3), dtype=np.uint16)
+        cv2.imwrite(str(tmp_path / "images" / f"IMG_{i:03d}.png"), fine)
+    scene = llff.load(tmp_path, factor=1)
+    assert scene.images.dtype == torch.float32
+    for i, file in enumerate(images.list_images(tmp_path / "images")):
+        assert np.array_equal(_colours(scene, i), images.read(file))
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_loading_takes_the_memory_of_the_bytes_and_a_few_photographs(factor, tmp_path):
+    n, width, height = 100, 320, 240
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "poses_bounds.npy", _rows(*_world(n=n), width * factor, height * factor))
+    for i in range(n):
+        picture = Image.new("RGB", (width * factor, height * factor), (i, 2 * i, 255 - i))
+        picture.save(tmp_path / "images" / f"{i:03d}.png")
+    tracemalloc.start()
+    scene = llff.load(tmp_path, factor=factor)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    photograph = 4 * width * height * 3  # as floats, at the size of the scene
+    assert scene.images.nbytes == n * photograph / 4
+    assert scene.images.nbytes <= peak < scene.images.nbytes + 8 * factor**2 * photograph < 0.6 * n * photograph
 
 
 def test_missing_folders_show_the_layout(tmp_path):
@@ -332,19 +395,19 @@ def _turned(folder, recorded, orientation):
 
 def test_poses_of_upright_pictures_turn_the_pictures_upright(tmp_path):
     scene = llff.load(_turned(tmp_path, (H, W), 6), factor=1)
-    assert np.array_equal(np.round(scene.images[1].numpy() * 255), np.rot90(_picture(1), -1))
+    assert np.array_equal(np.round(_colours(scene, 1) * 255), np.rot90(_picture(1), -1))
     assert (scene.camera.width, scene.camera.height) == (H, W)
 
 
 def test_poses_of_raw_pictures_keep_the_pictures_raw(tmp_path):
     scene = llff.load(_turned(tmp_path, (W, H), 6), factor=1)
-    assert np.array_equal(np.round(scene.images[1].numpy() * 255), _picture(1))
+    assert np.array_equal(np.round(_colours(scene, 1) * 255), _picture(1))
     assert (scene.camera.width, scene.camera.height) == (W, H)
 
 
 def test_half_turns_are_applied(tmp_path):
     scene = llff.load(_turned(tmp_path, (W, H), 3), factor=1)
-    assert np.array_equal(np.round(scene.images[1].numpy() * 255), _picture(1)[::-1, ::-1])
+    assert np.array_equal(np.round(_colours(scene, 1) * 255), _picture(1)[::-1, ::-1])
 
 
 def _real(name):
@@ -368,4 +431,4 @@ def test_real_scenes_load_with_the_published_protocol(name, views):
     centres = raw[:, :15].reshape(-1, 3, 5)[:, :, :4]
     assert np.allclose(_centres(centres) @ scene.world_to_scene.numpy().T, _centres(scene.c2w.numpy()), atol=1e-5)
     assert (scene.c2w[:, 2, 2] > 0.9).all()
-    assert 0.1 < scene.images.mean() < 0.9
+    assert all(0.1 < batches.photograph(scene, view).mean() < 0.9 for view in range(views))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from enerf import images
-from enerf.scenes import llff, synthetic
+from enerf.scenes import batches, llff, synthetic
 from enerf.types import InputError
 
 SMALL = {"views": 5, "width": 40, "height": 30, "supersample": 2}
@@ -167,4 +167,4 @@ def test_the_loader_reads_what_was_written(folder):
     assert scene.test == (0,)
     for i in (0, 4):
         image, _ = synthetic.render(scene.camera, c2w[i], supersample=2)
-        assert np.abs(scene.images[i].numpy() - image).max() <= 1 / 255
+        assert np.abs(batches.photograph(scene, i).numpy() - image).max() <= 1 / 255

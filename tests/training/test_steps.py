@@ -9,11 +9,11 @@ from enerf.conditioning import layers
 from enerf.fields import build
 from enerf.fields.build import RadianceFields
 from enerf.options import ConditioningOptions, ModelOptions
-from enerf.rendering import render
+from enerf.rendering import proposal, render
 from enerf.rendering.render import Passes
 from enerf.training import steps
 from enerf.training.steps import StepReport
-from enerf.types import Rays
+from enerf.types import Rays, Space
 
 N = 11
 MODEL = ModelOptions(
@@ -141,9 +141,99 @@ def test_without_noise_and_jitter_the_generator_is_not_touched():
 def test_conditioned_weights_are_computed_once_for_all_parts(monkeypatch):
     model = fields(EQUILIBRATED)
     weight = model.fine.trunk[0].parametrizations.weight[0]
+    shapes = {m.weight.shape for m in map(model.get_submodule, layers.conditioned_layers(model))}
     calls = []
     original = type(weight).forward
     monkeypatch.setattr(type(weight), "forward", lambda self, x: calls.append(self) or original(self, x))
     gradient(model, rays_at_once=2)
-    shapes = {(m.weight.shape) for m in map(model.get_submodule, layers.conditioned_layers(model))}
     assert len(calls) == len(shapes)  # and all layers of one shape together
+
+
+# proposals
+
+PROPOSED = Passes(9, 6, proposal=True)
+WEIGHTS = {"interlevel": 0.7, "distortion": 0.2}
+SPACE = Space((-1.0, -1.0, -4.0), (2.0, 2.0, 1.0))
+
+
+def proposing(conditioning: ConditioningOptions = PLAIN) -> RadianceFields:
+    """A hash-encoded field under a proposal, both of which see something."""
+    hashed = dataclasses.replace(
+        MODEL, encoding="hash", density="softplus", hash_levels=2, hash_features=2, hash_log2_entries=8,
+        hash_coarsest=3, hash_finest=9,
+    )  # fmt: skip
+    made = build.radiance_fields(hashed, conditioning, True, seed=3, proposal=True, space=SPACE).double()
+    with torch.no_grad():
+        for name, p in made.named_parameters():
+            if name.endswith("table"):
+                p.mul_(5e3)
+    return made
+
+
+@KINDS
+@pytest.mark.parametrize("rays_at_once", [3, N - 1])
+def test_parts_of_a_proposal_add_up_to_the_whole(conditioning, rays_at_once):
+    model = proposing(conditioning)
+    whole, seen = gradient(model, passes=PROPOSED, **WEIGHTS)
+    parts, seen_in_parts = gradient(model, passes=PROPOSED, rays_at_once=rays_at_once, **WEIGHTS)
+    assert all(p.grad.norm() > 0 for p in model.parameters())
+    assert close(parts, whole)
+    assert dataclasses.astuple(seen_in_parts) == pytest.approx(dataclasses.astuple(seen), rel=1e-12)
+
+
+@KINDS
+def test_the_gradient_of_a_proposal_is_autograds_of_the_plain_loss(conditioning):
+    model = proposing(conditioning)
+    ours, report = gradient(model, passes=PROPOSED, rays_at_once=3, **WEIGHTS)
+    rays, target = batch()
+    first, final = render.render_rays(model.coarse, model.fine, rays, PROPOSED)
+    loss = ((final.rgb - target) ** 2).mean()
+    loss = loss + 0.7 * proposal.interlevel(first.taken, final.weights, first.edges, first.weights)
+    loss = loss + 0.2 * proposal.distortion(first.taken, final.weights)
+    independent = torch.autograd.grad(loss, list(model.parameters()))
+    assert close(ours, torch.cat([g.flatten() for g in independent]))
+    assert report.loss == pytest.approx(loss.item(), rel=1e-13)
+    assert report.mse < report.loss
+
+
+def test_the_weights_of_the_losses_reach_whom_they_concern():
+    model = proposing()
+    norms = {}
+    for interlevel, distortion in ((0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (0.0, 1.0)):
+        model.zero_grad(set_to_none=False)
+        gradient(model, passes=PROPOSED, interlevel=interlevel, distortion=distortion)
+        grads = [[p.grad for p in part.parameters()] for part in (model.coarse, model.fine)]
+        norms[interlevel, distortion] = [
+            float(torch.cat([g.flatten() for g in part if g is not None] or [torch.zeros(1)]).norm()) for part in grads
+        ]
+    assert norms[0.0, 0.0][0] == 0
+    assert norms[2.0, 0.0][0] == pytest.approx(2 * norms[1.0, 0.0][0], rel=1e-12)
+    assert norms[1.0, 0.0][1] == pytest.approx(norms[0.0, 0.0][1], rel=1e-12)
+    assert norms[0.0, 1.0][1] != pytest.approx(norms[0.0, 0.0][1], rel=1e-3)
+
+
+def test_jitter_and_noise_of_a_proposal_come_from_the_generator_alone():
+    model = proposing()
+    still, _ = gradient(model, passes=PROPOSED)
+    first, _ = gradient(model, passes=PROPOSED, jitter=True, noise_std=1)
+    torch.manual_seed(99)
+    again, _ = gradient(model, passes=PROPOSED, jitter=True, noise_std=1)
+    assert torch.equal(first, again)
+    assert not close(first, still, 1e-3)
+
+
+@pytest.mark.parametrize(("make", "passes"), [(fields, Passes(5, 4)), (proposing, PROPOSED)])
+def test_after_a_step_weights_are_free_again(make, passes):
+    made = make(EQUILIBRATED)
+    gradient(made, passes=passes)
+    with torch.no_grad():
+        before = made.fine(*points())
+        for p in made.parameters():
+            p.add_(0.1 * torch.ones_like(p).cumsum(0))
+        after = made.fine(*points())
+    assert not torch.equal(after.rgb, before.rgb)
+
+
+def points() -> tuple[torch.Tensor, torch.Tensor]:
+    rays, _ = batch()
+    return rays.at(torch.stack([rays.near, rays.far], -1)), rays.viewdirs

@@ -1,0 +1,91 @@
+"""How far one small training step lies from the same step in float64: pixels and gradients, backend by backend."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from enerf.config import ConditioningOptions, NerfConfig
+from enerf.fields import backends, build
+from enerf.fields.backends import Backend
+from enerf.fields.build import RadianceFields
+from enerf.rendering import render
+from enerf.runs import passes_of
+from enerf.scenes import batches
+from enerf.training import steps
+from enerf.types import Rays
+
+RAYS = 32
+HEADING = ("", "largest pixel error", "gradient, relative", "worst tensor, relative")
+
+
+def table(options: NerfConfig, device: torch.device) -> list[tuple[str, ...]]:
+    """One row for stock torch in fp32 and for the chosen backend in fp32 and bf16, against torch's twin in float64.
+
+    The step has no jitter and no noise, the weights are plain ones at their start, with densities raised so that every
+    ray meets something (a start that is blank would show no error). Relative errors are norms of the difference over
+    norms of the gradient: of all parameters together, and of the one tensor that is farthest off.
+    """
+    twin = backends.make("torch", "fp32", device)
+    exact = _step(options, twin, torch.float64, device)
+    rows = [HEADING]
+    with _stock_products():
+        rows.append(_row("stock torch, fp32", _step(options, twin, torch.float32, device), exact))
+    for precision in ("fp32", "bf16"):
+        chosen = backends.choose(options.train.backend, precision, device)
+        rows.append(_row(f"enerf, {chosen}", _step(options, chosen, torch.float32, device), exact))
+    return rows
+
+
+@contextmanager
+def _stock_products() -> Iterator[None]:
+    """Within, fp32 products take torch's default path."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Pixels, then the gradient of each parameter."""
+    fields = _fields(options).to(device, dtype)
+    backends.use(fields, backend)
+    generator = torch.Generator().manual_seed(0)
+    origins, directions, target = (torch.rand(RAYS, 3, generator=generator) for _ in range(3))
+    origins, directions = origins - 0.5, directions - 0.5
+    viewdirs = directions / directions.norm(dim=-1, keepdim=True)
+    made = (origins, directions, viewdirs, torch.zeros(RAYS), torch.ones(RAYS))
+    asked = Rays(*(x.to(device, dtype) for x in made))
+    passes = passes_of(options)
+    with torch.no_grad():
+        _, final = render.render_rays(fields.coarse, fields.fine, asked, passes)
+    unused = batches.generator_for(0, 0, device)
+    steps.accumulate_gradient(fields, asked, target.to(device, dtype), passes, unused, jitter=False)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in fields.parameters()]
+    return [x.detach().double().cpu() for x in (final.rgb, *gradients)]
+
+
+def _fields(options: NerfConfig) -> RadianceFields:
+    """Fields at their start, the densities raised."""
+    proposing = options.render.sampler == "proposal"
+    made = build.radiance_fields(
+        options.model, ConditioningOptions(), options.render.N_importance > 0, options.train.seed, proposal=proposing
+    )
+    with torch.no_grad():
+        for field in (made.coarse, made.fine):
+            if field is not None:
+                field.density_head.weight.mul_(10)
+                field.density_head.bias.add_(0.5)
+    return made
+
+
+def _row(name: str, found: list[Tensor], exact: list[Tensor]) -> tuple[str, ...]:
+    pixels = float((found[0] - exact[0]).abs().max())
+    errors = [float((a - b).norm()) for a, b in zip(found[1:], exact[1:], strict=True)]
+    sizes = [float(b.norm()) for b in exact[1:]]
+    worst = max(e / s for e, s in zip(errors, sizes, strict=True) if s > 0)
+    return name, f"{pixels:.1e}", f"{math.hypot(*errors) / math.hypot(*sizes):.1e}", f"{worst:.1e}"

@@ -1,0 +1,61 @@
+"""How much arithmetic a training step is, and how fast this machine multiplies: the floor under its time."""
+
+import torch
+from ours import seconds_of
+
+from enerf.fields.dense import DTYPES, Network
+from enerf.fields.networked import Networked
+from enerf.rendering.render import Passes
+from enerf.runs import Run, passes_of
+
+
+def training_flops(network: Network, inputs_trained: bool) -> int:
+    """Floating-point operations a point, forward and backward: two a product and direction, biases and ReLU aside.
+
+    Backward is twice forward, less the gradient of inputs that nobody asks for: that of layers that read only those.
+    """
+    if inputs_trained:
+        return 6 * network.products
+    first = [layer for layer in network.layers if max(layer.sources) < len(network.inputs)]
+    unasked = sum(layer.width * sum(network.widths[s] for s in layer.sources) for layer in first)
+    return 6 * network.products - 2 * unasked
+
+
+def step_flops(run: Run) -> int:
+    """Floating-point operations of a training step's dense networks."""
+    passes = passes_of(run.config)
+    coarse, fine = points(passes)
+    per_ray = coarse * _of(run.fields.coarse)
+    if run.fields.fine is not None:
+        per_ray += fine * _of(run.fields.fine)
+    return run.config.train.N_rand * per_ray
+
+
+def points(passes: Passes) -> tuple[int, int]:
+    """Evaluations a ray of the coarse and of the fine field."""
+    if passes.proposal:
+        return passes.n_samples, passes.n_importance
+    return passes.n_samples, passes.n_samples + passes.n_importance
+
+
+def _of(field: Networked) -> int:
+    return training_flops(field.network, inputs_trained=getattr(field, "hashed", None) is not None)
+
+
+def peak(device: torch.device, precision: str, tries: int = 6) -> float:
+    """FLOP/s of the fastest of some large ``torch.mm``, with this process's settings: measured, no data sheet."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
+    times = 10 if device.type == "cuda" else 1
+    torch.mm(a, b)
+    return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b), times, device) for _ in range(tries))
+
+
+def share_words(run: Run, seconds: float, precision: str) -> str:
+    """A step's arithmetic, how fast it went, and what share that is of what ``torch.mm`` reaches here."""
+    flops, top = step_flops(run), peak(run.device, precision)
+    return (
+        f"{flops / 1e9:.1f} GFLOP a step at {flops / seconds / 1e9:.0f} GFLOP/s, {flops / seconds / top:.0%} of the "
+        f"{top / 1e9:.0f} that torch.mm was measured to reach in {precision} here; at that rate a step would take "
+        f"{flops / top * 1e3:.2f} ms"
+    )

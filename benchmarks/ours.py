@@ -1,0 +1,155 @@
+"""Our side of the benchmarks: a run prepared as a user's is, on photographs of noise that touch no disk.
+
+Steps are those of ``train_nerf.py``, from drawing pixels to Adam; only hooks (records, checkpoints) are left out.
+"""
+
+import argparse
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from enerf import config, machine, run_nerf, runs
+from enerf.config import NerfConfig
+from enerf.runs import Run
+from enerf.scenes import synthetic
+from enerf.training import loop, schedule, state
+from enerf.types import Scene
+
+# A photo of nerf-pytorch's fern at factor 8, and how many it has.
+PHOTOS, WIDTH, HEIGHT = 20, 504, 378
+
+
+def add_options(parser: argparse.ArgumentParser, config_file: str = "fern.txt") -> None:
+    """The options that say what is trained and how."""
+    parser.add_argument("--config", default=config_file, help="one of configs/")
+    parser.add_argument("--rays", type=int, default=0, help="rays a step; 0: the config's")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--backend", default="auto", help="auto, torch, compiled, triton, tinycudann")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+
+
+def options_of(args: argparse.Namespace, **changes: Any) -> NerfConfig:
+    """The configuration of a command line, with changes by option name."""
+    told = {name: getattr(args, name) for name in ("device", "backend", "precision")}
+    if args.rays:
+        told["N_rand"] = args.rays
+    return config.replace(config.parse(["--config", args.config])[0], no_reload=True, **told, **changes)
+
+
+@functools.cache
+def noise_scene(photos: int = PHOTOS, width: int = WIDTH, height: int = HEIGHT) -> Scene:
+    """Forward-facing cameras, and noise in the place of what they saw: a step costs what it costs anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(photos, height, width, 3, generator=generator)
+    camera = synthetic.camera(width, height)
+    test = tuple(range(0, photos, 8))
+    return Scene(
+        name="noise",
+        images=images,
+        c2w=torch.tensor(synthetic.poses(photos), dtype=torch.float32),
+        camera=camera,
+        bounds=torch.tensor([[1.3, 9.0]]).expand(photos, 2),
+        image_names=tuple(f"{i}.png" for i in range(photos)),
+        train=tuple(i for i in range(photos) if i not in test),
+        test=test,
+        near=0.0,
+        far=1.0,
+        ndc=True,
+        forward_facing=True,
+        world_to_scene=torch.eye(4),
+    )
+
+
+class Training:
+    """A run in training, asked for steps."""
+
+    def __init__(self, options: NerfConfig, scene: Scene | None, *, warm: bool = True) -> None:
+        self.run, self.words = prepared(options, scene)
+        self._gradient = run_nerf.step_function(self.run)
+        if warm:  # allocations, compilers and other first times are not what is measured
+            self.step()
+
+    def step(self) -> float:
+        """Take one step; returns its loss."""
+        training = self.run.state
+        state.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+        return loop.one_step(training, self._gradient).loss
+
+    def seconds(self, steps: int) -> float:
+        """Seconds a step, over so many."""
+        return seconds_of(self.step, steps, self.run.device)
+
+    @property
+    def precision(self) -> str:
+        """The precision that was chosen."""
+        return str(self.run.fields.coarse.bind.keywords["precision"])
+
+
+def prepared(options: NerfConfig, scene: Scene | None = None) -> tuple[Run, str]:
+    """``runs.prepare`` and what it logged; a scene, if given, takes the place of the one on disk."""
+    heard = Heard()
+    log = logging.getLogger("enerf")
+    level, handlers = log.level, log.handlers[:]
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [heard]
+    try:
+        with patch.object(runs, "load_scene", lambda _: scene) if scene is not None else nullcontext():
+            run = runs.prepare(options)
+    finally:
+        log.setLevel(level)
+        log.handlers[:] = handlers
+    return run, "; ".join(line for line in heard.lines if not line.startswith("going on from"))
+
+
+class Heard(logging.Handler):
+    """Log lines, kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one line."""
+        self.lines.append(record.getMessage())
+
+
+def seconds_of(call: Callable[[], Any], times: int, device: torch.device) -> float:
+    """Seconds a call, over so many in a row, to the end of the device's work."""
+    synchronise(device)
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    synchronise(device)
+    return (time.perf_counter() - began) / times
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of an option, and nothing set up yet."""
+    return machine.resolve_device(name)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory that this process has held so far, in MB: of the GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:  # not getrusage's figure: that one begins with what the parent process held
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 / 1e6 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

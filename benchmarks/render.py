@@ -1,0 +1,166 @@
+"""Pixels per second of a test view with the paper's model: this project against nerf-pytorch, the same trained weights.
+
+    python benchmarks/render.py --run LOGS/RUN [--peer PATH_TO_NERF_PYTORCH] [--pixels 8192] [--skip 1e-3]
+
+Work: rows of pixels around the middle of the first test view, through both networks, deterministic samples, no
+gradients. The weights are those of a run of this project (trained, so that densities are those of a scene), baked, and
+the peer gets the same ones and the same rays. Our ways by turns: every sample in fp32 (must agree with the peer to
+rounding), every sample in ``--precision``, and without the samples that ``--skip`` leaves out (0: not measured). PSNR
+is that of two renders against each other. The last line is ``ratio=X noise=LOW..HIGH``: pixels/s of our fastest way
+over the peer's, median over the pairs; without a peer, over our fp32.
+"""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import floor
+import numpy as np
+import ours
+import peer
+import sides
+import torch
+from sides import Side
+
+from enerf import runs
+from enerf.evaluation import metrics
+from enerf.evaluation import report as tables
+from enerf.fields import backends
+from enerf.rendering.render import in_chunks
+from enerf.scenes import batches, rays
+from enerf.scenes.batches import Pixels
+from enerf.types import InputError, Rays
+
+EXACT, LOW, SKIPPING = "every sample, fp32", "every sample", "samples skipped"
+
+
+class OurSide:
+    """A trained run, rendered in several ways."""
+
+    def __init__(self, folder: str, datadir: str, device: str, ways: dict[str, tuple[str, str, float]], n: int) -> None:
+        self.run = runs.open_run(Path(folder), device, datadir)
+        model, scene = self.run.config.model, self.run.scene
+        if model.encoding != "positional" or self.run.config.render.sampler != "hierarchical" or not scene.ndc:
+            raise InputError(f"{folder}: expected a run of the paper's model on a forward-facing scene")
+        if not (model.use_viewdirs and self.run.fields.fine is not None):
+            raise InputError(f"{folder}: expected a run with viewing directions and a fine network")
+        self.pixels = middle_rows(scene.test[0], scene.camera.width, scene.camera.height, n)
+        self.rays = batches.rays_of(scene, self.pixels, self.run.config.data.pixel_centers)
+        self.renderers, chosen = {}, []
+        for name, (backend, precision, skip) in ways.items():
+            made = backends.choose(backend, precision, self.run.device)
+            backends.use(self.run.fields, made)
+            self.renderers[name] = runs.renderer_of(self.run, skip)  # a copy of the fields, as they are now
+            chosen.append(f"{name}: {made}")
+        coarse, fine = floor.points(runs.passes_of(self.run.config))
+        self.words = (
+            f"{len(self.rays)} pixels of {scene.camera.width}x{scene.camera.height}, {coarse} coarse and {fine} fine "
+            f"evaluations a ray, {model.netdepth}x{model.netwidth}; {'; '.join(chosen)}"
+        )
+
+    def seconds(self, name: str) -> float:
+        """Seconds of one rendering."""
+        return ours.seconds_of(lambda: self.picture(name), 1, self.run.device)
+
+    def picture(self, name: str) -> np.ndarray:
+        """The rendered colours."""
+        way = self.renderers[name]
+        return in_chunks(way.render, self.rays, way.rays_at_once).rgb.cpu().numpy()
+
+    def photograph(self) -> np.ndarray:
+        """What the camera saw."""
+        return batches.colours_of(self.run.scene, self.pixels).cpu().numpy()
+
+    def for_peer(self) -> dict[str, Any]:
+        """Weights, scene rays, camera and sampling, as plain arrays."""
+        scene, config = self.run.scene, self.run.config
+        poses = scene.c2w[self.pixels.view]
+        offset = {"near": 0.0, "far": 1.0, "pixel_centers": config.data.pixel_centers}
+        made: Rays = rays.through_pixels(scene.camera, poses, self.pixels.x, self.pixels.y, **offset)
+        fields = {"coarse": self.run.fields.coarse, "fine": self.run.fields.fine}
+        names = ("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views")
+        options = {name: getattr(config.model, name) for name in names}
+        options |= {"N_samples": config.render.N_samples, "N_importance": config.render.N_importance}
+        return {
+            "options": options,
+            "weights": {k: {n: w.cpu().numpy() for n, w in f.state_dict().items()} for k, f in fields.items()},
+            "rays": (made.origins.cpu().numpy(), made.directions.cpu().numpy()),
+            "camera": peer.camera_of(scene.camera),
+        }
+
+
+class PeerSide(peer.Peer):
+    """The peer with our weights and our rays."""
+
+    def __init__(self, path: Path, device: str, given: dict[str, Any]) -> None:
+        super().__init__(path, device, **given["options"])
+        self.take_weights(**given["weights"])
+        self._rays = tuple(torch.as_tensor(x).to(self.device) for x in given["rays"])
+        self._camera = given["camera"]
+
+    def seconds(self) -> float:
+        """Seconds of one rendering."""
+        return ours.seconds_of(self.picture, 1, self.device)
+
+    def picture(self) -> np.ndarray:
+        """The rendered colours."""
+        return self.render(self._rays, self._camera).cpu().numpy()
+
+
+def middle_rows(view: int, width: int, height: int, n: int) -> Pixels:
+    """At least ``n`` pixels of whole rows around the middle, or all there are."""
+    rows = min(height, -(-n // width))
+    index = torch.arange(rows * width) + (height - rows) // 2 * width
+    return Pixels(torch.full_like(index, view), index % width, index // width)
+
+
+def rows_of(pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], truth: np.ndarray) -> list[list[str]]:
+    """The table: speed, and PSNR against the first and against the photograph."""
+    reference, *_ = pictures
+    rows = [["", "pixels/s", f"PSNR to {reference}", "largest difference", "PSNR to the photograph"]]
+    tensors = {name: torch.as_tensor(picture) for name, picture in pictures.items()}
+    for name, rgb in tensors.items():
+        speed = len(rgb) / statistics.median(seconds[name])
+        likeness = metrics.psnr(rgb, tensors[reference].clamp(0, 1))
+        likeness_words = "same" if math.isinf(likeness) else f"{likeness:.1f} dB"
+        furthest = float((rgb - tensors[reference]).abs().max())
+        told = f"{metrics.psnr(rgb, torch.as_tensor(truth)):.2f} dB"
+        rows.append([name, f"{speed:.0f}", likeness_words, f"{furthest:.1e}", told])
+    return rows
+
+
+def main() -> None:
+    parser = sides.parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="a training run's folder, of the paper's model")
+    parser.add_argument("--datadir", default="", help="where its scene is now")
+    peer.add_option(parser, required=False)
+    parser.add_argument("--pixels", type=int, default=8192, help="at least so many, whole rows of a test view")
+    parser.add_argument("--pairs", type=int, default=3, help="how often the sides take turns")
+    parser.add_argument("--skip", type=float, default=1e-3, help="as train_nerf.py's; 0: no way that skips samples")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    args = parser.parse_args()
+    device = ours.device_of(args.device)
+    report = sides.Report(args.out, device)
+    ways: dict[str, Any] = {EXACT: (args.backend, "fp32", 0.0), LOW: (args.backend, args.precision, 0.0)}
+    if args.skip > 0:
+        ways[SKIPPING] = (args.backend, args.precision, args.skip)
+    mine = Side("enerf", OurSide, str(args.run), args.datadir, args.device, ways, args.pixels)
+    report(f"enerf: {mine.words}")
+    asked = {name: lambda name=name: mine.ask("seconds", name) for name in ways}
+    if args.peer:
+        other = Side("nerf-pytorch", PeerSide, args.peer.resolve(), device.type, mine.ask("for_peer"))
+        report(f"nerf-pytorch: {other.words}")
+        asked = {"nerf-pytorch": lambda: other.ask("seconds"), **asked}
+    pictures = {name: other.ask("picture") if name == "nerf-pytorch" else mine.ask("picture", name) for name in asked}
+    seconds = sides.by_turns(asked, args.pairs)
+    report(tables.as_text(rows_of(pictures, seconds, mine.ask("photograph"))))
+    reference, fastest = next(iter(asked)), SKIPPING if args.skip > 0 else LOW
+    report(f"ratio: pixels/s of {fastest!r} over {reference!r}")
+    report(sides.ratio_line(sides.ratios(seconds[reference], seconds[fastest])))
+
+
+if __name__ == "__main__":
+    sides.enter(main)

@@ -1,0 +1,264 @@
+"""Test PSNR against seconds of training: the fast preset and nerf-pytorch, alternately, for equal wall time.
+
+    python benchmarks/time_to_psnr.py --peer PATH --datadir SCENE --work DIR [--config fast/fern.txt] [--minutes 10]
+
+Both sides train on the scene as we load it (same photographs, poses and split), in slices of equal seconds, each in a
+process of its own that computes only when it is told to. The peer takes its fern.txt, its own ``create_nerf``,
+``get_rays_np`` and ``render``, draws its batches from a shuffle of all training pixels as its loop does, and passes its
+rays through pixel corners, as it always does. Our rate falls to its end in ``--minutes``, as for a run that is meant to
+take so long; the peer's falls as its configuration says. PSNR is the mean over test views of the same fixed pixels; the
+seconds that it takes, and those of starting up, are not counted; compiling in the first step is. The command can be
+interrupted and given again: states and curves are kept in ``--work``. Without ``--peer`` our side trains alone.
+
+``difference`` is our PSNR less the peer's at the end. The last line is ``ratio=X noise=LOW..HIGH``: how many times
+sooner our curve reaches the peer's last PSNR, between its neighbouring points on a scale of log seconds; the noise is
+those two points. It compares two ways of solving one task, not the same mathematics.
+"""
+
+import argparse
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import ours
+import peer
+import sides
+import torch
+from sides import Side
+
+from enerf import config, runs
+from enerf.evaluation import metrics, views
+from enerf.evaluation import report as files
+from enerf.files import replacing
+from enerf.scenes import batches
+from enerf.training import state
+from enerf.types import InputError, Scene
+
+AT = (5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
+
+
+class OurSide(ours.Training):
+    """A run of this project, resumed from its folder's checkpoint."""
+
+    def __init__(self, options: config.NerfConfig, pixels: int) -> None:
+        super().__init__(options, None, warm=False)
+        self.n_pixels = pixels
+
+    def train(self, until: float) -> tuple[float, int]:
+        """Train until so many seconds of training have passed; returns seconds and steps, and saves."""
+        training = self.run.state
+        began, before = time.perf_counter(), training.seconds
+        while training.seconds < until:
+            self.step()
+            ours.synchronise(self.run.device)
+            training.seconds = before + time.perf_counter() - began
+        return training.seconds, training.step
+
+    def psnr(self) -> float:
+        """The curve's value now."""
+        return views.psnr_of_pixels(runs.renderer_of(self.run), self.run.scene, self.run.scene.test, self.n_pixels)
+
+    def save(self) -> None:
+        """Keep the state, and only the newest."""
+        folder = self.run.config.folder
+        old = state.checkpoints(folder)
+        new = state.save(self.run.state, folder, config.to_dict(self.run.config))
+        for path in old:
+            if path != new:
+                path.unlink()
+
+
+class PeerSide(peer.Peer):
+    """nerf-pytorch's training loop on our scene."""
+
+    def __init__(self, path: Path, options: config.NerfConfig, work: Path, pixels: int) -> None:
+        scene = runs.load_scene(options)
+        self.scene, self.camera, self.file = scene, peer.camera_of(scene.camera), work / "nerf-pytorch.pt"
+        self.asked = [batches.fixed_pixels(view, scene.camera, pixels) for view in scene.test]
+        super().__init__(path, options.train.device)  # which may move torch's defaults to a GPU
+        self.seconds, self.steps, self.epoch, self.at = 0.0, 0, 0, 0
+        self.bounds = {"near": scene.near, "far": scene.far, "ndc": scene.ndc}
+        self.test_kwargs |= self.bounds
+        origins, directions = zip(*(self._rays_of(v) for v in scene.train), strict=True)
+        self.origins, self.directions = torch.stack(origins), torch.stack(directions)
+        self.colours = scene.images[list(scene.train)].reshape(-1, 3).to(self.device)
+        self.words += f", {len(self.colours)} training rays"
+        if self.file.is_file():
+            self._restore(torch.load(self.file, map_location=self.device, weights_only=True))
+        self._shuffle()
+
+    def train(self, until: float) -> tuple[float, int]:
+        """Train until so many seconds of training have passed; returns seconds and steps."""
+        began, before = time.perf_counter(), self.seconds
+        while self.seconds < until:
+            chosen = self.order[self.at : self.at + self.args.N_rand]
+            view, pixel = chosen // self.per_view, chosen % self.per_view
+            rays = (self.origins[view, pixel], self.directions[view, pixel])
+            self.step(rays, self.colours[chosen], self.camera, **self.bounds)
+            self.at += self.args.N_rand
+            if self.at >= len(self.order):
+                self.epoch, self.at = self.epoch + 1, 0
+                self._shuffle()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.args.lrate * 0.1 ** (self.steps / (self.args.lrate_decay * 1000))
+            self.steps += 1
+            self.seconds = before + time.perf_counter() - began
+        return self.seconds, self.steps
+
+    def psnr(self) -> float:
+        """The curve's value now: the same pixels of the same views as ours."""
+        values = []
+        for view, pixels in zip(self.scene.test, self.asked, strict=True):
+            index = (pixels.y * self.scene.camera.width + pixels.x).to(self.device)
+            origins, directions = self._rays_of(view)
+            rgb = self.render((origins[index], directions[index]), self.camera)
+            values.append(metrics.psnr(rgb.cpu(), batches.colours_of(self.scene, pixels)))
+        return sum(values) / len(values)
+
+    def save(self) -> None:
+        """Keep the state, whole or not at all."""
+        content = {name: getattr(self, name) for name in ("seconds", "steps", "epoch", "at")}
+        content |= {key: self.train_kwargs[key].state_dict() for key in ("network_fn", "network_fine")}
+        with replacing(self.file) as temporary:
+            torch.save({**content, "optimizer": self.optimizer.state_dict()}, temporary)
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        for name in ("seconds", "steps", "epoch", "at"):
+            setattr(self, name, content[name])
+        for key in ("network_fn", "network_fine"):
+            self.train_kwargs[key].load_state_dict(content[key])
+        self.optimizer.load_state_dict(content["optimizer"])
+
+    def _rays_of(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The peer's rays of all pixels of a view, row by row."""
+        made = self.module.get_rays_np(*self.camera, self.scene.c2w[view].cpu().numpy())
+        origins, directions = (torch.as_tensor(x.copy().reshape(-1, 3), dtype=torch.float32) for x in made)
+        return origins.to(self.device), directions.to(self.device)
+
+    def _shuffle(self) -> None:
+        """The order of all training pixels in this epoch."""
+        generator = torch.Generator("cpu").manual_seed(self.epoch)
+        self.order = torch.randperm(len(self.colours), generator=generator, device="cpu").to(self.device)
+
+    @property
+    def per_view(self) -> int:
+        """Pixels of a view."""
+        return self.scene.camera.width * self.scene.camera.height
+
+
+def interpolated(curve: list[list[float]], goal: float) -> tuple[float, float, float] | None:
+    """Seconds at which a curve (seconds, steps, PSNR) first reaches a PSNR: between points, and its neighbours'."""
+    for i, (seconds, _, psnr) in enumerate(curve):
+        if psnr >= goal:
+            if i == 0:
+                return seconds, seconds, seconds
+            early, _, below = curve[i - 1]
+            share = (goal - below) / (psnr - below)
+            return early * (seconds / early) ** share, early, seconds
+    return None
+
+
+def settings_of(args: argparse.Namespace, scene: Scene) -> dict[str, Any]:
+    """What a measurement that is resumed must agree in."""
+    size = f"{scene.camera.width}x{scene.camera.height}"
+    names = ("config", "minutes", "pixels", "rays", "backend", "precision", "seed", "equilibrate")
+    return {"scene": scene.name, "size": size, **{name: getattr(args, name) for name in names}}
+
+
+def opened(work: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The record of the work folder, new or gone on with."""
+    path = work / "time_to_psnr.json"
+    found = files.read_json(path) if path.is_file() else {"settings": settings, "curves": {}}
+    for name, value in settings.items():
+        if found["settings"].get(name) != value:
+            raise InputError(f"{path}: holds another measurement ({name} {found['settings'].get(name)!r} there, "
+                             f"{value!r} asked), expected the same or another --work")  # fmt: skip
+    return found
+
+
+def measure(both: dict[str, Side], record: dict[str, Any], args: argparse.Namespace, report: sides.Report) -> None:
+    """Train by turns to the end, with a point of each curve at its times."""
+    end = args.minutes * 60
+    wanted = sorted({float(t) for t in (args.at or AT) if t < end} | {end})
+    slices = [args.slice * (i + 1) for i in range(math.ceil(end / args.slice))]
+    for until in sorted({*wanted, *(s for s in slices if s < end)}):
+        for name, side in both.items():
+            curve = record["curves"].setdefault(name, [])
+            seconds, steps = side.ask("train", until)
+            if until in wanted and wanted.index(until) == len(curve):
+                same = curve and curve[-1][1] == steps  # a step of the peer may be longer than a slice
+                curve.append([seconds, steps, curve[-1][2] if same else side.ask("psnr")])
+                report(f"{name}: {curve[-1][0]:.1f} s, step {steps}, {curve[-1][2]:.2f} dB")
+            side.ask("save")
+            files.write_json(args.work / "time_to_psnr.json", record)
+
+
+def conclude(curves: dict[str, list[list[float]]], goals: list[float], report: sides.Report) -> None:
+    """The table, the times to the goals, and the last line."""
+    names = list(curves)
+    rows = [["seconds of training", *names]]
+    for points in zip(*curves.values(), strict=True):
+        told = [f"{psnr:.2f} dB ({seconds:.0f} s, step {steps})" for seconds, steps, psnr in points]
+        rows.append([f"{min(p[0] for p in points):.0f}", *told])
+    report(files.as_text(rows))
+    for name, curve in curves.items():
+        for goal in goals:
+            found = interpolated(curve, goal)
+            told = f"after {found[0]:.0f} s ({found[1]:.0f}..{found[2]:.0f})" if found else "not reached"
+            report(f"{name}: {goal:g} dB {told}")
+    if len(names) == 1:
+        return
+    mine, other = curves[names[0]], curves[names[1]]
+    report(f"difference={mine[-1][2] - other[-1][2]:.2f} dB at the end")
+    found, total = interpolated(mine, other[-1][2]), other[-1][0]
+    if found is None:
+        report("ratio=below 1: our curve does not reach the peer's last PSNR")
+        return
+    if found[1] == found[2]:
+        report("our first point is above the peer's last: the ratio is at least this")
+    report(f"ratio={total / found[0]:.1f} noise={total / found[2]:.1f}..{total / found[1]:.1f}")
+
+
+def main() -> None:
+    parser = sides.parser(__doc__)
+    peer.add_option(parser, required=False)
+    ours.add_options(parser, "fast/fern.txt")
+    parser.add_argument("--datadir", type=Path, required=True, help="an LLFF scene folder")
+    parser.add_argument("--work", type=Path, required=True, help="states, curves and picture of this measurement")
+    parser.add_argument("--factor", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=10, help="of training, each side")
+    parser.add_argument("--slice", type=float, default=20, help="most seconds of a turn")
+    parser.add_argument("--at", type=float, nargs="*", help="seconds at which PSNR is taken")
+    parser.add_argument("--pixels", type=int, default=1024, help="fixed pixels a test view; 0: all")
+    parser.add_argument("--goals", type=float, nargs="*", default=[24, 25, 25.3], help="PSNR whose time is told")
+    parser.add_argument("--equilibrate", nargs="?", const="row", default="none", help="our side trains E-NeRF")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    told = {name: getattr(args, name) for name in ("factor", "seed", "equilibrate")}
+    seconds = args.minutes * 60
+    work = {"basedir": str(args.work), "expname": "enerf", "datadir": str(args.datadir), "max_seconds": seconds}
+    options = config.replace(ours.options_of(args, **told, **work), no_reload=False)
+    args.work.mkdir(parents=True, exist_ok=True)
+    record = opened(args.work, settings_of(args, runs.load_scene(options)))
+    report = sides.Report(args.out, ours.device_of(args.device))
+    both = {"enerf": Side("enerf", OurSide, options, args.pixels)}
+    if args.peer:
+        both["nerf-pytorch"] = Side("nerf-pytorch", PeerSide, args.peer.resolve(), options, args.work, args.pixels)
+    for name, side in both.items():
+        report(f"{name}: {side.words}")
+    measure(both, record, args, report)
+    curves = {name: record["curves"][name] for name in both}
+    drawn = {name: ([p[0] for p in curve], [p[2] for p in curve]) for name, curve in curves.items()}
+    picture = args.work / "time_to_psnr.png"
+    panel = {"curves": drawn, "x": "seconds of training", "y": "test PSNR (dB)", "log": "x"}
+    sides.draw([panel], picture)
+    if args.out:
+        shutil.copy(picture, args.out.with_suffix(".png"))
+        shutil.copy(args.work / "time_to_psnr.json", args.out.with_suffix(".json"))
+    conclude(curves, args.goals, report)
+
+
+if __name__ == "__main__":
+    sides.enter(main)
