@@ -5,7 +5,8 @@
 Work: steps as ``train_nerf.py`` takes them, on photographs of noise. ``plain again`` over ``plain`` is the A/A line:
 what this machine makes of a ratio of 1. A step is long and a map of its weights is short, so the map is timed alone as
 well: entering and leaving ``computed_once`` with a gradient on every weight, less the same with nothing conditioned;
-that share of a step is measurable below the noise. A baked model is rendered beside one that never was conditioned. The
+that share of a step is measurable below the noise (on a GPU, where steps are replayed as a whole and the map here is
+launched kernel by kernel, it is an upper bound). A baked model is rendered beside one that never was conditioned. The
 last line is ``ratio=X noise=LOW..HIGH``: seconds of an equilibrated step over a plain one, median over the rounds.
 """
 

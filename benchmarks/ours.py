@@ -47,7 +47,7 @@ def options_of(args: argparse.Namespace, **changes: Any) -> NerfConfig:
 def noise_scene(photos: int = PHOTOS, width: int = WIDTH, height: int = HEIGHT) -> Scene:
     """Forward-facing cameras, and noise in the place of what they saw: a step costs what it costs anywhere."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(photos, height, width, 3, generator=generator)
+    images = torch.randint(256, (photos, height, width, 3), generator=generator, dtype=torch.uint8)
     camera = synthetic.camera(width, height)
     test = tuple(range(0, photos, 8))
     return Scene(

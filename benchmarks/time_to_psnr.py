@@ -83,7 +83,8 @@ class PeerSide(peer.Peer):
         self.test_kwargs |= self.bounds
         origins, directions = zip(*(self._rays_of(v) for v in scene.train), strict=True)
         self.origins, self.directions = torch.stack(origins), torch.stack(directions)
-        self.colours = scene.images[list(scene.train)].reshape(-1, 3).to(self.device)
+        colours = [batches.photograph(scene, view).reshape(-1, 3) for view in scene.train]
+        self.colours = torch.cat(colours).to(self.device)
         self.words += f", {len(self.colours)} training rays"
         if self.file.is_file():
             self._restore(torch.load(self.file, map_location=self.device, weights_only=True))
