@@ -39,7 +39,7 @@ constexpr int VL = 16, R = 8;
 constexpr int VL = 8, R = 6;
 #endif
 constexpr int NC = 2, WIDE = NC * VL;          // columns of a panel
-constexpr long FORWARD_TILE = 12 * R, BACKWARD_TILE = 24 * R;  // points
+constexpr long FORWARD_TILE = 12 * R, BACKWARD_TILE = 48 * R;  // points
 typedef float Vec __attribute__((vector_size(4 * VL), aligned(4)));
 typedef uint32_t u32;
 typedef uint16_t u16;
