@@ -194,7 +194,8 @@ def passes_of(config: NerfConfig) -> Passes:
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
     """How many rays are rendered together."""
-    points = machine.points_at_once(device, config.render.netchunk)
+    width = max(config.model.netwidth_fine, 0 if config.render.sampler == "proposal" else config.model.netwidth)
+    points = machine.points_at_once(device, config.render.netchunk, width)
     r = config.render
     most = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
     return max(1, min(r.chunk, points // most))

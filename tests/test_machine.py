@@ -129,9 +129,10 @@ def test_without_glibc_memory_is_left_alone(monkeypatch):
 
 
 def test_a_cpu_takes_no_more_points_than_its_caches_like():
-    assert machine.points_at_once(torch.device("cpu"), 1 << 20) == machine.CPU_POINTS
-    assert machine.points_at_once(torch.device("cpu"), 5) == 5
-    assert machine.points_at_once(torch.device("cuda"), 1 << 20) == 1 << 20
+    assert machine.points_at_once(torch.device("cpu"), 1 << 20, 256) == machine.CPU_VALUES // 256
+    assert machine.points_at_once(torch.device("cpu"), 1 << 20, 64) == machine.CPU_VALUES // 64
+    assert machine.points_at_once(torch.device("cpu"), 5, 256) == 5
+    assert machine.points_at_once(torch.device("cuda"), 1 << 20, 256) == 1 << 20
 
 
 def test_real_and_named_failures_of_memory_are_recognised():
