@@ -7,10 +7,11 @@ The rooms, in the order data walks through them:
 - ``options``       every option: name, default, help, bounds
 - ``config``        command lines and ``.txt`` files -> options
 - ``machine``       device, matrix-product precision, memory: decided once
+- ``compiler``      small C++ kernels, compiled for this processor at first use
 - ``images``        read, downsample, write pictures and videos
 - ``conditioning``  the library: preconditioners of weight matrices
 - ``scenes``        1. files -> cameras -> rays
-- ``fields``        2. points -> density and colour
+- ``fields``        2. points -> density and colour; ``backends`` chooses the code that evaluates them
 - ``rendering``     3. rays + field -> pixels
 - ``training``      4. residual -> weights
 - ``evaluation``    5. pictures -> numbers -> tables

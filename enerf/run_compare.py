@@ -19,6 +19,8 @@ from enerf.types import InputError
 log = logging.getLogger("enerf")
 
 # What each method changes. The scale-matched controls stand beside the maps: much of a gain may be the start's scale.
+# They start from plain weights, whatever the configuration says of init, equilibrate and weight_norm.
+PLAIN = {"init": "default", "equilibrate": "none", "equilibrate_gradient": "through", "weight_norm": False}
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "he": {"init": "he"},
@@ -68,7 +70,7 @@ def compare(base: NerfConfig, chosen: CompareOptions) -> str:
 def arm_config(base: NerfConfig, method: str, seed: int) -> NerfConfig:
     """The configuration of one arm: the base with the method's options, in a folder of its own."""
     name = f"{base.run.expname or base.scene}/{method}_seed{seed}"
-    return options.replace(base, **METHODS[method], seed=seed, expname=name, no_final_eval=False)
+    return options.replace(base, **{**PLAIN, **METHODS[method]}, seed=seed, expname=name, no_final_eval=False)
 
 
 def trained(arm: NerfConfig) -> dict[str, Any]:

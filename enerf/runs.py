@@ -17,6 +17,7 @@ from enerf.config import NerfConfig
 from enerf.evaluation import report, video, views
 from enerf.evaluation.views import Renderer
 from enerf.fields import backends, build, networked
+from enerf.fields.backends import Backend
 from enerf.fields.build import RadianceFields
 from enerf.rendering import render, skipping
 from enerf.rendering.render import Passes
@@ -27,7 +28,6 @@ from enerf.types import InputError, Rays, Rendering, Scene
 
 log = logging.getLogger("enerf")
 
-
 # Options that decide what the weights are: a checkpoint made with others does not fit.
 MODEL_OPTIONS = (
     *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
@@ -36,7 +36,6 @@ MODEL_OPTIONS = (
     *("sampler",),
 )
 
-
 # Options that decide what is learned: changing them half way is allowed, and said.
 TASK_OPTIONS = (
     *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
@@ -44,7 +43,6 @@ TASK_OPTIONS = (
     *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "interlevel", "distortion"),
     *("no_batching", "seed", "init"),
 )
-
 
 VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
 
@@ -58,6 +56,7 @@ class Run:
     fields: RadianceFields  # what state.model holds
     state: State
     device: torch.device
+    backend: Backend
 
 
 def prepare(config: NerfConfig) -> Run:
@@ -87,7 +86,7 @@ def prepare(config: NerfConfig) -> Run:
     elif config.run.ft_path:
         state.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
         log.info("starting at step %d from %s", training.step, config.run.ft_path)
-    return Run(config, scene, fields, training, device)
+    return Run(config, scene, fields, training, device, backend)
 
 
 def load_scene(config: NerfConfig) -> Scene:
@@ -218,7 +217,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 def _described(run: Run) -> dict[str, Any]:
     """What a figure needs beside it: scene, method, steps, and the protocol it was measured with."""
-    config, scene = run.config, run.scene
+    config, scene, r = run.config, run.scene, run.config.render
     is_llff = config.data.dataset_type == "llff"
     return {
         "scene": scene.name,
@@ -226,6 +225,9 @@ def _described(run: Run) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
+        "precision": run.backend.precision,
+        "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
+        "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
         "collapsed": run.state.collapsed,
         "constant_psnr": views.constant_psnr(scene),
         "protocol": {

@@ -182,7 +182,9 @@ def protocol_words(run: dict[str, Any]) -> str:
     """How a figure was measured, in a few words; runs of scenes that differ in their number of views share them."""
     p = run["protocol"]
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
-    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {run['steps']} steps"
+    length = f"{run['max_seconds']:g} s" if run.get("max_seconds") else f"{run['steps']} steps"
+    model = f", {run['model']}" if run.get("model") else ""
+    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {length}{model}"
 
 
 def _decibels(value: float | None) -> str:

@@ -63,6 +63,8 @@ def choose(name: str, precision: str, device: torch.device) -> Backend:
     """
     if precision == "auto":
         precision = "bf16" if machine.has_bf16(device) else "fp32"
+        if precision == "fp32":
+            log.info("bf16 products are no faster than fp32 ones here: fp32 is used")
     if name != "auto":
         if reason := why_not(name, precision, device):
             raise InputError(f"option --backend: {name} cannot be used here: {reason}; expected auto, torch or another")

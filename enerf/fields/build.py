@@ -121,6 +121,21 @@ def chosen_layers(fields: nn.Module, options: ConditioningOptions) -> list[str]:
     return names
 
 
+def model_words(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:
+    """How a model is called beside its figures, if it is not the paper's.
+
+    >>> model_words(ModelOptions(), 64, 64, False), model_words(ModelOptions(encoding="hash"), 32, 24, True)
+    ('', 'hash grid, 8×256, 24 of 32 proposed')
+    """
+    usual = model.encoding == "positional" and (model.netdepth_fine, model.netwidth_fine) == (8, 256) and not proposal
+    if usual:
+        return ""
+    words = ["hash grid"] if model.encoding == "hash" else []
+    words.append(f"{model.netdepth_fine}×{model.netwidth_fine}")
+    words += [f"{importance} of {samples} proposed"] if proposal else []
+    return ", ".join(words)
+
+
 def method_name(options: ConditioningOptions) -> str:
     """How a run's method is called in tables and ``metrics.json``; options without effect are not named.
 

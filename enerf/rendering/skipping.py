@@ -6,6 +6,9 @@ Samples go from front to back in ``SEGMENTS`` parts, and no network is asked
 - by the fine network, where space is empty by the coarse one's: where no coarse sample within ``MARGIN`` of the ray has
   an alpha of ``skip``. Where the coarse network was not asked, nothing is known to be empty.
 
+With proposals nothing is left out: the fine network is asked only where light comes from anyway. On fern after two
+minutes of training 97 % of those samples still had a hundredth of the light before them, 87 % a weight above 1e-3.
+
 What is left out can change a pixel only where the fine network sees something that the coarse one does not:
 ``benchmarks/render.py`` measures it.
 """

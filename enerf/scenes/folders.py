@@ -85,7 +85,7 @@ def read(photos: Photos, white: bool) -> tuple[Float32[np.ndarray, "n h w 3"], t
     Raises InputError if a file is damaged, or the disk is full while a folder is made.
     """
     if photos.make is not None:
-        photos = _make(photos, photos.make)
+        photos = make(photos, photos.make)
     pixels = np.empty((len(photos.files), photos.height, photos.width, 3), dtype=np.float32)
     for i, file in enumerate(_progress(photos.files, f"read {photos.files[0].parent.name}")):
         pixels[i] = images.composite(_picture(file, photos), white)
@@ -171,7 +171,7 @@ def _picture(file: Path, photos: Photos) -> Float32[np.ndarray, "h w c"]:
     return images.to_uint8(small).astype(np.float32) / np.float32(255)
 
 
-def _make(photos: Photos, target: Path) -> Photos:
+def make(photos: Photos, target: Path) -> Photos:
     """Pictures in a new folder, which appears whole or not at all; the old ones if no folder can be made."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:

@@ -95,7 +95,7 @@ def _read(
 ) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
     """Colours, as bytes where they say all and else as floats in [0, 1], and file names."""
     if photos.make is not None:
-        photos = folders._make(photos, photos.make)
+        photos = folders.make(photos, photos.make)
     files = photos.files
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:

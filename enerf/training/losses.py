@@ -32,4 +32,8 @@ def proposed(
     loss = mse(final.rgb, target)
     fitted = proposal.interlevel(first.taken, final.weights.detach(), first.edges, first.weights)
     loss = loss + interlevel * fitted
-    return loss + distortion * proposal.distortion(first.taken, final.weights) if distortion else loss
+    if distortion > 0:
+        first_edge, last_edge = first.taken[..., :1], first.taken[..., -1:]
+        along = (first.taken - first_edge) / (last_edge - first_edge)  # from 0 at near to 1 at far
+        loss = loss + distortion * proposal.distortion(along, final.weights)
+    return loss
