@@ -102,8 +102,8 @@ class RenderOptions:
     netchunk: int = option(1024 * 64, "most points through a network at once; lower it if memory runs out", at_least=1)
     skip: float = option(
         1e-3,
-        "videos and previews of the paper's model: no network is asked where the coarse alpha or the light that is left "
-        "is below this; 0: everywhere, as for test views in any case",
+        "videos and previews of the paper's model: no network is asked where the coarse alpha or the light left is "
+        "below this; 0: everywhere, as for test views in any case",
         at_least=0,
         at_most=0.5,
     )
