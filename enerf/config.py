@@ -111,6 +111,13 @@ def check(config: NerfConfig) -> None:
         raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
     if chosen.weight_norm and chosen.equilibrate != "none":
         raise InputError("options --weight_norm and --equilibrate are two answers to one question: give one of them")
+    if config.render.sampler == "proposal" and not config.render.N_importance:
+        raise InputError("option --sampler proposal needs --N_importance: found 0, expected how many samples are taken")
+    if config.model.hash_finest < config.model.hash_coarsest:
+        raise InputError(
+            f"option --hash_finest: found {config.model.hash_finest}, expected at least --hash_coarsest, "
+            f"{config.model.hash_coarsest}"
+        )
     if config.train.precrop_iters and not config.train.no_batching:
         raise InputError("option --precrop_iters needs --no_batching: crops are taken from one image at a time")
     if config.render.render_only and config.run.no_reload and not config.run.ft_path:

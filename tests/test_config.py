@@ -301,6 +301,8 @@ def test_a_mistake_on_the_command_line_does_not_blame_the_file(write):
 
 def test_options_that_cannot_mean_anything_together_are_refused():
     assert "--precrop_iters needs --no_batching" in refused("--precrop_iters", "5")
+    assert "--sampler proposal needs --N_importance: found 0" in refused("--sampler", "proposal")
+    assert "--hash_finest: found 4, expected at least --hash_coarsest, 16" in refused("--hash_finest", "4")
     assert "--weight_norm and --equilibrate" in refused("--weight_norm", "--equilibrate")
     assert "--render_only and --no_reload" in refused("--render_only", "--no_reload")
     assert parsed("--render_only", "--no_reload", "--ft_path", "a.pt")["render_only"]

@@ -18,7 +18,7 @@ Its hash grid is not offered: it places a point x at x·(scale) + 1/2 of a level
 no table of ``hashgrid`` means the same there. Use ``triton_hashgrid``.
 
 This has been tested against a stand-in that follows tiny-cuda-nn's source (parameters, padding), not on a GPU.
-Source: Müller, tiny-cuda-nn, github.com/NVlabs/tiny-cuda-nn.
+Source: Müller, tiny-cuda-nn (NVlabs/tiny-cuda-nn).
 """
 
 import functools
@@ -45,8 +45,7 @@ def why_not(device: torch.device | None = None) -> str | None:
     """None where networks can be bound on a device (None: on a CUDA device), else the reason in one line."""
     if importlib.util.find_spec("tinycudann") is None:
         return (
-            "tinycudann is not installed: pip install "
-            "git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch; "
+            "tinycudann is not installed: it is built from NVlabs/tiny-cuda-nn, bindings/torch; "
             "the other backends work without it"
         )
     if not torch.cuda.is_available():
