@@ -144,7 +144,7 @@ def test_where_it_is_missing_one_line_says_how_to_get_it_and_what_works_without(
     if importlib.util.find_spec("tinycudann") is not None:
         pytest.skip("tinycudann is installed")
     _, weights, biases = _case(NETWORKS["one layer"])
-    with pytest.raises(RuntimeError, match="built from NVlabs/tiny-cuda-nn.*other backends work without it"):
+    with pytest.raises(RuntimeError, match=r"built from NVlabs/tiny-cuda-nn.*other backends work without it"):
         tinycuda.bind(NETWORKS["one layer"], weights, biases)
 
 
