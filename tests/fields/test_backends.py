@@ -143,7 +143,7 @@ def test_automatic_choice_takes_the_kernel_where_it_is_right(
     monkeypatch.setattr(backends, "MUCH_SLOWER", 1e9)  # whatever else this machine does now
     with caplog.at_level(logging.INFO, logger="enerf"):
         assert backends.choose("auto", "fp32", CPU).name == "compiled"
-    assert caplog.records == []
+    assert [r.getMessage() for r in caplog.records if not r.getMessage().startswith("compiling ")] == []
 
 
 def _bind(act: Callable[[Tensor], Tensor]) -> Callable[..., dense.Bound]:
