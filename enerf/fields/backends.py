@@ -89,6 +89,8 @@ def why_not(name: str, precision: str, device: torch.device) -> str | None:
         return triton_dense.why_not(device)
     from enerf.fields import tinycuda
 
+    if precision == "fp32":
+        return "it computes in fp16, not in fp32"
     return tinycuda.why_not(device)
 
 

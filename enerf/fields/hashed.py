@@ -78,7 +78,7 @@ class ProposalField(Networked):
         """Density at points, and no colour (black); directions and noise are not used."""
         (raw,) = self.bound()([self.hashed(points.reshape(-1, 3))])
         density = to_density(raw.reshape(points.shape[:-1]), self.density)
-        return FieldOutput(density, torch.zeros(()).expand(points.shape))
+        return FieldOutput(density, density.new_zeros(()).expand(points.shape))
 
     def linears(self) -> list[nn.Linear]:
         """The hidden layer and the head."""

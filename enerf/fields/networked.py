@@ -4,6 +4,7 @@ The module keeps its layers as torch's own, under their names, so that checkpoin
 of the backend: a checkpoint made with one loads with every other.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from enerf.fields import dense
 from enerf.fields.dense import Bind, Bound, Network
 
 
-class Networked(nn.Module):
+class Networked(nn.Module, ABC):
     """A module whose values are those of ``network`` with the weights of ``linears()``.
 
     Attributes
@@ -36,9 +37,9 @@ class Networked(nn.Module):
         """What a copy takes over: not the held weights, which are those of this module."""
         return {**self.__dict__, "_held": None}
 
+    @abstractmethod
     def linears(self) -> list[nn.Linear]:
         """The linear layers, in the order of ``network.layers``."""
-        raise NotImplementedError
 
     def bound(self) -> Bound:
         """The network with the weights as they are now, or as they were when they were held."""
