@@ -5,11 +5,13 @@ parser, the saved ``config.txt`` and the reader are made from them (``config.py`
 its group in ``--help``. Names that nerf-pytorch users know mean what they mean there, with its defaults.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-METHODS = ("row", "column", "row_column", "jacobi")
+METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
+SCALES = ("fixed", "kept", "constant", "learned")
 INITS = ("default", "glorot", "he", "unit_row")
 
 
@@ -46,6 +48,7 @@ class ModelOptions:
     netwidth: int = option(256, "width of the coarse network", at_least=2)
     netdepth_fine: int = option(8, "hidden layers of the fine network", at_least=1)
     netwidth_fine: int = option(256, "width of the fine network", at_least=2)
+    netskip: int = option(5, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0)
     multires: int = option(10, "frequency bands of the position encoding", at_least=0)
     multires_views: int = option(4, "frequency bands of the direction encoding", at_least=0)
     i_embed: int = option(0, "0: positional encoding; -1: none", choices=(0, -1))
@@ -77,6 +80,13 @@ class ConditioningOptions:
     equilibrate_gradient: str = option(
         "through", "the gradient passes through the norms, or takes them as constants", choices=("through", "detached")
     )
+    equilibrate_scale: str = option(
+        "fixed",
+        "the size of an equilibrated matrix: fixed by the map as in the paper, kept as the raw weights' at every step, "
+        "constant as at the start, or a learned gain from there (with --init he: He's variance)",
+        choices=SCALES,
+    )
+    equilibrate_p: float = option(2.0, "norm of rows and columns: 1, 2 or inf", choices=(1.0, 2.0, math.inf))
     weight_norm: bool = option(False, "control: weight normalisation of the same layers")
     init: str = option(
         "default", "control: start of the same layers: PyTorch's, Glorot's, He's, or rows of unit norm", choices=INITS
@@ -171,6 +181,9 @@ class RunOptions:
     eval_rays: int = option(2048, "fixed pixels a test view for that curve; 0: all", at_least=0)
     i_spectrum: int = option(1000, "steps between records of κ(W) and row norms; 0: never", at_least=0)
     no_final_eval: bool = option(False, "do not render the test views at the end")
+    final_pixels: bool = option(
+        False, "at the end measure the fixed pixels of the curve instead of whole test views: quick, and said so"
+    )
 
 
 @dataclass(frozen=True)

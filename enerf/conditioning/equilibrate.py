@@ -8,18 +8,14 @@ returns torch's layout, and keeps the paper's names:
 
 - a **row** (of W) belongs to one *input*: it is a column of ``weight``, normed over ``dim=-2``;
 - a **column** (of W) belongs to one *output*: it is a row of ``weight``, normed over ``dim=-1``;
-- the **divisor** is what each entry of ``weight`` is divided by; the paper's diagonal P holds its inverses.
+- the **divisors** are what each entry of ``weight`` is divided by, one for each input and one for each output;
+  the paper's diagonal P holds the inverses of the former.
 
-Leading axes are batch axes. ``gradient`` says what autograd sees: ``"through"`` differentiates the divisor
-as well, ``"detached"`` takes it for a constant.
+Leading axes are batch axes. ``gradient`` says what autograd sees: ``"through"`` differentiates the divisors
+as well, ``"detached"`` takes them for constants. ``p`` is the norm: 2 as in the paper, 1 or infinity.
 
-The floor
----------
-A row whose norm is below ``FLOOR`` is divided by ``FLOOR`` instead. So a zero row stays zero, and the
-gradient of ``row`` and of ``column`` is bounded by 1/``FLOOR`` everywhere (above the floor it is a projection
-divided by the norm). The customary 1e-12 would let gradients reach 1e12; 1e-6 lies far below the norm of any
-row that a usual start produces (about 0.6 for torch's default start of a square layer, 1.4 for He's), so that
-it never acts on a healthy row. What is said below about rows and columns holds for norms above the floor.
+Rows that are zero or tiny are divided by ``norms.FLOOR``; rows that are not finite become NaN (``norms``). What is
+said below about rows and columns holds for norms above the floor.
 
 What is true
 ------------
@@ -31,17 +27,21 @@ factor √n.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-FLOOR = 1e-6
-GRADIENTS = ("through", "detached")
+from enerf.conditioning import norms
+from enerf.conditioning.norms import FLOOR, GRADIENTS
+from enerf.conditioning.ruiz import ruiz, ruiz_divisors
+
+__all__ = ["FLOOR", "GRADIENTS", "METHODS", "column", "divisors", "jacobi", "keep_scale", "row", "row_column", "ruiz"]
 
 
-def row(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
+def row(
+    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
+) -> Float[Tensor, "*batch n_out n_in"]:
     """Weights whose every input has unit norm: row equilibration E W, the paper's choice.
 
     The layer it makes equals the raw layer fed with inputs divided by the row norms. The map is idempotent,
@@ -53,11 +53,13 @@ def row(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -
         In torch's layout; any scale, zero rows included.
     gradient
         ``"through"`` or ``"detached"``.
+    p
+        The norm: 1, 2 or inf.
 
     Raises
     ------
     ValueError
-        If ``gradient`` is neither.
+        If ``gradient`` or ``p`` is none of these.
 
     References
     ----------
@@ -69,25 +71,15 @@ def row(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -
     tensor([[0.6000, 0.0000],
             [0.8000, 1.0000]])
     """
-    return _unit_norm(weight, -2, gradient)
+    return norms.unit(weight, -2, gradient, p)
 
 
-def column(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
+def column(
+    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
+) -> Float[Tensor, "*batch n_out n_in"]:
     """Weights whose every output has unit norm: the paper's column equilibration.
 
-    Differs from weight normalisation only in having no learned length.
-
-    Parameters
-    ----------
-    weight
-        In torch's layout; any scale, zero columns included.
-    gradient
-        ``"through"`` or ``"detached"``.
-
-    Raises
-    ------
-    ValueError
-        If ``gradient`` is neither.
+    Differs from weight normalisation only in having no learned length. Parameters and errors as for ``row``.
 
     References
     ----------
@@ -99,29 +91,17 @@ def column(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
     tensor([[0.6000, 0.8000],
             [0.0000, 1.0000]])
     """
-    return _unit_norm(weight, -1, gradient)
+    return norms.unit(weight, -1, gradient, p)
 
 
 def row_column(
-    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
+    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
     """Row equilibrated weights, whose columns are then equilibrated: ``column(row(weight))``, in this order.
 
-    Afterwards the outputs have unit norm, the inputs only nearly so: the map is not idempotent. It is blind
-    to a positive scaling of any row. Its gradient is bounded by 1/``FLOOR``², as the composition of two
-    bounded maps.
-
-    Parameters
-    ----------
-    weight
-        In torch's layout; any scale, zero rows and columns included.
-    gradient
-        ``"through"`` or ``"detached"`` (both divisors are constants).
-
-    Raises
-    ------
-    ValueError
-        If ``gradient`` is neither.
+    Afterwards the outputs have unit norm, the inputs only nearly so: the map is not idempotent (``ruiz`` is). It is
+    blind to a positive scaling of any row. Its Euclidean gradient is bounded by 1/``FLOOR``², as the composition of
+    two bounded maps. Parameters and errors as for ``row``; with ``"detached"`` both divisors are constants.
 
     References
     ----------
@@ -132,10 +112,12 @@ def row_column(
     >>> row_column(torch.tensor([[3.0, 4.0], [4.0, 3.0]])).norm(dim=1)
     tensor([1., 1.])
     """
-    return column(row(weight, gradient), gradient)
+    return column(row(weight, gradient, p), gradient, p)
 
 
-def jacobi(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through") -> Float[Tensor, "*batch n_out n_in"]:
+def jacobi(
+    weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
+) -> Float[Tensor, "*batch n_out n_in"]:
     """Weights with a unit diagonal: the paper's Jacobi preconditioner diag(W)⁻¹ W.
 
     Row i of the paper's W, the i-th column of ``weight``, is divided by its diagonal entry. The entry keeps
@@ -147,13 +129,13 @@ def jacobi(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
     ----------
     weight
         Square, in torch's layout.
-    gradient
-        ``"through"`` or ``"detached"``.
+    gradient, p
+        As for ``row``; there is no norm in it, so ``p`` changes nothing.
 
     Raises
     ------
     ValueError
-        If the matrix is not square, or ``gradient`` is neither.
+        If the matrix is not square, or as for ``row``.
 
     References
     ----------
@@ -165,91 +147,71 @@ def jacobi(weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
     tensor([[ 1., -1.],
             [ 2.,  1.]])
     """
-    n_out, n_in = weight.shape[-2:]
-    if n_out != n_in:
-        raise ValueError(f"the Jacobi preconditioner divides by the diagonal: {n_out} × {n_in} is not square")
-    diagonal = weight.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
-    floored = torch.where(diagonal < 0, diagonal.clamp(max=-FLOOR), diagonal.clamp(min=FLOOR))
-    return _divide(weight, floored, gradient)
+    return norms.divided(weight, *_jacobi_divisors(weight, p), gradient, p)
 
 
-METHODS: dict[str, Callable[[Tensor, str], Tensor]] = {
+METHODS: dict[str, Callable[..., Tensor]] = {
     "row": row,
     "column": column,
     "row_column": row_column,
     "jacobi": jacobi,
+    "ruiz": ruiz,
 }
 
 
-def _floored_norm(weight: Float[Tensor, "*batch n_out n_in"], dim: int) -> Float[Tensor, "*batch _ _"]:
-    """Euclidean norm along ``dim``, kept as an axis of length one, or ``FLOOR`` where the norm is smaller.
+def divisors(
+    weight: Float[Tensor, "*batch n_out n_in"], method: str, p: float | int = 2.0
+) -> tuple[Float[Tensor, "*batch 1 n_in"], Float[Tensor, "*batch n_out 1"]]:
+    """What a method divides inputs and outputs by: ``METHODS[method](weight)`` is ``weight`` over both.
 
-    The largest magnitude is factored out, so that no square overflows or vanishes. The norm does not depend
-    on the factor, so autograd may take it for a constant: this is exact, not an approximation. Where the
-    largest magnitude reaches the floor, the sum of squares holds an exact 1 and the clamp does nothing;
-    elsewhere the factor is the floor itself, and the clamp lifts the norm to it.
+    Raises
+    ------
+    ValueError
+        If the method is unknown, or as it raises itself.
+
+    Examples
+    --------
+    >>> divisors(torch.tensor([[3.0, 0.0], [4.0, 2.0]]), "row")
+    (tensor([[5., 2.]]), tensor([[1.],
+            [1.]]))
     """
-    largest = weight.detach().abs().amax(dim, keepdim=True).clamp(min=FLOOR)
-    squares = (weight / largest).square().sum(dim, keepdim=True)
-    return largest * squares.clamp(min=1.0).sqrt()
+    norms.check("through", p)
+    plain_in, plain_out = torch.ones_like(weight[..., :1, :]), torch.ones_like(weight[..., :1])
+    if method == "row":
+        return norms.floored(weight, -2, p), plain_out
+    if method == "column":
+        return plain_in, norms.floored(weight, -1, p)
+    if method == "row_column":
+        of_inputs = norms.floored(weight, -2, p)
+        return of_inputs, norms.floored(weight / of_inputs, -1, p)
+    if method == "jacobi":
+        return _jacobi_divisors(weight, p)
+    if method == "ruiz":
+        return ruiz_divisors(weight, p)
+    raise ValueError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
 
 
-def _unit_norm(
-    weight: Float[Tensor, "*batch n_out n_in"], dim: int, gradient: str
+def keep_scale(
+    mapped: Float[Tensor, "*batch n_out n_in"], weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Weights divided by their floored norms along ``dim``."""
-    _check_gradient(gradient)
-    if gradient == "detached":
-        return weight / _floored_norm(weight, dim).detach()
-    made: Tensor = _UnitNorm.apply(weight, dim)
-    return made
+    """Mapped weights at the Frobenius norm of the raw ones: the shape of one, the size of the other.
 
+    The raw matrix' size thereby becomes a gain that is learned with it.
 
-class _UnitNorm(torch.autograd.Function):
-    """y = w / n with n = max(‖w‖, FLOOR), and its gradient in closed form: (g − y Σ(g y)) / n, or g / n on the floor.
-
-    The gradient is the projection of g off y, divided by n: self-adjoint, so that it serves forward mode too.
+    Examples
+    --------
+    >>> raw = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    >>> keep_scale(row(raw), raw).norm()
+    tensor(5.0000)
     """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, dim: int) -> Tensor:
-        return weight / _floored_norm(weight, dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        weight, ctx.dim = inputs
-        ctx.save_for_backward(weight)
-        ctx.save_for_forward(weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (weight,) = ctx.saved_tensors
-        return _projected(gradient, weight, ctx.dim), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        (weight,) = ctx.saved_tensors
-        return _projected(tangent, weight, ctx.dim)
+    ratio = norms.frobenius(weight) / norms.frobenius(mapped)
+    return mapped * (ratio.detach() if gradient == "detached" else ratio)
 
 
-def _projected(gradient: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """A gradient (or tangent) through ``_UnitNorm`` at a weight."""
-    norm = _floored_norm(weight, dim)
-    unit = weight / norm
-    along = (gradient * unit).sum(dim, keepdim=True)
-    return (gradient - unit * torch.where(norm > FLOOR, along, 0.0)) / norm
-
-
-def _check_gradient(gradient: str) -> None:
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-
-
-def _divide(
-    weight: Float[Tensor, "*batch n_out n_in"], divisor: Float[Tensor, "*batch _ _"], gradient: str
-) -> Float[Tensor, "*batch n_out n_in"]:
-    """Quotient; dividing, not multiplying by an inverse, keeps gradients exact at magnitudes of 1e30."""
-    _check_gradient(gradient)
-    return weight / (divisor.detach() if gradient == "detached" else divisor)
+def _jacobi_divisors(weight: Tensor, p: float | int) -> tuple[Tensor, Tensor]:
+    n_out, n_in = weight.shape[-2:]
+    if n_out != n_in:
+        raise ValueError(f"the Jacobi preconditioner divides by the diagonal: {n_out} × {n_in} is not square")
+    diagonal = weight.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    signed = torch.where(diagonal < 0, diagonal.clamp(max=-FLOOR), diagonal.clamp(min=FLOOR))
+    return signed, torch.ones_like(weight[..., :1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from enerf.conditioning.layers import Equilibrated
+from enerf.conditioning.parametrization import Equilibrated
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ def _kinds(found: list[Any]) -> list[list[Any]]:
     kinds: dict[Any, list[Any]] = {}
     for item in found:
         key: Any = id(item)
-        if len(item) == 1 and isinstance(item[0], Equilibrated):
+        kind = item[0].kind() if len(item) == 1 and isinstance(item[0], Equilibrated) else None
+        if kind is not None:
             raw = item.original
-            key = (item[0].method, item[0].gradient, raw.shape, raw.dtype, raw.device, raw.requires_grad)
+            key = (kind, raw.shape, raw.dtype, raw.device, raw.requires_grad)
         kinds.setdefault(key, []).append(item)
     return list(kinds.values())
 
@@ -77,7 +78,8 @@ def _computed(items: list[Any]) -> _Group:
         values = items[0]()
         parts: tuple[Tensor, ...] = (values.detach(),)
     else:
-        values = items[0][0](torch.stack([item.original for item in items]))
+        gains = None if items[0][0].gain is None else torch.stack([item[0].gain for item in items])
+        values = items[0][0].applied(torch.stack([item.original for item in items]), gains)
         parts = values.detach().unbind()
     return _Group(items, values, [part.requires_grad_(values.requires_grad) for part in parts])
 

@@ -1,41 +1,55 @@
-"""Which layers an option text means, and whether they can be conditioned. Changes nothing.
+"""Which layers are meant, and whether a method suits them. Changes nothing.
 
 Vocabulary
 ----------
-- a layer's **name** is its dotted path in the model, as ``named_modules`` gives it;
-- a **word** of the option text answers to a path that equals it or ends with ``"." + word``;
-- a **head** is an output layer. A head with one output is never conditioned: the paper's W has shape
-  n_in × 1 there, so that row equilibration would turn it into sign(W), whose gradient is zero.
+- a **layer** is a module with matrices (``matrices.KINDS``); its **name** is its dotted path, as ``named_modules``
+  gives it;
+- a **word** is a group's name, a kind (``Conv2d``), a pattern (``blocks.*.mlp.?``) or a name. A full path means that
+  layer alone; anything shorter means each path that ends with ``"." + word``;
+- a **head** is an output layer. A layer with one output is never equilibrated by rows: the paper's W has shape
+  n_in × 1 there, so that it would become sign(W), whose gradient is zero.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import equilibrate
+from enerf.conditioning import equilibrate, matrices, ties
+from enerf.conditioning.matrices import Slot
 
-GROUPS = ("hidden", "trunk")
+GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
+BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
+METHODS = (*equilibrate.METHODS, *BASELINES)
+BATCH_NORM_KINDS = (nn.Linear, *matrices.CONVOLUTIONS)
+
+Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
 
 class Selection(NamedTuple):
-    """What an option text means.
+    """What words mean.
 
     Attributes
     ----------
     names
         The layers, in the model's order.
     left_out
-        Name -> reason, for the layers that group words passed over because the method does not suit them.
+        Name -> reason, for the layers that groups, kinds and patterns passed over because the method does not suit
+        them.
     """
 
     names: list[str]
     left_out: dict[str, str]
 
 
-def select(model: nn.Module, layers: str, heads: Collection[str] = (), method: str = "row") -> Selection:
+def select(
+    model: nn.Module, layers: Layers, heads: Collection[str] = (), method: str = "row", packing: str = "matrix"
+) -> Selection:
     """Names of the layers that ``layers`` means; changes nothing.
 
     Parameters
@@ -43,107 +57,150 @@ def select(model: nn.Module, layers: str, heads: Collection[str] = (), method: s
     model
         A model, plain or already conditioned.
     layers
-        Words separated by commas. ``hidden`` is every ``nn.Linear`` with more than one output that is not a
-        head; ``trunk`` every such layer with a path component ``trunk``. Any other word is a name: it means
-        each module whose path equals it or ends with ``"." + word``, so ``trunk.0`` means
-        ``coarse.trunk.0`` and ``fine.trunk.0``.
+        Words, separated by commas or in a list; types of modules too. The groups are ``all``; ``hidden``, all but the
+        heads; ``trunk``, those of ``hidden`` with a path component ``trunk``; and ``first_conv_and_last_linear``, the
+        paper's choice for classifiers.
     heads
-        The output heads, as names of the same kind; the group words never take them.
+        The output heads, as names; ``hidden``, ``trunk``, kinds and patterns never take them.
     method
-        What the layers are for. The group words pass over layers which ``method`` does not suit, and report
-        them in ``left_out``; for ``jacobi`` these are the layers which are not square.
+        What the layers are for: one of ``METHODS``. Groups, kinds and patterns pass over layers which it does not
+        suit, and report them in ``left_out``; for ``jacobi`` these are the layers which are not square.
+    packing
+        How packed projections are read; see ``matrices``.
 
     Raises
     ------
     ValueError
-        If a word matches nothing, or if a named module is no ``nn.Linear`` or cannot be conditioned by
-        ``method``.
+        If a word matches nothing, or if a named module has no matrices or cannot be conditioned by ``method``.
 
     Examples
     --------
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 1))
     >>> select(net, "hidden", heads={"3"}, method="jacobi")
     Selection(names=['2'], left_out={'0': 'jacobi needs a square matrix, and this one is 8 × 3'})
+    >>> select(net, nn.Linear).names
+    ['0', '2']
     """
-    check_option("method", method, equilibrate.METHODS)
-    words = [word.strip() for word in layers.split(",") if word.strip()]
+    check_option("method", method, METHODS)
+    words = _words(layers)
     if not words:
-        raise ValueError("no layers are named; say hidden, trunk, or layer names separated by commas")
+        raise ValueError(f"no layers are named; say {', '.join(GROUPS)}, or layer names separated by commas")
     taken: set[str] = set()
     left_out: dict[str, str] = {}
     for word in words:
-        if word in GROUPS:
-            names, passed_over = _group_members(model, word, heads, method)
-            left_out.update(passed_over)
-        else:
-            names = _named_members(model, word)
+        wide = _wide_word(model, word, heads)
+        if wide is None:
+            names = _named(model, str(word))
             for name in names:
-                check_conditionable(model, name, method)
+                check_conditionable(model, name, method, packing)
+        else:
+            names, passed_over = _suited(model, word, wide, method, packing)
+            left_out.update(passed_over)
         taken.update(names)
-    in_order = [name for name, _ in model.named_modules() if name in taken]
+    in_order = [name for name, _ in _named_modules(model) if name in taken]
     return Selection(in_order, {name: why for name, why in left_out.items() if name not in taken})
 
 
-def linear_at(model: nn.Module, name: str) -> nn.Linear:
+def layer_at(model: nn.Module, name: str) -> nn.Module:
     """Layer of exactly that name.
 
     Raises
     ------
     ValueError
-        If there is none; tells the nearest known names.
+        If there is none, with the nearest known names, or if it has no matrices.
     """
     modules = dict(_named_modules(model))
     if name not in modules:
         raise ValueError(_unknown(model, name))
     module = modules[name]
-    if not isinstance(module, nn.Linear):
-        raise ValueError(f"{name} is a {type(module).__name__}; only nn.Linear layers can be conditioned")
+    if not isinstance(module, matrices.KINDS):
+        if "quantized" in type(module).__module__:
+            raise ValueError(f"{name} is quantised: condition the model before it is quantised, or bake it first")
+        kinds = ", ".join(kind.__name__ for kind in matrices.KINDS)
+        raise ValueError(f"{name} is a {type(module).__name__}; the layers that can be conditioned are {kinds}")
     return module
 
 
-def plain_linears(model: nn.Module, names: Iterable[str]) -> list[nn.Linear]:
+def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """Layers of those names, all of them still unconditioned and named once.
 
     Raises
     ------
     ValueError
-        If a layer is conditioned already or named twice, or as for ``linear_at``.
+        If a layer is conditioned already or named twice, or as for ``layer_at``.
     """
-    linears: list[nn.Linear] = []
+    found: dict[str, nn.Module] = {}
     for name in names:
-        linear = linear_at(model, name)
-        if parametrize.is_parametrized(linear, "weight"):
+        module = layer_at(model, name)
+        if is_conditioned(module):
             raise ValueError(f"{name} is conditioned already; a layer is conditioned once")
-        if any(linear is earlier for earlier in linears):
+        if any(module is earlier for earlier in found.values()):
             raise ValueError(f"{name} is named twice; a layer is conditioned once")
-        linears.append(linear)
-    return linears
+        found[name] = module
+    return found
 
 
-def check_conditionable(model: nn.Module, name: str, method: str) -> None:
-    """Raise a ValueError unless ``name`` is an ``nn.Linear`` that ``method`` suits."""
-    why_not = _objection(linear_at(model, name), method)
+def is_conditioned(module: nn.Module) -> bool:
+    """Whether any of a layer's weights is computed, or its gradients preconditioned."""
+    computed = any(parametrize.is_parametrized(module, slot.name) for slot in matrices.slots(module))
+    return computed or hasattr(module, "input_mean")  # the latter: ``batch_norm``
+
+
+def check_conditionable(model: nn.Module, name: str, method: str, packing: str = "matrix") -> None:
+    """Raise a ValueError unless ``name`` is a layer that ``method`` suits."""
+    why_not = _objection(model, layer_at(model, name), name, method, packing)
     if why_not is not None:
         raise ValueError(f"{name} cannot be conditioned: {why_not}")
 
 
 def check_option(option: str, value: str, known: Collection[str]) -> None:
-    """Raise a ValueError unless ``value`` is one of the known ones."""
+    """Raise a ValueError unless ``value`` is one of the known ones; tells the nearest."""
     if value not in known:
-        raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(known)}")
+        nearest = get_close_matches(str(value), known, n=1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(known)}{hint}")
 
 
-def _objection(linear: nn.Linear, method: str) -> str | None:
+def _objection(model: nn.Module, module: nn.Module, name: str, method: str, packing: str) -> str | None:
     """Why a layer cannot be conditioned by ``method``, or None if it can."""
-    n_out, n_in = linear.out_features, linear.in_features
-    if n_out == 1:
+    slots = matrices.slots(module, packing)
+    reasons = (_tensor_objection(module, slot) or _matrix_objection(slot, method) for slot in slots)
+    why_not = next((reason for reason in reasons if reason), None)
+    if why_not is None and method == "batch_norm" and not isinstance(module, BATCH_NORM_KINDS):
+        return f"batch_norm preconditions linear layers and convolutions, and it is a {type(module).__name__}"
+    return why_not or ties.objection(model, name)
+
+
+def _tensor_objection(module: nn.Module, slot: Slot) -> str | None:
+    """Why the tensor itself cannot be worked with."""
+    computed = parametrize.is_parametrized(module, slot.name)
+    path = f"parametrizations.{slot.name}.original"
+    weight = dict(module.named_parameters()).get(path) if computed else getattr(module, slot.name)
+    if weight is None:  # a conditioned layer of several originals
+        return None
+    if is_lazy(weight):
+        return "its shape is not known yet: run the model once on an example, then condition it"
+    if weight.layout != torch.strided or getattr(weight, "is_sparse", False):
+        return f"its weight is sparse ({weight.layout}), and norms of its rows would have to be kept dense"
+    if not weight.is_floating_point() or weight.is_quantized:
+        return f"its weight holds {weight.dtype}, and only real floating point weights can be scaled"
+    return None
+
+
+def _matrix_objection(slot: Slot, method: str) -> str | None:
+    """Why matrices of that size do not suit a method."""
+    n_out, n_in = slot.n_out, slot.n_in
+    of = " a group" if slot.batch and not slot.name.startswith("in_proj") else ""
+    if n_out == 1 and method in ("row", "row_column", "ruiz", "jacobi", "unit_row"):
         return (
-            "it has a single output, and row equilibration would turn its weights "
+            f"it has a single output{of}, and row equilibration would turn its weights "
             f"(W of shape {n_in} × 1) into sign(W), with zero gradient"
         )
-    if n_in == 1 and method in ("column", "row_column"):
+    if n_in == 1 and method == "weight_standardisation":
+        return f"it has a single input{of}, and one weight less its own mean is zero"
+    if n_in == 1 and method in ("column", "row_column", "ruiz"):
         return (
-            "it has a single input, and column equilibration would turn its weights "
+            f"it has a single input{of}, and column equilibration would turn its weights "
             f"(W of shape 1 × {n_out}) into sign(W), with zero gradient"
         )
     if method == "jacobi" and n_out != n_in:
@@ -151,32 +208,62 @@ def _objection(linear: nn.Linear, method: str) -> str | None:
     return None
 
 
-def _group_members(
-    model: nn.Module, group: str, heads: Collection[str], method: str
+def _words(layers: Layers) -> list[str | type[nn.Module]]:
+    """The words one by one."""
+    if isinstance(layers, type):
+        return [layers]
+    parts: Iterable[str | type[nn.Module]] = layers.split(",") if isinstance(layers, str) else layers
+    stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+    return [part for part in stripped if part != ""]
+
+
+def _wide_word(model: nn.Module, word: str | type[nn.Module], heads: Collection[str]) -> list[str] | None:
+    """All layers that a group, a kind or a pattern reaches, suited or not; None if the word is a name."""
+    layers = _layers(model)
+    inner = [name for name in layers if not any(_answers_to(name, head) for head in heads)]
+    rules: dict[str, Callable[[], list[str]]] = {
+        "all": lambda: list(layers),
+        "hidden": lambda: inner,
+        "trunk": lambda: [name for name in inner if "trunk" in name.split(".")],
+        "first_conv_and_last_linear": lambda: _first_conv_and_last_linear(layers),
+    }
+    if isinstance(word, type):
+        return [name for name in inner if isinstance(layers[name], word)]
+    if word in rules:
+        return rules[word]()
+    if word in {kind.__name__ for kind in matrices.KINDS}:
+        return [name for name in inner if word in {kind.__name__ for kind in type(layers[name]).__mro__}]
+    if any(sign in word for sign in "*?["):
+        return [name for name in inner if fnmatchcase(name, word)]
+    return None
+
+
+def _first_conv_and_last_linear(layers: dict[str, nn.Module]) -> list[str]:
+    convolutions = [name for name, layer in layers.items() if isinstance(layer, matrices.CONVOLUTIONS)]
+    linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
+    return convolutions[:1] + linears[-1:] if convolutions and linears else []
+
+
+def _suited(
+    model: nn.Module, word: str | type[nn.Module], reached: list[str], method: str, packing: str
 ) -> tuple[list[str], dict[str, str]]:
-    """Members of ``hidden`` or ``trunk``, and those which ``method`` does not suit, with the reason."""
-    members: list[str] = []
-    left_out: dict[str, str] = {}
-    for name, linear in _linears(model).items():
-        outside = group == "trunk" and "trunk" not in name.split(".")
-        if outside or any(_answers_to(name, head) for head in heads):
-            continue
-        why_not = _objection(linear, method)
-        if why_not is None:
-            members.append(name)
-        else:
-            left_out[name] = why_not
+    """Those of the reached layers which ``method`` suits, and the others with the reason."""
+    reasons = {name: _objection(model, layer_at(model, name), name, method, packing) for name in reached}
+    members = [name for name, why in reasons.items() if why is None]
+    left_out = {name: why for name, why in reasons.items() if why is not None}
     if not members:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise ValueError(f"no layer belongs to {group!r}" + (f" ({reasons})" if reasons else ""))
+        why_not = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        called = word.__name__ if isinstance(word, type) else word
+        raise ValueError(f"no layer belongs to {called!r} ({why_not or _known(model)})")
     return members, left_out
 
 
-def _named_members(model: nn.Module, word: str) -> list[str]:
-    names = [name for name, _ in _named_modules(model) if _answers_to(name, word)]
-    if not names:
+def _named(model: nn.Module, word: str) -> list[str]:
+    names = [name for name, _ in _named_modules(model)]
+    found = [word] if word in names else [name for name in names if _answers_to(name, word)]
+    if not found:
         raise ValueError(_unknown(model, word))
-    return names
+    return found
 
 
 def _answers_to(path: str, word: str) -> bool:
@@ -189,16 +276,20 @@ def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in modules if "parametrizations" not in name.split(".")]
 
 
-def _linears(model: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in _named_modules(model) if isinstance(module, nn.Linear)}
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in _named_modules(model) if isinstance(module, matrices.KINDS)}
 
 
 def _unknown(model: nn.Module, name: str) -> str:
     """Sentence about a name that matches nothing."""
-    known = list(_linears(model))
+    known = list(_layers(model))
     endings = {path.split(".", skip)[skip]: None for path in known for skip in range(path.count(".") + 1)}
-    nearest = get_close_matches(name, endings, n=3)
+    nearest = get_close_matches(name, [*endings, *GROUPS], n=3)
     if nearest:
         return f"no layer is named {name!r}; the nearest known names are {', '.join(nearest)}"
-    more = ", …" if len(known) > 8 else ""
-    return f"no layer is named {name!r}; the nn.Linear layers are {', '.join(known[:8])}{more}"
+    return f"no layer is named {name!r}; {_known(model)}"
+
+
+def _known(model: nn.Module) -> str:
+    names = list(_layers(model))
+    return f"the layers are {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it has no layers"

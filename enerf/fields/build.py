@@ -92,7 +92,7 @@ def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
     if model.encoding == "hash":
         sizes = (model.hash_levels, model.hash_features, model.hash_log2_entries)
         hashed = HashedSpace(make_grid(*sizes, model.hash_coarsest, model.hash_finest), space)
-    return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density)
+    return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
 
 
 def _condition(fields: RadianceFields, options: ConditioningOptions, seed: int) -> None:
@@ -101,7 +101,8 @@ def _condition(fields: RadianceFields, options: ConditioningOptions, seed: int) 
     names = chosen_layers(fields, options)
     layers.initialise_(fields, names, options.init, torch.Generator().manual_seed(seed))
     if method != "none":
-        layers.condition(fields, method, names, gradient=options.equilibrate_gradient)
+        gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
+        layers.condition(fields, method, names, gradient, scale=scale, p=p)
     elif options.weight_norm:
         layers.weight_norm(fields, names)
 
@@ -127,11 +128,13 @@ def model_words(model: ModelOptions, samples: int, importance: int, proposal: bo
     >>> model_words(ModelOptions(), 64, 64, False), model_words(ModelOptions(encoding="hash"), 32, 24, True)
     ('', 'hash grid, 8×256, 24 of 32 proposed')
     """
-    usual = model.encoding == "positional" and (model.netdepth_fine, model.netwidth_fine) == (8, 256) and not proposal
+    sizes = (model.netdepth_fine, model.netwidth_fine, model.netskip)
+    usual = model.encoding == "positional" and sizes == (8, 256, 5) and not proposal
     if usual:
         return ""
     words = ["hash grid"] if model.encoding == "hash" else []
     words.append(f"{model.netdepth_fine}×{model.netwidth_fine}")
+    words += ["no skip"] if not model.netskip else []
     words += [f"{importance} of {samples} proposed"] if proposal else []
     return ", ".join(words)
 
@@ -147,6 +150,8 @@ def method_name(options: ConditioningOptions) -> str:
         words = ["e-nerf"]
         words += [options.equilibrate] if options.equilibrate != "row" else []
         words += ["detached"] if options.equilibrate_gradient == "detached" else []
+        words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
+        words += [f"p{options.equilibrate_p:g}"] if options.equilibrate_p != 2 else []
     elif options.weight_norm:
         words += ["weight_norm"]
     words += [options.init] if options.init != "default" else []

@@ -19,7 +19,8 @@ class NeRF(Networked):
 
     Without viewing directions ``rgb_head`` stands on the trunk. ``multires`` and ``multires_views`` are the
     frequency bands of points and of viewing directions; a negative number leaves its input unencoded. With ``hashed``
-    points are encoded by it instead. ``density`` is one of ``hashed.DENSITIES``.
+    points are encoded by it instead. ``density`` is one of ``hashed.DENSITIES``. Trunk layer ``skip_at`` sees the
+    encoded points again (0: none does).
     """
 
     def __init__(
@@ -32,12 +33,13 @@ class NeRF(Networked):
         *,
         hashed: HashedSpace | None = None,
         density: str = "relu",
+        skip_at: int = SKIP_AT,
     ) -> None:
         super().__init__()
         self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
         self.hashed, self.density = hashed, density
         n_points = encoded_width(multires) if hashed is None else hashed.encoding.grid.width
-        self.trunk = SkipMLP(n_points, width, depth)
+        self.trunk = SkipMLP(n_points, width, depth, skip_at)
         self.density_head = nn.Linear(width, 1)
         if use_viewdirs:
             self.feature = nn.Linear(width, width)
@@ -46,7 +48,7 @@ class NeRF(Networked):
         else:
             self.rgb_head = nn.Linear(width, 3)
         n_views = encoded_width(multires_views) if use_viewdirs else 0
-        self.network = nerf_network(n_points, n_views, width, depth)
+        self.network = nerf_network(n_points, n_views, width, depth, skip_at)
 
     def forward(
         self,
@@ -77,7 +79,7 @@ class NeRF(Networked):
         return [*self.trunk, *heads, self.rgb_head]
 
 
-def nerf_network(n_points: int, n_views: int, width: int, depth: int) -> Network:
+def nerf_network(n_points: int, n_views: int, width: int, depth: int, skip_at: int = SKIP_AT) -> Network:
     """NeRF's layers, for encoded points and encoded viewing directions (none if ``n_views`` is 0).
 
     Source: NeRF, figure 7.
@@ -91,7 +93,7 @@ def nerf_network(n_points: int, n_views: int, width: int, depth: int) -> Network
 
     hidden = 0
     for i in range(depth):
-        hidden = add((0, hidden) if i == SKIP_AT else (hidden,), width, True)
+        hidden = add((0, hidden) if 0 < i == skip_at else (hidden,), width, True)
     density = add((hidden,), 1, False)
     if n_views:
         feature = add((hidden,), width, False)

@@ -204,6 +204,26 @@ def test_a_start_and_a_map_go_together():
         torch.testing.assert_close(weight.norm(dim=0), torch.ones(weight.shape[1]))
 
 
+@pytest.mark.parametrize("scale", ["kept", "constant", "learned"])
+def test_a_kept_or_learned_scale_starts_with_the_size_of_its_own_start(scale: str):
+    plain, field = _build(WIDE, init="he"), _build(WIDE, init="he", equilibrate="row", equilibrate_scale=scale)
+    names = list(layers.conditioned_layers(field))
+    assert len(names) >= 4
+    for name in names:
+        raw, applied = _applied(plain)[name], _applied(field)[name]
+        torch.testing.assert_close(applied.norm(), raw.norm())
+        torch.testing.assert_close(applied / applied.norm(dim=0), raw / raw.norm(dim=0))
+        rows = applied.norm(dim=0)
+        torch.testing.assert_close(rows, rows.mean().expand_as(rows))
+
+
+def test_the_norm_and_the_skip_that_are_asked_for_are_used():
+    fields = _build(ModelOptions(netdepth=8, netwidth=16, netskip=0), equilibrate="row", equilibrate_p=math.inf)
+    weight = fields.coarse.trunk[5].weight
+    assert weight.shape == (16, 16)
+    torch.testing.assert_close(weight.abs().amax(0), torch.ones(16))
+
+
 def test_an_equilibrated_field_answers_with_finite_values_and_gradients():
     fields = _build(equilibrate="row")
     points, viewdirs = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.eye(3)[:2]
@@ -225,6 +245,9 @@ def test_an_equilibrated_field_answers_with_finite_values_and_gradients():
         ({"equilibrate": "jacobi"}, "e-nerf-jacobi"),
         ({"equilibrate": "column", "equilibrate_gradient": "detached"}, "e-nerf-column-detached"),
         ({"equilibrate": "row", "init": "he", "equilibrate_layers": "trunk"}, "e-nerf-he-trunk"),
+        ({"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"}, "e-nerf-learned-he"),
+        ({"equilibrate": "ruiz", "equilibrate_p": math.inf}, "e-nerf-ruiz-pinf"),
+        ({"equilibrate_scale": "learned"}, "nerf"),
         ({"weight_norm": True}, "nerf-weight_norm"),
         ({"init": "unit_row"}, "nerf-unit_row"),
         ({"init": "glorot", "equilibrate_layers": "trunk"}, "nerf-glorot-trunk"),

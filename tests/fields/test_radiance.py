@@ -11,10 +11,12 @@ from enerf.fields.radiance import NeRF, from_nerf_pytorch
 Vector = list[float]
 
 
-def _field(use_viewdirs: bool = True, multires: int = 2, multires_views: int = 1, depth: int = 6) -> NeRF:
+def _field(
+    use_viewdirs: bool = True, multires: int = 2, multires_views: int = 1, depth: int = 6, skip: int = 5
+) -> NeRF:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        field = NeRF(depth, 8, multires, multires_views, use_viewdirs).double()
+        field = NeRF(depth, 8, multires, multires_views, use_viewdirs, skip_at=skip).double()
     with torch.no_grad():
         field.density_head.weight *= 20  # densities of both signs
     return field
@@ -46,7 +48,7 @@ def _slow(field: NeRF, point: Vector, viewdir: Vector) -> tuple[float, Vector]:
     x = _waves(point, field.multires)
     h = x
     for i in range(6):
-        h = _relu(_affine(weights, f"trunk.{i}", x + h if i == 5 else h))
+        h = _relu(_affine(weights, f"trunk.{i}", x + h if 0 < i == field.trunk.skip_at else h))
     density = max(0.0, _affine(weights, "density_head", h)[0])
     if field.use_viewdirs:
         towards = _waves(viewdir, field.multires_views)
@@ -54,9 +56,9 @@ def _slow(field: NeRF, point: Vector, viewdir: Vector) -> tuple[float, Vector]:
     return density, [1 / (1 + math.exp(-v)) for v in _affine(weights, "rgb_head", h)]
 
 
-@pytest.mark.parametrize("use_viewdirs", [True, False])
-def test_it_computes_what_a_loop_through_all_weights_does(use_viewdirs: bool):
-    field, (points, viewdirs) = _field(use_viewdirs), _inputs()
+@pytest.mark.parametrize(("use_viewdirs", "skip"), [(True, 5), (False, 5), (True, 0), (True, 2)])
+def test_it_computes_what_a_loop_through_all_weights_does(use_viewdirs: bool, skip: int):
+    field, (points, viewdirs) = _field(use_viewdirs, skip=skip), _inputs()
     with torch.no_grad():
         seen = field(points, viewdirs)
     for i in range(4):
@@ -64,8 +66,9 @@ def test_it_computes_what_a_loop_through_all_weights_does(use_viewdirs: bool):
             density, rgb = _slow(field, points[i, j].tolist(), viewdirs[i].tolist())
             assert math.isclose(seen.density[i, j], density, abs_tol=1e-13)
             assert seen.rgb[i, j].tolist() == pytest.approx(rgb, abs=1e-13)
-    assert (seen.density == 0).any()
-    assert (seen.density > 0).any()
+    if skip == 5:
+        assert (seen.density == 0).any()
+        assert (seen.density > 0).any()
 
 
 def test_the_published_model_has_595_844_parameters():

@@ -1,0 +1,267 @@
+"""Batch-norm preconditioning: gradients scaled by the statistics of a layer's inputs; outputs stay, bit for bit.
+
+Vocabulary
+----------
+A layer computes W x + b. Over the rows of a batch its **inputs** x have mean μ and variance σ², one of each per
+input feature; for a convolution one per channel, over batch and positions (padding left out), the same for every
+tap. **σ̃²** = σ² + ``eps_relative`` · max(σ²) + ``eps`` keeps features that hardly vary in bounds.
+
+Batch normalisation feeds the layer with x̂ = (x − μ) / σ̃. A plain gradient step on the weights of *that* layer is,
+seen from the plain one, a step along P Pᵀ g. On one output's extended parameter (b, w)
+
+    P = (1/q) U D,   U = [[1, −μᵀ], [0, I]],   D = diag(1, 1/σ̃),
+
+so that the gradient g = (g_b, g_w) turns into
+
+    g_w' = (g_w − μ g_b) / (σ̃² q²),   g_b' = g_b / q² − μᵀ g_w'.
+
+**q²** = max(n / N, 1), with n the entries of w and N the rows (all leading axes of a linear layer's input; batch
+times positions for a convolution), keeps steps of small batches from growing. Without a bias, or with one that is
+frozen, U is left out, for nothing could make up for a shift of the inputs: g_w' = g_w / (σ̃² q²). With frozen
+weights, g_b' = g_b / q².
+
+The averages
+------------
+In training mode each call updates μ and σ² and keeps ``decay`` of the old ones; the first calls average evenly, so
+that the start does not linger (kept after t calls: min(decay, t / (t + 1))). The variance is that of the mixture: the
+distance of a batch's mean from the average counts too, so that batches of one row have a variance. In evaluation
+mode nothing is updated, and gradients are still preconditioned. Where μ is far larger than σ, g_w − μ g_b
+cancels: there the inputs should be centred, as for any other method.
+
+The gradients that reach ``.grad`` are the preconditioned ones. They are linear in the plain ones, so they may be
+accumulated; derivatives of them pass through P Pᵀ again (a product with the Hessian becomes P Pᵀ H P Pᵀ v).
+Forward-mode derivatives are refused by torch, for the map has none that would fit its gradient.
+
+References
+----------
+S. Lange, K. Helfrich, Q. Ye, Batch Normalization Preconditioning for Neural Network Training, JMLR 23(72), 2022, as
+we read it; the defaults are the paper's. The even start, the variance of the mixture and what is said of missing
+and frozen parameters are ours.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+BUFFERS = ("input_mean", "input_variance", "input_batches")
+
+
+@dataclass(frozen=True)
+class _Options:
+    decay: float
+    eps_relative: float
+    eps: float
+
+
+class _PreconditionedLayer(nn.Module):
+    """What the preconditioned layers add to their plain classes: three buffers and their update."""
+
+    weight: Tensor
+    input_mean: Tensor
+    input_variance: Tensor
+    input_batches: Tensor
+    preconditioning: _Options
+
+    def _preconditioned(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as they are, with preconditioned gradients; ``spatial`` axes follow the channels."""
+        features = self.input_mean.shape[0]
+        rows = inputs.numel() // features
+        mean, variance = self._updated(inputs.detach(), spatial) if self.training and rows else self._kept()
+        options = self.preconditioning
+        tempered = variance + options.eps_relative * variance.max() + options.eps
+        n = self.weight[0].numel()
+        shrink = 1 / max(n / max(rows, 1), 1.0)
+        made: tuple[Tensor, Tensor | None] = _Preconditioned.apply(self.weight, self.bias, mean, tempered, shrink)
+        return made
+
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        return self.input_mean.clone(), self.input_variance.clone()
+
+    def _updated(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor]:
+        """The averages with one more batch, which the buffers take over; the tensors returned are not theirs."""
+        batched = inputs.reshape(-1, *inputs.shape[-1 - spatial :])
+        axes = [axis for axis in range(batched.ndim) if axis != 1]
+        variance, mean = torch.var_mean(batched.to(self.input_mean.dtype), axes, correction=0)
+        before = self.input_batches.to(mean.dtype)
+        kept = (before / (before + 1)).clamp(max=self.preconditioning.decay)
+        apart = mean - self.input_mean
+        mean = self.input_mean + (1 - kept) * apart
+        variance = kept * self.input_variance + (1 - kept) * (variance + kept * apart.square())
+        self.input_mean.copy_(mean)
+        self.input_variance.copy_(variance)
+        self.input_batches.add_(1)
+        return mean, variance
+
+    def extra_repr(self) -> str:
+        options = self.preconditioning
+        return f"{super().extra_repr()}, batch-norm preconditioned, decay={options.decay}"
+
+
+class PreconditionedLinear(_PreconditionedLayer, nn.Linear):
+    """``nn.Linear`` with preconditioned gradients; made by ``precondition_``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What ``nn.Linear`` computes."""
+        return functional.linear(input, *self._preconditioned(input, 0))
+
+
+class PreconditionedConv1d(_PreconditionedLayer, nn.Conv1d):
+    """``nn.Conv1d`` with preconditioned gradients; made by ``precondition_``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What ``nn.Conv1d`` computes."""
+        return self._conv_forward(input, *self._preconditioned(input, 1))
+
+
+class PreconditionedConv2d(_PreconditionedLayer, nn.Conv2d):
+    """``nn.Conv2d`` with preconditioned gradients; made by ``precondition_``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What ``nn.Conv2d`` computes."""
+        return self._conv_forward(input, *self._preconditioned(input, 2))
+
+
+class PreconditionedConv3d(_PreconditionedLayer, nn.Conv3d):
+    """``nn.Conv3d`` with preconditioned gradients; made by ``precondition_``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What ``nn.Conv3d`` computes."""
+        return self._conv_forward(input, *self._preconditioned(input, 3))
+
+
+CLASSES: dict[type[nn.Module], type[_PreconditionedLayer]] = {
+    nn.Linear: PreconditionedLinear,
+    nn.Conv1d: PreconditionedConv1d,
+    nn.Conv2d: PreconditionedConv2d,
+    nn.Conv3d: PreconditionedConv3d,
+}
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {made: plain for plain, made in CLASSES.items()}
+
+
+def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float = 1e-2, eps: float = 1e-4) -> None:
+    """Make a layer precondition its gradients from now on; its outputs, parameters and hooks stay as they are.
+
+    The layer gets another class, and three buffers, which are saved with it: ``input_mean``, ``input_variance`` and
+    ``input_batches``.
+
+    Parameters
+    ----------
+    module
+        An ``nn.Linear`` or ``nn.Conv1d``, ``2d``, ``3d``; not a subclass of one, whose ``forward`` may differ.
+    decay
+        ρ, what the averages keep at each batch, in [0, 1); with 0 they are those of the last batch.
+    eps_relative, eps
+        ε₁ and ε₂ of σ̃², at least 0. With both at 0, a feature that never varies gets no finite gradient.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range, or the module is another one, is parametrized, or is preconditioned already.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 1)
+    >>> precondition_(layer)
+    >>> layer(torch.tensor([[1.0, 50.0], [3.0, 10.0]])).sum().backward()
+    >>> layer.input_mean, layer.input_variance
+    (tensor([ 2., 30.]), tensor([  1., 400.]))
+    """
+    _check("decay", decay, 0 <= decay < 1, "at least 0 and below 1")
+    _check("eps_relative", eps_relative, 0 <= eps_relative < float("inf"), "a number from 0 up")
+    _check("eps", eps, 0 <= eps < float("inf"), "a number from 0 up")
+    if is_preconditioned(module):
+        raise ValueError("the layer is batch-norm preconditioned already; that is done once")
+    if type(module) not in CLASSES:
+        known = ", ".join(f"nn.{plain.__name__}" for plain in CLASSES)
+        raise ValueError(f"the layer is a {type(module).__name__}; batch-norm preconditioning takes {known}")
+    weight = module.get_parameter("weight")
+    features = weight.shape[1] * getattr(module, "groups", 1)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    module.register_buffer("input_mean", torch.zeros(features, dtype=dtype, device=weight.device))
+    module.register_buffer("input_variance", torch.ones(features, dtype=dtype, device=weight.device))
+    module.register_buffer("input_batches", torch.zeros((), dtype=torch.long, device=weight.device))
+    vars(module)["preconditioning"] = _Options(decay, eps_relative, eps)
+    module.__class__ = CLASSES[type(module)]
+
+
+def is_preconditioned(module: nn.Module) -> bool:
+    """Whether ``precondition_`` has changed this layer.
+
+    Examples
+    --------
+    >>> is_preconditioned(nn.Linear(2, 1))
+    False
+    """
+    return isinstance(module, _PreconditionedLayer)
+
+
+def restore_(module: nn.Module) -> None:
+    """Undo ``precondition_``: the plain class, no buffers, the same outputs.
+
+    Raises
+    ------
+    ValueError
+        If the layer is not preconditioned, or was parametrized since.
+    """
+    if type(module) not in PLAIN:
+        raise ValueError(f"the layer is a {type(module).__name__}; only what precondition_ made can be restored")
+    module.__class__ = PLAIN[type(module)]
+    for name in BUFFERS:
+        delattr(module, name)
+    del module.preconditioning
+
+
+class _Preconditioned(torch.autograd.Function):
+    """The identity on (weight, bias), whose backward pass multiplies their joint gradient by P Pᵀ."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, shrink: float
+    ) -> tuple[Tensor, Tensor | None]:
+        return weight.view_as(weight), None if bias is None else bias.view_as(bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
+        _, _, mean, variance, ctx.shrink = inputs
+        ctx.save_for_backward(mean, variance)
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, ...]:
+        mean, variance = ctx.saved_tensors
+        with_weight, with_bias = ctx.needs_input_grad[:2]
+        if not with_weight:
+            return None, None if bias is None else bias * ctx.shrink, None, None, None
+        if not with_bias:
+            return _joint(weight, None, mean, variance, ctx.shrink)[0], None, None, None, None
+        return *_joint(weight, bias, mean, variance, ctx.shrink), None, None, None
+
+
+def _joint(
+    weight: Float[Tensor, "n_out n_in *taps"],
+    bias: Float[Tensor, " n_out"] | None,
+    mean: Float[Tensor, " features"],
+    variance: Float[Tensor, " features"],
+    shrink: float,
+) -> tuple[Float[Tensor, "n_out n_in *taps"], Float[Tensor, " n_out"] | None]:
+    """P Pᵀ of a gradient. ``variance`` is σ̃²; ``shrink`` is 1/q²; n_in is features over groups of a convolution."""
+    n_out, n_in = weight.shape[:2]
+    groups = mean.shape[0] // n_in
+    grouped = weight.reshape(groups, n_out // groups, n_in, -1)
+    mean, variance = mean.reshape(groups, 1, n_in, 1), variance.reshape(groups, 1, n_in, 1)
+    if bias is None:
+        return (grouped * shrink / variance).reshape(weight.shape).to(weight.dtype), None
+    per_output = bias.reshape(groups, n_out // groups, 1, 1)
+    scaled = (grouped - mean * per_output) * shrink / variance
+    shifted = per_output * shrink - (mean * scaled).sum((2, 3), keepdim=True)
+    return scaled.reshape(weight.shape).to(weight.dtype), shifted.reshape(n_out).to(bias.dtype)
+
+
+def _check(option: str, value: float, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{option} is {value!r}; it must be {expected}")

@@ -1,0 +1,117 @@
+"""Norms of rows and columns that never vanish, and division by them.
+
+The floor
+---------
+A row whose norm is below ``FLOOR`` counts as having norm ``FLOOR``. So a zero row stays zero, and the gradient of a
+division by its norm is bounded by a small multiple of 1/``FLOOR`` everywhere (Euclidean: by 1/``FLOOR`` itself; above
+the floor it is a projection divided by the norm). The customary 1e-12 would let gradients reach 1e12; 1e-6 lies far
+below the norm of any row that a usual start produces (about 0.6 for torch's default start of a square layer, 1.4 for
+He's), so that it never acts on a healthy row.
+
+A row that holds a NaN or an infinity becomes NaN throughout, and no other row changes: a broken layer is seen, and
+never silently made finite.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FLOOR = 1e-6
+GRADIENTS = ("through", "detached")
+P_NORMS = (1.0, 2.0, math.inf)
+
+
+def check(gradient: str, p: float | int) -> None:
+    """Raise a ValueError unless gradient and norm are known."""
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+    if p not in P_NORMS:
+        raise ValueError(f"p is {p!r}; the norms are 1, 2 and inf")
+
+
+def floored(weight: Float[Tensor, "*batch n_out n_in"], dim: int, p: float | int = 2.0) -> Float[Tensor, "*batch _ _"]:
+    """p-norm along ``dim``, kept as an axis of length one, or ``FLOOR`` where the norm is smaller.
+
+    The largest magnitude is factored out, so that no power overflows or vanishes. The norm does not depend on the
+    factor, so autograd may take it for a constant: this is exact, not an approximation. Where the largest magnitude
+    reaches the floor, the sum of powers holds an exact 1 and the clamp does nothing; elsewhere the factor is the floor
+    itself, and the clamp lifts the norm to it.
+    """
+    magnitudes = weight.abs()
+    if p == math.inf:
+        return _nan_if_infinite(magnitudes.amax(dim, keepdim=True).clamp(min=FLOOR))
+    largest = _nan_if_infinite(magnitudes.detach().amax(dim, keepdim=True).clamp(min=FLOOR))
+    if p == 1:
+        return largest * (magnitudes / largest).sum(dim, keepdim=True).clamp(min=1.0)
+    return largest * (weight / largest).square().sum(dim, keepdim=True).clamp(min=1.0).sqrt()
+
+
+def _nan_if_infinite(norm: Tensor) -> Tensor:
+    """Infinite norms as NaN, so that finite entries beside an infinity do not become zeros."""
+    return norm.masked_fill(norm == math.inf, math.nan)
+
+
+def frobenius(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch 1 1"]:
+    """Frobenius norm of each matrix, floored as a row's norm is."""
+    return floored(weight.flatten(-2).unsqueeze(-2), -1)
+
+
+def unit(
+    weight: Float[Tensor, "*batch n_out n_in"], dim: int, gradient: str, p: float | int = 2.0
+) -> Float[Tensor, "*batch n_out n_in"]:
+    """Weights divided by their floored norms along ``dim``."""
+    check(gradient, p)
+    if gradient == "detached":
+        return weight / floored(weight.detach(), dim, p)
+    if p != 2 or torch.compiler.is_compiling():  # a compiler fuses the formula, and does without the closed form
+        return weight / floored(weight, dim, p)
+    made: Tensor = _UnitNorm.apply(weight, dim)
+    return made
+
+
+def divided(weight: Tensor, of_inputs: Tensor, of_outputs: Tensor, gradient: str, p: float | int) -> Tensor:
+    """Quotient; dividing, not multiplying by an inverse, keeps gradients exact at magnitudes of 1e30."""
+    check(gradient, p)
+    if gradient == "detached":
+        of_inputs, of_outputs = of_inputs.detach(), of_outputs.detach()
+    return weight / of_inputs / of_outputs
+
+
+class _UnitNorm(torch.autograd.Function):
+    """y = w / n with n = max(‖w‖₂, FLOOR), and its gradient in closed form: (g − y Σ(g y)) / n, or g / n on the floor.
+
+    The gradient is the projection of g off y, divided by n: self-adjoint, so that it serves forward mode too.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, dim: int) -> Tensor:
+        return weight / floored(weight, dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, ctx.dim = inputs
+        ctx.save_for_backward(weight)
+        ctx.save_for_forward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return _projected(gradient, weight, ctx.dim), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return _projected(tangent, weight, ctx.dim)
+
+
+def _projected(gradient: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """A gradient (or tangent) through ``_UnitNorm`` at a weight."""
+    norm = floored(weight, dim)
+    made = weight / norm
+    along = (gradient * made).sum(dim, keepdim=True)
+    return (gradient - made * torch.where(norm > FLOOR, along, 0.0)) / norm
