@@ -9,15 +9,18 @@ The rooms, in the order data walks through them:
 - ``machine``       device, matrix-product precision, memory: decided once
 - ``compiler``      small C++ kernels, compiled for this processor at first use
 - ``images``        read, downsample, write pictures and videos
-- ``conditioning``  the library: preconditioners of weight matrices
+- ``conditioning``  the library: preconditioners of weight matrices, what they are compared with, diagnostics
+- ``optim``         the library's optimisers: preconditioned, with intrinsic L1 and L2
 - ``scenes``        1. files -> cameras -> rays
 - ``fields``        2. points -> density and colour; ``backends`` chooses the code that evaluates them
 - ``rendering``     3. rays + field -> pixels
 - ``training``      4. residual -> weights
 - ``evaluation``    5. pictures -> numbers -> tables
 - ``runs``          a scene and its field together: prepared, opened, looked at
+- ``results``       what a run is measured to be
 - ``run_nerf``      the hallway that trains: scene folder -> field -> metrics, frames
-- ``run_compare``   several methods and seeds -> one table, curves, crops
+- ``run_compare``   several methods, learning rates and seeds -> one table, curves, crops
+- ``run_analysis``  checkpoints -> condition numbers, row norms and Hessian extremes over steps
 """
 
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ the options of ``METHODS`` and share every other byte. A finished arm is not run
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ log = logging.getLogger("enerf")
 
 # What each method changes. The scale-matched controls stand beside the maps: much of a gain may be the start's scale.
 # They start from plain weights, whatever the configuration says of init, equilibrate and weight_norm.
-PLAIN = {"init": "default", "equilibrate": "none", "equilibrate_gradient": "through", "weight_norm": False}
+PLAIN = {
+    **{"init": "default", "weight_norm": False, "equilibrate": "none", "equilibrate_gradient": "through"},
+    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "he": {"init": "he"},
@@ -32,6 +36,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "column": {"equilibrate": "column"},
     "row_column": {"equilibrate": "row_column"},
     "jacobi": {"equilibrate": "jacobi"},
+    "ruiz": {"equilibrate": "ruiz"},
+    "kept": {"equilibrate": "row", "equilibrate_scale": "kept", "init": "he"},
+    "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
+    "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
 }
 
 
@@ -41,6 +49,7 @@ class CompareOptions:
 
     methods: str = options.option("plain,equilibrate", f"arms, from: {', '.join(METHODS)}")
     seeds: str = options.option("0", "seeds of each arm, such as 0,1,2")
+    lrates: str = options.option("", "learning rates of each arm, such as 5e-4,1e-3; empty: the configuration's alone")
 
 
 def compare(base: NerfConfig, chosen: CompareOptions) -> str:
@@ -53,24 +62,37 @@ def compare(base: NerfConfig, chosen: CompareOptions) -> str:
     KeyboardInterrupt
         If interrupted; the same call goes on where it stopped.
     """
-    methods, seeds = read_methods(chosen.methods), read_seeds(chosen.seeds)
-    arms: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
+    methods, seeds, lrates = read_methods(chosen.methods), read_seeds(chosen.seeds), read_lrates(chosen.lrates)
+    named = {arm_name(method, lrate): (method, lrate) for lrate in lrates for method in methods}
+    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     text = ""
-    for i, (seed, method) in enumerate([(s, m) for s in seeds for m in methods]):
-        arm = arm_config(base, method, seed)
-        log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(methods), method, seed, arm.folder)
-        arms[method].append(finished(arm) or trained(arm))
+    for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
+        arm = arm_config(base, *named[name], seed)
+        log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, arm.folder)
+        arms[name].append(finished(arm) or trained(arm))
         done = {name: runs for name, runs in arms.items() if runs}
         text = comparison.write(done, base.folder)
         comparison.draw_curves(done, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
-    _draw_pictures(base, [arm_config(base, method, seeds[0]) for method in methods], methods)
+        comparison.draw_rates(done, base.folder / "rates.png", f"{base.scene}, {base.train.N_iters} steps")
+    if not base.run.final_pixels:
+        _draw_pictures(base, {name: arm_config(base, *of, seeds[0]) for name, of in named.items()})
     return text
 
 
-def arm_config(base: NerfConfig, method: str, seed: int) -> NerfConfig:
+def arm_name(method: str, lrate: float | None) -> str:
+    """How an arm is called: by its method, and its learning rate if that is not the configuration's.
+
+    >>> arm_name("he", None), arm_name("he", 0.002)
+    ('he', 'he@0.002')
+    """
+    return method if lrate is None else f"{method}@{lrate:g}"
+
+
+def arm_config(base: NerfConfig, method: str, lrate: float | None, seed: int) -> NerfConfig:
     """The configuration of one arm: the base with the method's options, in a folder of its own."""
-    name = f"{base.run.expname or base.scene}/{method}_seed{seed}"
-    return options.replace(base, **{**PLAIN, **METHODS[method]}, seed=seed, expname=name, no_final_eval=False)
+    name = f"{base.run.expname or base.scene}/{arm_name(method, lrate)}_seed{seed}"
+    changed = {**PLAIN, **METHODS[method], "lrate": base.train.lrate if lrate is None else lrate}
+    return options.replace(base, **changed, seed=seed, expname=name, no_final_eval=False)
 
 
 def trained(arm: NerfConfig) -> dict[str, Any]:
@@ -121,13 +143,30 @@ def read_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _draw_pictures(base: NerfConfig, arms: list[NerfConfig], methods: list[str]) -> None:
+def read_lrates(text: str) -> list[float | None]:
+    """The learning rates named by the option; None stands for the configuration's.
+
+    >>> read_lrates(""), read_lrates("5e-4,1e-3")
+    ([None], [0.0005, 0.001])
+    """
+    if not text.strip():
+        return [None]
+    try:
+        lrates = [float(word) for word in text.split(",")]
+    except ValueError:
+        lrates = []
+    if not lrates or not 0 < min(lrates) <= max(lrates) < math.inf or len(set(lrates)) < len(lrates):
+        raise InputError(f"option --lrates: found {text!r}, expected different positive numbers such as 5e-4,1e-3")
+    return [*lrates]
+
+
+def _draw_pictures(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
     """The first test view: the photograph and what each method's first seed makes of it."""
     scene = runs.load_scene(base)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
     pictures = {"photograph": batches.photograph(scene, view).double().numpy()}
-    for method, arm in zip(methods, arms, strict=True):
+    for method, arm in arms.items():
         file = arm.folder / "test" / "final" / name
         if file.is_file():
             pictures[method] = images.read(file).astype("float64")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from enerf import config as options
-from enerf import runs
+from enerf import results, runs
 from enerf.conditioning import spectrum
 from enerf.config import NerfConfig
 from enerf.evaluation import report, views
@@ -56,7 +56,7 @@ def train(config: NerfConfig) -> dict[str, Any] | None:
         raise KeyboardInterrupt
     if config.run.no_final_eval:
         return None
-    metrics = runs.finished_metrics(run) or runs.evaluate(run)
+    metrics = results.finished_metrics(run) or results.evaluate(run)
     log.info("%s: test PSNR %.2f dB at step %d", metrics["method"], metrics["mean"]["psnr"], run.state.step)
     return metrics
 

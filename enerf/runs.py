@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from enerf import config as options
 from enerf import images, machine
 from enerf.conditioning import layers
 from enerf.config import NerfConfig
-from enerf.evaluation import report, video, views
+from enerf.evaluation import video
 from enerf.evaluation.views import Renderer
 from enerf.fields import backends, build, networked
 from enerf.fields.backends import Backend
@@ -32,6 +31,7 @@ log = logging.getLogger("enerf")
 MODEL_OPTIONS = (
     *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
     *("use_viewdirs", "equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
+    *("equilibrate_scale", "equilibrate_p", "netskip"),
     *("encoding", "hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest", "density"),
     *("sampler",),
 )
@@ -198,56 +198,6 @@ def rays_at_once(config: NerfConfig, device: torch.device) -> int:
     r = config.render
     most = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
     return max(1, min(r.chunk, points // most))
-
-
-def evaluate(run: Run) -> dict[str, Any]:
-    """Render and measure the test views at full size; writes ``metrics.json`` and the pictures.
-
-    PSNR is the mean over test images of per-image PSNR, of float renders clipped to [0, 1].
-    """
-    began = time.perf_counter()
-    measured = views.measure(renderer_of(run), run.scene, run.scene.test, run.config.folder / "test" / "final")
-    seconds = time.perf_counter() - began
-    metrics = {**_described(run), "mean": views.means(measured), "views": measured}
-    metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
-    metrics["curve"] = run.state.curve
-    report.write_json(run.config.folder / "metrics.json", metrics)
-    return metrics
-
-
-def _described(run: Run) -> dict[str, Any]:
-    """What a figure needs beside it: scene, method, steps, and the protocol it was measured with."""
-    config, scene, r = run.config, run.scene, run.config.render
-    is_llff = config.data.dataset_type == "llff"
-    return {
-        "scene": scene.name,
-        "method": build.method_name(config.conditioning),
-        "steps": run.state.step,
-        "seed": config.train.seed,
-        "device": str(run.device),
-        "precision": run.backend.precision,
-        "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
-        "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
-        "collapsed": run.state.collapsed,
-        "constant_psnr": views.constant_psnr(scene),
-        "protocol": {
-            "factor": config.data.factor if is_llff else 1 + config.data.half_res,
-            "llffhold": config.data.llffhold if is_llff else None,
-            "test_views": [scene.image_names[v] for v in scene.test],
-            "height": scene.camera.height,
-            "width": scene.camera.width,
-            "average": "mean over test images of per-image PSNR",
-            "curve": f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view",
-        },
-    }
-
-
-def finished_metrics(run: Run) -> dict[str, Any] | None:
-    """The run's metrics if they were measured at its present step, by the present protocol."""
-    path = run.config.folder / "metrics.json"
-    found = report.read_json(path) if path.is_file() else {}
-    described = report.finite(_described(run))
-    return found if all(found.get(key) == value for key, value in described.items()) else None
 
 
 def write_video(

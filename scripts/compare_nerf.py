@@ -11,8 +11,9 @@ def main() -> None:
     """Run the arms, print the table and say where the pictures are."""
     base, (chosen,) = config.parse(description=__doc__, extra=[CompareOptions])
     print(run_compare.compare(base, chosen))
-    for name in ("comparison.json", "curves.png", "crops.png"):
-        print(base.folder / name)
+    for name in ("comparison.json", "curves.png", "rates.png", "crops.png"):
+        if (base.folder / name).is_file():
+            print(base.folder / name)
 
 
 if __name__ == "__main__":

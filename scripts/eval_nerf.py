@@ -6,7 +6,7 @@ python scripts/eval_nerf.py logs/fern logs/fern_e [--markdown | --csv]
 import argparse
 from pathlib import Path
 
-from enerf import config, doors, runs
+from enerf import config, doors, results, runs
 from enerf.evaluation import report
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     for folder in runs.find_runs(args.runs):
         stored = folder / "metrics.json"
         again = None if args.stored else runs.open_run(folder, args.device, args.datadir)
-        measured.append(runs.evaluate(again) if again else report.read_json(stored))
+        measured.append(results.evaluate(again) if again else report.read_json(stored))
     write = report.as_csv if args.csv else report.as_markdown if args.markdown else report.as_text
     print(write(report.results_table(measured)))
 

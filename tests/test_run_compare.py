@@ -53,9 +53,9 @@ def metrics(psnr, seed=0, collapsed=False, steps=4):
 
 
 def test_every_method_differs_from_plain_by_its_own_options_only(base):
-    plain = options.to_dict(run_compare.arm_config(base, "plain", 0))
+    plain = options.to_dict(run_compare.arm_config(base, "plain", None, 0))
     for method, changes in run_compare.METHODS.items():
-        arm = options.to_dict(run_compare.arm_config(base, method, 0))
+        arm = options.to_dict(run_compare.arm_config(base, method, None, 0))
         differing = {name for name in plain if plain[name] != arm[name]} - {"expname"}
         assert differing == set(changes)
 
@@ -74,8 +74,43 @@ def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_not
     assert run_compare.compare(base, chosen) == text
 
 
+def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
+    pixels = options.replace(base, final_pixels=True, eval_rays=5)
+    text = run_compare.compare(pixels, CompareOptions(methods="plain,gain", seeds="0", lrates="1e-3,1e-2"))
+    arms = json.loads((base.folder / "comparison.json").read_text())
+    assert list(arms) == ["plain@0.001", "gain@0.001", "plain@0.01", "gain@0.01"]
+    rates = {
+        name: options.to_dict(options.parse(["--config", str(base.folder / f"{name}_seed0/config.txt")])[0])["lrate"]
+        for name in arms
+    }
+    assert rates == {name: float(name.split("@")[1]) for name in arms}
+    assert images.read(base.folder / "rates.png").std() > 0.01
+    _, best = text.split(comparison.BEST)
+    for method in ("plain", "gain"):
+        scores = {name: arms[name][0]["mean"]["psnr"] for name in arms if name.startswith(method)}
+        assert max(scores, key=scores.get) in best
+        assert min(scores, key=scores.get) not in best
+
+
+def test_fixed_pixels_are_measured_as_the_curve_is_and_said_so(base):
+    arm = run_compare.arm_config(options.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
+    found = run_compare.trained(arm)
+    assert found["mean"] == {"psnr": found["curve"][-1][1], "ssim": None, "lpips": None}
+    assert found["views"] == []
+    assert "5 fixed pixels" in found["protocol"]["average"]
+    assert found["fit_psnr"] > 0
+    assert found["method"] == "e-nerf-kept-he"
+    assert not (arm.folder / "test").exists()
+
+
+@pytest.mark.parametrize("text", ["fast", "1e-3,,", "0", "-1", "1e-3,0.001", "inf"])
+def test_learning_rates_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match=r"option --lrates: found .* expected different positive numbers"):
+        run_compare.read_lrates(text)
+
+
 def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
-    arm = run_compare.arm_config(base, "plain", 0)
+    arm = run_compare.arm_config(base, "plain", None, 0)
     run_compare.trained(arm)
     assert run_compare.finished(arm) is not None
     assert run_compare.finished(options.replace(arm, N_iters=6)) is None
@@ -95,7 +130,7 @@ def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
             return original(fields, rays, target, *args, **kwargs)
 
         monkeypatch.setattr(steps, "gradient", spy)
-        run_compare.trained(run_compare.arm_config(base, method, 3))
+        run_compare.trained(run_compare.arm_config(base, method, None, 3))
     for method in ("he", "equilibrate"):
         for (a, b), (c, d) in zip(seen["plain"], seen[method], strict=True):
             assert a.equal(c)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from enerf import config as options
-from enerf import images, run_nerf, runs
+from enerf import images, results, run_nerf, runs
 from enerf.config import NerfConfig
 from enerf.evaluation import metrics, views
 from enerf.scenes import poses, synthetic
@@ -182,7 +182,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_its_journal_forgets_l
 
 def test_a_finished_run_is_not_trained_or_measured_again(copied, monkeypatch):
     at_step(monkeypatch, 0, lambda: pytest.fail("trained again"))
-    monkeypatch.setattr(runs, "evaluate", lambda run: pytest.fail("measured again"))
+    monkeypatch.setattr(results, "evaluate", lambda run: pytest.fail("measured again"))
     before = (copied.folder / "metrics.json").read_bytes()
     assert run_nerf.train(copied) == json.loads(before)
     assert (copied.folder / "metrics.json").read_bytes() == before

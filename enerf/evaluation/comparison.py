@@ -1,5 +1,6 @@
 """Arms of a comparison to one table, curves and crops."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from enerf import files
 from enerf.evaluation import report
 
+BEST = "each method at its own best learning rate"
 SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
 
 
@@ -23,8 +25,11 @@ def succeeded(metrics: dict[str, Any]) -> bool:
 
 
 def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
-    """One row a method: mean ± standard deviation over seeds, success rate, steps and seconds of training."""
-    rows = [["method", "PSNR [dB]", "SSIM", "LPIPS", "success", "seeds", "steps", "train [s]"]]
+    """One row an arm: mean ± standard deviation over seeds, success rate, steps and seconds of training.
+
+    PSNR is of test views, "fit" of views that were trained on.
+    """
+    rows = [["method", "PSNR [dB]", "fit [dB]", "SSIM", "LPIPS", "success", "seeds", "steps", "train [s]"]]
     for method, runs in arms.items():
         scores = [[m["mean"][key] for m in runs] for key in ("psnr", "ssim", "lpips")]
         steps = sorted({m["steps"] for m in runs})
@@ -32,6 +37,7 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
             [
                 method,
                 _spread(scores[0], 2),
+                _spread([m.get("fit_psnr") for m in runs], 2),
                 _spread(scores[1], 3),
                 _spread(scores[2], 3),
                 f"{sum(map(succeeded, runs))}/{len(runs)}",
@@ -41,6 +47,26 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def at_best_rate(arms: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The arms named METHOD@LRATE of highest mean test PSNR, one a method; those that did not finish all seeds are out.
+
+    The rate is chosen by the figures that are then compared, for every method alike.
+
+    >>> of = lambda psnr: [{"mean": {"psnr": psnr}}]
+    >>> list(at_best_rate({"he@0.001": of(20.0), "he@0.002": of(21.0), "plain@0.001": of(19.0)}))
+    ['he@0.002', 'plain@0.001']
+    """
+    rated = {arm: runs for arm, runs in arms.items() if "@" in arm}
+    seeds = max(map(len, rated.values()), default=0)
+    best: dict[str, tuple[float, str]] = {}
+    for arm, runs in rated.items():
+        score = float(np.mean([m["mean"]["psnr"] for m in runs]))
+        if len(runs) == seeds and math.isfinite(score):
+            best.setdefault(arm.split("@")[0], (score, arm))
+            best[arm.split("@")[0]] = max(best[arm.split("@")[0]], (score, arm))
+    return {arm: rated[arm] for _, arm in best.values()}
 
 
 def _spread(values: Sequence[float | None], digits: int) -> str:
@@ -73,6 +99,33 @@ def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.lines:
         axes.legend()
+    return _save(figure, path)
+
+
+def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path | None:
+    """Final PSNR against learning rate, a line a method: test views solid, views trained on dashed; None without rates.
+
+    Lines are means over seeds, shades lie between their extremes.
+    """
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(arm.split("@")[0] for arm in arms if "@" in arm))
+    if not methods:
+        return None
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for i, method in enumerate(methods):
+        rated = sorted((float(arm.split("@")[1]), runs) for arm, runs in arms.items() if arm.startswith(method + "@"))
+        rates = [rate for rate, _ in rated]
+        test = [[m["mean"]["psnr"] for m in runs] for _, runs in rated]
+        axes.plot(rates, [np.mean(values) for values in test], label=method, marker=".", color=f"C{i}")
+        axes.fill_between(rates, [*map(min, test)], [*map(max, test)], alpha=0.2, linewidth=0, color=f"C{i}")
+        fit = [[m["fit_psnr"] for m in runs if m.get("fit_psnr") is not None] for _, runs in rated]
+        if all(fit):
+            axes.plot(rates, [np.mean(values) for values in fit], linestyle="--", color=f"C{i}")
+    axes.set(xlabel="learning rate", ylabel="PSNR [dB]: test (solid), trained on (dashed)", title=title, xscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
     return _save(figure, path)
 
 
@@ -116,9 +169,16 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:
-    """Write ``comparison.json``, ``.md`` and ``.csv``; returns the table as text."""
-    rows = table(arms)
+    """Write ``comparison.json``, ``.md`` and ``.csv``; returns the table as text.
+
+    Arms of several learning rates are followed by each method at its own best.
+    """
+    rows, best = table(arms), table(at_best_rate(arms))
     report.write_json(folder / "comparison.json", arms)
-    report.write_atomic(folder / "comparison.md", report.as_markdown(rows) + "\n")
     report.write_atomic(folder / "comparison.csv", report.as_csv(rows) + "\n")
-    return report.as_text(rows)
+    markdown, text = report.as_markdown(rows), report.as_text(rows)
+    if len(best) > 1:
+        markdown += f"\n\n{BEST}:\n\n{report.as_markdown(best)}"
+        text += f"\n\n{BEST}:\n{report.as_text(best)}"
+    report.write_atomic(folder / "comparison.md", markdown + "\n")
+    return text
