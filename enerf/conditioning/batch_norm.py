@@ -188,6 +188,15 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
     module.__class__ = CLASSES[type(module)]
 
 
+def suits(kind: type[nn.Module]) -> bool:
+    """Whether layers of exactly that type, plain or preconditioned already, can be preconditioned.
+
+    >>> suits(nn.Conv2d), suits(nn.ConvTranspose2d)
+    (True, False)
+    """
+    return kind in CLASSES or issubclass(kind, _PreconditionedLayer)
+
+
 def is_preconditioned(module: nn.Module) -> bool:
     """Whether ``precondition_`` has changed this layer.
 

@@ -11,11 +11,12 @@ Vocabulary
 
 What can be compared
 --------------------
-λ_max mostly measures the scale of the weights: doubling all raw weights under a map that undoes it divides H by four.
-So compare ratios, and at matched scale. The paper's κ(H), the largest over the smallest |λ|, is known only where all
-eigenvalues are (``eigenvalues.dense`` and ``condition``): H of a network with ReLUs is singular up to rounding, and
-iterations that work from outside never reach the middle of a spectrum. For large models there are λ_max and the most
-negative λ (``eigenvalues.extremes``), and the condition number of G on its range (``gauss_newton_spectrum``).
+λ_max mostly measures the scale of the weights: doubling raw weights under a map that undoes it divides their block of H
+by four. So compare ratios, and at matched scale. The paper's κ(H), the largest over the smallest |λ|, is known only
+where all eigenvalues are (``eigenvalues.dense`` and ``condition``): H of a network with ReLUs is singular up to
+rounding, and iterations that work from outside never reach the middle of a spectrum. For large models there are λ_max
+and the most negative λ (``eigenvalues.extremes``), and the condition number of G on its range
+(``gauss_newton_spectrum``).
 
 Operators come from curvlinops, of the extra ``diagnostics``; the rest needs torch alone. Models are asked in the mode
 they are in; with batch norm that has to be evaluation mode.

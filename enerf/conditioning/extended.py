@@ -8,10 +8,10 @@ Vocabulary
 
 Source: Q. Ye, Preconditioning for Accelerated Gradient Descent Optimization and Regularization, Theorem 5: if the loss
 is a mean over samples, each of which has one a, the Hessian with respect to (b, w) of one unit is Ĥᵀ diag(∂²L/∂a²) Ĥ.
-So κ of that block is at most κ(Ĥ)² times the ratio of the extremes of ∂²L/∂a², and whatever scales rows and columns
-of Ĥ well (batch norm, layer norm, inputs of mean 0) preconditions it. Where rows meet in the loss, as the points of
-one ray do in a NeRF and the patches of one picture in a convolution, the matrix in the middle is not diagonal; the
-bound holds with its eigenvalues.
+Where these derivatives are positive, κ of that block is at most κ(Ĥ)² times the ratio of their extremes, and whatever
+scales rows and columns of Ĥ well (batch norm, layer norm, inputs of mean 0) preconditions it. Where rows meet in the
+loss, as the points of one ray do in a NeRF and the patches of one picture in a convolution, the matrix in the middle is
+not diagonal, and its eigenvalues take the derivatives' place.
 """
 
 from collections.abc import Callable, Iterable

@@ -20,13 +20,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import equilibrate, matrices, ties
+from enerf.conditioning import batch_norm, equilibrate, matrices, ties
 from enerf.conditioning.matrices import Slot
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
 BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
 METHODS = (*equilibrate.METHODS, *BASELINES)
-BATCH_NORM_KINDS = (nn.Linear, *matrices.CONVOLUTIONS)
 
 Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
@@ -143,7 +142,7 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 def is_conditioned(module: nn.Module) -> bool:
     """Whether any of a layer's weights is computed, or its gradients preconditioned."""
     computed = any(parametrize.is_parametrized(module, slot.name) for slot in matrices.slots(module))
-    return computed or hasattr(module, "input_mean")  # the latter: ``batch_norm``
+    return computed or batch_norm.is_preconditioned(module)
 
 
 def check_conditionable(model: nn.Module, name: str, method: str, packing: str = "matrix") -> None:
@@ -166,7 +165,8 @@ def _objection(model: nn.Module, module: nn.Module, name: str, method: str, pack
     slots = matrices.slots(module, packing)
     reasons = (_tensor_objection(module, slot) or _matrix_objection(slot, method) for slot in slots)
     why_not = next((reason for reason in reasons if reason), None)
-    if why_not is None and method == "batch_norm" and not isinstance(module, BATCH_NORM_KINDS):
+    plain = parametrize.type_before_parametrizations(module)
+    if why_not is None and method == "batch_norm" and not batch_norm.suits(plain):
         return f"batch_norm preconditions linear layers and convolutions, and it is a {type(module).__name__}"
     return why_not or ties.objection(model, name)
 

@@ -111,6 +111,7 @@ def draw(histories: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
             if key == "row_norm_max":
                 axes.plot(steps, [_number(v["row_norm_min"]) for v in values], linestyle="--", **look)
         axes.set_title(heading, fontsize="medium")
+        axes.set_xlabel("step" if i >= len(figures) - columns else "")
         axes.set_yscale("log" if logarithmic and _positive(axes) else "linear")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -129,11 +130,14 @@ def draw_densities(histories: Sequence[dict[str, Any]], path: Path) -> Path | No
         return None
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
+    top = 0.0
     for name, points in found.items():
         largest = max(map(abs, points["values"])) or 1.0
-        axes.plot(*smoothed([v / largest for v in points["values"]], points["weights"]), label=name)
+        at, curve = smoothed([v / largest for v in points["values"]], points["weights"])
+        axes.plot(at, curve, label=name)
+        top = max(top, *curve)
     axes.set(xlabel="λ / largest |λ|", ylabel="density", yscale="log", title="spectral density of the Hessian")
-    axes.set_ylim(bottom=1e-8)
+    axes.set_ylim(1e-8, 3 * top)
     axes.grid(alpha=0.3)
     axes.legend()
     return _save(figure, path)

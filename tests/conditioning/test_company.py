@@ -376,4 +376,11 @@ def test_quantised_layers_are_told_apart():
 
 def test_infinite_norm_is_an_option_of_layers_too():
     net = mlp(p=math.inf)
-    assert float(net[0].weight.abs().amax(0).min()) == 1.0
+    assert net[0].weight.abs().amax(0).min().item() == 1.0
+
+
+def test_attentions_output_projection_is_left_out_where_its_forward_would_not_be_called():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 1)
+    selection = layers.select(encoder, "all", method="batch_norm")
+    assert selection.names == ["layers.0.linear1", "layers.0.linear2"]
+    assert "layers.0.self_attn.out_proj" in selection.left_out

@@ -1,0 +1,300 @@
+"""What each way of conditioning costs: training steps of an MLP, a CNN and a ViT block by turns, and evaluation after.
+
+    python benchmarks/conditioning.py [--blocks mlp,cnn,vit] [--methods row,row_once] [--rounds 10] [--compile]
+
+Work: forward, backward and optimiser step on noise; every side starts from the same weights. The learning rate is 0,
+which costs what any other does, so that all rounds compute the same. The sides take turns in one process: ``plain``,
+``plain again`` (the A/A row: what this machine makes of a ratio of 1), and each method on all layers that it suits.
+
+- ``layers``: conditioned ones of all; ``maps a step``: how often a step computes a weight. A map runs at each access,
+  and ``nn.MultiheadAttention`` reads its weight three times; ``row_once`` steps inside ``computed_once``.
+- ``ratio``: seconds of a step over the plain one's, median over the rounds; ``row_compiled`` over ``plain_compiled``.
+- ``ms a pass``: every conditioned weight computed once and a gradient of each pulled back, alone: it is measurable
+  where its share of a step is below the noise. For ``batch_norm``, statistics of the inputs and its own gradients.
+- ``baked``: the same model after ``bake``, evaluated, over the plain one.
+
+``row_every_10`` computes its divisors at every tenth access: a median over turns of fewer than ten steps leaves that
+out, a pass is a mean over ten. The last line is ``ratio=X noise=LOW..HIGH`` of the first method in the first block.
+"""
+
+import statistics
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ours
+import sides
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrize
+
+from enerf import machine
+from enerf.conditioning import batch_norm, layers, matrices
+from enerf.conditioning.once import computed_once
+from enerf.evaluation import report as tables
+from enerf.fields import dense_inductor
+from enerf.types import InputError
+
+PLAIN, AGAIN, PLAIN_COMPILED = "plain", "plain again", "plain_compiled"
+HEADER = ["block", "method", "layers", "maps a step", "ms a step", "ratio", "noise", "ms a pass", "of a step"]
+HEADER += ["baked", "noise"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is trained: how it is built, the shape of what it is fed, its optimiser."""
+
+    name: str
+    words: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to a block: a method of ``layers.condition`` (None: nothing) with its options, and how it steps."""
+
+    method: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    once: bool = False
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how much is measured: rounds, seconds of a turn (one step at least), passes in a row; who is told."""
+
+    device: torch.device
+    report: sides.Report
+    rounds: int
+    turn: float = 0.2
+    passes: int = 10
+
+
+TREATMENTS = {
+    **{method: Treatment(method) for method in layers.METHODS},
+    "row_detached": Treatment("row", {"gradient": "detached"}),
+    "row_every_10": Treatment("row", {"gradient": "detached", "every": 10}),
+    "row_learned": Treatment("row", {"scale": "learned"}),
+    "row_once": Treatment("row", once=True),
+}
+COMPILED = {PLAIN_COMPILED: Treatment(compiled=True), "row_compiled": Treatment("row", compiled=True)}
+
+
+class Residual(nn.Module):
+    """A basic block of a ResNet: two convolutions with batch norm around a shortcut."""
+
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        first, second = (nn.Conv2d(wide, wide, 3, padding=1, bias=False) for _ in range(2))
+        self.inner = nn.Sequential(first, nn.BatchNorm2d(wide), nn.ReLU(), second, nn.BatchNorm2d(wide))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Add the branch to its input."""
+        return (inputs + self.inner(inputs)).relu()
+
+
+def mlp(depth: int, wide: int, points: int) -> Block:
+    def build() -> nn.Module:
+        made = [nn.Linear(wide, wide) for _ in range(depth)]
+        for layer in made:  # jacobi divides by the diagonals: without the ones, eight layers of it overflow
+            layer.weight.detach().diagonal().add_(1.0)
+        return nn.Sequential(*(part for layer in made for part in (layer, nn.ReLU())))
+
+    return Block(f"mlp {points}", f"{depth}×{wide}, {points} points, Adam", build, (points, wide))
+
+
+def cnn(wide: int, images: int, size: int) -> Block:
+    words = f"4 convolutions 3×3 of {wide} channels with batch norm, {images} images of {size}×{size}, SGD"
+    shape = (images, wide, size, size)
+    return Block("cnn", words, lambda: nn.Sequential(Residual(wide), Residual(wide)), shape, torch.optim.SGD)
+
+
+def vit(wide: int, images: int, tokens: int) -> Block:
+    options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+
+    def build() -> nn.Module:
+        return nn.Sequential(*(nn.TransformerEncoderLayer(wide, 3, 4 * wide, **options) for _ in range(2)))
+
+    words = f"2 encoder layers of width {wide} with 3 heads, {images} images of {tokens} tokens, Adam"
+    return Block("vit", words, build, (images, tokens, wide))
+
+
+def blocks_of(quick: bool) -> dict[str, tuple[Block, ...]]:
+    """Word -> the blocks that it means; tiny ones if it has to be quick."""
+    if quick:
+        return {"mlp": (mlp(2, 16, 64), mlp(2, 16, 16)), "cnn": (cnn(8, 2, 8),), "vit": (vit(24, 2, 5),)}
+    return {"mlp": (mlp(8, 256, 16384), mlp(8, 256, 1024)), "cnn": (cnn(64, 32, 32),), "vit": (vit(192, 32, 65),)}
+
+
+class Training:
+    """A block under a treatment, asked for steps; then baked and asked for evaluations."""
+
+    def __init__(self, block: Block, treatment: Treatment, inputs: Tensor) -> None:
+        self.treatment, self.inputs = treatment, inputs
+        torch.manual_seed(0)
+        self.model = block.build()
+        method = treatment.method
+        self.names = [] if method is None else layers.condition(self.model, method, **treatment.options)
+        self.model.to(inputs.device).train()
+        more = {"momentum": 0.9} if block.optimiser is torch.optim.SGD else {}
+        self.optimiser = block.optimiser(self.model.parameters(), lr=0.0, **more)
+        self._call = torch.compile(self.model) if treatment.compiled else self.model
+        self._fed = [(m, self._inputs_of(m)) for m in self.model.modules() if batch_norm.is_preconditioned(m)]
+        self.step()  # allocations, compilers and other first times are not what is measured
+
+    def step(self) -> None:
+        """Take one step."""
+        self.optimiser.zero_grad()
+        with computed_once(self.model) if self.treatment.once else nullcontext():
+            self._call(self.inputs).square().mean().backward()
+        self.optimiser.step()
+
+    def evaluate(self) -> None:
+        """Compute the outputs alone."""
+        with torch.no_grad():
+            self.model(self.inputs)
+
+    def maps_a_step(self) -> int:
+        """How often a step computes a weight; 0 if it is compiled, which a count would do anew."""
+        if self.treatment.compiled or self.treatment.once:
+            return len(self._computed()) if self.treatment.once else 0
+        seen: list[nn.Module] = []
+        hook = register_module_forward_hook(lambda module, *_: seen.append(module))
+        self.step()
+        hook.remove()
+        return sum(isinstance(m, parametrize.ParametrizationList) or batch_norm.is_preconditioned(m) for m in seen)
+
+    def pass_seconds(self, bench: Bench) -> float | None:
+        """Seconds to compute all conditioned weights and pull gradients back; None if compiled, or there are none."""
+        pulled = [torch.randn_like(value) for value in self._computed()]
+        if not pulled or self.treatment.compiled:
+            return None
+
+        def once() -> None:
+            self.optimiser.zero_grad()
+            if not self.treatment.once:
+                torch.autograd.backward(self._computed(), pulled)
+                return
+            with computed_once(self.model):
+                for leaf, gradient in zip(self._computed(), pulled, strict=True):
+                    leaf.grad = gradient
+
+        once()
+        found: list[float] = []
+        while not found or (len(found) < bench.rounds and sum(found) * bench.passes < 0.5):  # slow ones less often
+            found.append(ours.seconds_of(once, bench.passes, bench.device))
+        return statistics.median(found)
+
+    def _computed(self) -> list[Tensor]:
+        """The weights as they are computed now; for batch-norm preconditioning the biases too."""
+        if self._fed:
+            pairs = [module._preconditioned(inputs, module.weight.dim() - 2) for module, inputs in self._fed]
+            return [value for pair in pairs for value in pair if value is not None]
+        slots = [(module, slot.name) for module in self.model.modules() for slot in matrices.slots(module)]
+        return [getattr(module, name) for module, name in slots if parametrize.is_parametrized(module, name)]
+
+    def _inputs_of(self, module: nn.Module) -> Tensor:
+        """What a layer is fed in a step."""
+        seen: list[Tensor] = []
+        hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+        self.evaluate()
+        hook.remove()
+        return seen[0]
+
+
+def trainings(block: Block, treatments: dict[str, Treatment], bench: Bench) -> dict[str, Training]:
+    """The sides by name; what does not suit the block is left out, and that is said."""
+    torch.compiler.reset()  # it gives up on code that it has compiled for many models
+    inputs = torch.randn(block.shape, generator=torch.Generator().manual_seed(0)).to(bench.device)
+    made = {name: Training(block, Treatment(), inputs) for name in (PLAIN, AGAIN)}
+    for name, treatment in treatments.items():
+        try:
+            made[name] = Training(block, treatment, inputs)
+        except (ValueError, RuntimeError) as error:  # no layer that it suits; or torch.compile failed
+            bench.report(textwrap.shorten(f"{block.name}: {name} is left out: {error}", 160, placeholder=" …"))
+    return made
+
+
+def by_turns(calls: dict[str, Callable[[], None]], bench: Bench) -> tuple[dict[str, list[float]], int]:
+    """Seconds a call in each round; and how many calls a turn were, such that a plain turn lasts what is asked for."""
+    times = max(1, round(bench.turn / ours.seconds_of(calls[PLAIN], 2, bench.device)))
+    asked = {name: lambda call=call: ours.seconds_of(call, times, bench.device) for name, call in calls.items()}
+    return sides.by_turns(asked, bench.rounds), times
+
+
+def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
+    """Report a row for each side; returns the lines that a benchmark ends with, for the first treated one."""
+    total = sum(bool(matrices.slots(module)) for module in made[PLAIN].model.modules())
+    maps = {name: training.maps_a_step() for name, training in made.items()}
+    passes = {name: training.pass_seconds(bench) for name, training in made.items()}
+    found, steps = by_turns({name: side.step for name, side in made.items()}, bench)
+    evaluated = {name: side.evaluate for name, side in made.items() if not side.treatment.compiled}
+    for name in evaluated:
+        layers.bake(made[name].model.eval())
+        made[name].evaluate()
+    alone, times = by_turns(evaluated, replace(bench, turn=bench.turn / 2))
+    took = f"{statistics.median(alone[PLAIN]) * 1e3:.2f} ms, {times} a turn"
+    bench.report(f"{block.name}: {block.words}; {bench.rounds} rounds, steps a turn: {steps}; plain evaluation: {took}")
+    rows, step = [HEADER], statistics.median(found[PLAIN])
+    for name, seconds in found.items():
+        side, cost = made[name], passes[name]
+        below = found.get(PLAIN_COMPILED, found[PLAIN]) if name == "row_compiled" else found[PLAIN]
+        row = [block.name, name, f"{len(side.names)} of {total}", str(maps[name] or "-")]
+        row += [f"{statistics.median(seconds) * 1e3:.2f}", *ratio_cells(seconds, below)]
+        row += ["-", "-"] if cost is None else [f"{cost * 1e3:.3f}", f"{cost / step:.2%}"]
+        rows.append(row + (ratio_cells(alone[name], alone[PLAIN]) if name in alone else ["-", "-"]))
+    bench.report(tables.as_text(rows))
+    last = [*found][min(2, len(found) - 1)]
+    return f"{last} / {PLAIN}, {block.name}:\n{sides.ratio_line(sides.ratios(found[last], found[PLAIN]), 3)}"
+
+
+def ratio_cells(above: Sequence[float], below: Sequence[float]) -> list[str]:
+    """Median of the quotients, and its noise."""
+    values = sides.ratios(above, below)
+    low, high = sides.interval(values)
+    return [f"{statistics.median(values):.3f}", f"{low:.3f}..{high:.3f}"] if above is not below else ["1", "-"]
+
+
+def words_of(option: str, text: str, known: Collection[str]) -> list[str]:
+    """The words of an option, each once."""
+    words = list(dict.fromkeys(word.strip() for word in text.split(",")))
+    for word in words:
+        if word not in known:
+            raise InputError(f"option {option}: found {word!r}, expected some of {', '.join(known)}")
+    return words
+
+
+def main() -> None:
+    parser = sides.parser(__doc__)
+    parser.add_argument("--blocks", default="mlp,cnn,vit", help="some of mlp, cnn, vit")
+    parser.add_argument("--methods", default=",".join(TREATMENTS), help=f"some of {', '.join(TREATMENTS)}")
+    parser.add_argument("--rounds", type=int, default=10, help="how often the sides take turns")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of plain and of row too: minutes more")
+    parser.add_argument("--quick", action="store_true", help="tiny blocks: to see that it runs; figures say nothing")
+    args = parser.parse_args()
+    known = blocks_of(args.quick)
+    chosen = [block for word in words_of("--blocks", args.blocks, known) for block in known[word]]
+    treatments = {name: TREATMENTS[name] for name in words_of("--methods", args.methods, TREATMENTS)}
+    if args.rounds < 1:
+        raise InputError(f"option --rounds: found {args.rounds}, expected at least 1")
+    device = ours.device_of(args.device)
+    report = sides.Report(args.out, device)
+    bench = Bench(device, report, args.rounds, 0.0, 1) if args.quick else Bench(device, report, args.rounds)
+    report(f"# {machine.prepare(device)}{'; quick, so the figures say nothing' if args.quick else ''}")
+    why_not = dense_inductor.why_not() if args.compile else None
+    if why_not:
+        report(f"nothing is compiled: {why_not}")
+    elif args.compile:
+        treatments |= COMPILED
+    lines = [measured(block, trainings(block, treatments, bench), bench) for block in chosen]
+    report(lines[0])
+
+
+if __name__ == "__main__":
+    sides.enter(main)
