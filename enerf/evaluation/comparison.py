@@ -12,6 +12,7 @@ from enerf import files
 from enerf.evaluation import report
 
 BEST = "each method at its own best learning rate"
+OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
 SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
 
 
@@ -80,11 +81,14 @@ def _spread(values: Sequence[float | None], digits: int) -> str:
 
 def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
     """Test PSNR against steps, one line a method: the mean over seeds, and between their extremes a shade."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
+    if len(arms) > 10:  # more than the usual colours
+        axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
     for method, runs in arms.items():
         curves = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
         if not curves:
@@ -105,7 +109,7 @@ def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -
 def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path | None:
     """Final PSNR against learning rate, a line a method: test views solid, views trained on dashed; None without rates.
 
-    Lines are means over seeds, shades lie between their extremes.
+    Lines are means over seeds, shades lie between their extremes. What lies far below the best is left out of sight.
     """
     from matplotlib.figure import Figure
 
@@ -124,6 +128,8 @@ def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) ->
         if all(fit):
             axes.plot(rates, [np.mean(values) for values in fit], linestyle="--", color=f"C{i}")
     axes.set(xlabel="learning rate", ylabel="PSNR [dB]: test (solid), trained on (dashed)", title=title, xscale="log")
+    best = max(m["mean"]["psnr"] for arm, runs in arms.items() if "@" in arm for m in runs)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], best - OUT_OF_SIGHT))
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     return _save(figure, path)
