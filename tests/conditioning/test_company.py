@@ -380,7 +380,7 @@ def test_infinite_norm_is_an_option_of_layers_too():
 
 
 def test_attentions_output_projection_is_left_out_where_its_forward_would_not_be_called():
-    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 1)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 1, enable_nested_tensor=False)
     selection = layers.select(encoder, "all", method="batch_norm")
     assert selection.names == ["layers.0.linear1", "layers.0.linear2"]
     assert "layers.0.self_attn.out_proj" in selection.left_out
