@@ -13,6 +13,7 @@ The rooms, in the order data walks through them:
 - ``optim``         the library's optimisers: preconditioned, with intrinsic L1 and L2
 - ``scenes``        1. files -> cameras -> rays
 - ``fields``        2. points -> density and colour; ``backends`` chooses the code that evaluates them
+- ``shapes``        2′. meshes -> labelled samples
 - ``rendering``     3. rays + field -> pixels
 - ``training``      4. residual -> weights
 - ``evaluation``    5. pictures -> numbers -> tables

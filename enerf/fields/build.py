@@ -5,19 +5,15 @@ start are drawn before any control or map is applied, so a baseline and a treatm
 weight they can.
 """
 
-import logging
-
 import torch
 from torch import nn
 
-from enerf.conditioning import layers
 from enerf.config import ConditioningOptions, ModelOptions
+from enerf.fields import conditioned
 from enerf.fields.hashed import HashedSpace, ProposalField
 from enerf.fields.hashgrid import make_grid
 from enerf.fields.radiance import HEADS, NeRF
 from enerf.types import InputError, Space
-
-log = logging.getLogger("enerf")
 
 UNIT_BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 PROPOSAL_GRID, PROPOSAL_WIDTH = make_grid(5, 2, 16, 16, 256), 16
@@ -66,7 +62,7 @@ def radiance_fields(
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         fields = plain_fields(model, with_fine, proposal, space)
     try:
-        _condition(fields, conditioning, seed)
+        conditioned.apply(fields, conditioning, HEADS, seed)
     except ValueError as error:
         raise InputError(f"option --equilibrate_layers or --equilibrate: {error}") from None
     return fields
@@ -93,33 +89,6 @@ def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
         sizes = (model.hash_levels, model.hash_features, model.hash_log2_entries)
         hashed = HashedSpace(make_grid(*sizes, model.hash_coarsest, model.hash_finest), space)
     return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
-
-
-def _condition(fields: RadianceFields, options: ConditioningOptions, seed: int) -> None:
-    """Apply the start, then the map or the control, to the chosen layers."""
-    method = options.equilibrate
-    names = chosen_layers(fields, options)
-    layers.initialise_(fields, names, options.init, torch.Generator().manual_seed(seed))
-    if method != "none":
-        gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
-        layers.condition(fields, method, names, gradient, scale=scale, p=p)
-    elif options.weight_norm:
-        layers.weight_norm(fields, names)
-
-
-def chosen_layers(fields: nn.Module, options: ConditioningOptions) -> list[str]:
-    """Names of the layers that ``equilibrate_layers`` means; logs which of them a map leaves out.
-
-    Raises
-    ------
-    ValueError
-        If a word means no layer, or a layer that cannot be conditioned; tells the nearest known names.
-    """
-    method = "row" if options.equilibrate == "none" else options.equilibrate
-    names, left_out = layers.select(fields, options.equilibrate_layers, heads=HEADS, method=method)
-    for name, reason in left_out.items():
-        log.info("%s equilibration leaves out %s: %s", method, name, reason)
-    return names
 
 
 def model_words(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:

@@ -1,0 +1,55 @@
+"""Derivatives of scalar fields with respect to the points: normals, and what eikonal losses ask for.
+
+``with_gradient`` is exact, and can be differentiated again; a shape's field takes its torch twin for it.
+``differences`` asks for twice as many values as there are coordinates instead: they go through any backend, and see
+what a grid holds beyond the cell of the point.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# points (*b, d) -> values (*b)
+ScalarField = Callable[[Tensor], Tensor]
+
+
+def with_gradient(
+    field: ScalarField, points: Float[Tensor, "*b d"], *, for_training: bool = False
+) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b d"]]:
+    """Values and their gradients in the points, each point by itself.
+
+    Parameters
+    ----------
+    field
+        Values of points, none of which depends on another point.
+    points
+        Where; whatever they came from gets no gradient.
+    for_training
+        Whether the two can be differentiated again, in the field's parameters; if not, they are plain numbers.
+
+    Examples
+    --------
+    >>> with_gradient(lambda x: x.norm(dim=-1) - 1.0, torch.tensor([[3.0, 4.0]]))
+    (tensor([4.]), tensor([[0.6000, 0.8000]]))
+    """
+    with torch.enable_grad():
+        at = points.detach().requires_grad_()
+        values = field(at)
+        (gradients,) = torch.autograd.grad(values.sum(), at, create_graph=for_training)
+    return (values, gradients) if for_training else (values.detach(), gradients)
+
+
+def differences(field: ScalarField, points: Float[Tensor, "*b d"], step: float | int) -> Float[Tensor, "*b d"]:
+    """Gradients by central differences over ± ``step`` along each axis, exact for quadratic fields.
+
+    Source: Li et al., Neuralangelo, CVPR 2023, equation 8.
+
+    >>> differences(lambda x: (x * x).sum(-1), torch.tensor([[3.0, 0.0]]), 0.5)
+    tensor([[6., 0.]])
+    """
+    offsets = step * torch.eye(points.shape[-1], dtype=points.dtype, device=points.device)
+    around = torch.stack([points[..., None, :] + offsets, points[..., None, :] - offsets])
+    ahead, behind = field(around).unbind(0)
+    return (ahead - behind) / (2 * step)
