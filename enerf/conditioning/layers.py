@@ -141,7 +141,7 @@ def bake(model: AnyModule) -> AnyModule:
     >>> list(bake(net).state_dict())
     ['0.bias', '0.weight']
     """
-    tied: dict[int, nn.Parameter] = {}
+    baked: set[int] = set()
     # torch turns a weight of several originals into a buffer if it is removed while gradients are off.
     with torch.enable_grad():
         for module in list(model.modules()):
@@ -151,9 +151,10 @@ def bake(model: AnyModule) -> AnyModule:
                 _leave_shared_class(module)
                 module.get_submodule("parametrizations").eval()  # a last access changes nothing
                 for name, held in list(module.get_submodule("parametrizations").named_children()):
-                    key = id(getattr(held, "original", held))
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-                    setattr(module, name, tied.setdefault(key, getattr(module, name)))
+                    raw = id(getattr(held, "original", held))
+                    # torch writes what is applied into the raw parameter itself: where it is tied, that is done once
+                    parametrize.remove_parametrizations(module, name, leave_parametrized=raw not in baked)
+                    baked.add(raw)
     return model
 
 

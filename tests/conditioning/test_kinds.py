@@ -326,11 +326,15 @@ def test_held_divisors_are_saved_so_that_a_resumed_run_goes_on_bit_for_bit():
 # tied
 
 
-def test_tied_weights_are_conditioned_together_and_stay_tied():
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", ["row", "row_column", "ruiz"])
+def test_tied_weights_are_conditioned_together_and_stay_tied(method: str, seed: int):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     model[2].weight = model[0].weight
     n = sum(p.numel() for p in model.parameters())
-    assert layers.condition(model, "row", "0", scale="learned") == ["0", "2"]
+    assert layers.condition(model, method, "0", scale="learned") == ["0", "2"]
     assert sum(p.numel() for p in model.parameters()) == n + 1
     assert torch.equal(model[0].weight, model[2].weight)
     before = model(torch.ones(2, 4))
