@@ -1,4 +1,4 @@
-"""Command lines and ``.txt`` files to the option tables of ``options.py``, and back.
+"""Command lines and ``.txt`` files to the option tables of ``options`` and ``shape_options``, and back.
 
 nerf-pytorch's configuration files run unmodified. A value on the command line wins over the file.
 """
@@ -17,9 +17,13 @@ from typing import Any, NoReturn, TypeVar
 import configargparse
 
 from enerf.options import ConditioningOptions, ModelOptions, NerfConfig, option
+from enerf.shape_options import ShapeConfig
 from enerf.types import InputError
 
-__all__ = ["ConditioningOptions", "ModelOptions", "NerfConfig", "option"]
+__all__ = ["AnyConfig", "ConditioningOptions", "ModelOptions", "NerfConfig", "ShapeConfig", "option"]
+
+AnyConfig = NerfConfig | ShapeConfig
+C = TypeVar("C", NerfConfig, ShapeConfig)
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 # nerf-pytorch's options that cannot mean anything here, with the reason.
@@ -48,6 +52,13 @@ class Help(argparse.HelpFormatter):
 def parse(
     argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
 ) -> tuple[NerfConfig, list[Any]]:
+    """The configuration of a NeRF's command line; see ``parse_as``."""
+    return parse_as(NerfConfig, argv, description, extra)
+
+
+def parse_as(
+    kind: type[C], argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
+) -> tuple[C, list[Any]]:
     """The configuration of a command line, and the ``extra`` option tables filled from the same line.
 
     Raises
@@ -55,7 +66,8 @@ def parse(
     InputError
         For an unknown option (with the nearest known names), an ill-typed value, or a missing file.
     """
-    tables: list[Any] = [f.type for f in dataclasses.fields(NerfConfig)] + list(extra)
+    own = dataclasses.fields(kind)
+    tables: list[Any] = [f.type for f in own] + list(extra)
     parser = make_parser(tables, description)
     arguments = list(sys.argv[1:] if argv is None else argv)
     file = _config_of(arguments)  # a missing one is told in our words, before configargparse tells it in its own
@@ -64,12 +76,11 @@ def parse(
         if unknown:
             raise InputError(_unknown_message(unknown[0], parser))
         filled = [read_table(table, vars(namespace)) for table in tables]
-        n_own = len(dataclasses.fields(NerfConfig))
-        config = NerfConfig(*filled[:n_own])
-        check(config)
+        config = kind(*filled[: len(own)])
+        config.check()
     except InputError as error:
         raise InputError(_placed(str(error), arguments, file)) from None
-    return config, filled[n_own:]
+    return config, filled[len(own) :]
 
 
 def make_parser(tables: Iterable[Any], description: str) -> Parser:
@@ -102,45 +113,30 @@ def read_table(table: type[T], values: dict[str, Any]) -> T:
     return table(**{name: float(value) if known[name] is float else value for name, value in given.items()})
 
 
-def check(config: NerfConfig) -> None:
-    """Refuse combinations that cannot mean anything, with the reason."""
-    kind, chosen = config.data.dataset_type, config.conditioning
-    if kind in ("LINEMOD", "deepvoxels"):
-        raise InputError(f"option --dataset_type: {kind} scenes are not read here, expected llff or blender")
-    if kind not in ("llff", "blender"):
-        raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
-    if chosen.weight_norm and chosen.equilibrate != "none":
-        raise InputError("options --weight_norm and --equilibrate are two answers to one question: give one of them")
-    if config.render.sampler == "proposal" and not config.render.N_importance:
-        raise InputError("option --sampler proposal needs --N_importance: found 0, expected how many samples are taken")
-    if config.model.hash_finest < config.model.hash_coarsest:
-        raise InputError(
-            f"option --hash_finest: found {config.model.hash_finest}, expected at least --hash_coarsest, "
-            f"{config.model.hash_coarsest}"
-        )
-    if config.train.precrop_iters and not config.train.no_batching:
-        raise InputError("option --precrop_iters needs --no_batching: crops are taken from one image at a time")
-    if config.render.render_only and config.run.no_reload and not config.run.ft_path:
-        raise InputError(
-            "options --render_only and --no_reload leave no weights to render: give one of them, or --ft_path"
-        )
-
-
-def to_dict(config: NerfConfig) -> dict[str, Any]:
+def to_dict(config: AnyConfig) -> dict[str, Any]:
     """All options as one flat mapping of plain values."""
     return {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
 
 
 def from_dict(values: dict[str, Any]) -> NerfConfig:
-    """The configuration of a flat mapping, as ``to_dict`` makes it.
+    """The configuration of a NeRF; see ``from_dict_as``.
 
     >>> from_dict({"N_rand": 7}).train.N_rand
     7
     """
-    return NerfConfig(*(read_table(f.type, values) for f in dataclasses.fields(NerfConfig)))  # type: ignore[arg-type]
+    return from_dict_as(NerfConfig, values)
 
 
-def replace(config: NerfConfig, **changes: Any) -> NerfConfig:
+def from_dict_as(kind: type[C], values: dict[str, Any]) -> C:
+    """The configuration of a flat mapping, as ``to_dict`` makes it.
+
+    >>> from_dict_as(ShapeConfig, {"N_points": 7}).samples.N_points
+    7
+    """
+    return kind(*(read_table(f.type, values) for f in dataclasses.fields(kind)))  # type: ignore[arg-type]
+
+
+def replace(config: C, **changes: Any) -> C:
     """The configuration with some options changed, by their flat names.
 
     Raises
@@ -154,10 +150,10 @@ def replace(config: NerfConfig, **changes: Any) -> NerfConfig:
     values = to_dict(config)
     if unknown := sorted(changes.keys() - values.keys()):
         raise TypeError(f"no option is named {unknown[0]!r}")
-    return from_dict({**values, **changes})
+    return from_dict_as(type(config), {**values, **changes})
 
 
-def to_text(config: NerfConfig) -> str:
+def to_text(config: AnyConfig) -> str:
     """The configuration as a ``.txt`` file that ``--config`` reads back to the same values.
 
     Raises
@@ -166,7 +162,7 @@ def to_text(config: NerfConfig) -> str:
         If a text option holds what such a file cannot say: a line break, say.
     """
     lines = []
-    for part in dataclasses.fields(NerfConfig):
+    for part in dataclasses.fields(config):
         values = getattr(config, part.name)
         lines.append(f"# {_title(type(values))}")
         lines += [_line(f.name, str(getattr(values, f.name))) for f in dataclasses.fields(values)]

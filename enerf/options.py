@@ -8,7 +8,9 @@ its group in ``--help``. Names that nerf-pytorch users know mean what they mean 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from enerf.types import InputError
 
 METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
 SCALES = ("fixed", "kept", "constant", "learned")
@@ -41,7 +43,32 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class GridOptions:
+    """Hash grid."""
+
+    hash_levels: int = option(8, "levels of the hash grid", at_least=1, at_most=32)
+    hash_features: int = option(4, "features an entry", choices=(1, 2, 4, 8))
+    hash_log2_entries: int = option(16, "at most two to that power entries a level", at_least=4, at_most=26)
+    hash_coarsest: int = option(16, "cells a side of the coarsest level", at_least=1)
+    hash_finest: int = option(768, "cells a side of the finest level", at_least=1)
+
+    def check(self) -> None:
+        """Refuse a grid that grows coarser.
+
+        Raises
+        ------
+        InputError
+            If it does.
+        """
+        if self.hash_finest < self.hash_coarsest:
+            raise InputError(
+                f"option --hash_finest: found {self.hash_finest}, expected at least --hash_coarsest, "
+                f"{self.hash_coarsest}"
+            )
+
+
+@dataclass(frozen=True)
+class ModelOptions(GridOptions):
     """Model."""
 
     netdepth: int = option(8, "hidden layers of the coarse network", at_least=1)
@@ -56,11 +83,6 @@ class ModelOptions:
     encoding: str = option(
         "positional", "of points: the paper's waves, or a multiresolution hash grid", choices=("positional", "hash")
     )
-    hash_levels: int = option(8, "levels of the hash grid", at_least=1, at_most=32)
-    hash_features: int = option(4, "features an entry", choices=(1, 2, 4, 8))
-    hash_log2_entries: int = option(16, "at most two to that power entries a level", at_least=4, at_most=26)
-    hash_coarsest: int = option(16, "cells a side of the coarsest level", at_least=1)
-    hash_finest: int = option(768, "cells a side of the finest level", at_least=1)
     density: str = option("relu", "density from the network's value", choices=("relu", "softplus", "exp"))
 
 
@@ -91,6 +113,19 @@ class ConditioningOptions:
     init: str = option(
         "default", "control: start of the same layers: PyTorch's, Glorot's, He's, or rows of unit norm", choices=INITS
     )
+
+    def check(self) -> None:
+        """Refuse two answers to one question.
+
+        Raises
+        ------
+        InputError
+            If both are given.
+        """
+        if self.weight_norm and self.equilibrate != "none":
+            raise InputError(
+                "options --weight_norm and --equilibrate are two answers to one question: give one of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -123,10 +158,9 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Training."""
+class FitOptions:
+    """Training, whatever is trained."""
 
-    N_rand: int = option(32 * 32 * 4, "rays a step", at_least=1)
     N_iters: int = option(200_000, "steps", at_least=0)
     max_seconds: float = option(
         0.0, "end after that many seconds of training, evaluation aside; 0: no limit", at_least=0
@@ -143,11 +177,6 @@ class TrainOptions:
     lrate_warmup: int = option(0, "steps over which the learning rate rises to its value", at_least=0)
     adam_beta2: float = option(0.999, "Adam's decay of squared gradients", above=0, at_most=0.99999)
     adam_eps: float = option(1e-8, "Adam's epsilon", above=0)
-    interlevel: float = option(1.0, "weight of the loss that fits the proposal to the field", at_least=0)
-    distortion: float = option(0.0, "weight of mip-NeRF 360's distortion loss", at_least=0)
-    no_batching: bool = option(False, "the rays of a step come from one image")
-    precrop_iters: int = option(0, "steps on central crops, with --no_batching", at_least=0)
-    precrop_frac: float = option(0.5, "side of the central crop, as a fraction of the image", above=0, at_most=1)
     seed: int = option(0, "fixes start, batches and noise", at_least=0, at_most=2**63 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
     precision: str = option(
@@ -161,10 +190,22 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Experiment and its records."""
+class TrainOptions(FitOptions):
+    """Training."""
 
-    expname: str = option("", "name of the experiment; empty: the scene's name")
+    N_rand: int = option(32 * 32 * 4, "rays a step", at_least=1)
+    interlevel: float = option(1.0, "weight of the loss that fits the proposal to the field", at_least=0)
+    distortion: float = option(0.0, "weight of mip-NeRF 360's distortion loss", at_least=0)
+    no_batching: bool = option(False, "the rays of a step come from one image")
+    precrop_iters: int = option(0, "steps on central crops, with --no_batching", at_least=0)
+    precrop_frac: float = option(0.5, "side of the central crop, as a fraction of the image", above=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """Experiment and its records, whatever is trained."""
+
+    expname: str = option("", "name of the experiment; empty: the name of what it is trained on")
     basedir: str = option("./logs", "results go to basedir/expname")
     no_reload: bool = option(False, "start anew even if the experiment has checkpoints (they are kept aside)")
     ft_path: str = option(
@@ -173,14 +214,20 @@ class RunOptions:
         "optimiser and step; with --no_reload its weights only, at step 0",
     )
     i_print: int = option(100, "steps between lines of train.jsonl", at_least=0)
-    i_img: int = option(500, "steps between small test renders in TensorBoard; 0: never", at_least=0)
     i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0)
+    i_eval: int = option(1000, "steps between points of the curve of test figures; 0: never", at_least=0)
+    i_img: int = option(500, "steps between small test renders in TensorBoard; 0: never", at_least=0)
+    i_spectrum: int = option(1000, "steps between records of κ(W) and row norms; 0: never", at_least=0)
+    no_final_eval: bool = option(False, "do not measure the result at the end")
+
+
+@dataclass(frozen=True)
+class RunOptions(RecordOptions):
+    """Experiment and its records."""
+
     i_testset: int = option(50_000, "steps between renders of the test set; 0: never", at_least=0)
     i_video: int = option(50_000, "steps between videos; 0: never", at_least=0)
-    i_eval: int = option(1000, "steps between points of the test-PSNR curve; 0: never", at_least=0)
-    eval_rays: int = option(2048, "fixed pixels a test view for that curve; 0: all", at_least=0)
-    i_spectrum: int = option(1000, "steps between records of κ(W) and row norms; 0: never", at_least=0)
-    no_final_eval: bool = option(False, "do not render the test views at the end")
+    eval_rays: int = option(2048, "fixed pixels a test view for the curve of test PSNR; 0: all", at_least=0)
     final_pixels: bool = option(
         False, "at the end measure the fixed pixels of the curve instead of whole test views: quick, and said so"
     )
@@ -196,6 +243,7 @@ class NerfConfig:
     conditioning: ConditioningOptions
     render: RenderOptions
     train: TrainOptions
+    kind: ClassVar[str] = "nerf"
 
     @property
     def scene(self) -> str:
@@ -206,3 +254,29 @@ class NerfConfig:
     def folder(self) -> Path:
         """Where the run's results are."""
         return Path(self.run.basedir) / (self.run.expname or self.scene)
+
+    def check(self) -> None:
+        """Refuse combinations that cannot mean anything, with the reason.
+
+        Raises
+        ------
+        InputError
+            For the first of them.
+        """
+        kind, render = self.data.dataset_type, self.render
+        if kind in ("LINEMOD", "deepvoxels"):
+            raise InputError(f"option --dataset_type: {kind} scenes are not read here, expected llff or blender")
+        if kind not in ("llff", "blender"):
+            raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
+        self.conditioning.check()
+        self.model.check()
+        if render.sampler == "proposal" and not render.N_importance:
+            raise InputError(
+                "option --sampler proposal needs --N_importance: found 0, expected how many samples are taken"
+            )
+        if self.train.precrop_iters and not self.train.no_batching:
+            raise InputError("option --precrop_iters needs --no_batching: crops are taken from one image at a time")
+        if render.render_only and self.run.no_reload and not self.run.ft_path:
+            raise InputError(
+                "options --render_only and --no_reload leave no weights to render: give one of them, or --ft_path"
+            )

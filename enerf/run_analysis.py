@@ -143,7 +143,7 @@ def open_subject(folder: Path, chosen: AnalyseOptions) -> Subject:
         If it is of a kind that cannot be analysed.
     """
     saved = state.read(state.checkpoints(folder)[-1])["config"]
-    kind = saved.get("kind", "nerf" if "N_samples" in saved else "unknown")
+    kind = state.kind_of(saved)
     if kind not in SUBJECTS:
         raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(SUBJECTS)}")
     return SUBJECTS[kind](saved, chosen)

@@ -6,14 +6,15 @@ the options of ``METHODS`` and share every other byte. A finished arm is not run
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from enerf import config as options
 from enerf import images, run_nerf, runs
-from enerf.config import NerfConfig
-from enerf.evaluation import comparison, report
+from enerf.config import AnyConfig, C, NerfConfig
+from enerf.evaluation import comparison, finished
 from enerf.scenes import batches
 from enerf.types import InputError
 
@@ -52,7 +53,26 @@ class CompareOptions:
     lrates: str = options.option("", "learning rates of each arm, such as 5e-4,1e-3; empty: the configuration's alone")
 
 
-def compare(base: NerfConfig, chosen: CompareOptions) -> str:
+@dataclass(frozen=True)
+class Kind(Generic[C]):
+    """What comparisons of one kind of run do.
+
+    Attributes
+    ----------
+    train
+        Trains and measures one arm; returns its metrics.
+    write
+        Writes table and curves of the arms so far, their metrics by name, into the base's folder; returns the table.
+    draw
+        Draws pictures of the first seed's arms at the end, side by side.
+    """
+
+    train: Callable[[C], dict[str, Any] | None]
+    write: Callable[[dict[str, list[dict[str, Any]]], C], str]
+    draw: Callable[[C, dict[str, C]], None]
+
+
+def compare(base: C, chosen: CompareOptions) -> str:
     """Train and measure all arms; returns the table. Results are written after every arm.
 
     Raises
@@ -62,6 +82,7 @@ def compare(base: NerfConfig, chosen: CompareOptions) -> str:
     KeyboardInterrupt
         If interrupted; the same call goes on where it stopped.
     """
+    kind: Kind[C] = KINDS[base.kind]
     methods, seeds, lrates = read_methods(chosen.methods), read_seeds(chosen.seeds), read_lrates(chosen.lrates)
     named = {arm_name(method, lrate): (method, lrate) for lrate in lrates for method in methods}
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
@@ -69,14 +90,18 @@ def compare(base: NerfConfig, chosen: CompareOptions) -> str:
     for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
         arm = arm_config(base, *named[name], seed)
         log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, arm.folder)
-        arms[name].append(finished(arm) or trained(arm))
-        done = {name: runs for name, runs in arms.items() if runs}
-        text = comparison.write(done, base.folder)
-        comparison.draw_curves(done, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
-        comparison.draw_rates(done, base.folder / "rates.png", f"{base.scene}, {base.train.N_iters} steps")
-    if not base.run.final_pixels:
-        _draw_pictures(base, {name: arm_config(base, *of, seeds[0]) for name, of in named.items()})
+        arms[name].append(finished.metrics_of(arm) or trained(arm))
+        text = kind.write({name: runs for name, runs in arms.items() if runs}, base)
+    kind.draw(base, {name: arm_config(base, *of, seeds[0]) for name, of in named.items()})
     return text
+
+
+def trained(arm: AnyConfig) -> dict[str, Any]:
+    """Train an arm and return its metrics."""
+    metrics = KINDS[arm.kind].train(arm)
+    if metrics is None:
+        raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
+    return metrics
 
 
 def arm_name(method: str, lrate: float | None) -> str:
@@ -88,31 +113,11 @@ def arm_name(method: str, lrate: float | None) -> str:
     return method if lrate is None else f"{method}@{lrate:g}"
 
 
-def arm_config(base: NerfConfig, method: str, lrate: float | None, seed: int) -> NerfConfig:
+def arm_config(base: C, method: str, lrate: float | None, seed: int) -> C:
     """The configuration of one arm: the base with the method's options, in a folder of its own."""
     name = f"{base.run.expname or base.scene}/{arm_name(method, lrate)}_seed{seed}"
     changed = {**PLAIN, **METHODS[method], "lrate": base.train.lrate if lrate is None else lrate}
     return options.replace(base, **changed, seed=seed, expname=name, no_final_eval=False)
-
-
-def trained(arm: NerfConfig) -> dict[str, Any]:
-    """Train an arm and return its metrics."""
-    metrics = run_nerf.train(arm)
-    if metrics is None:
-        raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
-    return metrics
-
-
-def finished(arm: NerfConfig) -> dict[str, Any] | None:
-    """The metrics of an arm that was run to its end with these very options, else None."""
-    metrics_file, config_file = arm.folder / "metrics.json", arm.folder / "config.txt"
-    if not metrics_file.is_file() or not config_file.is_file():
-        return None
-    if config_file.read_text(encoding="utf-8") != options.to_text(arm):
-        return None
-    metrics = report.read_json(metrics_file)
-    in_time = 0 < arm.train.max_seconds <= metrics["seconds"]["train"]
-    return metrics if metrics["steps"] >= arm.train.N_iters or in_time else None
 
 
 def read_methods(text: str) -> list[str]:
@@ -160,8 +165,18 @@ def read_lrates(text: str) -> list[float | None]:
     return [*lrates]
 
 
-def _draw_pictures(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
+def _write_scenes(arms: dict[str, list[dict[str, Any]]], base: NerfConfig) -> str:
+    """Table and curves of scenes."""
+    text = comparison.write(arms, base.folder)
+    comparison.draw_curves(arms, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
+    comparison.draw_rates(arms, base.folder / "rates.png", f"{base.scene}, {base.train.N_iters} steps")
+    return text
+
+
+def _draw_crops(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
     """The first test view: the photograph and what each method's first seed makes of it."""
+    if base.run.final_pixels:
+        return
     scene = runs.load_scene(base)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
@@ -171,3 +186,7 @@ def _draw_pictures(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
         if file.is_file():
             pictures[method] = images.read(file).astype("float64")
     comparison.draw_crops(pictures, base.folder / "crops.png", reference="photograph")
+
+
+# By the configuration's kind.
+KINDS: dict[str, Kind[Any]] = {"nerf": Kind(lambda arm: run_nerf.train(arm), _write_scenes, _draw_crops)}

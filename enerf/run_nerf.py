@@ -4,25 +4,21 @@
 """
 
 import logging
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from enerf import config as options
-from enerf import results, runs
-from enerf.conditioning import spectrum
+from enerf import fitting, results, runs
 from enerf.config import NerfConfig
-from enerf.evaluation import report, views
+from enerf.evaluation import views
 from enerf.evaluation.report import Journal
 from enerf.rendering import render
 from enerf.runs import Run
 from enerf.scenes import batches, paths
-from enerf.training import capture, loop, schedule, state, steps
-from enerf.training.loop import Hook, Progress
+from enerf.training import capture, collapse, steps
+from enerf.training.loop import Hook
 from enerf.training.state import State
 from enerf.training.steps import StepReport
 from enerf.types import InputError, Rays
@@ -43,56 +39,23 @@ def train(config: NerfConfig) -> dict[str, Any] | None:
         If the run was interrupted; it has been saved.
     """
     run = runs.prepare(config)
-    folder = config.folder
     if config.render.render_only:
         _render_only(run)
         return None
-    if config.run.no_reload:
-        _set_aside(folder)  # only now: a mistake above leaves the earlier run as it is
-    report.write_atomic(folder / "config.txt", options.to_text(config))
-    why = _fit(run)
-    if why == "interrupted":
-        log.info("saved at step %d: run the same command again to go on", run.state.step)
-        raise KeyboardInterrupt
+    fitting.fit(
+        config,
+        run.state,
+        step_function(run),
+        partial(_hooks, run),
+        unit="rays",
+        per_step=config.train.N_rand,
+        watch=collapse.watch,
+    )
     if config.run.no_final_eval:
         return None
     metrics = results.finished_metrics(run) or results.evaluate(run)
     log.info("%s: test PSNR %.2f dB at step %d", metrics["method"], metrics["mean"]["psnr"], run.state.step)
     return metrics
-
-
-def _fit(run: Run) -> str:
-    """Train with all the hooks; saves at the end and when stopped."""
-    config, training = run.config, run.state
-    journal = Journal(config.folder, training.step)
-    progress = Progress()
-    save = partial(state.save, folder=config.folder, config=options.to_dict(config))
-    started_at = training.step
-    try:
-        why = loop.fit(
-            training,
-            step_function(run),
-            partial(schedule.of_step, config.train),
-            progress,
-            _hooks(run, journal, progress, save),
-            n_iters=config.train.N_iters,
-            max_seconds=config.train.max_seconds,
-            rays_per_step=config.train.N_rand,
-        )
-        if training.step > started_at or not state.checkpoints(config.folder):
-            save(training)
-        return why
-    finally:
-        journal.close()
-
-
-def linear_layers(model: torch.nn.Module) -> list[str]:
-    """The names of all layers whose κ and row norms are recorded, conditioned or not."""
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module.out_features > 1
-    ]
 
 
 def step_function(run: Run) -> Callable[[State], StepReport]:
@@ -137,22 +100,14 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     return step
 
 
-def _hooks(run: Run, journal: Journal, progress: Progress, save: Any) -> list[Hook]:
+def _hooks(run: Run, journal: Journal) -> list[Hook]:
     """What happens between steps."""
     config, scene = run.config, run.scene
-    names = linear_layers(run.fields)
-
-    def record(training: State) -> None:
-        lrate = training.optimiser.param_groups[0]["lr"]
-        journal.record(training.step, {**progress.take(), "lrate": lrate, "seconds": training.seconds})
 
     def evaluate_pixels(training: State) -> None:
         value = views.psnr_of_pixels(runs.renderer_of(run), scene, scene.test, config.run.eval_rays)
         training.curve.append([training.step, value])
         journal.record(training.step, {"test_psnr": value})
-
-    def record_spectrum(training: State) -> None:
-        journal.record(training.step, {"spectrum": spectrum.layer_report(run.fields, names)})
 
     def show_picture(training: State) -> None:
         camera = views.preview_camera(scene.camera)
@@ -172,13 +127,10 @@ def _hooks(run: Run, journal: Journal, progress: Progress, save: Any) -> list[Ho
 
     r = config.run
     return [
-        Hook(r.i_print, record, at_end=True),
-        Hook(r.i_spectrum, record_spectrum, at_end=r.i_spectrum > 0),
         Hook(r.i_eval, evaluate_pixels, at_end=r.i_eval > 0),
         Hook(r.i_img, show_picture),
         Hook(r.i_testset, render_testset),
         Hook(r.i_video, render_video),
-        Hook(r.i_weights, save),
     ]
 
 
@@ -192,13 +144,3 @@ def _render_only(run: Run) -> None:
     factor = float(run.config.render.render_factor or 1)
     runs.write_video(run, path, kind, runs.VIDEO_FRAMES, runs.VIDEO_FPS, factor=factor, keep_pngs=True)
     log.info("rendered to %s", path)
-
-
-def _set_aside(folder: Path) -> None:
-    """Rename what an earlier run left in a folder out of the way, all with one number; nothing is deleted."""
-    left = [path for name in ("checkpoints", "metrics.json", "train.jsonl") if (path := folder / name).exists()]
-    taken = {path.suffix for path in folder.glob("*.[0-9]*")}
-    n = next(n for n in range(1, sys.maxsize) if f".{n}" not in taken)
-    for path in left:
-        path.rename(path.with_name(f"{path.name}.{n}"))
-        log.info("--no_reload: the earlier %s is now %s.%d", path, path.name, n)

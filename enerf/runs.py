@@ -21,7 +21,7 @@ from enerf.fields.build import RadianceFields
 from enerf.rendering import render, skipping
 from enerf.rendering.render import Passes
 from enerf.scenes import blender, extent, llff, paths, rays
-from enerf.training import state
+from enerf.training import resume, state
 from enerf.training.state import State
 from enerf.types import InputError, Rays, Rendering, Scene
 
@@ -65,7 +65,8 @@ def prepare(config: NerfConfig) -> Run:
     words = machine.prepare(device)
     backend = backends.choose(config.train.backend, config.train.precision, device)
     log.info("%s; backend %s", words, backend)
-    found = _last_checkpoint(config)  # read before the scene: its mistakes show at once
+    # read before the scene: its mistakes show at once
+    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS, also=["N_importance"])
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -225,23 +226,3 @@ def write_video(
     trained = {"step": run.state.step, "seconds": run.state.seconds}  # tells apart runs that took one another's place
     settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
     return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
-
-
-def _last_checkpoint(config: NerfConfig) -> tuple[dict[str, Any], Path] | None:
-    """The newest checkpoint of the run, checked against the options asked for; None to start anew."""
-    found = state.checkpoints(config.folder)
-    if config.run.no_reload or not found:
-        return None
-    content, asked = state.read(found[-1]), options.to_dict(config)
-    saved = content["config"]
-    wrong = state.differing(saved, asked, MODEL_OPTIONS)
-    if (saved["N_importance"] > 0) != (asked["N_importance"] > 0):
-        wrong += state.differing(saved, asked, ["N_importance"])
-    if wrong:
-        raise InputError(
-            f"{found[-1]}: this experiment was trained with other model options: {', '.join(wrong)}; "
-            "expected the same, another --expname, or --no_reload"
-        )
-    for changed in state.differing(saved, asked, TASK_OPTIONS):
-        log.warning("going on with a changed option: %s", changed)
-    return content, found[-1]

@@ -7,7 +7,7 @@ import pytest
 
 from enerf import config as options
 from enerf import images, run_compare, run_nerf
-from enerf.evaluation import comparison
+from enerf.evaluation import comparison, finished
 from enerf.run_compare import CompareOptions
 from enerf.scenes import synthetic
 from enerf.types import InputError
@@ -112,8 +112,8 @@ def test_learning_rates_that_are_none_are_refused(text):
 def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
     arm = run_compare.arm_config(base, "plain", None, 0)
     run_compare.trained(arm)
-    assert run_compare.finished(arm) is not None
-    assert run_compare.finished(options.replace(arm, N_iters=6)) is None
+    assert finished.metrics_of(arm) is not None
+    assert finished.metrics_of(options.replace(arm, N_iters=6)) is None
     assert run_compare.trained(options.replace(arm, N_iters=6))["steps"] == 6
 
 

@@ -133,6 +133,11 @@ def entropy_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     return torch.where(total[..., 0] > 0, entropy.exp(), 0.0)
 
 
+def linear_layers(model: nn.Module) -> list[str]:
+    """The names of all linear layers with more than one output, conditioned or not."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.out_features > 1]
+
+
 def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, float]]:
     """Name -> ``kappa``, ``row_norm_min``, ``row_norm_max``, ... of the weights that the layer really applies.
 

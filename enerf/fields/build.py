@@ -108,15 +108,15 @@ def model_words(model: ModelOptions, samples: int, importance: int, proposal: bo
     return ", ".join(words)
 
 
-def method_name(options: ConditioningOptions) -> str:
+def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
     """How a run's method is called in tables and ``metrics.json``; options without effect are not named.
 
     >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
     ('e-nerf', 'nerf-he')
     """
-    words = ["nerf"]
+    words = [network]
     if options.equilibrate != "none":
-        words = ["e-nerf"]
+        words = [f"e-{network}"]
         words += [options.equilibrate] if options.equilibrate != "row" else []
         words += ["detached"] if options.equilibrate_gradient == "detached" else []
         words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
@@ -124,6 +124,6 @@ def method_name(options: ConditioningOptions) -> str:
     elif options.weight_norm:
         words += ["weight_norm"]
     words += [options.init] if options.init != "default" else []
-    if words != ["nerf"] and options.equilibrate_layers != "hidden":
+    if words != [network] and options.equilibrate_layers != "hidden":
         words += [options.equilibrate_layers]
     return "-".join(words)

@@ -12,18 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from tqdm import tqdm
 
 from enerf.training.state import State, set_learning_rate
-from enerf.training.steps import StepReport
 from enerf.types import NotFinite
 
 log = logging.getLogger("enerf")
-
-BLANK_STEPS = 500  # consecutive steps of a blank image that count as a collapse
-BLANK_OPACITY, BLANK_VARIATION = 0.01, 0.02
 
 
 @dataclass(frozen=True)
@@ -38,63 +35,64 @@ class Hook:
     at_end: bool = False
 
 
+@runtime_checkable
+class Report(Protocol):
+    """What one step saw."""
+
+    @property
+    def loss(self) -> float:
+        """What is followed downwards."""
+        ...
+
+    @classmethod
+    def averaged(cls, reports: Sequence[Any]) -> dict[str, float]:
+        """The figures of some steps together, by name, the loss among them: for records and the progress bar."""
+        ...
+
+
+R = TypeVar("R", bound=Report)
+
+
 @dataclass
 class Progress:
-    """Averages since the last record."""
+    """Averages since the last record; ``unit`` is what a step takes some of: rays, points."""
 
-    rays: int = 0
+    unit: str = "rays"
+    seen: int = 0
     seconds: float = 0.0
-    reports: list[StepReport] = field(default_factory=list)
+    reports: list[Any] = field(default_factory=list)
 
     def take(self) -> dict[str, float]:
         """The averages, and start anew."""
-        n = max(1, len(self.reports))
-        mse = sum(r.mse for r in self.reports) / n
-        taken = {
-            "loss": sum(r.loss for r in self.reports) / n,
-            "psnr": -10 * math.log10(max(mse, 1e-12)),
-            "opacity": sum(r.opacity for r in self.reports) / n,
-            "rays_per_second": self.rays / max(self.seconds, 1e-9),
-        }
-        self.rays, self.seconds, self.reports = 0, 0.0, []
+        taken = type(self.reports[0]).averaged(self.reports) if self.reports else {}
+        taken[f"{self.unit}_per_second"] = self.seen / max(self.seconds, 1e-9)
+        self.seen, self.seconds, self.reports = 0, 0.0, []
         return taken
-
-
-class CollapseWatch:
-    """Notices a blank image: nothing opaque, or one colour for all rays while the photographs vary."""
-
-    def __init__(self, blank_for: int = 0, patience: int = BLANK_STEPS) -> None:
-        self.blank_for, self.patience = blank_for, patience
-
-    def collapsed(self, report: StepReport) -> bool:
-        """Whether the image has been blank for as long as the patience."""
-        flat = report.rgb_std < BLANK_VARIATION * report.target_std
-        self.blank_for = self.blank_for + 1 if flat or report.opacity < BLANK_OPACITY else 0
-        return self.blank_for >= self.patience
 
 
 def fit(
     state: State,
-    step: Callable[[State], StepReport],
+    step: Callable[[State], R],
     schedule: Callable[[State], float],
     progress: Progress,
     hooks: Sequence[Hook],
     *,
     n_iters: int,
     max_seconds: float | int = 0.0,
-    rays_per_step: int = 0,
+    per_step: int = 0,
+    watch: Callable[[State, R], None] | None = None,
 ) -> str:
     """Why training ended: ``finished`` (``n_iters``), ``time`` (``max_seconds``) or ``interrupted`` (a signal).
 
-    ``step`` adds a gradient, ``schedule`` says the learning rate of the next step. Hooks run between steps; those that
-    are due at the end do not run when the loop is interrupted, because the same run goes on later.
+    ``step`` adds a gradient, ``schedule`` says the learning rate of the next step, ``watch`` sees what every step saw;
+    a step takes ``per_step`` of the progress's unit. Hooks run between steps; those that are due at the end do not run
+    when the loop is interrupted, because the same run goes on later.
 
     Raises
     ------
     NotFinite
         If the loss or a gradient is not finite; the weights are left as before that step.
     """
-    watch = CollapseWatch(state.blank_for, BLANK_STEPS)
     with _interruptible() as asked_to_stop, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
             if asked_to_stop():
@@ -102,22 +100,22 @@ def fit(
             began = time.perf_counter()
             set_learning_rate(state.optimiser, schedule(state))
             report = one_step(state, step)
-            _note_collapse(state, watch.collapsed(report))
-            state.blank_for = watch.blank_for
+            if watch is not None:
+                watch(state, report)
             elapsed = time.perf_counter() - began
             state.seconds += elapsed
             progress.reports.append(report)
-            progress.rays += rays_per_step
+            progress.seen += per_step
             progress.seconds += elapsed
             left = _seconds_left(state, n_iters, max_seconds)
-            bar.set_postfix_str(_describe(report, rays_per_step / max(elapsed, 1e-9), left), refresh=False)
+            bar.set_postfix_str(_describe(report, per_step / max(elapsed, 1e-9), progress.unit, left), refresh=False)
             bar.update()
             ended = state.step >= n_iters or _time_is_up(state, max_seconds)
             _call_hooks(hooks, state, ended)
     return "finished" if state.step >= n_iters else "time"
 
 
-def one_step(state: State, step: Callable[[State], StepReport]) -> StepReport:
+def one_step(state: State, step: Callable[[State], R]) -> R:
     """What one step saw: its gradient is computed, checked and followed.
 
     Raises
@@ -147,20 +145,6 @@ def _call_hooks(hooks: Sequence[Hook], state: State, ended: bool) -> None:
     state.eval_seconds += time.perf_counter() - began
 
 
-def _note_collapse(state: State, collapsed: bool) -> None:
-    """Say once that the image is blank, and once that it no longer is."""
-    if collapsed and not state.collapsed:
-        log.warning(
-            "step %d: the rendered image has been blank for %d steps: this run has collapsed; another --seed, a lower "
-            "--lrate or --raw_noise_std 0 may help",
-            state.step,
-            BLANK_STEPS,
-        )
-    if state.collapsed and not collapsed:
-        log.info("step %d: the image is no longer blank", state.step)
-    state.collapsed = collapsed
-
-
 def _time_is_up(state: State, max_seconds: float | int) -> bool:
     return 0 < max_seconds <= state.seconds
 
@@ -177,11 +161,10 @@ def _bar(state: State, n_iters: int) -> tqdm:
     )
 
 
-def _describe(report: StepReport, rays_per_second: float, seconds_left: float) -> str:
-    """Loss, PSNR, speed and the time that is left, for the bar."""
-    psnr = -10 * math.log10(max(report.mse, 1e-12))
-    eta = tqdm.format_interval(seconds_left)
-    return f"loss {report.loss:.4f}, {psnr:.2f} dB, {rays_per_second:,.0f} rays/s, ETA {eta}"
+def _describe(report: Report, per_second: float, unit: str, seconds_left: float) -> str:
+    """Figures, speed and the time that is left, for the bar."""
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in type(report).averaged([report]).items())
+    return f"{figures}, {per_second:,.0f} {unit}/s, ETA {tqdm.format_interval(seconds_left)}"
 
 
 def _seconds_left(state: State, n_iters: int, max_seconds: float | int) -> float:

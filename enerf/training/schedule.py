@@ -2,11 +2,11 @@
 
 import math
 
-from enerf.options import TrainOptions
+from enerf.options import FitOptions
 from enerf.training.state import State
 
 
-def of_step(options: TrainOptions, training: State) -> float:
+def of_step(options: FitOptions, training: State) -> float:
     """The learning rate of the next step: the schedule's, times the share of the warm-up that is done.
 
     The cosine runs over the steps or over the seconds of training, whichever are nearer to their end; with

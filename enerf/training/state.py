@@ -193,6 +193,15 @@ def start_from(state: State, path: Path, *, weights_only: bool = False) -> None:
         state.step = content["step"]
 
 
+def kind_of(config: dict[str, Any]) -> str:
+    """Of what kind the run is whose checkpoint has these options: ``nerf``, ``shape``; the first ones did not say.
+
+    >>> kind_of({"N_samples": 64}), kind_of({"kind": "shape"}), kind_of({})
+    ('nerf', 'shape', 'unknown')
+    """
+    return str(config.get("kind", "nerf" if "N_samples" in config else "unknown"))
+
+
 def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]) -> list[str]:
     """The options among ``names`` whose values differ, as words.
 

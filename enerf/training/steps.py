@@ -4,6 +4,8 @@ Splitting rays is exact: the loss is a mean over rays, so the gradients of the p
 to the gradient of the whole. Conditioned weights are computed once, not once a part.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +32,17 @@ class StepReport:
     opacity: float
     rgb_std: float
     target_std: float
+
+    @classmethod
+    def averaged(cls, reports: Sequence["StepReport"]) -> dict[str, float]:
+        """Mean loss and opacity of some steps, and the PSNR of their mean squared error."""
+        n = max(1, len(reports))
+        mse = sum(r.mse for r in reports) / n
+        return {
+            "loss": sum(r.loss for r in reports) / n,
+            "psnr": -10 * math.log10(max(mse, 1e-12)),
+            "opacity": sum(r.opacity for r in reports) / n,
+        }
 
 
 def accumulate_gradient(

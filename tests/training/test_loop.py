@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from enerf.training import loop, state
-from enerf.training.loop import CollapseWatch, Hook, Progress
+from enerf.training.loop import Hook, Progress
 from enerf.training.state import State
 from enerf.training.steps import StepReport
 from enerf.types import NotFinite
 
 SEEN = StepReport(loss=0.1, mse=0.01, opacity=0.5, rgb_std=0.2, target_std=0.2)
-BLANK = StepReport(loss=0.1, mse=0.01, opacity=0.0, rgb_std=0.2, target_std=0.2)
 
 
 def fresh() -> State:
@@ -232,48 +231,10 @@ def test_training_fits_a_small_problem():
     assert losses[-1] < 1e-4 * losses[0]
 
 
-# collapse
-
-
-@pytest.mark.parametrize(
-    ("report", "blank"),
-    [
-        (SEEN, False),
-        (BLANK, True),
-        (StepReport(0.1, 0.01, 0.009, 0.2, 0.2), True),
-        (StepReport(0.1, 0.01, 0.011, 0.2, 0.2), False),
-        (StepReport(0.1, 0.01, 1.0, 0.0039, 0.2), True),
-        (StepReport(0.1, 0.01, 1.0, 0.0041, 0.2), False),
-        (StepReport(0.1, 0.01, 1.0, 0.0, 0.0), False),  # the photographs are of one colour too
-    ],
-)
-def test_blank_is_nothing_opaque_or_one_colour_before_varied_photographs(report, blank):
-    assert CollapseWatch(patience=1).collapsed(report) is blank
-
-
-def test_a_collapse_is_as_many_blank_steps_in_a_row_as_the_patience():
-    watch = CollapseWatch(patience=3)
-    told = [watch.collapsed(BLANK if letter == "b" else SEEN) for letter in "bbsbbbbsb"]
-    assert told == [False, False, False, False, False, True, True, False, False]
-
-
-def test_a_collapse_is_said_once_and_its_end_once_even_over_a_resumed_run(caplog, monkeypatch):
-    monkeypatch.setattr(loop, "BLANK_STEPS", 3)
-    of = fresh()
-
-    def step(of: State) -> StepReport:
-        constant(of)
-        return BLANK if of.step < 8 else SEEN
-
-    with caplog.at_level(logging.INFO, "enerf"):
-        for n_iters in (2, 5, 7, 10):  # the second resumes before the collapse, the others while it lasts
-            fit(of, step, n_iters=n_iters)
-            assert of.collapsed is (n_iters in (5, 7))
-    assert len(caplog.messages) == 2
-    assert caplog.messages[0].startswith(
-        "step 3: the rendered image has been blank for 3 steps: this run has collapsed"
-    )
-    assert caplog.messages[1] == "step 9: the image is no longer blank"
+def test_a_watch_sees_what_every_step_saw():
+    seen = []
+    fit(fresh(), watch=lambda of, report: seen.append((of.step, report)), n_iters=3)
+    assert seen == [(1, SEEN), (2, SEEN), (3, SEEN)]
 
 
 # progress
@@ -282,8 +243,8 @@ def test_a_collapse_is_said_once_and_its_end_once_even_over_a_resumed_run(caplog
 def test_progress_averages_what_it_was_given_and_starts_anew():
     progress, of = Progress(), fresh()
     reports = [StepReport(0.1, 0.01, 0.2, 0.0, 0.0), StepReport(0.3, 0.03, 0.4, 0.0, 0.0)]
-    fit(of, lambda of: (constant(of), reports[of.step])[1], n_iters=2, progress=progress, rays_per_step=50)
-    assert progress.rays == 100
+    fit(of, lambda of: (constant(of), reports[of.step])[1], n_iters=2, progress=progress, per_step=50)
+    assert progress.seen == 100
     assert progress.seconds == pytest.approx(of.seconds)
     taken = progress.take()
     assert taken["loss"] == pytest.approx(0.2)
@@ -291,7 +252,8 @@ def test_progress_averages_what_it_was_given_and_starts_anew():
     assert taken["psnr"] == pytest.approx(-10 * math.log10(0.02))
     assert taken["rays_per_second"] == pytest.approx(100 / of.seconds)
     assert progress == Progress()
-    assert math.isfinite(progress.take()["psnr"])
+    assert progress.take() == {"rays_per_second": 0.0}
+    assert Progress("points").take() == {"points_per_second": 0.0}
 
 
 def test_the_bar_tells_loss_psnr_speed_and_the_time_left(capsys):
@@ -300,6 +262,6 @@ def test_the_bar_tells_loss_psnr_speed_and_the_time_left(capsys):
     assert loop._seconds_left(of, 100, 0) == 20.0
     assert loop._seconds_left(of, 100, 185.0) == 5.0
     assert loop._seconds_left(of, 100, 100.0) == 0.0
-    assert loop._describe(SEEN, 1234.5, 65.0) == "loss 0.1000, 20.00 dB, 1,234 rays/s, ETA 01:05"
+    assert loop._describe(SEEN, 1234.5, "rays", 65.0) == "loss 0.1, psnr 20, opacity 0.5, 1,234 rays/s, ETA 01:05"
     fit(of, n_iters=100)
     assert "train 100% 100/100 [" in capsys.readouterr().err

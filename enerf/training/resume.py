@@ -1,0 +1,69 @@
+"""How a run begins: from its own last checkpoint, if the options still fit it, or anew with the old results aside."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from enerf import config as options
+from enerf.config import AnyConfig
+from enerf.training import state
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+
+def last_checkpoint(
+    config: AnyConfig, model_options: Iterable[str], task_options: Iterable[str], also: Iterable[str] = ()
+) -> tuple[dict[str, Any], Path] | None:
+    """The newest checkpoint of a run, checked against the options asked for; None to start anew.
+
+    Parameters
+    ----------
+    config
+        The run that is asked for.
+    model_options
+        Options that decide what the weights are: a checkpoint made with others does not fit.
+    task_options
+        Options that decide what is learned: changing them half way is allowed, and said.
+    also
+        Options that decide what the weights are by being above 0 or not.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or was made with other model options.
+    """
+    found = state.checkpoints(config.folder)
+    if config.run.no_reload or not found:
+        return None
+    content, asked = state.read(found[-1]), options.to_dict(config)
+    saved = content["config"]
+    if (kind := state.kind_of(saved)) != config.kind:
+        raise InputError(
+            f"{found[-1]}: found a run of kind {kind!r}, expected {config.kind!r}: give another --expname, "
+            "or --no_reload"
+        )
+    wrong = state.differing(saved, asked, model_options)
+    for name in also:
+        if (saved[name] > 0) != (asked[name] > 0):
+            wrong += state.differing(saved, asked, [name])
+    if wrong:
+        raise InputError(
+            f"{found[-1]}: this experiment was trained with other model options: {', '.join(wrong)}; "
+            "expected the same, another --expname, or --no_reload"
+        )
+    for changed in state.differing(saved, asked, task_options):
+        log.warning("going on with a changed option: %s", changed)
+    return content, found[-1]
+
+
+def set_aside(folder: Path) -> None:
+    """Rename what an earlier run left in a folder out of the way, all with one number; nothing is deleted."""
+    left = [path for name in ("checkpoints", "metrics.json", "train.jsonl") if (path := folder / name).exists()]
+    taken = {path.suffix for path in folder.glob("*.[0-9]*")}
+    n = next(n for n in range(1, sys.maxsize) if f".{n}" not in taken)
+    for path in left:
+        path.rename(path.with_name(f"{path.name}.{n}"))
+        log.info("--no_reload: the earlier %s is now %s.%d", path, path.name, n)
