@@ -5,7 +5,6 @@ told by its checkpoints; a **subject** knows how to open one kind. What is measu
 the same call goes on from there.
 """
 
-import copy
 import logging
 import os
 import sys
@@ -16,20 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from enerf import config as options
-from enerf import machine, runs
-from enerf.conditioning import curvature, eigenvalues, extended, matrices, selection, spectrum
+from enerf import machine, runs, snapshots
+from enerf.conditioning import curvature, eigenvalues, extended, matrices, spectrum
 from enerf.conditioning.curvature import Objective
 from enerf.evaluation import analysis
 from enerf.evaluation.records import Records
-from enerf.fields import backends, build
-from enerf.fields.radiance import HEADS
-from enerf.scenes import batches, extent
-from enerf.training import objective, state
+from enerf.snapshots import Asked, Snapshot, Subject
+from enerf.training import state
 from enerf.types import InputError
 
 log = logging.getLogger("enerf")
@@ -52,31 +48,12 @@ class AnalyseOptions:
         "layers whose weights are told, and by whose parameters the loss is differentiated: hidden, trunk, or names "
         "such as trunk.0,feature; empty: the hidden layers, and all parameters",
     )
-    rays: int = options.option(64, "rays of the training views that the loss is taken on", at_least=1)
+    rays: int = options.option(64, "rays, or points of a shape, that the loss is taken on", at_least=1)
     seed: int = options.option(0, "chooses the rays, and where iterations start", at_least=0)
     no_hessian: bool = options.option(False, "weights only: quick, and needs no extra")
     density: int = options.option(0, "points of the Hessian's spectral density at a run's ends; 0: none", at_least=0)
-    datadir: str = options.option("", "the scene, if it has moved since training")
+    datadir: str = options.option("", "the scene, or the mesh, if it has moved since training")
     device: str = options.option("auto", "auto, cpu, cuda, cuda:1 ...")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A model as a checkpoint left it, the layers that are told of, and the loss that trains it on a fixed batch."""
-
-    step: int
-    model: nn.Module
-    layers: list[str]
-    objective: Objective
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A run that can be analysed: what it is of, how it was trained, and how one of its checkpoints is opened."""
-
-    scene: str
-    method: str
-    at: Callable[[Path], Snapshot]
 
 
 def analyse(folders: list[Path], chosen: AnalyseOptions) -> str:
@@ -146,44 +123,11 @@ def open_subject(folder: Path, chosen: AnalyseOptions) -> Subject:
     kind = state.kind_of(saved)
     if kind not in SUBJECTS:
         raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(SUBJECTS)}")
-    return SUBJECTS[kind](saved, chosen)
-
-
-def nerf_subject(saved: dict[str, Any], chosen: AnalyseOptions) -> Subject:
-    """A NeRF, and the photometric loss of random pixels of its training views, the same for all runs of a scene.
-
-    Its weights stay conditioned, and torch evaluates them in fp32, whatever has trained them.
-    """
-    config = options.from_dict({**saved, **({"datadir": chosen.datadir} if chosen.datadir else {})})
-    device, proposal = machine.resolve_device(chosen.device), config.render.sampler == "proposal"
-    scene = runs.load_scene(config)  # of which only the rays' colours go to the device
-    fields = build.radiance_fields(
-        config.model,
-        config.conditioning,
-        config.render.N_importance > 0,
-        config.train.seed,
-        proposal=proposal,
-        space=extent.space_of(scene),
-    ).to(device)
-    backends.use(fields, backends.make("torch", "fp32", device))
-    names = _chosen_layers(fields, chosen.layers, HEADS)
-    generator = batches.generator_for(chosen.seed, 0)
-    pixels = batches.random_pixels(torch.tensor(scene.train), scene.camera, chosen.rays, generator, one_view=False)
-    rays, colours = batches.rays_of(scene, pixels, config.data.pixel_centers), batches.colours_of(scene, pixels)
-    passes = runs.passes_of(config)
-
-    def at(path: Path) -> Snapshot:
-        content, model = state.read(path), copy.deepcopy(fields).eval()
-        state.load_weights(model, content["model"], path)
-        curvature.see_through_(model)
-        some = _parameters(model, names) if chosen.layers else ()
-        return Snapshot(content["step"], model, names, objective.photometric(model, passes, rays, colours, some))
-
-    return Subject(scene.name, build.method_name(config.conditioning), at)
+    return SUBJECTS[kind](saved, Asked(chosen.layers, chosen.rays, chosen.seed, chosen.datadir, chosen.device))
 
 
 # By the checkpoint's option ``kind``: how a run is opened.
-SUBJECTS: dict[str, Callable[[dict[str, Any], AnalyseOptions], Subject]] = {"nerf": nerf_subject}
+SUBJECTS: dict[str, Callable[[dict[str, Any], Asked], Subject]] = {"nerf": snapshots.nerf, "shape": snapshots.shape}
 
 
 def measured(snapshot: Snapshot, chosen: AnalyseOptions, at_end: bool = False) -> dict[str, Any]:
@@ -233,7 +177,7 @@ def words(chosen: AnalyseOptions) -> str:
     parameters = f"the parameters of {chosen.layers}" if chosen.layers else "all parameters"
     return (
         f"Weights of the layers {chosen.layers or 'hidden'}; curvature by {parameters} of the training loss of "
-        f"{chosen.rays} rays of the training views, without jitter and noise, in fp32."
+        f"{chosen.rays} rays of the training views, or points of a shape, without jitter and noise, in fp32."
     )
 
 
@@ -261,19 +205,6 @@ def _lacks(records: Records, path: Path, paths: list[Path], chosen: AnalyseOptio
 
 def _is_end(path: Path, paths: list[Path]) -> bool:
     return path in (paths[0], paths[-1])
-
-
-def _chosen_layers(model: nn.Module, asked: str, heads: frozenset[str]) -> list[str]:
-    try:
-        # No method is meant; weight norm is one that suits every layer.
-        return selection.select(model, asked or "hidden", heads=heads, method="weight_norm").names
-    except ValueError as error:
-        raise InputError(f"option --layers: {error}") from None
-
-
-def _parameters(model: nn.Module, names: list[str]) -> tuple[nn.Parameter, ...]:
-    """The parameters of some layers, each once."""
-    return tuple({id(p): p for name in names for p in model.get_submodule(name).parameters()}.values())
 
 
 def _bar(n: int) -> tqdm:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Generic
 
 from enerf import config as options
-from enerf import images, run_nerf, runs
-from enerf.config import AnyConfig, C, NerfConfig
-from enerf.evaluation import comparison, finished
+from enerf import images, run_nerf, run_shape, runs
+from enerf.config import AnyConfig, C, NerfConfig, ShapeConfig
+from enerf.evaluation import comparison, finished, report, shape_report
 from enerf.scenes import batches
 from enerf.types import InputError
 
@@ -41,6 +41,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "kept": {"equilibrate": "row", "equilibrate_scale": "kept", "init": "he"},
     "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
     "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
+    # at the scale of the network's own start: sine layers have one that others do not
+    "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
+    "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},
 }
 
 
@@ -188,5 +191,19 @@ def _draw_crops(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
     comparison.draw_crops(pictures, base.folder / "crops.png", reference="photograph")
 
 
+def _write_shapes(arms: dict[str, list[dict[str, Any]]], base: ShapeConfig) -> str:
+    """Table and curves of shapes."""
+    measured = [{**run, "method": name, "model": ""} for name, some in arms.items() for run in some]
+    rows = shape_report.table(measured)
+    report.write_json(base.folder / "comparison.json", measured)
+    report.write_atomic(base.folder / "comparison.md", report.as_markdown(rows) + "\n")
+    if base.run.i_eval:
+        shape_report.draw_curves(measured, base.folder / "curves.png", f"{base.scene}: {measured[0]['target']}")
+    return report.as_text(rows)
+
+
 # By the configuration's kind.
-KINDS: dict[str, Kind[Any]] = {"nerf": Kind(lambda arm: run_nerf.train(arm), _write_scenes, _draw_crops)}
+KINDS: dict[str, Kind[Any]] = {
+    "nerf": Kind(run_nerf.train, _write_scenes, _draw_crops),
+    "shape": Kind(run_shape.fit, _write_shapes, lambda base, arms: None),
+}

@@ -42,14 +42,16 @@ class ShapeDataOptions:
 class ShapeModelOptions(GridOptions):
     """Field."""
 
-    netdepth: int = option(8, "hidden layers", at_least=1)
-    netwidth: int = option(256, "width of hidden layers", at_least=2)
-    netskip: int = option(5, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0)
+    netdepth: int = option(2, "hidden layers", at_least=1)
+    netwidth: int = option(64, "width of hidden layers", at_least=2)
+    netskip: int = option(0, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0)
     encoding: str = option(
-        "positional",
+        "hash",
         "of points: none, NeRF's waves, random Fourier features, or a multiresolution hash grid",
         choices=("none", "positional", "fourier", "hash"),
     )
+    hash_log2_entries: int = option(17, "at most two to that power entries a level", at_least=4, at_most=26)
+    hash_finest: int = option(256, "cells a side of the finest level", at_least=1)
     multires: int = option(6, "frequency bands of the positional encoding", at_least=0)
     fourier_features: int = option(256, "random waves, a cosine and a sine each", at_least=1)
     fourier_scale: float = option(6.0, "standard deviation of their frequencies, in cycles a unit of length", above=0)
@@ -102,7 +104,17 @@ class SampleOptions:
 class ShapeTrainOptions(FitOptions):
     """Training."""
 
-    N_iters: int = option(10_000, "steps", at_least=0)
+    N_iters: int = option(2_000, "steps", at_least=0)
+    lrate: float = option(5e-3, "learning rate", above=0)
+    lrate_schedule: str = option(
+        "cosine",
+        "decay: as lrate_decay says; cosine: from lrate to a hundredth of it over the whole run, by steps or by "
+        "max_seconds, whichever ends first",
+        choices=("decay", "cosine"),
+    )
+    lrate_grid: float = option(1e-2, "learning rate of hash grids; 0: lrate", at_least=0)
+    adam_beta2: float = option(0.99, "Adam's decay of squared gradients", above=0, at_most=0.99999)
+    adam_eps: float = option(1e-15, "Adam's epsilon", above=0)
 
 
 @dataclass(frozen=True)
@@ -184,5 +196,3 @@ class ShapeConfig:
         for name in ("eikonal", "normals"):
             if getattr(samples, name) and (data.target != "sdf" or data.cloud):
                 raise InputError(f"option --{name} is for signed distances of meshes: expected --representation sdf")
-        if self.model.encoding == "hash" and data.image:
-            raise InputError("option --encoding hash is for three dimensions: expected another for a picture")

@@ -166,3 +166,5 @@ class Proposal:
 
 # points (*b, s, 3) and unit viewing directions (*b, 3) -> FieldOutput
 RadianceField = Callable[[torch.Tensor, torch.Tensor], FieldOutput]
+# points (*b, d) -> values (*b): a signed distance, occupancy logits, a density
+ScalarField = Callable[[torch.Tensor], torch.Tensor]

@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 from enerf import config, options
 from enerf.options import NerfConfig
+from enerf.shape_options import ShapeConfig
 from enerf.types import InputError
 
 TABLES = [f.type for f in dataclasses.fields(NerfConfig)]
 FIELDS = {f.name: f for table in TABLES for f in dataclasses.fields(table)}
-SHIPPED = sorted(config.CONFIG_FOLDER.rglob("*.txt"))
+EVERY = sorted(config.CONFIG_FOLDER.rglob("*.txt"))
+SHAPES = [path for path in EVERY if path.stem.startswith("shape_")]
+SHIPPED = [path for path in EVERY if path not in SHAPES]
+SHAPE_FIELDS = {f.name: f for t in dataclasses.fields(ShapeConfig) for f in dataclasses.fields(t.type)}
 # nerf-pytorch's options and their defaults, from its config_parser; two are None there and empty here.
 PEER = {
     **{"expname": "", "basedir": "./logs/", "datadir": "./data/llff/fern", "ft_path": "", "dataset_type": "llff"},
@@ -103,11 +107,36 @@ def test_nerf_pytorchs_files_mean_what_they_say(text, write):
 def test_every_shipped_file_parses_to_what_it_says_and_names_its_scene(path):
     found, _ = config.parse(["--config", path.relative_to(config.CONFIG_FOLDER).as_posix()])
     assert found.scene == path.stem
-    values = config.to_dict(found)
+    says(path, config.to_dict(found), FIELDS)
+
+
+@pytest.mark.parametrize("path", SHAPES, ids=lambda p: p.name)
+def test_every_shipped_file_of_a_shape_parses_to_what_it_says(path):
+    subject = {"shape_cloud": "--cloud", "shape_image": "--image"}.get(path.stem, "--mesh")
+    found, _ = config.parse_as(ShapeConfig, ["--config", path.name, subject, "file.ply"])
+    says(path, {**config.to_dict(found), "mesh": "./data/shapes/demo.ply"}, SHAPE_FIELDS)
+
+
+def says(path: Path, values: dict, fields: dict) -> None:
+    """Whether options have the values that a file says."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, text = line.split(" = ")
-            assert values[name] == FIELDS[name].type(eval(text) if FIELDS[name].type is not str else text)
+            assert values[name] == fields[name].type(eval(text) if fields[name].type is not str else text)
+
+
+def test_options_of_shapes_go_to_a_file_and_back(write):
+    asked, _ = config.parse_as(
+        ShapeConfig, ["--mesh", "a b.ply", "--near", "0.1:1", "--equilibrate", "--N_points", "9"]
+    )
+    assert config.parse_as(ShapeConfig, ["--config", write(config.to_text(asked))])[0] == asked
+    assert config.from_dict_as(ShapeConfig, config.to_dict(asked)) == asked
+    assert config.replace(asked, N_points=7).samples.N_points == 7
+
+
+def test_a_nerfs_options_are_unknown_to_shapes():
+    with pytest.raises(InputError, match="unknown option 'N_samples'"):
+        config.parse_as(ShapeConfig, ["--mesh", "a.ply", "--N_samples", "3"])
 
 
 def test_the_published_protocol_is_in_paper():

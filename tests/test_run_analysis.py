@@ -17,6 +17,7 @@ from enerf.conditioning import eigenvalues, spectrum
 from enerf.run_analysis import AnalyseOptions
 from enerf.run_compare import CompareOptions
 from enerf.scenes import synthetic
+from enerf.shapes import synthetic as synthetic_shapes
 from enerf.training import state
 from enerf.types import InputError
 
@@ -204,6 +205,24 @@ def test_other_fields_are_analysed_too(words, trained, tmp_path):
     assert text.splitlines()[2].split()[:2] == ["other", "6"]
 
 
+@pytest.mark.parametrize("target", ["occupancy", "sdf"])
+def test_shapes_are_analysed_too_with_the_same_points_for_every_arm(target, tmp_path):
+    synthetic_shapes.write_shapes(tmp_path)
+    torus = tmp_path / "torus.ply"
+    told = ["--mesh", str(torus), "--basedir", str(tmp_path), "--expname", "cmp", "--representation", target]
+    small = ["--encoding", "positional", "--netwidth", "8", "--N_points", "64", "--pool", "64", "--background", "none"]
+    short = ["--N_iters", "4", "--i_weights", "2", "--i_eval", "0", "--resolution", "0", "--device", "cpu"]
+    base = options.parse_as(options.ShapeConfig, [*told, *small, *short, "--precision", "fp32"])[0]
+    run_compare.compare(base, CompareOptions(methods="plain,equilibrate"))
+    run_analysis.analyse([base.folder], few(rays=16))
+    found = content(base.folder / "analysis")
+    assert {run["method"] for run in found.values()} == {"mlp", "e-mlp"}
+    for run in found.values():
+        assert [record["step"] for record in run["records"]] == [2, 4]
+        assert list(run["records"][0]["layers"]) == ["trunk.0", "trunk.1"]
+        assert run["records"][0]["curvature"]["hessian_max"] > 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_tells_the_same(runs):
     told = []
@@ -242,7 +261,8 @@ def test_a_run_of_an_unknown_kind_is_one_sentence(runs):
     saved["config"]["kind"] = "poem"
     torch.save(saved, path)
     assert (
-        refusal([runs / "plain_seed0"]) == f"{runs / 'plain_seed0'}: found a run of kind 'poem', expected one of nerf"
+        refusal([runs / "plain_seed0"])
+        == f"{runs / 'plain_seed0'}: found a run of kind 'poem', expected one of nerf, shape"
     )
 
 

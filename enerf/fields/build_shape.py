@@ -63,7 +63,7 @@ def shape_field(
         Activated layers, their width, and which of them sees the encoded points again (0: none).
     encoding
         ``none``, ``positional`` with ``bands``, ``fourier`` with ``waves`` of standard deviation ``wave_scale``, or
-        ``hash`` with ``grid`` over ``space``, in three dimensions.
+        ``hash`` with ``grid`` over ``space``.
     activation
         ``relu``, ``softplus`` with ``beta``, ``sine`` with ``omega``, or ``gaussian`` with ``sigma``.
     start_radius
@@ -99,17 +99,13 @@ def _encoder(
     with_points: bool,
 ) -> Encoder:
     """The encoder; one that begins with the points if these are asked for."""
-    if kind == "hash" and d != 3:
-        raise ValueError(
-            f"a hash grid has three dimensions and the points have {d}; expected encoding none, positional or fourier"
-        )
     if kind == "none":
         return Encoder(d)
     if kind == "positional":
         return encoders.Positional(d, bands)
     if kind not in encoders.KINDS:
         raise ValueError(f"encoding is {kind!r}; it must be one of {', '.join(encoders.KINDS)}")
-    inner = encoders.Fourier(d, waves, wave_scale) if kind == "fourier" else encoders.Hashed(grid, space)
+    inner = encoders.Fourier(d, waves, wave_scale) if kind == "fourier" else encoders.Hashed(grid, space, d)
     return encoders.AndPoints(inner) if with_points else inner
 
 

@@ -5,14 +5,11 @@
 what a grid holds beyond the cell of the point.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# points (*b, d) -> values (*b)
-ScalarField = Callable[[Tensor], Tensor]
+from enerf.types import ScalarField
 
 
 def with_gradient(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.fields import encoding, hashgrid
+from enerf.fields import encoding
 from enerf.fields.hashed import HashedSpace
 from enerf.fields.hashgrid import Grid
 from enerf.types import Space
@@ -77,27 +77,32 @@ class Fourier(Encoder):
 
 
 class Hashed(Encoder):
-    """Features of a multiresolution hash grid over a box; three dimensions.
+    """Features of a multiresolution hash grid over a box; points of a plane lie on its lowest face.
 
     Within a cell the features are trilinear, so that their second derivatives are those of a product of three hats.
     Outside the box they are those of the nearest face, and do not change along its normal.
     """
 
-    def __init__(self, grid: Grid, space: Space) -> None:
-        super().__init__(3, grid.width)
+    def __init__(self, grid: Grid, space: Space, d: int = 3) -> None:
+        super().__init__(d, grid.width)
         if space.contracted:
             raise ValueError("a shape fills a box; contracted spaces are for scenes without bounds")
         self.hashed = HashedSpace(grid, space)
 
-    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
+    def forward(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
         """Features of points, by the grid's backend."""
-        features: Tensor = self.hashed(points)
+        features: Tensor = self.hashed(self._in_space(points))
         return features
 
-    def twin(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
+    def twin(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
         """The same by torch alone: some backends of grids cannot be differentiated twice."""
-        grid = self.hashed.encoding
-        return hashgrid.encode((points - self.hashed.low) / self.hashed.size, grid.table, grid.grid)
+        return self.hashed.twin(self._in_space(points))
+
+    def _in_space(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n 3"]:
+        """The points; those of a plane with the lowest z."""
+        if self.d == 3:
+            return points
+        return torch.cat([points, self.hashed.low[2].expand(len(points), 1)], -1)
 
 
 class AndPoints(Encoder):

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from enerf.fields import hashgrid
 from enerf.fields.contraction import contract
 from enerf.fields.dense import Layer, Network
 from enerf.fields.hashgrid import Grid, HashEncoding
@@ -34,10 +35,16 @@ class HashedSpace(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
         """Features of points; those outside the box are taken at its nearest face."""
+        return self.encoding(self.unit(points))
+
+    def twin(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
+        """The same by torch alone: some backends of grids cannot be differentiated twice."""
+        return hashgrid.encode(self.unit(points), self.encoding.table, self.encoding.grid)
+
+    def unit(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Points in the unit cube that the grid covers."""
         inside = (points - self.low) / self.size
-        if self.contracted:
-            inside = contract(2.0 * inside - 1.0) / 4.0 + 0.5
-        return self.encoding(inside)
+        return contract(2.0 * inside - 1.0) / 4.0 + 0.5 if self.contracted else inside
 
 
 def to_density(raw: Float[Tensor, "*b"], kind: str) -> Float[Tensor, "*b"]:

@@ -9,7 +9,8 @@ from enerf.fields.dense import Layer, Network
 from enerf.fields.hashed import HashedSpace, to_density
 from enerf.fields.mlp import SKIP_AT, SkipMLP
 from enerf.fields.networked import Networked
-from enerf.types import FieldOutput
+from enerf.fields.shape import shape_network
+from enerf.types import FieldOutput, ScalarField
 
 HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
 
@@ -62,8 +63,7 @@ class NeRF(Networked):
         Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's own), is
         added to the density before its ReLU, or what stands for it (NeRF, appendix A).
         """
-        flat = points.reshape(-1, 3)
-        inputs = [encoded(flat, self.multires) if self.hashed is None else self.hashed(flat)]
+        inputs = [self._encoded(points.reshape(-1, 3))]
         if self.use_viewdirs:
             inputs.append(encoded(viewdirs.reshape(-1, 3), self.multires_views))
         raw_density, raw_rgb = self.bound()(inputs)
@@ -72,6 +72,26 @@ class NeRF(Networked):
             noise = torch.empty_like(raw_density).normal_(generator=generator)
             raw_density = raw_density + noise_std * noise
         return FieldOutput(to_density(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
+
+    def densities(self) -> ScalarField:
+        """Density alone of points ``n 3``, with the present weights, read only this once; colour's layers are left out.
+
+        Under a backend that rounds, it is equal to that of ``forward`` up to its rounding.
+        """
+        layers = [*self.trunk, self.density_head]
+        width = self.density_head.in_features
+        trunk = shape_network(self.network.inputs[0], len(self.trunk), width, 1, self.trunk.skip_at)
+        bound = self.bind(trunk, [layer.weight for layer in layers], [layer.bias for layer in layers])
+
+        def density(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+            (raw,) = bound([self._encoded(points)])
+            return to_density(raw[:, 0], self.density)
+
+        return density
+
+    def _encoded(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+        """What the trunk sees of points."""
+        return encoded(points, self.multires) if self.hashed is None else self.hashed(points)
 
     def linears(self) -> list[nn.Linear]:
         """The layers, as ``nerf_network`` orders them."""

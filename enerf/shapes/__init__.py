@@ -7,4 +7,6 @@
 - ``inside``    mesh and points -> winding number, occupancy, signed distance
 - ``points``    solid and generator -> labelled samples
 - ``pools``     samples prepared in the background, the same whatever the timing
+- ``pictures``  pictures as fields of the plane
+- ``synthetic`` generated shapes with known volumes
 """

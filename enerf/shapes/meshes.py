@@ -87,7 +87,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mesh:
     """Triangles in the box, wound to look outwards.
 

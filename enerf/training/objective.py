@@ -1,4 +1,9 @@
-"""The training loss of some rays as an objective that can be differentiated twice: no jitter, no noise, no parts."""
+"""The training loss of some rays, or of samples of a shape, as an objective that can be differentiated twice.
+
+No jitter, no noise, no parts.
+"""
+
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -8,6 +13,9 @@ from enerf.conditioning.curvature import Objective
 from enerf.fields.build import RadianceFields
 from enerf.rendering import render
 from enerf.rendering.render import Passes
+from enerf.shapes.points import ShapeSamples
+from enerf.training import shape_losses, shape_steps
+from enerf.training.shape_steps import DistanceLoss
 from enerf.types import Proposal, Rays
 
 
@@ -56,3 +64,21 @@ def photometric(
     device = next(fields.parameters()).device
     targets = colours.to(device)[:, None].expand(-1, n_passes, -1)
     return Objective(RayColours(fields, passes), squared_errors, rows(rays).to(device), targets, parameters)
+
+
+def of_shape(
+    field: nn.Module,
+    samples: ShapeSamples,
+    distance_loss: str = "mape",
+    truncate: float | int = 0.1,
+    parameters: tuple[nn.Parameter, ...] = (),
+) -> Objective:
+    """The loss of a field at some samples, as a function of its parameters or of those that are named.
+
+    That of signed distances if the samples have them, else that of occupancy logits; losses of gradients are left out.
+    """
+    if samples.distances is None:
+        return Objective(field, shape_losses.occupancy, samples.points, samples.labels, parameters)
+    loss = DistanceLoss(distance_loss, truncate)
+    error = partial(shape_steps.distance_error, loss=loss)
+    return Objective(field, error, samples.points, samples.distances, parameters)

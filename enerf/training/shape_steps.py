@@ -81,7 +81,7 @@ def distance_parts(model: ScalarField, samples: ShapeSamples, loss: DistanceLoss
         raise ValueError("samples without distances or normals, and the loss is of them")
     with_gradients = bool(loss.eikonal or loss.normals)
     values, gradients = _values(model, samples.points, with_gradients, loss.step)
-    parts = {loss.kind: _distance_error(values, samples.distances, loss)}
+    parts = {loss.kind: distance_error(values, samples.distances, loss)}
     if loss.eikonal:
         parts["eikonal"] = loss.eikonal * shape_losses.eikonal(gradients)
     if loss.normals and samples.normals is not None:
@@ -133,7 +133,7 @@ def _values(
     return derivatives.with_gradient(model, points, for_training=True)
 
 
-def _distance_error(
+def distance_error(
     values: Float[Tensor, " n"], distances: Float[Tensor, " n"], loss: DistanceLoss
 ) -> Float[Tensor, ""]:
     """The error of values, as the loss says."""

@@ -204,7 +204,6 @@ def test_the_sphere_is_trained_away_like_any_start(activation: str):
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        ({"encoding": "hash", "inputs": 2}, r"hash grid has three dimensions and the points have 2; .* positional"),
         ({"encoding": "waves"}, r"'waves'; it must be one of none, positional, fourier, hash"),
         ({"activation": "tanh"}, r"'tanh'; it must be one of relu"),
         ({"start_radius": 0.5, "activation": "sine"}, "not for sine"),

@@ -93,6 +93,20 @@ def test_a_grids_twin_does_not_depend_on_its_backend():
     torch.testing.assert_close(encoder(at), before, rtol=1e-5, atol=1e-6)
 
 
+def test_a_grid_of_a_plane_is_the_lowest_slice_of_the_grid_of_space():
+    torch.manual_seed(0)
+    solid = hashed()
+    torch.manual_seed(0)
+    flat = Hashed(GRID, BOX, 2)
+    with torch.no_grad():
+        flat.hashed.encoding.table.mul_(1e4)
+    at = torch.rand(20, 3) * torch.tensor([4.0, 0.5, 0.0]) + torch.tensor(BOX.low)
+    assert flat.d == 2
+    assert torch.equal(flat(at[:, :2]), solid(at))
+    assert torch.equal(flat.twin(at[:, :2]), solid.twin(at))
+    assert len(torch.unique(flat(at[:, :2]), dim=0)) == 20
+
+
 def test_spaces_without_bounds_are_refused():
     with pytest.raises(ValueError, match="a shape fills a box"):
         Hashed(GRID, Space(BOX.low, BOX.high, contracted=True))

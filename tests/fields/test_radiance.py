@@ -173,3 +173,13 @@ def test_a_weight_that_is_not_nerf_pytorchs_is_refused_by_name(name: str):
 
 def test_no_weights_are_no_weights():
     assert from_nerf_pytorch({}) == {}
+
+
+@pytest.mark.parametrize(("use_viewdirs", "skip"), [(True, 5), (False, 5), (True, 0)])
+def test_density_alone_is_that_of_the_whole_network_as_it_was_when_it_was_asked_for(use_viewdirs: bool, skip: int):
+    field = _field(use_viewdirs, skip=skip)
+    points, viewdirs = _inputs()
+    density = field.densities()
+    with torch.no_grad():
+        assert torch.equal(density(points.reshape(-1, 3)), field(points, viewdirs).density.reshape(-1))
+        assert (density(points.reshape(-1, 3)) > 0).any()

@@ -1,0 +1,156 @@
+"""Coarse-to-fine extraction of a run's mesh against asking at every sample: evaluations, seconds, memory, same mesh.
+
+    python benchmarks/extraction.py RUN [--resolution 512] [--rounds 2] [--precision fp32] [--share 1]
+    python benchmarks/extraction.py RUN --resolution 1024 --rounds 0
+
+Both sides ask the same field through the same backend, and the same code makes triangles of the cells; the dense side
+goes through the lattice in slabs, each sample asked once. Sides take turns in processes of their own, whose peak memory
+is told beside what they held before the extraction. With a ``--share`` below 1 the dense side asks in that share of its
+slabs, evenly spread, its seconds and evaluations are divided by the share, and vertices are compared in those slabs.
+``--rounds 0`` runs this project's side alone. The last line is ``ratio=X noise=LOW..HIGH``: seconds of the dense side
+over ours.
+"""
+
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ours
+import sides
+import torch
+
+from enerf import run_extract
+from enerf.run_extract import ExtractOptions
+from enerf.shapes import cubes, marching
+from enerf.shapes.lattice import Asking, Lattice
+
+THICK = 8  # cells of a slab
+
+
+def peak() -> float:
+    """GiB that this process held at the most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+class Extraction:
+    """One side: the field of a run, opened in this process."""
+
+    def __init__(self, run: str, level: str, resolution: int, precision: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        chosen = ExtractOptions(precision=precision, level=level, device="cpu")
+        self.subject, self.resolution = run_extract.open_subject(Path(run), chosen), resolution
+        self.words = f"{self.subject.name}: {self.subject.why}"
+        self.level = self.subject.level
+        points = self.subject.box.mean(0).expand(self.subject.points_at_once, 3).contiguous()
+        with torch.no_grad():
+            self.subject.field(points)  # kernels are made, buffers are there
+        cubes.cases()
+        self.before = peak()
+
+    def sparse(self) -> dict[str, Any]:
+        """What ``marching`` finds."""
+        began, subject = time.perf_counter(), self.subject
+        found = marching.extract(
+            subject.field,
+            subject.box,
+            self.resolution,
+            subject.level,
+            inside=subject.inside,
+            slope=subject.slope,
+            points_at_once=subject.points_at_once,
+        )
+        seconds = time.perf_counter() - began
+        told = {"seconds": seconds, "evaluations": found.evaluations, "plan": str(found.plan)}
+        return {**told, "vertices": found.vertices, "faces": found.faces, "before": self.before, "peak": peak()}
+
+    def dense(self, share: float) -> dict[str, Any]:
+        """What every sample says, slab by slab."""
+        began, subject = time.perf_counter(), self.subject
+        lattice = Lattice(subject.box, marching.cells_of(subject.box, self.resolution))
+        asking = Asking(subject.field, lattice, subject.level, subject.inside, subject.points_at_once)
+        pieces, starts = cubes.Pieces(lattice), np.arange(0, lattice.cells[0], THICK)
+        chosen = starts[np.unique(np.linspace(0, len(starts) - 1, max(1, round(share * len(starts)))).astype(int))]
+        last: tuple[int, np.ndarray] | None = None
+        for start in chosen:
+            stop = min(start + THICK, lattice.cells[0])
+            known = last[1] if last is not None and last[0] == start else None
+            values = self._slab(asking, lattice, start, stop, known)
+            pieces.add(
+                values[None], np.array([[start, 0, 0]]), np.ones((1, *(n - 1 for n in values.shape)), dtype=bool)
+            )
+            last = (stop, values[-1:])
+        vertices, faces = pieces.welded()
+        seconds, part = time.perf_counter() - began, len(chosen) / len(starts)
+        told = {"seconds": seconds / part, "evaluations": round(asking.evaluations / part), "share": part}
+        kept = [(int(start), int(min(start + THICK, lattice.cells[0]))) for start in chosen]
+        along = [(lattice._along[0][a], lattice._along[0][b]) for a, b in kept]
+        return {**told, "vertices": vertices, "faces": faces, "slabs": along, "before": self.before, "peak": peak()}
+
+    def _slab(self, asking: Asking, lattice: Lattice, start: int, stop: int, known: np.ndarray | None) -> np.ndarray:
+        """Values of the samples from one layer to another; the first is not asked for if it is known."""
+        _, ny, nz = lattice.counts
+        layers = np.arange(start + (known is not None), stop + 1)
+        x, y, z = np.meshgrid(layers, np.arange(ny), np.arange(nz), indexing="ij")
+        values = asking.values(np.stack([x.ravel(), y.ravel(), z.ravel()], 1)).reshape(len(layers), ny, nz)
+        return values if known is None else np.concatenate([known, values])
+
+
+def same(found: dict[str, Any], dense: dict[str, Any]) -> str:
+    """Whether the sides' vertices are the same, inside the slabs that the dense side looked at, and how many are not."""
+    ours_, theirs = found["vertices"], dense["vertices"]
+    if dense["share"] < 1:
+        within = np.zeros(len(ours_), dtype=bool)
+        for low, high in dense["slabs"]:
+            within |= (ours_[:, 0] >= low) & (ours_[:, 0] <= high)
+        ours_ = ours_[within]
+    a, b = ({row.tobytes() for row in np.ascontiguousarray(v)} for v in (ours_, theirs))
+    where = "" if dense["share"] == 1 else f" in {dense['share']:.1%} of the slabs"
+    return f"vertices{where}: {len(b):,} dense, {len(b - a):,} of them missed, {len(a - b):,} of ours not among them"
+
+
+def main() -> None:
+    parser = sides.parser(__doc__)
+    parser.add_argument("run", help="the folder of a shape run or of a NeRF's")
+    parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--level", default="")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "auto"))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--share", type=float, default=1.0, help="of the dense side's slabs that are asked for")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    device = ours.device_of("cpu")
+    report = sides.Report(args.out, device)
+    made = (args.run, args.level, args.resolution, args.precision, args.threads)
+    side = sides.Side("coarse to fine", Extraction, *made)
+    report(side.words)
+    found: dict[str, Any] = side.ask("sparse")
+    report(found["plan"])
+    report(_told("coarse to fine", found))
+    if not args.rounds:
+        return
+    other = sides.Side("dense", Extraction, *made)
+    sparse, dense = [found], [other.ask("dense", args.share)]
+    report(_told("dense" + (f" (from {dense[0]['share']:.1%} of it)" if args.share < 1 else ""), dense[0]))
+    report(same(found, dense[0]))
+    for _ in range(args.rounds - 1):
+        sparse.append(side.ask("sparse"))
+        dense.append(other.ask("dense", args.share))
+    quotients = sides.ratios([d["seconds"] for d in dense], [s["seconds"] for s in sparse])
+    report(f"evaluations: {dense[0]['evaluations'] / found['evaluations']:.1f} times fewer")
+    seconds = [statistics.median(x["seconds"] for x in many) for many in (sparse, dense)]
+    report(f"seconds, medians of {args.rounds}: {seconds[0]:.1f} coarse to fine, {seconds[1]:.1f} dense")
+    report(sides.ratio_line(quotients, 1))
+
+
+def _told(name: str, found: dict[str, Any]) -> str:
+    return (
+        f"{name}: {found['evaluations']:,} evaluations, {found['seconds']:.1f} s, {len(found['vertices']):,} vertices, "
+        f"{len(found['faces']):,} faces, peak {found['peak']:.2f} GiB ({found['before']:.2f} before)"
+    )
+
+
+if __name__ == "__main__":
+    sides.enter(main)

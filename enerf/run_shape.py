@@ -1,0 +1,184 @@
+"""Hallway 2: a mesh, a cloud of points or a picture to a learned field, its metrics and a mesh.
+
+``fit`` reads like the story it is: prepare the run (subject, field, optimiser, last checkpoint), learn, report.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from enerf import fitting, shape_results, shape_runs
+from enerf.config import ShapeConfig
+from enerf.evaluation import finished, report, shape_metrics, shape_report
+from enerf.evaluation.report import Journal
+from enerf.shape_runs import ShapeRun
+from enerf.shapes import pictures, points, pools, reading
+from enerf.shapes.inside import Solid
+from enerf.shapes.meshes import Mesh, PointCloud
+from enerf.shapes.pictures import Picture
+from enerf.shapes.points import Mixture
+from enerf.training import shape_steps
+from enerf.training.loop import Hook
+from enerf.training.shape_losses import CloudWeights
+from enerf.training.shape_steps import DistanceLoss, Parts, ShapeReport
+from enerf.training.state import State
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+# step -> the parts of its loss
+PartsOf = Callable[[int], Parts]
+
+
+def fit(config: ShapeConfig) -> dict[str, Any] | None:
+    """Learn a shape to the end of the run and report; returns its metrics, or None if none were asked for.
+
+    Raises
+    ------
+    InputError
+        For a user's mistake.
+    NotFinite
+        If training met a value that is not finite; the last good checkpoint stays.
+    KeyboardInterrupt
+        If the run was interrupted; it has been saved.
+    """
+    run = shape_runs.prepare(config)
+    with _losses(run) as parts_of:
+        fitting.fit(
+            config,
+            run.state,
+            lambda training: shape_steps.followed(run.field, partial(parts_of, training.step)),
+            partial(_hooks, run),
+            unit="points",
+            per_step=config.samples.N_points,
+            told=run.box,
+        )
+    if config.run.no_final_eval:
+        return None
+    return shape_results.finished_metrics(run) or shape_results.evaluate(run)
+
+
+def fit_all(config: ShapeConfig) -> list[dict[str, Any]]:
+    """Learn every mesh of a folder, each in a run of its own; the table grows with each.
+
+    Finished runs are not run again, a half-finished one goes on; a file that cannot be used is told of and left out.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no mesh that can be used.
+    KeyboardInterrupt
+        If interrupted; the same call goes on where it stopped.
+    """
+    folder = Path(config.data.mesh).expanduser()
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower().lstrip(".") in reading.SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: found no mesh in it, expected files of kinds {', '.join(reading.SUFFIXES)}")
+    named = {path: path.stem if [p.stem for p in found].count(path.stem) == 1 else path.name for path in found}
+    measured: list[dict[str, Any]] = []
+    for i, (path, name) in enumerate(named.items()):
+        arm = shape_runs.with_source(config, path, f"{config.run.expname or config.scene}/{name}")
+        log.info("shape %d of %d: %s (%s)", i + 1, len(named), name, arm.folder)
+        try:
+            metrics = finished.metrics_of(arm) or fit(replace(arm, run=replace(arm.run, no_final_eval=False)))
+        except InputError as error:
+            log.warning("%s is left out: %s", path, error)
+            continue
+        measured += [metrics] if metrics else []
+        report.write_atomic(config.folder / "results.md", report.as_markdown(shape_report.table(measured)) + "\n")
+        report.write_json(config.folder / "results.json", measured)
+    if not measured:
+        raise InputError(f"{folder}: none of its {len(found)} meshes could be learned")
+    return measured
+
+
+@contextmanager
+def _losses(run: ShapeRun) -> Iterator[PartsOf]:
+    """The loss of every step; within, samples are prepared in the background."""
+    subject = run.subject
+    if isinstance(subject, Mesh):
+        with _of_mesh(run, Solid(subject)) as parts_of:
+            yield parts_of
+    else:
+        yield _of_cloud(run, subject) if isinstance(subject, PointCloud) else _of_picture(run, subject)
+
+
+@contextmanager
+def _of_mesh(run: ShapeRun, solid: Solid) -> Iterator[PartsOf]:
+    """Losses of labelled samples of a mesh, drawn in pools."""
+    config, s = run.config, run.config.samples
+    mixture = Mixture(uniform=s.uniform, near=config.near, surface=s.surface)
+    is_distance = config.data.target == "sdf"
+    make = partial(points.pool, solid, mixture, s.pool, config.train.seed, distances=is_distance, normals=s.normals > 0)
+    loss = DistanceLoss(s.loss_sdf, s.truncate, s.eikonal, s.normals, s.gradient_step)
+    with pools.Pools(make, background="process" if s.background == "process" else "none") as prepared:
+        stream = pools.Stream(prepared, s.pool, s.N_points, s.pool_uses, config.train.seed)
+
+        def parts_of(step: int) -> Parts:
+            samples = stream.batch(step).to(run.device)
+            if is_distance:
+                return shape_steps.distance_parts(run.field, samples, loss)
+            return shape_steps.occupancy_parts(run.field, samples, s.balanced)
+
+        yield parts_of
+
+
+def _of_cloud(run: ShapeRun, cloud: PointCloud) -> PartsOf:
+    """Losses of points of a cloud, half of a step's points, and of points anywhere in the box."""
+    s = run.config.samples
+    weights = CloudWeights(s.cloud_surface, s.cloud_off, s.cloud_normals, s.cloud_eikonal, s.cloud_alpha)
+    n_on = max(1, s.N_points // 2)
+
+    def parts_of(step: int) -> Parts:
+        generator = points.generator_for(run.config.train.seed, step)
+        on = points.from_cloud(cloud, n_on, generator).to(run.device)
+        off = torch.from_numpy(points.uniform(max(1, s.N_points - n_on), generator)).float().to(run.device)
+        return shape_steps.cloud_parts(run.field, on, off, weights, s.gradient_step)
+
+    return parts_of
+
+
+def _of_picture(run: ShapeRun, picture: Picture) -> PartsOf:
+    """Losses of random pixels of a picture."""
+    config = run.config
+
+    def parts_of(step: int) -> Parts:
+        places, colours = pictures.batch(
+            picture, config.samples.N_points, points.generator_for(config.train.seed, step)
+        )
+        return shape_steps.colour_parts(run.field, places.to(run.device), colours.to(run.device))
+
+    return parts_of
+
+
+def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:
+    """What happens between steps: a point of the curve, ``[step, seconds, figures ...]``."""
+
+    def look(training: State) -> None:
+        field = shape_runs.frozen(run.field)
+        figures: dict[str, Any]
+        if isinstance(run.subject, Picture):
+            figures = pictures.measured(shape_runs.in_parts(field), run.subject)
+        elif isinstance(run.subject, Mesh):
+            inside = shape_runs.inside_of(field, run.config.data.target)
+            figures = shape_metrics.of_field(inside, shape_runs.reference_of(run.subject), quick=True)
+        else:
+            return
+        told = {name: figures[name] for name in CURVE if figures.get(name) is not None}
+        training.curve.append([training.step, training.seconds, *told.values()])
+        journal.record(training.step, told)
+
+    every = run.config.run.i_eval
+    return [Hook(every, look, at_end=every > 0)]
+
+
+CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # figures of a point of the curve
+
+
+__all__ = ["ShapeReport", "fit", "fit_all"]

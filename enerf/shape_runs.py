@@ -1,0 +1,259 @@
+"""A shape run: what is learned, its field, and what can be asked of them; prepared from options or opened.
+
+What is learned is a mesh, a cloud of oriented points, or a picture. Fields live in the box [−1, 1]ᵈ; the way back to
+the file's coordinates is kept in the checkpoints, so that a mesh can be extracted when the file is gone.
+"""
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from enerf import config as options
+from enerf import machine
+from enerf.conditioning import layers
+from enerf.config import ShapeConfig
+from enerf.evaluation.heldout import Reference, Settings
+from enerf.fields import backends, build_shape, networked
+from enerf.fields.backends import Backend
+from enerf.fields.hashgrid import make_grid
+from enerf.fields.shape import ShapeField
+from enerf.shapes import meshes, pictures
+from enerf.shapes.inside import Solid
+from enerf.shapes.meshes import Mesh, Normalisation, PointCloud
+from enerf.shapes.pictures import Picture
+from enerf.training import resume, state
+from enerf.training.state import State
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+# Options that decide what the weights are: a checkpoint made with others does not fit.
+MODEL_OPTIONS = (
+    *("netdepth", "netwidth", "netskip", "encoding", "multires", "fourier_features", "fourier_scale"),
+    *("hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest"),
+    *("activation", "softplus_beta", "omega_0", "gaussian_sigma", "start_radius"),
+    *("equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
+    *("equilibrate_scale", "equilibrate_p"),
+)
+
+# Options that decide what is learned: changing them half way is allowed, and said.
+TASK_OPTIONS = (
+    *("mesh", "cloud", "image", "representation", "margin", "holdout", "N_points", "uniform", "near", "surface"),
+    *("pool", "pool_uses", "balanced", "loss_sdf", "truncate", "eikonal", "normals", "gradient_step"),
+    *("cloud_surface", "cloud_off", "cloud_normals", "cloud_eikonal", "cloud_alpha"),
+    *("lrate", "lrate_decay", "lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "seed", "init"),
+)
+
+Subject = Mesh | PointCloud | Picture
+SETTINGS = Settings()  # what fields and meshes are measured with
+POINTS_AT_ONCE = 1 << 17  # of a field, where nothing is learned
+
+
+@dataclass(frozen=True)
+class ShapeRun:
+    """A field, and all that is needed to learn and to measure it."""
+
+    config: ShapeConfig
+    subject: Subject
+    field: ShapeField  # what state.model holds
+    state: State
+    device: torch.device
+    backend: Backend
+
+    @property
+    def box(self) -> dict[str, Any]:
+        """The way back to the file's coordinates, as checkpoints tell it; nothing for a picture."""
+        if isinstance(self.subject, Picture):
+            return {}
+        way = self.subject.normalisation
+        return {"box": {"centre": list(way.centre), "scale": way.scale}}
+
+
+def prepare(config: ShapeConfig) -> ShapeRun:
+    """Subject, field and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    Raises
+    ------
+    InputError
+        For a user's mistake.
+    """
+    device = machine.resolve_device(config.train.device)
+    words = machine.prepare(device)
+    backend = backends.choose(config.train.backend, config.train.precision, device)
+    log.info("%s; backend %s", words, backend)
+    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    subject = load_subject(config)
+    made = new_field(config).to(device)
+    backends.use(made, backend)
+    t = config.train
+    grid_scale = t.lrate_grid / t.lrate if t.lrate_grid else 1.0
+    training = State(made, state.adam(made, t.lrate, grid_scale=grid_scale, beta2=t.adam_beta2, eps=t.adam_eps))
+    if found is not None:
+        state.restore(training, *found)
+        log.info("going on from %s", found[1])
+    elif config.run.ft_path:
+        state.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
+        log.info("starting at step %d from %s", training.step, config.run.ft_path)
+    return ShapeRun(config, subject, made, training, device, backend)
+
+
+def load_subject(config: ShapeConfig) -> Subject:
+    """What a configuration says is to be learned.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or holds something else.
+    """
+    data = config.data
+    if data.image:
+        return pictures.load(Path(data.image).expanduser(), data.holdout, config.train.seed)
+    if data.cloud:
+        return meshes.load_point_cloud(Path(data.cloud).expanduser(), data.margin)
+    path = Path(data.mesh).expanduser()
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _mesh(path, stamp, data.margin)
+
+
+@lru_cache(maxsize=1)
+def _mesh(path: Path, stamp: tuple[int, int] | None, margin: float) -> Mesh:
+    """The mesh of a file, read again only if it has changed: comparisons learn the same one many times."""
+    return meshes.load(path, margin)
+
+
+@lru_cache(maxsize=1)
+def reference_of(mesh: Mesh) -> Reference:
+    """What is true of a mesh; found once for runs of the same mesh that follow each other."""
+    return Reference(Solid(mesh), SETTINGS)
+
+
+def new_field(config: ShapeConfig) -> ShapeField:
+    """The freshly started and conditioned field of a configuration, on the CPU."""
+    m, of_picture = config.model, bool(config.data.image)
+    return build_shape.shape_field(
+        config.conditioning,
+        config.train.seed,
+        inputs=2 if of_picture else 3,
+        outputs=3 if of_picture else 1,
+        depth=m.netdepth,
+        width=m.netwidth,
+        skip_at=m.netskip,
+        encoding=m.encoding,
+        bands=m.multires,
+        waves=m.fourier_features,
+        wave_scale=m.fourier_scale,
+        grid=make_grid(m.hash_levels, m.hash_features, m.hash_log2_entries, m.hash_coarsest, m.hash_finest),
+        activation=m.activation,
+        beta=m.softplus_beta,
+        omega=m.omega_0,
+        sigma=m.gaussian_sigma,
+        start_radius=m.start_radius,
+    )
+
+
+def saved_options(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The options in a shape run's last checkpoint, and that file.
+
+    Raises
+    ------
+    InputError
+        If the folder is no shape run.
+    """
+    found = state.checkpoints(folder)
+    if not found:
+        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
+    saved = state.read(found[-1])["config"]
+    if (kind := state.kind_of(saved)) != ShapeConfig.kind:
+        raise InputError(f"{folder}: found a run of kind {kind!r}, expected {ShapeConfig.kind!r}")
+    return saved, found[-1]
+
+
+def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
+    """A run as its last checkpoint left it; ``source`` says where the file that it learned is now.
+
+    Raises
+    ------
+    InputError
+        If the folder is no shape run, or its file is gone.
+    """
+    saved, _ = saved_options(folder)
+    here = {"basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
+    now: dict[str, Any] = {**here, "device": device, "backend": "auto", "no_reload": False, "ft_path": ""}
+    if source:
+        now |= {name: source for name in ("mesh", "cloud", "image") if saved[name]}
+    return prepare(options.from_dict_as(ShapeConfig, {**saved, **now}))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A learned field without what it was learned from; ``normalisation`` leads back to the file's coordinates."""
+
+    config: ShapeConfig
+    field: ShapeField
+    normalisation: Normalisation
+    step: int
+    device: torch.device
+
+
+def open_field(folder: Path, device: str = "auto") -> Opened:
+    """The field of a run's last checkpoint, its weights baked and held; its file need not be there.
+
+    Raises
+    ------
+    InputError
+        If the folder is no shape run, or one of a picture.
+    """
+    saved, path = saved_options(folder)
+    if "box" not in saved:
+        raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
+    config = options.from_dict_as(ShapeConfig, saved)
+    where = machine.resolve_device(device)
+    machine.prepare(where)
+    made = new_field(config).to(where)
+    backends.use(made, backends.choose("auto", config.train.precision, where))
+    content = state.read(path)
+    state.load_weights(made, content["model"], path)
+    x, y, z = saved["box"]["centre"]
+    return Opened(config, frozen(made), Normalisation((x, y, z), saved["box"]["scale"]), content["step"], where)
+
+
+def frozen(of: ShapeField) -> ShapeField:
+    """A copy of a field as it is now, baked, its weights held: for everything but learning."""
+    made = layers.bake(copy.deepcopy(of)).eval()
+    networked.hold(made)
+    return made
+
+
+def inside_of(of: ShapeField, target: str) -> Callable[[Tensor], Tensor]:
+    """Which points a field says are inside: logits above 0, signed distances below; asked on the field's device."""
+    sign = 1.0 if target == "occupancy" else -1.0
+    values = in_parts(of)
+    return lambda points: sign * values(points) > 0
+
+
+def in_parts(of: ShapeField) -> Callable[[Tensor], Tensor]:
+    """A field asked for some points at a time, without gradients, wherever they are; values come back there."""
+    device = next(of.parameters()).device
+
+    @torch.no_grad()
+    def values(points: Tensor) -> Tensor:
+        parts = [of(part.to(device)).to(points.device) for part in points.split(POINTS_AT_ONCE)]
+        return torch.cat(parts)
+
+    return values
+
+
+def with_source(config: ShapeConfig, mesh: Path, expname: str) -> ShapeConfig:
+    """The same run of another mesh, in a folder of its own."""
+    return replace(
+        config,
+        data=replace(config.data, mesh=str(mesh)),
+        run=replace(config.run, expname=expname),
+    )

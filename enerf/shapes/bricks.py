@@ -1,0 +1,199 @@
+"""Samples near the surface, in bricks that share one layer with the next: halved, followed, read.
+
+``lattice`` fixes the words. A brick owns the samples [0, side)³ counted from its first one. To see its own cells it
+needs one more layer, which the bricks after it own; so an **active** brick, whose cells are looked at, has all seven
+neighbours after it stored, and a value is stored, and asked for, in one place.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from enerf.shapes import suspects
+from enerf.shapes.coarse import Coarse
+from enerf.shapes.lattice import Asking
+
+AT_ONCE = 1 << 21  # samples that are worked on together
+BYTES = 6  # of a sample in single precision: value, whether it is known, whether it is wanted
+OFFSETS = tuple(itertools.product((0, 1), repeat=3))
+
+
+class Bricks:
+    """The stored bricks: ``values``, ``known`` and ``wanted`` of their samples, and which of them are ``active``."""
+
+    def __init__(self, asking: Asking, coarse: Coarse, side: int) -> None:
+        self.asking, self.coarse, self.side = asking, coarse, side
+        grid = tuple((n - 1) * coarse.stride // side + 1 for n in coarse.values.shape)
+        self.number = np.full(grid, -1, dtype=np.int32)
+        self.place = np.zeros((0, 3), dtype=np.int64)
+        self.values = np.zeros((0, side, side, side), dtype=asking.dtype)
+        self.known, self.wanted = np.zeros(self.values.shape, bool), np.zeros(self.values.shape, bool)
+        self.active = np.zeros(0, dtype=bool)
+        blocks = [n for g in grid for n in (g - 1, side // coarse.stride)]
+        self.steep = coarse.steep.reshape(blocks).max((1, 3, 5))
+        self.activate(np.argwhere(coarse.suspicious.reshape(blocks).any((1, 3, 5))))
+
+    def activate(self, place: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " m"]:
+        """Make bricks at places of the grid active, with what lies after them stored; numbers of those that were not.
+
+        Places outside of the lattice are left out.
+        """
+        most = -(-(np.array(self.asking.lattice.counts) - 1) // self.side)
+        place = np.unique(place[((place >= 0) & (place < most)).all(1)], axis=0)
+        self._store(np.concatenate([place + offset for offset in OFFSETS]))
+        numbers = self.number[tuple(place.T)].astype(np.int64)
+        numbers = numbers[~self.active[numbers]]
+        self.active[numbers] = True
+        return numbers
+
+    def _store(self, place: Int[np.ndarray, "n 3"]) -> None:
+        """Store bricks that are not, with what the coarse samples say of them."""
+        new = np.unique(place[self.number[tuple(place.T)] < 0], axis=0)
+        if not len(new):
+            return
+        self.number[tuple(new.T)] = len(self.place) + np.arange(len(new), dtype=np.int32)
+        per, stride = self.side // self.coarse.stride, self.coarse.stride
+        reach = [np.minimum(new[:, k, None] * per + np.arange(per), self.coarse.values.shape[k] - 1) for k in range(3)]
+        where = (reach[0][:, :, None, None], reach[1][:, None, :, None], reach[2][:, None, None, :])
+        values = self.coarse.values[where]
+        for axis in (1, 2, 3):
+            values = values.repeat(stride, axis)
+        known = np.zeros(values.shape, dtype=bool)
+        known[:, ::stride, ::stride, ::stride] = self.coarse.known[where]
+        self.place = np.concatenate([self.place, new])
+        self.values = np.concatenate([self.values, values])
+        self.known = np.concatenate([self.known, known])
+        self.wanted = np.concatenate([self.wanted, np.zeros_like(known)])
+        self.active = np.concatenate([self.active, np.zeros(len(new), dtype=bool)])
+
+    def at(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Values of any samples as they are taken to be, asked for or not."""
+        brick, sample = np.divmod(index, self.side)
+        number = self.number[tuple(brick.T)]
+        values = self.coarse.values[tuple((index // self.coarse.stride).T)]
+        stored = number >= 0
+        values[stored] = self.values[(number[stored], *sample[stored].T)]
+        return values
+
+    def parts(self, numbers: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " m"]]:
+        """The same numbers, as many together as are worked on at once."""
+        many = max(1, AT_ONCE // (self.side + 1) ** 3)
+        for start in range(0, len(numbers), many):
+            yield numbers[start : start + many]
+
+    def read(self, stored: np.ndarray, numbers: Int[np.ndarray, " n"], stride: int = 1) -> np.ndarray:
+        """What is stored of active bricks' samples, the shared layer included."""
+        m = self.side // stride
+        seen = np.empty((len(numbers), m + 1, m + 1, m + 1), dtype=stored.dtype)
+        for owner, there, here in self._shared(numbers, stride):
+            seen[(slice(None), *here)] = stored[(slice(None), *there)][owner]
+        return seen
+
+    def want(self, numbers: Int[np.ndarray, " n"], samples: Bool[np.ndarray, "n x y z"], stride: int = 1) -> None:
+        """Mark samples of active bricks, the shared layer included, to be asked for."""
+        for owner, there, here in self._shared(numbers, stride):
+            view = self.wanted[(slice(None), *there)]
+            view[owner] |= samples[(slice(None), *here)]
+
+    def _shared(
+        self, numbers: Int[np.ndarray, " n"], stride: int
+    ) -> Iterator[tuple[np.ndarray, tuple[slice, ...], tuple[slice, ...]]]:
+        """For each of eight parts of bricks with their shared layer: who owns it, where it lies there and here."""
+        m = self.side // stride
+        for offset in OFFSETS:
+            owner = self.number[tuple((self.place[numbers] + offset).T)]
+            there = tuple(slice(0, 1) if o else slice(None, None, stride) for o in offset)
+            here = tuple(slice(m, m + 1) if o else slice(0, m) for o in offset)
+            yield owner, there, here
+
+    def ask(self) -> Int[np.ndarray, " n"]:
+        """Ask the field for what is wanted and not known; numbers of the bricks that got new values."""
+        flat = np.flatnonzero(self.wanted & ~self.known)
+        self.wanted[:] = False
+        for start in range(0, len(flat), AT_ONCE):
+            part = flat[start : start + AT_ONCE]
+            self.values.ravel()[part] = self.asking.values(self._index(part))
+            self.known.ravel()[part] = True
+        return np.unique(flat // self.side**3)
+
+    def _index(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n 3"]:
+        """Samples of the lattice that are stored at these places of the flattened arrays."""
+        bits = self.side.bit_length() - 1
+        index = self.place[flat >> 3 * bits] << bits
+        for axis in range(3):
+            index[:, axis] |= (flat >> (2 - axis) * bits) & (self.side - 1)
+        return index
+
+    def refine(self, slope: float | int | None) -> None:
+        """Ask for samples of half the stride in suspicious cells, again and again until the stride is 1."""
+        stride = self.coarse.stride
+        first = True
+        while stride > 1:
+            for numbers in self.parts(np.flatnonzero(self.active)):
+                found = self._announced(numbers) if first else self._suspicious(numbers, stride, slope)
+                self.want(numbers, suspects.halved(found), stride // 2)
+            self.ask()
+            stride, first = stride // 2, False
+            for every in self.parts(np.arange(len(self.place)) if stride > 1 else np.arange(0)):
+                self.values[every] = suspects.spread(self.values[every], self.known[every], stride)
+
+    def _announced(self, numbers: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n u v w"]:
+        """Cells of bricks that were suspicious when the coarse samples were looked at."""
+        per = self.side // self.coarse.stride
+        x, y, z = (self.place[numbers].T[..., None] * per + np.arange(per)).astype(np.int64)
+        return self.coarse.suspicious[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
+
+    def _suspicious(
+        self, numbers: Int[np.ndarray, " n"], stride: int, slope: float | int | None
+    ) -> Bool[np.ndarray, "n u v w"]:
+        """Cells of bricks, ``stride`` wide, that have known corners and are suspicious."""
+        values, sides = self.read(self.values, numbers, stride), self.asking.lattice.spacing * stride
+        judged = suspects.of_corners(self.read(self.known, numbers, stride), np.logical_and)
+        judged &= self.within(numbers, stride)
+        steep = self.steep[tuple(self.place[numbers].T)][:, None, None, None]
+        if slope is None:
+            measured = np.where(judged, suspects.squared_slope(values, sides), 0)
+            steep = np.maximum(steep, suspects.granted(measured))
+        return suspects.within_reach(values, sides, steep) & judged
+
+    def within(self, numbers: Int[np.ndarray, " n"], stride: int = 1) -> Bool[np.ndarray, "n u v w"]:
+        """Cells of bricks that begin before the lattice ends."""
+        steps = np.arange(0, self.side, stride)
+        x, y, z = (
+            self.place[numbers, k, None] * self.side + steps < count - 1
+            for k, count in enumerate(self.asking.lattice.counts)
+        )
+        return x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :]
+
+    def follow(self) -> None:
+        """Ask on until no mixed cell has an unknown corner, in this brick or the next: the surface has no loose end."""
+        frontier = np.flatnonzero(self.active)
+        while len(frontier):
+            new: list[np.ndarray] = []
+            for numbers in self.parts(frontier):
+                inside = self.read(self.values, numbers) >= 0
+                known = self.read(self.known, numbers)
+                open_ended = suspects.mixed(inside) & ~suspects.of_corners(known, np.logical_and) & self.within(numbers)
+                self.want(numbers, suspects.corners(open_ended) & ~known)
+                new.append(self._crossed_into(numbers, inside))
+            awake = self.activate(np.concatenate(new))
+            frontier = np.union1d(awake, self._seeing(self.ask()))
+
+    def _crossed_into(
+        self, numbers: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "n x y z"]
+    ) -> Int[np.ndarray, "m 3"]:
+        """Places of the bricks beyond those faces of bricks that are mixed."""
+        places = []
+        for axis, end in itertools.product(range(3), (0, -1)):
+            face = inside.take(end, axis + 1)
+            crossed = face.any((1, 2)) & ~face.all((1, 2))
+            places.append(self.place[numbers[crossed]] + np.eye(3, dtype=np.int64)[axis] * (1 if end else -1))
+        return np.concatenate(places)
+
+    def _seeing(self, owners: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+        """Active bricks with samples that these own."""
+        places = np.concatenate([self.place[owners] - offset for offset in OFFSETS])
+        numbers = self.number[tuple(places[(places >= 0).all(1)].T)]
+        return np.unique(numbers[(numbers >= 0) & self.active[numbers]]).astype(np.int64)

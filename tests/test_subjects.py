@@ -1,0 +1,128 @@
+"""Laws of what meshes are extracted from: a density comes back as the geometry of the world that it was made of."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from enerf import run_extract, subjects
+from enerf.run_extract import ExtractOptions
+from enerf.scenes import frusta, llff, synthetic, world
+from enerf.scenes.raytrace import Sphere
+from enerf.shapes import views
+from enerf.types import InputError, Scene
+
+BALLS = [thing.shape for thing in synthetic.THINGS if isinstance(thing.shape, Sphere)][:4]
+RESOLUTION = 160
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Scene:
+    folder = tmp_path_factory.mktemp("scenes") / "demo"
+    return llff.load(synthetic.write_scene(folder, views=6, width=80, height=60, supersample=1, progress=False), 1)
+
+
+def distance(points: np.ndarray) -> np.ndarray:
+    """Signed distance to the demo's balls, in its world."""
+    return np.stack([np.linalg.norm(points - ball.center, axis=1) - ball.radius for ball in BALLS]).min(0)
+
+
+def density_of(scene: Scene, peak: float = 2000.0, width: float = 0.02):
+    """The balls as a density in the field's coordinates, thick inside and thin air around."""
+
+    def density(points: torch.Tensor) -> torch.Tensor:
+        at = world.to_world(scene, points.double().numpy())
+        return (peak * torch.sigmoid(torch.from_numpy(-distance(at) / width))).to(points)
+
+    return density
+
+
+def made(scene: Scene, **options) -> subjects.Subject:
+    where = torch.from_numpy(frusta.box_of(scene)).float()
+    return subjects.of_density(scene, density_of(scene), None, where, **options)
+
+
+def cell_at(scene: Scene, points: np.ndarray, subject: subjects.Subject) -> np.ndarray:
+    """The longest side of the lattice's cells around points of the world, there."""
+    box = subject.box.double().numpy()
+    side = np.ptp(box, axis=0).max() / RESOLUTION
+    at = world.from_world(scene, points)
+    moves = [world.to_world(scene, at + side * axis) - points for axis in np.eye(3)]
+    return np.linalg.norm(moves, axis=-1).max(0)
+
+
+@pytest.mark.parametrize("ndc", [True, False], ids=["ndc", "scene"])
+def test_the_mesh_of_a_known_density_lies_where_the_world_has_its_geometry(demo, ndc):
+    scene = dataclasses.replace(demo, ndc=ndc, near=0.0 if ndc else 1.0, far=1.0 if ndc else float(demo.bounds.max()))
+    subject = made(scene, level=1000.0)  # half of the peak: at distance 0
+    chosen = ExtractOptions(resolution=RESOLUTION)
+    vertices, faces = run_extract.polished(subject, run_extract.march(subject, chosen, "demo"), chosen)
+    off = np.abs(distance(vertices)) / cell_at(scene, vertices, subject)
+    assert off.max() < 1
+    assert off.mean() < 0.1
+    for ball in BALLS:
+        near = np.linalg.norm(vertices - ball.center, axis=1) < 1.3 * ball.radius
+        np.testing.assert_allclose(vertices[near].min(0), np.array(ball.center) - ball.radius, atol=0.12 * ball.radius)
+    normals = views.vertex_normals(vertices, faces)
+    nearest = np.argmin([np.linalg.norm(vertices - b.center, axis=1) - b.radius for b in BALLS], axis=0)
+    outwards = vertices - np.array([b.center for b in BALLS])[nearest]
+    assert ((normals * outwards).sum(1) > 0).mean() > 0.99
+
+
+def test_the_level_that_rays_tell_gives_the_same_geometry(demo):
+    """They stop just under the surface, where the density has grown enough: within the width of its rise."""
+    subject = made(demo)
+    assert 0 < subject.level < 2000
+    assert "of the ray's length" in subject.why
+    chosen = ExtractOptions(resolution=RESOLUTION)
+    vertices, _ = run_extract.polished(subject, run_extract.march(subject, chosen, "demo"), chosen)
+    assert np.median(np.abs(distance(vertices))) < 0.1
+
+
+def test_a_box_of_the_world_holds_the_one_ball_that_is_asked_for(demo):
+    ball = BALLS[2]
+    asked = np.array([np.array(ball.center) - 1.2 * ball.radius, np.array(ball.center) + 1.2 * ball.radius])
+    where = torch.from_numpy(frusta.around_world_box(demo, asked)).float()
+    subject = subjects.of_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
+    chosen = ExtractOptions(resolution=96, largest=1)
+    vertices, _ = run_extract.polished(subject, run_extract.march(subject, chosen, "demo"), chosen)
+    np.testing.assert_allclose(vertices.min(0), np.array(ball.center) - ball.radius, atol=0.02)
+    np.testing.assert_allclose(vertices.max(0), np.array(ball.center) + ball.radius, atol=0.02)
+
+
+def test_cropping_leaves_what_cameras_see(demo):
+    subject = made(demo, level=1000.0)
+    chosen = ExtractOptions(resolution=96)
+    found = run_extract.march(subject, chosen, "demo")
+    left = [len(run_extract.polished(subject, found, chosen)[0])]
+    for n in (1, len(demo.train)):
+        some, _ = run_extract.polished(subject, found, dataclasses.replace(chosen, crop=n))
+        assert (frusta.seen_by(demo, some) >= n).all()
+        left.append(len(some))
+    assert left[2] < left[1] <= left[0]
+    with pytest.raises(InputError, match="nothing is left"):
+        run_extract.polished(subject, found, dataclasses.replace(chosen, crop=100))
+
+
+def test_a_field_of_thin_air_has_no_level(demo):
+    where = torch.from_numpy(frusta.box_of(demo)).float()
+    with pytest.raises(InputError, match=r"no training ray stops half of its light .* density reaches 0.01; give"):
+        subjects.of_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
+
+
+@pytest.mark.parametrize("ndc", [True, False], ids=["ndc", "scene"])
+def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
+    scene = dataclasses.replace(demo, ndc=ndc)
+    subject = made(scene, level=1000.0)
+    chosen = ExtractOptions(resolution=128)
+    vertices, faces = run_extract.polished(subject, run_extract.march(subject, chosen, "demo"), chosen)
+    upright = world.moved(subject.frame, vertices)
+    view = subject.view(upright, 60)
+    assert (view.width, view.height) == (80, 60)
+    mesh = views.MeshScene(upright, faces).picture(view, finer=1)
+    field = run_extract.traced(subject, upright, view)
+    empty = [(picture == 1).all(-1) for picture in (mesh, field)]
+    assert 0.1 < (~empty[0]).mean() < 0.9
+    assert (empty[0] != empty[1]).mean() < 0.02
+    assert np.abs(mesh - field).mean() < 0.02
