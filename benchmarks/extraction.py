@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ours
 import sides
 import torch
 
@@ -99,7 +98,7 @@ class Extraction:
 
 
 def same(found: dict[str, Any], dense: dict[str, Any]) -> str:
-    """Whether the sides' vertices are the same, inside the slabs that the dense side looked at, and how many are not."""
+    """How many vertices the sides do not share, inside the slabs that the dense side looked at."""
     ours_, theirs = found["vertices"], dense["vertices"]
     if dense["share"] < 1:
         within = np.zeros(len(ours_), dtype=bool)
@@ -121,7 +120,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the dense side's slabs that are asked for")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    device = ours.device_of("cpu")
+    device = torch.device("cpu")
     report = sides.Report(args.out, device)
     made = (args.run, args.level, args.resolution, args.precision, args.threads)
     side = sides.Side("coarse to fine", Extraction, *made)

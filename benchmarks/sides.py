@@ -32,13 +32,14 @@ SPAWN = mp.get_context("spawn")  # a fresh interpreter: sides change settings of
 class Side:
     """An object in a process of its own that computes only when it is asked.
 
-    ``make(*args)`` builds it there; its ``words`` say what it is. Whatever it prints does not appear.
+    ``make(*args)`` builds it there; its ``words`` say what it is. Whatever it prints does not appear. One with
+    ``children`` may start processes of its own; it has to be closed.
     """
 
-    def __init__(self, name: str, make: Callable[..., Any], *args: Any) -> None:
+    def __init__(self, name: str, make: Callable[..., Any], *args: Any, children: bool = False) -> None:
         self.name, self.patience = name, 10.0
         self._pipe, there = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=_serve, args=(there, make, args), daemon=True)
+        self._process = SPAWN.Process(target=_serve, args=(there, make, args), daemon=not children)
         self._process.start()
         OPEN.append(self)
         there.close()  # so that the end of that process is noticed here

@@ -49,7 +49,7 @@ def fit(config: ShapeConfig) -> dict[str, Any] | None:
         If the run was interrupted; it has been saved.
     """
     run = shape_runs.prepare(config)
-    with _losses(run) as parts_of:
+    with losses(run) as parts_of:
         fitting.fit(
             config,
             run.state,
@@ -99,7 +99,7 @@ def fit_all(config: ShapeConfig) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _losses(run: ShapeRun) -> Iterator[PartsOf]:
+def losses(run: ShapeRun) -> Iterator[PartsOf]:
     """The loss of every step; within, samples are prepared in the background."""
     subject = run.subject
     if isinstance(subject, Mesh):

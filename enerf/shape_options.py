@@ -77,7 +77,7 @@ class SampleOptions:
     )
     surface: float = option(0.0, "share of the points on the surface itself", at_least=0)
     pool: int = option(1 << 18, "points that are prepared together, in the background", at_least=1)
-    pool_uses: int = option(2, "how often each of them is used", at_least=1)
+    pool_uses: int = option(4, "how often each of them is used", at_least=1)
     background: str = option(
         "process", "where they are prepared: in a process of its own, or between steps", choices=("process", "none")
     )

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+import trimesh
 
 from enerf import images
 from enerf.scenes import synthetic
+from enerf.shapes import synthetic as shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -19,6 +21,11 @@ SMALL = [
     *("--factor", "1", "--llffhold", "3", "--netwidth", "8", "--netwidth_fine", "8", "--netdepth", "2"),
     *("--netdepth_fine", "2", "--use_viewdirs", "--N_rand", "16", "--N_samples", "4", "--N_importance", "4"),
     *("--N_iters", "3", "--i_eval", "0", "--device", "cpu"),
+]
+SMALL_SHAPE = [
+    *("--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "12", "--hash_finest", "24", "--lrate", "2e-2"),
+    *("--N_points", "512", "--pool", "2048", "--background", "none", "--N_iters", "4", "--i_eval", "2"),
+    *("--resolution", "0", "--device", "cpu"),
 ]
 
 
@@ -98,6 +105,38 @@ def test_a_comparison_runs_through_its_door(trained):
     assert [line.split()[0] for line in done.stdout.splitlines()[2:4]] == ["plain", "equilibrate"]
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """The generated shapes, and two methods compared on one of them, through their doors."""
+    folder = tmp_path_factory.mktemp("shapes")
+    shapes.write_shapes(folder)
+    words = ["--mesh", folder / "torus.ply", "--basedir", folder / "logs", "--expname", "c", *SMALL_SHAPE]
+    done = run("compare_shapes.py", *words, "--methods", "plain,equilibrate")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_shapes_are_compared_through_their_door(learned):
+    folder, done = learned
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[2:4]] == [["torus", "plain"], ["torus", "equilibrate"]]
+    assert lines[4:] == [
+        str(folder / "logs" / "c" / name) for name in ("comparison.json", "comparison.md", "curves.png")
+    ]
+
+
+def test_a_shape_is_learned_through_its_door_and_leaves_metrics_and_a_mesh(learned):
+    folder, _ = learned
+    words = ["--mesh", folder / "torus.ply", "--basedir", folder / "logs", "--expname", "one", *SMALL_SHAPE]
+    done = run("fit_shape.py", *words, "--N_iters", "60", "--resolution", "24")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[2].startswith("torus  mlp, 2×16 relu, hash 3×4")
+    assert done.stdout.splitlines()[-1] == f"results: {folder / 'logs' / 'one'}"
+    metrics = json.loads((folder / "logs" / "one" / "metrics.json").read_text())
+    assert 0 < metrics["field"]["iou_near"] < metrics["field"]["iou"] < 1
+    assert trimesh.load(folder / "logs" / "one" / "mesh.ply").is_watertight
+
+
 MISTAKES = {
     "train_nerf.py": [
         (["--datadir", "nowhere"], "nowhere"),
@@ -115,6 +154,15 @@ MISTAKES = {
         (["nowhere", "--fps", "x"], "--fps"),
     ],
     "compare_nerf.py": [(["--methods", "plain,foo"], "foo"), (["--seeds", "a"], "--seeds")],
+    "fit_shape.py": [
+        ([], "--mesh"),
+        (["--mesh", "nowhere.obj"], "nowhere.obj"),
+        (["--cloud", "nowhere.ply"], "nowhere.ply"),
+        (["--image", "nowhere.png"], "nowhere.png"),
+        (["--mesh", "a.ply", "--near", "x"], "--near"),
+        (["--mesh", "a.ply", "--activation", "tanh"], "gaussian"),
+    ],
+    "compare_shapes.py": [(["--mesh", "a.ply", "--methods", "plain,foo"], "foo")],
 }
 
 

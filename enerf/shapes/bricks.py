@@ -15,7 +15,7 @@ from enerf.shapes import suspects
 from enerf.shapes.coarse import Coarse
 from enerf.shapes.lattice import Asking
 
-AT_ONCE = 1 << 21  # samples that are worked on together
+AT_ONCE = 1 << 20  # samples that are worked on together
 BYTES = 6  # of a sample in single precision: value, whether it is known, whether it is wanted
 OFFSETS = tuple(itertools.product((0, 1), repeat=3))
 
@@ -41,7 +41,7 @@ class Bricks:
         Places outside of the lattice are left out.
         """
         most = -(-(np.array(self.asking.lattice.counts) - 1) // self.side)
-        place = np.unique(place[((place >= 0) & (place < most)).all(1)], axis=0)
+        place = self._once(place[((place >= 0) & (place < most)).all(1)])
         self._store(np.concatenate([place + offset for offset in OFFSETS]))
         numbers = self.number[tuple(place.T)].astype(np.int64)
         numbers = numbers[~self.active[numbers]]
@@ -50,7 +50,7 @@ class Bricks:
 
     def _store(self, place: Int[np.ndarray, "n 3"]) -> None:
         """Store bricks that are not, with what the coarse samples say of them."""
-        new = np.unique(place[self.number[tuple(place.T)] < 0], axis=0)
+        new = self._once(place[self.number[tuple(place.T)] < 0])
         if not len(new):
             return
         self.number[tuple(new.T)] = len(self.place) + np.arange(len(new), dtype=np.int32)
@@ -67,6 +67,11 @@ class Bricks:
         self.known = np.concatenate([self.known, known])
         self.wanted = np.concatenate([self.wanted, np.zeros_like(known)])
         self.active = np.concatenate([self.active, np.zeros(len(new), dtype=bool)])
+
+    def _once(self, place: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
+        """Places of the grid, each once, in its order."""
+        flat = np.unique(np.ravel_multi_index(tuple(place.T), self.number.shape))
+        return np.stack(np.unravel_index(flat, self.number.shape), 1)
 
     def at(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Values of any samples as they are taken to be, asked for or not."""
@@ -116,7 +121,9 @@ class Bricks:
             part = flat[start : start + AT_ONCE]
             self.values.ravel()[part] = self.asking.values(self._index(part))
             self.known.ravel()[part] = True
-        return np.unique(flat // self.side**3)
+        owner = np.zeros(len(self.place), dtype=bool)
+        owner[flat >> 3 * (self.side.bit_length() - 1)] = True
+        return np.flatnonzero(owner)
 
     def _index(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n 3"]:
         """Samples of the lattice that are stored at these places of the flattened arrays."""
@@ -176,7 +183,8 @@ class Bricks:
                 inside = self.read(self.values, numbers) >= 0
                 known = self.read(self.known, numbers)
                 open_ended = suspects.mixed(inside) & ~suspects.of_corners(known, np.logical_and) & self.within(numbers)
-                self.want(numbers, suspects.corners(open_ended) & ~known)
+                some = open_ended.any((1, 2, 3))
+                self.want(numbers[some], suspects.corners(open_ended[some]) & ~known[some])
                 new.append(self._crossed_into(numbers, inside))
             awake = self.activate(np.concatenate(new))
             frontier = np.union1d(awake, self._seeing(self.ask()))

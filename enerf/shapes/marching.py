@@ -232,7 +232,10 @@ def _triangles(bricks: Bricks) -> tuple[np.ndarray, np.ndarray]:
     pieces = Pieces(bricks.asking.lattice)
     for numbers in bricks.parts(np.flatnonzero(bricks.active)):
         values = bricks.read(bricks.values, numbers)
-        pieces.add(values, bricks.place[numbers] * bricks.side, bricks.within(numbers))
+        inside = values >= 0
+        crossed = inside.any((1, 2, 3)) & ~inside.all((1, 2, 3))
+        some = numbers[crossed]
+        pieces.add(values[crossed], bricks.place[some] * bricks.side, bricks.within(some))
     return pieces.welded()
 
 

@@ -128,11 +128,9 @@ def halved(cells: Bool[np.ndarray, "*b u v w"]) -> Bool[np.ndarray, "*b x y z"]:
     >>> halved(np.ones((1, 1, 2), bool)).shape
     (3, 3, 5)
     """
-    *batch, u, v, w = cells.shape
-    samples = np.zeros((*batch, 2 * u + 1, 2 * v + 1, 2 * w + 1), dtype=bool)
-    for x, y, z in itertools.product(range(3), repeat=3):
-        samples[..., x : x + 2 * u : 2, y : y + 2 * v : 2, z : z + 2 * w : 2] |= cells
-    return samples
+    for axis in (-3, -2, -1):
+        cells = _between(cells, axis, 2)
+    return cells
 
 
 def corners(cells: Bool[np.ndarray, "*b u v w"]) -> Bool[np.ndarray, "*b x y z"]:
@@ -141,10 +139,19 @@ def corners(cells: Bool[np.ndarray, "*b u v w"]) -> Bool[np.ndarray, "*b x y z"]
     >>> int(corners(np.ones((1, 1, 2), bool)).sum())
     12
     """
-    *batch, u, v, w = cells.shape
-    samples = np.zeros((*batch, u + 1, v + 1, w + 1), dtype=bool)
-    for x, y, z in itertools.product(range(2), repeat=3):
-        samples[..., x : x + u, y : y + v, z : z + w] |= cells
+    for axis in (-3, -2, -1):
+        cells = _between(cells, axis, 1)
+    return cells
+
+
+def _between(cells: np.ndarray, axis: int, step: int) -> np.ndarray:
+    """The samples of marked cells along one axis: the ends of each, ``step`` apart, and what lies between."""
+    m = cells.shape[axis]
+    samples = np.zeros((*cells.shape[:axis], step * m + 1, *cells.shape[axis:][1:]), dtype=bool)
+    samples[_along(slice(0, step * m, step), axis)] = cells
+    samples[_along(slice(step, None, step), axis)] |= cells
+    if step == 2:
+        samples[_along(slice(1, None, 2), axis)] = cells
     return samples
 
 
