@@ -11,18 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from enerf import fitting, shape_results, shape_runs
 from enerf.config import ShapeConfig
 from enerf.evaluation import finished, report, shape_metrics, shape_report
 from enerf.evaluation.report import Journal
 from enerf.shape_runs import ShapeRun
-from enerf.shapes import pictures, points, pools, reading
+from enerf.shapes import clouds, pictures, points, pools, reading
 from enerf.shapes.inside import Solid
 from enerf.shapes.meshes import Mesh, PointCloud
 from enerf.shapes.pictures import Picture
-from enerf.shapes.points import Mixture
+from enerf.shapes.points import Mixture, ShapeSamples
 from enerf.training import shape_steps
 from enerf.training.loop import Hook
 from enerf.training.shape_losses import CloudWeights
@@ -105,8 +103,11 @@ def losses(run: ShapeRun) -> Iterator[PartsOf]:
     if isinstance(subject, Mesh):
         with _of_mesh(run, Solid(subject)) as parts_of:
             yield parts_of
+    elif isinstance(subject, PointCloud):
+        with _of_cloud(run, subject) as parts_of:
+            yield parts_of
     else:
-        yield _of_cloud(run, subject) if isinstance(subject, PointCloud) else _of_picture(run, subject)
+        yield _of_picture(run, subject)
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def _of_mesh(run: ShapeRun, solid: Solid) -> Iterator[PartsOf]:
     is_distance = config.data.target == "sdf"
     make = partial(points.pool, solid, mixture, s.pool, config.train.seed, distances=is_distance, normals=s.normals > 0)
     loss = DistanceLoss(s.loss_sdf, s.truncate, s.eikonal, s.normals, s.gradient_step)
-    with pools.Pools(make, background="process" if s.background == "process" else "none") as prepared:
+    with _pools(make, s.background) as prepared:
         stream = pools.Stream(prepared, s.pool, s.N_points, s.pool_uses, config.train.seed)
 
         def parts_of(step: int) -> Parts:
@@ -129,19 +130,27 @@ def _of_mesh(run: ShapeRun, solid: Solid) -> Iterator[PartsOf]:
         yield parts_of
 
 
-def _of_cloud(run: ShapeRun, cloud: PointCloud) -> PartsOf:
-    """Losses of points of a cloud, half of a step's points, and of points anywhere in the box."""
-    s = run.config.samples
+@contextmanager
+def _of_cloud(run: ShapeRun, cloud: PointCloud) -> Iterator[PartsOf]:
+    """Losses of points of a cloud, half of a step's points, and of places all over the box, drawn in pools."""
+    s, seed = run.config.samples, run.config.train.seed
     weights = CloudWeights(s.cloud_surface, s.cloud_off, s.cloud_normals, s.cloud_eikonal, s.cloud_alpha)
     n_on = max(1, s.N_points // 2)
+    n_off = max(1, s.N_points - n_on)
+    make = partial(clouds.pool, clouds.CloudSolid(cloud), s.pool, seed)
+    with _pools(make, s.background) as prepared:
+        stream = pools.Stream(prepared, s.pool, n_off, s.pool_uses, seed)
 
-    def parts_of(step: int) -> Parts:
-        generator = points.generator_for(run.config.train.seed, step)
-        on = points.from_cloud(cloud, n_on, generator).to(run.device)
-        off = torch.from_numpy(points.uniform(max(1, s.N_points - n_on), generator)).float().to(run.device)
-        return shape_steps.cloud_parts(run.field, on, off, weights, s.gradient_step)
+        def parts_of(step: int) -> Parts:
+            on = points.from_cloud(cloud, n_on, points.generator_for(seed, step)).to(run.device)
+            return shape_steps.cloud_parts(run.field, on, stream.batch(step).to(run.device), weights, s.gradient_step)
 
-    return parts_of
+        yield parts_of
+
+
+def _pools(make: Callable[[int], ShapeSamples], background: str) -> pools.Pools[ShapeSamples]:
+    """Pools that are made where the option says."""
+    return pools.Pools(make, background="process" if background == "process" else "none")
 
 
 def _of_picture(run: ShapeRun, picture: Picture) -> PartsOf:

@@ -188,7 +188,7 @@ class ShapeConfig:
         total = samples.uniform + samples.surface + sum(share for _, share in self.near)
         if total <= 0:
             raise InputError("options --uniform, --near and --surface: found no share above 0, expected one at least")
-        if samples.pool < samples.N_points and data.mesh:
+        if samples.pool < samples.N_points and not data.image:
             raise InputError(
                 f"option --pool: found {samples.pool}, expected at least the {samples.N_points} points of a step "
                 "(--N_points)"

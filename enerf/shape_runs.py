@@ -202,7 +202,7 @@ class Opened:
     device: torch.device
 
 
-def open_field(folder: Path, device: str = "auto") -> Opened:
+def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> Opened:
     """The field of a run's last checkpoint, its weights baked and held; its file need not be there.
 
     Raises
@@ -217,7 +217,7 @@ def open_field(folder: Path, device: str = "auto") -> Opened:
     where = machine.resolve_device(device)
     machine.prepare(where)
     made = new_field(config).to(where)
-    backends.use(made, backends.choose("auto", config.train.precision, where))
+    backends.use(made, backends.choose("auto", precision, where))
     content = state.read(path)
     state.load_weights(made, content["model"], path)
     x, y, z = saved["box"]["centre"]

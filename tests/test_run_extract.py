@@ -18,6 +18,7 @@ from enerf import images, run_extract, run_nerf, runs
 from enerf.run_extract import ExtractOptions
 from enerf.scenes import synthetic
 from enerf.shapes import writing
+from enerf.shapes.views import MeshScene
 from enerf.training import state
 from enerf.types import InputError
 
@@ -200,3 +201,24 @@ def test_the_door_takes_a_box_and_opens(trained, some, tmp_path):
     wrong = subprocess.run([*command[:3], "--box", "0"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_the_mesh_of_a_trained_demo_lies_where_its_geometry_is(tmp_path):
+    """Depths that the rays of a view have on the mesh and in the scene itself, in the world."""
+    scene = synthetic.write_scene(tmp_path / "demo", views=20, progress=False)
+    fast = [*("--config", "fast/fern.txt", "--datadir", str(scene), "--factor", "1", "--basedir", str(tmp_path))]
+    fast += [*("--expname", "run", "--N_rand", "1024", "--N_iters", "500", "--i_eval", "0", "--no_final_eval")]
+    run_nerf.train(options.parse([*fast, "--device", "cpu"])[0])
+    run_extract.extract(tmp_path / "run", ExtractOptions(resolution=192, crop=4, floaters=0.02, device="cpu"))
+    mesh = trimesh.load_mesh(tmp_path / "run" / "mesh.ply", process=False)
+    camera, c2w = synthetic.camera(), synthetic.poses(20)[8]
+    y, x = np.meshgrid(np.arange(0.5, camera.height, 2), np.arange(0.5, camera.width, 2), indexing="ij")
+    local = np.stack([(x - camera.cx) / camera.fx, (camera.cy - y) / camera.fy, -np.ones_like(x)], -1).reshape(-1, 3)
+    directions = local / np.linalg.norm(local, axis=1, keepdims=True) @ c2w[:, :3].T
+    origins = np.repeat(c2w[None, :, 3], len(directions), 0)
+    true = synthetic.trace(origins, directions)[1]
+    found = MeshScene(np.asarray(mesh.vertices), np.asarray(mesh.faces)).hits(origins, directions)[0]
+    hit = np.isfinite(found)
+    assert hit.mean() > 0.7
+    assert np.median(np.abs(found - true)[hit] / true[hit]) < 0.06

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import trimesh
 
-from enerf import run_extract, subjects
+from enerf import config, run_extract, run_shape, subjects
+from enerf.config import ShapeConfig
 from enerf.run_extract import ExtractOptions
 from enerf.scenes import frusta, llff, synthetic, world
 from enerf.scenes.raytrace import Sphere
@@ -15,6 +17,7 @@ from enerf.types import InputError, Scene
 
 BALLS = [thing.shape for thing in synthetic.THINGS if isinstance(thing.shape, Sphere)][:4]
 RESOLUTION = 160
+OFF = np.array([1e4, -500.0, 70.0])  # where the ball of a shape run lies
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +129,48 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
     assert 0.1 < (~empty[0]).mean() < 0.9
     assert (empty[0] != empty[1]).mean() < 0.02
     assert np.abs(mesh - field).mean() < 0.02
+
+
+@pytest.fixture(scope="module")
+def shape_run(tmp_path_factory):
+    """A signed distance of an off-centre ball, far from unit scale, learned for some steps."""
+    folder = tmp_path_factory.mktemp("shape")
+    ball = trimesh.creation.icosphere(3, radius=30.0)
+    ball.apply_translation(OFF)
+    ball.export(folder / "ball.ply")
+    words = [*("--mesh", str(folder / "ball.ply"), "--basedir", str(folder), "--expname", "run", "--device", "cpu")]
+    words += [*("--representation", "sdf", "--netdepth", "4", "--netwidth", "128", "--encoding", "none")]
+    words += [
+        *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
+    ]
+    run_shape.fit(config.parse_as(ShapeConfig, words)[0])
+    return folder / "run"
+
+
+def test_the_mesh_of_a_shape_lies_in_the_coordinates_of_its_file(shape_run, tmp_path):
+    """It begins as about a ball, and three small steps change little."""
+    out = tmp_path / "ball.ply"
+    chosen = ExtractOptions(resolution=48, out=str(out), device="cpu")
+    run_extract.extract(shape_run, chosen)
+    mesh = trimesh.load_mesh(out)
+    assert mesh.is_watertight
+    np.testing.assert_allclose(mesh.bounds.mean(0), OFF, atol=5)
+    np.testing.assert_allclose(np.ptp(mesh.bounds, axis=0), 60 * 0.6 / 0.9, rtol=0.25)
+    subject = run_extract.open_subject(shape_run, chosen)
+    with torch.no_grad():
+        distance = subject.field(torch.from_numpy(subject.into(np.asarray(mesh.vertices))).float())
+    assert float(distance.abs().max()) < 0.2 * 2 / 48
+    half = np.array([OFF - 40, OFF + np.array([40, 40, 0])])
+    run_extract.extract(shape_run, ExtractOptions(resolution=48, out=str(out), device="cpu"), half)
+    assert trimesh.load_mesh(out).bounds[1, 2] <= OFF[2] + 1e-3
+
+
+def test_shapes_have_no_cameras_to_crop_by_and_no_surface_beyond_their_box(shape_run, tmp_path):
+    chosen = ExtractOptions(resolution=24, out=str(tmp_path / "it.ply"), device="cpu")
+    with pytest.raises(InputError, match="option --crop: this run has no cameras"):
+        run_extract.extract(shape_run, dataclasses.replace(chosen, crop=1))
+    with pytest.raises(InputError, match=r"option --box: .* expected a box within"):
+        run_extract.extract(shape_run, chosen, np.array([[0.0, 0, 0], [1, 1, 1]]))
+    far = dataclasses.replace(chosen, out=str(tmp_path / "it.stl"), resolution=20_000)
+    with pytest.raises(InputError, match=r"option --out: it.stl would hold coordinates up to .* expected \.ply"):
+        run_extract.extract(shape_run, far)

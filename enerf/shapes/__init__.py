@@ -6,6 +6,7 @@
 - ``meshes``    file -> mesh in a box, a report, and the way back to the file's coordinates
 - ``inside``    mesh and points -> winding number, occupancy, signed distance
 - ``points``    solid and generator -> labelled samples
+- ``clouds``    oriented points -> what they enclose
 - ``pools``     samples prepared in the background, the same whatever the timing
 - ``pictures``  pictures as fields of the plane
 - ``synthetic`` generated shapes with known volumes

@@ -17,11 +17,16 @@ from enerf.shapes.lattice import Asking
 
 AT_ONCE = 1 << 20  # samples that are worked on together
 BYTES = 6  # of a sample in single precision: value, whether it is known, whether it is wanted
+ROOM = 1.5  # times the bricks that are known of, when room is made
 OFFSETS = tuple(itertools.product((0, 1), repeat=3))
 
 
 class Bricks:
-    """The stored bricks: ``values``, ``known`` and ``wanted`` of their samples, and which of them are ``active``."""
+    """The stored bricks: ``values``, ``known`` and ``wanted`` of their samples, and which of them are ``active``.
+
+    Samples' arrays have room for more bricks than there are, so that storing some copies nothing; the system hands out
+    memory for what is written to alone.
+    """
 
     def __init__(self, asking: Asking, coarse: Coarse, side: int) -> None:
         self.asking, self.coarse, self.side = asking, coarse, side
@@ -54,19 +59,29 @@ class Bricks:
         if not len(new):
             return
         self.number[tuple(new.T)] = len(self.place) + np.arange(len(new), dtype=np.int32)
-        per, stride = self.side // self.coarse.stride, self.coarse.stride
-        reach = [np.minimum(new[:, k, None] * per + np.arange(per), self.coarse.values.shape[k] - 1) for k in range(3)]
-        where = (reach[0][:, :, None, None], reach[1][:, None, :, None], reach[2][:, None, None, :])
-        values = self.coarse.values[where]
-        for axis in (1, 2, 3):
-            values = values.repeat(stride, axis)
-        known = np.zeros(values.shape, dtype=bool)
-        known[:, ::stride, ::stride, ::stride] = self.coarse.known[where]
+        first, last = len(self.place), len(self.place) + len(new)
         self.place = np.concatenate([self.place, new])
-        self.values = np.concatenate([self.values, values])
-        self.known = np.concatenate([self.known, known])
-        self.wanted = np.concatenate([self.wanted, np.zeros_like(known)])
         self.active = np.concatenate([self.active, np.zeros(len(new), dtype=bool)])
+        if last > len(self.values):
+            self.values, self.known, self.wanted = (
+                _with_room(stored, first, last) for stored in (self.values, self.known, self.wanted)
+            )
+        self._fill(slice(first, last))
+
+    def _fill(self, stored: slice) -> None:
+        """Give new bricks what the coarse samples say of them, some at a time."""
+        per, stride = self.side // self.coarse.stride, self.coarse.stride
+        for part in self.parts(np.arange(stored.start, stored.stop)):
+            new = self.place[part]
+            x, y, z = (
+                np.minimum(new[:, k, None] * per + np.arange(per), self.coarse.values.shape[k] - 1) for k in range(3)
+            )
+            where = (x[:, :, None, None], y[:, None, :, None], z[:, None, None, :])
+            values = self.coarse.values[where]
+            for axis in (1, 2, 3):
+                values = values.repeat(stride, axis)
+            self.values[part] = values
+            self.known[part[0] : part[-1] + 1, ::stride, ::stride, ::stride] = self.coarse.known[where]
 
     def _once(self, place: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
         """Places of the grid, each once, in its order."""
@@ -115,8 +130,12 @@ class Bricks:
 
     def ask(self) -> Int[np.ndarray, " n"]:
         """Ask the field for what is wanted and not known; numbers of the bricks that got new values."""
-        flat = np.flatnonzero(self.wanted & ~self.known)
-        self.wanted[:] = False
+        found = [np.zeros(0, dtype=np.int64)]
+        for part in self.parts(np.arange(len(self.place))):
+            some = slice(part[0], part[-1] + 1)
+            found.append(np.flatnonzero(self.wanted[some] & ~self.known[some]) + part[0] * self.side**3)
+            self.wanted[some] = False
+        flat = np.concatenate(found)
         for start in range(0, len(flat), AT_ONCE):
             part = flat[start : start + AT_ONCE]
             self.values.ravel()[part] = self.asking.values(self._index(part))
@@ -205,3 +224,10 @@ class Bricks:
         places = np.concatenate([self.place[owners] - offset for offset in OFFSETS])
         numbers = self.number[tuple(places[(places >= 0).all(1)].T)]
         return np.unique(numbers[(numbers >= 0) & self.active[numbers]]).astype(np.int64)
+
+
+def _with_room(stored: np.ndarray, count: int, wanted: int) -> np.ndarray:
+    """A larger array that begins with ``count`` of the old one's bricks; the others' samples are zero."""
+    room = np.zeros((int(ROOM * wanted), *stored.shape[1:]), dtype=stored.dtype)
+    room[:count] = stored[:count]
+    return room

@@ -89,7 +89,7 @@ class Pieces:
         crossed = np.zeros((*values.shape, 3), dtype=bool)
         crossed.ravel()[faces.ravel()] = True
         edges = np.flatnonzero(crossed)
-        number = np.empty(crossed.size, dtype=np.int64)
+        number = np.empty(crossed.size, dtype=np.int32)
         number[edges] = np.arange(self.vertices, self.vertices + len(edges))
         brick, x, y, z, axis = np.unravel_index(edges, crossed.shape)
         start = np.stack([x, y, z], 1)
@@ -128,14 +128,25 @@ class Pieces:
         return (index[:, 0] * ny + index[:, 1]) * nz + index[:, 2]
 
     def welded(self) -> tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, "m 3"]]:
-        """Vertices, each once, in the order of the lattice, and faces without those that have no area left."""
+        """Vertices, each once, in the order of the lattice, and faces without those that have no area left.
+
+        The pieces are used up: memory is short here.
+        """
         if not self.faces:
             return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64)
-        names = np.concatenate(self.names)
-        _, chosen, number = np.unique(names, return_index=True, return_inverse=True)
-        faces = number[np.concatenate(self.faces)].astype(np.int64)
+        _, chosen, number = np.unique(_taken(self.names), return_index=True, return_inverse=True)
+        vertices = _taken(self.places)[chosen]
+        faces = number.astype(np.int64)[_taken(self.faces)]
         a, b, c = faces.T
-        return np.concatenate(self.places)[chosen], faces[(a != b) & (b != c) & (c != a)]
+        whole = (a != b) & (b != c) & (c != a)
+        return vertices, faces if whole.all() else faces[whole]
+
+
+def _taken(pieces: list[np.ndarray]) -> np.ndarray:
+    """Arrays put together; the list is empty then."""
+    whole = np.concatenate(pieces)
+    pieces.clear()
+    return whole
 
 
 def _case(inside: Bool[np.ndarray, "n x y z"]) -> np.ndarray:

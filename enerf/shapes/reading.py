@@ -146,7 +146,7 @@ def _without_faces(path: Path, points: int) -> InputError:
         return InputError(f"{path} holds no vertices and no faces, expected a triangle mesh.")
     return InputError(
         f"{path} holds {points} points and no faces, expected a triangle mesh; points in a PLY file with normals "
-        "(nx ny nz) are read as an oriented point cloud."
+        "(nx ny nz) are read as an oriented point cloud (--cloud)."
     )
 
 

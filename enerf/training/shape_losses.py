@@ -99,6 +99,22 @@ def off_surface(sdf: Float[Tensor, "*b"], alpha: float | int = 100.0) -> Float[T
     return torch.exp(-alpha * sdf.abs()).mean()
 
 
+def off_surface_signed(
+    sdf: Float[Tensor, "*b"], labels: Float[Tensor, "*b"], alpha: float | int = 100.0
+) -> Float[Tensor, ""]:
+    """``off_surface`` where it is known what is inside (label 1) and what is not (0); at 1/2 it is as it was.
+
+    With x = α |f| on the right side and −α |f| on the wrong one, a point is charged exp(−x) for x ≥ 0 and 1 − x below:
+    the same slope goes on where the sign is wrong. Without it, nothing keeps a second surface from standing where no
+    points are.
+
+    >>> off_surface_signed(torch.tensor([-0.01, 0.01]), torch.tensor([1.0, 1.0]))
+    tensor(1.1839)
+    """
+    x = alpha * torch.where(labels == 0.5, sdf.abs(), (1 - 2 * labels) * sdf)
+    return torch.where(x >= 0, torch.exp(-x.clamp(min=0)), 1 - x).mean()
+
+
 @dataclass(frozen=True)
 class CloudWeights:
     """What the parts of ``point_cloud`` weigh, and its α.
@@ -123,6 +139,7 @@ def point_cloud(
     weights: CloudWeights | None = None,
     *,
     oriented: bool = True,
+    labels: Float[Tensor, " m"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The weighted parts of a signed distance's loss on a cloud of points, by name; their sum is the loss.
 
@@ -140,16 +157,19 @@ def point_cloud(
         Of the parts; None: the defaults.
     oriented
         Whether normals point outwards, as for ``normal_agreement``.
+    labels
+        What is known of the other points, as for ``off_surface_signed``; None: nothing.
 
     Returns
     -------
     dict
-        ``surface`` |f|, ``off`` exp(−α |f|), ``eikonal`` over both sets, and ``normals``, if they are known.
+        ``surface`` |f|, ``off`` exp(−α |f|) or as the labels say, ``eikonal`` over both sets, and ``normals``, if they
+        are known.
     """
     w = weights or CloudWeights()
     parts = {
         "surface": w.surface * on.abs().mean(),
-        "off": w.off * off_surface(off, w.alpha),
+        "off": w.off * (off_surface(off, w.alpha) if labels is None else off_surface_signed(off, labels, w.alpha)),
         "eikonal": w.eikonal * eikonal(torch.cat([on_gradients, off_gradients])),
     }
     if normals is not None:

@@ -92,14 +92,16 @@ def distance_parts(model: ScalarField, samples: ShapeSamples, loss: DistanceLoss
 def cloud_parts(
     model: ScalarField,
     on: ShapeSamples,
-    off: Float[Tensor, "m 3"],
+    off: ShapeSamples,
     weights: CloudWeights,
     step: float | int = 0.0,
 ) -> Parts:
     """The losses of a signed distance of which points of the surface and their normals are known."""
-    values, gradients = _values(model, torch.cat([on.points, off]), True, step)
+    values, gradients = _values(model, torch.cat([on.points, off.points]), True, step)
     n = len(on)
-    return shape_losses.point_cloud(values[:n], gradients[:n], on.normals, values[n:], gradients[n:], weights)
+    return shape_losses.point_cloud(
+        values[:n], gradients[:n], on.normals, values[n:], gradients[n:], weights, labels=off.labels
+    )
 
 
 def colour_parts(

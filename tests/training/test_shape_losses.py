@@ -235,3 +235,19 @@ def test_shapes_are_executed():
         losses.l1(drawn(4), drawn(4, 1))
     with pytest.raises(TypeCheckError):
         losses.point_cloud(drawn(4), drawn(4, 3), drawn(5, 3), drawn(2), drawn(2, 3))
+
+
+def test_off_the_surface_a_known_side_goes_on_with_the_same_slope_where_it_is_wrong():
+    values = torch.linspace(-0.1, 0.1, 41, dtype=torch.float64, requires_grad=True)
+    inside = torch.ones_like(values)
+    each = torch.stack([losses.off_surface_signed(v[None], torch.ones(1), 20) for v in values])
+    (slopes,) = torch.autograd.grad(each.sum(), values)
+    wrong = values > 0
+    assert torch.allclose(each[wrong], 1 + 20 * values[wrong])
+    assert torch.allclose(each[~wrong], torch.exp(20 * values[~wrong]))
+    assert (slopes >= 0).all()
+    assert torch.allclose(slopes[wrong], torch.full_like(slopes[wrong], 20.0))
+    mirrored = losses.off_surface_signed(-values, 1 - inside, 20)
+    assert torch.allclose(mirrored, losses.off_surface_signed(values, inside, 20))
+    doubtful = losses.off_surface_signed(values, inside / 2, 20)
+    assert torch.allclose(doubtful, losses.off_surface(values, 20))

@@ -89,11 +89,13 @@ def test_occupancy_is_the_cross_entropy_of_the_labels():
 def test_a_cloud_on_the_surface_of_the_true_distance_leaves_what_is_off_it():
     on = drawn()
     on = ShapeSamples(0.5 * on.normals, on.labels, torch.zeros(len(on)), on.normals)
-    off = drawn(seed=1).points
+    off = drawn(seed=1)
     parts = shape_steps.cloud_parts(ball, on, off, CloudWeights())
     assert list(parts) == ["surface", "off", "eikonal", "normals"]
     assert all(parts[name].detach() < 1e-3 for name in ("surface", "eikonal", "normals"))
-    assert torch.isclose(parts["off"], 50 * torch.exp(-100 * ball(off).abs()).mean())
+    assert torch.isclose(parts["off"], 50 * torch.exp(-100 * ball(off.points).abs()).mean())
+    inverted = shape_steps.cloud_parts(lambda p: -ball(p), on, off, CloudWeights())
+    assert torch.isclose(inverted["off"], 50 * (1 + 100 * ball(off.points).abs()).mean())
 
 
 @pytest.mark.parametrize("encoding", ["positional", "hash"])

@@ -1,0 +1,58 @@
+"""Laws of oriented points as solids: what they enclose is what their surface encloses."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from enerf.shapes import clouds, meshes, points
+from enerf.shapes.clouds import CloudSolid
+from enerf.shapes.inside import Solid
+from enerf.shapes.meshes import PointCloud
+from tests.shapes import solids
+
+
+def cloud_of(vertices, faces, n=4000):
+    """The mesh in its box, and points drawn from it."""
+    mesh = meshes.from_arrays(vertices, faces, "made.ply")
+    rows, chosen = points.on_surface(mesh, n, points.generator_for(0, 0))
+    return mesh, PointCloud(rows, mesh.normals[chosen], mesh.name, mesh.source, mesh.normalisation)
+
+
+@pytest.mark.parametrize("made", [solids.ellipsoid, solids.torus, solids.box])
+def test_what_is_not_in_doubt_is_what_the_mesh_says(made):
+    mesh, cloud = cloud_of(*made())
+    some = clouds.pool(CloudSolid(cloud), 4000, 0, 0)
+    known = some.labels != 0.5
+    true = Solid(mesh).occupancy(some.points).float()
+    assert known.float().mean() > 0.7
+    assert (some.labels[known] == true[known]).float().mean() > 0.995
+    assert 0 < float(true.mean()) < 1
+
+
+@pytest.mark.parametrize("made", [solids.ellipsoid, solids.torus])
+def test_the_areas_add_up_to_that_of_the_surface_to_a_quarter(made):
+    mesh, cloud = cloud_of(*made())
+    assert CloudSolid(cloud).areas.sum() == pytest.approx(mesh.areas.sum(), rel=0.25)
+
+
+def test_normals_turned_inwards_turn_the_solid_inside_out():
+    _, cloud = cloud_of(*solids.ellipsoid())
+    turned = PointCloud(cloud.points, -cloud.normals, cloud.name, cloud.source, cloud.normalisation)
+    rows = points.uniform(500, points.generator_for(1, 0))
+    np.testing.assert_allclose(CloudSolid(turned).winding(rows), -CloudSolid(cloud).winding(rows), atol=1e-9)
+
+
+def test_a_pool_depends_on_its_seed_and_number_alone_even_through_a_pickle():
+    _, cloud = cloud_of(*solids.torus())
+    one, other = CloudSolid(cloud), pickle.loads(pickle.dumps(CloudSolid(cloud)))
+    for seed, index in ((0, 0), (0, 3), (5, 1)):
+        a, b = clouds.pool(one, 100, seed, index), clouds.pool(other, 100, seed, index)
+        assert torch.equal(a.points, b.points)
+        assert torch.equal(a.labels, b.labels)
+    assert not torch.equal(clouds.pool(one, 100, 0, 0).points, clouds.pool(one, 100, 0, 1).points)
+
+
+def test_a_single_point_has_an_area():
+    assert clouds.areas(np.zeros((1, 3))).tolist() == [1.0]
