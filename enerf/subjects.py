@@ -100,10 +100,8 @@ def shape(folder: Path, level: float | None, box: Box | None, device: str, preci
     InputError
         If the run cannot be opened, or the box lies elsewhere.
     """
-    run = shape_runs.open_field(folder, device)
-    backends.use(run.field, backends.choose("auto", precision, run.device))
+    run = shape_runs.open_field(folder, device, precision)
     run.field.requires_grad_(False)
-    networked.hold(run.field)
     way, where = run.normalisation, np.array([[-1.0] * 3, [1.0] * 3])
     if box is not None:
         asked = way.to_box(box)
@@ -111,7 +109,7 @@ def shape(folder: Path, level: float | None, box: Box | None, device: str, preci
         if not (where[0] < where[1]).all():
             low, high = way.to_file(np.array([[-1.0] * 3, [1.0] * 3])).tolist()
             raise InputError(f"option --box: found {box.ravel().tolist()}, expected a box within {low} and {high}")
-    logits = run.config.data.representation == "occupancy"
+    logits = run.config.data.target == "occupancy"
     told = "logit 0 is one chance in two" if logits else "distance 0 is the surface"
     return Subject(
         name=folder.resolve().name,
