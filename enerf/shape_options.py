@@ -71,7 +71,7 @@ class SampleOptions:
     """Samples and losses."""
 
     N_points: int = option(16384, "points a step", at_least=1)
-    uniform: float = option(1.0, "share of the points that is drawn from the whole box", at_least=0)
+    uniform: float = option(2.0, "share of the points that is drawn from the whole box", at_least=0)
     near: str = option(
         SCALES_NEAR, "points near the surface: standard deviation of their distance, colon, share; several by commas"
     )
