@@ -6,9 +6,13 @@ neighbours after it stored, and a value is stored, and asked for, in one place.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from enerf.shapes import suspects
@@ -18,7 +22,9 @@ from enerf.shapes.lattice import Asking
 AT_ONCE = 1 << 20  # samples that are worked on together
 BYTES = 6  # of a sample in single precision: value, whether it is known, whether it is wanted
 ROOM = 1.5  # times the bricks that are known of, when room is made
+MOST_THREADS = 4  # each works on memory of its own
 OFFSETS = tuple(itertools.product((0, 1), repeat=3))
+T = TypeVar("T")
 
 
 class Bricks:
@@ -103,6 +109,19 @@ class Bricks:
         for start in range(0, len(numbers), many):
             yield numbers[start : start + many]
 
+    def each(self, work: Callable[[np.ndarray], T], numbers: Int[np.ndarray, " n"]) -> Iterator[T]:
+        """What work makes of bricks, some at a time and in order, on as many threads as torch computes with.
+
+        NumPy lets go of Python's lock; work must write to nothing that other bricks read.
+        """
+        parts, threads = list(self.parts(numbers)), min(torch.get_num_threads(), MOST_THREADS)
+        if threads == 1:
+            yield from map(work, parts)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(parts), threads):  # what waits to be taken takes memory
+                yield from pool.map(work, parts[start : start + threads])
+
     def read(self, stored: np.ndarray, numbers: Int[np.ndarray, " n"], stride: int = 1) -> np.ndarray:
         """What is stored of active bricks' samples, the shared layer included."""
         m = self.side // stride
@@ -157,13 +176,24 @@ class Bricks:
         stride = self.coarse.stride
         first = True
         while stride > 1:
-            for numbers in self.parts(np.flatnonzero(self.active)):
-                found = self._announced(numbers) if first else self._suspicious(numbers, stride, slope)
-                self.want(numbers, suspects.halved(found), stride // 2)
+            for numbers, samples in self.each(partial(self._to_ask, stride, slope, first), np.flatnonzero(self.active)):
+                self.want(numbers, samples, stride // 2)
             self.ask()
             stride, first = stride // 2, False
-            for every in self.parts(np.arange(len(self.place)) if stride > 1 else np.arange(0)):
-                self.values[every] = suspects.spread(self.values[every], self.known[every], stride)
+            if stride > 1:
+                for _ in self.each(partial(self._spread, stride), np.arange(len(self.place))):
+                    pass
+
+    def _to_ask(
+        self, stride: int, slope: float | int | None, first: bool, numbers: Int[np.ndarray, " n"]
+    ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "n x y z"]]:
+        """Bricks, and their samples of half the stride that suspicious cells are made of."""
+        found = self._announced(numbers) if first else self._suspicious(numbers, stride, slope)
+        return numbers, suspects.halved(found)
+
+    def _spread(self, stride: int, stored: Int[np.ndarray, " n"]) -> None:
+        """Give unknown samples of bricks the values of those that their indices are rounded down to."""
+        self.values[stored] = suspects.spread(self.values[stored], self.known[stored], stride)
 
     def _announced(self, numbers: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n u v w"]:
         """Cells of bricks that were suspicious when the coarse samples were looked at."""
@@ -198,15 +228,31 @@ class Bricks:
         frontier = np.flatnonzero(self.active)
         while len(frontier):
             new: list[np.ndarray] = []
-            for numbers in self.parts(frontier):
-                inside = self.read(self.values, numbers) >= 0
-                known = self.read(self.known, numbers)
-                open_ended = suspects.mixed(inside) & ~suspects.of_corners(known, np.logical_and) & self.within(numbers)
-                some = open_ended.any((1, 2, 3))
-                self.want(numbers[some], suspects.corners(open_ended[some]) & ~known[some])
-                new.append(self._crossed_into(numbers, inside))
+            for numbers, samples, beyond in self.each(self._loose_ends, frontier):
+                self.want(numbers, samples)
+                new.append(beyond)
             awake = self.activate(np.concatenate(new))
             frontier = np.union1d(awake, self._seeing(self.ask()))
+
+    def _loose_ends(
+        self, numbers: Int[np.ndarray, " n"]
+    ) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, "k x y z"], Int[np.ndarray, "m 3"]]:
+        """Bricks with mixed cells that have unknown corners, these corners, and the places that the surface goes to."""
+        inside = self.read(self.values, numbers) >= 0
+        known = self.read(self.known, numbers)
+        open_ended = suspects.mixed(inside) & ~suspects.of_corners(known, np.logical_and) & self.within(numbers)
+        some = open_ended.any((1, 2, 3))
+        samples = suspects.corners(open_ended[some]) & ~known[some]
+        return numbers[some], samples, self._crossed_into(numbers, inside)
+
+    def crossed(
+        self, numbers: Int[np.ndarray, " n"]
+    ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, "k x y z"], Bool[np.ndarray, "k u v w"]]:
+        """Those of some bricks that the surface goes through, their values, and their cells within the lattice."""
+        values = self.read(self.values, numbers)
+        inside = values >= 0
+        some = inside.any((1, 2, 3)) & ~inside.all((1, 2, 3))
+        return numbers[some], values[some], self.within(numbers[some])
 
     def _crossed_into(
         self, numbers: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "n x y z"]

@@ -230,12 +230,8 @@ def _look(asking: Asking, stride: int, side: int, slope: float | int | None) -> 
 def _triangles(bricks: Bricks) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and faces of all mixed cells."""
     pieces = Pieces(bricks.asking.lattice)
-    for numbers in bricks.parts(np.flatnonzero(bricks.active)):
-        values = bricks.read(bricks.values, numbers)
-        inside = values >= 0
-        crossed = inside.any((1, 2, 3)) & ~inside.all((1, 2, 3))
-        some = numbers[crossed]
-        pieces.add(values[crossed], bricks.place[some] * bricks.side, bricks.within(some))
+    for numbers, values, within in bricks.each(bricks.crossed, np.flatnonzero(bricks.active)):
+        pieces.add(values, bricks.place[numbers] * bricks.side, within)
     return pieces.welded()
 
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from enerf.shapes import bricks, suspects
 from enerf.shapes.coarse import Coarse
 from enerf.shapes.lattice import Asking
 
 HALVING = 10  # new samples where a suspicious cell is halved, neighbours' shares taken off
-WORKSPACE = 60 * bricks.AT_ONCE  # bytes of what is worked on together
+WORKSPACE = 60 * bricks.AT_ONCE  # bytes of what one thread works on together
 COARSE = 14  # bytes of a coarse sample, while the suspicious cells are found
 VERTEX = 220  # bytes of a vertex and its two faces, while they are welded
 
@@ -65,7 +66,7 @@ def foretell(asking: Asking, seen: Coarse, side: int, seconds: float) -> Plan:
     stored = _stored_bricks(seen, side)
     itemsize = asking.dtype.itemsize
     memory = (
-        WORKSPACE
+        WORKSPACE * min(torch.get_num_threads(), bricks.MOST_THREADS)
         + 100 * asking.points_at_once
         + (COARSE - 4 + itemsize) * seen.values.size
         + stored * side**3 * (bricks.BYTES - 4 + itemsize)
