@@ -22,6 +22,11 @@ def option(default: Any, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": help, **more})
 
 
+def as_in(table: type, name: str, default: Any) -> Any:
+    """An option as another table has it, with another default."""
+    return field(default=default, metadata=table.__dataclass_fields__[name].metadata)  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Scene."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from enerf.options import ConditioningOptions, FitOptions, GridOptions, RecordOptions, option
+from enerf.options import ConditioningOptions, FitOptions, GridOptions, RecordOptions, as_in, option
 from enerf.types import InputError
 
 SCALES_NEAR = "0.1:0.5,0.03:1,0.01:1.5"
@@ -50,8 +50,8 @@ class ShapeModelOptions(GridOptions):
         "of points: none, NeRF's waves, random Fourier features, or a multiresolution hash grid",
         choices=("none", "positional", "fourier", "hash"),
     )
-    hash_log2_entries: int = option(17, "at most two to that power entries a level", at_least=4, at_most=26)
-    hash_finest: int = option(256, "cells a side of the finest level", at_least=1)
+    hash_log2_entries: int = as_in(GridOptions, "hash_log2_entries", 17)
+    hash_finest: int = as_in(GridOptions, "hash_finest", 256)
     multires: int = option(6, "frequency bands of the positional encoding", at_least=0)
     fourier_features: int = option(256, "random waves, a cosine and a sine each", at_least=1)
     fourier_scale: float = option(6.0, "standard deviation of their frequencies, in cycles a unit of length", above=0)
@@ -104,17 +104,12 @@ class SampleOptions:
 class ShapeTrainOptions(FitOptions):
     """Training."""
 
-    N_iters: int = option(2_000, "steps", at_least=0)
-    lrate: float = option(5e-3, "learning rate", above=0)
-    lrate_schedule: str = option(
-        "cosine",
-        "decay: as lrate_decay says; cosine: from lrate to a hundredth of it over the whole run, by steps or by "
-        "max_seconds, whichever ends first",
-        choices=("decay", "cosine"),
-    )
-    lrate_grid: float = option(1e-2, "learning rate of hash grids; 0: lrate", at_least=0)
-    adam_beta2: float = option(0.99, "Adam's decay of squared gradients", above=0, at_most=0.99999)
-    adam_eps: float = option(1e-15, "Adam's epsilon", above=0)
+    N_iters: int = as_in(FitOptions, "N_iters", 2_000)
+    lrate: float = as_in(FitOptions, "lrate", 5e-3)
+    lrate_schedule: str = as_in(FitOptions, "lrate_schedule", "cosine")
+    lrate_grid: float = as_in(FitOptions, "lrate_grid", 1e-2)
+    adam_beta2: float = as_in(FitOptions, "adam_beta2", 0.99)
+    adam_eps: float = as_in(FitOptions, "adam_eps", 1e-15)
 
 
 @dataclass(frozen=True)

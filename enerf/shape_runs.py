@@ -92,15 +92,7 @@ def prepare(config: ShapeConfig) -> ShapeRun:
     subject = load_subject(config)
     made = new_field(config).to(device)
     backends.use(made, backend)
-    t = config.train
-    grid_scale = t.lrate_grid / t.lrate if t.lrate_grid else 1.0
-    training = State(made, state.adam(made, t.lrate, grid_scale=grid_scale, beta2=t.adam_beta2, eps=t.adam_eps))
-    if found is not None:
-        state.restore(training, *found)
-        log.info("going on from %s", found[1])
-    elif config.run.ft_path:
-        state.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
-        log.info("starting at step %d from %s", training.step, config.run.ft_path)
+    training = resume.begin(config, made, found)
     return ShapeRun(config, subject, made, training, device, backend)
 
 

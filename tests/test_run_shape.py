@@ -290,3 +290,15 @@ def test_options_that_mean_nothing_are_one_sentence(make, words, sentence):
         make(*words)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_mesh_of_a_field_is_learned_again_as_the_same_shape(make):
+    fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
+    first = make(*fast, "--i_eval", "0", "--resolution", "48")
+    run_shape.fit(first)
+    again = make(*fast, "--i_eval", "0", "--expname", "again", "--resolution", "48", path=first.folder / "mesh.ply")
+    metrics = run_shape.fit(again)
+    assert metrics["field"]["iou"] > 0.9
+    one, two = (trimesh.load(config.folder / "mesh.ply", process=False) for config in (first, again))
+    assert two.volume == pytest.approx(one.volume, rel=0.05)
+    np.testing.assert_allclose(two.bounds, one.bounds, atol=80)

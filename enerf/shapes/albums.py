@@ -1,6 +1,7 @@
 """Pictures of a mesh as files: views from several sides, and a film around it."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,5 +50,6 @@ def write(folder: Path, mesh: MeshScene, view: View, *, swing: float | int = 0.0
 
 def _filmed(mesh: MeshScene, path: list[View]) -> Iterator[np.ndarray]:
     """The pictures of a path, one after the other."""
-    for view in tqdm(path, desc="turntable", unit="frame"):
+    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
+    for view in tqdm(path, desc="turntable", unit="frame", mininterval=every):
         yield mesh.picture(view)

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from enerf import config as options
 from enerf.config import AnyConfig
 from enerf.training import state
+from enerf.training.state import State
 from enerf.types import InputError
 
 log = logging.getLogger("enerf")
@@ -57,6 +60,26 @@ def last_checkpoint(
     for changed in state.differing(saved, asked, task_options):
         log.warning("going on with a changed option: %s", changed)
     return content, found[-1]
+
+
+def begin(config: AnyConfig, model: nn.Module, found: tuple[dict[str, Any], Path] | None) -> State:
+    """The state of a model that is on its device: as its last checkpoint left it, as ``--ft_path`` says, or fresh.
+
+    Raises
+    ------
+    InputError
+        If a checkpoint is of another model.
+    """
+    t = config.train
+    grid_scale = t.lrate_grid / t.lrate if t.lrate_grid else 1.0
+    training = State(model, state.adam(model, t.lrate, grid_scale=grid_scale, beta2=t.adam_beta2, eps=t.adam_eps))
+    if found is not None:
+        state.restore(training, *found)
+        log.info("going on from %s", found[1])
+    elif config.run.ft_path:
+        state.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
+        log.info("starting at step %d from %s", training.step, config.run.ft_path)
+    return training
 
 
 def set_aside(folder: Path) -> None:
