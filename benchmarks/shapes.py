@@ -48,7 +48,7 @@ class OurSide:
         shape_runs.log.handlers[:] = [heard]
         shape_runs.log.setLevel("INFO")
         self.run = shape_runs.prepare(options)
-        self.words = "; ".join(heard.lines)
+        self.words = heard.lines[0]  # the machine and the backend
         self.reference = shape_runs.reference_of(self.run.subject)
         self.parts_of = ExitStack().enter_context(run_shape.losses(self.run))
 

@@ -163,7 +163,7 @@ def test_an_ellipsoid_is_learned_and_comes_back_in_the_files_coordinates(make, t
     assert metrics["mesh"]["iou"] > 0.9
     assert metrics["target"] == target
     assert [len(row) for row in metrics["curve"]] == [4, 4, 4]
-    assert metrics["curve"][-1][2] > metrics["curve"][0][2] - 0.02
+    assert metrics["curve"][-1][2] > 0.8
     made = trimesh.load(config.folder / "mesh.ply", process=False)
     true, _ = solids.ellipsoid()
     np.testing.assert_allclose(made.bounds, 1000 * np.array([true.min(0), true.max(0)]), atol=120)
