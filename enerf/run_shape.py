@@ -24,12 +24,13 @@ from enerf.shapes.points import Mixture, ShapeSamples
 from enerf.training import shape_steps
 from enerf.training.loop import Hook
 from enerf.training.shape_losses import CloudWeights
-from enerf.training.shape_steps import DistanceLoss, Parts, ShapeReport
+from enerf.training.shape_steps import DistanceLoss, Parts
 from enerf.training.state import State
 from enerf.types import InputError
 
 log = logging.getLogger("enerf")
 
+CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # figures of a point of the curve
 # step -> the parts of its loss
 PartsOf = Callable[[int], Parts]
 
@@ -185,9 +186,3 @@ def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:
 
     every = run.config.run.i_eval
     return [Hook(every, look, at_end=every > 0)]
-
-
-CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # figures of a point of the curve
-
-
-__all__ = ["ShapeReport", "fit", "fit_all"]
