@@ -178,7 +178,7 @@ def polished(subject: Subject, found: Surface, chosen: ExtractOptions) -> tuple[
         slack = 1e-6 * np.ptp(subject.bounds, axis=0)
         kept &= ((vertices >= subject.bounds[0] - slack) & (vertices <= subject.bounds[1] + slack)).all(1)
     if chosen.crop and subject.seen is None:
-        raise InputError("option --crop: this run has no cameras, expected none")
+        raise InputError(f"option --crop: found {chosen.crop}, expected 0: a shape run has no cameras")
     if chosen.crop and subject.seen is not None:
         kept &= subject.seen(vertices) >= chosen.crop
     if not kept.all():
