@@ -18,6 +18,7 @@ What is guaranteed
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -135,7 +136,8 @@ def extract(
     """
     lattice = _lattice(box, resolution, closed, side)
     stride = 1 if exhaustive else coarse.first_stride(max(lattice.cells), coarsest)
-    with tqdm(desc="extract", unit="point", unit_scale=True, disable=not progress) as bar:
+    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
+    with tqdm(desc="extract", unit="point", unit_scale=True, mininterval=every, disable=not progress) as bar:
         asking = Asking(field, lattice, float(level), inside, points_at_once, bar)
         _refuse_if_too_large(lattice, stride, side, memory)
         seen, plan = _look(asking, stride, side, slope)
