@@ -144,26 +144,8 @@ class ShapeConfig:
 
     @property
     def near(self) -> tuple[tuple[float, float], ...]:
-        """Pairs of a scale and a share.
-
-        Raises
-        ------
-        InputError
-            If the option says something else.
-
-        >>> ShapeOptions().near
-        (0.1, 0.5)
-        """
-        told = self.samples.near.strip()
-        try:
-            pairs = [tuple(map(float, pair.split(":"))) for pair in told.split(",")] if told else []
-            if any(len(pair) != 2 or not 0 < pair[0] < 10 or not 0 <= pair[1] < 1e9 for pair in pairs):
-                raise ValueError
-        except ValueError:
-            raise InputError(
-                f"option --near: found {told!r}, expected scales and shares above 0 such as {SCALES_NEAR}"
-            ) from None
-        return tuple((scale, share) for scale, share in pairs)
+        """Pairs of a scale and a share; raises as ``scales``."""
+        return scales(self.samples.near)
 
     def check(self) -> None:
         """Refuse combinations that cannot mean anything, with the reason.
@@ -191,3 +173,26 @@ class ShapeConfig:
         for name in ("eikonal", "normals"):
             if getattr(samples, name) and (data.target != "sdf" or data.cloud):
                 raise InputError(f"option --{name} is for signed distances of meshes: expected --representation sdf")
+
+
+def scales(text: str) -> tuple[tuple[float, float], ...]:
+    """Pairs of a scale and a share, as ``--near`` tells them.
+
+    >>> scales("0.1:0.5, 0.03:1")
+    ((0.1, 0.5), (0.03, 1.0))
+
+    Raises
+    ------
+    InputError
+        If the text says something else.
+    """
+    told = text.strip()
+    try:
+        pairs = [tuple(map(float, pair.split(":"))) for pair in told.split(",")] if told else []
+        if any(len(pair) != 2 or not 0 < pair[0] < 10 or not 0 <= pair[1] < 1e9 for pair in pairs):
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"option --near: found {told!r}, expected scales and shares above 0 such as {SCALES_NEAR}"
+        ) from None
+    return tuple((scale, share) for scale, share in pairs)
