@@ -6,7 +6,7 @@ from typing import Any
 from enerf import runs
 from enerf.evaluation import report, views
 from enerf.evaluation.views import Renderer
-from enerf.fields import build
+from enerf.fields import build, conditioned
 from enerf.runs import Run
 
 
@@ -45,7 +45,7 @@ def _described(run: Run) -> dict[str, Any]:
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
     return {
         "scene": scene.name,
-        "method": build.method_name(config.conditioning),
+        "method": conditioned.method_name(config.conditioning),
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),

@@ -26,7 +26,6 @@ from enerf.evaluation import analysis
 from enerf.evaluation.records import Records
 from enerf.snapshots import Asked, Snapshot, Subject
 from enerf.training import state
-from enerf.types import InputError
 
 log = logging.getLogger("enerf")
 
@@ -119,11 +118,10 @@ def open_subject(folder: Path, chosen: AnalyseOptions) -> Subject:
     InputError
         If it is of a kind that cannot be analysed.
     """
-    saved = state.read(state.checkpoints(folder)[-1])["config"]
-    kind = state.kind_of(saved)
-    if kind not in SUBJECTS:
-        raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(SUBJECTS)}")
-    return SUBJECTS[kind](saved, Asked(chosen.layers, chosen.rays, chosen.seed, chosen.datadir, chosen.device))
+    saved = state.newest(folder, SUBJECTS)[0]["config"]
+    return SUBJECTS[state.kind_of(saved)](
+        saved, Asked(chosen.layers, chosen.rays, chosen.seed, chosen.datadir, chosen.device)
+    )
 
 
 # By the checkpoint's option ``kind``: how a run is opened.

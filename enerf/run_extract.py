@@ -30,7 +30,6 @@ log = logging.getLogger("enerf")
 
 BESIDE = "beside the mesh"
 TRACED_STEPS = 384  # along a ray, where no slope is known
-SLIVER = 1e-3  # of a cell: how near vertices come to one another
 Faces = Int[np.ndarray, "m 3"]
 Colors = UInt8[np.ndarray, "n 3"]
 
@@ -117,14 +116,8 @@ def open_subject(folder: Path, chosen: ExtractOptions, box: Box | None = None) -
     InputError
         If it is no run, or of a kind that has no surface.
     """
-    found = state.checkpoints(folder)
-    if not found:
-        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
-    saved = state.read(found[-1])["config"]
-    kind = state.kind_of(saved)
-    if kind not in SUBJECTS:
-        raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(SUBJECTS)}")
-    return SUBJECTS[kind](folder, chosen, box)
+    content, _ = state.newest(folder, SUBJECTS)
+    return SUBJECTS[state.kind_of(content["config"])](folder, chosen, box)
 
 
 def march(subject: Subject, chosen: ExtractOptions, source: Path | str) -> Surface:

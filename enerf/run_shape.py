@@ -102,7 +102,7 @@ def losses(run: ShapeRun) -> Iterator[PartsOf]:
     """The loss of every step; within, samples are prepared in the background."""
     subject = run.subject
     if isinstance(subject, Mesh):
-        with _of_mesh(run, Solid(subject)) as parts_of:
+        with _of_mesh(run, shape_runs.solid_of(subject)) as parts_of:
             yield parts_of
     elif isinstance(subject, PointCloud):
         with _of_cloud(run, subject) as parts_of:

@@ -61,10 +61,7 @@ class Run:
 
 def prepare(config: NerfConfig) -> Run:
     """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
-    device = machine.resolve_device(config.train.device)
-    words = machine.prepare(device)
-    backend = backends.choose(config.train.backend, config.train.precision, device)
-    log.info("%s; backend %s", words, backend)
+    device, backend = backends.placed(config.train.device, config.train.backend, config.train.precision)
     # read before the scene: its mistakes show at once
     found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS, also=["N_importance"])
     scene = to_device(load_scene(config), device)
@@ -140,12 +137,9 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     Raises
     ------
     InputError
-        If the folder is no run, or its scene is gone.
+        If the folder is no run of a NeRF, or its scene is gone.
     """
-    found = state.checkpoints(folder)
-    if not found:
-        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
-    content = state.read(found[-1])
+    content, _ = state.newest(folder, [NerfConfig.kind])
     saved = {**content["config"], "basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
     now = {
         "device": device,

@@ -9,7 +9,7 @@ import torch
 
 from enerf import shape_runs
 from enerf.evaluation import report, shape_metrics
-from enerf.fields import build
+from enerf.fields import conditioned
 from enerf.shape_runs import ShapeRun
 from enerf.shapes import marching, pictures, writing
 from enerf.shapes.marching import Surface
@@ -50,7 +50,7 @@ def _described(run: ShapeRun) -> dict[str, Any]:
     return {
         "shape": run.subject.name,
         "target": config.data.target,
-        "method": build.method_name(config.conditioning, "mlp"),
+        "method": conditioned.method_name(config.conditioning, "mlp"),
         "model": network,
         "steps": run.state.step,
         "seed": config.train.seed,

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from enerf import config as options
-from enerf import machine
 from enerf.conditioning import layers
 from enerf.config import ShapeConfig
 from enerf.evaluation.heldout import Reference, Settings
@@ -84,10 +83,7 @@ def prepare(config: ShapeConfig) -> ShapeRun:
     InputError
         For a user's mistake.
     """
-    device = machine.resolve_device(config.train.device)
-    words = machine.prepare(device)
-    backend = backends.choose(config.train.backend, config.train.precision, device)
-    log.info("%s; backend %s", words, backend)
+    device, backend = backends.placed(config.train.device, config.train.backend, config.train.precision)
     found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
     subject = load_subject(config)
     made = new_field(config).to(device)
@@ -123,7 +119,13 @@ def _mesh(path: Path, stamp: tuple[int, int] | None, margin: float) -> Mesh:
 @lru_cache(maxsize=1)
 def reference_of(mesh: Mesh) -> Reference:
     """What is true of a mesh; found once for runs of the same mesh that follow each other."""
-    return Reference(Solid(mesh), SETTINGS)
+    return Reference(solid_of(mesh), SETTINGS)
+
+
+@lru_cache(maxsize=1)
+def solid_of(mesh: Mesh) -> Solid:
+    """A mesh that can be asked what is inside; its trees are built once, for learning and for measuring."""
+    return Solid(mesh)
 
 
 def new_field(config: ShapeConfig) -> ShapeField:
@@ -150,39 +152,6 @@ def new_field(config: ShapeConfig) -> ShapeField:
     )
 
 
-def saved_options(folder: Path) -> tuple[dict[str, Any], Path]:
-    """The options in a shape run's last checkpoint, and that file.
-
-    Raises
-    ------
-    InputError
-        If the folder is no shape run.
-    """
-    found = state.checkpoints(folder)
-    if not found:
-        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
-    saved = state.read(found[-1])["config"]
-    if (kind := state.kind_of(saved)) != ShapeConfig.kind:
-        raise InputError(f"{folder}: found a run of kind {kind!r}, expected {ShapeConfig.kind!r}")
-    return saved, found[-1]
-
-
-def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
-    """A run as its last checkpoint left it; ``source`` says where the file that it learned is now.
-
-    Raises
-    ------
-    InputError
-        If the folder is no shape run, or its file is gone.
-    """
-    saved, _ = saved_options(folder)
-    here = {"basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
-    now: dict[str, Any] = {**here, "device": device, "backend": "auto", "no_reload": False, "ft_path": ""}
-    if source:
-        now |= {name: source for name in ("mesh", "cloud", "image") if saved[name]}
-    return prepare(options.from_dict_as(ShapeConfig, {**saved, **now}))
-
-
 @dataclass(frozen=True)
 class Opened:
     """A learned field without what it was learned from; ``normalisation`` leads back to the file's coordinates."""
@@ -202,15 +171,14 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     InputError
         If the folder is no shape run, or one of a picture.
     """
-    saved, path = saved_options(folder)
+    content, path = state.newest(folder, [ShapeConfig.kind])
+    saved = content["config"]
     if "box" not in saved:
         raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
     config = options.from_dict_as(ShapeConfig, saved)
-    where = machine.resolve_device(device)
-    machine.prepare(where)
+    where, backend = backends.placed(device, "auto", precision)
     made = new_field(config).to(where)
-    backends.use(made, backends.choose("auto", precision, where))
-    content = state.read(path)
+    backends.use(made, backend)
     state.load_weights(made, content["model"], path)
     x, y, z = saved["box"]["centre"]
     return Opened(config, frozen(made), Normalisation((x, y, z), saved["box"]["scale"]), content["step"], where)

@@ -17,12 +17,11 @@ from enerf import machine, runs, shape_runs
 from enerf.conditioning import curvature, selection
 from enerf.conditioning.curvature import Objective
 from enerf.config import ShapeConfig
-from enerf.fields import backends, build
+from enerf.fields import backends, build, conditioned
 from enerf.fields import shape as shape_field
 from enerf.fields.radiance import HEADS
 from enerf.scenes import batches, extent
 from enerf.shapes import points
-from enerf.shapes.inside import Solid
 from enerf.shapes.meshes import Mesh
 from enerf.training import objective, state
 from enerf.types import InputError
@@ -102,7 +101,7 @@ def nerf(saved: dict[str, Any], asked: Asked) -> Subject:
         some = parameters_of(model, names) if asked.layers else ()
         return Snapshot(content["step"], model, names, objective.photometric(model, passes, rays, colours, some))
 
-    return Subject(scene.name, build.method_name(config.conditioning), at)
+    return Subject(scene.name, conditioned.method_name(config.conditioning), at)
 
 
 def shape(saved: dict[str, Any], asked: Asked) -> Subject:
@@ -126,7 +125,9 @@ def shape(saved: dict[str, Any], asked: Asked) -> Subject:
     names = _chosen_layers(made, asked.layers, shape_field.HEADS)
     is_distance = config.data.target == "sdf"
     mixture = points.Mixture(config.samples.uniform, config.near)
-    some = points.pool(Solid(subject), mixture, asked.samples, asked.seed, 0, distances=is_distance).to(device)
+    some = points.pool(shape_runs.solid_of(subject), mixture, asked.samples, asked.seed, 0, distances=is_distance).to(
+        device
+    )
 
     def at(path: Path) -> Snapshot:
         content, model = state.read(path), copy.deepcopy(made).eval()
@@ -136,7 +137,7 @@ def shape(saved: dict[str, Any], asked: Asked) -> Subject:
         loss = objective.of_shape(model, some, config.samples.loss_sdf, config.samples.truncate, chosen)
         return Snapshot(content["step"], model, names, loss)
 
-    return Subject(subject.name, build.method_name(config.conditioning, "mlp"), at)
+    return Subject(subject.name, conditioned.method_name(config.conditioning, "mlp"), at)
 
 
 def _chosen_layers(model: nn.Module, asked: str, heads: frozenset[str]) -> list[str]:

@@ -213,10 +213,10 @@ def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
     opened = shape_runs.open_field(config.folder, "cpu")
     assert opened.normalisation == run.subject.normalisation
     at = torch.rand(50, 3) * 2 - 1
-    trained = shape_runs.open_run(config.folder, "cpu", str(mesh))
+    trained = shape_runs.prepare(make())
     torch.testing.assert_close(opened.field(at), shape_runs.frozen(trained.field)(at))
     with pytest.raises(InputError, match=r"moved\.ply"):
-        shape_runs.open_run(config.folder, "cpu")
+        shape_runs.prepare(config)
 
 
 # many shapes

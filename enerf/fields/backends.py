@@ -77,6 +77,21 @@ def choose(name: str, precision: str, device: torch.device) -> Backend:
     return make("torch", precision, device)
 
 
+def placed(device: str, name: str, precision: str) -> tuple[torch.device, Backend]:
+    """The device of the option ``--device``, made ready, and the backend chosen for it; both are logged.
+
+    Raises
+    ------
+    InputError
+        If there is no such device, or the backend cannot run on it.
+    """
+    where = machine.resolve_device(device)
+    words = machine.prepare(where)
+    backend = choose(name, precision, where)
+    log.info("%s; backend %s", words, backend)
+    return where, backend
+
+
 def why_not(name: str, precision: str, device: torch.device) -> str | None:
     """Why a backend cannot run here, or None if it can."""
     if name == "torch":

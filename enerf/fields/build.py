@@ -106,24 +106,3 @@ def model_words(model: ModelOptions, samples: int, importance: int, proposal: bo
     words += ["no skip"] if not model.netskip else []
     words += [f"{importance} of {samples} proposed"] if proposal else []
     return ", ".join(words)
-
-
-def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
-    """How a run's method is called in tables and ``metrics.json``; options without effect are not named.
-
-    >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
-    ('e-nerf', 'nerf-he')
-    """
-    words = [network]
-    if options.equilibrate != "none":
-        words = [f"e-{network}"]
-        words += [options.equilibrate] if options.equilibrate != "row" else []
-        words += ["detached"] if options.equilibrate_gradient == "detached" else []
-        words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
-        words += [f"p{options.equilibrate_p:g}"] if options.equilibrate_p != 2 else []
-    elif options.weight_norm:
-        words += ["weight_norm"]
-    words += [options.init] if options.init != "default" else []
-    if words != [network] and options.equilibrate_layers != "hidden":
-        words += [options.equilibrate_layers]
-    return "-".join(words)

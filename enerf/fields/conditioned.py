@@ -68,3 +68,24 @@ def chosen_layers(
     if not names:
         raise ValueError("equilibrate_layers: no layer is left that could be conditioned")
     return names
+
+
+def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
+    """How a run's method is called in tables and ``metrics.json``; options without effect are not named.
+
+    >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
+    ('e-nerf', 'nerf-he')
+    """
+    words = [network]
+    if options.equilibrate != "none":
+        words = [f"e-{network}"]
+        words += [options.equilibrate] if options.equilibrate != "row" else []
+        words += ["detached"] if options.equilibrate_gradient == "detached" else []
+        words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
+        words += [f"p{options.equilibrate_p:g}"] if options.equilibrate_p != 2 else []
+    elif options.weight_norm:
+        words += ["weight_norm"]
+    words += [options.init] if options.init != "default" else []
+    if words != [network] and options.equilibrate_layers != "hidden":
+        words += [options.equilibrate_layers]
+    return "-".join(words)

@@ -9,8 +9,10 @@ to z = 1: a cell of it grows with the square of its distance.
 """
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 
+from enerf.scenes import rays
 from enerf.types import Camera, Scene
 
 Points = Float64[np.ndarray, "n 3"]
@@ -43,10 +45,7 @@ def moved(matrix: Float64[np.ndarray, "4 4"], points: Points) -> Points:
 
 def to_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
     """Scene points with z < 0 in normalised device coordinates: ``rays.point_to_ndc`` in float64."""
-    x, y, z = points.T
-    return np.stack(
-        [-2.0 * camera.fx / camera.width * x / z, -2.0 * camera.fy / camera.height * y / z, 1.0 + 2.0 * near / z], 1
-    )
+    return rays.point_to_ndc(torch.from_numpy(np.ascontiguousarray(points)), camera, near).numpy()
 
 
 def from_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:

@@ -7,6 +7,7 @@ is then halved down to ``HALVINGS`` binary digits of its step. Words as in ``lat
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,27 +177,12 @@ def picture(
     box: Float[Tensor, "2 3"],
     level: float | int = 0.0,
     *,
-    inside: Inside = "above",
-    slope: float | int | None = None,
-    steps: int = 256,
-    differences: float | int | None = None,
-    rays_at_once: int = 1 << 16,
     finer: int = 1,
+    **how: Any,
 ) -> Float[np.ndarray, "h w 3"]:
-    """What the shape looks like, in [0, 1], with ``finer``² rays a pixel; arguments as in ``trace``."""
+    """What the shape looks like, in [0, 1], with ``finer``² rays a pixel; all else goes to ``trace``."""
     origins, directions = (rays.reshape(-1, 3).to(box) for rays in view.rays(finer))
-    hits = trace(
-        field,
-        origins,
-        directions,
-        box,
-        level,
-        inside=inside,
-        slope=slope,
-        steps=steps,
-        differences=differences,
-        rays_at_once=rays_at_once,
-    )
+    hits = trace(field, origins, directions, box, level, **how)
     normals, seen_along, hit = (x.cpu().numpy() for x in (hits.normals.double(), directions.double(), hits.hit))
     pixels = shading.shade(normals, seen_along, hit, view)
     return shading.smaller(pixels.reshape(view.height * finer, view.width * finer, 3), finer)

@@ -132,6 +132,23 @@ def read(path: Path) -> dict[str, Any]:
     return _checked(_read_tensors(path), path)
 
 
+def newest(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], Path]:
+    """The content of a run's newest checkpoint, and its file.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or its run is of none of these kinds.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
+    content = read(found[-1])
+    if (kind := kind_of(content["config"])) not in kinds:
+        raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(kinds)}")
+    return content, found[-1]
+
+
 def restore(state: State, content: dict[str, Any], path: Path) -> None:
     """Put a checkpoint into a state: weights, optimiser, step, clocks.
 

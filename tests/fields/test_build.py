@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from enerf.conditioning import equilibrate, layers
 from enerf.config import ConditioningOptions, ModelOptions
-from enerf.fields import build
+from enerf.fields import build, conditioned
 from enerf.fields.build import RadianceFields
 from enerf.types import InputError
 
@@ -255,4 +255,4 @@ def test_an_equilibrated_field_answers_with_finite_values_and_gradients():
     ],
 )
 def test_a_method_is_named_by_the_options_that_have_an_effect(options: dict[str, str | bool], name: str):
-    assert build.method_name(ConditioningOptions(**options)) == name
+    assert conditioned.method_name(ConditioningOptions(**options)) == name
