@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from enerf import seeds
 from enerf.config import ConditioningOptions, NerfConfig
 from enerf.fields import backends, build
 from enerf.fields.backends import Backend
 from enerf.fields.build import RadianceFields
 from enerf.rendering import render
 from enerf.runs import passes_of
-from enerf.scenes import batches
 from enerf.training import steps
 from enerf.types import Rays
 
@@ -63,7 +63,7 @@ def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: tor
     passes = passes_of(options)
     with torch.no_grad():
         _, final = render.render_rays(fields.coarse, fields.fine, asked, passes)
-    unused = batches.generator_for(0, 0, device)
+    unused = seeds.generator_for(0, 0, device)
     steps.accumulate_gradient(fields, asked, target.to(device, dtype), passes, unused, jitter=False)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in fields.parameters()]
     return [x.detach().double().cpu() for x in (final.rgb, *gradients)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from enerf import fitting, results, runs
+from enerf import fitting, results, runs, seeds
 from enerf.config import NerfConfig
 from enerf.evaluation import views
 from enerf.evaluation.report import Journal
@@ -84,7 +84,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     def step(training: State) -> StepReport:
         nonlocal at_once, work
         while True:
-            generator.manual_seed(batches.mixed(t.seed, training.step))
+            generator.manual_seed(seeds.mixed(t.seed, training.step))
             crop = t.precrop_frac if training.step < t.precrop_iters else 1.0
             pixels = batches.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
             batch = batches.rays_of(scene, pixels, config.data.pixel_centers)

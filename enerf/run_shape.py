@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from enerf import fitting, shape_results, shape_runs
+from enerf import fitting, seeds, shape_results, shape_runs
 from enerf.config import ShapeConfig
 from enerf.evaluation import finished, report, shape_metrics, shape_report
 from enerf.evaluation.report import Journal
@@ -143,7 +143,7 @@ def _of_cloud(run: ShapeRun, cloud: PointCloud) -> Iterator[PartsOf]:
         stream = pools.Stream(prepared, s.pool, n_off, s.pool_uses, seed)
 
         def parts_of(step: int) -> Parts:
-            on = points.from_cloud(cloud, n_on, points.generator_for(seed, step)).to(run.device)
+            on = points.from_cloud(cloud, n_on, seeds.generator_for(seed, step)).to(run.device)
             return shape_steps.cloud_parts(run.field, on, stream.batch(step).to(run.device), weights, s.gradient_step)
 
         yield parts_of
@@ -159,9 +159,7 @@ def _of_picture(run: ShapeRun, picture: Picture) -> PartsOf:
     config = run.config
 
     def parts_of(step: int) -> Parts:
-        places, colours = pictures.batch(
-            picture, config.samples.N_points, points.generator_for(config.train.seed, step)
-        )
+        places, colours = pictures.batch(picture, config.samples.N_points, seeds.generator_for(config.train.seed, step))
         return shape_steps.colour_parts(run.field, places.to(run.device), colours.to(run.device))
 
     return parts_of

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from enerf import machine, runs, shape_runs
+from enerf import machine, runs, seeds, shape_runs
 from enerf.fields import backends, networked
 from enerf.fields.radiance import NeRF
 from enerf.rendering import levels
@@ -208,7 +208,7 @@ def level_of(
     InputError
         If none of them stops half of its light there.
     """
-    generator = batches.generator_for(0, 0)
+    generator = seeds.generator_for(0, 0)
     pixels = batches.random_pixels(torch.tensor(scene.train), scene.camera, LEVEL_RAYS, generator, one_view=False)
     rays = batches.rays_of(scene, pixels, pixel_centers)
     near, far = tracing.through(rays.origins, rays.directions, box)

@@ -27,7 +27,8 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
-from enerf.shapes import inside, points
+from enerf import seeds
+from enerf.shapes import inside
 from enerf.shapes.inside import Solid
 
 SHIFT = (math.sqrt(2) - 1.5, math.sqrt(3) - 1.5, math.sqrt(5) - 2.5)  # of a cell, off its middle
@@ -94,7 +95,7 @@ class Settings:
 
     def generator(self, stream: str) -> torch.Generator:
         """Random numbers of one use of the seed."""
-        return points.generator_for(self.seed, _STREAMS[stream])
+        return seeds.generator_for(self.seed, _STREAMS[stream])
 
 
 @dataclass(frozen=True)

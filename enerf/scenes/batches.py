@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from enerf import seeds
 from enerf.scenes import rays
 from enerf.types import Camera, Rays, Scene
 
@@ -22,26 +23,6 @@ class Pixels:
     view: Int[Tensor, "*b"]
     x: Int[Tensor, "*b"]
     y: Int[Tensor, "*b"]
-
-
-def generator_for(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Random numbers of one step: a stream of its own for each (seed, step).
-
-    Mixed as by the finaliser of SplitMix64 (Steele, Lea, Flood, 2014), so that neighbouring steps do not
-    start from neighbouring states.
-
-    >>> int(torch.randint(100, (1,), generator=generator_for(0, 3))) == int(
-    ...     torch.randint(100, (1,), generator=generator_for(0, 3)))
-    True
-    """
-    return torch.Generator(device).manual_seed(mixed(seed, step))
-
-
-def mixed(seed: int, step: int) -> int:
-    """The seed of a step's own stream of random numbers."""
-    state = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    return (state ^ (state >> 31)) & (2**63 - 1)
 
 
 def random_pixels(
@@ -119,5 +100,5 @@ def fixed_pixels(view: int, camera: Camera, n: int, seed: int = 0) -> Pixels:
     total = camera.width * camera.height
     chosen = torch.arange(total)
     if 0 < n < total:
-        chosen = torch.randperm(total, generator=generator_for(seed, view))[:n]
+        chosen = torch.randperm(total, generator=seeds.generator_for(seed, view))[:n]
     return Pixels(torch.full_like(chosen, view), chosen % camera.width, chosen // camera.width)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64
 from scipy.spatial import cKDTree
 
+from enerf import seeds
 from enerf.shapes import points
 from enerf.shapes.meshes import PointCloud
 from enerf.shapes.points import ShapeSamples
@@ -56,7 +57,7 @@ def areas(rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
 
 def pool(solid: CloudSolid, n: int, seed: int, index: int) -> ShapeSamples:
     """Pool ``index`` of a seed: places all over the box, labelled 1 inside, 0 outside, 1/2 where that is in doubt."""
-    some = torch.from_numpy(points.uniform(n, points.generator_for(seed, index))).float()
+    some = torch.from_numpy(points.uniform(n, seeds.generator_for(seed, index))).float()
     found = torch.from_numpy(solid.winding(some.double().numpy()))
     doubtful = (found - 0.5).abs() < DOUBT
     return ShapeSamples(some, torch.where(doubtful, 0.5, (found > 0.5).double()).float())

@@ -1,6 +1,6 @@
 """Labelled samples of a solid: points of the box, inside or outside, how far, and which way is out.
 
-All randomness comes from a generator that is passed in; ``generator_for(seed, index)`` makes one for each pool of
+All randomness comes from a generator that is passed in; ``seeds.generator_for(seed, index)`` makes one for each pool of
 samples, so that pool k of seed s is the same on every run. Points are rounded to float32 before they are labelled: the
 label is that of the very point the field is asked about.
 
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from enerf import seeds
 from enerf.shapes.inside import Solid
 from enerf.shapes.meshes import Mesh, PointCloud
 
@@ -97,12 +98,6 @@ class Mixture:
         return np.diff(np.round(ends / ends[-1] * n).astype(int), prepend=0).tolist()
 
 
-def generator_for(seed: int, index: int) -> torch.Generator:
-    """Random numbers of one pool of samples: a stream of its own for each (seed, index), both 0 or more."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-
 def uniform(n: int, generator: torch.Generator) -> Rows:
     """Points drawn uniformly from the box."""
     return torch.rand(n, 3, generator=generator, dtype=torch.float64).numpy() * 2 - 1
@@ -169,7 +164,7 @@ def pool(
     solid: Solid, mixture: Mixture, n: int, seed: int, index: int, *, distances: bool = False, normals: bool = False
 ) -> ShapeSamples:
     """Pool ``index`` of a seed: its content depends on the arguments and on nothing else."""
-    return draw(solid, mixture, n, generator_for(seed, index), distances=distances, normals=normals)
+    return draw(solid, mixture, n, seeds.generator_for(seed, index), distances=distances, normals=normals)
 
 
 def from_cloud(cloud: PointCloud, n: int, generator: torch.Generator) -> ShapeSamples:

@@ -25,7 +25,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from enerf.shapes.points import ShapeSamples, generator_for
+from enerf import seeds
+from enerf.shapes.points import ShapeSamples
 
 log = logging.getLogger("enerf")
 
@@ -156,7 +157,7 @@ class Stream:
         index, within = divmod(step, each * self.uses)
         turn, i = divmod(within, each)
         if self._order[:2] != (index, turn):
-            generator = generator_for(self.seed, index * self.uses + turn)
+            generator = seeds.generator_for(self.seed, index * self.uses + turn)
             self._order = (index, turn, torch.randperm(self.size, generator=generator))
         return self.pools.take(index)[self._order[2][i * self.length : (i + 1) * self.length]]
 

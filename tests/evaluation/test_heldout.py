@@ -8,9 +8,10 @@ import pytest
 import torch
 import trimesh
 
+from enerf import seeds
 from enerf.evaluation import heldout
 from enerf.evaluation.heldout import Reference, Settings
-from enerf.shapes import inside, meshes, points
+from enerf.shapes import inside, meshes
 from tests.shapes import solids
 
 SMALL = Settings(grid=32, shell_points=20_000, surface_points=5_000)
@@ -74,7 +75,7 @@ def test_a_quick_look_asks_one_point_of_each_block():
 
 
 def test_the_shell_of_a_ball_is_uniform():
-    found, volume = heldout.shell(_ball(), 0.05, 60_000, points.generator_for(0, 0))
+    found, volume = heldout.shell(_ball(), 0.05, 60_000, seeds.generator_for(0, 0))
     rows = found.double().numpy()
     radius = np.linalg.norm(rows, axis=1)
     low, high = 0.85, 0.95
@@ -90,7 +91,7 @@ def test_the_shell_of_a_ball_is_uniform():
 @pytest.mark.parametrize("width", [0.01, 0.05])
 def test_edges_and_corners_have_the_share_of_the_shell_that_is_theirs(width):
     n, half = 50_000, 0.9
-    found, volume = heldout.shell(_cube(), width, n, points.generator_for(1, 0))
+    found, volume = heldout.shell(_cube(), width, n, seeds.generator_for(1, 0))
     beyond = (found.abs().double().numpy() > half).sum(axis=1)
     side = 2 * half
     parts = np.array(
@@ -110,14 +111,14 @@ def test_edges_and_corners_have_the_share_of_the_shell_that_is_theirs(width):
 def test_every_point_of_the_shell_is_near_the_surface_and_in_the_box():
     for width in (0.01, 0.05, 0.3):
         solid = _solid(*solids.torus())
-        found, _ = heldout.shell(solid, width, 3000, points.generator_for(0, 0))
+        found, _ = heldout.shell(solid, width, 3000, seeds.generator_for(0, 0))
         assert found.shape == (3000, 3)
         assert solid.signed_distance(found).abs().max() < width * (1 + 1e-5)
         assert found.abs().max() <= 1
 
 
 def test_the_shell_is_the_same_for_a_seed_and_another_for_another():
-    drawn = [heldout.shell(_cube(), 0.01, 1000, points.generator_for(seed, 0))[0] for seed in (0, 0, 1)]
+    drawn = [heldout.shell(_cube(), 0.01, 1000, seeds.generator_for(seed, 0))[0] for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 

@@ -64,10 +64,11 @@ def test_near_the_surface_a_small_error_has_the_iou_of_the_shell(radius):
     found = shape_metrics.of_field(_within(radius), _ball())
     small, large = sorted([radius, R])
     expected = _shell_volume(R - 0.01, small) / _shell_volume(R - 0.01, large)
-    assert found["iou_near"] == pytest.approx(expected, abs=0.02)  # triangles lie up to 2 % of the shell further in
+    # triangles lie up to 2 % of the shell further in, and 20,000 points deviate by 0.005
+    assert found["iou_near"] == pytest.approx(expected, abs=0.03)
     outside = _shell_volume(large, R + 0.01) / _shell_volume(small, R + 0.01)
     f1 = [2 * x / (1 + x) for x in (expected, outside)]
-    assert found["sign_f1_near"] == pytest.approx(sum(f1) / 2, abs=0.02)
+    assert found["sign_f1_near"] == pytest.approx(sum(f1) / 2, abs=0.03)
 
 
 def test_near_the_surface_iou_tells_apart_what_the_volume_does_not():

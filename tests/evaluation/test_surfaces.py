@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import trimesh
 
+from enerf import seeds
 from enerf.evaluation import surfaces
-from enerf.shapes import points
 from tests.shapes import solids
 
 
@@ -19,8 +19,8 @@ def _box(low, high):
 
 
 def _compared(one, other, n=20_000, scale=1.0):
-    there = surfaces.apart(one, other, n, points.generator_for(0, 0))
-    back = surfaces.apart(other, one, n, points.generator_for(0, 1))
+    there = surfaces.apart(one, other, n, seeds.generator_for(0, 0))
+    back = surfaces.apart(other, one, n, seeds.generator_for(0, 1))
     return surfaces.between(there, back, (0.5, 1.0), 2.0, scale)
 
 

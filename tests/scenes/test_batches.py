@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from enerf import seeds
 from enerf.scenes import batches, poses, rays
 from enerf.scenes.batches import Pixels
 from enerf.types import Camera, Scene
@@ -47,7 +48,7 @@ def _coded_images() -> torch.Tensor:
 
 
 def _draw(step: int = 0, seed: int = 0, n: int = 64, one_view: bool = False, crop: float = 1.0) -> Pixels:
-    generator = batches.generator_for(seed, step)
+    generator = seeds.generator_for(seed, step)
     return batches.random_pixels(VIEWS, CAMERA, n, generator, one_view, crop)
 
 
@@ -87,7 +88,7 @@ def test_every_pixel_is_as_likely_as_any_other():
 
 
 def test_only_the_given_views_are_drawn():
-    pixels = batches.random_pixels(torch.tensor([1, 6]), CAMERA, 200, batches.generator_for(0, 0), one_view=False)
+    pixels = batches.random_pixels(torch.tensor([1, 6]), CAMERA, 200, seeds.generator_for(0, 0), one_view=False)
     assert set(pixels.view.tolist()) == {1, 6}
 
 
@@ -162,7 +163,7 @@ def test_bytes_are_the_decoders_floats_bit_for_bit(device: str):
 
 
 def test_floats_are_as_they_are():
-    images = torch.rand(N, H, W, 3, generator=batches.generator_for(0, 0))
+    images = torch.rand(N, H, W, 3, generator=seeds.generator_for(0, 0))
     assert torch.equal(batches.photograph(_scene(images), 1), images[1])
     assert torch.equal(batches.colours_of(_scene(images), batches.fixed_pixels(2, CAMERA, 0)), images[2].reshape(-1, 3))
 
@@ -188,7 +189,7 @@ def test_nothing_of_the_size_of_all_rays_is_made(kind: torch.dtype):
     images = torch.zeros(1, dtype=kind).expand(50, 300, 400, 3)  # 18 million values, none of them in memory
     scene = _scene(images, ndc=True)
     with _Sizes() as sizes:
-        pixels = batches.random_pixels(torch.arange(50), scene.camera, n, batches.generator_for(0, 0), one_view=False)
+        pixels = batches.random_pixels(torch.arange(50), scene.camera, n, seeds.generator_for(0, 0), one_view=False)
         made = batches.rays_of(scene, pixels, 0.5)
         colours = batches.colours_of(scene, pixels)
     assert len(made) == len(colours) == n

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from enerf import seeds
 from enerf.shapes import clouds, meshes, points
 from enerf.shapes.clouds import CloudSolid
 from enerf.shapes.inside import Solid
@@ -16,7 +17,7 @@ from tests.shapes import solids
 def cloud_of(vertices, faces, n=4000):
     """The mesh in its box, and points drawn from it."""
     mesh = meshes.from_arrays(vertices, faces, "made.ply")
-    rows, chosen = points.on_surface(mesh, n, points.generator_for(0, 0))
+    rows, chosen = points.on_surface(mesh, n, seeds.generator_for(0, 0))
     return mesh, PointCloud(rows, mesh.normals[chosen], mesh.name, mesh.source, mesh.normalisation)
 
 
@@ -40,7 +41,7 @@ def test_the_areas_add_up_to_that_of_the_surface_to_a_quarter(made):
 def test_normals_turned_inwards_turn_the_solid_inside_out():
     _, cloud = cloud_of(*solids.ellipsoid())
     turned = PointCloud(cloud.points, -cloud.normals, cloud.name, cloud.source, cloud.normalisation)
-    rows = points.uniform(500, points.generator_for(1, 0))
+    rows = points.uniform(500, seeds.generator_for(1, 0))
     np.testing.assert_allclose(CloudSolid(turned).winding(rows), -CloudSolid(cloud).winding(rows), atol=1e-9)
 
 

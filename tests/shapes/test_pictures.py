@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from enerf import seeds
 from enerf.evaluation import metrics
-from enerf.shapes import pictures, points
+from enerf.shapes import pictures
 from enerf.types import InputError
 
 
@@ -79,7 +80,7 @@ def test_learned_and_held_out_pixels_are_all_pixels_once_and_fixed_by_the_seed(t
 
 def test_batches_are_learned_pixels_with_their_colours_the_same_for_a_step(tmp_path):
     picture = pictures.load(_written(tmp_path / "a.png", _noise(20, 20)), 0.5)
-    drawn = [pictures.batch(picture, 300, points.generator_for(0, step)) for step in (0, 0, 1)]
+    drawn = [pictures.batch(picture, 300, seeds.generator_for(0, step)) for step in (0, 0, 1)]
     assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
     assert not torch.equal(drawn[0][0], drawn[2][0])
     at, colours = drawn[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from enerf import seeds
 from enerf.shapes import inside, meshes, points
 from tests.contents import same
 from tests.shapes import solids
@@ -25,7 +26,7 @@ def _fields(samples):
 
 
 def _generator(seed=0):
-    return points.generator_for(seed, 0)
+    return seeds.generator_for(seed, 0)
 
 
 MIXED = points.Mixture(uniform=1, near=((0.05, 2), (0.01, 1)), surface=1)
