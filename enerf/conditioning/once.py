@@ -81,7 +81,17 @@ def _computed(items: list[Any]) -> _Group:
         gains = None if items[0][0].gain is None else torch.stack([item[0].gain for item in items])
         values = items[0][0].applied(torch.stack([item.original for item in items]), gains)
         parts = values.detach().unbind()
-    return _Group(items, values, [part.requires_grad_(values.requires_grad) for part in parts])
+    laid = [_laid_out(part, item) for part, item in zip(parts, items, strict=True)]
+    return _Group(items, values, [part.requires_grad_(values.requires_grad) for part in laid])
+
+
+def _laid_out(part: Tensor, item: Any) -> Tensor:
+    """The same values in the memory order of the raw weight: one kernel in another order can slow a network down."""
+    raw = getattr(item, "original", None)
+    raw = item.original1 if raw is None and hasattr(item, "original1") else raw
+    if raw is None or raw.shape != part.shape or raw.stride() == part.stride():
+        return part
+    return torch.empty_like(raw, dtype=part.dtype).copy_(part)
 
 
 def _pull_back(groups: list[_Group]) -> None:
