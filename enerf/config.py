@@ -1,4 +1,4 @@
-"""Command lines and ``.txt`` files to the option tables of ``options`` and ``shape_options``, and back.
+"""Command lines and ``.txt`` files to the option tables of ``options`` and its neighbours, and back.
 
 nerf-pytorch's configuration files run unmodified. A value on the command line wins over the file.
 """
@@ -16,14 +16,23 @@ from typing import Any, NoReturn, TypeVar
 
 import configargparse
 
+from enerf.classifier_options import ClassifierConfig
 from enerf.options import ConditioningOptions, ModelOptions, NerfConfig, option
 from enerf.shape_options import ShapeConfig
 from enerf.types import InputError
 
-__all__ = ["AnyConfig", "ConditioningOptions", "ModelOptions", "NerfConfig", "ShapeConfig", "option"]
+__all__ = [
+    "AnyConfig",
+    "ClassifierConfig",
+    "ConditioningOptions",
+    "ModelOptions",
+    "NerfConfig",
+    "ShapeConfig",
+    "option",
+]
 
-AnyConfig = NerfConfig | ShapeConfig
-C = TypeVar("C", NerfConfig, ShapeConfig)
+AnyConfig = NerfConfig | ShapeConfig | ClassifierConfig
+C = TypeVar("C", NerfConfig, ShapeConfig, ClassifierConfig)
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 # nerf-pytorch's options that cannot mean anything here, with the reason.

@@ -31,6 +31,7 @@ def fit(
     per_step: int,
     watch: Callable[[State, R], None] | None = None,
     told: dict[str, Any] | None = None,
+    layers: Sequence[str] | None = None,
 ) -> None:
     """Train to the end of ``N_iters`` or ``max_seconds``, and save.
 
@@ -44,6 +45,8 @@ def fit(
         More to do between steps, records aside.
     told
         More that checkpoints tell beside the options.
+    layers
+        Whose κ and row norms are recorded; all linear layers unless told otherwise.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def fit(
             step,
             partial(schedule.of_step, config.train),
             progress,
-            [*_records(config, training, journal, progress), *hooks(journal), Hook(config.run.i_weights, save)],
+            [*_records(config, training, journal, progress, layers), *hooks(journal), Hook(config.run.i_weights, save)],
             n_iters=config.train.N_iters,
             max_seconds=config.train.max_seconds,
             per_step=per_step,
@@ -84,9 +87,11 @@ def fit(
         raise KeyboardInterrupt
 
 
-def _records(config: AnyConfig, training: State, journal: Journal, progress: Progress) -> list[Hook]:
+def _records(
+    config: AnyConfig, training: State, journal: Journal, progress: Progress, layers: Sequence[str] | None
+) -> list[Hook]:
     """What is written into the journal of every run."""
-    names = spectrum.linear_layers(training.model)
+    names = spectrum.linear_layers(training.model) if layers is None else layers
 
     def record(training: State) -> None:
         lrate = training.optimiser.param_groups[0]["lr"]

@@ -163,8 +163,8 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
-class FitOptions:
-    """Training, whatever is trained."""
+class StepOptions:
+    """Training, by whatever optimiser."""
 
     N_iters: int = option(200_000, "steps", at_least=0)
     max_seconds: float = option(
@@ -175,10 +175,10 @@ class FitOptions:
     lrate_schedule: str = option(
         "decay",
         "decay: as lrate_decay says; cosine: from lrate to a hundredth of it over the whole run, by steps or by "
-        "max_seconds, whichever ends first",
-        choices=("decay", "cosine"),
+        "max_seconds, whichever ends first; constant: lrate; milestones: a tenth of it from half of the run on, a "
+        "hundredth from three quarters",
+        choices=("decay", "cosine", "constant", "milestones"),
     )
-    lrate_grid: float = option(0.0, "learning rate of hash grids; 0: lrate", at_least=0)
     lrate_warmup: int = option(0, "steps over which the learning rate rises to its value", at_least=0)
     adam_beta2: float = option(0.999, "Adam's decay of squared gradients", above=0, at_most=0.99999)
     adam_eps: float = option(1e-8, "Adam's epsilon", above=0)
@@ -189,6 +189,13 @@ class FitOptions:
         "of the factors of products inside networks; auto: bf16 where the machine multiplies in it",
         choices=("auto", "fp32", "bf16"),
     )
+
+
+@dataclass(frozen=True)
+class FitOptions(StepOptions):
+    """Training, whatever field is trained."""
+
+    lrate_grid: float = option(0.0, "learning rate of hash grids; 0: lrate", at_least=0)
     backend: str = option(
         "auto", "what evaluates networks and grids", choices=("auto", "torch", "compiled", "triton", "tinycudann")
     )

@@ -47,11 +47,11 @@ class AnalyseOptions:
         "layers whose weights are told, and by whose parameters the loss is differentiated: hidden, trunk, or names "
         "such as trunk.0,feature; empty: the hidden layers, and all parameters",
     )
-    rays: int = options.option(64, "rays, or points of a shape, that the loss is taken on", at_least=1)
+    rays: int = options.option(64, "rays, points of a shape, or images, that the loss is taken on", at_least=1)
     seed: int = options.option(0, "chooses the rays, and where iterations start", at_least=0)
     no_hessian: bool = options.option(False, "weights only: quick, and needs no extra")
     density: int = options.option(0, "points of the Hessian's spectral density at a run's ends; 0: none", at_least=0)
-    datadir: str = options.option("", "the scene, or the mesh, if it has moved since training")
+    datadir: str = options.option("", "the scene, the mesh or the images, if they have moved since training")
     device: str = options.option("auto", "auto, cpu, cuda, cuda:1 ...")
 
 
@@ -125,7 +125,11 @@ def open_subject(folder: Path, chosen: AnalyseOptions) -> Subject:
 
 
 # By the checkpoint's option ``kind``: how a run is opened.
-SUBJECTS: dict[str, Callable[[dict[str, Any], Asked], Subject]] = {"nerf": snapshots.nerf, "shape": snapshots.shape}
+SUBJECTS: dict[str, Callable[[dict[str, Any], Asked], Subject]] = {
+    "nerf": snapshots.nerf,
+    "shape": snapshots.shape,
+    "classifier": snapshots.classifier,
+}
 
 
 def measured(snapshot: Snapshot, chosen: AnalyseOptions, at_end: bool = False) -> dict[str, Any]:
@@ -175,7 +179,8 @@ def words(chosen: AnalyseOptions) -> str:
     parameters = f"the parameters of {chosen.layers}" if chosen.layers else "all parameters"
     return (
         f"Weights of the layers {chosen.layers or 'hidden'}; curvature by {parameters} of the training loss of "
-        f"{chosen.rays} rays of the training views, or points of a shape, without jitter and noise, in fp32."
+        f"{chosen.rays} rays of the training views, points of a shape or training images, without jitter, noise and "
+        "augmentation, in fp32."
     )
 
 

@@ -1,7 +1,8 @@
 """Hallway: one configuration, several methods and seeds, to a table, curves and crops side by side.
 
 The arms run one after another with the same code, seeds, batches and steps, each in a folder of its own; they differ by
-the options of ``METHODS`` and share every other byte. A finished arm is not run again, a half-finished one goes on.
+the options of ``methods`` and share every other byte. A finished arm is not run again, a half-finished one goes on. One
+that meets a value that is not finite has failed, which is told beside the table.
 """
 
 import logging
@@ -12,48 +13,30 @@ from pathlib import Path
 from typing import Any, Generic
 
 from enerf import config as options
-from enerf import images, run_nerf, run_shape, runs
-from enerf.config import AnyConfig, C, NerfConfig, ShapeConfig
-from enerf.evaluation import comparison, finished, report, shape_report
+from enerf import classifier_runs, images, methods, run_classifier, run_nerf, run_shape, runs
+from enerf.config import AnyConfig, C, ClassifierConfig, NerfConfig, ShapeConfig
+from enerf.evaluation import classifier_report, comparison, finished, report, shape_report
+from enerf.methods import Methods
 from enerf.scenes import batches
-from enerf.types import InputError
+from enerf.types import InputError, NotFinite
 
 log = logging.getLogger("enerf")
-
-# What each method changes. The scale-matched controls stand beside the maps: much of a gain may be the start's scale.
-# They start from plain weights, whatever the configuration says of init, equilibrate and weight_norm.
-PLAIN = {
-    **{"init": "default", "weight_norm": False, "equilibrate": "none", "equilibrate_gradient": "through"},
-    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
-}
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "he": {"init": "he"},
-    "glorot": {"init": "glorot"},
-    "unit_row": {"init": "unit_row"},
-    "weight_norm": {"weight_norm": True},
-    "equilibrate": {"equilibrate": "row"},
-    "detached": {"equilibrate": "row", "equilibrate_gradient": "detached"},
-    "column": {"equilibrate": "column"},
-    "row_column": {"equilibrate": "row_column"},
-    "jacobi": {"equilibrate": "jacobi"},
-    "ruiz": {"equilibrate": "ruiz"},
-    "kept": {"equilibrate": "row", "equilibrate_scale": "kept", "init": "he"},
-    "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
-    "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
-    # at the scale of the network's own start: sine layers have one that others do not
-    "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
-    "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},
-}
 
 
 @dataclass(frozen=True)
 class CompareOptions:
     """comparison."""
 
-    methods: str = options.option("plain,equilibrate", f"arms, from: {', '.join(METHODS)}")
+    methods: str = options.option("plain,equilibrate", f"arms, from: {', '.join(methods.FIELDS)}")
     seeds: str = options.option("0", "seeds of each arm, such as 0,1,2")
     lrates: str = options.option("", "learning rates of each arm, such as 5e-4,1e-3; empty: the configuration's alone")
+
+
+@dataclass(frozen=True)
+class CompareClassifierOptions(CompareOptions):
+    """comparison."""
+
+    methods: str = options.option("bn,bn+w,bn+ws,bn+e", f"arms, from: {', '.join(methods.CLASSIFIERS)}")
 
 
 @dataclass(frozen=True)
@@ -62,17 +45,24 @@ class Kind(Generic[C]):
 
     Attributes
     ----------
+    methods, plain
+        What each method changes, and what all of them start from.
     train
         Trains and measures one arm; returns its metrics.
     write
         Writes table and curves of the arms so far, their metrics by name, into the base's folder; returns the table.
     draw
         Draws pictures of the first seed's arms at the end, side by side.
+    resolve
+        The base with what its data decides: epochs counted in steps, say.
     """
 
+    methods: Methods
+    plain: dict[str, Any]
     train: Callable[[C], dict[str, Any] | None]
     write: Callable[[dict[str, list[dict[str, Any]]], C], str]
-    draw: Callable[[C, dict[str, C]], None]
+    draw: Callable[[C, dict[str, C]], None] = lambda base, arms: None
+    resolve: Callable[[C], C] = lambda base: base
 
 
 def compare(base: C, chosen: CompareOptions) -> str:
@@ -86,17 +76,26 @@ def compare(base: C, chosen: CompareOptions) -> str:
         If interrupted; the same call goes on where it stopped.
     """
     kind: Kind[C] = KINDS[base.kind]
-    methods, seeds, lrates = read_methods(chosen.methods), read_seeds(chosen.seeds), read_lrates(chosen.lrates)
-    named = {arm_name(method, lrate): (method, lrate) for lrate in lrates for method in methods}
+    base = kind.resolve(base)
+    names, seeds = read_methods(chosen.methods, kind.methods), read_seeds(chosen.seeds)
+    named = {arm_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
+    for of in named.values():
+        arm_config(base, *of, seeds[0]).check()  # a mistake is told before anything is trained
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
+    failed: list[str] = []
     text = ""
     for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
         arm = arm_config(base, *named[name], seed)
         log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, arm.folder)
-        arms[name].append(finished.metrics_of(arm) or trained(arm))
+        try:
+            arms[name].append(finished.metrics_of(arm) or trained(arm))
+        except NotFinite as error:
+            failed.append(f"{name}, seed {seed}, failed: {error}")
+            log.warning(failed[-1])
+            continue
         text = kind.write({name: runs for name, runs in arms.items() if runs}, base)
     kind.draw(base, {name: arm_config(base, *of, seeds[0]) for name, of in named.items()})
-    return text
+    return "\n".join([text, *failed])
 
 
 def trained(arm: AnyConfig) -> dict[str, Any]:
@@ -119,20 +118,22 @@ def arm_name(method: str, lrate: float | None) -> str:
 def arm_config(base: C, method: str, lrate: float | None, seed: int) -> C:
     """The configuration of one arm: the base with the method's options, in a folder of its own."""
     name = f"{base.run.expname or base.scene}/{arm_name(method, lrate)}_seed{seed}"
-    changed = {**PLAIN, **METHODS[method], "lrate": base.train.lrate if lrate is None else lrate}
+    kind: Kind[C] = KINDS[base.kind]
+    changed = {"lrate": base.train.lrate, **kind.plain, **kind.methods[method]}
+    changed |= {} if lrate is None else {"lrate": lrate}
     return options.replace(base, **changed, seed=seed, expname=name, no_final_eval=False)
 
 
-def read_methods(text: str) -> list[str]:
+def read_methods(text: str, known: Methods = methods.FIELDS) -> list[str]:
     """The methods named by the option, in its order.
 
     >>> read_methods("plain, equilibrate")
     ['plain', 'equilibrate']
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in METHODS]
+    unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) < len(names):
-        raise InputError(f"option --methods: found {text!r}, expected different names from {', '.join(METHODS)}")
+        raise InputError(f"option --methods: found {text!r}, expected different names from {', '.join(known)}")
     return names
 
 
@@ -202,8 +203,29 @@ def _write_shapes(arms: dict[str, list[dict[str, Any]]], base: ShapeConfig) -> s
     return report.as_text(rows)
 
 
+def _write_classifiers(arms: dict[str, list[dict[str, Any]]], base: ClassifierConfig) -> str:
+    """Table and curves of classifiers, beside the paper's figures."""
+    measured = [{**run, "arm": name} for name, some in arms.items() for run in some]
+    rows, known = classifier_report.table(measured), classifier_report.published(measured)
+    report.write_json(base.folder / "comparison.json", measured)
+    markdown, text = report.as_markdown(rows), report.as_text(rows)
+    if len(known) > 1:
+        markdown += f"\n\n{classifier_report.PROTOCOL}:\n\n{report.as_markdown(known)}"
+        text += f"\n\n{classifier_report.PROTOCOL}:\n{report.as_text(known)}"
+    report.write_atomic(base.folder / "comparison.md", markdown + "\n")
+    classifier_report.draw_curves(measured, base.folder / "curves.png", f"{rows[1][0]}, {rows[1][1]}")
+    return text
+
+
 # By the configuration's kind.
 KINDS: dict[str, Kind[Any]] = {
-    "nerf": Kind(run_nerf.train, _write_scenes, _draw_crops),
-    "shape": Kind(run_shape.fit, _write_shapes, lambda base, arms: None),
+    "nerf": Kind(methods.FIELDS, methods.OF_FIELDS, run_nerf.train, _write_scenes, _draw_crops),
+    "shape": Kind(methods.FIELDS, methods.OF_FIELDS, run_shape.fit, _write_shapes),
+    "classifier": Kind(
+        methods.CLASSIFIERS,
+        methods.OF_CLASSIFIERS,
+        run_classifier.train,
+        _write_classifiers,
+        resolve=classifier_runs.resolved,
+    ),
 }

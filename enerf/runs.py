@@ -75,7 +75,7 @@ def prepare(config: NerfConfig) -> Run:
         space=extent.space_of(scene),
     ).to(device)
     backends.use(fields, backend)
-    training = resume.begin(config, fields, found)
+    training = resume.begin(config, fields, resume.adam(config.train, fields), found)
     return Run(config, scene, fields, training, device, backend)
 
 

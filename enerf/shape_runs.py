@@ -88,7 +88,7 @@ def prepare(config: ShapeConfig) -> ShapeRun:
     subject = load_subject(config)
     made = new_field(config).to(device)
     backends.use(made, backend)
-    training = resume.begin(config, made, found)
+    training = resume.begin(config, made, resume.adam(config.train, made), found)
     return ShapeRun(config, subject, made, training, device, backend)
 
 

@@ -1,6 +1,6 @@
 """The checkpoints of a run, opened to be analysed: the model, the layers that are told of, the loss on a fixed batch.
 
-A **subject** knows how to open one kind of run. All runs of one scene, or of one shape, see the same batch.
+A **subject** knows how to open one kind of run. All runs of one scene, shape or data set see the same batch.
 """
 
 import copy
@@ -11,19 +11,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from enerf import config as options
-from enerf import machine, runs, shape_runs
+from enerf import classifier_runs, machine, runs, seeds, shape_runs
 from enerf.conditioning import curvature, selection
 from enerf.conditioning.curvature import Objective
-from enerf.config import ShapeConfig
+from enerf.config import ClassifierConfig, ShapeConfig
 from enerf.fields import backends, build, conditioned
 from enerf.fields import shape as shape_field
 from enerf.fields.radiance import HEADS
 from enerf.scenes import batches, extent
 from enerf.shapes import points
 from enerf.shapes.meshes import Mesh
-from enerf.training import objective, state
+from enerf.training import classifier_steps, objective, state
 from enerf.types import InputError
 
 
@@ -36,11 +37,11 @@ class Asked:
     layers
         Which are told of, and by whose parameters the loss is differentiated; empty: the hidden ones, and all.
     samples
-        Rays, or points, that the loss is taken on.
+        Rays, points or images that the loss is taken on.
     seed
         Chooses them.
     source
-        Where the scene or the mesh is now, if it has moved.
+        Where the scene, the mesh or the images are now, if they have moved.
     device
         As the option says it.
     """
@@ -89,7 +90,7 @@ def nerf(saved: dict[str, Any], asked: Asked) -> Subject:
     ).to(device)
     backends.use(fields, backends.make("torch", "fp32", device))
     names = _chosen_layers(fields, asked.layers, HEADS)
-    generator = batches.generator_for(asked.seed, 0)
+    generator = seeds.generator_for(asked.seed, 0)
     pixels = batches.random_pixels(torch.tensor(scene.train), scene.camera, asked.samples, generator, one_view=False)
     rays, colours = batches.rays_of(scene, pixels, config.data.pixel_centers), batches.colours_of(scene, pixels)
     passes = runs.passes_of(config)
@@ -138,6 +139,30 @@ def shape(saved: dict[str, Any], asked: Asked) -> Subject:
         return Snapshot(content["step"], model, names, loss)
 
     return Subject(subject.name, conditioned.method_name(config.conditioning, "mlp"), at)
+
+
+def classifier(saved: dict[str, Any], asked: Asked) -> Subject:
+    """A classifier, and its cross entropy on random training images, without augmentation.
+
+    Batch normalisation applies its running statistics, so that an image's logits depend on that image alone.
+    """
+    config = options.from_dict_as(ClassifierConfig, {**saved, **({"images": asked.source} if asked.source else {})})
+    device, data = machine.resolve_device(asked.device), classifier_runs.load_data(config)
+    made, _ = classifier_runs.new_model(config, data)
+    made = made.to(device)
+    names = _chosen_layers(made, asked.layers or "all", frozenset())
+    numbers = torch.randperm(len(data.train), generator=seeds.generator_for(asked.seed, 0))[: asked.samples]
+    images = classifier_steps.standardised(data.train.batch(numbers), data.mean, data.std, device)
+    labels = data.train.labels[numbers].to(device)
+
+    def at(path: Path) -> Snapshot:
+        content, model = state.read(path), copy.deepcopy(made).eval()
+        state.load_weights(model, content["model"], path)
+        curvature.see_through_(model)
+        some = parameters_of(model, names) if asked.layers else ()
+        return Snapshot(content["step"], model, names, Objective(model, cross_entropy, images, labels, some))
+
+    return Subject(data.name, classifier_runs.method_name(config), at)
 
 
 def _chosen_layers(model: nn.Module, asked: str, heads: frozenset[str]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from enerf import config as options
-from enerf import images, run_compare
+from enerf import images, methods, run_compare
 from enerf.evaluation import comparison, finished
 from enerf.run_compare import CompareOptions
 from enerf.scenes import synthetic
@@ -55,7 +55,7 @@ def metrics(psnr, seed=0, collapsed=False, steps=4):
 
 def test_every_method_differs_from_plain_by_its_own_options_only(base):
     plain = options.to_dict(run_compare.arm_config(base, "plain", None, 0))
-    for method, changes in run_compare.METHODS.items():
+    for method, changes in methods.FIELDS.items():
         arm = options.to_dict(run_compare.arm_config(base, method, None, 0))
         differing = {name for name in plain if plain[name] != arm[name]} - {"expname"}
         assert differing == set(changes)

@@ -1,15 +1,14 @@
 """Arms of a comparison to one table, curves and crops."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from enerf import files
-from enerf.evaluation import report
+from enerf.evaluation import curves, report
+from enerf.evaluation.curves import spread
 
 BEST = "each method at its own best learning rate"
 OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
@@ -37,10 +36,10 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
         rows.append(
             [
                 method,
-                _spread(scores[0], 2),
-                _spread([m.get("fit_psnr") for m in runs], 2),
-                _spread(scores[1], 3),
-                _spread(scores[2], 3),
+                spread(scores[0], 2),
+                spread([m.get("fit_psnr") for m in runs], 2),
+                spread(scores[1], 3),
+                spread(scores[2], 3),
                 f"{sum(map(succeeded, runs))}/{len(runs)}",
                 ",".join(str(m["seed"]) for m in runs),
                 "–".join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1]))),
@@ -70,15 +69,6 @@ def at_best_rate(arms: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[s
     return {arm: rated[arm] for _, arm in best.values()}
 
 
-def _spread(values: Sequence[float | None], digits: int) -> str:
-    """Mean ± standard deviation (of the sample); no spread for one value, nothing if one is missing."""
-    present = [v for v in values if v is not None]
-    if not present or len(present) < len(values):
-        return "–"
-    text = f"{np.mean(present):.{digits}f}"
-    return text if len(present) == 1 else f"{text} ± {np.std(present, ddof=1):.{digits}f}"
-
-
 def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
     """Test PSNR against steps, one line a method: the mean over seeds, and between their extremes a shade."""
     from matplotlib import colormaps
@@ -90,20 +80,20 @@ def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -
     if len(arms) > 10:  # more than the usual colours
         axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
     for method, runs in arms.items():
-        curves = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
-        if not curves:
+        found = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
+        if not found:
             continue
-        n = min(map(len, curves))
-        steps, values = curves[0][:n, 0], np.stack([curve[:n, 1] for curve in curves])
+        n = min(map(len, found))
+        steps, values = found[0][:n, 0], np.stack([curve[:n, 1] for curve in found])
         (line,) = axes.plot(steps, values.mean(0), label=method, marker=".")
-        if len(curves) > 1:
+        if len(found) > 1:
             axes.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="step", ylabel="test PSNR [dB]", title=title)
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.lines:
         axes.legend()
-    return _save(figure, path)
+    return curves.save(figure, path)
 
 
 def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path | None:
@@ -132,7 +122,7 @@ def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) ->
     axes.set_ylim(bottom=max(axes.get_ylim()[0], best - OUT_OF_SIGHT))
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    return _save(figure, path)
+    return curves.save(figure, path)
 
 
 def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, reference: str) -> Path:
@@ -153,7 +143,7 @@ def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, refe
         crop.imshow(picture[top : top + height, left : left + width], interpolation="nearest")
         for axes in (whole, crop):
             axes.set_axis_off()
-    return _save(figure, path)
+    return curves.save(figure, path)
 
 
 def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple[int, int, int, int]:
@@ -165,13 +155,6 @@ def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     top, left = np.unravel_index(int(inside.argmax()), inside.shape)
     return int(top), int(left), height, width
-
-
-def _save(figure: Any, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all."""
-    with files.replacing(path) as temporary, files.blaming(path):
-        figure.savefig(temporary, format="png", dpi=110)
-    return path
 
 
 def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:

@@ -10,13 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float64
-
-from enerf import files
+from enerf.evaluation import curves
 
 Run = dict[str, Any]
-DASH = "–"
 
 # heading, part, name, decimals
 _OF_SHAPES = (
@@ -44,11 +40,11 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     for run in runs:
         groups.setdefault((run["shape"], label(run)), []).append(run)
     for (shape, method), some in groups.items():
-        cells = [spread([_value(run, part, name) for run in some], digits) for _, part, name, digits in columns]
+        cells = [curves.spread([_value(run, part, name) for run in some], digits) for _, part, name, digits in columns]
         steps = sorted({int(run["steps"]) for run in some})
         seconds = [_value(run, "seconds", "train") for run in some]
-        length = DASH.join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1])))
-        rows.append([shape, method, *cells, length, spread(seconds, 0), str(len(some))])
+        length = curves.DASH.join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1])))
+        rows.append([shape, method, *cells, length, curves.spread(seconds, 0), str(len(some))])
     return rows
 
 
@@ -59,19 +55,6 @@ def label(run: Run) -> str:
     ('plain, 8×256 relu', 'plain')
     """
     return f"{run['method']}, {run['model']}" if run.get("model") else str(run["method"])
-
-
-def spread(values: Sequence[float | None], digits: int) -> str:
-    """Mean ± standard deviation (of the sample); no spread for one value, a dash if one is missing.
-
-    >>> spread([1.0, 2.0], 1), spread([1.0], 2), spread([1.0, None], 2)
-    ('1.5 ± 0.7', '1.00', '–')
-    """
-    present = [float(value) for value in values if value is not None]
-    if not present or len(present) < len(values):
-        return DASH
-    text = f"{np.mean(present):.{digits}f}"
-    return text if len(present) == 1 else f"{text} ± {np.std(present, ddof=1):.{digits}f}"
 
 
 def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Run], str] = label) -> Path | None:
@@ -111,49 +94,13 @@ def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Ru
         for axes, (words, column, x) in zip(axes_of_shape, places, strict=True):
             for i, method in enumerate(methods):
                 some = [run["curve"] for run in drawn if run["shape"] == shape and named(run) == method]
-                _line(axes, [_points(curve, x, column) for curve in some], method, i)
+                curves.line(axes, [curves.points(curve, x, column) for curve in some], method, f"C{i}")
             axes.set(xlabel=("step", "seconds of training")[x], ylabel=words, title=shape)
             axes.grid(alpha=0.3)
     figure.suptitle(title)
     handles, names = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
-    with files.replacing(path) as temporary, files.blaming(path):
-        figure.savefig(temporary, format="png", dpi=110)
-    return path
-
-
-def together(curves: Sequence[np.ndarray], n: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Places, and the values of each curve there: their own if all have the same, else ``n`` that all of them cover.
-
-    Curves are arrays of places and values, ``m 2`` each, in growing order of places; values are interpolated.
-
-    >>> x, y = together([np.array([[0, 0], [4, 4.0]]), np.array([[1, 1], [3, 3.0]])], n=3)
-    >>> x.tolist(), y.tolist()
-    ([1.0, 2.0, 3.0], [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
-    """
-    places = curves[0][:, 0]
-    if any(not np.array_equal(curve[:, 0], places) for curve in curves):
-        low, high = max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves)
-        places = np.linspace(low, max(low, high), n)
-    return places, np.stack([np.interp(places, curve[:, 0], curve[:, 1]) for curve in curves])
-
-
-def _line(axes: Any, curves: Sequence[np.ndarray], name: str, number: int) -> None:
-    """One method's line and shade; nothing if it has no curve."""
-    curves = [curve for curve in curves if len(curve)]
-    if not curves:
-        axes.plot([], [], label=name, color=f"C{number}")
-        return
-    places, values = together(curves)
-    axes.plot(places, values.mean(0), label=name, color=f"C{number}", marker="." if len(places) < 40 else None)
-    if len(values) > 1:
-        axes.fill_between(places, values.min(0), values.max(0), color=f"C{number}", alpha=0.2, linewidth=0)
-
-
-def _points(curve: Sequence[Sequence[Any]], x: int, column: int) -> Float64[np.ndarray, "m 2"]:
-    """Places and values of a curve, where it has values."""
-    found = [(row[x], row[column]) for row in curve if row[column] is not None]
-    return np.array(found, dtype=float).reshape(-1, 2)
+    return curves.save(figure, path)
 
 
 def _value(run: Run, part: str, name: str) -> float | None:

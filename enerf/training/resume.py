@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from enerf import config as options
 from enerf.config import AnyConfig
+from enerf.options import FitOptions
 from enerf.training import state
 from enerf.training.state import State
 from enerf.types import InputError
@@ -62,7 +64,9 @@ def last_checkpoint(
     return content, found[-1]
 
 
-def begin(config: AnyConfig, model: nn.Module, found: tuple[dict[str, Any], Path] | None) -> State:
+def begin(
+    config: AnyConfig, model: nn.Module, optimiser: torch.optim.Optimizer, found: tuple[dict[str, Any], Path] | None
+) -> State:
     """The state of a model that is on its device: as its last checkpoint left it, as ``--ft_path`` says, or fresh.
 
     Raises
@@ -70,9 +74,7 @@ def begin(config: AnyConfig, model: nn.Module, found: tuple[dict[str, Any], Path
     InputError
         If a checkpoint is of another model.
     """
-    t = config.train
-    grid_scale = t.lrate_grid / t.lrate if t.lrate_grid else 1.0
-    training = State(model, state.adam(model, t.lrate, grid_scale=grid_scale, beta2=t.adam_beta2, eps=t.adam_eps))
+    training = State(model, optimiser)
     if found is not None:
         state.restore(training, *found)
         log.info("going on from %s", found[1])
@@ -80,6 +82,12 @@ def begin(config: AnyConfig, model: nn.Module, found: tuple[dict[str, Any], Path
         state.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
         log.info("starting at step %d from %s", training.step, config.run.ft_path)
     return training
+
+
+def adam(asked: FitOptions, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a field, as the options say it."""
+    grid_scale = asked.lrate_grid / asked.lrate if asked.lrate_grid else 1.0
+    return state.adam(model, asked.lrate, grid_scale=grid_scale, beta2=asked.adam_beta2, eps=asked.adam_eps)
 
 
 def set_aside(folder: Path) -> None:

@@ -17,6 +17,8 @@ from enerf.training import nerf_pytorch
 from enerf.types import InputError
 
 FORMAT = 1
+# What options say of an optimiser's groups; all else is the state of its steps.
+OF_OPTIONS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage")
 PARTS = {
     **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
     **{"model": dict, "optimiser": dict},
@@ -211,7 +213,9 @@ def start_from(state: State, path: Path, *, weights_only: bool = False) -> None:
 
 
 def kind_of(config: dict[str, Any]) -> str:
-    """Of what kind the run is whose checkpoint has these options: ``nerf``, ``shape``; the first ones did not say.
+    """Of what kind the run is whose checkpoint has these options: ``nerf``, ``shape``, ``classifier``.
+
+    The first NeRFs did not say.
 
     >>> kind_of({"N_samples": 64}), kind_of({"kind": "shape"}), kind_of({})
     ('nerf', 'shape', 'unknown')
@@ -230,8 +234,9 @@ def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
     """Put an optimiser's state back; what the options say of it (epsilon, rates of its groups) stays as asked now."""
-    kept = ("scale", "eps", "betas", "fused")
-    asked: list[dict[str, Any]] = [{k: v for k, v in group.items() if k in kept} for group in optimiser.param_groups]
+    asked: list[dict[str, Any]] = [
+        {k: v for k, v in group.items() if k in OF_OPTIONS} for group in optimiser.param_groups
+    ]
     try:
         optimiser.load_state_dict(saved)
         for group, options in zip(optimiser.param_groups, asked, strict=True):

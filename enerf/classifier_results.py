@@ -1,0 +1,107 @@
+"""What a classifier run is measured to be: its ``metrics.json``, with the protocol of every figure beside it."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from enerf import classifier_runs
+from enerf.classifier_runs import ClassifierRun
+from enerf.classifiers import build
+from enerf.conditioning import spectrum
+from enerf.evaluation import accuracy, report
+from enerf.training import classifier_steps, optimisers
+
+
+def evaluate(run: ClassifierRun) -> dict[str, Any]:
+    """Measure the network on all test images, and on as many training images as a point of the curve has.
+
+    Writes ``metrics.json``.
+    """
+    began = time.perf_counter()
+    model = classifier_runs.frozen(run.model)
+    test = accuracy.measured(answers_of(run, model), run.data.test)
+    fit = accuracy.measured(answers_of(run, model), run.data.train, fit_numbers(run))
+    seconds, steps = run.state.seconds, max(run.state.step, 1)
+    metrics = {
+        **_described(run),
+        **{"test": test, "fit": fit, "kappa": kappa_of(run.model, run.layers), "sparsity": _sparsity(run)},
+        **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
+        "step_ms": 1000 * seconds / steps,
+    }
+    report.write_json(run.config.folder / "metrics.json", metrics)
+    return metrics
+
+
+def point(run: ClassifierRun) -> list[float]:
+    """A point of the curve: test accuracy and loss, accuracy and loss of training images, median κ of ``--layers``."""
+    model, n = classifier_runs.frozen(run.model), run.config.run.eval_images
+    test = accuracy.measured(answers_of(run, model), run.data.test, accuracy.some_of(run.data.test, n))
+    fit = accuracy.measured(answers_of(run, model), run.data.train, fit_numbers(run))
+    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa_of(run.model, run.layers)["median"]]
+
+
+def finished_metrics(run: ClassifierRun) -> dict[str, Any] | None:
+    """The run's metrics if they were measured at its present step, of the same images."""
+    path = run.config.folder / "metrics.json"
+    found = report.read_json(path) if path.is_file() else {}
+    described = report.finite(_described(run))
+    return found if all(found.get(key) == value for key, value in described.items()) else None
+
+
+def answers_of(run: ClassifierRun, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Images as bytes -> the logits of a network, as the run's data and precision have it."""
+    standardised = partial(classifier_steps.standardised, mean=run.data.mean, std=run.data.std, device=run.device)
+    return lambda images: classifier_steps.logits_of(model, standardised(images), run.precision)
+
+
+def fit_numbers(run: ClassifierRun) -> Tensor:
+    """The training images that are measured: as many as a point of the curve has."""
+    return accuracy.some_of(run.data.train, run.config.run.eval_images or len(run.data.test))
+
+
+def kappa_of(model: nn.Module, names: list[str]) -> dict[str, float]:
+    """Median and largest κ of the weights that some layers really apply; of layers of full rank."""
+    told = spectrum.layer_report(model, names)
+    values = [layer["kappa"] for layer in told.values() if math.isfinite(layer["kappa"])]
+    if not values:
+        return {"median": math.inf, "largest": math.inf, "layers": len(names)}
+    return {"median": statistics.median(values), "largest": max(values), "layers": len(names)}
+
+
+def _sparsity(run: ClassifierRun) -> float:
+    """The share of weights that are exactly 0, as the optimiser sees them."""
+    chosen = optimisers.weights(run.model)
+    zeros = sum(int((p == 0).sum()) for p in chosen)
+    return zeros / max(1, sum(p.numel() for p in chosen))
+
+
+def _described(run: ClassifierRun) -> dict[str, Any]:
+    """What a figure needs beside it: images, network, method, steps."""
+    config, m, t, data = run.config, run.config.model, run.config.train, run.data
+    per_epoch = len(data.train) // t.N_batch
+    return {
+        "dataset": data.name,
+        "note": data.note,
+        "model": build.words(m.model, width=m.width, depth=m.depth, patch=m.patch, size=data.size),
+        "parameters": sum(p.numel() for p in classifier_runs.frozen(run.model).parameters()),
+        "method": classifier_runs.method_name(config),
+        "steps": run.state.step,
+        "epochs": run.state.step / per_epoch,
+        "steps_an_epoch": per_epoch,
+        "seed": t.seed,
+        "device": str(run.device),
+        "precision": run.precision,
+        "protocol": {
+            **{"optimiser": t.optimiser, "lrate": t.lrate, "schedule": t.lrate_schedule, "batch": t.N_batch},
+            **{"momentum": t.momentum, "weight_decay": t.weight_decay, "l1": t.l1, "l2": t.l2},
+            **{"augment": config.data.augment, "mixup": t.mixup, "label_smoothing": t.label_smoothing},
+            **{"train_images": len(data.train), "test_images": len(data.test), "size": data.size},
+            **{"channels": data.channels, "classes": len(data.classes), "layers": config.conditioning.layers},
+            "fit": "training images, evenly spread, without augmentation",
+        },
+    }

@@ -1,0 +1,203 @@
+"""A classifier run: labelled images, their network, and what can be asked of them; prepared from options or opened."""
+
+import copy
+import logging
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from enerf import machine, seeds
+from enerf.classifiers import build
+from enerf.conditioning import layers
+from enerf.config import ClassifierConfig
+from enerf.labelled import reading
+from enerf.labelled.data import LabelledImages
+from enerf.training import optimisers, resume
+from enerf.training.state import State
+from enerf.types import InputError
+
+log = logging.getLogger("enerf")
+
+# Options that decide what the weights are, and the optimiser's memory: a checkpoint made with others does not fit.
+MODEL_OPTIONS = (
+    *("model", "width", "depth", "patch", "normalisation", "layers", "optimiser", "momentum"),
+    *("equilibrate", "equilibrate_gradient", "equilibrate_scale", "equilibrate_p"),
+)
+
+# Options that decide what is learned: changing them half way is allowed, and said.
+TASK_OPTIONS = (
+    *("images", "image_size", "train_images", "test_images", "augment", "N_batch", "epochs", "lrate", "lrate_schedule"),
+    *("lrate_decay", "lrate_warmup", "adam_beta2", "adam_eps", "weight_decay", "l1", "l2", "shrinkage"),
+    *("label_smoothing", "mixup", "seed", "init"),
+)
+
+
+@dataclass(frozen=True)
+class ClassifierRun:
+    """A network, and all that is needed to train and to measure it.
+
+    Attributes
+    ----------
+    config
+        With its steps counted: see ``resolved``.
+    data
+        Images and labels, on the CPU.
+    model
+        Images -> logits; what ``state.model`` holds.
+    layers
+        The layers that the options mean: conditioned, or left plain as a control.
+    state, device, precision
+        Weights and optimiser, where they are, and what products are computed with.
+    """
+
+    config: ClassifierConfig
+    data: LabelledImages
+    model: nn.Module
+    layers: list[str]
+    state: State
+    device: torch.device
+    precision: str
+
+
+def prepare(config: ClassifierConfig) -> ClassifierRun:
+    """Images, network and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    Raises
+    ------
+    InputError
+        For a user's mistake.
+    """
+    device = machine.resolve_device(config.train.device)
+    words = machine.prepare(device)
+    precision = precision_of(config, device)
+    log.info("%s; %s", words, precision)
+    data = load_data(config)
+    config = resolved(config)
+    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    model, names = new_model(config, data)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    training = resume.begin(config, model, optimisers.make(config.train, model), found)
+    return ClassifierRun(config, data, model, names, training, device, precision)
+
+
+def precision_of(config: ClassifierConfig, device: torch.device) -> str:
+    """What products inside networks are computed with: bf16 where the machine multiplies in it, unless told otherwise.
+
+    On a CPU torch's group normalisation of bf16 takes several times longer than of fp32, which then decides.
+    """
+    asked = config.train.precision
+    if asked != "auto":
+        return asked
+    if device.type == "cpu" and norm_of(config) == "gn":
+        return "fp32"
+    return "bf16" if machine.has_bf16(device) else "fp32"
+
+
+def load_data(config: ClassifierConfig) -> LabelledImages:
+    """The labelled images of a configuration, as many as it asks for.
+
+    Raises
+    ------
+    InputError
+        If they are missing, damaged, fewer than that, or fewer than a batch.
+    """
+    path = Path(config.data.images).expanduser()
+    stamp = path.stat().st_mtime_ns if path.exists() else 0
+    data = _loaded(path, stamp, config.data.image_size).fewer(config.data.train_images, config.data.test_images)
+    if len(data.train) < config.train.N_batch:
+        raise InputError(
+            f"option --N_batch: found {config.train.N_batch}, expected at most the {len(data.train)} training images"
+        )
+    return data
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, stamp: int, image_size: int) -> LabelledImages:
+    """The images of a path, read again only if it has changed: comparisons learn the same ones many times."""
+    return reading.load(path, image_size=image_size)
+
+
+def resolved(config: ClassifierConfig) -> ClassifierConfig:
+    """The configuration with epochs counted in steps, and points of the curve too; whole batches only.
+
+    Raises
+    ------
+    InputError
+        As ``load_data``.
+    """
+    steps = len(load_data(config).train) // config.train.N_batch
+    t, r = config.train, config.run
+    wanted = [n for n in (t.N_iters, math.ceil(t.epochs * steps)) if n > 0]
+    every = steps if r.i_eval < 0 else r.i_eval
+    return replace(
+        config,
+        train=replace(t, N_iters=min(wanted)),
+        run=replace(r, i_eval=every, i_spectrum=every if r.i_spectrum < 0 else r.i_spectrum),
+    )
+
+
+def norm_of(config: ClassifierConfig) -> str:
+    """What normalises activations, the network's usual one unless told otherwise."""
+    return config.conditioning.parts[0] or build.norms_of(config.model.model)[0]
+
+
+def method_name(config: ClassifierConfig) -> str:
+    """How a run's method is called: its normalisation, the start of a control, and what differs from the usual map."""
+    c, t, norm = config.conditioning, config.train, norm_of(config)
+    words = [norm + (f"+{c.parts[1]}" if c.parts[1] else "")]
+    if c.parts[1] == "e":
+        words += [c.equilibrate] if c.equilibrate != "row" else []
+        words += ["detached"] if c.equilibrate_gradient == "detached" else []
+        words += [c.equilibrate_scale] if c.equilibrate_scale != "fixed" else []
+        words += [f"p{c.equilibrate_p:g}"] if c.equilibrate_p != 2 else []
+    words += [c.init] if c.init != "default" else []
+    words += [c.layers] if c.layers != "all" and (c.parts[1] or c.init != "default") else []
+    words += [t.optimiser] if t.optimiser != "sgd" else []
+    return "-".join(words)
+
+
+def new_model(config: ClassifierConfig, data: LabelledImages) -> tuple[nn.Module, list[str]]:
+    """The freshly started and conditioned network of a configuration, on the CPU, and the layers that are meant.
+
+    Raises
+    ------
+    InputError
+        If options do not go together: layer normalisation for a CNN, say, or a layer that is not there.
+    """
+    m, c = config.model, config.conditioning
+    try:
+        model = build.network(
+            m.model,
+            classes=len(data.classes),
+            channels=data.channels,
+            size=data.size,
+            norm=norm_of(config),
+            seed=config.train.seed,
+            width=m.width,
+            depth=m.depth,
+            patch=m.patch,
+        )
+        names = build.condition(
+            model,
+            c.parts[1],
+            layers=c.layers,
+            init=c.init,
+            method=c.equilibrate,
+            gradient=c.equilibrate_gradient,
+            scale=c.equilibrate_scale,
+            p=c.equilibrate_p,
+            seed=seeds.mixed(config.train.seed, 0),
+        )
+    except ValueError as error:
+        raise InputError(f"the options of the network: {error}") from None
+    return model, names
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy of a network as it is now, baked, for everything but learning."""
+    made = layers.bake(copy.deepcopy(model)).eval()
+    return made.requires_grad_(False)

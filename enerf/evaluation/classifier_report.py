@@ -1,0 +1,136 @@
+"""Metrics of classifier runs to a table, beside published figures, and to curves.
+
+A run is what ``metrics.json`` holds: ``dataset``, ``note``, ``model``, ``method``, ``epochs``, ``seed``, ``step_ms``;
+``test`` and ``fit`` with ``accuracy`` and ``loss``; ``kappa`` with ``median`` and ``largest``; and ``curve``: rows
+``[step, seconds, test accuracy, test loss, training accuracy, training loss, median κ]``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from enerf.evaluation import curves
+
+Run = dict[str, Any]
+
+# heading, path of names, decimals
+COLUMNS: tuple[tuple[str, tuple[str, ...], int], ...] = (
+    ("test [%]", ("test", "accuracy"), 2),
+    ("test loss", ("test", "loss"), 3),
+    ("train [%]", ("fit", "accuracy"), 2),
+    ("train loss", ("fit", "loss"), 3),
+    ("median κ", ("kappa", "median"), 1),
+    ("largest κ", ("kappa", "largest"), 0),
+    ("step [ms]", ("step_ms",), 1),
+)
+CHANCES = 2.0  # times the accuracy of guessing: less is a run that has not learned
+
+# heading of a figure, column of the curve
+DRAWN = (("test accuracy [%]", 2), ("test loss", 3), ("training loss", 5), ("median κ of the layers", 6))
+
+PROTOCOL = "Saratchandran, Wang, Lucey, ECCV 2024: SGD 1e-3, batch 128, 200 epochs"
+# Top-1 in percent, as published: architecture, images -> normalisation -> figure.
+PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
+    ("Inception", "CIFAR-10"): {"bn": 83.1, "bn+w": 83.1, "bn+ws": 82.9, "bn+e": 83.3},
+    ("Inception", "CIFAR-100"): {"bn": 55.9, "bn+w": 56.3, "bn+ws": 56.1, "bn+e": 58.7},
+    ("DenseNet", "CIFAR-10"): {"bn": 70.5, "bn+w": 76.2, "bn+ws": 75.9, "bn+e": 79.96},
+    ("DenseNet", "CIFAR-100"): {"bn": 64.6, "bn+w": 68.8, "bn+ws": 71.7, "bn+e": 72.4},
+    ("ViT-B", "ImageNet"): {"ln": 79.9, "ln+w": 80.0, "ln+e": 80.2},
+}
+
+
+def table(runs: Sequence[Run]) -> list[list[str]]:
+    """Rows as text: one for each data set, network and method, ± the deviation over seeds.
+
+    Accuracies are top-1 in percent, losses cross entropies in nats; κ is of the weights that the layers of ``--layers``
+    apply. "learned" counts the seeds that end at twice the accuracy of guessing or more; "zeros" is the share of
+    weights that are exactly 0, where any are.
+    """
+    with_zeros = any(run.get("sparsity") for run in runs)
+    heads = ["images", "network", "method", *(heading for heading, *_ in COLUMNS), "learned", "epochs"]
+    rows = [heads + (["zeros [%]"] if with_zeros else [])]
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((_images(run), run["model"], _named(run)), []).append(run)
+    for key, some in groups.items():
+        cells = [curves.spread([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
+        epochs = sorted({f"{run['epochs']:g}" for run in some}, key=float)
+        length = curves.DASH.join(epochs if len(epochs) < 2 else (epochs[0], epochs[-1]))
+        zeros = [curves.spread([100 * run["sparsity"] for run in some], 1)] if with_zeros else []
+        rows.append([*key, *cells, f"{sum(map(learned, some))}/{len(some)}", length, *zeros])
+    return rows
+
+
+def published(runs: Sequence[Run]) -> list[list[str]]:
+    """Rows of the paper's figures for the architectures and images among these runs; the heads alone if there are none.
+
+    Images that were stored with losses (a note says so) count as the ones they were made of; their figures cannot be
+    compared, which the table's first column says.
+    """
+    rows = [["published", "network", "method", "test [%]"]]
+    for (network, images), figures in PUBLISHED.items():
+        if any(run["model"].startswith(network) and run["dataset"] == images for run in runs):
+            rows += [[images, network, method, f"{value:g}"] for method, value in figures.items()]
+    return rows
+
+
+def learned(run: Run) -> bool:
+    """Whether a run ends at twice the accuracy of guessing, or at half way to all if that is less.
+
+    >>> of = lambda accuracy: {"test": {"accuracy": accuracy}, "protocol": {"classes": 10}}
+    >>> learned(of(30.0)), learned(of(15.0))
+    (True, False)
+    """
+    guessing = 100 / run["protocol"]["classes"]
+    return bool(run["test"]["accuracy"] >= min(CHANCES * guessing, (100 + guessing) / 2))
+
+
+def draw_curves(runs: Sequence[Run], path: Path, title: str) -> Path | None:
+    """Accuracy, losses and κ against epochs, a colour a method; None if no run has a curve.
+
+    Lines are means over seeds, shades lie between their extremes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    drawn = [run for run in runs if len(run.get("curve") or ()) > 1]
+    if not drawn:
+        return None
+    methods = list(dict.fromkeys(map(_named, drawn)))
+    palette = colormaps["tab10" if len(methods) <= 10 else "tab20"]
+    figure = Figure(figsize=(3.6 * len(DRAWN), 4.6), layout="constrained")
+    for axes, (words, column) in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
+        for i, method in enumerate(methods):
+            some = [run for run in drawn if _named(run) == method]
+            found = [curves.points(run["curve"], 0, column, 1 / run["steps_an_epoch"]) for run in some]
+            curves.line(axes, found, method, palette(i % palette.N))
+        axes.set(xlabel="epoch", ylabel=words)
+        axes.grid(alpha=0.3)
+        if column == DRAWN[-1][1]:
+            axes.set_yscale("log")
+    figure.suptitle(title)
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(7, len(names)))
+    return curves.save(figure, path)
+
+
+def _images(run: Run) -> str:
+    return f"{run['dataset']} ({run['note']})" if run.get("note") else str(run["dataset"])
+
+
+def _named(run: Run) -> str:
+    """What a run's method is called: the comparison's name for it, or its own."""
+    return str(run.get("arm") or run["method"])
+
+
+def _value(run: Run, path: tuple[str, ...]) -> float | None:
+    """A number of a run, None if it is missing."""
+    found: Any = run
+    for name in path:
+        found = (found or {}).get(name)
+    return found

@@ -1,0 +1,81 @@
+"""Hallway 3: labelled images to a trained CNN or transformer and its accuracy.
+
+``train`` reads like the story it is: prepare the run (images, network, optimiser, last checkpoint), train, report.
+"""
+
+import logging
+from functools import partial
+from typing import Any
+
+from enerf import classifier_results, classifier_runs, fitting, seeds
+from enerf.classifier_runs import ClassifierRun
+from enerf.config import ClassifierConfig
+from enerf.evaluation.report import Journal
+from enerf.labelled.batches import Batches
+from enerf.training import classifier_steps, optimisers
+from enerf.training.classifier_steps import ClassifierReport, Targets
+from enerf.training.loop import Hook
+from enerf.training.state import State
+
+log = logging.getLogger("enerf")
+
+CURVE = ("test_accuracy", "test_loss", "fit_accuracy", "fit_loss", "kappa")
+
+
+def train(config: ClassifierConfig) -> dict[str, Any] | None:
+    """Train a classifier to the end of the run and report; returns its metrics, or None if none were asked for.
+
+    Raises
+    ------
+    InputError
+        For a user's mistake.
+    NotFinite
+        If training met a value that is not finite; the last good checkpoint stays.
+    KeyboardInterrupt
+        If the run was interrupted; it has been saved.
+    """
+    run = classifier_runs.prepare(config)
+    t = run.config.train
+    with Batches(run.data.train, t.N_batch, t.seed, run.config.data.augment) as batches:
+        fitting.fit(
+            run.config,
+            run.state,
+            partial(step, run, batches),
+            partial(_hooks, run),
+            unit="images",
+            per_step=t.N_batch,
+            told={"classes": list(run.data.classes), "channels": run.data.channels, "size": run.data.size},
+            layers=run.layers,
+        )
+    if run.config.run.no_final_eval:
+        return None
+    return classifier_results.finished_metrics(run) or classifier_results.evaluate(run)
+
+
+def step(run: ClassifierRun, batches: Batches, training: State) -> ClassifierReport:
+    """What one step saw; its gradient is added."""
+    t = run.config.train
+    run.model.train()
+    images, labels = batches.at(training.step)
+    return classifier_steps.followed(
+        run.model,
+        classifier_steps.standardised(images, run.data.mean, run.data.std, run.device),
+        labels.to(run.device),
+        Targets(len(run.data.classes), t.label_smoothing, t.mixup),
+        precision=run.precision,
+        l1=0.0 if t.optimiser.startswith("intrinsic") else t.l1,
+        penalised=optimisers.weights(run.model) if t.l1 else (),
+        generator=seeds.generator_for(t.seed, training.step) if t.mixup else None,
+    )
+
+
+def _hooks(run: ClassifierRun, journal: Journal) -> list[Hook]:
+    """What happens between steps: a point of the curve, ``[step, seconds, figures ...]``."""
+
+    def look(training: State) -> None:
+        figures = classifier_results.point(run)
+        training.curve.append([training.step, training.seconds, *figures])
+        journal.record(training.step, dict(zip(CURVE, figures, strict=True)))
+
+    every = run.config.run.i_eval
+    return [Hook(every, look, at_end=every > 0)]
