@@ -239,7 +239,7 @@ def _reader(item: dataclasses.Field) -> Any:
         choices = meta.get("choices")
         wrong = (
             (choices is not None and value not in choices and f"one of {', '.join(map(str, choices))}")
-            or (item.type is float and not math.isfinite(value) and "a finite number")
+            or (item.type is float and not choices and not math.isfinite(value) and "a finite number")
             or ("at_least" in meta and not value >= meta["at_least"] and f"at least {meta['at_least']}")
             or ("above" in meta and not value > meta["above"] and f"more than {meta['above']}")
             or ("at_most" in meta and not value <= meta["at_most"] and f"at most {meta['at_most']}")

@@ -42,6 +42,7 @@ ENDS = "first_conv_and_last_linear"
 # What an arm that is about its optimiser says of all that belongs to one; strengths are those of the name alone.
 _ADAM: dict[str, Any] = {
     **{"optimiser": "adam", "lrate": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "l1": 0.0, "l2": 0.0},
+    "shrinkage": "sign",
 }
 _INTRINSIC = {**_ADAM, "optimiser": "intrinsic_adam"}
 CLASSIFIERS: Methods = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from enerf import config as options
 from enerf import classifier_runs, images, methods, run_classifier, run_nerf, run_shape, runs
+from enerf import config as options
 from enerf.config import AnyConfig, C, ClassifierConfig, NerfConfig, ShapeConfig
 from enerf.evaluation import classifier_report, comparison, finished, report, shape_report
 from enerf.methods import Methods

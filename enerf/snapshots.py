@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from enerf import config as options
 from enerf import classifier_runs, machine, runs, seeds, shape_runs
+from enerf import config as options
 from enerf.conditioning import curvature, selection
 from enerf.conditioning.curvature import Objective
 from enerf.config import ClassifierConfig, ShapeConfig

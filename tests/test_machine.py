@@ -7,14 +7,6 @@ from enerf import machine
 from enerf.types import InputError
 
 
-@pytest.fixture(autouse=True)
-def _precision():
-    """What a test chooses for the whole process is undone."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 def test_named_devices_are_those_of_torch():
     assert machine.resolve_device("cpu") == torch.device("cpu")
     cuda = torch.cuda.is_available()

@@ -34,14 +34,6 @@ def few(**words) -> AnalyseOptions:
     return replace(FEW, **words)
 
 
-@pytest.fixture(autouse=True)
-def _precision():
-    """An analysis chooses the precision of products for the whole process; put it back."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A comparison of three arms with three checkpoints each; look, do not write."""

@@ -30,14 +30,6 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _precision():
-    """Opening a run chooses the precision of products for the whole process; put it back."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("extract")

@@ -43,14 +43,6 @@ SHORT = ["--N_iters", "2", "--i_spectrum", "0"]
 MEASURED = ("seconds", "rays_per_second")  # what a clock says differs from run to run
 
 
-@pytest.fixture(autouse=True)
-def _precision():
-    """A run chooses the precision of products for the whole process; put it back."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "toy"

@@ -30,13 +30,10 @@ BASE = [*MODEL, *SAMPLES, *RATES, "--device", "cpu", "--expname", "run", "--reso
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Fewer points to measure with; the precision of products, which a run chooses for the process, put back."""
+    """Fewer points to measure with."""
     small = heldout.Settings(grid=24, shell=0.05, shell_points=500, surface_points=500)
     monkeypatch.setattr(shape_runs, "SETTINGS", small)
     shape_runs.reference_of.cache_clear()
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
     ("DenseNet", "CIFAR-100"): {"bn": 64.6, "bn+w": 68.8, "bn+ws": 71.7, "bn+e": 72.4},
     ("ViT-B", "ImageNet"): {"ln": 79.9, "ln+w": 80.0, "ln+e": 80.2},
 }
+CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 
 
 def table(runs: Sequence[Run]) -> list[list[str]]:
@@ -56,7 +57,7 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
         cells = [curves.spread([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
         epochs = sorted({f"{run['epochs']:g}" for run in some}, key=float)
         length = curves.DASH.join(epochs if len(epochs) < 2 else (epochs[0], epochs[-1]))
-        zeros = [curves.spread([100 * run["sparsity"] for run in some], 1)] if with_zeros else []
+        zeros = [curves.spread([_percent(run.get("sparsity")) for run in some], 1)] if with_zeros else []
         rows.append([*key, *cells, f"{sum(map(learned, some))}/{len(some)}", length, *zeros])
     return rows
 
@@ -64,12 +65,14 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
 def published(runs: Sequence[Run]) -> list[list[str]]:
     """Rows of the paper's figures for the architectures and images among these runs; the heads alone if there are none.
 
-    Images that were stored with losses (a note says so) count as the ones they were made of; their figures cannot be
-    compared, which the table's first column says.
+    Images are known by the name of their folder or archive and by how many classes they have. Those that were stored
+    with losses (a note says so) count as the ones they were made of; their figures cannot be compared, which the
+    table's first column says.
     """
+    found = [(run["model"], _published_images(run)) for run in runs]
     rows = [["published", "network", "method", "test [%]"]]
     for (network, images), figures in PUBLISHED.items():
-        if any(run["model"].startswith(network) and run["dataset"] == images for run in runs):
+        if any(model.startswith(network) and named == images for model, named in found):
             rows += [[images, network, method, f"{value:g}"] for method, value in figures.items()]
     return rows
 
@@ -123,9 +126,36 @@ def _images(run: Run) -> str:
     return f"{run['dataset']} ({run['note']})" if run.get("note") else str(run["dataset"])
 
 
+def _published_images(run: Run) -> str:
+    """The images of published figures that a run's data set is named for and has all classes of; "" if there are none.
+
+    >>> of = lambda name, classes: {"dataset": name, "protocol": {"classes": classes}}
+    >>> _published_images(of("cifar-10-batches-bin", 10)), _published_images(of("cifar-100-python", 100))
+    ('CIFAR-10', 'CIFAR-100')
+    >>> _published_images(of("imagenette2", 10))
+    ''
+    """
+    name = _plain(run["dataset"])
+    longest = max((images for images in CLASSES if name.startswith(_plain(images))), key=len, default="")
+    return longest if CLASSES.get(longest) == run["protocol"]["classes"] else ""
+
+
+def _plain(name: str) -> str:
+    """Its letters and digits, in lower case.
+
+    >>> _plain("CIFAR-10")
+    'cifar10'
+    """
+    return "".join(filter(str.isalnum, name.lower()))
+
+
 def _named(run: Run) -> str:
     """What a run's method is called: the comparison's name for it, or its own."""
     return str(run.get("arm") or run["method"])
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _value(run: Run, path: tuple[str, ...]) -> float | None:

@@ -33,10 +33,10 @@ def augmented(
     if augment == "crop":
         raise InputError(
             "--augment is crop, which needs image files at their own sizes: expected shift or shift_flip here, or "
-            "--image_size for a folder of images."
+            "--image_size for a folder of images"
         )
     if augment not in AUGMENTS:
-        raise InputError(f"--augment is {augment}, expected one of {', '.join(AUGMENTS)}.")
+        raise InputError(f"--augment is {augment}, expected one of {', '.join(AUGMENTS)}")
     if generator is None:
         raise ValueError(f"{augment} needs a generator of random numbers")
     return shift(images, generator) if augment == "shift" else shift_flip(images, generator)

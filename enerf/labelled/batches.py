@@ -6,7 +6,6 @@ with the batches it would have seen, and two arms of a comparison see the same o
 """
 
 import functools
-import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -14,21 +13,12 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from enerf import seeds
 from enerf.labelled.data import Split
 from enerf.types import InputError
 
+ORDER, AUGMENTATION = 1, 2  # what random numbers are for
 _Batch = tuple[UInt8[Tensor, "b c h w"], Int64[Tensor, " b"]]
-
-
-def generator_for(purpose: str, seed: int, number: int) -> torch.Generator:
-    """Random numbers on the CPU: a stream of its own for each purpose, seed and number.
-
-    >>> int(torch.randint(100, (1,), generator=generator_for("order", 0, 3))) == int(
-    ...     torch.randint(100, (1,), generator=generator_for("order", 0, 3)))
-    True
-    """
-    digest = hashlib.blake2b(f"{purpose} {seed} {number}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 class Batches:
@@ -52,7 +42,7 @@ class Batches:
 
     def __init__(self, split: Split, n: int, seed: int, augment: str, ahead: int = 2) -> None:
         if n < 1 or not len(split):
-            raise InputError(f"batches of {n} out of {len(split)} images are asked for, expected 1 or more of each.")
+            raise InputError(f"batches of {n} out of {len(split)} images are asked for, expected 1 or more of each")
         self.split, self.n, self.seed, self.augment, self.ahead = split, min(n, len(split)), seed, augment, ahead
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
         self._pool: ThreadPoolExecutor | None = None
@@ -99,8 +89,13 @@ class Batches:
         """Images and labels of a step, from nothing but its number."""
         epoch, place = divmod(step, self.steps_per_epoch)
         numbers = self._order(epoch)[place * self.n : (place + 1) * self.n]
-        images = self.split.batch(numbers, self.augment, generator_for("augmentation", self.seed, step))
+        images = self.split.batch(numbers, self.augment, _stream(AUGMENTATION, self.seed, step))
         return images, self.split.labels[numbers]
 
     def _permutation(self, epoch: int) -> Int64[Tensor, " n"]:
-        return torch.randperm(len(self.split), generator=generator_for("order", self.seed, epoch))
+        return torch.randperm(len(self.split), generator=_stream(ORDER, self.seed, epoch))
+
+
+def _stream(purpose: int, seed: int, number: int) -> torch.Generator:
+    """Random numbers of one purpose and number, whatever else is drawn of the same seed."""
+    return seeds.generator_for(seeds.mixed(seed, purpose), number)

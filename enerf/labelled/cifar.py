@@ -33,7 +33,7 @@ def load(store: Store) -> tuple[Held, Held, tuple[str, ...]]:
     parts = (_TRAIN, ("test_batch",)) if ten else (("train",), ("test",))
     missing = [name + suffix for names in parts for name in names if name + suffix not in store.names]
     if missing:
-        raise InputError(f"{store.where()} lacks {', '.join(missing)}, expected all files of {store.kind}.")
+        raise InputError(f"{store.where()} lacks {', '.join(missing)}, expected all files of {store.kind}")
     n = 10 if ten else 100
     read = _binary if binary else _pickled
     train, test = (_joined([read(store, name + suffix, n) for name in names]) for names in parts)
@@ -52,7 +52,7 @@ def _binary(store: Store, name: str, n: int) -> _Rows:
     before = 1 if n == 10 else 2
     data, row = store.read(name), before + _PIXELS
     if not data or len(data) % row:
-        raise InputError(f"{store.where(name)} has {len(data):,} bytes, expected rows of {row:,} bytes each.")
+        raise InputError(f"{store.where(name)} has {len(data):,} bytes, expected rows of {row:,} bytes each")
     rows = np.frombuffer(data, np.uint8).reshape(-1, row)
     labels = rows[:, before - 1].tolist()
     _check(store, name, labels, n)
@@ -65,13 +65,13 @@ def _pickled(store: Store, name: str, n: int) -> _Rows:
     said = _said(store, name)
     rows, labels = said.get("data"), said.get(key)
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != _PIXELS:
-        raise InputError(f"{store.where(name)} has no rows of {_PIXELS} bytes under 'data', expected those of CIFAR.")
+        raise InputError(f"{store.where(name)} has no rows of {_PIXELS} bytes under 'data', expected those of CIFAR")
     labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
     if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
-        raise InputError(f"{store.where(name)} has no list of numbers under {key!r}, expected a label for each image.")
+        raise InputError(f"{store.where(name)} has no list of numbers under {key!r}, expected a label for each image")
     if len(labels) != len(rows) or not labels:
         raise InputError(
-            f"{store.where(name)} holds {len(rows)} images and {len(labels)} labels, expected as many, and some."
+            f"{store.where(name)} holds {len(rows)} images and {len(labels)} labels, expected as many, and some"
         )
     _check(store, name, labels, n)
     return np.ascontiguousarray(rows), labels
@@ -83,14 +83,14 @@ def _said(store: Store, name: str) -> dict:
         return pickles.read(store.read(name))
     except ValueError as error:
         raise InputError(
-            f"{store.where(name)} cannot be read ({error}), expected a pickled file of {store.kind}."
+            f"{store.where(name)} cannot be read ({error}), expected a pickled file of {store.kind}"
         ) from None
 
 
 def _check(store: Store, name: str, labels: list[int], n: int) -> None:
     wrong = next((row for row, label in enumerate(labels) if not 0 <= label < n), None)
     if wrong is not None:
-        raise InputError(f"{store.where(name)}: row {wrong} has the label {labels[wrong]}, expected 0 to {n - 1}.")
+        raise InputError(f"{store.where(name)}: row {wrong} has the label {labels[wrong]}, expected 0 to {n - 1}")
 
 
 def _classes(store: Store, n: int) -> tuple[str, ...]:
@@ -107,5 +107,5 @@ def _classes(store: Store, n: int) -> tuple[str, ...]:
         names = [name.decode("utf-8", errors="replace") if isinstance(name, bytes) else str(name) for name in said]
     names = [name.strip() for name in names if name.strip()]
     if len(set(names)) != n or len(names) != n:
-        raise InputError(f"{store.where(meta)} names {len(set(names))} different classes, expected {n}.")
+        raise InputError(f"{store.where(meta)} names {len(set(names))} different classes, expected {n}")
     return tuple(names)

@@ -142,7 +142,7 @@ class LabelledImages:
 
 def _fewer(split: Split, n: int, option: str, name: str) -> Split:
     if not 0 <= n <= len(split):
-        raise InputError(f"{option} is {n}, expected 0 (all) to {len(split)}, as many as {name} has.")
+        raise InputError(f"{option} is {n}, expected 0 (all) to {len(split)}, as many as {name} has")
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:n]
     return Chosen(split, chosen) if 0 < n < len(split) else split
 

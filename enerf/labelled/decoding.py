@@ -53,7 +53,7 @@ def decode(store: Store, name: str) -> Pixels:
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         reason = "no image format is recognised" if "cannot identify" in str(error) else str(error).rstrip(".")
         raise InputError(
-            f"{store.where(name)} cannot be read ({reason or type(error).__name__}), expected a whole image file."
+            f"{store.where(name)} cannot be read ({reason or type(error).__name__}), expected a whole image file"
         ) from None
 
 
@@ -142,7 +142,7 @@ class OnDemand:
             if (width, height) != (self.size, self.size):
                 raise InputError(
                     f"{self.store.where(name)} has {width}×{height} pixels, expected {self.size}×{self.size} as the "
-                    "first image, or --image_size."
+                    "first image, or --image_size"
                 )
             return pixels
         side = round(self.size * _MARGIN)

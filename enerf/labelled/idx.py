@@ -37,20 +37,17 @@ def load(store: Store) -> tuple[Held, Held, tuple[str, ...]]:
     if absent:
         raise InputError(
             f"{store.where(_named(store, 'train', 'labels', 1))} has labels up to {n - 1} and none is {absent[0]}, "
-            "expected each class to have images."
+            "expected each class to have images"
         )
     test, name = _split(store, "t10k")
     wrong = (test.labels >= n).nonzero()
     if len(wrong):
         row = int(wrong[0])
-        raise InputError(
-            f"{store.where(name)}: row {row} has the label {int(test.labels[row])}, expected 0 to {n - 1}."
-        )
+        raise InputError(f"{store.where(name)}: row {row} has the label {int(test.labels[row])}, expected 0 to {n - 1}")
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [f"{split.images.shape[2]}×{split.images.shape[3]}" for split in (train, test)]
         raise InputError(
-            f"{store.where()} has training images of {sizes[0]} and test images of {sizes[1]} pixels, "
-            "expected one size."
+            f"{store.where()} has training images of {sizes[0]} and test images of {sizes[1]} pixels, expected one size"
         )
     return train, test, tuple(map(str, range(n)))
 
@@ -62,12 +59,12 @@ def _split(store: Store, which: str) -> tuple[Held, str]:
     if len(images) != len(labels):
         raise InputError(
             f"{store.where(images_name)} holds {len(images)} images and {labels_name} {len(labels)} labels, expected "
-            "as many."
+            "as many"
         )
     if not images.size or images.shape[1] != images.shape[2]:
         raise InputError(
             f"{store.where(images_name)} holds {len(images)} images of {images.shape[1]}×{images.shape[2]} pixels, "
-            "expected square ones, and some."
+            "expected square ones, and some"
         )
     return Held(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()), labels_name
 
@@ -76,7 +73,7 @@ def _named(store: Store, which: str, what: str, axes: int) -> str:
     """The file's name, whichever way it is spelt."""
     found = [name for name in store.names if re.fullmatch(rf"{which}-{what}[-.]idx{axes}-ubyte(\.gz)?", name)]
     if not found:
-        raise InputError(f"{store.where()} lacks {which}-{what}-idx{axes}-ubyte or the same with .gz.")
+        raise InputError(f"{store.where()} lacks {which}-{what}-idx{axes}-ubyte or the same with .gz")
     return found[0]
 
 
@@ -95,23 +92,23 @@ def array(store: Store, name: str, axes: int) -> UInt8[np.ndarray, "..."]:
             if header[:4] != bytes((0, 0, 8, axes)):
                 raise InputError(
                     f"{where} begins with {header[:4].hex() or 'nothing'}, expected {bytes((0, 0, 8, axes)).hex()}: "
-                    f"an idx file of bytes along {axes} {'axis' if axes == 1 else 'axes'}."
+                    f"an idx file of bytes along {axes} {'axis' if axes == 1 else 'axes'}"
                 )
             if len(header) < 4 + 4 * axes:
                 raise EOFError
             shape = struct.unpack(f">{axes}I", header[4:])
             found = _read(file, math.prod(shape), where)
     except EOFError:
-        raise InputError(f"{where} cannot be read (it ends too soon), expected a whole file.") from None
+        raise InputError(f"{where} cannot be read (it ends too soon), expected a whole file") from None
     except (OSError, zlib.error) as error:
-        raise InputError(f"{where} cannot be read ({str(error).lower()}), expected a whole gzip file.") from None
+        raise InputError(f"{where} cannot be read ({str(error).lower()}), expected a whole gzip file") from None
     return np.frombuffer(found, np.uint8).reshape(shape)
 
 
 def _read(file: gzip.GzipFile | io.BytesIO, size: int, where: str) -> bytearray:
     """The rest of a file, which has to be of that size."""
     if size > MEMBER:
-        raise InputError(f"{where} promises {size:,} bytes, expected no more than {MEMBER:,}.")
+        raise InputError(f"{where} promises {size:,} bytes, expected no more than {MEMBER:,}")
     found = bytearray()
     while len(found) < size:
         piece = file.read(min(_PIECE, size - len(found)))
@@ -119,5 +116,5 @@ def _read(file: gzip.GzipFile | io.BytesIO, size: int, where: str) -> bytearray:
             raise EOFError
         found += piece
     if file.read(1):
-        raise InputError(f"{where} holds more than the {size:,} bytes that its header says, expected no more.")
+        raise InputError(f"{where} holds more than the {size:,} bytes that its header says, expected no more")
     return found

@@ -38,19 +38,19 @@ def load(store: Store, image_size: int, test: str) -> tuple[Split, Split, tuple[
     tests = _tests(store, test)
     classes = _classes(store, "train")
     if len(classes) < 2:
-        raise InputError(f"{store.where('train')} has {len(classes)} class folders, expected 2 or more.")
+        raise InputError(f"{store.where('train')} has {len(classes)} class folders, expected 2 or more")
     unknown = [name for name in _classes(store, tests) if name not in classes]
     if unknown:
         raise InputError(
             f"{store.where(f'{tests}/{unknown[0]}')} is no class of {store.where('train')}, expected classes that are "
-            "trained."
+            "trained"
         )
     files = [_files(store, split, classes) for split in ("train", tests)]
     names = files[0][0] + files[1][0]
     first = decoding.decode(store, names[0])
     height, width = first.shape[:2]
     if not image_size and height != width:
-        raise InputError(f"{store.where(names[0])} has {width}×{height} pixels, expected squares or --image_size.")
+        raise InputError(f"{store.where(names[0])} has {width}×{height} pixels, expected squares or --image_size")
     if not image_size and len(names) * 3 * width * height <= MEMORY:
         pixels = _decoded(store, names, width)
         parts = pixels.split([len(labels) for _, labels in files])
@@ -70,7 +70,7 @@ def _tests(store: Store, asked: str) -> str:
     if not found:
         raise InputError(
             f"{store.where()} has no {names[0] if asked else 'test/, val/ or validation/'} beside train/, expected "
-            "a folder of test images for each class."
+            "a folder of test images for each class"
         )
     return next(
         (name for name in found if any(f.startswith(f"{name}/") and f.count("/") > 1 for f in store.names)), found[0]
@@ -81,12 +81,12 @@ def _classes(store: Store, split: str) -> tuple[str, ...]:
     """Folders of a split, each of which has to have images."""
     loose = [name for name in _images(store, split) if name.count("/") == 1]
     if loose:
-        raise InputError(f"{store.where(loose[0])} lies in no class folder, expected {split}/CLASS/ of images.")
+        raise InputError(f"{store.where(loose[0])} lies in no class folder, expected {split}/CLASS/ of images")
     classes = tuple(sorted({name.split("/")[1] for name in store.folders if _inside(name, split)}))
     filled = {name.split("/")[1] for name in _images(store, split)}
     empty = [name for name in classes if name not in filled]
     if empty or not classes:
-        raise InputError(f"{store.where('/'.join([split, *empty[:1]]))} holds no images, expected some of each class.")
+        raise InputError(f"{store.where('/'.join([split, *empty[:1]]))} holds no images, expected some of each class")
     return classes
 
 
@@ -114,7 +114,7 @@ def _decoded(store: Store, names: tuple[str, ...], size: int) -> UInt8[Tensor, "
         if found.shape[:2] != (size, size):
             raise InputError(
                 f"{store.where(names[0])} has {size}×{size} pixels and {names[place]} {found.shape[1]}×"
-                f"{found.shape[0]}, expected one size or --image_size."
+                f"{found.shape[0]}, expected one size or --image_size"
             )
         grey[place] = found.ndim == 2
         pixels[place] = found if found.ndim == 2 else found.transpose(2, 0, 1)

@@ -27,7 +27,7 @@ def load(path: Path, *, image_size: int = 0, test: str = "") -> LabelledImages:
         If nothing is there, it is none of these, or it is damaged or inconsistent.
     """
     if image_size < 0:
-        raise InputError(f"--image_size is {image_size}, expected 0 (as the images are) or more.")
+        raise InputError(f"--image_size is {image_size}, expected 0 (as the images are) or more")
     store = stores.opened(Path(path))
     train: Split
     held: Split
@@ -35,7 +35,7 @@ def load(path: Path, *, image_size: int = 0, test: str = "") -> LabelledImages:
         train, held, classes, channels, size = image_folders.load(store, image_size, test)
     elif image_size or test:
         option = "--image_size" if image_size else "the name of a test folder"
-        raise InputError(f"{store.where()} holds files of {store.kind}, expected {option} only for folders of images.")
+        raise InputError(f"{store.where()} holds files of {store.kind}, expected {option} only for folders of images")
     else:
         first, second, classes = (idx if store.kind == "idx" else cifar).load(store)
         train, held, (channels, size) = first, second, first.images.shape[1:3]

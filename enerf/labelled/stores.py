@@ -96,7 +96,7 @@ class Store:
             with (self.path / self.root / name).open("rb") as file:
                 data = file.read(MEMBER + 1) if os.fstat(file.fileno()).st_size > MEMBER else file.read()
         except OSError as error:
-            raise InputError(f"{self.where(name)} cannot be read ({_reason(error)}), expected a file.") from None
+            raise InputError(f"{self.where(name)} cannot be read ({_reason(error)}), expected a file") from None
         _check_size(self.where(name), len(data))
         return data
 
@@ -111,7 +111,7 @@ def opened(path: Path) -> Store:
         has members that would lie outside of it.
     """
     if not path.exists():
-        raise InputError(f"{path} does not exist, expected {EXPECTED} (--images).")
+        raise InputError(f"{path} does not exist, expected {EXPECTED} (--images)")
     if path.is_dir():
         root, kind = _root(path, list(_walk(path, 2, all_of_it=False)))
         found = list(_walk(path / root, _DEPTH if kind == "folders" else 1))
@@ -131,11 +131,11 @@ def _root(path: Path, names: list[str]) -> tuple[str, str]:
     if not known:
         shown = sorted({re.sub("/.*", "/", name) for name in names})
         listed = ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
-        raise InputError(f"{path} holds {listed or 'nothing'}, expected {EXPECTED} (--images).")
+        raise InputError(f"{path} holds {listed or 'nothing'}, expected {EXPECTED} (--images)")
     if known[0][0] and len(known) > 1:
         raise InputError(
             f"{path} holds {len(known)} data sets ({', '.join(root for root, _ in known[:_SHOWN])}), expected one: "
-            "name its own folder (--images)."
+            "name its own folder (--images)"
         )
     return known[0]
 
@@ -165,7 +165,7 @@ def _walk(folder: Path, depth: int, prefix: str = "", all_of_it: bool = True) ->
     except OSError as error:
         if prefix and not all_of_it:
             return
-        raise InputError(f"{folder} cannot be listed ({_reason(error)}), expected a folder.") from None
+        raise InputError(f"{folder} cannot be listed ({_reason(error)}), expected a folder") from None
     for entry in entries:
         if _stray(entry.name):
             continue
@@ -193,14 +193,14 @@ def _unpacked(path: Path) -> dict[str, bytes]:
             for name, size, data in tqdm(members, desc=f"read {path.name}", unit="file", mininterval=every, delay=2):
                 total += size
                 if total > TOTAL:
-                    raise InputError(f"{path} unpacks to more than {TOTAL >> 30} GiB: unpack it and name the folder.")
+                    raise InputError(f"{path} unpacks to more than {TOTAL >> 30} GiB: unpack it and name the folder")
                 if not _stray(name):
                     held[name] = data
     except tarfile.ReadError as error:
         what = "is no archive" if not held else "is damaged"
-        raise InputError(f"{path} {what} ({_reason(error)}), expected {EXPECTED} (--images).") from None
+        raise InputError(f"{path} {what} ({_reason(error)}), expected {EXPECTED} (--images)") from None
     except _DAMAGED as error:
-        raise InputError(f"{path} cannot be read ({_reason(error)}), expected a whole archive.") from None
+        raise InputError(f"{path} cannot be read ({_reason(error)}), expected a whole archive") from None
     return held
 
 
@@ -240,20 +240,20 @@ def _zipped(path: Path, file: Any) -> Iterator[tuple[str, int, bytes]]:
             name = _inner(path, member.filename, member.is_dir())
             _check_size(f"{path}:{name}", member.file_size)
             if member.flag_bits & 1:
-                raise InputError(f"{path}:{name} is encrypted, expected an archive without a password.")
+                raise InputError(f"{path}:{name} is encrypted, expected an archive without a password")
             yield name, member.file_size, b"" if member.is_dir() else archive.read(member)
 
 
 def _inner(path: Path, name: str, is_folder: bool) -> str:
     """Name of a member without ``./``; one that would lie outside of the archive is refused."""
     if re.match(r"[/\\]|\w:", name) or ".." in re.split(r"[/\\]", name):
-        raise InputError(f"{path} holds a member named {name!r}, expected names without '..' that lie inside of it.")
+        raise InputError(f"{path} holds a member named {name!r}, expected names without '..' that lie inside of it")
     return "/".join(part for part in name.split("/") if part not in ("", ".")) + ("/" if is_folder else "")
 
 
 def _check_size(where: str, size: int) -> None:
     if size > MEMBER:
-        raise InputError(f"{where} has more than {MEMBER >> 30} GiB, expected a smaller file.")
+        raise InputError(f"{where} has more than {MEMBER >> 30} GiB, expected a smaller file")
 
 
 def _reason(error: Exception) -> str:

@@ -38,7 +38,7 @@ def figures(n: int, size: int, channels: int, seed: int) -> Held:
         If there are to be none, or they are too small for figures to be told apart.
     """
     if n < 1 or size < 16:
-        raise InputError(f"{n} figures of {size}×{size} pixels are asked for, expected 1 or more of 16×16 or more.")
+        raise InputError(f"{n} figures of {size}×{size} pixels are asked for, expected 1 or more of 16×16 or more")
     random = np.random.default_rng([seed, n, size, channels])
     labels = random.permutation(np.arange(n) % len(CLASSES))
     parts = [_drawn(labels[start : start + _PART], size, channels, random) for start in range(0, n, _PART)]
@@ -96,7 +96,7 @@ def write_cifar(folder: Path, n_train: int, n_test: int, seed: int = 0) -> Path:
         else (nothing is overwritten), or the folder cannot be written.
     """
     if n_train < 5:
-        raise InputError(f"{n_train} training pictures are asked for, expected 5 or more: CIFAR-10 has 5 files.")
+        raise InputError(f"{n_train} training pictures are asked for, expected 5 or more: CIFAR-10 has 5 files")
     train, test = _both(n_train, n_test, 32, 3, seed)
     rows = [
         np.concatenate([s.labels.numpy().astype(np.uint8)[:, None], s.images.flatten(1).numpy()], 1)
@@ -119,7 +119,7 @@ def write_idx(folder: Path, n_train: int, n_test: int, seed: int = 0) -> Path:
         else (nothing is overwritten), or the folder cannot be written.
     """
     if n_train < len(CLASSES):
-        raise InputError(f"{n_train} training pictures are asked for, expected {len(CLASSES)} or more: one of a class.")
+        raise InputError(f"{n_train} training pictures are asked for, expected {len(CLASSES)} or more: one of a class")
     for which, split in zip(("train", "t10k"), _both(n_train, n_test, 28, 1, seed), strict=True):
         header = struct.pack(">IIII", 0x803, len(split), 28, 28)
         _put(Path(folder) / f"{which}-images-idx3-ubyte.gz", _zipped(header + split.images.numpy().tobytes()))
@@ -138,7 +138,7 @@ def write_folder(folder: Path, n_train: int, n_test: int, seed: int = 0, size: i
         else (nothing is overwritten), or the folder cannot be written.
     """
     if n_train < len(CLASSES):
-        raise InputError(f"{n_train} training pictures are asked for, expected {len(CLASSES)} or more: one of a class.")
+        raise InputError(f"{n_train} training pictures are asked for, expected {len(CLASSES)} or more: one of a class")
     for which, split in zip(("train", "test"), _both(n_train, n_test, size, 3, seed), strict=True):
         for i, (picture, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             stream = io.BytesIO()
@@ -160,7 +160,7 @@ def _put(path: Path, data: bytes) -> None:
     with files.blaming(path):
         there = path.exists()
         if there and path.read_bytes() != data:
-            raise InputError(f"{path} exists and holds something else; name another folder or remove it.")
+            raise InputError(f"{path} exists and holds something else; name another folder or remove it")
     if not there:
         with files.replacing(path) as temporary, files.blaming(path):
             temporary.write_bytes(data)

@@ -4,11 +4,10 @@ import copy
 import csv
 import io
 
-import numpy as np
 import pytest
 
 from enerf import images
-from enerf.evaluation import curves, report, shape_report
+from enerf.evaluation import report, shape_report
 from enerf.types import InputError
 
 
@@ -102,16 +101,6 @@ def test_nothing_is_changed_by_drawing(tmp_path):
     shape_report.draw_curves(runs, tmp_path / "a.png", "IoU")
     shape_report.table(runs)
     assert runs == before
-
-
-def test_curves_of_the_same_places_keep_them_and_others_meet_between_theirs():
-    a = np.array([[0, 1.0], [10, 2.0]])
-    places, values = curves.together([a, a + np.array([0, 1])])
-    assert places.tolist() == [0, 10]
-    assert values.tolist() == [[1, 2], [2, 3]]
-    places, values = curves.together([a, np.array([[2, 0.0], [12, 10.0]])], n=5)
-    assert places.tolist() == [2, 4, 6, 8, 10]
-    np.testing.assert_allclose(values, [1 + places / 10, places - 2])
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):

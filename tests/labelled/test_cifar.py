@@ -18,7 +18,7 @@ def _refused(path, **options):
         reading.load(path, **options)
     words = str(caught.value)
     assert "\n" not in words
-    assert words.endswith(".")
+    assert not words.endswith(".")
     return words
 
 

@@ -17,7 +17,7 @@ def _refused(path):
         reading.load(path)
     words = str(caught.value)
     assert "\n" not in words
-    assert words.endswith(".")
+    assert not words.endswith(".")
     return words
 
 

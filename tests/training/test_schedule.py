@@ -92,10 +92,41 @@ def test_a_run_of_no_steps_has_a_learning_rate():
     assert at(TrainOptions(lrate_schedule="cosine", N_iters=0), 0) == 5e-4
 
 
+# steps, or none
+
+
+def test_a_constant_rate_stays_whatever_the_step_and_the_clock():
+    constant = TrainOptions(lrate=3e-3, lrate_schedule="constant", N_iters=400, max_seconds=100.0, lrate_decay=1)
+    assert rates(constant, range(0, 1000, 7), 0.5) == [3e-3] * 143
+
+
+MILESTONES = TrainOptions(lrate=0.1, lrate_schedule="milestones", N_iters=400)
+
+
+def test_milestones_fall_to_a_tenth_at_half_of_the_run_and_to_a_hundredth_at_three_quarters():
+    found = rates(MILESTONES, range(500))
+    assert found[:200] == [0.1] * 200
+    assert found[200:300] == pytest.approx([0.01] * 100, rel=1e-14)
+    assert found[300:] == pytest.approx([0.001] * 200, rel=1e-14)
+    for done, share in ((0, 1), (0.4999, 1), (0.5, 0.1), (0.7499, 0.1), (0.75, 0.01), (1, 0.01), (1e30, 0.01)):
+        assert schedule.milestones(done, 2) == 2 * share
+
+
+def test_milestones_come_with_the_seconds_where_they_end_first():
+    timed = TrainOptions(lrate=0.1, lrate_schedule="milestones", N_iters=400, max_seconds=100.0)
+    assert rates(timed, range(401), 0.1) == rates(MILESTONES, range(401))
+    assert [at(timed, 1, seconds) for seconds in (49.9, 50.0, 74.9, 75.0)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("name", ["constant", "milestones"])
+def test_a_run_of_no_steps_has_one_of_these_rates_too(name: str):
+    assert at(TrainOptions(lrate_schedule=name, N_iters=0), 0) == 5e-4
+
+
 # the warm-up
 
 
-@pytest.mark.parametrize("name", ["decay", "cosine"])
+@pytest.mark.parametrize("name", ["decay", "cosine", "constant", "milestones"])
 def test_the_warm_up_rises_evenly_and_then_is_gone(name: str):
     cold = TrainOptions(lrate_schedule=name, N_iters=1000, lrate_warmup=9)
     without = TrainOptions(lrate_schedule=name, N_iters=1000)

@@ -1,0 +1,157 @@
+"""What each normalisation of a classifier costs: training steps of one network by turns.
+
+    python benchmarks/classifiers.py [--methods bn,bn+w,bn+ws,bn+e,none,none+bnp] [--model densenet] [--precision bf16]
+
+Work: a step as a run takes it (``classifier_steps.followed``, then SGD) on one batch of noise; every side starts from
+the same raw weights. The learning rate is 0, which costs what any other does, so that all rounds compute the same. The
+sides take turns in one process: each method, and the first one again (the A/A row: what this machine makes of a ratio
+of 1). A side without a norm has other numbers inside, and biases.
+
+A row a method: median milliseconds of a step, its ratio to the first method round by round, with its noise (see
+``sides.py``), the quartiles of these ratios, and how many layers are treated. The last line is ``ratio=X
+noise=LOW..HIGH`` of the last method.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+
+import conditioning
+import numpy as np
+import ours
+import sides
+import torch
+from torch import Tensor
+
+from enerf import machine
+from enerf.classifier_options import MODELS, NORMALISATIONS, ClassifierTrainOptions, NormalisationOptions
+from enerf.classifiers import build
+from enerf.evaluation import report as tables
+from enerf.training import classifier_steps, optimisers
+from enerf.training.classifier_steps import Targets
+from enerf.types import InputError
+
+HEADER = ["method", "ms a step", "ratio", "noise", "quartiles", "layers"]
+SMALL = (22, 0.67)  # depth and width of DenseNet-BC-22-8
+
+
+class Training:
+    """A network under a normalisation, asked for steps."""
+
+    def __init__(self, args: argparse.Namespace, normalisation: str, images: Tensor, labels: Tensor) -> None:
+        norm, treatment = NormalisationOptions(normalisation=normalisation).parts
+        try:
+            model = build.network(
+                args.model,
+                classes=args.classes,
+                channels=args.channels,
+                size=args.size,
+                norm=norm,
+                seed=0,
+                width=args.width,
+                depth=args.depth,
+                patch=args.patch,
+            )
+            names = build.condition(model, treatment)
+        except ValueError as error:
+            raise InputError(f"{normalisation}: {error}") from None
+        self.treated = len(names) if treatment else 0
+        self.model = model.to(images.device).to(memory_format=torch.channels_last).train()
+        self.optimiser = optimisers.make(ClassifierTrainOptions(lrate=0.0), self.model)
+        self.images, self.labels, self.precision = images, labels, args.precision
+        self.targets = Targets(args.classes)
+        self.step()  # allocations and other first times are not what is measured
+        self.step()
+
+    def step(self) -> None:
+        """Take one step."""
+        self.optimiser.zero_grad()
+        classifier_steps.followed(self.model, self.images, self.labels, self.targets, precision=self.precision)
+        self.optimiser.step()
+
+    def parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def batch(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Standardised noise and its labels."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (args.batch, args.channels, args.size, args.size)
+    noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    middle, deviation = [0.5] * args.channels, [0.29] * args.channels
+    labels = torch.randint(args.classes, (args.batch,), generator=generator)
+    return classifier_steps.standardised(noise, middle, deviation, device), labels.to(device)
+
+
+def row_of(name: str, found: dict[str, list[float]], first: str, treated: int) -> list[str]:
+    """One side's figures."""
+    took = f"{statistics.median(found[name]) * 1e3:.2f}"
+    layers = str(treated) if treated else "-"
+    if name == first:
+        return [name, took, "1", "-", "-", layers]
+    values = sides.ratios(found[name], found[first])
+    low, high = sides.interval(values)
+    quartiles = "..".join(f"{value:.3f}" for value in np.quantile(values, (0.25, 0.75)))
+    return [name, took, f"{statistics.median(values):.3f}", f"{low:.3f}..{high:.3f}", quartiles, layers]
+
+
+def measured(args: argparse.Namespace, methods: Sequence[str], device: torch.device, report: sides.Report) -> str:
+    """Report a row for each side; returns the lines that a benchmark ends with, for the last method."""
+    images, labels = batch(args, device)
+    first = methods[0]
+    again = f"{first} again"
+    named = {first: first, again: first, **{name: name for name in methods[1:]}}
+    made = {name: Training(args, normalisation, images, labels) for name, normalisation in named.items()}
+    title = build.words(args.model, args.width, args.depth, args.patch, args.size)
+    report(
+        f"{title}: {made[first].parameters()} parameters, {args.batch} images of {args.size}×{args.size}×"
+        f"{args.channels}, SGD, {args.precision}; {args.rounds} rounds, steps a turn: {args.steps}"
+    )
+    asked = {name: lambda side=side: ours.seconds_of(side.step, args.steps, device) for name, side in made.items()}
+    found = sides.by_turns(asked, args.rounds)
+    report(tables.as_text([HEADER, *(row_of(name, found, first, side.treated) for name, side in made.items())]))
+    last = methods[-1] if len(methods) > 1 else again
+    return f"{last} / {first}:\n{sides.ratio_line(sides.ratios(found[last], found[first]), 3)}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = sides.parser(__doc__)
+    made.add_argument(
+        "--methods", default="bn,bn+w,bn+ws,bn+e,none,none+bnp", help=f"some of {', '.join(NORMALISATIONS)}"
+    )
+    made.add_argument("--model", default="densenet", choices=MODELS, help="architecture")
+    made.add_argument("--depth", type=int, help="layers of DenseNet (22), blocks of a ViT (its own)")
+    made.add_argument("--width", type=float, help="times the network's own channels (DenseNet: 0.67)")
+    made.add_argument("--patch", type=int, default=0, help="side of a ViT's patches; 0: the usual one")
+    made.add_argument("--size", type=int, default=28, help="side of the images")
+    made.add_argument("--channels", type=int, default=1, help="of the images")
+    made.add_argument("--classes", type=int, default=10, help="of the images")
+    made.add_argument("--batch", type=int, default=50, help="images a step")
+    made.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the factors of products")
+    made.add_argument("--rounds", type=int, default=15, help="how often the sides take turns")
+    made.add_argument("--steps", type=int, default=3, help="steps a turn")
+    made.add_argument("--threads", type=int, default=1, help="of the processor")
+    made.add_argument("--device", default="cpu", help="auto, cpu, cuda")
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
+    depth, width = SMALL if args.model == "densenet" else (0, 1.0)
+    args.depth = depth if args.depth is None else args.depth
+    args.width = width if args.width is None else args.width
+    methods = conditioning.words_of("--methods", args.methods, NORMALISATIONS)
+    for name in ("rounds", "steps", "threads", "batch", "channels", "classes"):
+        if getattr(args, name) < 1:
+            raise InputError(f"option --{name}: found {getattr(args, name)}, expected at least 1")
+    torch.set_num_threads(args.threads)
+    device = ours.device_of(args.device)
+    report = sides.Report(args.out, device)
+    report(f"# {machine.prepare(device)}")
+    report(measured(args, methods, device, report))
+
+
+if __name__ == "__main__":
+    sides.enter(main)

@@ -1,0 +1,178 @@
+"""Laws of what follows a classifier's gradients: which weights are regularised, and how."""
+
+import copy
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enerf.classifier_options import OPTIMISERS, ClassifierTrainOptions
+from enerf.classifiers import build
+from enerf.training import optimisers
+from tests.contents import same
+
+TREATED: dict[str, dict[str, Any]] = {
+    "plain": {"treatment": ""},
+    "e": {"treatment": "e"},
+    "learned gains": {"treatment": "e", "scale": "learned"},
+    "w": {"treatment": "w"},
+    "ws": {"treatment": "ws"},
+    "bnp": {"treatment": "bnp"},
+}
+# what follows the name of a layer in the name of a weight that is regularised
+ENDINGS = {"w": ".parametrizations.weight.original1", "plain": ".weight", "bnp": ".weight"}
+every_treatment = pytest.mark.parametrize("treated", TREATED)
+
+
+def small() -> nn.Module:
+    """One layer of each kind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        stem, inner = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, stride=2)
+        layers = {"stem": stem, "norm": nn.BatchNorm2d(4), "relu": nn.ReLU(), "inner": inner, "flat": nn.Flatten()}
+        return nn.Sequential(OrderedDict({**layers, "middle": nn.Linear(24, 7), "head": nn.Linear(7, 5)}))
+
+
+def network(treated: str = "plain") -> nn.Module:
+    model = small()
+    asked = dict(TREATED[treated])
+    build.condition(model, asked.pop("treatment"), **asked)
+    return model
+
+
+def transformer() -> nn.Module:
+    return build.network("vit_s", classes=5, channels=3, size=8, norm="ln", seed=0, width=0.1, depth=1)
+
+
+def loss(model: nn.Module, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    of = next(model.parameters()).dtype
+    images = torch.randn(6, 3, 8, 8, generator=generator).to(of)
+    return functional.cross_entropy(model(images), torch.randint(5, (6,), generator=generator))
+
+
+def trained(model: nn.Module, optimiser: torch.optim.Optimizer, steps: int = 3) -> dict[str, Tensor]:
+    for step in range(steps):
+        optimiser.zero_grad()
+        loss(model, step).backward()
+        optimiser.step()
+    return model.state_dict()
+
+
+def names_of(model: nn.Module, parameters: list[nn.Parameter]) -> list[str]:
+    ids = {id(p) for p in parameters}
+    return [name for name, p in model.named_parameters() if id(p) in ids]
+
+
+# which
+
+
+@every_treatment
+def test_regularised_is_the_raw_weight_of_every_convolution_and_linear_layer_and_nothing_else(treated: str):
+    plain = [name for name, m in small().named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    ending = ENDINGS.get(treated, ".parametrizations.weight.original")
+    model = network(treated)
+    assert sorted(names_of(model, optimisers.weights(model))) == sorted(name + ending for name in plain)
+
+
+def test_of_a_transformer_tokens_positions_and_normalisers_are_left_alone():
+    for treatment in ("", "e"):
+        model = transformer()
+        build.condition(model, treatment)
+        left = set(dict(model.named_parameters())) - set(names_of(model, optimisers.weights(model)))
+        assert {"token", "positions", "norm.weight", "norm.bias", "head.bias"} <= left
+        assert all(name.endswith(("token", "positions", "bias", "norm.weight", "norm1.weight", "norm2.weight")) for name
+                   in left)  # fmt: skip
+        kinds = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)  # in attention: the packed projection and the last one
+        layers = [m for m in model.modules() if isinstance(m, kinds)]
+        assert len(optimisers.weights(model)) == len(layers)
+
+
+@every_treatment
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_every_parameter_is_in_one_group_and_weights_come_first(name: str, treated: str):
+    model = network(treated)
+    groups = optimisers.make(ClassifierTrainOptions(optimiser=name), model).param_groups
+    assert [id(p) for p in groups[0]["params"]] == [id(p) for p in optimisers.weights(model)]
+    everything = [id(p) for group in groups for p in group["params"]]
+    assert len(everything) == len(set(everything))
+    assert set(everything) == {id(p) for p in model.parameters()}
+    gains = [n for n in names_of(model, groups[1]["params"]) if n.endswith(("gain", "original0"))]
+    assert bool(gains) == (treated in ("learned gains", "w"))
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_strengths_reach_the_weights_alone(name: str):
+    own = {"l1": 0.01, "l2": 0.02, "shrinkage": "soft"} if name.startswith("intrinsic") else {"weight_decay": 0.03}
+    weights, others = optimisers.make(ClassifierTrainOptions(optimiser=name, **own), network()).param_groups
+    for option, value in own.items():
+        assert weights[option] == value
+        assert option == "shrinkage" or others[option] == 0
+
+
+def test_a_network_of_weights_alone_has_one_group():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5, bias=False))
+    assert len(optimisers.make(ClassifierTrainOptions(), model).param_groups) == 1
+
+
+# steps
+
+
+@every_treatment
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_every_optimiser_makes_finite_steps_and_moves_every_weight(name: str, treated: str):
+    strengths = {"l1": 1e-4, "l2": 1e-3} if name.startswith("intrinsic") else {"weight_decay": 1e-3}
+    momentum = 0.9 if name.endswith(("sgd", "rmsprop")) else 0.0
+    model = network(treated)
+    before = [p.detach().clone() for p in optimisers.weights(model)]
+    asked = ClassifierTrainOptions(optimiser=name, lrate=1e-3, momentum=momentum, **strengths)
+    trained(model, optimisers.make(asked, model), 2)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not any(torch.equal(p, was) for p, was in zip(optimisers.weights(model), before, strict=True))
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_rates_and_constants_are_those_of_the_options(name: str):
+    asked = ClassifierTrainOptions(optimiser=name, lrate=0.07, momentum=0.0, adam_beta2=0.98, adam_eps=1e-5)
+    for group in optimisers.make(asked, network()).param_groups:
+        assert group["lr"] == 0.07
+        if "adam" in name:
+            assert group["betas"] == (0.9, 0.98)
+        if "rmsprop" in name:
+            assert group["alpha"] == 0.98
+        if "adam" in name or "rmsprop" in name:
+            assert group["eps"] == 1e-5
+    with_momentum = ClassifierTrainOptions(optimiser="sgd", momentum=0.9)
+    assert [g["momentum"] for g in optimisers.make(with_momentum, network()).param_groups] == [0.9, 0.9]
+
+
+@every_treatment
+def test_intrinsic_l2_of_adam_is_decoupled_decay_bit_for_bit(treated: str):
+    found = []
+    for name, strength in (("intrinsic_adam", "l2"), ("adamw", "weight_decay")):
+        model = network(treated)
+        asked = ClassifierTrainOptions(optimiser=name, lrate=0.01, **{strength: 0.1})
+        found.append(trained(model, optimisers.make(asked, model)))
+    assert same(*map(dict, found))
+    plain = network(treated)
+    trained(plain, optimisers.make(ClassifierTrainOptions(optimiser="adam", lrate=0.01), plain))
+    assert not same(dict(plain.state_dict()), dict(found[0]))
+
+
+@every_treatment
+def test_weight_decay_of_sgd_is_l2_of_the_weights_in_the_loss(treated: str):
+    model = network(treated).double()
+    twin = copy.deepcopy(model)
+    decayed = optimisers.make(ClassifierTrainOptions(lrate=0.1, weight_decay=0.05), model)
+    plain = optimisers.make(ClassifierTrainOptions(lrate=0.1), twin)
+    for step in range(3):
+        for optimiser, of, l2 in ((decayed, model, 0.0), (plain, twin, 0.05)):
+            optimiser.zero_grad()
+            penalty = torch.stack([p.square().sum() for p in optimisers.weights(of)]).sum()
+            (loss(of, step) + l2 / 2 * penalty).backward()
+            optimiser.step()
+    for (name, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
