@@ -49,6 +49,12 @@ def parts(args: argparse.Namespace, device: str, out: Path) -> dict[str, list[Co
         ],
         "scaling": [("scaling", [*_bench("scaling", device), "--limit", "60", "--out", str(out / "scaling")])],
     }
+    full = ["--precision", "bf16", "--size", "32", "--channels", "3", "--batch", "128", "--rounds", "10"]
+    full += ["--depth", "0", "--width", "1"]
+    found["classifiers"] = [
+        (f"classifiers_{model}", [*_bench("classifiers", device), *full, "--model", model])
+        for model in ("densenet", "inception", "resnet18")
+    ]
     peer = ["--peer", str(args.peer.resolve())] if args.peer else []
     if peer:
         step = [*_bench("step", device), *peer, "--pairs", "10", "--steps", "10"]

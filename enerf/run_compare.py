@@ -76,11 +76,11 @@ def compare(base: C, chosen: CompareOptions) -> str:
         If interrupted; the same call goes on where it stopped.
     """
     kind: Kind[C] = KINDS[base.kind]
-    base = kind.resolve(base)
     names, seeds = read_methods(chosen.methods, kind.methods), read_seeds(chosen.seeds)
     named = {arm_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
     for of in named.values():
-        arm_config(base, *of, seeds[0]).check()  # a mistake is told before anything is trained
+        arm_config(base, *of, seeds[0]).check()  # a mistake is told before anything is read or trained
+    base = kind.resolve(base)
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     failed: list[str] = []
     text = ""

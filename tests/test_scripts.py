@@ -12,6 +12,7 @@ import pytest
 import trimesh
 
 from enerf import images
+from enerf.labelled import synthetic as figures_of
 from enerf.scenes import synthetic
 from enerf.shapes import synthetic as shapes
 
@@ -137,6 +138,41 @@ def test_a_shape_is_learned_through_its_door_and_leaves_metrics_and_a_mesh(learn
     assert trimesh.load(folder / "logs" / "one" / "mesh.ply").is_watertight
 
 
+SMALL_CLASSIFIER = [
+    *("--model", "densenet", "--depth", "10", "--width", "0.5", "--N_batch", "10", "--epochs", "1"),
+    *("--eval_images", "10", "--device", "cpu", "--precision", "fp32"),
+]
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory) -> Path:
+    return figures_of.write_cifar(tmp_path_factory.mktemp("figures") / "figures", 40, 20)
+
+
+def test_a_classifier_is_trained_through_its_door_and_resumed(figures, tmp_path):
+    words = ["--images", figures, "--basedir", tmp_path, "--expname", "one", *SMALL_CLASSIFIER]
+    done = run("train_classifier.py", *words, "--normalisation", "bn+e", "--layers", "first_conv_and_last_linear")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[2].startswith("figures  DenseNet-BC-10-6  bn+e-first_conv_and_last_linear")
+    assert done.stdout.splitlines()[-1] == f"results: {tmp_path / 'one'}"
+    before = (tmp_path / "one" / "metrics.json").read_text()
+    again = run("train_classifier.py", "--config", tmp_path / "one" / "config.txt")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "one" / "metrics.json").read_text() == before
+
+
+def test_normalisers_are_compared_through_their_door(figures, tmp_path):
+    words = ["--images", figures, "--basedir", tmp_path, "--expname", "c", *SMALL_CLASSIFIER, "--epochs", "2"]
+    done = run("compare_classifiers.py", *words, "--methods", "bn,bn+e")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[2:4]] == [
+        ["figures", "DenseNet-BC-10-6", "bn"],
+        ["figures", "DenseNet-BC-10-6", "bn+e"],
+    ]
+    assert lines[4:] == [str(tmp_path / "c" / name) for name in ("comparison.json", "comparison.md", "curves.png")]
+
+
 MISTAKES = {
     "train_nerf.py": [
         (["--datadir", "nowhere"], "nowhere"),
@@ -163,6 +199,19 @@ MISTAKES = {
         (["--mesh", "a.ply", "--activation", "tanh"], "gaussian"),
     ],
     "compare_shapes.py": [(["--mesh", "a.ply", "--methods", "plain,foo"], "foo")],
+    "train_classifier.py": [
+        ([], "--images"),
+        (["--images", "nowhere"], "nowhere"),
+        (["--images", "a", "--normalisation", "ln"], "--normalisation"),
+        (["--images", "a", "--model", "vit_s", "--normalisation", "bn"], "--normalisation"),
+        (["--images", "a", "--normalisation", "bn+f"], "bn+f"),
+        (["--images", "a", "--N_batch", "1"], "--N_batch"),
+        (["--images", "a", "--equilibrate", "column"], "--equilibrate"),
+    ],
+    "compare_classifiers.py": [
+        (["--images", "a", "--methods", "bn,foo"], "foo"),
+        (["--images", "a", "--methods", "bn", "--seeds", "x"], "--seeds"),
+    ],
 }
 
 
