@@ -15,7 +15,7 @@ from typing import Any, Generic
 from enerf import classifier_runs, images, methods, run_classifier, run_nerf, run_shape, runs
 from enerf import config as options
 from enerf.config import AnyConfig, C, ClassifierConfig, NerfConfig, ShapeConfig
-from enerf.evaluation import classifier_report, comparison, finished, report, shape_report
+from enerf.evaluation import classifier_curves, classifier_report, comparison, finished, report, shape_report
 from enerf.methods import Methods
 from enerf.scenes import batches
 from enerf.types import InputError, NotFinite
@@ -204,17 +204,29 @@ def _write_shapes(arms: dict[str, list[dict[str, Any]]], base: ShapeConfig) -> s
 
 
 def _write_classifiers(arms: dict[str, list[dict[str, Any]]], base: ClassifierConfig) -> str:
-    """Table and curves of classifiers, beside the paper's figures."""
-    measured = [{**run, "arm": name} for name, some in arms.items() for run in some]
-    rows, known = classifier_report.table(measured), classifier_report.published(measured)
+    """Table and curves of classifiers, each at its best of several rates, beside the paper's figures."""
+    measured = _labelled(arms)
+    rows = classifier_report.table(measured)
+    best = classifier_report.table(_labelled(comparison.at_best_rate(arms, "test", "accuracy")))
+    known = classifier_report.published(measured)
+    parts = [("", rows), (comparison.BEST, best), (classifier_report.PROTOCOL, known)]
+    shown = [(words, table) for words, table in parts if len(table) > 1]
     report.write_json(base.folder / "comparison.json", measured)
-    markdown, text = report.as_markdown(rows), report.as_text(rows)
-    if len(known) > 1:
-        markdown += f"\n\n{classifier_report.PROTOCOL}:\n\n{report.as_markdown(known)}"
-        text += f"\n\n{classifier_report.PROTOCOL}:\n{report.as_text(known)}"
-    report.write_atomic(base.folder / "comparison.md", markdown + "\n")
-    classifier_report.draw_curves(measured, base.folder / "curves.png", f"{rows[1][0]}, {rows[1][1]}")
-    return text
+    markdown = [
+        f"{words}:\n\n{report.as_markdown(table)}" if words else report.as_markdown(table) for words, table in shown
+    ]
+    report.write_atomic(base.folder / "comparison.md", "\n\n".join(markdown) + "\n")
+    title = f"{rows[1][0]}, {rows[1][1]}"
+    classifier_curves.draw(measured, base.folder / "curves.png", title)
+    classifier_curves.draw_rates(measured, base.folder / "rates.png", title)
+    return "\n\n".join(
+        f"{words}:\n{report.as_text(table)}" if words else report.as_text(table) for words, table in shown
+    )
+
+
+def _labelled(arms: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The metrics of all arms, each with the name of its own."""
+    return [{**run, "arm": name} for name, some in arms.items() for run in some]
 
 
 # By the configuration's kind.

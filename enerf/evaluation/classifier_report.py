@@ -1,4 +1,4 @@
-"""Metrics of classifier runs to a table, beside published figures, and to curves.
+"""Metrics of classifier runs to a table, beside published figures; ``classifier_curves`` draws them.
 
 A run is what ``metrics.json`` holds: ``dataset``, ``note``, ``model``, ``method``, ``epochs``, ``seed``, ``step_ms``;
 ``test`` and ``fit`` with ``accuracy`` and ``loss``; ``kappa`` with ``median`` and ``largest``; and ``curve``: rows
@@ -6,7 +6,6 @@ A run is what ``metrics.json`` holds: ``dataset``, ``note``, ``model``, ``method
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from enerf.evaluation import curves
@@ -24,9 +23,6 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("step [ms]", ("step_ms",), 1),
 )
 CHANCES = 2.0  # times the accuracy of guessing: less is a run that has not learned
-
-# heading of a figure, column of the curve
-DRAWN = (("test accuracy [%]", 2), ("test loss", 3), ("training loss", 5), ("median κ of the layers", 6))
 
 PROTOCOL = "Saratchandran, Wang, Lucey, ECCV 2024: SGD 1e-3, batch 128, 200 epochs"
 # Top-1 in percent, as published: architecture, images -> normalisation -> figure.
@@ -52,7 +48,7 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     rows = [heads + (["zeros [%]"] if with_zeros else [])]
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((_images(run), run["model"], _named(run)), []).append(run)
+        groups.setdefault((_images(run), run["model"], named(run)), []).append(run)
     for key, some in groups.items():
         cells = [curves.spread([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
         epochs = sorted({f"{run['epochs']:g}" for run in some}, key=float)
@@ -88,38 +84,9 @@ def learned(run: Run) -> bool:
     return bool(run["test"]["accuracy"] >= min(CHANCES * guessing, (100 + guessing) / 2))
 
 
-def draw_curves(runs: Sequence[Run], path: Path, title: str) -> Path | None:
-    """Accuracy, losses and κ against epochs, a colour a method; None if no run has a curve.
-
-    Lines are means over seeds, shades lie between their extremes.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    drawn = [run for run in runs if len(run.get("curve") or ()) > 1]
-    if not drawn:
-        return None
-    methods = list(dict.fromkeys(map(_named, drawn)))
-    palette = colormaps["tab10" if len(methods) <= 10 else "tab20"]
-    figure = Figure(figsize=(3.6 * len(DRAWN), 4.6), layout="constrained")
-    for axes, (words, column) in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
-        for i, method in enumerate(methods):
-            some = [run for run in drawn if _named(run) == method]
-            found = [curves.points(run["curve"], 0, column, 1 / run["steps_an_epoch"]) for run in some]
-            curves.line(axes, found, method, palette(i % palette.N))
-        axes.set(xlabel="epoch", ylabel=words)
-        axes.grid(alpha=0.3)
-        if column == DRAWN[-1][1]:
-            axes.set_yscale("log")
-    figure.suptitle(title)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(7, len(names)))
-    return curves.save(figure, path)
+def named(run: Run) -> str:
+    """What a run's method is called: the comparison's name for it, or its own."""
+    return str(run.get("arm") or run["method"])
 
 
 def _images(run: Run) -> str:
@@ -147,11 +114,6 @@ def _plain(name: str) -> str:
     'cifar10'
     """
     return "".join(filter(str.isalnum, name.lower()))
-
-
-def _named(run: Run) -> str:
-    """What a run's method is called: the comparison's name for it, or its own."""
-    return str(run.get("arm") or run["method"])
 
 
 def _percent(share: float | None) -> float | None:

@@ -3,15 +3,11 @@
 import copy
 import csv
 import io
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 
-from enerf import images
 from enerf.evaluation import classifier_report, report
-from enerf.types import InputError
 
 
 def _run(method="bn", seed=0, accuracy=70.0, **more) -> dict[str, Any]:
@@ -150,60 +146,9 @@ def test_published_figures_stand_once_whatever_the_runs():
     assert {row[1] for row in both[1:]} == {"DenseNet", "Inception"}
 
 
-# curves
-
-
-def test_curves_are_drawn_for_every_method_and_change_nothing(tmp_path):
-    runs = [_run(method, seed, 70.0 + seed) for method in ("bn", "bn+e") for seed in (0, 1)]
-    before = copy.deepcopy(runs)
-    picture = images.read(classifier_report.draw_curves(runs, tmp_path / "new" / "curves.png", "CIFAR"))
-    height, width = picture.shape[:2]
-    assert 300 < height < 1000
-    assert width > 2 * height
-    assert picture.std() > 0.05
-    assert runs == before
-
-
-def test_curves_lie_at_epochs(tmp_path, monkeypatch):
-    seen = []
-
-    def drawn(axes, found, name, colour) -> None:
-        axes.plot([], label=name)
-        seen.append((name, found))
-
-    monkeypatch.setattr(classifier_report.curves, "line", drawn)
-    monkeypatch.setattr(classifier_report.curves, "save", lambda figure, path: path)
-    classifier_report.draw_curves([_run(), _run("bn+e", arm="E")], tmp_path / "a.png", "epochs")
-    assert [name for name, _ in seen] == ["bn", "E"] * len(classifier_report.DRAWN)
-    for (_, column), (_, found) in zip(classifier_report.DRAWN, seen[::2], strict=True):
-        np.testing.assert_allclose(found[0], [[row[0] / 10, row[column]] for row in _run()["curve"]])
-
-
-def test_curves_without_a_kappa_and_of_more_methods_than_a_palette_has_colours_are_drawn(tmp_path):
-    runs = [_run(f"method {i}") for i in range(21)]
-    for run, kappa in zip(runs, [None, math.inf, *[5.0] * 19], strict=True):
-        run["curve"] = [[*row[:-1], kappa] for row in run["curve"][::10]]
-    assert images.read(classifier_report.draw_curves(runs, tmp_path / "a.png", "many")).std() > 0.05
-
-
-def test_without_a_curve_there_is_no_picture(tmp_path):
-    bare = _run()
-    del bare["curve"]
-    runs = [_run(curve=[]), _run(curve=None), _run(curve=_run()["curve"][:1]), bare]
-    assert classifier_report.draw_curves(runs, tmp_path / "a.png", "none") is None
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_nothing_is_changed_by_tabling():
     runs = [_run(), _run(seed=1), _run("bn+e", sparsity=0.1)]
     before = copy.deepcopy(runs)
     classifier_report.table(runs)
     classifier_report.published(runs)
     assert runs == before
-
-
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"a\.png: cannot be written") as caught:
-        classifier_report.draw_curves([_run()], tmp_path / "file" / "a.png", "CIFAR")
-    assert "\n" not in str(caught.value)
