@@ -91,11 +91,12 @@ class NormalisationOptions:
         """
         if self.parts[1] == "e":
             return
+        asked = self.normalisation or "(empty)"
         for name in ("equilibrate", "equilibrate_gradient", "equilibrate_scale", "equilibrate_p"):
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(
-                    f"option --{name}: found {getattr(self, name)} with --normalisation {self.normalisation or 'bn'}, "
-                    "expected one with +e: only equilibration has such an option"
+                    f"option --{name}: found {getattr(self, name)} with --normalisation {asked}, expected one with +e: "
+                    "only equilibration has such an option"
                 )
 
 
@@ -104,7 +105,9 @@ class ClassifierTrainOptions(StepOptions):
     """Training."""
 
     N_iters: int = option(0, "at most that many steps; 0: as many as --epochs says", at_least=0)
-    epochs: float = option(200.0, "times that every training image is seen; 0: as many as --N_iters says", at_least=0)
+    epochs: float = option(
+        200.0, "times that every training image is seen; 0: as many as --N_iters says", at_least=0, at_most=1e6
+    )
     N_batch: int = option(128, "images a step", at_least=1)
     lrate: float = as_in(StepOptions, "lrate", 1e-3)
     lrate_schedule: str = as_in(StepOptions, "lrate_schedule", "constant")
@@ -198,6 +201,10 @@ class ClassifierConfig:
                 raise InputError(
                     f"option --{name}: found {getattr(t, name):g} with --optimiser {t.optimiser}, expected {expected}"
                 )
+        if t.shrinkage != "sign" and not intrinsic:
+            raise InputError(
+                f"option --shrinkage: found {t.shrinkage} with --optimiser {t.optimiser}, expected an intrinsic one"
+            )
         if t.N_batch == 1 and self.conditioning.parts[0] in ("", "bn") and not self.model.model.startswith("vit"):
             raise InputError(
                 "option --N_batch: found 1, expected at least 2 with batch normalisation: one image has no statistics "

@@ -26,12 +26,13 @@ def evaluate(run: ClassifierRun) -> dict[str, Any]:
     model = classifier_runs.frozen(run.model)
     test = accuracy.measured(answers_of(run, model), run.data.test)
     fit = accuracy.measured(answers_of(run, model), run.data.train, fit_numbers(run))
-    seconds, steps = run.state.seconds, max(run.state.step, 1)
+    seconds, steps, asked = run.state.seconds, max(run.state.step, 1), run.config.run
+    is_continued = bool(asked.ft_path) and not asked.no_reload  # its steps are partly another run's, its seconds not
     metrics = {
         **_described(run),
         **{"test": test, "fit": fit, "kappa": kappa_of(run.model, run.layers), "sparsity": _sparsity(run)},
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
-        "step_ms": 1000 * seconds / steps,
+        "step_ms": None if is_continued else 1000 * seconds / steps,
     }
     report.write_json(run.config.folder / "metrics.json", metrics)
     return metrics
@@ -102,6 +103,7 @@ def _described(run: ClassifierRun) -> dict[str, Any]:
             **{"augment": config.data.augment, "mixup": t.mixup, "label_smoothing": t.label_smoothing},
             **{"train_images": len(data.train), "test_images": len(data.test), "size": data.size},
             **{"channels": data.channels, "classes": len(data.classes), "layers": config.conditioning.layers},
-            "fit": "training images, evenly spread, without augmentation",
+            "images": config.data.images,
+            "fit": f"{len(fit_numbers(run))} training images, evenly spread, without augmentation",
         },
     }

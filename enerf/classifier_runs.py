@@ -81,6 +81,8 @@ def prepare(config: ClassifierConfig) -> ClassifierRun:
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = resume.begin(config, model, optimisers.make(config.train, model), found)
+    if training.step >= config.train.N_iters:
+        log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
     return ClassifierRun(config, data, model, names, training, device, precision)
 
 
@@ -105,8 +107,12 @@ def load_data(config: ClassifierConfig) -> LabelledImages:
     InputError
         If they are missing, damaged, fewer than that, or fewer than a batch.
     """
-    path = Path(config.data.images).expanduser()
-    stamp = path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        path = Path(config.data.images).expanduser()
+        stamp = path.stat().st_mtime_ns if path.exists() else 0
+    except (OSError, RuntimeError) as error:  # a name that is too long, a home that is nobody's
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".").lower()
+        raise InputError(f"option --images: the path cannot be looked up ({reason}), expected one that can") from None
     data = _loaded(path, stamp, config.data.image_size).fewer(config.data.train_images, config.data.test_images)
     if len(data.train) < config.train.N_batch:
         raise InputError(

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from enerf import classifier_runs, machine, runs, seeds, shape_runs
 from enerf import config as options
+from enerf.classifiers import build as classifiers
 from enerf.conditioning import curvature, selection
 from enerf.conditioning.curvature import Objective
 from enerf.config import ClassifierConfig, ShapeConfig
@@ -150,7 +151,7 @@ def classifier(saved: dict[str, Any], asked: Asked) -> Subject:
     device, data = machine.resolve_device(asked.device), classifier_runs.load_data(config)
     made, _ = classifier_runs.new_model(config, data)
     made = made.to(device)
-    names = _chosen_layers(made, asked.layers or "all", frozenset())
+    names = _chosen_layers(made, asked.layers or "all", classifiers.HEADS)
     numbers = torch.randperm(len(data.train), generator=seeds.generator_for(asked.seed, 0))[: asked.samples]
     images = classifier_steps.standardised(data.train.batch(numbers), data.mean, data.std, device)
     labels = data.train.labels[numbers].to(device)

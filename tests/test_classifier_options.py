@@ -67,7 +67,7 @@ def test_words_are_those_that_networks_are_built_by():
 def test_options_of_the_map_need_the_map(option: str, value: Any, told: str):
     for normalisation in ("", "bn", "bn+w", "bn+ws", "bn+bnp", "none"):
         assert refusal(normalisation=normalisation, **{option: value}) == (
-            f"option --{option}: found {told} with --normalisation {normalisation or 'bn'}, expected one with +e: "
+            f"option --{option}: found {told} with --normalisation {normalisation or '(empty)'}, expected one with +e: "
             "only equilibration has such an option"
         )
     for normalisation in ("bn+e", "gn+e", "none+e"):
@@ -146,6 +146,8 @@ def test_the_same_is_refused_on_a_command_line():
         (["--normalisation", "bn+"], r"option --normalisation: found 'bn\+', expected one of "),
         (["--momentum", "1"], "option --momentum: found '1', expected at most 0.9999"),
         (["--label_smoothing", "1"], "option --label_smoothing: found '1', expected at most 0.99"),
+        (["--epochs", "1e308"], "option --epochs: found '1e308', expected at most"),
+        (["--shrinkage", "soft"], "option --shrinkage: found soft with --optimiser sgd, expected an intrinsic one"),
         (["--N_batch", "0"], "option --N_batch: found '0', expected at least 1"),
         (["--N_rand", "4"], "unknown option 'N_rand'"),
     ):

@@ -177,6 +177,22 @@ def test_a_finished_run_is_not_measured_again(make, monkeypatch):
     monkeypatch.setattr(classifier_results, "evaluate", lambda run: pytest.fail("measured again"))
     assert run_classifier.train(make()) == json.loads((make().folder / "metrics.json").read_text())
     assert first["steps"] == 10
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        run_classifier.train(make("--eval_images", "10"))
+
+
+def test_after_another_runs_steps_there_is_no_time_of_a_step(make):
+    run_classifier.train(make("--N_iters", "2", "--no_final_eval"))
+    start = ["--expname", "next", "--N_iters", "4", "--ft_path", str(state.checkpoints(make().folder)[-1])]
+    assert run_classifier.train(make(*start))["step_ms"] is None
+    assert run_classifier.train(make(*start, "--no_reload"))["step_ms"] > 0
+
+
+def test_that_nothing_is_left_to_train_is_said(make, caplog):
+    run_classifier.train(make("--N_iters", "2", "--no_final_eval"))
+    with caplog.at_level("INFO", logger="enerf"):
+        run_classifier.train(make("--N_iters", "2", "--epochs", "3", "--no_final_eval"))
+    assert "nothing is left to train: step 2 of --N_iters 2" in caplog.messages
 
 
 def test_the_first_convolution_and_the_last_linear_layer_alone(make):
@@ -230,6 +246,16 @@ def test_runs_are_analysed(make, tmp_path, words):
     assert '"gauss_newton_kappa"' in content
 
 
+def test_all_layers_are_analysed_unless_hidden_ones_are_asked_for_which_leave_out_the_head(make, tmp_path):
+    config = make("--N_iters", "1", "--no_final_eval")
+    run_classifier.train(config)
+    for asked, has_head in (("", True), ("hidden", False)):
+        chosen = AnalyseOptions(out=str(tmp_path / f"out{asked}"), layers=asked, no_hessian=True, device="cpu")
+        run_analysis.analyse([config.folder], chosen)
+        content = (tmp_path / f"out{asked}" / "analysis.json").read_text()
+        assert ('"head"' in content) == has_head
+
+
 # refusals
 
 
@@ -253,6 +279,8 @@ def test_another_model_and_another_kind_are_refused_with_the_difference(make):
         (["--model", "resnet18", "--depth", "10"], "depth is 10, and that of ResNet-18 is fixed"),
         ([*VIT, "--patch", "5"], "5"),
         (["--layers", "stm"], "stem"),
+        (["--images", "x" * 5000], "option --images: the path cannot be looked up (file name too long)"),
+        (["--images", "~nobody_of_that_name/x"], "option --images: the path cannot be looked up"),
         (["--augment", "crop", "--image_size", "32"], "expected --image_size only for folders of images"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

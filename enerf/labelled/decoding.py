@@ -33,7 +33,7 @@ def decode(store: Store, name: str) -> Pixels:
     Raises
     ------
     InputError
-        If it is truncated, damaged or no image.
+        If it is truncated, damaged or no image, or has 32 bits a pixel.
     """
     import cv2
 
@@ -49,6 +49,10 @@ def decode(store: Store, name: str) -> Pixels:
         with Image.open(io.BytesIO(data)) as photo:
             photo.load()
             upright = ImageOps.exif_transpose(photo)
+            if upright.mode.startswith("I;16"):  # the high byte, as OpenCV has it; Pillow would make all of it white
+                return (np.asarray(upright) >> 8).astype(np.uint8)
+            if upright.mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits, of an unknown range; 8 or 16 are read")
             return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         reason = "no image format is recognised" if "cannot identify" in str(error) else str(error).rstrip(".")

@@ -169,12 +169,22 @@ def _walk(folder: Path, depth: int, prefix: str = "", all_of_it: bool = True) ->
     for entry in entries:
         if _stray(entry.name):
             continue
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield prefix + entry.name
             continue
+        if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
+            continue  # it leads back up, to what is listed already
         yield f"{prefix}{entry.name}/"
         if depth > 1:
             yield from _walk(Path(entry.path), depth - 1, f"{prefix}{entry.name}/", all_of_it)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _unpacked(path: Path) -> dict[str, bytes]:

@@ -18,7 +18,8 @@ from enerf.types import InputError
 
 FORMAT = 1
 # What options say of an optimiser's groups; all else is the state of its steps.
-OF_OPTIONS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage")
+OF_OPTIONS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
+MARKS = ("betas", "alpha", "dampening", "lr_decay")  # each in the groups of one kind of optimiser alone
 PARTS = {
     **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
     **{"model": dict, "optimiser": dict},
@@ -40,7 +41,7 @@ class State:
     collapsed, blank_for
         Whether the image counts as blank, and for how many steps in a row it has been.
     curve
-        Points (step, test PSNR).
+        Rows of a step and what was measured then: test PSNR, say.
     """
 
     model: nn.Module
@@ -180,7 +181,7 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
         told = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
         hint = ""
         if any("parametrizations" in name for name in (*missing, *extra)):
-            hint = ": one of the two is conditioned (--equilibrate, --weight_norm) and the other is not"
+            hint = ": one of the two is conditioned (--equilibrate, --weight_norm, --normalisation), the other is not"
         raise InputError(f"{path}: its weights are of another model, the file {' and '.join(told)}{hint}")
     for name, value in own.items():
         if weights[name].shape != value.shape:
@@ -238,11 +239,22 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], 
         {k: v for k, v in group.items() if k in OF_OPTIONS} for group in optimiser.param_groups
     ]
     try:
+        _check_kind(optimiser.param_groups[0], saved["param_groups"][0], path)
         optimiser.load_state_dict(saved)
         for group, options in zip(optimiser.param_groups, asked, strict=True):
             group.update(options)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
+
+
+def _check_kind(own: dict[str, Any], there: dict[str, Any], path: Path) -> None:
+    """Refuse the state of an optimiser of another kind, or without the momentum that RMSprop goes on with."""
+    differs = any((mark in own) != (mark in there) for mark in MARKS)
+    if differs or ("alpha" in own and own["momentum"] > 0 and not there["momentum"]):
+        raise InputError(
+            f"{path}: its state is of another optimiser or another momentum, expected the same, or --no_reload to take "
+            "the weights alone"
+        )
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

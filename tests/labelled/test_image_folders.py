@@ -230,3 +230,32 @@ def test_cifar10_as_jpeg_files_in_an_archive_is_complete():
     assert read.classes[0] == "airplane"
     assert read.note == "JPEG, lossy"
     assert read.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
+
+
+# what other decoders and file systems make of it
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_of_16_bits_the_high_ones_are_taken_whatever_the_format(folder, suffix):
+    eight = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for path in folder.rglob("*.png"):
+        path.unlink()
+        Image.fromarray(eight.astype(np.uint16) * 257).save(path.with_suffix(suffix))
+    found = reading.load(folder)
+    assert found.channels == 1
+    assert np.array_equal(found.train.batch(torch.tensor([0])).numpy()[0, 0], eight)
+
+
+def test_32_bits_of_an_unknown_range_are_refused(folder):
+    path = folder / "train" / "disc" / "float.tiff"
+    Image.fromarray(np.full((16, 16), 0.5, np.float32)).save(path)
+    assert "float.tiff cannot be read (its pixels have 32 bits" in _refused(folder)
+
+
+def test_links_that_lead_back_or_to_themselves_add_nothing(folder):
+    before = reading.load(folder)
+    disc = folder / "train" / "disc"
+    (disc / "self").symlink_to("self")
+    (disc / "here").symlink_to(".")
+    (disc / "up").symlink_to("..")
+    _same(reading.load(folder), before)

@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch.nn import functional
 
 from enerf.classifier_options import OPTIMISERS, ClassifierTrainOptions
 from enerf.classifiers import build
-from enerf.training import optimisers
+from enerf.training import optimisers, state
+from enerf.types import InputError
 from tests.contents import same
 
 TREATED: dict[str, dict[str, Any]] = {
@@ -176,3 +178,40 @@ def test_weight_decay_of_sgd_is_l2_of_the_weights_in_the_loss(treated: str):
             optimiser.step()
     for (name, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
+
+
+# from one run to another
+
+
+def _saved(optimiser: str, momentum: float = 0.0) -> dict[str, Any]:
+    model = small()
+    made = optimisers.make(ClassifierTrainOptions(optimiser=optimiser, momentum=momentum), model)
+    trained(model, made)
+    return made.state_dict()
+
+
+@pytest.mark.parametrize("there", OPTIMISERS)
+@pytest.mark.parametrize("here", OPTIMISERS)
+def test_the_state_of_another_kind_of_optimiser_is_refused_and_that_of_the_same_kind_goes_on(there: str, here: str):
+    model = small()
+    made = optimisers.make(ClassifierTrainOptions(optimiser=here), model)
+    # AdamW is an Adam, and an intrinsic optimiser keeps what the plain one keeps
+    if there.removeprefix("intrinsic_").rstrip("w") != here.removeprefix("intrinsic_").rstrip("w"):
+        with pytest.raises(InputError, match="its state is of another optimiser"):
+            state._restore_optimiser(made, _saved(there), Path("a.pt"))
+        return
+    state._restore_optimiser(made, _saved(there), Path("a.pt"))
+    trained(model, made)
+
+
+def test_rmsprop_does_not_go_on_with_a_momentum_that_was_not_kept():
+    made = optimisers.make(ClassifierTrainOptions(optimiser="rmsprop", momentum=0.5), small())
+    with pytest.raises(InputError, match="another momentum"):
+        state._restore_optimiser(made, _saved("rmsprop"), Path("a.pt"))
+    state._restore_optimiser(made, _saved("rmsprop", momentum=0.9), Path("a.pt"))
+
+
+def test_a_decay_of_squares_that_was_changed_counts_when_a_run_goes_on():
+    made = optimisers.make(ClassifierTrainOptions(optimiser="rmsprop", adam_beta2=0.5), small())
+    state._restore_optimiser(made, _saved("rmsprop"), Path("a.pt"))
+    assert [group["alpha"] for group in made.param_groups] == [0.5, 0.5]
