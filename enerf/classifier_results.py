@@ -66,12 +66,12 @@ def fit_numbers(run: ClassifierRun) -> Tensor:
 
 
 def kappa_of(model: nn.Module, names: list[str]) -> dict[str, float]:
-    """Median and largest κ of the weights that some layers really apply; of layers of full rank."""
+    """Median and largest κ of the weights that layers really apply, and of how many: those of full rank."""
     told = spectrum.layer_report(model, names)
     values = [layer["kappa"] for layer in told.values() if math.isfinite(layer["kappa"])]
     if not values:
-        return {"median": math.inf, "largest": math.inf, "layers": len(names)}
-    return {"median": statistics.median(values), "largest": max(values), "layers": len(names)}
+        return {"median": math.inf, "largest": math.inf, "layers": 0}
+    return {"median": statistics.median(values), "largest": max(values), "layers": len(values)}
 
 
 def _sparsity(run: ClassifierRun) -> float:
@@ -84,7 +84,6 @@ def _sparsity(run: ClassifierRun) -> float:
 def _described(run: ClassifierRun) -> dict[str, Any]:
     """What a figure needs beside it: images, network, method, steps."""
     config, m, t, data = run.config, run.config.model, run.config.train, run.data
-    per_epoch = len(data.train) // t.N_batch
     return {
         "dataset": data.name,
         "note": data.note,
@@ -92,8 +91,8 @@ def _described(run: ClassifierRun) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in classifier_runs.frozen(run.model).parameters()),
         "method": classifier_runs.method_name(config),
         "steps": run.state.step,
-        "epochs": run.state.step / per_epoch,
-        "steps_an_epoch": per_epoch,
+        "epochs": run.state.step / run.steps_an_epoch,
+        "steps_an_epoch": run.steps_an_epoch,
         "seed": t.seed,
         "device": str(run.device),
         "precision": run.precision,
@@ -104,6 +103,6 @@ def _described(run: ClassifierRun) -> dict[str, Any]:
             **{"train_images": len(data.train), "test_images": len(data.test), "size": data.size},
             **{"channels": data.channels, "classes": len(data.classes), "layers": config.conditioning.layers},
             "images": config.data.images,
-            "fit": f"{len(fit_numbers(run))} training images, evenly spread, without augmentation",
+            "fit": f"{len(fit_numbers(run))} training images, the same for all runs, without augmentation",
         },
     }

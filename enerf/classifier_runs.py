@@ -30,9 +30,9 @@ MODEL_OPTIONS = (
 
 # Options that decide what is learned: changing them half way is allowed, and said.
 TASK_OPTIONS = (
-    *("images", "image_size", "train_images", "test_images", "augment", "N_batch", "epochs", "lrate", "lrate_schedule"),
+    *("images", "image_size", "train_images", "test_images", "augment", "N_batch", "lrate", "lrate_schedule"),
     *("lrate_decay", "lrate_warmup", "adam_beta2", "adam_eps", "weight_decay", "l1", "l2", "shrinkage"),
-    *("label_smoothing", "mixup", "seed", "init"),
+    *("label_smoothing", "mixup", "seed", "init", "precision"),
 )
 
 
@@ -50,8 +50,8 @@ class ClassifierRun:
         Images -> logits; what ``state.model`` holds.
     layers
         The layers that the options mean: conditioned, or left plain as a control.
-    state, device, precision
-        Weights and optimiser, where they are, and what products are computed with.
+    state, device
+        Weights and optimiser, and where they are.
     """
 
     config: ClassifierConfig
@@ -60,7 +60,16 @@ class ClassifierRun:
     layers: list[str]
     state: State
     device: torch.device
-    precision: str
+
+    @property
+    def precision(self) -> str:
+        """What products inside the network are computed with."""
+        return self.config.train.precision
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Whole batches of the training images."""
+        return steps_an_epoch(self.config, self.data)
 
 
 def prepare(config: ClassifierConfig) -> ClassifierRun:
@@ -73,17 +82,15 @@ def prepare(config: ClassifierConfig) -> ClassifierRun:
     """
     device = machine.resolve_device(config.train.device)
     words = machine.prepare(device)
-    precision = precision_of(config, device)
-    log.info("%s; %s", words, precision)
-    data = load_data(config)
-    config = resolved(config)
+    config, data = resolved(config), load_data(config)
+    log.info("%s; %s", words, config.train.precision)
     found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = resume.begin(config, model, optimisers.make(config.train, model), found)
     if training.step >= config.train.N_iters:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
-    return ClassifierRun(config, data, model, names, training, device, precision)
+    return ClassifierRun(config, data, model, names, training, device)
 
 
 def precision_of(config: ClassifierConfig, device: torch.device) -> str:
@@ -128,22 +135,31 @@ def _loaded(path: Path, stamp: int, image_size: int) -> LabelledImages:
 
 
 def resolved(config: ClassifierConfig) -> ClassifierConfig:
-    """The configuration with epochs counted in steps, and points of the curve too; whole batches only.
+    """The configuration with epochs and points of the curve counted in steps, and the precision that will be used.
+
+    What it says is then said by ``config.txt``: a resumed run multiplies as it did before, and arms of a comparison as
+    each other.
 
     Raises
     ------
     InputError
         As ``load_data``.
     """
-    steps = len(load_data(config).train) // config.train.N_batch
+    steps = steps_an_epoch(config, load_data(config))
     t, r = config.train, config.run
     wanted = [n for n in (t.N_iters, math.ceil(t.epochs * steps)) if n > 0]
     every = steps if r.i_eval < 0 else r.i_eval
+    precision = precision_of(config, machine.resolve_device(t.device))
     return replace(
         config,
-        train=replace(t, N_iters=min(wanted)),
+        train=replace(t, N_iters=min(wanted), precision=precision),
         run=replace(r, i_eval=every, i_spectrum=every if r.i_spectrum < 0 else r.i_spectrum),
     )
+
+
+def steps_an_epoch(config: ClassifierConfig, data: LabelledImages) -> int:
+    """Whole batches of the training images."""
+    return len(data.train) // config.train.N_batch
 
 
 def norm_of(config: ClassifierConfig) -> str:

@@ -226,7 +226,7 @@ def _argument(item: dataclasses.Field) -> dict[str, Any]:
     if "bare" in meta:
         told |= {"nargs": "?", "const": meta["bare"]}
     choices = meta.get("choices")
-    told["metavar"] = "|".join(str(c) for c in choices) if choices else item.type.__name__.upper()  # type: ignore[union-attr]
+    told["metavar"] = "|".join(str(c) for c in choices if c != "") if choices else item.type.__name__.upper()  # type: ignore[union-attr]
     return told
 
 
@@ -237,8 +237,9 @@ def _reader(item: dataclasses.Field) -> Any:
     def read(text: str) -> Any:
         value = _convert(text.strip(), item)
         choices = meta.get("choices")
+        named = ", ".join(str(choice) or "(empty)" for choice in choices or ())
         wrong = (
-            (choices is not None and value not in choices and f"one of {', '.join(map(str, choices))}")
+            (choices is not None and value not in choices and f"one of {named}")
             or (item.type is float and not choices and not math.isfinite(value) and "a finite number")
             or ("at_least" in meta and not value >= meta["at_least"] and f"at least {meta['at_least']}")
             or ("above" in meta and not value > meta["above"] and f"more than {meta['above']}")

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from tqdm import tqdm
 
 from enerf import config as options
@@ -81,7 +83,8 @@ def analyse(folders: list[Path], chosen: AnalyseOptions) -> str:
                 subject = open_subject(folder, chosen)
                 for path in paths:
                     bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=sys.stderr.isatty())
-                    record = measured(subject.at(path), chosen, _is_end(path, plan[folder]))
+                    with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have no second derivatives
+                        record = measured(subject.at(path), chosen, _is_end(path, plan[folder]))
                     records.add(path, {"scene": subject.scene, "method": subject.method}, record)
                     bar.update()
     finally:
@@ -137,7 +140,7 @@ def measured(snapshot: Snapshot, chosen: AnalyseOptions, at_end: bool = False) -
     began, names, loss = time.perf_counter(), snapshot.layers, snapshot.objective
     record: dict[str, Any] = {"step": snapshot.step, "layers": spectrum.layer_report(snapshot.model, names)}
     if not chosen.no_hessian:
-        told = [n for n in names if isinstance(snapshot.model.get_submodule(n), (nn.Linear, *matrices.CONVOLUTIONS))]
+        told = [name for name in names if _is_called(snapshot.model.get_submodule(name))]
         inputs = extended.layer_inputs(snapshot.model, told, lambda: loss.model(loss.inputs))
         for name, seen in inputs.items():
             kappa, rank = extended.extended_condition(seen)
@@ -155,6 +158,12 @@ def measured(snapshot: Snapshot, chosen: AnalyseOptions, at_end: bool = False) -
             points = {"values": found.values.tolist(), "weights": found.weights.tolist()}
             record["density"] = {"asked": chosen.density, **points}
     return {**record, "seconds": time.perf_counter() - began}
+
+
+def _is_called(module: nn.Module) -> bool:
+    """Whether a layer is called as one with a matrix; attention applies its output layer out of sight."""
+    kinds = (nn.Linear, *matrices.CONVOLUTIONS)
+    return isinstance(module, kinds) and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
 def _gauss_newton(loss: Objective) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from enerf import classifier_runs, images, methods, run_classifier, run_nerf, run_shape, runs
+from enerf import classifier_runs, images, methods, run_classifier, run_nerf, run_shape, runs, shape_runs
 from enerf import config as options
 from enerf.config import AnyConfig, C, ClassifierConfig, NerfConfig, ShapeConfig
 from enerf.evaluation import classifier_curves, classifier_report, comparison, finished, report, shape_report
 from enerf.methods import Methods
 from enerf.scenes import batches
+from enerf.training import state
 from enerf.types import InputError, NotFinite
 
 log = logging.getLogger("enerf")
@@ -47,6 +48,8 @@ class Kind(Generic[C]):
     ----------
     methods, plain
         What each method changes, and what all of them start from.
+    task
+        Options that decide what is learned and how: an arm does not go on with others.
     train
         Trains and measures one arm; returns its metrics.
     write
@@ -59,6 +62,7 @@ class Kind(Generic[C]):
 
     methods: Methods
     plain: dict[str, Any]
+    task: tuple[str, ...]
     train: Callable[[C], dict[str, Any] | None]
     write: Callable[[dict[str, list[dict[str, Any]]], C], str]
     draw: Callable[[C, dict[str, C]], None] = lambda base, arms: None
@@ -88,14 +92,35 @@ def compare(base: C, chosen: CompareOptions) -> str:
         arm = arm_config(base, *named[name], seed)
         log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, arm.folder)
         try:
-            arms[name].append(finished.metrics_of(arm) or trained(arm))
+            arms[name].append(finished.metrics_of(arm) or trained(_unchanged(arm)))
         except NotFinite as error:
             failed.append(f"{name}, seed {seed}, failed: {error}")
             log.warning(failed[-1])
             continue
         text = kind.write({name: runs for name, runs in arms.items() if runs}, base)
+    if not any(arms.values()):
+        raise NotFinite(f"all arms failed; {failed[-1]}")
     kind.draw(base, {name: arm_config(base, *of, seeds[0]) for name, of in named.items()})
     return "\n".join([text, *failed])
+
+
+def _unchanged(arm: C) -> C:
+    """The arm, if what it was trained with so far is what is asked for: a comparison names its arms by it.
+
+    Raises
+    ------
+    InputError
+        If it was trained on something else, or otherwise.
+    """
+    found = [] if arm.run.no_reload else state.checkpoints(arm.folder)
+    if found:
+        saved, kind = state.read(found[-1])["config"], KINDS[arm.kind]
+        if changed := state.differing(saved, options.to_dict(arm), kind.task):
+            raise InputError(
+                f"{arm.folder}: this arm was trained with other options: {', '.join(changed)}; expected the same, "
+                "another --expname, or --no_reload"
+            )
+    return arm
 
 
 def trained(arm: AnyConfig) -> dict[str, Any]:
@@ -207,9 +232,14 @@ def _write_classifiers(arms: dict[str, list[dict[str, Any]]], base: ClassifierCo
     """Table and curves of classifiers, each at its best of several rates, beside the paper's figures."""
     measured = _labelled(arms)
     rows = classifier_report.table(measured)
-    best = classifier_report.table(_labelled(comparison.at_best_rate(arms, "test", "accuracy")))
+    has_rates = len({name.partition("@")[2] for name in arms}) > 1
+    best = comparison.at_best_rate(arms, "test", "accuracy") if has_rates else {}
     known = classifier_report.published(measured)
-    parts = [("", rows), (comparison.BEST, best), (classifier_report.PROTOCOL, known)]
+    parts = [
+        ("", rows),
+        (comparison.BEST, classifier_report.table(_labelled(best))),
+        (classifier_report.PROTOCOL, known),
+    ]
     shown = [(words, table) for words, table in parts if len(table) > 1]
     report.write_json(base.folder / "comparison.json", measured)
     markdown = [
@@ -231,11 +261,12 @@ def _labelled(arms: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 # By the configuration's kind.
 KINDS: dict[str, Kind[Any]] = {
-    "nerf": Kind(methods.FIELDS, methods.OF_FIELDS, run_nerf.train, _write_scenes, _draw_crops),
-    "shape": Kind(methods.FIELDS, methods.OF_FIELDS, run_shape.fit, _write_shapes),
+    "nerf": Kind(methods.FIELDS, methods.OF_FIELDS, runs.TASK_OPTIONS, run_nerf.train, _write_scenes, _draw_crops),
+    "shape": Kind(methods.FIELDS, methods.OF_FIELDS, shape_runs.TASK_OPTIONS, run_shape.fit, _write_shapes),
     "classifier": Kind(
         methods.CLASSIFIERS,
         methods.OF_CLASSIFIERS,
+        classifier_runs.TASK_OPTIONS,
         run_classifier.train,
         _write_classifiers,
         resolve=classifier_runs.resolved,

@@ -1,6 +1,7 @@
 """The checkpoints of a run, opened to be analysed: the model, the layers that are told of, the loss on a fixed batch.
 
-A **subject** knows how to open one kind of run. All runs of one scene, shape or data set see the same batch.
+A **subject** knows how to open one kind of run. All runs of one scene or shape see the same batch, and
+those of one data set that train on equally many images.
 """
 
 import copy
@@ -151,7 +152,7 @@ def classifier(saved: dict[str, Any], asked: Asked) -> Subject:
     device, data = machine.resolve_device(asked.device), classifier_runs.load_data(config)
     made, _ = classifier_runs.new_model(config, data)
     made = made.to(device)
-    names = _chosen_layers(made, asked.layers or "all", classifiers.HEADS)
+    names = _chosen_layers(made, asked.layers, classifiers.HEADS)
     numbers = torch.randperm(len(data.train), generator=seeds.generator_for(asked.seed, 0))[: asked.samples]
     images = classifier_steps.standardised(data.train.batch(numbers), data.mean, data.std, device)
     labels = data.train.labels[numbers].to(device)

@@ -225,6 +225,28 @@ def test_a_comparison_tells_what_failed_and_trains_nothing_twice(make, monkeypat
     assert len(run_compare.compare(base, again).splitlines()) == 4
 
 
+def test_an_arm_does_not_go_on_with_other_options_but_for_longer(make):
+    run_compare.compare(make("--expname", "cmp", "--N_iters", "2"), CompareClassifierOptions(methods="bn"))
+    for words in (["--lrate", "0.2"], ["--augment", "none"], ["--weight_decay", "0.1"]):
+        changed = make("--expname", "cmp", "--N_iters", "2", *words)
+        with pytest.raises(InputError, match=f"this arm was trained with other options: {words[0][2:]} "):
+            run_compare.compare(changed, CompareClassifierOptions(methods="bn"))
+    text = run_compare.compare(make("--expname", "cmp", "--N_iters", "3"), CompareClassifierOptions(methods="bn"))
+    assert text.splitlines()[2].split()[-1] == "0.6"
+
+
+def test_a_comparison_of_nothing_but_failures_has_failed(make):
+    with pytest.raises(NotFinite, match="all arms failed; none, seed 0, failed: step"):
+        run_compare.compare(make("--lrate", "1e30"), CompareClassifierOptions(methods="none"))
+
+
+def test_all_arms_multiply_alike(make):
+    base = make("--expname", "cmp", "--precision", "auto", "--N_iters", "1")
+    run_compare.compare(base, CompareClassifierOptions(methods="bn,gn"))
+    told = json.loads((base.folder / "comparison.json").read_text())
+    assert len({run["precision"] for run in told}) == 1
+
+
 def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     base = make("--expname", "cmp", "--N_iters", "4")
     run_compare.compare(base, CompareClassifierOptions(methods="adam,adamw,intrinsic_l2,intrinsic_l1_soft"))
@@ -234,22 +256,30 @@ def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     assert arms["adam"]["protocol"]["lrate"] == 1e-3
 
 
-@pytest.mark.parametrize("words", [["--normalisation", "bn+e"], [*VIT, "--normalisation", "ln+w"]], ids=["cnn", "vit"])
-def test_runs_are_analysed(make, tmp_path, words):
+@pytest.mark.parametrize(
+    ("words", "layers"),
+    [
+        (["--normalisation", "bn+e"], "head"),
+        (["--normalisation", "gn"], ""),
+        ([*VIT, "--normalisation", "ln+w"], ""),
+    ],
+    ids=["bn+e", "gn", "vit"],
+)
+def test_runs_are_analysed(make, tmp_path, words, layers):
     config = make(*words, "--N_iters", "2", "--epochs", "0", "--no_final_eval")
     run_classifier.train(config)
     out = tmp_path / "analysis"
-    chosen = AnalyseOptions(out=str(out), layers="head", rays=6, device="cpu")
+    chosen = AnalyseOptions(out=str(out), layers=layers, rays=6, device="cpu")
     run_analysis.analyse([config.folder], chosen)
     content = (out / "analysis.json").read_text()
     assert '"hessian_max"' in content
     assert '"gauss_newton_kappa"' in content
 
 
-def test_all_layers_are_analysed_unless_hidden_ones_are_asked_for_which_leave_out_the_head(make, tmp_path):
+def test_hidden_layers_are_analysed_unless_all_are_asked_for_the_head_among_them(make, tmp_path):
     config = make("--N_iters", "1", "--no_final_eval")
     run_classifier.train(config)
-    for asked, has_head in (("", True), ("hidden", False)):
+    for asked, has_head in (("", False), ("all", True)):
         chosen = AnalyseOptions(out=str(tmp_path / f"out{asked}"), layers=asked, no_hessian=True, device="cpu")
         run_analysis.analyse([config.folder], chosen)
         content = (tmp_path / f"out{asked}" / "analysis.json").read_text()

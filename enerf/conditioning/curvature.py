@@ -143,11 +143,13 @@ def see_through_(model: nn.Module) -> None:
     """Let the loss be differentiated as a function of the raw weights from now on, whatever training makes of it.
 
     Maps with detached divisors are seen through: the loss is the same function of the raw weights, but only so does
-    autograd take its derivatives. Divisors that are held for several steps stay constants. torch's weight norm, which
-    forward mode does not know, is written out. Preconditioners of gradients are taken away, with their statistics. So
-    do it to a copy that is not trained, after its weights are loaded.
+    autograd take its derivatives. Divisors that are held for several steps stay constants. torch's weight norm and its
+    group normalisation, which forward mode does not know, are written out. Preconditioners of gradients are taken away,
+    with their statistics. So do it to a copy that is not trained, after its weights are loaded.
     """
     for module in list(model.modules()):
+        if type(module) is nn.GroupNorm:
+            module.__class__ = _WrittenOutGroupNorm
         if isinstance(module, Equilibrated):
             module.gradient = "through"
         if batch_norm.is_preconditioned(module):
@@ -233,3 +235,17 @@ def _root(matrix: Tensor) -> Tensor:
     if float(values.min()) < -1e-5 * float(values.abs().max()):
         raise ValueError("the loss bends downwards in the model's outputs: its Gauss–Newton matrix has no square root")
     return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+
+
+class _WrittenOutGroupNorm(nn.GroupNorm):
+    """Group normalisation of products and sums, which forward mode knows the second derivatives of."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What ``nn.GroupNorm`` computes."""
+        grouped = input.reshape(len(input), self.num_groups, -1)
+        variance, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
+        normal = ((grouped - mean) * (variance + self.eps).rsqrt()).reshape(input.shape)
+        if not self.affine:
+            return normal
+        shape = (-1, *[1] * (input.ndim - 2))
+        return normal * self.weight.reshape(shape) + self.bias.reshape(shape)

@@ -112,13 +112,17 @@ def test_logits_of_few_bits_are_summed_as_float32():
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 36, 37])
-def test_some_are_different_evenly_spread_and_as_many_as_asked_for(n: int):
+def test_some_are_different_in_order_always_the_same_and_as_many_as_asked_for(n: int):
     numbers = accuracy.some_of(split(), n).tolist()
-    assert len(numbers) == n
-    assert numbers[0] == 0
-    gaps = {b - a for a, b in zip(numbers, [*numbers[1:], 37], strict=True)}
-    assert gaps <= {37 // n, 37 // n + 1}
-    assert min(gaps) > 0
+    assert len(set(numbers)) == n
+    assert numbers == sorted(numbers)
+    assert set(numbers) <= set(range(37))
+    assert numbers == accuracy.some_of(split(), n).tolist()
+
+
+def test_some_of_labels_that_take_turns_have_all_of_them():
+    labels = torch.arange(1000) % 10
+    assert len(labels[accuracy.some_of(Held(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100)].unique()) == 10
 
 
 @pytest.mark.parametrize("n", [0, 38, 10**9])
