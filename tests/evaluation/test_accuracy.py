@@ -122,7 +122,9 @@ def test_some_are_different_in_order_always_the_same_and_as_many_as_asked_for(n:
 
 def test_some_of_labels_that_take_turns_have_all_of_them():
     labels = torch.arange(1000) % 10
-    assert len(labels[accuracy.some_of(Held(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100)].unique()) == 10
+    assert (
+        len(labels[accuracy.some_of(Held(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100)].unique()) == 10
+    )
 
 
 @pytest.mark.parametrize("n", [0, 38, 10**9])
