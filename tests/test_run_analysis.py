@@ -254,7 +254,7 @@ def test_a_run_of_an_unknown_kind_is_one_sentence(runs):
     torch.save(saved, path)
     assert (
         refusal([runs / "plain_seed0"])
-        == f"{runs / 'plain_seed0'}: found a run of kind 'poem', expected one of nerf, shape"
+        == f"{runs / 'plain_seed0'}: found a run of kind 'poem', expected one of nerf, shape, classifier"
     )
 
 
