@@ -56,7 +56,7 @@ class Training:
         except ValueError as error:
             raise InputError(f"{normalisation}: {error}") from None
         self.treated = len(names) if treatment else 0
-        self.model = model.to(images.device).to(memory_format=torch.channels_last).train()
+        self.model = model.to(images.device).to(memory_format=machine.image_order(images.device)).train()
         self.optimiser = optimisers.make(ClassifierTrainOptions(lrate=0.0), self.model)
         self.images, self.labels, self.precision = images, labels, args.precision
         self.targets = Targets(args.classes)

@@ -86,7 +86,7 @@ def prepare(config: ClassifierConfig) -> ClassifierRun:
     log.info("%s; %s", words, config.train.precision)
     found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
     model, names = new_model(config, data)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device).to(memory_format=machine.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimisers.make(config.train, model), found)
     if training.step >= config.train.N_iters:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)

@@ -118,6 +118,15 @@ def points_at_once(device: torch.device, netchunk: int, width: int) -> int:
     return min(netchunk, max(1, CPU_VALUES // width)) if device.type == "cpu" else netchunk
 
 
+def image_order(device: torch.device) -> torch.memory_format:
+    """The memory order of images and kernels: channels last on a GPU, channels first on a CPU.
+
+    Channels last are a quarter faster on a CPU too, but torch 2.13's convolutions of 8 channels end the whole process
+    there (a segmentation fault in the gradient) if two threads share an odd number of images.
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or in the CPU's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

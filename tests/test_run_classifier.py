@@ -208,6 +208,25 @@ def test_a_frozen_network_answers_as_the_network_in_evaluation(make):
         torch.testing.assert_close(classifier_runs.frozen(run.model)(images), run.model.eval()(images))
 
 
+def test_an_odd_number_of_images_and_narrow_layers_are_no_end_of_the_process(make):
+    """torch's convolutions of 8 channels in channels-last order are, on a CPU with two threads."""
+    words = [
+        "--model",
+        "resnet18",
+        "--depth",
+        "0",
+        "--width",
+        "0.125",
+        "--N_batch",
+        "25",
+        "--N_iters",
+        "2",
+        "--no_final_eval",
+    ]
+    run_classifier.train(make(*words))
+    assert saved(make().folder)["step"] == 2
+
+
 # comparisons and analyses
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enerf import machine
 from enerf.conditioning import once
 from enerf.labelled import augmentation
 
@@ -65,7 +66,7 @@ def standardised(
     scale = torch.tensor([1 / (255 * s) for s in std], device=device)[:, None, None]
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)[:, None, None]
     numbers = images.to(device, non_blocking=True).float()
-    return (numbers * scale - shift).contiguous(memory_format=torch.channels_last)
+    return (numbers * scale - shift).contiguous(memory_format=machine.image_order(device))
 
 
 def followed(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from enerf import machine
 from enerf.classifiers import build
 from enerf.labelled import augmentation
 from enerf.training import classifier_steps, optimisers
@@ -63,7 +64,7 @@ def test_images_are_shifted_and_scaled_channel_by_channel(channels: int):
         expected[:, c] = (images[:, c].double() / 255 - mean[c]) / std[c]
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=2e-5)
     assert found.dtype == torch.float32
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert found.is_contiguous(memory_format=machine.image_order(found.device))
 
 
 def test_standardised_by_their_own_figures_images_have_mean_0_and_deviation_1():
