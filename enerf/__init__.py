@@ -4,6 +4,7 @@ The rooms, in the order data walks through them:
 
 - ``types``         the values that travel between rooms
 - ``files``         files written whole or not at all
+- ``placed``        where a run's results are
 - ``options``       every option: name, default, help, bounds
 - ``shape_options``  those of shapes; ``classifier_options``  those of classifiers
 - ``methods``       what comparisons compare: names -> changed options

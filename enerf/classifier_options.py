@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from enerf.options import INITS, METHODS, ConditioningOptions, RecordOptions, StepOptions, as_in, option
+from enerf.placed import Placed
 from enerf.types import InputError
 
 MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s", "vit_b")
@@ -141,7 +142,7 @@ class ClassifierRunOptions(RecordOptions):
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Placed):
     """Everything a classifier run is told, by subject."""
 
     run: ClassifierRunOptions
@@ -155,11 +156,6 @@ class ClassifierConfig:
     def scene(self) -> str:
         """The name of the images' folder or archive, and of the network."""
         return f"{Path(self.data.images).name.split('.')[0] or 'images'}_{self.model.model}"
-
-    @property
-    def folder(self) -> Path:
-        """Where the run's results are."""
-        return Path(self.run.basedir) / (self.run.expname or self.scene)
 
     def check(self) -> None:
         """Refuse combinations that cannot mean anything, with the reason.

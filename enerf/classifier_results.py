@@ -14,10 +14,12 @@ from enerf.classifier_runs import ClassifierRun
 from enerf.classifiers import build
 from enerf.conditioning import spectrum
 from enerf.evaluation import accuracy, report
+from enerf.fitting import LayerReport
 from enerf.training import classifier_steps, optimisers
+from enerf.training.state import State
 
 
-def evaluate(run: ClassifierRun) -> dict[str, Any]:
+def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
     """Measure the network on all test images, and on as many training images as a point of the curve has.
 
     Writes ``metrics.json``.
@@ -30,7 +32,7 @@ def evaluate(run: ClassifierRun) -> dict[str, Any]:
     is_continued = bool(asked.ft_path) and not asked.no_reload  # its steps are partly another run's, its seconds not
     metrics = {
         **_described(run),
-        **{"test": test, "fit": fit, "kappa": kappa_of(run.model, run.layers), "sparsity": _sparsity(run)},
+        **{"test": test, "fit": fit, "kappa": kappa_of(spectra(run.state)), "sparsity": _sparsity(run)},
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
     }
@@ -38,12 +40,26 @@ def evaluate(run: ClassifierRun) -> dict[str, Any]:
     return metrics
 
 
-def point(run: ClassifierRun) -> list[float]:
+class Spectra:
+    """κ and row norms of ``--layers`` at a run's present step, computed once: for the curve, records and metrics."""
+
+    def __init__(self, run: ClassifierRun) -> None:
+        self.run, self.step = run, -1
+        self.told: LayerReport = {}
+
+    def __call__(self, training: State) -> LayerReport:
+        """The report of each layer."""
+        if training.step != self.step:
+            self.told, self.step = spectrum.layer_report(training.model, self.run.layers), training.step
+        return self.told
+
+
+def point(run: ClassifierRun, spectra: Spectra) -> list[float]:
     """A point of the curve: test accuracy and loss, accuracy and loss of training images, median κ of ``--layers``."""
     model, n = classifier_runs.frozen(run.model), run.config.run.eval_images
     test = accuracy.measured(answers_of(run, model), run.data.test, accuracy.some_of(run.data.test, n))
     fit = accuracy.measured(answers_of(run, model), run.data.train, fit_numbers(run))
-    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa_of(run.model, run.layers)["median"]]
+    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa_of(spectra(run.state))["median"]]
 
 
 def finished_metrics(run: ClassifierRun) -> dict[str, Any] | None:
@@ -65,9 +81,8 @@ def fit_numbers(run: ClassifierRun) -> Tensor:
     return accuracy.some_of(run.data.train, run.config.run.eval_images or len(run.data.test))
 
 
-def kappa_of(model: nn.Module, names: list[str]) -> dict[str, float]:
+def kappa_of(told: LayerReport) -> dict[str, float]:
     """Median and largest κ of the weights that layers really apply, and of how many: those of full rank."""
-    told = spectrum.layer_report(model, names)
     values = [layer["kappa"] for layer in told.values() if math.isfinite(layer["kappa"])]
     if not values:
         return {"median": math.inf, "largest": math.inf, "layers": 0}

@@ -14,6 +14,7 @@ from enerf import machine, seeds
 from enerf.classifiers import build
 from enerf.conditioning import layers
 from enerf.config import ClassifierConfig
+from enerf.fields import conditioned
 from enerf.labelled import reading
 from enerf.labelled.data import LabelledImages
 from enerf.training import optimisers, resume
@@ -171,11 +172,7 @@ def method_name(config: ClassifierConfig) -> str:
     """How a run's method is called: its normalisation, the start of a control, and what differs from the usual map."""
     c, t, norm = config.conditioning, config.train, norm_of(config)
     words = [norm + (f"+{c.parts[1]}" if c.parts[1] else "")]
-    if c.parts[1] == "e":
-        words += [c.equilibrate] if c.equilibrate != "row" else []
-        words += ["detached"] if c.equilibrate_gradient == "detached" else []
-        words += [c.equilibrate_scale] if c.equilibrate_scale != "fixed" else []
-        words += [f"p{c.equilibrate_p:g}"] if c.equilibrate_p != 2 else []
+    words += conditioned.map_words(c) if c.parts[1] == "e" else []
     words += [c.init] if c.init != "default" else []
     words += [c.layers] if c.layers != "all" and (c.parts[1] or c.init != "default") else []
     words += [t.optimiser] if t.optimiser != "sgd" else []

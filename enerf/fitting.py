@@ -20,6 +20,8 @@ from enerf.training.state import State
 
 log = logging.getLogger("enerf")
 
+LayerReport = dict[str, dict[str, float]]  # layer -> κ, row norms ...
+
 
 def fit(
     config: AnyConfig,
@@ -31,7 +33,7 @@ def fit(
     per_step: int,
     watch: Callable[[State, R], None] | None = None,
     told: dict[str, Any] | None = None,
-    layers: Sequence[str] | None = None,
+    spectra: Callable[[State], LayerReport] | None = None,
 ) -> None:
     """Train to the end of ``N_iters`` or ``max_seconds``, and save.
 
@@ -45,8 +47,8 @@ def fit(
         More to do between steps, records aside.
     told
         More that checkpoints tell beside the options.
-    layers
-        Whose κ and row norms are recorded; all linear layers unless told otherwise.
+    spectra
+        The record of κ and row norms; of all linear layers unless told otherwise.
 
     Raises
     ------
@@ -66,13 +68,14 @@ def fit(
         state.save(training, config.folder, saved)
 
     journal, progress, started_at = Journal(config.folder, training.step), Progress(unit), training.step
+    records = _records(config, training, journal, progress, spectra)
     try:
         why = loop.fit(
             training,
             step,
             partial(schedule.of_step, config.train),
             progress,
-            [*_records(config, training, journal, progress, layers), *hooks(journal), Hook(config.run.i_weights, save)],
+            [*records, *hooks(journal), Hook(config.run.i_weights, save)],
             n_iters=config.train.N_iters,
             max_seconds=config.train.max_seconds,
             per_step=per_step,
@@ -88,17 +91,22 @@ def fit(
 
 
 def _records(
-    config: AnyConfig, training: State, journal: Journal, progress: Progress, layers: Sequence[str] | None
+    config: AnyConfig,
+    training: State,
+    journal: Journal,
+    progress: Progress,
+    spectra: Callable[[State], LayerReport] | None,
 ) -> list[Hook]:
     """What is written into the journal of every run."""
-    names = spectrum.linear_layers(training.model) if layers is None else layers
+    names = spectrum.linear_layers(training.model)
 
     def record(training: State) -> None:
         lrate = training.optimiser.param_groups[0]["lr"]
         journal.record(training.step, {**progress.take(), "lrate": lrate, "seconds": training.seconds})
 
     def record_spectrum(training: State) -> None:
-        journal.record(training.step, {"spectrum": spectrum.layer_report(training.model, names)})
+        told = spectra(training) if spectra else spectrum.layer_report(training.model, names)
+        journal.record(training.step, {"spectrum": told})
 
     r = config.run
     return [Hook(r.i_print, record, at_end=True), Hook(r.i_spectrum, record_spectrum, at_end=r.i_spectrum > 0)]

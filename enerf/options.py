@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from enerf.placed import Placed
 from enerf.types import InputError
 
 METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
@@ -167,9 +168,7 @@ class StepOptions:
     """Training, by whatever optimiser."""
 
     N_iters: int = option(200_000, "steps", at_least=0)
-    max_seconds: float = option(
-        0.0, "end after that many seconds of training, evaluation aside; 0: no limit", at_least=0
-    )
+    max_seconds: float = option(0.0, "end after that many seconds of training, evaluation aside; 0: never", at_least=0)
     lrate: float = option(5e-4, "learning rate", above=0)
     lrate_decay: int = option(250, "the learning rate falls to a tenth in that many thousand steps", at_least=1)
     lrate_schedule: str = option(
@@ -246,7 +245,7 @@ class RunOptions(RecordOptions):
 
 
 @dataclass(frozen=True)
-class NerfConfig:
+class NerfConfig(Placed):
     """Everything a NeRF run is told, by subject."""
 
     run: RunOptions
@@ -261,11 +260,6 @@ class NerfConfig:
     def scene(self) -> str:
         """The scene folder's name."""
         return Path(self.data.datadir).name or "scene"
-
-    @property
-    def folder(self) -> Path:
-        """Where the run's results are."""
-        return Path(self.run.basedir) / (self.run.expname or self.scene)
 
     def check(self) -> None:
         """Refuse combinations that cannot mean anything, with the reason.

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from enerf import classifier_results, classifier_runs, fitting, seeds
+from enerf.classifier_results import Spectra
 from enerf.classifier_runs import ClassifierRun
 from enerf.config import ClassifierConfig
 from enerf.evaluation.report import Journal
@@ -35,21 +36,21 @@ def train(config: ClassifierConfig) -> dict[str, Any] | None:
         If the run was interrupted; it has been saved.
     """
     run = classifier_runs.prepare(config)
-    t = run.config.train
+    t, spectra = run.config.train, Spectra(run)
     with Batches(run.data.train, t.N_batch, t.seed, run.config.data.augment) as batches:
         fitting.fit(
             run.config,
             run.state,
             partial(step, run, batches),
-            partial(_hooks, run),
+            partial(_hooks, run, spectra),
             unit="images",
             per_step=t.N_batch,
             told={"classes": list(run.data.classes), "channels": run.data.channels, "size": run.data.size},
-            layers=run.layers,
+            spectra=spectra,
         )
     if run.config.run.no_final_eval:
         return None
-    return classifier_results.finished_metrics(run) or classifier_results.evaluate(run)
+    return classifier_results.finished_metrics(run) or classifier_results.evaluate(run, spectra)
 
 
 def step(run: ClassifierRun, batches: Batches, training: State) -> ClassifierReport:
@@ -69,11 +70,11 @@ def step(run: ClassifierRun, batches: Batches, training: State) -> ClassifierRep
     )
 
 
-def _hooks(run: ClassifierRun, journal: Journal) -> list[Hook]:
+def _hooks(run: ClassifierRun, spectra: Spectra, journal: Journal) -> list[Hook]:
     """What happens between steps: a point of the curve, ``[step, seconds, figures ...]``."""
 
     def look(training: State) -> None:
-        figures = classifier_results.point(run)
+        figures = classifier_results.point(run, spectra)
         training.curve.append([training.step, training.seconds, *figures])
         journal.record(training.step, dict(zip(CURVE, figures, strict=True)))
 

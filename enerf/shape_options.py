@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from enerf.options import ConditioningOptions, FitOptions, GridOptions, RecordOptions, as_in, option
+from enerf.placed import Placed
 from enerf.types import InputError
 
 SCALES_NEAR = "0.1:0.5,0.03:1,0.01:1.5"
@@ -121,7 +122,7 @@ class ShapeRunOptions(RecordOptions):
 
 
 @dataclass(frozen=True)
-class ShapeConfig:
+class ShapeConfig(Placed):
     """Everything a shape run is told, by subject."""
 
     run: ShapeRunOptions
@@ -136,11 +137,6 @@ class ShapeConfig:
     def scene(self) -> str:
         """The file's name without its ending, or the folder's."""
         return Path(self.data.source).stem or "shape"
-
-    @property
-    def folder(self) -> Path:
-        """Where the run's results are."""
-        return Path(self.run.basedir) / (self.run.expname or self.scene)
 
     @property
     def near(self) -> tuple[tuple[float, float], ...]:

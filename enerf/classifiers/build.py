@@ -10,6 +10,7 @@ import logging
 import torch
 from torch import nn
 
+from enerf.classifier_options import MODELS, TREATMENTS
 from enerf.classifiers import vit
 from enerf.classifiers.densenet import DenseNet, layers_of_a_block
 from enerf.classifiers.googlenet import GoogLeNet
@@ -32,9 +33,7 @@ TITLES = {
     "vit_s": "ViT-S",
     "vit_b": "ViT-B",
 }
-MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s", "vit_b")
 HEADS = frozenset({"head"})  # the layer whose outputs are the logits
-TREATMENTS = ("", "w", "ws", "e", "bnp")
 DEEP = ("densenet", *vit.SIZES)  # models whose depth can be chosen
 RESNETS = {"resnet18": 18, "resnet50": 50}
 DENSE = (100, 12)  # depth and growth of the DenseNet

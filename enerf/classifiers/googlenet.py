@@ -7,11 +7,10 @@ normalised; and the auxiliary heads and the dropout are left out. The well-known
 without these 7,904 this network has 6,158,346.
 """
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from enerf.classifiers.inception import Branches
-from enerf.classifiers.normalisers import conv_norm_relu, scaled
+from enerf.classifiers.normalisers import Convolutional, conv_norm_relu, scaled
 
 STEM = 192
 # outputs of a module's convolutions: 1×1; 1×1 and 3×3; 1×1 and "5×5"; 1×1 after the pool
@@ -29,28 +28,15 @@ STAGES: tuple[tuple[Module, ...], ...] = (
 )
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Convolutional):
     """A stem; three stages of modules of four branches, with pools between; the mean over the image; a head.
 
-    Parameters
-    ----------
-    classes, channels
-        Of the logits and of the images.
-    norm
-        What normalises the convolutions' outputs; see ``normalisers``.
-    width
-        Multiplies all channels.
-
-    Raises
-    ------
-    ValueError
-        If ``norm`` is unknown.
+    Parameters as of ``Convolutional``.
     """
 
     def __init__(self, classes: int, channels: int = 3, norm: str = "bn", width: float | int = 1.0) -> None:
-        super().__init__()
         n_in = scaled(STEM, width)
-        self.stem = conv_norm_relu(norm, channels, n_in, 3)
+        stem = conv_norm_relu(norm, channels, n_in, 3)
         modules: list[nn.Module] = []
         for stage in STAGES:
             if modules:
@@ -59,12 +45,7 @@ class GoogLeNet(nn.Module):
                 one, three_in, three, five_in, five, pooled = (scaled(c, width) for c in outputs)
                 modules += [_module(norm, n_in, (one, three_in, three, five_in, five, pooled))]
                 n_in = one + three + five + pooled
-        self.body = nn.Sequential(*modules)
-        self.head = nn.Linear(n_in, classes)
-
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of images."""
-        return self.head(self.body(self.stem(images)).mean((2, 3)))
+        super().__init__(stem, nn.Sequential(*modules), n_in, classes)
 
 
 def _module(norm: str, n_in: int, outputs: Module) -> Branches:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.classifiers.normalisers import conv_norm_relu, scaled
+from enerf.classifiers.normalisers import Convolutional, conv_norm_relu, scaled
 
 STEM = 96
 # outputs of the 1×1 and of the 3×3 convolution of each module
@@ -30,28 +30,15 @@ class Branches(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-class SmallInception(nn.Module):
+class SmallInception(Convolutional):
     """A stem; three stages of modules of two branches, each stage at half the size; the mean over the image; a head.
 
-    Parameters
-    ----------
-    classes, channels
-        Of the logits and of the images.
-    norm
-        What normalises the convolutions' outputs; see ``normalisers``.
-    width
-        Multiplies all channels.
-
-    Raises
-    ------
-    ValueError
-        If ``norm`` is unknown.
+    Parameters as of ``Convolutional``.
     """
 
     def __init__(self, classes: int, channels: int = 3, norm: str = "bn", width: float | int = 1.0) -> None:
-        super().__init__()
         n_in = scaled(STEM, width)
-        self.stem = conv_norm_relu(norm, channels, n_in, 3)
+        stem = conv_norm_relu(norm, channels, n_in, 3)
         modules: list[nn.Module] = []
         for stage, down in zip(STAGES, (*DOWN, 0), strict=True):
             for pair in stage:
@@ -62,9 +49,4 @@ class SmallInception(nn.Module):
                 halved = conv_norm_relu(norm, n_in, scaled(down, width), 3, stride=2)
                 modules += [Branches(halved, nn.MaxPool2d(3, 2, padding=1))]
                 n_in += scaled(down, width)
-        self.body = nn.Sequential(*modules)
-        self.head = nn.Linear(n_in, classes)
-
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of images."""
-        return self.head(self.body(self.stem(images)).mean((2, 3)))
+        super().__init__(stem, nn.Sequential(*modules), n_in, classes)

@@ -7,7 +7,8 @@ He, ECCV 2018); ``none``, nothing. Vision transformers have layer normalisation,
 a bias only where nothing normalises: both normalisations have a shift of their own.
 """
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 CNN_NORMS = ("bn", "gn", "none")
 VIT_NORMS = ("ln",)
@@ -67,6 +68,23 @@ def conv_norm_relu(kind: str, n_in: int, n_out: int, kernel: int, stride: int = 
         If ``kind`` is unknown.
     """
     return nn.Sequential(conv(kind, n_in, n_out, kernel, stride), norm(kind, n_out), nn.ReLU(inplace=True))
+
+
+class Convolutional(nn.Module):
+    """A stem, a body, the mean over the image, and a head that makes logits of it.
+
+    Those that are made of it take ``classes`` of the logits, ``channels`` of the images, the ``norm`` of their
+    convolutions' outputs and a ``width`` that multiplies all channels; they raise a ValueError for an unknown norm.
+    """
+
+    def __init__(self, stem: nn.Module, body: nn.Sequential, n_out: int, classes: int) -> None:
+        super().__init__()
+        self.stem, self.body = stem, body
+        self.head = nn.Linear(n_out, classes)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+        """Logits of images."""
+        return self.head(self.body(self.stem(images)).mean((2, 3)))
 
 
 def scaled(channels: int, width: float | int) -> int:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from enerf.classifiers.normalisers import conv, conv_norm_relu, norm, scaled
+from enerf.classifiers.normalisers import Convolutional, conv, conv_norm_relu, norm, scaled
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -33,19 +33,15 @@ class Residual(nn.Module):
         return functional.relu(self.branch(x) + self.shortcut(x), inplace=True)
 
 
-class ResNet(nn.Module):
+class ResNet(Convolutional):
     """A stem; four stages of residual blocks, each but the first at half the size; the mean over the image; a head.
 
     Parameters
     ----------
     layers
         18, of basic blocks, or 50, of bottlenecks.
-    classes, channels
-        Of the logits and of the images.
-    norm
-        What normalises the convolutions' outputs; see ``normalisers``.
-    width
-        Multiplies all channels.
+    classes, channels, norm, width
+        As of ``Convolutional``.
 
     Raises
     ------
@@ -56,11 +52,10 @@ class ResNet(nn.Module):
     def __init__(
         self, layers: int, classes: int, channels: int = 3, norm: str = "bn", width: float | int = 1.0
     ) -> None:
-        super().__init__()
         if layers not in BLOCKS:
             raise ValueError(f"a ResNet of {layers} layers; expected {' or '.join(map(str, BLOCKS))}")
         n_in = scaled(WIDTHS[0], width)
-        self.stem = conv_norm_relu(norm, channels, n_in, 3)
+        stem = conv_norm_relu(norm, channels, n_in, 3)
         modules: list[nn.Module] = []
         for stage, blocks in enumerate(BLOCKS[layers]):
             inner = scaled(WIDTHS[stage], width)
@@ -69,12 +64,7 @@ class ResNet(nn.Module):
                 made = _basic(norm, n_in, inner, stride) if layers == 18 else _bottleneck(norm, n_in, inner, stride)
                 modules += [made]
                 n_in = inner if layers == 18 else EXPANSION * inner
-        self.body = nn.Sequential(*modules)
-        self.head = nn.Linear(n_in, classes)
-
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of images."""
-        return self.head(self.body(self.stem(images)).mean((2, 3)))
+        super().__init__(stem, nn.Sequential(*modules), n_in, classes)
 
 
 def _basic(kind: str, n_in: int, n_out: int, stride: int) -> Residual:

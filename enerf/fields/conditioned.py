@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import nn
 
+from enerf.classifier_options import NormalisationOptions
 from enerf.conditioning import layers
 from enerf.options import ConditioningOptions
 
@@ -78,14 +79,22 @@ def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
     """
     words = [network]
     if options.equilibrate != "none":
-        words = [f"e-{network}"]
-        words += [options.equilibrate] if options.equilibrate != "row" else []
-        words += ["detached"] if options.equilibrate_gradient == "detached" else []
-        words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
-        words += [f"p{options.equilibrate_p:g}"] if options.equilibrate_p != 2 else []
+        words = [f"e-{network}", *map_words(options)]
     elif options.weight_norm:
         words += ["weight_norm"]
     words += [options.init] if options.init != "default" else []
     if words != [network] and options.equilibrate_layers != "hidden":
         words += [options.equilibrate_layers]
     return "-".join(words)
+
+
+def map_words(options: ConditioningOptions | NormalisationOptions) -> list[str]:
+    """What differs from the paper's map, word by word.
+
+    >>> map_words(ConditioningOptions(equilibrate="column", equilibrate_scale="learned"))
+    ['column', 'learned']
+    """
+    words = [options.equilibrate] if options.equilibrate != "row" else []
+    words += ["detached"] if options.equilibrate_gradient == "detached" else []
+    words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
+    return words + ([f"p{options.equilibrate_p:g}"] if options.equilibrate_p != 2 else [])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from enerf.classifier_options import MODELS, TREATMENTS
 from enerf.classifiers import build
 from enerf.conditioning import layers
 
@@ -17,9 +18,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit_s": {"width": 0.1, "depth": 2},
     "vit_b": {"width": 0.1, "depth": 2},
 }
-ARMS = [(name, norm) for name in build.MODELS for norm in build.norms_of(name)]
+ARMS = [(name, norm) for name in MODELS for norm in build.norms_of(name)]
 # every treatment of every model, and the paper's of every norm; without a norm, standardised weights overflow
-TREATED = [(name, norm, t) for name, norm in ARMS for t in build.TREATMENTS if norm in ("bn", "ln") or t in ("", "e")]
+TREATED = [(name, norm, t) for name, norm in ARMS for t in TREATMENTS if norm in ("bn", "ln") or t in ("", "e")]
 RAW = ("w", "ws", "e", "bnp")
 
 
@@ -73,7 +74,7 @@ def test_a_samples_logits_do_not_depend_on_its_company(name: str, norm: str):
     assert (together[0] - together[1]).abs().max() > 0
 
 
-@pytest.mark.parametrize("name", build.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_seeds_repeat_and_differ_in_every_weight(name: str):
     one, again, other = (raw(built(name, seed=seed)) for seed in (1, 1, 2))
     assert same(one, again)
@@ -88,19 +89,19 @@ def test_torchs_own_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     torch.rand(3)
     before = torch.get_rng_state()
-    for name in build.MODELS:
+    for name in MODELS:
         build.condition(built(name), "e", init="he")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", build.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_last_layer_is_the_head_and_nothing_is_dropped(name: str):
     net = built(name)
     assert list(net.named_modules())[-1][0] == "head"
     assert all(m.p == 0 for m in net.modules() if isinstance(m, nn.Dropout))
 
 
-@pytest.mark.parametrize("name", build.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_more_width_or_depth_is_more_parameters_and_other_sizes_are_the_same_network(name: str):
     def count(**numbers: Any) -> int:
         with torch.device("meta"):
@@ -209,8 +210,8 @@ def test_what_preconditioning_does_not_suit_is_left_out_and_told_in_one_line(cap
 
 
 def test_tables_name_the_model_and_what_was_reduced():
-    assert set(build.TITLES) == set(build.MODELS)
-    assert [build.words(name) for name in build.MODELS] == [
+    assert set(build.TITLES) == set(MODELS)
+    assert [build.words(name) for name in MODELS] == [
         "Inception",
         "DenseNet-BC-100-12",
         "GoogLeNet",
