@@ -1,6 +1,12 @@
-"""Whether contents are the same, to the last bit."""
+"""What tests ask of contents: whether they are the same to the last bit, what a run saved, what a refusal says."""
 
+from pathlib import Path
+
+import pytest
 import torch
+
+from enerf.training import state
+from enerf.types import InputError
 
 
 def same(a, b) -> bool:
@@ -12,3 +18,20 @@ def same(a, b) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return repr(a) == repr(b)
+
+
+def saved(folder: Path) -> dict:
+    """What the last checkpoint of a run holds, less the clocks and the folder."""
+    content = state.read(state.checkpoints(folder)[-1])
+    curve = [[step, *figures] for step, _, *figures in content["curve"]]
+    return {**{key: content[key] for key in ("step", "model", "optimiser")}, "curve": curve}
+
+
+def refusal(call, *of, **named) -> str:
+    """The one sentence with which a call refuses what the user gave."""
+    with pytest.raises(InputError) as caught:
+        call(*of, **named)
+    words = str(caught.value)
+    assert "\n" not in words
+    assert not words.endswith(".")
+    return words

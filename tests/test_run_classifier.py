@@ -20,7 +20,8 @@ from enerf.run_analysis import AnalyseOptions
 from enerf.run_compare import CompareClassifierOptions
 from enerf.training import classifier_steps, state
 from enerf.types import InputError, NotFinite
-from tests.contents import same
+from tests import contents
+from tests.contents import same, saved
 
 MODEL = ["--model", "densenet", "--depth", "10", "--width", "0.5"]
 VIT = ["--model", "vit_s", "--depth", "2", "--width", "0.1", "--patch", "7", "--optimiser", "adamw"]
@@ -45,18 +46,8 @@ def make(figures, tmp_path):
     return make
 
 
-def saved(folder: Path) -> dict:
-    """What the last checkpoint holds, less the clocks and the folder."""
-    content = state.read(state.checkpoints(folder)[-1])
-    curve = [[step, *figures] for step, _, *figures in content["curve"]]
-    return {**{key: content[key] for key in ("step", "model", "optimiser")}, "curve": curve}
-
-
-def refusal(config: ClassifierConfig) -> str:
-    with pytest.raises(InputError) as caught:
-        run_classifier.train(config)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refusal(config) -> str:
+    return contents.refusal(run_classifier.train, config)
 
 
 # one seed, one result

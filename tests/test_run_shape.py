@@ -19,7 +19,8 @@ from enerf.config import ShapeConfig
 from enerf.evaluation import heldout
 from enerf.training import shape_steps, state
 from enerf.types import InputError, NotFinite
-from tests.contents import same
+from tests import contents
+from tests.contents import same, saved
 from tests.shapes import solids
 
 MODEL = ["--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "14", "--hash_finest", "24"]
@@ -56,18 +57,8 @@ def make(mesh, tmp_path):
     return make
 
 
-def saved(folder: Path) -> dict:
-    """What the last checkpoint holds, less the clocks and the folder."""
-    content = state.read(state.checkpoints(folder)[-1])
-    curve = [[step, *figures] for step, _, *figures in content["curve"]]
-    return {**{key: content[key] for key in ("step", "model", "optimiser")}, "curve": curve}
-
-
-def refusal(config: ShapeConfig) -> str:
-    with pytest.raises(InputError) as caught:
-        run_shape.fit(config)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def refusal(config) -> str:
+    return contents.refusal(run_shape.fit, config)
 
 
 # one seed, one result

@@ -10,16 +10,11 @@ import pytest
 import torch
 
 from enerf.labelled import pickles, reading, synthetic
-from enerf.types import InputError
+from tests.contents import refusal
 
 
 def _refused(path, **options):
-    with pytest.raises(InputError) as caught:
-        reading.load(path, **options)
-    words = str(caught.value)
-    assert "\n" not in words
-    assert not words.endswith(".")
-    return words
+    return refusal(reading.load, path, **options)
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ import pytest
 import torch
 
 from enerf.labelled import idx, reading, synthetic
-from enerf.types import InputError
+from tests.contents import refusal
 
 
-def _refused(path):
-    with pytest.raises(InputError) as caught:
-        reading.load(path)
-    words = str(caught.value)
-    assert "\n" not in words
-    assert not words.endswith(".")
-    return words
+def _refused(path, **options):
+    return refusal(reading.load, path, **options)
 
 
 @pytest.fixture

@@ -14,15 +14,11 @@ from PIL import Image
 
 from enerf.labelled import decoding, image_folders, reading, synthetic
 from enerf.types import InputError
+from tests.contents import refusal
 
 
 def _refused(path, **options):
-    with pytest.raises(InputError) as caught:
-        reading.load(path, **options)
-    words = str(caught.value)
-    assert "\n" not in words
-    assert not words.endswith(".")
-    return words
+    return refusal(reading.load, path, **options)
 
 
 @pytest.fixture
