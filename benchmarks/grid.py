@@ -75,7 +75,7 @@ def main() -> None:
     device = ours.device_of(args.device)
     machine.prepare(device)
     report = sides.Report(args.out, device)
-    m = config.parse(["--config", args.config])[0].model
+    m = config.parse(config.NerfConfig, ["--config", args.config])[0].model
     grid = hashgrid.make_grid(m.hash_levels, m.hash_features, m.hash_log2_entries, m.hash_coarsest, m.hash_finest)
     points = torch.rand(args.points, 3, generator=torch.Generator().manual_seed(0)).to(device)
     made = {name: Encoding(backend, grid, points) for name, backend in backends_here(device, args.backend).items()}

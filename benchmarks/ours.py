@@ -40,7 +40,7 @@ def options_of(args: argparse.Namespace, **changes: Any) -> NerfConfig:
     told = {name: getattr(args, name) for name in ("device", "backend", "precision")}
     if args.rays:
         told["N_rand"] = args.rays
-    return config.replace(config.parse(["--config", args.config])[0], no_reload=True, **told, **changes)
+    return config.replace(config.parse(config.NerfConfig, ["--config", args.config])[0], no_reload=True, **told, **changes)
 
 
 @functools.cache

@@ -124,7 +124,7 @@ def sooner(curves: dict[str, list[list[float]]]) -> float:
 def one_mesh(path: Path, args: argparse.Namespace, report: sides.Report) -> dict[str, list[list[float]]]:
     """Both sides on one mesh."""
     told = ["--config", args.config, "--mesh", str(path), "--max_seconds", str(args.seconds), "--no_reload"]
-    options, _ = config.parse_as(ShapeConfig, [*told, "--N_iters", "1000000000", "--seed", str(args.seed)])
+    options, _ = config.parse(ShapeConfig, [*told, "--N_iters", "1000000000", "--seed", str(args.seed)])
     plain = (path, options.data.margin, args.seed, args.batch, args.plain_resolution)
     both = {"enerf": Side("enerf", OurSide, options, children=True), "plain": Side("plain", PlainSide, *plain)}
     for name, side in both.items():

@@ -16,23 +16,11 @@ from typing import Any, NoReturn, TypeVar
 
 import configargparse
 
-from enerf.classifier_options import ClassifierConfig
-from enerf.options import ConditioningOptions, ModelOptions, NerfConfig, option
-from enerf.shape_options import ShapeConfig
+from enerf.placed import Placed
 from enerf.types import InputError
 
-__all__ = [
-    "AnyConfig",
-    "ClassifierConfig",
-    "ConditioningOptions",
-    "ModelOptions",
-    "NerfConfig",
-    "ShapeConfig",
-    "option",
-]
-
-AnyConfig = NerfConfig | ShapeConfig | ClassifierConfig
-C = TypeVar("C", NerfConfig, ShapeConfig, ClassifierConfig)
+AnyConfig = Placed
+C = TypeVar("C", bound=Placed)
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 # nerf-pytorch's options that cannot mean anything here, with the reason.
@@ -59,13 +47,6 @@ class Help(argparse.HelpFormatter):
 
 
 def parse(
-    argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
-) -> tuple[NerfConfig, list[Any]]:
-    """The configuration of a NeRF's command line; see ``parse_as``."""
-    return parse_as(NerfConfig, argv, description, extra)
-
-
-def parse_as(
     kind: type[C], argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
 ) -> tuple[C, list[Any]]:
     """The configuration of a command line, and the ``extra`` option tables filled from the same line.
@@ -127,19 +108,11 @@ def to_dict(config: AnyConfig) -> dict[str, Any]:
     return {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
 
 
-def from_dict(values: dict[str, Any]) -> NerfConfig:
-    """The configuration of a NeRF; see ``from_dict_as``.
-
-    >>> from_dict({"N_rand": 7}).train.N_rand
-    7
-    """
-    return from_dict_as(NerfConfig, values)
-
-
-def from_dict_as(kind: type[C], values: dict[str, Any]) -> C:
+def from_dict(kind: type[C], values: dict[str, Any]) -> C:
     """The configuration of a flat mapping, as ``to_dict`` makes it.
 
-    >>> from_dict_as(ShapeConfig, {"N_points": 7}).samples.N_points
+    >>> from enerf.tasks.shape.config import ShapeConfig
+    >>> from_dict(ShapeConfig, {"N_points": 7}).samples.N_points
     7
     """
     return kind(*(read_table(f.type, values) for f in dataclasses.fields(kind)))  # type: ignore[arg-type]
@@ -153,13 +126,14 @@ def replace(config: C, **changes: Any) -> C:
     TypeError
         For a name that is no option.
 
-    >>> replace(from_dict({}), N_rand=7).train.N_rand
+    >>> from enerf.tasks.nerf.config import NerfConfig
+    >>> replace(from_dict(NerfConfig, {}), N_rand=7).train.N_rand
     7
     """
     values = to_dict(config)
     if unknown := sorted(changes.keys() - values.keys()):
         raise TypeError(f"no option is named {unknown[0]!r}")
-    return from_dict_as(type(config), {**values, **changes})
+    return from_dict(type(config), {**values, **changes})
 
 
 def to_text(config: AnyConfig) -> str:

@@ -70,7 +70,7 @@ def fit(
     journal, progress, started_at = Journal(config.folder, training.step), Progress(unit), training.step
     records = _records(config, training, journal, progress, spectra)
     try:
-        why = loop.fit(
+        why = loop.train_loop(
             training,
             step,
             partial(schedule.of_step, config.train),

@@ -47,10 +47,10 @@ def list_images(folder: AnyPath) -> list[Path]:
     """
     folder = Path(folder)
     try:
-        files = [file for file in folder.iterdir() if is_image_name(file.name) and file.is_file()]
+        paths = [file for file in folder.iterdir() if is_image_name(file.name) and file.is_file()]
     except OSError as error:
         raise InputError(f"{folder} cannot be listed ({_reason(error)}), expected a folder.") from None
-    return sorted(files, key=lambda file: file.name)
+    return sorted(paths, key=lambda file: file.name)
 
 
 def size(path: AnyPath) -> tuple[int, int, bool]:

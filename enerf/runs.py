@@ -148,7 +148,7 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
         "ft_path": "",
         **({"datadir": datadir} if datadir else {}),
     }
-    run = prepare(options.from_dict({**saved, **now}))
+    run = prepare(options.from_dict(options.NerfConfig, {**saved, **now}))
     layers.bake(run.fields)
     return run
 

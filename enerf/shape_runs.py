@@ -175,7 +175,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     saved = content["config"]
     if "box" not in saved:
         raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
-    config = options.from_dict_as(ShapeConfig, saved)
+    config = options.from_dict(ShapeConfig, saved)
     where, backend = backends.placed(device, "auto", precision)
     made = new_field(config).to(where)
     backends.use(made, backend)

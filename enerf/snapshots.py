@@ -79,7 +79,7 @@ def nerf(saved: dict[str, Any], asked: Asked) -> Subject:
 
     Its weights stay conditioned, and torch evaluates them in fp32, whatever has trained them.
     """
-    config = options.from_dict({**saved, **({"datadir": asked.source} if asked.source else {})})
+    config = options.from_dict(options.NerfConfig, {**saved, **({"datadir": asked.source} if asked.source else {})})
     device, proposal = machine.resolve_device(asked.device), config.render.sampler == "proposal"
     scene = runs.load_scene(config)  # of which only the rays' colours go to the device
     fields = build.radiance_fields(
@@ -118,7 +118,7 @@ def shape(saved: dict[str, Any], asked: Asked) -> Subject:
         If it was learned from a cloud of points or a picture.
     """
     moved = {"mesh": asked.source} if asked.source else {}
-    config = options.from_dict_as(ShapeConfig, {**saved, **moved})
+    config = options.from_dict(ShapeConfig, {**saved, **moved})
     subject = shape_runs.load_subject(config)
     if not isinstance(subject, Mesh):
         raise InputError(f"{config.data.source}: runs of pictures and clouds are not analysed, expected one of a mesh")
@@ -148,7 +148,7 @@ def classifier(saved: dict[str, Any], asked: Asked) -> Subject:
 
     Batch normalisation applies its running statistics, so that an image's logits depend on that image alone.
     """
-    config = options.from_dict_as(ClassifierConfig, {**saved, **({"images": asked.source} if asked.source else {})})
+    config = options.from_dict(ClassifierConfig, {**saved, **({"images": asked.source} if asked.source else {})})
     device, data = machine.resolve_device(asked.device), classifier_runs.load_data(config)
     made, _ = classifier_runs.new_model(config, data)
     made = made.to(device)

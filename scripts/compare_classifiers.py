@@ -9,7 +9,7 @@ from enerf.run_compare import CompareClassifierOptions
 
 def main() -> None:
     """Run the arms, print the table and say where the rest is."""
-    base, (chosen,) = config.parse_as(config.ClassifierConfig, description=__doc__, extra=[CompareClassifierOptions])
+    base, (chosen,) = config.parse(config.ClassifierConfig, description=__doc__, extra=[CompareClassifierOptions])
     print(run_compare.compare(base, chosen))
     for name in ("comparison.json", "comparison.md", "curves.png", "rates.png"):
         if (base.folder / name).is_file():

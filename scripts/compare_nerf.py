@@ -9,7 +9,7 @@ from enerf.run_compare import CompareOptions
 
 def main() -> None:
     """Run the arms, print the table and say where the pictures are."""
-    base, (chosen,) = config.parse(description=__doc__, extra=[CompareOptions])
+    base, (chosen,) = config.parse(config.NerfConfig, description=__doc__, extra=[CompareOptions])
     print(run_compare.compare(base, chosen))
     for name in ("comparison.json", "curves.png", "rates.png", "crops.png"):
         if (base.folder / name).is_file():

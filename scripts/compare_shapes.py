@@ -9,7 +9,7 @@ from enerf.run_compare import CompareOptions
 
 def main() -> None:
     """Run the arms, print the table and say where the rest is."""
-    base, (chosen,) = config.parse_as(config.ShapeConfig, description=__doc__, extra=[CompareOptions])
+    base, (chosen,) = config.parse(config.ShapeConfig, description=__doc__, extra=[CompareOptions])
     print(run_compare.compare(base, chosen))
     for name in ("comparison.json", "comparison.md", "curves.png"):
         if (base.folder / name).is_file():

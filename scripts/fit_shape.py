@@ -11,7 +11,7 @@ from enerf.evaluation import report, shape_report
 
 def main() -> None:
     """Learn, and print the table of the result."""
-    options, _ = config.parse_as(config.ShapeConfig, description=__doc__)
+    options, _ = config.parse(config.ShapeConfig, description=__doc__)
     if options.data.mesh and Path(options.data.mesh).expanduser().is_dir():
         measured = run_shape.fit_all(options)
     else:

@@ -9,7 +9,7 @@ from enerf.evaluation import classifier_report, report
 
 def main() -> None:
     """Train, and print the table of the result."""
-    options, _ = config.parse_as(config.ClassifierConfig, description=__doc__)
+    options, _ = config.parse(config.ClassifierConfig, description=__doc__)
     metrics = run_classifier.train(options)
     if metrics is not None:
         print(report.as_text(classifier_report.table([metrics])))

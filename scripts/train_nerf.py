@@ -6,7 +6,7 @@ from enerf.evaluation import report
 
 def main() -> None:
     """Train, and print the table of the result."""
-    options, _ = config.parse(description=__doc__)
+    options, _ = config.parse(config.NerfConfig, description=__doc__)
     metrics = run_nerf.train(options)
     if metrics is not None:
         print(report.as_text(report.results_table([metrics])))

@@ -28,7 +28,7 @@ VITS = [name for name in MODELS if name.startswith("vit")]
 
 
 def made(**changes: Any) -> ClassifierConfig:
-    return config.from_dict_as(ClassifierConfig, {**IMAGES, **changes})
+    return config.from_dict(ClassifierConfig, {**IMAGES, **changes})
 
 
 def refusal(**changes: Any) -> str:
@@ -140,7 +140,7 @@ def test_layer_normalisation_belongs_to_transformers_and_the_others_to_cnns(mode
 
 def test_the_same_is_refused_on_a_command_line():
     with pytest.raises(InputError, match="option --images: found nothing"):
-        config.parse_as(ClassifierConfig, ["--model", "resnet18"])
+        config.parse(ClassifierConfig, ["--model", "resnet18"])
     for words, expected in (
         (["--model", "alexnet"], r"option --model: found 'alexnet', expected one of inception, densenet, googlenet"),
         (["--normalisation", "bn+"], r"option --normalisation: found 'bn\+', expected one of "),
@@ -152,7 +152,7 @@ def test_the_same_is_refused_on_a_command_line():
         (["--N_rand", "4"], "unknown option 'N_rand'"),
     ):
         with pytest.raises(InputError, match=expected):
-            config.parse_as(ClassifierConfig, ["--images", "x", *words])
+            config.parse(ClassifierConfig, ["--images", "x", *words])
 
 
 # there and back
@@ -173,8 +173,8 @@ def test_a_configuration_reads_back_to_the_same_values(changes: dict[str, Any], 
     asked = made(**changes)
     path = tmp_path / "config.txt"
     path.write_text(config.to_text(asked), encoding="utf-8")
-    assert config.parse_as(ClassifierConfig, ["--config", str(path)])[0] == asked
-    assert config.from_dict_as(ClassifierConfig, config.to_dict(asked)) == asked
+    assert config.parse(ClassifierConfig, ["--config", str(path)])[0] == asked
+    assert config.from_dict(ClassifierConfig, config.to_dict(asked)) == asked
 
 
 def test_no_option_is_in_two_tables():
@@ -193,12 +193,12 @@ def test_a_run_is_named_for_its_images_and_its_network():
 
 
 def test_there_are_recipes_for_every_network():
-    assert {config.parse_as(ClassifierConfig, _words(path))[0].model.model for path in SHIPPED} >= set(MODELS)
+    assert {config.parse(ClassifierConfig, _words(path))[0].model.model for path in SHIPPED} >= set(MODELS)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_recipe_says_what_it_says_and_fits_every_normalisation_of_its_network(path):
-    found, _ = config.parse_as(ClassifierConfig, _words(path))
+    found, _ = config.parse(ClassifierConfig, _words(path))
     said = config.to_dict(found)
     for line in path.read_text(encoding="utf-8").splitlines():
         name, equals, value = (part.strip() for part in line.partition("="))

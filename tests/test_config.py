@@ -69,12 +69,12 @@ half_res = True
 
 
 def parsed(*words: str) -> dict:
-    return config.to_dict(config.parse(list(words))[0])
+    return config.to_dict(config.parse(config.NerfConfig, list(words))[0])
 
 
 def refused(*words: str) -> str:
     with pytest.raises(InputError) as caught:
-        config.parse(list(words))
+        config.parse(config.NerfConfig, list(words))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -106,7 +106,7 @@ def test_nerf_pytorchs_files_mean_what_they_say(text, write):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.relative_to(config.CONFIG_FOLDER).as_posix())
 def test_every_shipped_file_parses_to_what_it_says_and_names_its_scene(path):
-    found, _ = config.parse(["--config", path.relative_to(config.CONFIG_FOLDER).as_posix()])
+    found, _ = config.parse(config.NerfConfig, ["--config", path.relative_to(config.CONFIG_FOLDER).as_posix()])
     assert found.scene == path.stem
     says(path, config.to_dict(found), FIELDS)
 
@@ -114,7 +114,7 @@ def test_every_shipped_file_parses_to_what_it_says_and_names_its_scene(path):
 @pytest.mark.parametrize("path", SHAPES, ids=lambda p: p.name)
 def test_every_shipped_file_of_a_shape_parses_to_what_it_says(path):
     subject = {"shape_cloud": "--cloud", "shape_image": "--image"}.get(path.stem, "--mesh")
-    found, _ = config.parse_as(ShapeConfig, ["--config", path.name, subject, "file.ply"])
+    found, _ = config.parse(ShapeConfig, ["--config", path.name, subject, "file.ply"])
     says(path, {**config.to_dict(found), "mesh": "./data/shapes/demo.ply"}, SHAPE_FIELDS)
 
 
@@ -127,25 +127,25 @@ def says(path: Path, values: dict, fields: dict) -> None:
 
 
 def test_options_of_shapes_go_to_a_file_and_back(write):
-    asked, _ = config.parse_as(
+    asked, _ = config.parse(
         ShapeConfig, ["--mesh", "a b.ply", "--near", "0.1:1", "--equilibrate", "--N_points", "9"]
     )
-    assert config.parse_as(ShapeConfig, ["--config", write(config.to_text(asked))])[0] == asked
-    assert config.from_dict_as(ShapeConfig, config.to_dict(asked)) == asked
+    assert config.parse(ShapeConfig, ["--config", write(config.to_text(asked))])[0] == asked
+    assert config.from_dict(ShapeConfig, config.to_dict(asked)) == asked
     assert config.replace(asked, N_points=7).samples.N_points == 7
 
 
 def test_a_norm_of_largest_entries_can_be_asked_for_and_read_back(write):
-    asked, _ = config.parse(["--equilibrate", "--equilibrate_p", "inf"])
+    asked, _ = config.parse(config.NerfConfig, ["--equilibrate", "--equilibrate_p", "inf"])
     assert asked.conditioning.equilibrate_p == float("inf")
-    assert config.parse(["--config", write(config.to_text(asked))])[0] == asked
+    assert config.parse(config.NerfConfig, ["--config", write(config.to_text(asked))])[0] == asked
     with pytest.raises(InputError, match="option --lrate: found 'inf', expected a finite number"):
-        config.parse(["--lrate", "inf"])
+        config.parse(config.NerfConfig, ["--lrate", "inf"])
 
 
 def test_a_nerfs_options_are_unknown_to_shapes():
     with pytest.raises(InputError, match="unknown option 'N_samples'"):
-        config.parse_as(ShapeConfig, ["--mesh", "a.ply", "--N_samples", "3"])
+        config.parse(ShapeConfig, ["--mesh", "a.ply", "--N_samples", "3"])
 
 
 def test_the_published_protocol_is_in_paper():
@@ -220,7 +220,7 @@ def test_extra_tables_are_filled_from_the_same_line():
 
         width: float = options.option(2.0, "a width")
 
-    found, (more,) = config.parse(["--N_rand", "3", "--width", "5"], extra=[More])
+    found, (more,) = config.parse(config.NerfConfig, ["--N_rand", "3", "--width", "5"], extra=[More])
     assert (found.train.N_rand, more) == (3, More(5.0))
     assert "width" in refused("--width", "5")
 
@@ -234,49 +234,49 @@ def test_the_written_file_reads_back_to_the_same_options(write):
     changed |= {f.name: f.default / 3 for f in FIELDS.values() if f.type is float and "choices" not in f.metadata}
     changed |= {f.name: True for f in FIELDS.values() if f.type is bool}
     changed |= {name: value for name, value in every.items() if value} | {"ft_path": "a.pt", "pixel_centers": 0.0}
-    asked = config.replace(config.from_dict({}), **{**changed, "weight_norm": False})
-    assert config.parse(["--config", write(config.to_text(asked))])[0] == asked
+    asked = config.replace(config.from_dict(config.NerfConfig, {}), **{**changed, "weight_norm": False})
+    assert config.parse(config.NerfConfig, ["--config", write(config.to_text(asked))])[0] == asked
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12))
 def test_whatever_a_text_option_holds_is_written_so_that_it_reads_back_or_refused(tmp_path_factory, text):
-    asked = config.parse([f"--datadir={text}"])[0]
+    asked = config.parse(config.NerfConfig, [f"--datadir={text}"])[0]
     file = tmp_path_factory.mktemp("written") / "config.txt"
     try:
         file.write_text(config.to_text(asked), encoding="utf-8", newline="\n")
     except InputError:
         return
-    assert config.parse(["--config", str(file)])[0] == asked
+    assert config.parse(config.NerfConfig, ["--config", str(file)])[0] == asked
 
 
 @pytest.mark.parametrize("text", ["data/a # b", "a;b", "'quoted", "with space", 'a "b" c', "x=y", "# a", "", "None "])
 def test_odd_paths_are_written_in_quotes_where_needed(text, write):
-    asked, _ = config.parse([f"--datadir={text}"])
-    assert config.parse(["--config", write(config.to_text(asked))])[0] == asked
+    asked, _ = config.parse(config.NerfConfig, [f"--datadir={text}"])
+    assert config.parse(config.NerfConfig, ["--config", write(config.to_text(asked))])[0] == asked
 
 
 def test_a_line_break_cannot_be_written():
     with pytest.raises(InputError, match="option --expname: found 'a\\\\nb', expected a text"):
-        config.to_text(config.replace(config.from_dict({}), expname="a\nb"))
+        config.to_text(config.replace(config.from_dict(config.NerfConfig, {}), expname="a\nb"))
 
 
 def test_flat_mappings_go_there_and_back():
-    asked, _ = config.parse(["--N_rand", "3", "--equilibrate", "--lrate", "0.25"])
-    assert config.from_dict(config.to_dict(asked)) == asked
-    assert config.from_dict({"lrate": 1, "of_another_program": 3}).train.lrate == 1.0
+    asked, _ = config.parse(config.NerfConfig, ["--N_rand", "3", "--equilibrate", "--lrate", "0.25"])
+    assert config.from_dict(config.NerfConfig, config.to_dict(asked)) == asked
+    assert config.from_dict(config.NerfConfig, {"lrate": 1, "of_another_program": 3}).train.lrate == 1.0
     assert isinstance(config.replace(asked, max_seconds=5).train.max_seconds, float)
 
 
 def test_replacing_what_is_no_option_is_an_error():
     with pytest.raises(TypeError, match="no option is named 'N_rnad'"):
-        config.replace(config.from_dict({}), N_rnad=3)
+        config.replace(config.from_dict(config.NerfConfig, {}), N_rnad=3)
 
 
 def test_names_of_scene_and_folder():
     values = {"datadir": "data/fern/", "basedir": "out"}
-    assert config.from_dict(values).folder == Path("out/fern")
-    assert config.from_dict({**values, "expname": "a/b"}).folder == Path("out/a/b")
+    assert config.from_dict(config.NerfConfig, values).folder == Path("out/fern")
+    assert config.from_dict(config.NerfConfig, {**values, "expname": "a/b"}).folder == Path("out/a/b")
 
 
 # mistakes
@@ -372,7 +372,7 @@ def test_a_line_that_says_nothing_names_the_file(write):
 def test_help_is_grouped_and_tells_every_option_with_its_default(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as caught:
-        config.parse(["--help"], description="What it does.")
+        config.parse(config.NerfConfig, ["--help"], description="What it does.")
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert "What it does." in printed

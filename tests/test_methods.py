@@ -23,7 +23,7 @@ def base_of(kind: str, method: str, **changes: Any) -> Any:
     if kind == "classifier":
         normalised = methods.CLASSIFIERS[method].get("normalisation", "")
         given = {**given, "model": "vit_s" if normalised.startswith("ln") else "densenet"}
-    return config.from_dict_as(KINDS[kind], {**given, **changes})
+    return config.from_dict(KINDS[kind], {**given, **changes})
 
 
 def arm(kind: str, method: str, **changes: Any) -> Any:
@@ -44,7 +44,7 @@ def test_every_method_is_a_configuration_that_can_be_run(kind: str, method: str)
 def test_every_value_is_one_that_a_command_line_takes(kind: str, method: str):
     text = config.to_text(arm(kind, method))
     words = [f"--{line.replace(' = ', '=', 1)}" for line in text.splitlines() if " = " in line]
-    assert config.parse_as(KINDS[kind], words)[0] == arm(kind, method)
+    assert config.parse(KINDS[kind], words)[0] == arm(kind, method)
 
 
 @pytest.mark.parametrize(("kind", "method"), TRIED)
@@ -71,7 +71,7 @@ def test_every_method_is_another_one_whatever_the_configuration_says(kind: str):
 
 def test_what_one_arm_begins_with_is_the_plain_start_for_every_kind():
     for kind, found in run_compare.KINDS.items():
-        plain = config.to_dict(config.from_dict_as(KINDS[kind], {}))
+        plain = config.to_dict(config.from_dict(KINDS[kind], {}))
         assert {name: plain[name] for name in found.plain} == found.plain
     begun = {"equilibrate": "ruiz", "init": "he"}
     assert config.to_dict(arm("nerf", "plain", **begun)) == config.to_dict(arm("nerf", "plain"))

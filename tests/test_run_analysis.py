@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
     """A comparison of three arms with three checkpoints each; look, do not write."""
     folder = tmp_path_factory.mktemp("analysis")
     scene = synthetic.write_scene(folder / "toy", views=5, width=16, height=12, supersample=1, progress=False)
-    base = options.from_dict({**TINY, "datadir": str(scene), "basedir": str(folder), "expname": "cmp"})
+    base = options.from_dict(options.NerfConfig, {**TINY, "datadir": str(scene), "basedir": str(folder), "expname": "cmp"})
     run_compare.compare(base, CompareOptions(methods="plain,weight_norm,detached"))
     return base.folder
 
@@ -191,7 +191,7 @@ def test_a_jacobian_that_would_be_too_large_is_left_out_and_said(runs, monkeypat
 def test_other_fields_are_analysed_too(words, trained, tmp_path):
     scene = trained.parent / "toy"
     more = {"datadir": str(scene), "basedir": str(tmp_path), "expname": "other", "no_final_eval": True, "i_weights": 0}
-    config = options.from_dict({**TINY, **more, **words})
+    config = options.from_dict(options.NerfConfig, {**TINY, **more, **words})
     run_nerf.train(config)
     text = run_analysis.analyse([config.folder], few(checkpoints=2))
     assert text.splitlines()[2].split()[:2] == ["other", "6"]
@@ -204,7 +204,7 @@ def test_shapes_are_analysed_too_with_the_same_points_for_every_arm(target, tmp_
     told = ["--mesh", str(torus), "--basedir", str(tmp_path), "--expname", "cmp", "--representation", target]
     small = ["--encoding", "positional", "--netwidth", "8", "--N_points", "64", "--pool", "64", "--background", "none"]
     short = ["--N_iters", "4", "--i_weights", "2", "--i_eval", "0", "--resolution", "0", "--device", "cpu"]
-    base = options.parse_as(options.ShapeConfig, [*told, *small, *short, "--precision", "fp32"])[0]
+    base = options.parse(options.ShapeConfig, [*told, *small, *short, "--precision", "fp32"])[0]
     run_compare.compare(base, CompareOptions(methods="plain,equilibrate"))
     run_analysis.analyse([base.folder], few(rays=16))
     found = content(base.folder / "analysis")

@@ -41,7 +41,7 @@ def make(figures, tmp_path):
 
     def make(*words: str, path: Path = figures) -> ClassifierConfig:
         told = [*BASE, "--images", str(path), "--basedir", str(tmp_path / "logs"), *words]
-        return options.parse_as(ClassifierConfig, told)[0]
+        return options.parse(ClassifierConfig, told)[0]
 
     return make
 
@@ -138,7 +138,7 @@ def test_figures_are_learned_and_the_metrics_say_how(normalisation, tmp_path):
     words = ["--images", str(path), "--normalisation", normalisation, "--epochs", "6", "--augment", "none"]
     words += ["--model", "resnet18", "--width", "0.125", "--optimiser", "adam", "--lrate", "5e-3", "--N_batch", "20"]
     words += ["--basedir", str(tmp_path), "--expname", "run", "--device", "cpu", "--lrate_schedule", "cosine"]
-    config = options.parse_as(ClassifierConfig, words)[0]
+    config = options.parse(ClassifierConfig, words)[0]
     metrics = run_classifier.train(config)
     assert metrics["test"]["accuracy"] > 45
     assert metrics["test"]["images"] == 100
@@ -267,7 +267,7 @@ def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
 
 
 @pytest.mark.parametrize(
-    ("words", "layers"),
+    ("words", "names"),
     [
         (["--normalisation", "bn+e"], "head"),
         (["--normalisation", "gn"], ""),
@@ -275,11 +275,11 @@ def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     ],
     ids=["bn+e", "gn", "vit"],
 )
-def test_runs_are_analysed(make, tmp_path, words, layers):
+def test_runs_are_analysed(make, tmp_path, words, names):
     config = make(*words, "--N_iters", "2", "--epochs", "0", "--no_final_eval")
     run_classifier.train(config)
     out = tmp_path / "analysis"
-    chosen = AnalyseOptions(out=str(out), layers=layers, rays=6, device="cpu")
+    chosen = AnalyseOptions(out=str(out), layers=names, rays=6, device="cpu")
     run_analysis.analyse([config.folder], chosen)
     content = (out / "analysis.json").read_text()
     assert '"hessian_max"' in content

@@ -38,7 +38,7 @@ def scene(tmp_path_factory):
 
 @pytest.fixture
 def base(scene, tmp_path):
-    return options.from_dict({**TINY, "datadir": str(scene), "basedir": str(tmp_path), "expname": "cmp"})
+    return options.from_dict(options.NerfConfig, {**TINY, "datadir": str(scene), "basedir": str(tmp_path), "expname": "cmp"})
 
 
 def metrics(psnr, seed=0, collapsed=False, steps=4):
@@ -83,7 +83,7 @@ def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
     arms = json.loads((base.folder / "comparison.json").read_text())
     assert list(arms) == ["plain@0.001", "gain@0.001", "plain@0.01", "gain@0.01"]
     rates = {
-        name: options.to_dict(options.parse(["--config", str(base.folder / f"{name}_seed0/config.txt")])[0])["lrate"]
+        name: options.to_dict(options.parse(options.NerfConfig, ["--config", str(base.folder / f"{name}_seed0/config.txt")])[0])["lrate"]
         for name in arms
     }
     assert rates == {name: float(name.split("@")[1]) for name in arms}

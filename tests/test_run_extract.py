@@ -34,7 +34,7 @@ TINY = {
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("extract")
     scene = synthetic.write_scene(folder / "toy", views=5, width=24, height=18, supersample=1, progress=False)
-    config = options.from_dict({**TINY, "datadir": str(scene), "basedir": str(folder), "expname": "run"})
+    config = options.from_dict(options.NerfConfig, {**TINY, "datadir": str(scene), "basedir": str(folder), "expname": "run"})
     run_nerf.train(config)
     return config.folder
 
@@ -201,7 +201,7 @@ def test_the_mesh_of_a_trained_demo_lies_where_its_geometry_is(tmp_path):
     scene = synthetic.write_scene(tmp_path / "demo", views=20, progress=False)
     fast = [*("--config", "fast/fern.txt", "--datadir", str(scene), "--factor", "1", "--basedir", str(tmp_path))]
     fast += [*("--expname", "run", "--N_rand", "1024", "--N_iters", "500", "--i_eval", "0", "--no_final_eval")]
-    run_nerf.train(options.parse([*fast, "--device", "cpu"])[0])
+    run_nerf.train(options.parse(options.NerfConfig, [*fast, "--device", "cpu"])[0])
     run_extract.extract(tmp_path / "run", ExtractOptions(resolution=192, crop=4, floaters=0.02, device="cpu"))
     mesh = trimesh.load_mesh(tmp_path / "run" / "mesh.ply", process=False)
     camera, c2w = synthetic.camera(), synthetic.poses(20)[8]

@@ -54,7 +54,7 @@ def make(scene, tmp_path):
     """Options of a run in a folder of the test's own; later words win."""
 
     def make(*words: str) -> NerfConfig:
-        return options.parse([*BASE, "--datadir", str(scene), "--basedir", str(tmp_path / "logs"), *words])[0]
+        return options.parse(options.NerfConfig, [*BASE, "--datadir", str(scene), "--basedir", str(tmp_path / "logs"), *words])[0]
 
     return make
 
@@ -63,7 +63,7 @@ def make(scene, tmp_path):
 def finished(scene, tmp_path_factory) -> Path:
     """The folder of ten plain steps in one go; look, do not write."""
     basedir = tmp_path_factory.mktemp("finished")
-    config, _ = options.parse([*BASE, "--datadir", str(scene), "--basedir", str(basedir)])
+    config, _ = options.parse(options.NerfConfig, [*BASE, "--datadir", str(scene), "--basedir", str(basedir)])
     run_nerf.train(config)
     return config.folder
 
@@ -225,9 +225,9 @@ def test_figures_are_those_of_the_pictures_that_are_written(finished, scene):
 
 
 def test_the_effective_options_lie_beside_the_results(finished, scene):
-    written, _ = options.parse(["--config", str(finished / "config.txt")])
-    assert written == options.parse([*BASE, "--datadir", str(scene), "--basedir", str(finished.parent)])[0]
-    assert options.from_dict(state.read(state.checkpoints(finished)[-1])["config"]) == written
+    written, _ = options.parse(options.NerfConfig, ["--config", str(finished / "config.txt")])
+    assert written == options.parse(options.NerfConfig, [*BASE, "--datadir", str(scene), "--basedir", str(finished.parent)])[0]
+    assert options.from_dict(options.NerfConfig, state.read(state.checkpoints(finished)[-1])["config"]) == written
 
 
 def test_the_journal_tells_losses_rates_figures_and_conditions(finished):

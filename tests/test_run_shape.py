@@ -52,7 +52,7 @@ def make(mesh, tmp_path):
 
     def make(*words: str, of: str = "--mesh", path: Path = mesh) -> ShapeConfig:
         told = [*BASE, of, str(path), "--basedir", str(tmp_path / "logs"), *words]
-        return options.parse_as(ShapeConfig, told)[0]
+        return options.parse(ShapeConfig, told)[0]
 
     return make
 

@@ -143,7 +143,7 @@ def shape_run(tmp_path_factory):
     words += [
         *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
     ]
-    run_shape.fit(config.parse_as(ShapeConfig, words)[0])
+    run_shape.fit(config.parse(ShapeConfig, words)[0])
     return folder / "run"
 
 

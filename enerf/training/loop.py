@@ -70,7 +70,7 @@ class Progress:
         return taken
 
 
-def fit(
+def train_loop(
     state: State,
     step: Callable[[State], R],
     schedule: Callable[[State], float],

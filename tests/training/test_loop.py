@@ -35,7 +35,7 @@ def constant(of: State) -> StepReport:
 
 
 def fit(of: State, step=constant, hooks=(), n_iters: int = 5, progress: Progress | None = None, **options) -> str:
-    return loop.fit(of, step, lambda i: 0.1, progress or Progress(), list(hooks), n_iters=n_iters, **options)
+    return loop.train_loop(of, step, lambda i: 0.1, progress or Progress(), list(hooks), n_iters=n_iters, **options)
 
 
 # ends
@@ -74,7 +74,7 @@ def test_every_step_has_its_own_learning_rate():
         seen.append(of.optimiser.param_groups[0]["lr"])
         return constant(of)
 
-    loop.fit(of, step, lambda now: 1.0 / (now.step + 1), Progress(), [], n_iters=3)
+    loop.train_loop(of, step, lambda now: 1.0 / (now.step + 1), Progress(), [], n_iters=3)
     assert seen == [1.0, 0.5, 1 / 3]
 
 
