@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from enerf.config.options import ConditioningOptions
+from enerf.fields.backends.registry import Backend
 from torch import Tensor
 
-from enerf import seeds
-from enerf.config import ConditioningOptions, NerfConfig
-from enerf.fields import backends, build
-from enerf.fields.backends import Backend
-from enerf.fields.build import RadianceFields
+from enerf.core import rng
+from enerf.core.types import Rays
+from enerf.fields.backends import registry
 from enerf.rendering import render
-from enerf.runs import passes_of
-from enerf.training import steps
-from enerf.types import Rays
+from enerf.tasks.nerf import build as nerf_build
+from enerf.tasks.nerf import step as nerf_step
+from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.config import NerfConfig
+from enerf.tasks.nerf.setup import passes_of
 
 RAYS = 32
 HEADING = ("", "largest pixel error", "gradient, relative", "worst tensor, relative")
@@ -28,13 +30,13 @@ def table(options: NerfConfig, device: torch.device) -> list[tuple[str, ...]]:
     ray meets something (a start that is blank would show no error). Relative errors are norms of the difference over
     norms of the gradient: of all parameters together, and of the one tensor that is farthest off.
     """
-    twin = backends.make("torch", "fp32", device)
+    twin = registry.make("torch", "fp32", device)
     exact = _step(options, twin, torch.float64, device)
     rows = [HEADING]
     with _stock_products():
         rows.append(_row("stock torch, fp32", _step(options, twin, torch.float32, device), exact))
     for precision in ("fp32", "bf16"):
-        chosen = backends.choose(options.train.backend, precision, device)
+        chosen = registry.choose(options.train.backend, precision, device)
         rows.append(_row(f"enerf, {chosen}", _step(options, chosen, torch.float32, device), exact))
     return rows
 
@@ -53,7 +55,7 @@ def _stock_products() -> Iterator[None]:
 def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
     """Pixels, then the gradient of each parameter."""
     fields = _fields(options).to(device, dtype)
-    backends.use(fields, backend)
+    registry.use(fields, backend)
     generator = torch.Generator().manual_seed(0)
     origins, directions, target = (torch.rand(RAYS, 3, generator=generator) for _ in range(3))
     origins, directions = origins - 0.5, directions - 0.5
@@ -63,8 +65,8 @@ def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: tor
     passes = passes_of(options)
     with torch.no_grad():
         _, final = render.render_rays(fields.coarse, fields.fine, asked, passes)
-    unused = seeds.generator_for(0, 0, device)
-    steps.accumulate_gradient(fields, asked, target.to(device, dtype), passes, unused, jitter=False)
+    unused = rng.generator_for(0, 0, device)
+    nerf_step.accumulate_gradient(fields, asked, target.to(device, dtype), passes, unused, jitter=False)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in fields.parameters()]
     return [x.detach().double().cpu() for x in (final.rgb, *gradients)]
 
@@ -72,7 +74,7 @@ def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: tor
 def _fields(options: NerfConfig) -> RadianceFields:
     """Fields at their start, the densities raised."""
     proposing = options.render.sampler == "proposal"
-    made = build.radiance_fields(
+    made = nerf_build.radiance_fields(
         options.model, ConditioningOptions(), options.render.N_importance > 0, options.train.seed, proposal=proposing
     )
     with torch.no_grad():

@@ -23,13 +23,14 @@ import sides
 import torch
 from torch import Tensor
 
-from enerf import machine
-from enerf.classifier_options import MODELS, NORMALISATIONS, ClassifierTrainOptions, NormalisationOptions
-from enerf.classifiers import build
-from enerf.evaluation import report as tables
-from enerf.training import classifier_steps, optimisers
-from enerf.training.classifier_steps import Targets
-from enerf.types import InputError
+from enerf.core import device as core_device
+from enerf.core.errors import InputError
+from enerf.reporting import tables
+from enerf.tasks.classifier import build as classifier_build
+from enerf.tasks.classifier import optimizers as classifier_optimizers
+from enerf.tasks.classifier import step as classifier_step
+from enerf.tasks.classifier.config import MODELS, NORMALISATIONS, ClassifierTrainOptions, NormalisationOptions
+from enerf.tasks.classifier.step import Targets
 
 HEADER = ["method", "ms a step", "ratio", "noise", "quartiles", "layers"]
 SMALL = (22, 0.67)  # depth and width of DenseNet-BC-22-8
@@ -41,7 +42,7 @@ class Training:
     def __init__(self, args: argparse.Namespace, normalisation: str, images: Tensor, labels: Tensor) -> None:
         norm, treatment = NormalisationOptions(normalisation=normalisation).parts
         try:
-            model = build.network(
+            model = classifier_build.network(
                 args.model,
                 classes=args.classes,
                 channels=args.channels,
@@ -52,12 +53,12 @@ class Training:
                 depth=args.depth,
                 patch=args.patch,
             )
-            names = build.condition(model, treatment)
+            names = classifier_build.condition(model, treatment)
         except ValueError as error:
             raise InputError(f"{normalisation}: {error}") from None
         self.treated = len(names) if treatment else 0
-        self.model = model.to(images.device).to(memory_format=machine.image_order(images.device)).train()
-        self.optimiser = optimisers.make(ClassifierTrainOptions(lrate=0.0), self.model)
+        self.model = model.to(images.device).to(memory_format=core_device.image_order(images.device)).train()
+        self.optimiser = classifier_optimizers.make(ClassifierTrainOptions(lrate=0.0), self.model)
         self.images, self.labels, self.precision = images, labels, args.precision
         self.targets = Targets(args.classes)
         self.step()  # allocations and other first times are not what is measured
@@ -66,7 +67,7 @@ class Training:
     def step(self) -> None:
         """Take one step."""
         self.optimiser.zero_grad()
-        classifier_steps.followed(self.model, self.images, self.labels, self.targets, precision=self.precision)
+        classifier_step.followed(self.model, self.images, self.labels, self.targets, precision=self.precision)
         self.optimiser.step()
 
     def parameters(self) -> int:
@@ -81,7 +82,7 @@ def batch(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, Tenso
     noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     middle, deviation = [0.5] * args.channels, [0.29] * args.channels
     labels = torch.randint(args.classes, (args.batch,), generator=generator)
-    return classifier_steps.standardised(noise, middle, deviation, device), labels.to(device)
+    return classifier_step.standardised(noise, middle, deviation, device), labels.to(device)
 
 
 def row_of(name: str, found: dict[str, list[float]], first: str, treated: int) -> list[str]:
@@ -103,7 +104,7 @@ def measured(args: argparse.Namespace, methods: Sequence[str], device: torch.dev
     again = f"{first} again"
     named = {first: first, again: first, **{name: name for name in methods[1:]}}
     made = {name: Training(args, normalisation, images, labels) for name, normalisation in named.items()}
-    title = build.words(args.model, args.width, args.depth, args.patch, args.size)
+    title = classifier_build.words(args.model, args.width, args.depth, args.patch, args.size)
     report(
         f"{title}: {made[first].parameters()} parameters, {args.batch} images of {args.size}×{args.size}×"
         f"{args.channels}, SGD, {args.precision}; {args.rounds} rounds, steps a turn: {args.steps}"
@@ -149,7 +150,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = ours.device_of(args.device)
     report = sides.Report(args.out, device)
-    report(f"# {machine.prepare(device)}")
+    report(f"# {core_device.prepare(device)}")
     report(measured(args, methods, device, report))
 
 

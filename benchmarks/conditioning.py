@@ -31,12 +31,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 
-from enerf import machine
-from enerf.conditioning import batch_norm, layers, matrices
-from enerf.conditioning.once import computed_once
-from enerf.evaluation import report as tables
-from enerf.fields import dense_inductor
-from enerf.types import InputError
+from enerf.conditioning import batch_norm, layers, weight_views
+from enerf.conditioning.weight_cache import computed_once
+from enerf.core import device as core_device
+from enerf.core.errors import InputError
+from enerf.fields.backends import inductor
+from enerf.reporting import tables
 
 PLAIN, AGAIN, PLAIN_COMPILED = "plain", "plain again", "plain_compiled"
 HEADER = ["block", "method", "layers", "maps a step", "ms a step", "ratio", "noise", "ms a pass", "of a step"]
@@ -195,7 +195,7 @@ class Training:
         if self._fed:
             pairs = [module._preconditioned(inputs, module.weight.dim() - 2) for module, inputs in self._fed]
             return [value for pair in pairs for value in pair if value is not None]
-        slots = [(module, slot.name) for module in self.model.modules() for slot in matrices.slots(module)]
+        slots = [(module, slot.name) for module in self.model.modules() for slot in weight_views.slots(module)]
         return [getattr(module, name) for module, name in slots if parametrize.is_parametrized(module, name)]
 
     def _inputs_of(self, module: nn.Module) -> Tensor:
@@ -229,7 +229,7 @@ def by_turns(calls: dict[str, Callable[[], None]], bench: Bench) -> tuple[dict[s
 
 def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
     """Report a row for each side; returns the lines that a benchmark ends with, for the first treated one."""
-    total = sum(bool(matrices.slots(module)) for module in made[PLAIN].model.modules())
+    total = sum(bool(weight_views.slots(module)) for module in made[PLAIN].model.modules())
     maps = {name: training.maps_a_step() for name, training in made.items()}
     passes = {name: training.pass_seconds(bench) for name, training in made.items()}
     found, steps = by_turns({name: side.step for name, side in made.items()}, bench)
@@ -286,8 +286,8 @@ def main() -> None:
     device = ours.device_of(args.device)
     report = sides.Report(args.out, device)
     bench = Bench(device, report, args.rounds, 0.0, 1) if args.quick else Bench(device, report, args.rounds)
-    report(f"# {machine.prepare(device)}{'; quick, so the figures say nothing' if args.quick else ''}")
-    why_not = dense_inductor.why_not() if args.compile else None
+    report(f"# {core_device.prepare(device)}{'; quick, so the figures say nothing' if args.quick else ''}")
+    why_not = inductor.why_not() if args.compile else None
     if why_not:
         report(f"nothing is compiled: {why_not}")
     elif args.compile:

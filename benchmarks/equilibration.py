@@ -21,11 +21,11 @@ from sides import Report
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import layers
-from enerf.conditioning.once import computed_once
-from enerf.config import NerfConfig
-from enerf.fields.build import RadianceFields
-from enerf.runs import renderer_of
-from enerf.scenes import batches
+from enerf.conditioning.weight_cache import computed_once
+from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.config import NerfConfig
+from enerf.tasks.nerf.setup import renderer_of
 
 PLAIN, AGAIN, TREATED = "plain", "plain again", "equilibrated"
 MAP_REPEATS, MAP_ROUNDS = 10, 30
@@ -54,8 +54,8 @@ def evaluation(plain: ours.Training, treated: ours.Training, n_rays: int, rounds
     baked = layers.bake(copy.deepcopy(treated.run.fields))
     report(f"baked: {len(conditioned(treated.run.fields))} conditioned layers before, {len(conditioned(baked))} after")
     scene, device = plain.run.scene, plain.run.device
-    pixels = batches.fixed_pixels(scene.test[0], scene.camera, n_rays)
-    rays = batches.rays_of(scene, pixels, 0.5)
+    pixels = scenes_pixels.fixed_pixels(scene.test[0], scene.camera, n_rays)
+    rays = scenes_pixels.rays_of(scene, pixels, 0.5)
     asked = {}
     for name, training in ((PLAIN, plain), (AGAIN, plain), (TREATED, treated)):
         render = renderer_of(training.run).render

@@ -21,10 +21,10 @@ import numpy as np
 import sides
 import torch
 
-from enerf import run_extract
-from enerf.run_extract import ExtractOptions
-from enerf.shapes import cubes, marching
-from enerf.shapes.lattice import Asking, Lattice
+from enerf.experiments import extract as experiments_extract
+from enerf.experiments.extract import ExtractOptions
+from enerf.geometry.isosurface import extract, marching_cubes
+from enerf.geometry.isosurface.sample_grid import Asking, Lattice
 
 THICK = 8  # cells of a slab
 
@@ -40,19 +40,19 @@ class Extraction:
     def __init__(self, run: str, level: str, resolution: int, precision: str, threads: int) -> None:
         torch.set_num_threads(threads)
         chosen = ExtractOptions(precision=precision, level=level, device="cpu")
-        self.subject, self.resolution = run_extract.open_subject(Path(run), chosen), resolution
+        self.subject, self.resolution = experiments_extract.open_subject(Path(run), chosen), resolution
         self.words = f"{self.subject.name}: {self.subject.why}"
         self.level = self.subject.level
         points = self.subject.box.mean(0).expand(self.subject.points_at_once, 3).contiguous()
         with torch.no_grad():
             self.subject.field(points)  # kernels are made, buffers are there
-        cubes.cases()
+        marching_cubes.cases()
         self.before = peak()
 
     def sparse(self) -> dict[str, Any]:
         """What ``marching`` finds."""
         began, subject = time.perf_counter(), self.subject
-        found = marching.extract(
+        found = extract.extract(
             subject.field,
             subject.box,
             self.resolution,
@@ -68,9 +68,9 @@ class Extraction:
     def dense(self, share: float) -> dict[str, Any]:
         """What every sample says, slab by slab."""
         began, subject = time.perf_counter(), self.subject
-        lattice = Lattice(subject.box, marching.cells_of(subject.box, self.resolution))
+        lattice = Lattice(subject.box, extract.cells_of(subject.box, self.resolution))
         asking = Asking(subject.field, lattice, subject.level, subject.inside, subject.points_at_once)
-        pieces, starts = cubes.Pieces(lattice), np.arange(0, lattice.cells[0], THICK)
+        pieces, starts = marching_cubes.Pieces(lattice), np.arange(0, lattice.cells[0], THICK)
         chosen = starts[np.unique(np.linspace(0, len(starts) - 1, max(1, round(share * len(starts)))).astype(int))]
         last: tuple[int, np.ndarray] | None = None
         for start in chosen:

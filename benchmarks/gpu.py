@@ -25,7 +25,7 @@ import ours
 import sides
 import torch
 
-from enerf.types import InputError
+from enerf.core.errors import InputError
 
 MINUTES = 9.0  # of a part
 LEAST = 20.0  # seconds that must be left for another command to begin

@@ -14,13 +14,15 @@ from collections.abc import Callable
 import ours
 import sides
 import torch
+from enerf.fields.backends.registry import Backend
 from torch import Tensor
 
-from enerf import config, machine
-from enerf.evaluation import report as tables
-from enerf.fields import backends, hashgrid
-from enerf.fields.backends import Backend
-from enerf.types import InputError
+from enerf.config import parser as config_parser
+from enerf.core import device as core_device
+from enerf.core.errors import InputError
+from enerf.fields.backends import hashgrid, registry
+from enerf.reporting import tables
+from enerf.tasks.nerf import config as nerf_config
 
 TWIN = "torch"
 TASKS = ("forward", "and the table's gradient", "and the points' too")
@@ -49,13 +51,13 @@ class Encoding:
 def backends_here(device: torch.device, only: str) -> dict[str, Backend]:
     """The backends with an encoding of their own that can run here, the twin first."""
     names = ("compiled", "triton") if device.type == "cuda" else ("compiled",)
-    found = {TWIN: backends.make(TWIN, "fp32", device)}
+    found = {TWIN: registry.make(TWIN, "fp32", device)}
     for name in names if only == "auto" else (only,):
-        if reason := backends.why_not(name, "fp32", device):
+        if reason := registry.why_not(name, "fp32", device):
             if only != "auto":
                 raise InputError(f"option --backend: {name} cannot be used here: {reason}")
             continue
-        found[name] = backends.make(name, "fp32", device)
+        found[name] = registry.make(name, "fp32", device)
     return found
 
 
@@ -73,9 +75,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     device = ours.device_of(args.device)
-    machine.prepare(device)
+    core_device.prepare(device)
     report = sides.Report(args.out, device)
-    m = config.parse(config.NerfConfig, ["--config", args.config])[0].model
+    m = config_parser.parse(nerf_config.NerfConfig, ["--config", args.config])[0].model
     grid = hashgrid.make_grid(m.hash_levels, m.hash_features, m.hash_log2_entries, m.hash_coarsest, m.hash_finest)
     points = torch.rand(args.points, 3, generator=torch.Generator().manual_seed(0)).to(device)
     made = {name: Encoding(backend, grid, points) for name, backend in backends_here(device, args.backend).items()}

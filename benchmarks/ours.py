@@ -15,12 +15,16 @@ from unittest.mock import patch
 
 import torch
 
-from enerf import config, machine, run_nerf, runs
-from enerf.config import NerfConfig
-from enerf.runs import Run
-from enerf.scenes import synthetic
-from enerf.training import loop, schedule, state
-from enerf.types import Scene
+from enerf.config import parser as config_parser
+from enerf.core import device as core_device
+from enerf.core.types import Scene
+from enerf.datasets.scenes import synthetic
+from enerf.engine import checkpoint, schedule, trainer
+from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf import setup as nerf_setup
+from enerf.tasks.nerf import train as nerf_train
+from enerf.tasks.nerf.config import NerfConfig
+from enerf.tasks.nerf.setup import Run
 
 # A photo of nerf-pytorch's fern at factor 8, and how many it has.
 PHOTOS, WIDTH, HEIGHT = 20, 504, 378
@@ -40,7 +44,9 @@ def options_of(args: argparse.Namespace, **changes: Any) -> NerfConfig:
     told = {name: getattr(args, name) for name in ("device", "backend", "precision")}
     if args.rays:
         told["N_rand"] = args.rays
-    return config.replace(config.parse(config.NerfConfig, ["--config", args.config])[0], no_reload=True, **told, **changes)
+    return config_parser.replace(
+        config_parser.parse(nerf_config.NerfConfig, ["--config", args.config])[0], no_reload=True, **told, **changes
+    )
 
 
 @functools.cache
@@ -72,15 +78,15 @@ class Training:
 
     def __init__(self, options: NerfConfig, scene: Scene | None, *, warm: bool = True) -> None:
         self.run, self.words = prepared(options, scene)
-        self._gradient = run_nerf.step_function(self.run)
+        self._gradient = nerf_train.step_function(self.run)
         if warm:  # allocations, compilers and other first times are not what is measured
             self.step()
 
     def step(self) -> float:
         """Take one step; returns its loss."""
         training = self.run.state
-        state.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
-        return loop.one_step(training, self._gradient).loss
+        checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+        return trainer.one_step(training, self._gradient).loss
 
     def seconds(self, steps: int) -> float:
         """Seconds a step, over so many."""
@@ -100,8 +106,8 @@ def prepared(options: NerfConfig, scene: Scene | None = None) -> tuple[Run, str]
     log.setLevel(logging.INFO)
     log.handlers[:] = [heard]
     try:
-        with patch.object(runs, "load_scene", lambda _: scene) if scene is not None else nullcontext():
-            run = runs.prepare(options)
+        with patch.object(nerf_setup, "load_scene", lambda _: scene) if scene is not None else nullcontext():
+            run = nerf_setup.prepare(options)
     finally:
         log.setLevel(level)
         log.handlers[:] = handlers
@@ -138,7 +144,7 @@ def synchronise(device: torch.device) -> None:
 
 def device_of(name: str) -> torch.device:
     """The device of an option, and nothing set up yet."""
-    return machine.resolve_device(name)
+    return core_device.resolve_device(name)
 
 
 def peak_memory(device: torch.device) -> float:

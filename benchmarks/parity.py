@@ -12,12 +12,12 @@ from pathlib import Path
 import peer
 import torch
 
-from enerf.fields import radiance
-from enerf.fields.radiance import NeRF
+from enerf.core.types import Camera, FieldOutput, Rays
+from enerf.datasets.scenes import rays
+from enerf.fields import nerf
+from enerf.fields.nerf import NeRF
 from enerf.rendering import render, sampling, volume
 from enerf.rendering.render import Passes
-from enerf.scenes import rays
-from enerf.types import Camera, FieldOutput, Rays
 
 TOLERANCE = 1e-5
 CAMERA = Camera(24, 18, 20.0, 20.0, 12.0, 9.0)
@@ -32,7 +32,7 @@ def networks(theirs, dtype: torch.dtype):
         net.alpha_linear.weight.data *= 10  # surfaces instead of fog, so that the importance samples matter
         net.alpha_linear.bias.data += 0.5
         ours = NeRF(8, 256, 10, 4, True).to(dtype)
-        ours.load_state_dict(radiance.from_nerf_pytorch(net.state_dict()))
+        ours.load_state_dict(nerf.from_nerf_pytorch(net.state_dict()))
         pairs.append((ours, net))
     return pairs
 
@@ -60,7 +60,7 @@ def differences(theirs, dtype: torch.dtype) -> dict[str, float]:
     compare("NDC directions", ndc.directions, ndc_d.reshape(-1, 3))
     embed, _ = theirs.get_embedder(10, 0)
     embed_dirs, _ = theirs.get_embedder(4, 0)
-    compare("encoding", radiance.encoded(ndc.origins, 10), embed(ndc.origins))
+    compare("encoding", nerf.encoded(ndc.origins, 10), embed(ndc.origins))
 
     t_vals = sampling.stratified(ndc.near, ndc.far, N_COARSE)
     points = ndc.at(t_vals)

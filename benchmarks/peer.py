@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enerf.fields import radiance
+from enerf.fields import nerf
 
 
 def load(path: Path) -> ModuleType:
@@ -80,7 +80,7 @@ class Peer:
     def take_weights(self, coarse: dict[str, np.ndarray], fine: dict[str, np.ndarray]) -> None:
         """Put weights, under this project's names, into the peer's networks."""
         for key, weights in (("network_fn", coarse), ("network_fine", fine)):
-            named = radiance.from_nerf_pytorch(self.train_kwargs[key].state_dict())  # the same tensors, renamed
+            named = nerf.from_nerf_pytorch(self.train_kwargs[key].state_dict())  # the same tensors, renamed
             if named.keys() != weights.keys():
                 sys.exit("error: these weights are not of nerf-pytorch's network")
             for name, tensor in named.items():

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from enerf.shapes import meshes
-from enerf.shapes.meshes import Mesh
+from enerf.geometry import mesh as geometry_mesh
+from enerf.geometry.mesh import Mesh
 
 BANDS, WIDTH, HIDDEN, RATE, BATCH = 6, 256, 4, 5e-4, 1 << 12
 AT_ONCE = 1 << 16  # points of the dense grid
@@ -136,9 +136,9 @@ def words(found: dict[str, Any], names: Sequence[str]) -> str:
 def main() -> None:
     import sides
 
-    from enerf.evaluation import shape_metrics
-    from enerf.evaluation.heldout import Reference
-    from enerf.shapes.inside import Solid
+    from enerf.geometry.solid import Solid
+    from enerf.tasks.shape import metrics as shape_metrics
+    from enerf.tasks.shape.eval_points import Reference
 
     parser = sides.parser(__doc__)
     parser.add_argument("--mesh", type=Path, required=True)
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=0, help="of a mesh at the end, measured too; 0: none")
     args = parser.parse_args()
     report = sides.Report(args.out)
-    mesh = meshes.load(args.mesh)
+    mesh = geometry_mesh.load(args.mesh)
     reference = Reference(Solid(mesh))
     made = begin(mesh, args.seed, args.batch)
     for until in sorted(args.seconds):

@@ -23,14 +23,15 @@ import sides
 import torch
 from sides import Side
 
-from enerf import runs
-from enerf.evaluation import metrics
-from enerf.evaluation import report as tables
-from enerf.fields import backends
+from enerf.core.errors import InputError
+from enerf.core.types import Rays
+from enerf.datasets.scenes import pixels, rays
+from enerf.datasets.scenes.pixels import Pixels
+from enerf.fields.backends import registry
 from enerf.rendering.render import in_chunks
-from enerf.scenes import batches, rays
-from enerf.scenes.batches import Pixels
-from enerf.types import InputError, Rays
+from enerf.reporting import tables
+from enerf.tasks.nerf import image_metrics as nerf_image_metrics
+from enerf.tasks.nerf import setup as nerf_setup
 
 EXACT, LOW, SKIPPING = "every sample, fp32", "every sample", "samples skipped"
 
@@ -39,21 +40,21 @@ class OurSide:
     """A trained run, rendered in several ways."""
 
     def __init__(self, folder: str, datadir: str, device: str, ways: dict[str, tuple[str, str, float]], n: int) -> None:
-        self.run = runs.open_run(Path(folder), device, datadir)
+        self.run = nerf_setup.open_run(Path(folder), device, datadir)
         model, scene = self.run.config.model, self.run.scene
         if model.encoding != "positional" or self.run.config.render.sampler != "hierarchical" or not scene.ndc:
             raise InputError(f"{folder}: expected a run of the paper's model on a forward-facing scene")
         if not (model.use_viewdirs and self.run.fields.fine is not None):
             raise InputError(f"{folder}: expected a run with viewing directions and a fine network")
         self.pixels = middle_rows(scene.test[0], scene.camera.width, scene.camera.height, n)
-        self.rays = batches.rays_of(scene, self.pixels, self.run.config.data.pixel_centers)
+        self.rays = pixels.rays_of(scene, self.pixels, self.run.config.data.pixel_centers)
         self.renderers, chosen = {}, []
         for name, (backend, precision, skip) in ways.items():
-            made = backends.choose(backend, precision, self.run.device)
-            backends.use(self.run.fields, made)
-            self.renderers[name] = runs.renderer_of(self.run, skip)  # a copy of the fields, as they are now
+            made = registry.choose(backend, precision, self.run.device)
+            registry.use(self.run.fields, made)
+            self.renderers[name] = nerf_setup.renderer_of(self.run, skip)  # a copy of the fields, as they are now
             chosen.append(f"{name}: {made}")
-        coarse, fine = floor.points(runs.passes_of(self.run.config))
+        coarse, fine = floor.points(nerf_setup.passes_of(self.run.config))
         self.words = (
             f"{len(self.rays)} pixels of {scene.camera.width}x{scene.camera.height}, {coarse} coarse and {fine} fine "
             f"evaluations a ray, {model.netdepth}x{model.netwidth}; {'; '.join(chosen)}"
@@ -70,7 +71,7 @@ class OurSide:
 
     def photograph(self) -> np.ndarray:
         """What the camera saw."""
-        return batches.colours_of(self.run.scene, self.pixels).cpu().numpy()
+        return pixels.colours_of(self.run.scene, self.pixels).cpu().numpy()
 
     def for_peer(self) -> dict[str, Any]:
         """Weights, scene rays, camera and sampling, as plain arrays."""
@@ -122,10 +123,10 @@ def rows_of(pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], tr
     tensors = {name: torch.as_tensor(picture) for name, picture in pictures.items()}
     for name, rgb in tensors.items():
         speed = len(rgb) / statistics.median(seconds[name])
-        likeness = metrics.psnr(rgb, tensors[reference].clamp(0, 1))
+        likeness = nerf_image_metrics.psnr(rgb, tensors[reference].clamp(0, 1))
         likeness_words = "same" if math.isinf(likeness) else f"{likeness:.1f} dB"
         furthest = float((rgb - tensors[reference]).abs().max())
-        told = f"{metrics.psnr(rgb, torch.as_tensor(truth)):.2f} dB"
+        told = f"{nerf_image_metrics.psnr(rgb, torch.as_tensor(truth)):.2f} dB"
         rows.append([name, f"{speed:.0f}", likeness_words, f"{furthest:.1e}", told])
     return rows
 

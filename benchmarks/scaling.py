@@ -20,9 +20,12 @@ import ours
 import sides
 from sides import Side
 
-from enerf import config, runs
-from enerf.evaluation import report as tables
-from enerf.types import InputError
+from enerf.config import parser as config_parser
+from enerf.core import io
+from enerf.core.errors import InputError
+from enerf.reporting import tables
+from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf import setup as nerf_setup
 
 # What varies, over which values; then over which with --quick.
 STEPS = {
@@ -44,7 +47,7 @@ TIMED, ENOUGH = 5, 10.0  # measured steps or frames, and seconds after which few
 class Point:
     """One configuration, measured."""
 
-    def __init__(self, options: config.NerfConfig, photographs: int, height: int) -> None:
+    def __init__(self, options: nerf_config.NerfConfig, photographs: int, height: int) -> None:
         self.idle = ours.peak_memory(ours.device_of("cpu"))
         scene = ours.noise_scene(photographs, height * ours.WIDTH // ours.HEIGHT, height)
         self.images = scene.images.numel() * scene.images.element_size() / 1e6
@@ -58,7 +61,7 @@ class Point:
     def frame(self) -> dict[str, float]:
         """Seconds and memory of a rendered frame."""
         run = self.training.run
-        renderer = runs.renderer_of(run)
+        renderer = nerf_setup.renderer_of(run)
         pose = run.scene.c2w[run.scene.test[0]]
 
         def seconds() -> float:
@@ -75,7 +78,7 @@ class Point:
         return {"seconds": statistics.median(kept), "MB": memory, "photographs MB": self.images, "idle MB": self.idle}
 
 
-def plan(options: config.NerfConfig, quick: bool) -> list[dict[str, Any]]:
+def plan(options: nerf_config.NerfConfig, quick: bool) -> list[dict[str, Any]]:
     """The points: what is measured, what varies, its value, options, photographs and height."""
     found = []
     for kind, table in (("step", STEPS), ("frame", FRAMES)):
@@ -100,9 +103,9 @@ def plan(options: config.NerfConfig, quick: bool) -> list[dict[str, Any]]:
     return found
 
 
-def measured(point: dict[str, Any], options: config.NerfConfig, limit: float) -> dict[str, Any]:
+def measured(point: dict[str, Any], options: nerf_config.NerfConfig, limit: float) -> dict[str, Any]:
     """A point's figures, or the reason for which it has none."""
-    asked = config.replace(options, **point["changes"])
+    asked = config_parser.replace(options, **point["changes"])
     try:
         side = Side("a point", Point, asked, point["photographs"], point["height"])
         found = side.ask(point["kind"], limit=limit)
@@ -163,14 +166,14 @@ def main() -> None:
     options = ours.options_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / "scaling.json"
-    known = tables.read_json(kept) if kept.is_file() else {}
+    known = io.read_json(kept) if kept.is_file() else {}
     report = sides.Report(args.out / "scaling.txt", ours.device_of(args.device))
     points, words = plan(options, args.quick), None
     for point in points:
         key = json.dumps([args.config, args.rays, args.device, args.backend, args.precision, point], sort_keys=True)
         if key not in known:
             known[key] = measured(point, options, args.limit)
-            tables.write_json(kept, known)
+            io.write_json(kept, known)
         point["found"] = known[key]
         words = words or point["found"].get("words")
         print("  ".join(rows_of([point])[1]), flush=True)

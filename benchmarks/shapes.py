@@ -29,12 +29,16 @@ import sides
 import torch
 from sides import Side
 
-from enerf import config, run_shape, shape_results, shape_runs
-from enerf.config import ShapeConfig
-from enerf.evaluation import report as files
-from enerf.evaluation import shape_metrics
-from enerf.shapes import meshes
-from enerf.training import loop, schedule, shape_steps, state
+from enerf.config import parser as config_parser
+from enerf.core import io
+from enerf.engine import checkpoint, schedule, trainer
+from enerf.geometry import mesh as geometry_mesh
+from enerf.tasks.shape import evaluate as shape_evaluate
+from enerf.tasks.shape import metrics as shape_metrics
+from enerf.tasks.shape import setup as shape_setup
+from enerf.tasks.shape import step as shape_step
+from enerf.tasks.shape import train as shape_train
+from enerf.tasks.shape.config import ShapeConfig
 
 AT = (2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300)
 TOLD = ("chamfer_l1_percent", "normal_consistency", "fscore_0.5", "hausdorff_percent", "watertight")
@@ -45,32 +49,34 @@ class OurSide:
 
     def __init__(self, options: ShapeConfig) -> None:
         heard = ours.Heard()
-        shape_runs.log.handlers[:] = [heard]
-        shape_runs.log.setLevel("INFO")
-        self.run = shape_runs.prepare(options)
+        shape_setup.log.handlers[:] = [heard]
+        shape_setup.log.setLevel("INFO")
+        self.run = shape_setup.prepare(options)
         self.words = heard.lines[0]  # the machine and the backend
-        self.reference = shape_runs.reference_of(self.run.subject)
-        self.parts_of = ExitStack().enter_context(run_shape.losses(self.run))
+        self.reference = shape_setup.reference_of(self.run.subject)
+        self.parts_of = ExitStack().enter_context(shape_train.losses(self.run))
 
     def train(self, until: float) -> tuple[float, int]:
         """Train until so many seconds of training have passed; returns seconds and steps."""
         training = self.run.state
         began, before = time.perf_counter(), training.seconds
         while training.seconds < until:
-            state.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
-            loop.one_step(training, lambda now: shape_steps.followed(self.run.field, partial(self.parts_of, now.step)))
+            checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+            trainer.one_step(
+                training, lambda now: shape_step.followed(self.run.field, partial(self.parts_of, now.step))
+            )
             training.seconds = before + time.perf_counter() - began
         return training.seconds, training.step
 
     def measured(self) -> dict[str, Any]:
         """Figures of the field now."""
-        field = shape_runs.frozen(self.run.field)
-        return shape_metrics.of_field(shape_runs.inside_of(field, "occupancy"), self.reference)
+        field = shape_setup.frozen(self.run.field)
+        return shape_metrics.of_field(shape_setup.inside_of(field, "occupancy"), self.reference)
 
     def mesh(self) -> tuple[float, dict[str, Any]]:
         """Seconds to a mesh, and its figures."""
         began = time.perf_counter()
-        found = shape_results.extracted(self.run, shape_runs.frozen(self.run.field))
+        found = shape_evaluate.extracted(self.run, shape_setup.frozen(self.run.field))
         seconds = time.perf_counter() - began
         return seconds, {} if found is None else shape_metrics.of_mesh(found.vertices, found.faces, self.reference)
 
@@ -79,9 +85,9 @@ class PlainSide:
     """The plain fit."""
 
     def __init__(self, path: Path, margin: float, seed: int, batch: int, resolution: int) -> None:
-        mesh = meshes.load(path, margin)
+        mesh = geometry_mesh.load(path, margin)
         self.made, self.resolution = plain_shape.begin(mesh, seed, batch), resolution
-        self.reference = shape_runs.reference_of(mesh)
+        self.reference = shape_setup.reference_of(mesh)
         self.words = f"{plain_shape.HIDDEN}×{plain_shape.WIDTH} relu, {plain_shape.BANDS} bands, {batch} uniform points"
 
     def train(self, until: float) -> tuple[float, int]:
@@ -124,7 +130,7 @@ def sooner(curves: dict[str, list[list[float]]]) -> float:
 def one_mesh(path: Path, args: argparse.Namespace, report: sides.Report) -> dict[str, list[list[float]]]:
     """Both sides on one mesh."""
     told = ["--config", args.config, "--mesh", str(path), "--max_seconds", str(args.seconds), "--no_reload"]
-    options, _ = config.parse(ShapeConfig, [*told, "--N_iters", "1000000000", "--seed", str(args.seed)])
+    options, _ = config_parser.parse(ShapeConfig, [*told, "--N_iters", "1000000000", "--seed", str(args.seed)])
     plain = (path, options.data.margin, args.seed, args.batch, args.plain_resolution)
     both = {"enerf": Side("enerf", OurSide, options, children=True), "plain": Side("plain", PlainSide, *plain)}
     for name, side in both.items():
@@ -162,7 +168,7 @@ def main() -> None:
             for name, curves in every.items()
         ]
         sides.draw(panels, args.out.with_suffix(".png"))
-        files.write_json(args.out.with_suffix(".json"), every)
+        io.write_json(args.out.with_suffix(".json"), every)
     report(f"ratio={statistics.median(ratios):.1f} noise={min(ratios):.1f}..{max(ratios):.1f}")
 
 

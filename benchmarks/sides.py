@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from enerf import doors, files
-from enerf.types import InputError
+from enerf.cli import app
+from enerf.core import io
+from enerf.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("enerf", "configs", ":(glob)benchmarks/*.py")  # what a figure depends on
@@ -144,7 +145,7 @@ class Report:
         print(text, flush=True)
         self.lines.append(text)
         if self.out is not None:
-            with files.replacing(self.out) as temporary, files.blaming(self.out):
+            with io.replacing(self.out) as temporary, io.blaming(self.out):
                 temporary.write_text("\n".join(self.lines) + "\n", encoding="utf-8")
 
 
@@ -213,7 +214,7 @@ def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None
         axis.grid(visible=True, which="both", alpha=0.3)
         axis.legend()
     figure.tight_layout()
-    with files.replacing(path) as temporary, files.blaming(path):
+    with io.replacing(path) as temporary, io.blaming(path):
         figure.savefig(temporary, dpi=120)
     pyplot.close(figure)
 
@@ -221,7 +222,7 @@ def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None
 def enter(main: Callable[[], int | None]) -> None:
     """Run a benchmark; a user's mistake ends it with one sentence."""
     try:
-        doors.enter(main)
+        app.enter(main)
     finally:
         for side in list(OPEN):
             side.close()

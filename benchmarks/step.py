@@ -18,8 +18,8 @@ import peer
 import sides
 from sides import Side
 
-from enerf.config import NerfConfig
-from enerf.evaluation import report as tables
+from enerf.reporting import tables
+from enerf.tasks.nerf.config import NerfConfig
 
 
 class OurSide(ours.Training):

@@ -28,13 +28,18 @@ import sides
 import torch
 from sides import Side
 
-from enerf import config, runs
-from enerf.evaluation import metrics, views
-from enerf.evaluation import report as files
-from enerf.files import replacing
-from enerf.scenes import batches
-from enerf.training import state
-from enerf.types import InputError, Scene
+from enerf.config import parser as config_parser
+from enerf.core import io
+from enerf.core.errors import InputError
+from enerf.core.io import replacing
+from enerf.core.types import Scene
+from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.engine import checkpoint
+from enerf.reporting import tables
+from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf import image_metrics as nerf_image_metrics
+from enerf.tasks.nerf import setup as nerf_setup
+from enerf.tasks.nerf import views as nerf_views
 
 AT = (5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 600, 900, 1200, 1800, 2700, 3600)
 
@@ -42,7 +47,7 @@ AT = (5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 600, 900, 1200, 1800, 
 class OurSide(ours.Training):
     """A run of this project, resumed from its folder's checkpoint."""
 
-    def __init__(self, options: config.NerfConfig, pixels: int) -> None:
+    def __init__(self, options: nerf_config.NerfConfig, pixels: int) -> None:
         super().__init__(options, None, warm=False)
         self.n_pixels = pixels
 
@@ -58,13 +63,15 @@ class OurSide(ours.Training):
 
     def psnr(self) -> float:
         """The curve's value now."""
-        return views.psnr_of_pixels(runs.renderer_of(self.run), self.run.scene, self.run.scene.test, self.n_pixels)
+        return nerf_views.psnr_of_pixels(
+            nerf_setup.renderer_of(self.run), self.run.scene, self.run.scene.test, self.n_pixels
+        )
 
     def save(self) -> None:
         """Keep the state, and only the newest."""
         folder = self.run.config.folder
-        old = state.checkpoints(folder)
-        new = state.save(self.run.state, folder, config.to_dict(self.run.config))
+        old = checkpoint.checkpoints(folder)
+        new = checkpoint.save(self.run.state, folder, config_parser.to_dict(self.run.config))
         for path in old:
             if path != new:
                 path.unlink()
@@ -73,17 +80,17 @@ class OurSide(ours.Training):
 class PeerSide(peer.Peer):
     """nerf-pytorch's training loop on our scene."""
 
-    def __init__(self, path: Path, options: config.NerfConfig, work: Path, pixels: int) -> None:
-        scene = runs.load_scene(options)
+    def __init__(self, path: Path, options: nerf_config.NerfConfig, work: Path, pixels: int) -> None:
+        scene = nerf_setup.load_scene(options)
         self.scene, self.camera, self.file = scene, peer.camera_of(scene.camera), work / "nerf-pytorch.pt"
-        self.asked = [batches.fixed_pixels(view, scene.camera, pixels) for view in scene.test]
+        self.asked = [scenes_pixels.fixed_pixels(view, scene.camera, pixels) for view in scene.test]
         super().__init__(path, options.train.device)  # which may move torch's defaults to a GPU
         self.seconds, self.steps, self.epoch, self.at = 0.0, 0, 0, 0
         self.bounds = {"near": scene.near, "far": scene.far, "ndc": scene.ndc}
         self.test_kwargs |= self.bounds
         origins, directions = zip(*(self._rays_of(v) for v in scene.train), strict=True)
         self.origins, self.directions = torch.stack(origins), torch.stack(directions)
-        colours = [batches.photograph(scene, view).reshape(-1, 3) for view in scene.train]
+        colours = [scenes_pixels.photograph(scene, view).reshape(-1, 3) for view in scene.train]
         self.colours = torch.cat(colours).to(self.device)
         self.words += f", {len(self.colours)} training rays"
         if self.file.is_file():
@@ -115,7 +122,7 @@ class PeerSide(peer.Peer):
             index = (pixels.y * self.scene.camera.width + pixels.x).to(self.device)
             origins, directions = self._rays_of(view)
             rgb = self.render((origins[index], directions[index]), self.camera)
-            values.append(metrics.psnr(rgb.cpu(), batches.colours_of(self.scene, pixels)))
+            values.append(nerf_image_metrics.psnr(rgb.cpu(), scenes_pixels.colours_of(self.scene, pixels)))
         return sum(values) / len(values)
 
     def save(self) -> None:
@@ -171,7 +178,7 @@ def settings_of(args: argparse.Namespace, scene: Scene) -> dict[str, Any]:
 def opened(work: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The record of the work folder, new or gone on with."""
     path = work / "time_to_psnr.json"
-    found = files.read_json(path) if path.is_file() else {"settings": settings, "curves": {}}
+    found = io.read_json(path) if path.is_file() else {"settings": settings, "curves": {}}
     for name, value in settings.items():
         if found["settings"].get(name) != value:
             raise InputError(f"{path}: holds another measurement ({name} {found['settings'].get(name)!r} there, "
@@ -193,7 +200,7 @@ def measure(both: dict[str, Side], record: dict[str, Any], args: argparse.Namesp
                 curve.append([seconds, steps, curve[-1][2] if same else side.ask("psnr")])
                 report(f"{name}: {curve[-1][0]:.1f} s, step {steps}, {curve[-1][2]:.2f} dB")
             side.ask("save")
-            files.write_json(args.work / "time_to_psnr.json", record)
+            io.write_json(args.work / "time_to_psnr.json", record)
 
 
 def conclude(curves: dict[str, list[list[float]]], goals: list[float], report: sides.Report) -> None:
@@ -203,7 +210,7 @@ def conclude(curves: dict[str, list[list[float]]], goals: list[float], report: s
     for points in zip(*curves.values(), strict=True):
         told = [f"{psnr:.2f} dB ({seconds:.0f} s, step {steps})" for seconds, steps, psnr in points]
         rows.append([f"{min(p[0] for p in points):.0f}", *told])
-    report(files.as_text(rows))
+    report(tables.as_text(rows))
     for name, curve in curves.items():
         for goal in goals:
             found = interpolated(curve, goal)
@@ -240,9 +247,9 @@ def main() -> None:
     told = {name: getattr(args, name) for name in ("factor", "seed", "equilibrate")}
     seconds = args.minutes * 60
     work = {"basedir": str(args.work), "expname": "enerf", "datadir": str(args.datadir), "max_seconds": seconds}
-    options = config.replace(ours.options_of(args, **told, **work), no_reload=False)
+    options = config_parser.replace(ours.options_of(args, **told, **work), no_reload=False)
     args.work.mkdir(parents=True, exist_ok=True)
-    record = opened(args.work, settings_of(args, runs.load_scene(options)))
+    record = opened(args.work, settings_of(args, nerf_setup.load_scene(options)))
     report = sides.Report(args.out, ours.device_of(args.device))
     both = {"enerf": Side("enerf", OurSide, options, args.pixels)}
     if args.peer:

@@ -5,18 +5,20 @@ python scripts/analyse_conditioning.py logs/cmp [RUN ...] [--checkpoints 5] [--n
 
 from pathlib import Path
 
-from enerf import config, doors, run_analysis
-from enerf.run_analysis import AnalyseOptions
+from enerf.cli import app
+from enerf.config import parser as config_parser
+from enerf.experiments import analyze
+from enerf.experiments.analyze import AnalyseOptions
 
 
 def main() -> None:
     """Measure the checkpoints, print the table and say where the pictures are."""
-    parser = config.make_parser([AnalyseOptions], __doc__)
+    parser = config_parser.make_parser([AnalyseOptions], __doc__)
     parser.usage = "%(prog)s RUN [RUN ...] [--OPTION VALUE] ..."
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder of runs")
     given = vars(parser.parse_args())
-    print(run_analysis.analyse(given["runs"], config.read_table(AnalyseOptions, given)))
+    print(analyze.analyse(given["runs"], config_parser.read_table(AnalyseOptions, given)))
 
 
 if __name__ == "__main__":
-    doors.enter(main)
+    app.enter(main)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from enerf import config, doors, run_extract
-from enerf.run_extract import ExtractOptions
+from enerf.cli import app
+from enerf.config import parser as config_parser
+from enerf.experiments import extract
+from enerf.experiments.extract import ExtractOptions
 
 
 def main() -> None:
     """March the run's field, write the mesh and its pictures, say where they are."""
-    parser = config.make_parser([ExtractOptions], __doc__)
+    parser = config_parser.make_parser([ExtractOptions], __doc__)
     parser.usage = "%(prog)s RUN [--OPTION VALUE] ..."
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     parser.add_argument(
@@ -25,8 +27,8 @@ def main() -> None:
     )
     given = vars(parser.parse_args())
     box = None if given["box"] is None else np.array(given["box"]).reshape(2, 3)
-    print(run_extract.extract(given["run"], config.read_table(ExtractOptions, given), box))
+    print(extract.extract(given["run"], config_parser.read_table(ExtractOptions, given), box))
 
 
 if __name__ == "__main__":
-    doors.enter(main)
+    app.enter(main)

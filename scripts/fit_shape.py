@@ -5,22 +5,26 @@ A folder of meshes gives a run each and one table; --cloud takes oriented points
 
 from pathlib import Path
 
-from enerf import config, doors, run_shape
-from enerf.evaluation import report, shape_report
+from enerf.cli import app
+from enerf.config import parser
+from enerf.reporting import tables
+from enerf.tasks.shape import config as shape_config
+from enerf.tasks.shape import report as shape_report
+from enerf.tasks.shape import train as shape_train
 
 
 def main() -> None:
     """Learn, and print the table of the result."""
-    options, _ = config.parse(config.ShapeConfig, description=__doc__)
+    options, _ = parser.parse(shape_config.ShapeConfig, description=__doc__)
     if options.data.mesh and Path(options.data.mesh).expanduser().is_dir():
-        measured = run_shape.fit_all(options)
+        measured = shape_train.fit_all(options)
     else:
-        metrics = run_shape.fit(options)
+        metrics = shape_train.fit(options)
         measured = [metrics] if metrics is not None else []
     if measured:
-        print(report.as_text(shape_report.table(measured)))
+        print(tables.as_text(shape_report.table(measured)))
     print(f"results: {options.folder}")
 
 
 if __name__ == "__main__":
-    doors.enter(main)
+    app.enter(main)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from enerf.types import FieldOutput
+from enerf.core.types import FieldOutput
 
 Color = tuple[float, float, float]
 

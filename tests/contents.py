@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from enerf.training import state
-from enerf.types import InputError
+from enerf.core.errors import InputError
+from enerf.engine import checkpoint
 
 
 def same(a, b) -> bool:
@@ -22,7 +22,7 @@ def same(a, b) -> bool:
 
 def saved(folder: Path) -> dict:
     """What the last checkpoint of a run holds, less the clocks and the folder."""
-    content = state.read(state.checkpoints(folder)[-1])
+    content = checkpoint.read(checkpoint.checkpoints(folder)[-1])
     curve = [[step, *figures] for step, _, *figures in content["curve"]]
     return {**{key: content[key] for key in ("step", "model", "optimiser")}, "curve": curve}
 

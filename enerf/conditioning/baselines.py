@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from enerf.conditioning import equilibrate, matrices, norms
+from enerf.conditioning import maps, norms, weight_views
 from enerf.conditioning.selection import check_conditionable, check_option, plain_layers
 
 INITS = ("default", "glorot", "he", "unit_row")
@@ -73,7 +73,7 @@ def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     """
     found = plain_layers(model, names)
     for module in found.values():
-        for slot in matrices.slots(module):
+        for slot in weight_views.slots(module):
             parametrizations.weight_norm(module, slot.name, dim=slot.output_axis)
     return list(found)
 
@@ -90,7 +90,7 @@ def spectral_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     """
     found = plain_layers(model, names)
     for module in found.values():
-        for slot in matrices.slots(module):
+        for slot in weight_views.slots(module):
             parametrizations.spectral_norm(module, slot.name, dim=slot.output_axis)
     return list(found)
 
@@ -110,9 +110,9 @@ def unit_row_(model: nn.Module, names: Iterable[str], packing: str = "matrix") -
         check_conditionable(model, name, "row", packing)
     with torch.no_grad():
         for module in plain_layers(model, names).values():
-            for slot in matrices.slots(module, packing):
+            for slot in weight_views.slots(module, packing):
                 weight = getattr(module, slot.name)
-                weight.copy_(slot.from_matrices(equilibrate.row(slot.to_matrices(weight))))
+                weight.copy_(slot.from_matrices(maps.row(slot.to_matrices(weight))))
 
 
 def initialise_(model: nn.Module, names: Iterable[str], init: str, generator: torch.Generator) -> None:
@@ -145,7 +145,7 @@ def initialise_(model: nn.Module, names: Iterable[str], init: str, generator: to
     if init == "unit_row":
         unit_row_(model, names)
     for module in plain_layers(model, names).values():
-        for slot in matrices.slots(module):
+        for slot in weight_views.slots(module):
             if init == "glorot":
                 nn.init.xavier_uniform_(getattr(module, slot.name), generator=generator)
             elif init == "he":

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from enerf.conditioning import baselines, batch_norm, matrices, norms, selection, ties
+from enerf.conditioning import baselines, batch_norm, norms, selection, weight_views
 from enerf.conditioning.baselines import INITS, initialise_, unit_row_, weight_norm
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
@@ -106,20 +106,20 @@ def condition(
     True
     """
     _check_options(method, gradient, every, scale, p)
-    names = ties.with_tied(model, select(model, layers, heads, method, packing).names)
+    names = selection.with_tied(model, select(model, layers, heads, method, packing).names)
     found = selection.plain_layers(model, names)
     if method == "jacobi":
         _check_diagonals(found, packing)
     if method in MAPS:
         shared: dict[int, Equilibrated] = {}
         for module in found.values():
-            for slot in matrices.slots(module, packing):
+            for slot in weight_views.slots(module, packing):
                 made = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, slot=slot)
                 made = shared.setdefault(id(getattr(module, slot.name)), made)
                 parametrize.register_parametrization(module, slot.name, made)
                 made.forget_accesses()
     elif method == "unit_row":
-        unit_row_(model, ties.one_of_each(found), packing)
+        unit_row_(model, selection.one_of_each(found), packing)
     elif method == "batch_norm":
         for module in found.values():
             batch_norm.precondition_(module)
@@ -172,7 +172,7 @@ def conditioned_layers(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         if batch_norm.is_preconditioned(module):
             found[name] = "batch_norm"
-        for slot in matrices.slots(module):
+        for slot in weight_views.slots(module):
             if parametrize.is_parametrized(module, slot.name):
                 for step in module.get_submodule(f"parametrizations.{slot.name}").children():
                     method = _method_of(step)
@@ -198,7 +198,7 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
 def _check_diagonals(found: dict[str, nn.Module], packing: str) -> None:
     """Refuse matrices whose diagonal is zero somewhere: their inverse does not exist."""
     for name, module in found.items():
-        for slot in matrices.slots(module, packing):
+        for slot in weight_views.slots(module, packing):
             diagonal = slot.to_matrices(getattr(module, slot.name).detach()).diagonal(dim1=-2, dim2=-1)
             if int((diagonal.abs() < norms.FLOOR).sum()):
                 raise ValueError(

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.conditioning import baselines, equilibrate, norms
-from enerf.conditioning.matrices import Slot
+from enerf.conditioning import baselines, maps, norms
+from enerf.conditioning.weight_views import Slot
 
 SCALES = ("fixed", "kept", "constant", "learned")
 MAPS: dict[str, Callable[..., Tensor]] = {
-    **equilibrate.METHODS,
+    **maps.METHODS,
     "weight_standardisation": baselines.standardised,
 }
 
@@ -74,7 +74,7 @@ class Equilibrated(nn.Module):
         raw = weight if self.slot is None else self.slot.to_matrices(weight)
         made = self._mapped(raw)
         if self.scale == "kept":
-            made = equilibrate.keep_scale(made, raw, self.gradient)
+            made = maps.keep_scale(made, raw, self.gradient)
         elif gain is not None:
             made = made * gain[..., None, None]
         return made if self.slot is None else self.slot.from_matrices(made)
@@ -125,7 +125,7 @@ class Equilibrated(nn.Module):
         self.accesses += 1
 
     def _hold(self, raw: Tensor) -> None:
-        of_inputs, of_outputs = equilibrate.divisors(raw, self.method, self.p)
+        of_inputs, of_outputs = maps.divisors(raw, self.method, self.p)
         if not hasattr(self, "of_inputs"):
             self.register_buffer("of_inputs", of_inputs.clone())
             self.register_buffer("of_outputs", of_outputs.clone())

@@ -10,7 +10,7 @@ Vocabulary
   n_in × 1 there, so that it would become sign(W), whose gradient is zero.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -20,12 +20,57 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import batch_norm, equilibrate, matrices, ties
-from enerf.conditioning.matrices import Slot
+from enerf.conditioning import batch_norm, maps, weight_views
+from enerf.conditioning.weight_views import Slot
+
+
+def objection(model: nn.Module, name: str) -> str | None:
+    """Why a layer cannot be conditioned together with those that hold its weights, or None if it can."""
+    layer = model.get_submodule(name)
+    shapes = {slot.name: slot for slot in weight_views.slots(layer)}
+    for tensor, path, holder, key in _others(model, layer):
+        as_read = [
+            (s.shape, s.batch, s.n_out, s.n_in, s.transposed) for s in weight_views.slots(holder) if s.name == key
+        ]
+        slot = shapes[tensor]
+        if as_read != [(slot.shape, slot.batch, slot.n_out, slot.n_in, slot.transposed)]:
+            return (
+                f"it shares its weight with {path} ({type(holder).__name__}.{key}), which cannot be conditioned with "
+                "it: untie them first"
+            )
+    return None
+
+
+def with_tied(model: nn.Module, names: Collection[str]) -> list[str]:
+    """The names, and those of all layers that hold one of their weights, in the model's order."""
+    taken = {path for name in names for _, path, _, _ in _others(model, model.get_submodule(name))} | set(names)
+    return [name for name, _ in model.named_modules() if name in taken]
+
+
+def one_of_each(layers: dict[str, nn.Module]) -> list[str]:
+    """Names without those whose weights an earlier one holds."""
+    first: dict[tuple[int, ...], str] = {}
+    for name, module in layers.items():
+        first.setdefault(tuple(id(getattr(module, slot.name)) for slot in weight_views.slots(module)), name)
+    return list(first.values())
+
+
+def _others(model: nn.Module, layer: nn.Module) -> Iterator[tuple[str, str, nn.Module, str]]:
+    """Other holders of a layer's weights: the weight's name here; path, module and name there."""
+    own = {id(p): key for key, p in layer.named_parameters(recurse=False) if key in _slot_names(layer)}
+    for path, module in model.named_modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            if module is not layer and id(parameter) in own:
+                yield own[id(parameter)], path, module, key
+
+
+def _slot_names(layer: nn.Module) -> set[str]:
+    return {slot.name for slot in weight_views.slots(layer)}
+
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
 BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
-METHODS = (*equilibrate.METHODS, *BASELINES)
+METHODS = (*maps.METHODS, *BASELINES)
 
 Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
@@ -112,10 +157,10 @@ def layer_at(model: nn.Module, name: str) -> nn.Module:
     if name not in modules:
         raise ValueError(_unknown(model, name))
     module = modules[name]
-    if not isinstance(module, matrices.KINDS):
+    if not isinstance(module, weight_views.KINDS):
         if "quantized" in type(module).__module__:
             raise ValueError(f"{name} is quantised: condition the model before it is quantised, or bake it first")
-        kinds = ", ".join(kind.__name__ for kind in matrices.KINDS)
+        kinds = ", ".join(kind.__name__ for kind in weight_views.KINDS)
         raise ValueError(f"{name} is a {type(module).__name__}; the layers that can be conditioned are {kinds}")
     return module
 
@@ -141,7 +186,7 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
 
 def is_conditioned(module: nn.Module) -> bool:
     """Whether any of a layer's weights is computed, or its gradients preconditioned."""
-    computed = any(parametrize.is_parametrized(module, slot.name) for slot in matrices.slots(module))
+    computed = any(parametrize.is_parametrized(module, slot.name) for slot in weight_views.slots(module))
     return computed or batch_norm.is_preconditioned(module)
 
 
@@ -162,13 +207,13 @@ def check_option(option: str, value: str, known: Collection[str]) -> None:
 
 def _objection(model: nn.Module, module: nn.Module, name: str, method: str, packing: str) -> str | None:
     """Why a layer cannot be conditioned by ``method``, or None if it can."""
-    slots = matrices.slots(module, packing)
+    slots = weight_views.slots(module, packing)
     reasons = (_tensor_objection(module, slot) or _matrix_objection(slot, method) for slot in slots)
     why_not = next((reason for reason in reasons if reason), None)
     plain = parametrize.type_before_parametrizations(module)
     if why_not is None and method == "batch_norm" and not batch_norm.suits(plain):
         return f"batch_norm preconditions linear layers and convolutions, and it is a {type(module).__name__}"
-    return why_not or ties.objection(model, name)
+    return why_not or objection(model, name)
 
 
 def _tensor_objection(module: nn.Module, slot: Slot) -> str | None:
@@ -231,7 +276,7 @@ def _wide_word(model: nn.Module, word: str | type[nn.Module], heads: Collection[
         return [name for name in inner if isinstance(layers[name], word)]
     if word in rules:
         return rules[word]()
-    if word in {kind.__name__ for kind in matrices.KINDS}:
+    if word in {kind.__name__ for kind in weight_views.KINDS}:
         return [name for name in inner if word in {kind.__name__ for kind in type(layers[name]).__mro__}]
     if any(sign in word for sign in "*?["):
         return [name for name in inner if fnmatchcase(name, word)]
@@ -239,7 +284,7 @@ def _wide_word(model: nn.Module, word: str | type[nn.Module], heads: Collection[
 
 
 def _first_conv_and_last_linear(layers: dict[str, nn.Module]) -> list[str]:
-    convolutions = [name for name, layer in layers.items() if isinstance(layer, matrices.CONVOLUTIONS)]
+    convolutions = [name for name, layer in layers.items() if isinstance(layer, weight_views.CONVOLUTIONS)]
     linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     return convolutions[:1] + linears[-1:] if convolutions and linears else []
 
@@ -277,7 +322,7 @@ def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    return {name: module for name, module in _named_modules(model) if isinstance(module, matrices.KINDS)}
+    return {name: module for name, module in _named_modules(model) if isinstance(module, weight_views.KINDS)}
 
 
 def _unknown(model: nn.Module, name: str) -> str:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from enerf.fields.dense import Bound, Network, spread
+from enerf.fields.backends.dense import Bound, Network, spread
 
 KINDS = ("relu", "softplus", "sine", "gaussian")
 LINEAR_FROM = 40.0  # β x beyond which softplus is x: the difference, e⁻⁴⁰, is below float64's rounding

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.types import ScalarField
+from enerf.core.types import ScalarField
 
 
 def with_gradient(

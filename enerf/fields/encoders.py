@@ -10,10 +10,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.fields import encoding
-from enerf.fields.hashed import HashedSpace
-from enerf.fields.hashgrid import Grid
-from enerf.types import Space
+from enerf.core.types import Space
+from enerf.fields.backends.hashgrid import Grid
+from enerf.fields.hash_space import HashedSpace
+
+
+def positional(x: Float[Tensor, "*b d"], bands: int) -> Float[Tensor, "*b e"]:
+    """x, sin(x), cos(x), sin(2x), cos(2x), …, sin(2^(bands−1) x), cos(2^(bands−1) x), on the last axis.
+
+    Source: NeRF, equation 4, without its factor π and with the input itself, as in its authors' code.
+
+    >>> positional(torch.zeros(1, 2), 1).tolist()
+    [[0.0, 0.0, 0.0, 0.0, 1.0, 1.0]]
+    """
+    frequencies = 2.0 ** torch.arange(bands, dtype=x.dtype, device=x.device)
+    scaled = x[..., None, :] * frequencies[:, None]
+    waves = torch.stack([scaled.sin(), scaled.cos()], dim=-2)
+    return torch.cat([x, waves.flatten(-3)], dim=-1)
+
+
+def positional_width(d: int, bands: int) -> int:
+    """How many values ``positional`` makes of ``d`` coordinates.
+
+    >>> positional_width(3, 10)
+    63
+    """
+    return d * (1 + 2 * bands)
+
 
 KINDS = ("none", "positional", "fourier", "hash")
 
@@ -46,12 +69,12 @@ class Positional(Encoder):
     """Points, and waves of doubling frequency along each axis (``encoding.positional``)."""
 
     def __init__(self, d: int, bands: int) -> None:
-        super().__init__(d, encoding.positional_width(d, bands))
+        super().__init__(d, positional_width(d, bands))
         self.bands = bands
 
     def forward(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
         """Features of points."""
-        return encoding.positional(points, self.bands)
+        return positional(points, self.bands)
 
 
 class Fourier(Encoder):

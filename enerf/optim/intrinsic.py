@@ -43,7 +43,7 @@ from torch import Tensor
 from torch.optim import Adagrad, AdamW, Optimizer, RMSprop
 from torch.optim.optimizer import ParamsT
 
-from enerf.optim import groups, shrinkage
+from enerf.optim import shrinkage as shrinkage_ops
 from enerf.optim.shrinkage import Rates, Sparsity, sparsity
 
 __all__ = ["IntrinsicAdagrad", "IntrinsicAdam", "IntrinsicRMSprop", "Sparsity", "sparsity"]
@@ -69,23 +69,23 @@ class _Intrinsic(Optimizer):
         self._step_supports_amp_scaling = False  # so that a scaler skips whole steps, not only torch's part
         self.defaults.update(l1=l1, l2=l2, shrinkage=shrinkage)
         for group in self.param_groups:
-            for name in groups.NEUTRAL:
+            for name in shrinkage_ops.NEUTRAL:
                 group.setdefault(name, self.defaults[name])
-            groups.check(group)
+            shrinkage_ops.check(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, with options of its own; refused as by the constructor."""
         super().add_param_group(param_group)
         if "l1" in self.defaults:  # else the constructor checks
             try:
-                groups.check(self.param_groups[-1])
+                shrinkage_ops.check(self.param_groups[-1])
             except ValueError:
                 self.param_groups.pop()
                 raise
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:
-            groups.adopt_(group)
+            shrinkage_ops.adopt_(group)
         super().__setstate__(state)
 
     @torch.no_grad()
@@ -95,7 +95,7 @@ class _Intrinsic(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        touched = [(group, params) for group in self.param_groups if (params := groups.with_gradients(group))]
+        touched = [(group, params) for group in self.param_groups if (params := shrinkage_ops.with_gradients(group))]
         signs = [self._before(group, params) for group, params in touched]
         self._torch_step()
         for (group, params), before in zip(touched, signs, strict=True):
@@ -113,23 +113,23 @@ class _Intrinsic(Optimizer):
     def _before(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         """Decay, and return the signs of what was before, if they will be needed."""
         needed = group["l1"] and group["shrinkage"] == "sign"
-        before = shrinkage.signs(params, groups.at_once(group, params)) if needed else []
+        before = shrinkage_ops.signs(params, shrinkage_ops.at_once(group, params)) if needed else []
         if group["l2"]:
             rates = [rate * group["l2"] for rate in self._learning_rates(group, params, 0)]
-            shrinkage.decay_(params, rates, groups.at_once(group, params))
+            shrinkage_ops.decay_(params, rates, shrinkage_ops.at_once(group, params))
         return before
 
     def _shrink(self, group: dict[str, Any], params: list[Tensor], before: list[Tensor]) -> None:
         """Do the step of L1, with the P of the step that torch has just done."""
-        foreach = groups.at_once(group, params)
+        foreach = shrinkage_ops.at_once(group, params)
         moments, corrections = self._moments(group, [self.state[param] for param in params])
-        denominators = shrinkage.denominators(moments, corrections, group["eps"], foreach)
+        denominators = shrinkage_ops.denominators(moments, corrections, group["eps"], foreach)
         rates = [rate * group["l1"] for rate in self._learning_rates(group, params, -1)]
-        thresholds = shrinkage.thresholds(denominators, rates, foreach)
+        thresholds = shrinkage_ops.thresholds(denominators, rates, foreach)
         if group["shrinkage"] == "soft":
-            shrinkage.soften_(params, thresholds, foreach)
+            shrinkage_ops.soften_(params, thresholds, foreach)
         else:
-            shrinkage.subtract_signs_(params, thresholds, before, foreach)
+            shrinkage_ops.subtract_signs_(params, thresholds, before, foreach)
 
     def _learning_rates(self, group: dict[str, Any], params: list[Tensor], since: int) -> Rates:
         """α of each parameter; ``since`` + the steps it counts is the number of steps before this one."""
@@ -189,7 +189,7 @@ class IntrinsicAdam(_Intrinsic, AdamW):
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
         beta2, moment = group["betas"][1], "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-        corrections = [(1 - beta2 ** groups.steps(group, state)) ** 0.5 for state in states]
+        corrections = [(1 - beta2 ** shrinkage_ops.steps(group, state)) ** 0.5 for state in states]
         return [state[moment] for state in states], corrections
 
 
@@ -235,7 +235,7 @@ class IntrinsicAdagrad(_Intrinsic, Adagrad):
     def _learning_rates(self, group: dict[str, Any], params: list[Tensor], since: int) -> Rates:
         if not group["lr_decay"]:
             return super()._learning_rates(group, params, since)
-        steps = [groups.steps(group, self.state[param]) + since for param in params]
+        steps = [shrinkage_ops.steps(group, self.state[param]) + since for param in params]
         return [group["lr"] / (1 + step * group["lr_decay"]) for step in steps]
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:

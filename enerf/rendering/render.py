@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.machine import is_out_of_memory
+from enerf.core.device import is_out_of_memory
+from enerf.core.types import Proposal, RadianceField, Rays, Rendering
 from enerf.rendering import proposal, sampling, volume
-from enerf.types import Proposal, RadianceField, Rays, Rendering
 
 log = logging.getLogger("enerf")
 

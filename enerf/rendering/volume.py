@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.types import FieldOutput, Rendering
+from enerf.core.types import FieldOutput, Rendering
 
 LAST_DELTA = 1e10  # the last sample reaches as good as infinitely far; not inf, because 0 · inf is NaN
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from enerf.conditioning import batch_norm, spectrum
+from enerf.conditioning import batch_norm
 from enerf.conditioning.batch_norm import is_preconditioned, precondition_, restore_
+from enerf.conditioning.diagnostics import spectrum
 
 EXACT: dict[str, Any] = {"decay": 0.0, "eps_relative": 0.0, "eps": 0.0}
 

@@ -10,8 +10,8 @@ from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import equilibrate, layers
-from enerf.conditioning.equilibrate import METHODS
+from enerf.conditioning import layers, maps
+from enerf.conditioning.maps import METHODS
 
 HEADS = frozenset({"density_head", "rgb_head"})
 TRUNK = [f"{network}.trunk.{i}" for network in ("coarse", "fine") for i in range(8)]
@@ -153,7 +153,7 @@ def test_select_refuses_a_group_without_members():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("gradient", equilibrate.GRADIENTS)
+@pytest.mark.parametrize("gradient", maps.GRADIENTS)
 def test_a_conditioned_layer_applies_the_map_of_its_raw_weight(method: str, gradient: str):
     plain, model = nerf(), nerf()
     names = layers.select(model, "hidden", HEADS, method).names
@@ -164,14 +164,14 @@ def test_a_conditioned_layer_applies_the_map_of_its_raw_weight(method: str, grad
         assert torch.equal(after[name], expected)
 
 
-@pytest.mark.parametrize("gradient", equilibrate.GRADIENTS)
+@pytest.mark.parametrize("gradient", maps.GRADIENTS)
 def test_the_gradient_option_reaches_the_raw_weight(gradient: str):
     model = nn.Sequential(nn.Linear(4, 5).double())
     raw = model[0].weight.detach().clone().requires_grad_()
     layers.condition(model, "row", ["0"], gradient)
     inputs = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     model(inputs).square().sum().backward()
-    twin = nn.functional.linear(inputs, equilibrate.row(raw, gradient), model[0].bias)
+    twin = nn.functional.linear(inputs, maps.row(raw, gradient), model[0].bias)
     (expected,) = torch.autograd.grad(twin.square().sum(), raw)
     torch.testing.assert_close(model[0].parametrizations.weight.original.grad, expected)
 

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from enerf.conditioning import baselines, equilibrate, norms
-from enerf.conditioning.equilibrate import METHODS
+from enerf.conditioning import baselines, maps, norms
+from enerf.conditioning.maps import METHODS
 from enerf.conditioning.norms import FLOOR, P_NORMS
 
 sizes = st.integers(2, 9)
@@ -64,7 +64,7 @@ def test_derivatives_agree_with_differences_in_every_norm(p: float, method: str)
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_divides_by_its_divisors(p: float, method: str):
     weight = gaussian(2, 4, 4) + 3 * torch.eye(4)
-    of_inputs, of_outputs = equilibrate.divisors(weight, method, p)
+    of_inputs, of_outputs = maps.divisors(weight, method, p)
     assert of_inputs.shape == (2, 1, 4)
     assert of_outputs.shape == (2, 4, 1)
     torch.testing.assert_close(METHODS[method](weight, "through", p), weight / of_inputs / of_outputs)
@@ -72,9 +72,9 @@ def test_every_method_divides_by_its_divisors(p: float, method: str):
 
 def test_unknown_norms_and_methods_are_refused():
     with pytest.raises(ValueError, match="p is 3; the norms are 1, 2 and inf"):
-        equilibrate.row(torch.ones(2, 2), p=3)
+        maps.row(torch.ones(2, 2), p=3)
     with pytest.raises(ValueError, match="method is 'rows'; it must be one of row, column"):
-        equilibrate.divisors(torch.ones(2, 2), "rows")
+        maps.divisors(torch.ones(2, 2), "rows")
 
 
 # not finite
@@ -112,7 +112,7 @@ def test_balanced_inputs_have_norm_one_and_outputs_share_one_norm(p: float, n_ou
     of_inputs = torch.linalg.vector_norm(weight, p, dim=0)
     of_outputs = torch.linalg.vector_norm(weight / of_inputs, p, dim=1)
     assume(min(float(of_inputs.min()), float(of_outputs.min())) > norms.FLOOR)  # what lies below takes no part
-    made = equilibrate.ruiz(weight, p=p, tolerance=1e-9, sweeps=2000)
+    made = maps.ruiz(weight, p=p, tolerance=1e-9, sweeps=2000)
     inputs, outputs = torch.linalg.vector_norm(made, p, dim=0), torch.linalg.vector_norm(made, p, dim=1)
     torch.testing.assert_close(inputs, torch.ones_like(inputs), rtol=1e-6, atol=0)
     torch.testing.assert_close(outputs, torch.full_like(outputs, (n_in / n_out) ** (1 / p)), rtol=1e-6, atol=0)
@@ -133,7 +133,7 @@ def ruiz_by_definition(weight: Tensor, sweeps: int) -> Tensor:
 def test_the_limit_is_that_of_ruiz_own_iteration(n_out: int, n_in: int, seed: int):
     weight = gaussian(n_out, n_in, seed=seed)
     weight = weight + 0.1 * weight.sign()  # no entry so small that both take for ever
-    made = equilibrate.ruiz(weight, tolerance=1e-12, sweeps=3000)
+    made = maps.ruiz(weight, tolerance=1e-12, sweeps=3000)
     torch.testing.assert_close(made, ruiz_by_definition(weight, 3000), rtol=1e-6, atol=1e-8)
 
 
@@ -145,27 +145,25 @@ def test_positive_scaling_of_rows_and_columns_changes_nothing(p: float, n_out: i
     weight = weight + 0.1 * weight.sign()
     scaled = weight * positive(n_in, seed=seed + 1) * positive(n_out, 1, seed=seed + 2)
     exactly = {"p": p, "tolerance": 1e-12, "sweeps": 3000}
-    torch.testing.assert_close(
-        equilibrate.ruiz(scaled, **exactly), equilibrate.ruiz(weight, **exactly), rtol=1e-6, atol=1e-8
-    )
+    torch.testing.assert_close(maps.ruiz(scaled, **exactly), maps.ruiz(weight, **exactly), rtol=1e-6, atol=1e-8)
 
 
 @every_p
 def test_balancing_twice_changes_nothing_beyond_the_tolerance(p: float):
-    once = equilibrate.ruiz(gaussian(6, 8), p=p, tolerance=1e-12, sweeps=2000)
-    torch.testing.assert_close(equilibrate.ruiz(once, p=p), once, rtol=1e-10, atol=0)
+    once = maps.ruiz(gaussian(6, 8), p=p, tolerance=1e-12, sweeps=2000)
+    torch.testing.assert_close(maps.ruiz(once, p=p), once, rtol=1e-10, atol=0)
 
 
 def test_a_matrix_of_a_batch_is_balanced_as_if_alone():
     weights = torch.stack([gaussian(6, 6, seed=s) * positive(6, seed=s) for s in range(5)])
-    alone = torch.stack([equilibrate.ruiz(w) for w in weights])
-    assert torch.equal(equilibrate.ruiz(weights), alone)
-    mapped = torch.func.vmap(equilibrate.ruiz)(weights)
+    alone = torch.stack([maps.ruiz(w) for w in weights])
+    assert torch.equal(maps.ruiz(weights), alone)
+    mapped = torch.func.vmap(maps.ruiz)(weights)
     torch.testing.assert_close(mapped, alone, rtol=0, atol=0)
 
 
 def test_a_triangle_cannot_be_balanced_and_its_inputs_have_their_norms_all_the_same():
-    made = equilibrate.ruiz(gaussian(5, 5).triu())
+    made = maps.ruiz(gaussian(5, 5).triu())
     assert made.isfinite().all()
     torch.testing.assert_close(made.norm(dim=0), torch.ones(5, dtype=torch.float64))
     assert (made.norm(dim=1) - 1).abs().max() > 0.01
@@ -176,7 +174,7 @@ def test_zero_and_tiny_rows_are_divided_by_the_floor_and_take_no_part(p: float):
     weight = gaussian(5, 6)
     weight[:, 1], weight[3] = 0, 0
     weight[:, 4] *= 1e-3 * FLOOR
-    made = equilibrate.ruiz(weight, p=p)
+    made = maps.ruiz(weight, p=p)
     healthy = [0, 2, 3, 5]
     assert torch.equal(made[:, 1], torch.zeros(5, dtype=torch.float64))
     assert torch.equal(made[3], torch.zeros(6, dtype=torch.float64))
@@ -189,7 +187,7 @@ def test_balancing_lowers_kappa_of_scaled_matrices_to_that_of_the_plain_ones():
     for seed in range(10):
         weight = gaussian(8, 8, seed=seed)
         scaled = weight * positive(8, seed=seed) * positive(8, 1, seed=seed + 50)
-        before, after, plain = (torch.linalg.cond(w) for w in (scaled, equilibrate.ruiz(scaled), weight))
+        before, after, plain = (torch.linalg.cond(w) for w in (scaled, maps.ruiz(scaled), weight))
         assert after < before / 5
         assert after < 5 * plain
 
@@ -201,19 +199,19 @@ def test_balancing_lowers_kappa_of_scaled_matrices_to_that_of_the_plain_ones():
 @pytest.mark.parametrize("magnitude", [1e-3, 1.0, 1e20])
 def test_kept_scale_is_the_frobenius_norm_of_the_raw_matrix(method: str, magnitude: float):
     weight = magnitude * (gaussian(3, 4, 4) + 3 * torch.eye(4))
-    made = equilibrate.keep_scale(METHODS[method](weight, "through"), weight)
+    made = maps.keep_scale(METHODS[method](weight, "through"), weight)
     torch.testing.assert_close(torch.linalg.matrix_norm(made), torch.linalg.matrix_norm(weight), rtol=1e-12, atol=0)
 
 
 def test_kept_scale_grows_with_the_raw_matrix():
     weight = gaussian(4, 6)
-    made = equilibrate.keep_scale(equilibrate.row(weight), weight)
-    torch.testing.assert_close(equilibrate.keep_scale(equilibrate.row(7 * weight), 7 * weight), 7 * made)
+    made = maps.keep_scale(maps.row(weight), weight)
+    torch.testing.assert_close(maps.keep_scale(maps.row(7 * weight), 7 * weight), 7 * made)
 
 
 def test_the_zero_matrix_keeps_its_size():
     zero = torch.zeros(3, 3)
-    assert torch.equal(equilibrate.keep_scale(equilibrate.row(zero), zero), zero)
+    assert torch.equal(maps.keep_scale(maps.row(zero), zero), zero)
 
 
 # weight standardisation

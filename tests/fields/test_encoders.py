@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from enerf.fields.backends.hashgrid import make_grid
 from torch import Tensor
 
-from enerf.fields import encoders, encoding, hashgrid_compiled
+from enerf.core.types import Space
+from enerf.fields import encoders
+from enerf.fields.backends import cpu_hashgrid
 from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
-from enerf.fields.hashgrid import make_grid
-from enerf.types import Space
 
 GRID = make_grid(3, 2, 10, 4, 16)
 BOX = Space((-1.0, 0.5, 2.0), (3.0, 1.0, 4.0))
@@ -75,7 +76,7 @@ def test_the_twin_can_be_differentiated_twice(name: str):
 
 
 def test_positional_features_are_those_of_nerf():
-    assert torch.equal(made("positional")(points()), encoding.positional(points(), 4))
+    assert torch.equal(made("positional")(points()), encoders.positional(points(), 4))
 
 
 def test_features_beside_points_are_those_of_the_inner_encoder():
@@ -83,12 +84,12 @@ def test_features_beside_points_are_those_of_the_inner_encoder():
     assert torch.equal(encoder(points()), torch.cat([points(), encoder.inner(points())], -1))
 
 
-@pytest.mark.skipif(not hashgrid_compiled.available(), reason="no compiled hash grid")
+@pytest.mark.skipif(not cpu_hashgrid.available(), reason="no compiled hash grid")
 def test_a_grids_twin_does_not_depend_on_its_backend():
     encoder = made("hash").float()
     at = points().float()
     before = encoder.twin(at)
-    encoder.hashed.encoding.encode = hashgrid_compiled.encode
+    encoder.hashed.encoding.encode = cpu_hashgrid.encode
     assert torch.equal(encoder.twin(at), before)
     torch.testing.assert_close(encoder(at), before, rtol=1e-5, atol=1e-6)
 

@@ -5,19 +5,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from enerf.fields.backends.dense import Bound
+from enerf.fields.backends.hashgrid import make_grid
 from torch import Tensor
 
 from enerf.conditioning import layers
-from enerf.conditioning.once import computed_once
-from enerf.fields import backends, dense, dense_compiled, derivatives, networked
+from enerf.conditioning.weight_cache import computed_once
+from enerf.core.types import Space
+from enerf.fields import derivatives
 from enerf.fields.activations import KINDS, Activation
-from enerf.fields.dense import Bound
+from enerf.fields.backends import cpu_dense, dense, module, registry
 from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
-from enerf.fields.hashgrid import make_grid
 from enerf.fields.shape import HEADS, ShapeField, shape_network
-from enerf.types import Space
 
-has_kernel = pytest.mark.skipif(dense_compiled.why_not() is not None, reason=f"{dense_compiled.why_not()}")
+has_kernel = pytest.mark.skipif(cpu_dense.why_not() is not None, reason=f"{cpu_dense.why_not()}")
 GRID, BOX = make_grid(3, 2, 10, 4, 16), Space((-1.0,) * 3, (1.0,) * 3)
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "none": lambda: Encoder(3),
@@ -181,7 +182,7 @@ def test_the_compiled_backend_gives_the_twins_values_and_gradients(encoder: str,
     if conditioned:
         layers.condition(field, "row", "hidden", heads=HEADS)
     expected = [field(points(50, dtype=torch.float32)), *gradients(field, values_alone)]
-    backends.use(field, backends.make("compiled", "fp32", torch.device("cpu")))
+    registry.use(field, registry.make("compiled", "fp32", torch.device("cpu")))
     found = [field(points(50, dtype=torch.float32)), *gradients(field, values_alone)]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -192,8 +193,8 @@ def test_the_compiled_backend_gives_the_twins_values_and_gradients(encoder: str,
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("encoder", ["positional", "hash and points"])
 def test_derivatives_in_the_points_are_the_twins_under_every_backend(encoder: str, precision: str):
-    if dense_compiled.why_not(precision):
-        pytest.skip(f"{dense_compiled.why_not(precision)}")
+    if cpu_dense.why_not(precision):
+        pytest.skip(f"{cpu_dense.why_not(precision)}")
     field, at = made(encoder=encoder), points(20, dtype=torch.float32)
 
     def eikonal(field: ShapeField) -> Tensor:
@@ -201,7 +202,7 @@ def test_derivatives_in_the_points_are_the_twins_under_every_backend(encoder: st
         return (found.norm(dim=-1) - 1).square().mean()
 
     expected = [*derivatives.with_gradient(field, at), *gradients(field, eikonal)]
-    backends.use(field, backends.make("compiled", precision, torch.device("cpu")))
+    registry.use(field, registry.make("compiled", precision, torch.device("cpu")))
     found = [*derivatives.with_gradient(field, at), *gradients(field, eikonal)]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -219,7 +220,7 @@ def test_other_activations_never_see_a_backend(kind: str):
     before = field(points(5, dtype=torch.float32))
     field.bind = Refusing()
     assert torch.equal(field(points(5, dtype=torch.float32)), before)
-    with networked.held(field):
+    with module.held(field):
         assert torch.equal(field(points(5, dtype=torch.float32)), before)
 
 
@@ -238,7 +239,7 @@ def test_a_step_may_ask_values_and_derivatives_with_weights_computed_once(kind: 
     field = made(kind)
     layers.condition(field, "row", "hidden", heads=HEADS)
     expected = gradients(field, losses)
-    with computed_once(field), networked.held(field):
+    with computed_once(field), module.held(field):
         losses(field).backward()
     for p, g in zip(field.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
@@ -257,7 +258,7 @@ def test_held_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
         return inner(weight)
 
     monkeypatch.setattr(step, "forward", counting)
-    with networked.held(field):
+    with module.held(field):
         for _ in range(3):
             field(points(2, dtype=torch.float32))
     assert times == 1

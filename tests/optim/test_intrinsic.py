@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from enerf.optim import groups, intrinsic, shrinkage
+from enerf.optim import intrinsic, shrinkage
 from enerf.optim.intrinsic import IntrinsicAdagrad, IntrinsicAdam, IntrinsicRMSprop, sparsity
 
 OURS = {"adam": IntrinsicAdam, "rmsprop": IntrinsicRMSprop, "adagrad": IntrinsicAdagrad}
@@ -133,7 +133,7 @@ TERMS = [{"l1": 0.3}, {"l2": 0.4}, {"l1": 0.02, "l2": 0.4}]
 @every_variant
 @both_paths
 @pytest.mark.parametrize("terms", TERMS, ids=str)
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 def test_each_entry_takes_the_steps_of_the_theorems(
     kind: str, options: dict[str, Any], foreach: bool, terms: dict[str, float], shrinkage: str
 ):
@@ -173,7 +173,7 @@ def test_without_terms_it_is_torchs_own_bit_for_bit(
 
 @pytest.mark.parametrize("path", [{"foreach": False}, {"foreach": True}, {"fused": True}, {}], ids=str)
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"maximize": True}], ids=str)
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 @DTYPES
 def test_adam_with_l2_is_adamw_bit_for_bit(
     path: dict[str, bool], options: dict[str, bool], shrinkage: str, dtype: torch.dtype
@@ -192,7 +192,7 @@ def test_adam_with_l2_and_a_rate_in_a_tensor_is_adamw_bit_for_bit():
 
 
 @every_variant
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 def test_foreach_and_loop_agree(kind: str, options: dict[str, Any], shrinkage: str):
     one, other = parameters(), parameters()
     run(OURS[kind](one, lr=0.1, l1=0.1, l2=0.2, shrinkage=shrinkage, foreach=False, **options), one)
@@ -202,7 +202,7 @@ def test_foreach_and_loop_agree(kind: str, options: dict[str, Any], shrinkage: s
 
 
 @pytest.mark.parametrize("kind", ["adam", "adagrad"])
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 def test_fused_steps_have_the_terms_too(kind: str, shrinkage: str):
     one, other = parameters(), parameters()
     decay = {"lr_decay": 0.1} if kind == "adagrad" else {}
@@ -341,7 +341,7 @@ def test_checkpoints_of_torchs_own_are_loaded_and_go_on_bit_for_bit(kind: str):
     run(resumed, params, start=4)
     run(own, expected)
     assert_bits(params, expected)
-    assert [resumed.param_groups[0][name] for name in groups.NEUTRAL] == list(groups.NEUTRAL.values())
+    assert [resumed.param_groups[0][name] for name in shrinkage.NEUTRAL] == list(shrinkage.NEUTRAL.values())
 
 
 def test_a_checkpoint_of_adamw_brings_its_decay_as_l2():
@@ -419,7 +419,7 @@ def test_theorem_3_the_step_is_plain_descent_in_z_on_the_loss_with_l2_of_z():
         torch.testing.assert_close(param.detach(), (p * z).detach(), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 def test_theorem_4_the_step_is_plain_descent_in_z_on_the_loss_with_l1_of_z(shrinkage: str):
     v = gaussian(5).square() + 0.1
     p, lr, l1 = v**-0.25, 0.05, 0.3
@@ -505,7 +505,7 @@ def test_soft_reaches_exact_zeros_and_sign_does_not(kind: str):
     matrix = gaussian(30, 6)
     target = matrix[:, :2].sum(1)
     shares = {}
-    for shrink in groups.SHRINKAGES:
+    for shrink in shrinkage.SHRINKAGES:
         param = nn.Parameter(gaussian(6, seed=3))
         optimiser = OURS[kind]([param], lr=0.02, l1=0.5, shrinkage=shrink)
         for _ in range(1500):
@@ -567,7 +567,7 @@ def test_complex_parameters_are_refused(kind: str):
 
 
 @every_variant
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_steps_are_those_on_the_processor(kind: str, options: dict[str, Any], shrinkage: str):
     expected, params = parameters(), [nn.Parameter(param.detach().cuda()) for param in parameters()]
@@ -583,7 +583,7 @@ def test_on_a_gpu_the_steps_are_those_on_the_processor(kind: str, options: dict[
 
 
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-@pytest.mark.parametrize("shrinkage", groups.SHRINKAGES)
+@pytest.mark.parametrize("shrinkage", shrinkage.SHRINKAGES)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_captured_step_is_the_eager_one_and_waits_for_nothing(kind: str, shrinkage: str):
     def ready() -> tuple[list[nn.Parameter], torch.optim.Optimizer]:

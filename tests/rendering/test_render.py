@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from enerf.core.types import Proposal, Rays, Rendering
 from enerf.rendering import proposal, render, sampling, volume
 from enerf.rendering.render import Passes
-from enerf.types import Proposal, Rays, Rendering
 from tests import analytic
 
 

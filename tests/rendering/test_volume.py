@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from enerf.core.types import FieldOutput
 from enerf.rendering import volume
-from enerf.types import FieldOutput
 
 SEEDS = st.integers(0, 2**31)
 light = settings(max_examples=30, deadline=None)

@@ -1,0 +1,204 @@
+"""What a weight matrix does to lengths: singular values, condition numbers, row norms. Everything in float64.
+
+Vocabulary
+----------
+- **κ**, the condition number: the largest over the smallest of the min(n_out, n_in) singular values; 1 at
+  best. It is the same for torch's ``weight`` and for the paper's W, its transpose;
+- **row norms**: those of the paper's rows, one for each *input*, which are the columns of torch's ``weight``;
+- **effective rank** and **stable rank**: how many directions a matrix really uses, between 1 and min(n_out, n_in);
+- **raw**: the parameter that the optimiser sees, where the weight that the layer applies is computed from it.
+
+κ, the ranks and the spread of the row norms compare matrices of different scale; the extremes of the row norms tell
+the scale. κ hangs on the one smallest singular value; the ranks do not.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from enerf.conditioning import weight_views
+from enerf.conditioning.parametrization import Equilibrated
+from enerf.conditioning.selection import layer_at
+
+
+def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch k"]:
+    """All min(n_out, n_in) singular values, largest first.
+
+    Examples
+    --------
+    >>> singular_values(torch.tensor([[0.0, 3.0], [4.0, 0.0]]))
+    tensor([4., 3.], dtype=torch.float64)
+    """
+    return torch.linalg.svdvals(weight.double())
+
+
+def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """κ = largest / smallest singular value; inf where the smallest is 0, for the zero matrix too.
+
+    Rounding may leave a singular matrix a smallest value of about 1e-16 times the largest: read κ above
+    1e15 as inf.
+
+    Examples
+    --------
+    >>> condition_number(torch.tensor([[0.0, 3.0], [6.0, 0.0]]))
+    tensor(2., dtype=torch.float64)
+    """
+    return _kappa(singular_values(weight))
+
+
+def effective_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """Exponential of the entropy of the singular values, taken as shares of their sum; 0 for the zero matrix.
+
+    At most the rank, and equal to it if and only if all singular values that are not 0 are equal.
+
+    References
+    ----------
+    Roy, Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007, equations 2 and 3.
+
+    Examples
+    --------
+    >>> effective_rank(torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
+    tensor(2..., dtype=torch.float64)
+    """
+    return entropy_rank(singular_values(weight))
+
+
+def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """‖W‖_F² / ‖W‖₂², the sum of the squared singular values over the largest; 0 for the zero matrix.
+
+    At most the rank. Blind to small singular values, where the effective rank still counts them.
+
+    References
+    ----------
+    Rudelson, Vershynin, Sampling from large matrices, J. ACM 54, 2007.
+
+    Examples
+    --------
+    >>> stable_rank(torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+    tensor(1.2500, dtype=torch.float64)
+    """
+    values = singular_values(weight)
+    shares = values / values[..., :1]
+    return torch.where(values[..., 0] > 0, shares.square().sum(-1), 0.0)
+
+
+def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch n_in"]:
+    """Euclidean norm of each of the paper's rows: of what leaves each input.
+
+    Examples
+    --------
+    >>> row_norms(torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
+    tensor([5., 2.], dtype=torch.float64)
+    """
+    return torch.linalg.vector_norm(weight.double(), dim=-2)
+
+
+def row_norm_spread(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """Largest over smallest row norm: 1 if the rows are equilibrated, inf if a row is 0. At most κ for n_in ≤ n_out.
+
+    Examples
+    --------
+    >>> row_norm_spread(torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
+    tensor(2.5000, dtype=torch.float64)
+    """
+    norms = row_norms(weight)
+    smallest, largest = norms.amin(-1), norms.amax(-1)
+    return torch.where(smallest > 0, largest / smallest, math.inf)
+
+
+def row_norm_variation(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """Standard deviation of the row norms over their mean: what ``row_norm_spread`` is without its extremes.
+
+    0 if the rows are equilibrated, and for the zero matrix.
+
+    Examples
+    --------
+    >>> row_norm_variation(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+    tensor(0.5000, dtype=torch.float64)
+    """
+    norms = row_norms(weight)
+    mean = norms.mean(-1)
+    return torch.where(mean > 0, norms.std(-1, correction=0) / mean, 0.0)
+
+
+def entropy_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
+    """Exponential of the entropy of values ≥ 0, taken as shares of their sum; 0 if all are 0."""
+    total = values.sum(-1, keepdim=True)
+    shares = torch.where(total > 0, values / total, 0.0)
+    entropy = torch.special.entr(shares).sum(-1)  # −p log p, 0 at 0
+    return torch.where(total[..., 0] > 0, entropy.exp(), 0.0)
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """The names of all linear layers with more than one output, conditioned or not."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.out_features > 1]
+
+
+def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Name -> ``kappa``, ``row_norm_min``, ``row_norm_max``, ... of the weights that the layer really applies.
+
+    Beside these there are ``row_norm_spread`` and ``effective_rank``. A layer under ``Equilibrated`` also has
+    ``kappa_raw``, the condition number of its raw parameter. Of a layer that multiplies by several matrices (groups
+    of a convolution, projections of attention) the worst is told: the largest κ and spread, the smallest effective
+    rank.
+
+    Parameters
+    ----------
+    model
+        Holds the layers, conditioned or not.
+    names
+        Names of layers with matrices; see ``matrices``.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or its layer has no matrices.
+
+    Examples
+    --------
+    >>> report = layer_report(nn.Sequential(nn.Linear(3, 8)), ["0"])
+    >>> list(report["0"])
+    ['kappa', 'row_norm_min', 'row_norm_max', 'row_norm_spread', 'effective_rank']
+    """
+    with torch.no_grad():
+        return {name: _report(layer_at(model, name)) for name in names}
+
+
+def _report(module: nn.Module) -> dict[str, float]:
+    """The worst figures over all the matrices of a layer."""
+    slots = weight_views.slots(module)
+    applied = [slot.to_matrices(getattr(module, slot.name)) for slot in slots]
+    values = [singular_values(weight) for weight in applied]
+    norms = [row_norms(weight) for weight in applied]
+    report = {
+        "kappa": max(_kappa(v).max().item() for v in values),
+        "row_norm_min": min(n.min().item() for n in norms),
+        "row_norm_max": max(n.max().item() for n in norms),
+        "row_norm_spread": max(row_norm_spread(weight).max().item() for weight in applied),
+        "effective_rank": min(entropy_rank(v).min().item() for v in values),
+    }
+    raw = [
+        slot.to_matrices(module.get_parameter(f"parametrizations.{slot.name}.original"))
+        for slot in slots
+        if _is_equilibrated(module, slot.name)
+    ]
+    if raw:
+        report["kappa_raw"] = max(condition_number(weight).max().item() for weight in raw)
+    return report
+
+
+def _kappa(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
+    """κ of singular values, largest first."""
+    largest, smallest = values[..., 0], values[..., -1]
+    return torch.where(smallest > 0, largest / smallest, math.inf)
+
+
+def _is_equilibrated(module: nn.Module, tensor_name: str) -> bool:
+    if not parametrize.is_parametrized(module, tensor_name):
+        return False
+    steps = module.get_submodule(f"parametrizations.{tensor_name}").children()
+    return any(isinstance(step, Equilibrated) for step in steps)

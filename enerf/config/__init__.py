@@ -1,0 +1,1 @@
+"""Options, declared once, and the command-line parser that is made from them."""

@@ -1,0 +1,272 @@
+"""Command lines and ``.txt`` files to the option tables of ``options`` and its neighbours, and back.
+
+nerf-pytorch's configuration files run unmodified. A value on the command line wins over the file.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import itertools
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import configargparse
+
+from enerf.config.options import Placed
+from enerf.core.errors import InputError
+
+AnyConfig = Placed
+C = TypeVar("C", bound=Placed)
+
+CONFIG_FOLDER = Path(__file__).resolve().parent.parent.parent / "configs"
+# nerf-pytorch's options that cannot mean anything here, with the reason.
+REFUSED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
+T = TypeVar("T")
+
+
+class Parser(configargparse.ArgumentParser):
+    """A parser whose errors are one sentence and an ``InputError``, not a usage page and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as the user's mistake."""
+        raise InputError(message.replace("argument --", "option --"))
+
+
+class Help(argparse.HelpFormatter):
+    """Help that ends with the default, in words where it is empty."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        told = action.help or ""
+        if action.default is None or action.default == argparse.SUPPRESS:
+            return told
+        return told + (" (default: empty)" if action.default == "" else " (default: %(default)s)")
+
+
+def parse(
+    kind: type[C], argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
+) -> tuple[C, list[Any]]:
+    """The configuration of a command line, and the ``extra`` option tables filled from the same line.
+
+    Raises
+    ------
+    InputError
+        For an unknown option (with the nearest known names), an ill-typed value, or a missing file.
+    """
+    own = dataclasses.fields(kind)
+    tables: list[Any] = [f.type for f in own] + list(extra)
+    parser = make_parser(tables, description)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    file = _config_of(arguments)  # a missing one is told in our words, before configargparse tells it in its own
+    try:
+        namespace, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            raise InputError(_unknown_message(unknown[0], parser))
+        filled = [read_table(table, vars(namespace)) for table in tables]
+        config = kind(*filled[: len(own)])
+        config.check()
+    except InputError as error:
+        raise InputError(_placed(str(error), arguments, file)) from None
+    return config, filled[len(own) :]
+
+
+def make_parser(tables: Iterable[Any], description: str) -> Parser:
+    """The command-line parser of some option tables, one help group a table."""
+    parser = Parser(
+        usage="%(prog)s [--config FILE] [--OPTION VALUE] ...",
+        description=description,
+        config_file_open_func=_open_config,
+        allow_abbrev=False,
+        add_env_var_help=False,
+        formatter_class=Help,
+    )
+    parser.add_argument("--config", is_config_file=True, metavar="FILE", help="a .txt file, by path or in configs/")
+    for table in tables:
+        group = parser.add_argument_group(_title(table))
+        for item in dataclasses.fields(table):
+            group.add_argument(f"--{item.name}", **_argument(item))
+    return parser
+
+
+def _title(table: type) -> str:
+    """The name of a table's help group: the first line of its docstring."""
+    return (table.__doc__ or table.__name__).strip().split("\n")[0].rstrip(".")
+
+
+def read_table(table: type[T], values: dict[str, Any]) -> T:
+    """One option table filled from a flat mapping; missing options keep their defaults, options of others are left."""
+    known = {f.name: f.type for f in dataclasses.fields(table)}  # type: ignore[arg-type]
+    given = {name: value for name, value in values.items() if name in known}
+    return table(**{name: float(value) if known[name] is float else value for name, value in given.items()})
+
+
+def to_dict(config: AnyConfig) -> dict[str, Any]:
+    """All options as one flat mapping of plain values."""
+    return {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
+
+
+def from_dict(kind: type[C], values: dict[str, Any]) -> C:
+    """The configuration of a flat mapping, as ``to_dict`` makes it.
+
+    >>> from enerf.tasks.shape.config import ShapeConfig
+    >>> from_dict(ShapeConfig, {"N_points": 7}).samples.N_points
+    7
+    """
+    return kind(*(read_table(f.type, values) for f in dataclasses.fields(kind)))  # type: ignore[arg-type]
+
+
+def replace(config: C, **changes: Any) -> C:
+    """The configuration with some options changed, by their flat names.
+
+    Raises
+    ------
+    TypeError
+        For a name that is no option.
+
+    >>> from enerf.tasks.nerf.config import NerfConfig
+    >>> replace(from_dict(NerfConfig, {}), N_rand=7).train.N_rand
+    7
+    """
+    values = to_dict(config)
+    if unknown := sorted(changes.keys() - values.keys()):
+        raise TypeError(f"no option is named {unknown[0]!r}")
+    return from_dict(type(config), {**values, **changes})
+
+
+def to_text(config: AnyConfig) -> str:
+    """The configuration as a ``.txt`` file that ``--config`` reads back to the same values.
+
+    Raises
+    ------
+    InputError
+        If a text option holds what such a file cannot say: a line break, say.
+    """
+    lines = []
+    for part in dataclasses.fields(config):
+        values = getattr(config, part.name)
+        lines.append(f"# {_title(type(values))}")
+        lines += [_line(f.name, str(getattr(values, f.name))) for f in dataclasses.fields(values)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(name: str, value: str) -> str:
+    """``name = value``, in quotes if it reads back only so."""
+    reader = configargparse.DefaultConfigFileParser()
+    for quote in ("", '"', "'"):
+        line = f"{name} = {quote}{value}{quote}".rstrip()
+        if len(line.splitlines()) == 1 and reader.parse([line]).get(name) == value:
+            return line
+    raise InputError(f"option --{name}: found {value!r}, expected a text that a configuration file can hold")
+
+
+def find_config(name: str) -> Path:
+    """The configuration file of that name: a path, or a name in ``configs/``, with or without ``.txt``.
+
+    Raises
+    ------
+    InputError
+        If there is none, with the nearest names in ``configs/``.
+    """
+    for candidate in (Path(name).expanduser(), CONFIG_FOLDER / name):
+        for path in (candidate, Path(f"{candidate}.txt")):
+            if path.is_file():
+                return path
+    known = sorted(p.relative_to(CONFIG_FOLDER).as_posix() for p in CONFIG_FOLDER.rglob("*.txt"))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"; near names in {CONFIG_FOLDER.name}/: {', '.join(near)}" if near else ""
+    raise InputError(f"option --config: no file {name!r}, neither as a path nor in {CONFIG_FOLDER.name}/{hint}")
+
+
+def _open_config(name: str) -> Any:
+    """The text file behind ``--config``."""
+    path = find_config(name)
+    try:
+        path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a text file of `name = value` lines ({error})") from None
+    return path.open(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+
+
+def _argument(item: dataclasses.Field) -> dict[str, Any]:
+    """What argparse is told of one option."""
+    meta = item.metadata
+    told: dict[str, Any] = {"default": item.default, "help": meta["help"].replace("%", "%%"), "type": _reader(item)}
+    if item.type is bool:
+        return {**told, "nargs": "?", "const": True, "metavar": "True|False"}
+    if "bare" in meta:
+        told |= {"nargs": "?", "const": meta["bare"]}
+    choices = meta.get("choices")
+    told["metavar"] = "|".join(str(c) for c in choices if c != "") if choices else item.type.__name__.upper()  # type: ignore[union-attr]
+    return told
+
+
+def _reader(item: dataclasses.Field) -> Any:
+    """The function that turns an option's text into its value, or raises with what was expected."""
+    meta = item.metadata
+
+    def read(text: str) -> Any:
+        value = _convert(text.strip(), item)
+        choices = meta.get("choices")
+        named = ", ".join(str(choice) or "(empty)" for choice in choices or ())
+        wrong = (
+            (choices is not None and value not in choices and f"one of {named}")
+            or (item.type is float and not choices and not math.isfinite(value) and "a finite number")
+            or ("at_least" in meta and not value >= meta["at_least"] and f"at least {meta['at_least']}")
+            or ("above" in meta and not value > meta["above"] and f"more than {meta['above']}")
+            or ("at_most" in meta and not value <= meta["at_most"] and f"at most {meta['at_most']}")
+        )
+        if wrong:
+            raise configargparse.ArgumentTypeError(f"found {text!r}, expected {wrong}")
+        return value
+
+    return read
+
+
+def _convert(text: str, item: dataclasses.Field) -> Any:
+    """An option's text as its type."""
+    if item.type is bool or (item.metadata.get("bare") and text.lower() in ("true", "false")):
+        if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+            raise configargparse.ArgumentTypeError(f"found {text!r}, expected True or False")
+        yes = text.lower() in ("true", "yes", "1")
+        return yes if item.type is bool else (item.metadata["bare"] if yes else item.default)
+    if item.type is str:
+        return "" if text == "None" else text
+    try:
+        return item.type(text)  # type: ignore[operator]
+    except ValueError:
+        kind = {int: "a whole number", float: "a number"}[item.type]  # type: ignore[index]
+        raise configargparse.ArgumentTypeError(f"found {text!r}, expected {kind}") from None
+
+
+def _unknown_message(word: str, parser: Parser) -> str:
+    """The sentence about a word that is no option."""
+    name = word.lstrip("-").split("=")[0]
+    if not word.startswith("-"):
+        return f"found {word!r} where an option was expected (options start with --)"
+    if name in REFUSED:
+        return f"option --{name}: {REFUSED[name]}"
+    known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"unknown option {name!r}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")
+
+
+def _config_of(arguments: list[str]) -> Path | None:
+    """The configuration file that a command line names, the last one if it names several."""
+    named = [value for word, value in itertools.pairwise(arguments) if word == "--config"]
+    named += [word.split("=", 1)[1] for word in arguments if word.startswith("--config=")]
+    if not named:
+        return None
+    file = find_config(named[-1])
+    _open_config(str(file)).close()
+    return file
+
+
+def _placed(message: str, arguments: list[str], file: Path | None) -> str:
+    """The message, behind the name of the configuration file if the option it tells of stands there."""
+    told = re.match(r"(?:unknown )?option (?:--|')(\w+)", message)
+    given = {word.lstrip("-").split("=")[0] for word in arguments if word.startswith("--")}
+    return f"{file}: {message}" if file and told and told[1] not in given else message

@@ -1,0 +1,293 @@
+"""Pictures in and out of files: read, area-downsample, round to bytes, PNG, MP4.
+
+A picture is an array ``height × width × channels``, float in [0, 1] or bytes in [0, 255], in whatever colour
+space the file is in (sRGB for photographs). Channels are RGB, or RGBA with straight alpha. *Raw* pixels are
+those the file stores; *upright* pixels are those a viewer shows after the EXIF orientation has been applied.
+"""
+
+import io
+import os
+import struct
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Shaped, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from enerf.core import io as core_io
+from enerf.core.errors import InputError
+
+AnyPath = str | os.PathLike[str]
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+_EXIF_ORIENTATION = 274
+_CRF = 10  # the encoder's constant rate factor; imageio calls it quality 8
+_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture: a known suffix, in any case, and not a hidden file.
+
+    >>> [is_image_name(name) for name in ("a.JPG", "a.png", "._a.png", ".DS_Store", "notes.txt")]
+    [True, True, False, False, False]
+    """
+    return not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
+
+
+def list_images(folder: AnyPath) -> list[Path]:
+    """Picture files of a folder, sorted by name; hidden files (``._a.png``, ``.DS_Store``) do not count.
+
+    Raises InputError if the folder cannot be listed.
+    """
+    folder = Path(folder)
+    try:
+        paths = [file for file in folder.iterdir() if is_image_name(file.name) and file.is_file()]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed ({_reason(error)}), expected a folder.") from None
+    return sorted(paths, key=lambda file: file.name)
+
+
+def size(path: AnyPath) -> tuple[int, int, bool]:
+    """Raw width, raw height, and whether the EXIF orientation swaps the two; nothing is decoded.
+
+    Raises InputError if the file is missing or not an image.
+    """
+    try:
+        with Image.open(path) as photo:
+            swaps = _orientation(photo) >= 5
+            tags = getattr(photo, "tag_v2", {})  # Pillow turns a TIFF's size by itself, its tags stay raw
+            width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
+    except _UNDECODABLE as error:
+        raise _unreadable(path, error) from None
+    return width, height, swaps
+
+
+def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
+    """Picture in [0, 1] with 3 channels, or 4 if the file has transparency.
+
+    16-bit files keep their 16 bits; grey, palette and CMYK files come out as RGB. Pixels are upright with
+    ``rotate`` and raw without. The content of the file, not its name, says the format.
+
+    Raises InputError if the file is missing, truncated or not an image.
+    """
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as photo:
+            orientation, deep = _orientation(photo), _is_16_bit(photo, data)
+            upright = photo.format == "TIFF"  # both decoders turn a TIFF by themselves
+            photo.load()  # cv2 would fill the missing end of a truncated file with grey
+            pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
+    except _UNDECODABLE as error:
+        raise _unreadable(path, error) from None
+    if rotate == upright:
+        return pixels
+    return _turn(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray, "*b 3"]:
+    """Picture without its alpha: laid over white, or else the stored colours as they are.
+
+    Stored colours are black where nothing is seen, in the scenes that NeRF brought; this is nerf-pytorch's
+    rule. A picture without alpha is returned as it is.
+
+    >>> composite(np.array([0.5, 0.0, 1.0, 0.5]), white=True)
+    array([0.75, 0.5 , 1.  ])
+    """
+    rgb, alpha = rgba[..., :3], rgba[..., 3:4]
+    return rgb * alpha + (1 - alpha) if white and rgba.shape[-1] == 4 else rgb
+
+
+def downsample(
+    image: Float32[np.ndarray, "h w c"], to: float | int | tuple[int, int]
+) -> Float32[np.ndarray, "h2 w2 c"]:
+    """Picture with each pixel the mean of the area it covers; alpha is averaged like a colour.
+
+    ``to`` is a factor that divides width and height (rounded to whole pixels), or the new ``(width,
+    height)``.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    shape = to if isinstance(to, tuple) else (max(1, round(width / to)), max(1, round(height / to)))
+    if shape == (width, height):
+        return image.copy()
+    small = cv2.resize(np.ascontiguousarray(image), shape, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.float32).reshape(shape[1], shape[0], image.shape[2])
+
+
+def stack(
+    pictures: Iterable[Float32[np.ndarray, "h w c"]], shape: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
+    """Pictures in one array of that shape: bytes if every value is exactly a byte / 255, else floats as they are.
+
+    They are taken one by one: memory holds the array and one of them. From bytes, the same division gives each picture
+    back bit for bit.
+
+    >>> stack([np.zeros((1, 2, 3), np.float32)], (1, 1, 2, 3)).dtype
+    dtype('uint8')
+    """
+    pixels: np.ndarray = np.empty(shape, dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        kept = to_uint8(picture) if pixels.dtype == np.uint8 else picture
+        if kept is not picture and not np.array_equal(_from_uint8(kept), picture):
+            before, kept, pixels = pixels[:i], picture, np.empty(shape, dtype=np.float32)
+            pixels[:i] = before
+            pixels[:i] /= np.float32(255)
+        pixels[i] = kept
+    return pixels
+
+
+def to_uint8(x: Shaped[np.ndarray, "*b"] | Shaped[Tensor, "*b"]) -> UInt8[np.ndarray, "*b"]:
+    """Bytes of values in [0, 1]: clipped, scaled and *rounded*; bytes pass through, NaN becomes 0.
+
+    >>> to_uint8(np.array([-1.0, 0.5, 0.999, 2.0]))
+    array([  0, 128, 255, 255], dtype=uint8)
+    """
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        x = (x.float() if x.dtype != torch.uint8 else x).numpy()
+    if x.dtype == np.uint8:
+        return x
+    scaled = np.clip(np.nan_to_num(np.asarray(x, dtype=np.float32), nan=0.0), 0, 1) * 255
+    return np.floor(scaled + 0.5).astype(np.uint8)
+
+
+def write_png(path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor, "h w *c"]) -> None:
+    """Write a PNG of 1, 3 or 4 channels; the file appears whole or not at all. Missing folders are made.
+
+    Raises InputError if the folder cannot be written to or is full.
+    """
+    path, pixels = Path(path), to_uint8(image)
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    with core_io.replacing(path) as temporary, core_io.blaming(path):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+
+
+def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float | int = 30) -> None:
+    """Write an H.264 film, one frame at a time in memory; the file appears whole or not at all.
+
+    Frames are pictures of 1, 3 or 4 channels (alpha is dropped); sides of odd length repeat their last row or
+    column, because the encoder's colour format (yuv420p, which every player shows) needs even ones.
+
+    Raises InputError if there is no frame, the encoder is missing, or the folder cannot be written to or is
+    full; ValueError if frames differ in size.
+    """
+    path = Path(path)
+    pictures = (_film_frame(to_uint8(frame)) for frame in frames)
+    first = next(pictures, None)
+    if first is None:
+        raise InputError(f"{path} was given no frames, expected at least one.")
+    with core_io.replacing(path) as temporary:
+        encoder = _start_encoder(temporary, first.shape[1], first.shape[0], fps)
+        complaint = _feed(encoder, chain([first], pictures), first.shape)
+        if complaint:
+            raise core_io.unwritable(path, complaint)
+
+
+def _turn(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
+    """Raw pixels as the EXIF orientation 1 … 8 says they are to be seen."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def _orientation(photo: Image.Image) -> int:
+    """EXIF orientation 1 … 8; 1 where it is absent or damaged."""
+    try:
+        value = photo.getexif().get(_EXIF_ORIENTATION, 1)
+    except (*_UNDECODABLE, KeyError, TypeError):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _is_16_bit(photo: Image.Image, data: bytes) -> bool:
+    """Whether a PNG or TIFF stores 16 bits a channel; Pillow would silently halve them for colour."""
+    if photo.format == "PNG":
+        return data[24] == 16  # the depth in the IHDR chunk, which always comes first
+    bits = getattr(photo, "tag_v2", {}).get(258, 8)
+    return bool(np.max(bits) == 16)
+
+
+def _decode_16_bit(data: bytes) -> Float32[np.ndarray, "h w c"]:
+    """Picture of a 16-bit file; OpenCV keeps the bits, in the order blue, green, red."""
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise ValueError("its 16-bit pixels cannot be decoded")
+    pixels = pixels.astype(np.float32) / np.float32(65535)
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=-1)
+    order = [2, 1, 0, 3] if pixels.shape[-1] == 4 else [2, 1, 0]
+    return np.ascontiguousarray(pixels[..., order])
+
+
+def _decode_8_bit(photo: Image.Image) -> Float32[np.ndarray, "h w c"]:
+    """Picture of a file with up to 8 bits a channel, whatever its colour model."""
+    if photo.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a channel, which have no agreed range")
+    transparent = photo.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in photo.info
+    return _from_uint8(np.asarray(photo.convert("RGBA" if transparent else "RGB")))
+
+
+def _from_uint8(x: UInt8[np.ndarray, "*b"]) -> Float32[np.ndarray, "*b"]:
+    return x.astype(np.float32) / np.float32(255)
+
+
+def _film_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Three channels, even height and width."""
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
+    return np.pad(pixels, [(0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)], mode="edge")
+
+
+def _start_encoder(path: Path, width: int, height: int, fps: float | int) -> "subprocess.Popen[bytes]":
+    """Process of ffmpeg that takes raw RGB frames on its standard input."""
+    import imageio_ffmpeg
+
+    source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -".split()
+    target = f"-an -c:v libx264 -pix_fmt yuv420p -crf {_CRF} -f mp4".split()
+    try:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *target, str(path)]
+        return subprocess.Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=PIPE)
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"ffmpeg cannot be run ({_reason(error)}), expected imageio-ffmpeg's.") from None
+
+
+def _feed(encoder: "subprocess.Popen[bytes]", pictures: Iterable[np.ndarray], shape: tuple[int, ...]) -> str:
+    """Complaint of the encoder while it was given the pictures of that shape; empty if all went well."""
+    assert encoder.stdin is not None
+    try:
+        for picture in pictures:
+            if picture.shape != shape:
+                raise ValueError(f"a frame of shape {picture.shape} follows frames of shape {shape}")
+            try:
+                encoder.stdin.write(picture.tobytes())
+            except OSError:
+                break  # it has gone, and its last words say why
+        words = encoder.communicate()[1].decode(errors="replace").strip()
+    finally:
+        encoder.kill()
+        with suppress(OSError), encoder:
+            pass  # closes the pipes and waits
+    return (words.split("\n")[-1] or "the encoder stopped") if encoder.returncode else ""
+
+
+def _reason(error: Exception) -> str:
+    """Error in a few words, without the path that the sentence names already."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _unreadable(path: AnyPath, error: Exception) -> InputError:
+    reason = "no image format is recognised" if isinstance(error, UnidentifiedImageError) else _reason(error)
+    return InputError(f"{path} cannot be read ({reason}), expected a whole image file.")

@@ -1,0 +1,162 @@
+"""The values that travel between the rooms. No logic lives here.
+
+Vocabulary (the same words in code, options, logs and README):
+
+- ``origins``, ``directions``: a ray is ``origin + t · direction``; directions are *not* unit (NDC needs
+  that).
+- ``viewdirs``: unit viewing directions, taken before NDC.
+- ``t_vals``: positions along a ray, in units of ``direction``.
+- ``density``: σ ≥ 0, per unit length of scene space.
+- ``opacity`` = Σ weights; ``depth`` = Σ weights · t.
+- ``c2w``: camera-to-world, OpenGL axes: x right, y up, looking down −z.
+- Batch axes first, samples next to last, channels last, no trailing singleton axis.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion; all values in pixels.
+
+    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the centre of
+    that pixel lies at (0.5, 0.5).
+    """
+
+    width: int
+    height: int
+    fx: float | int
+    fy: float | int
+    cx: float | int
+    cy: float | int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Posed photographs in the scene's own (normalised) coordinates.
+
+    Attributes
+    ----------
+    name
+        The scene's folder name.
+    images
+        sRGB in [0, 1]. Bytes, which photographs of 8 bits a channel are kept as, mean value / 255;
+        ``scenes.batches`` turns what is asked for into floats.
+    c2w
+        Camera-to-scene poses, OpenGL axes, orthonormal rotations.
+    camera
+        The one camera all images share.
+    bounds
+        Nearest and farthest depth seen by each view, in scene units.
+    image_names
+        File names, in the order of ``images``.
+    train, test
+        Indices into ``images``; disjoint.
+    near, far
+        Where rays start and end: NDC units (0, 1) if ``ndc``, scene units otherwise.
+    ndc
+        Whether the field lives in normalised device coordinates (forward-facing scenes).
+    forward_facing
+        Whether the cameras look one way (LLFF) rather than inwards at an object.
+    world_to_scene
+        Homogeneous similarity that was applied to the file's coordinates; its inverse undoes the
+        normalisation.
+    """
+
+    name: str
+    images: Float[Tensor, "n h w 3"] | UInt8[Tensor, "n h w 3"]
+    c2w: Float[Tensor, "n 3 4"]
+    camera: Camera
+    bounds: Float[Tensor, "n 2"]
+    image_names: tuple[str, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    near: float | int
+    far: float | int
+    ndc: bool
+    forward_facing: bool
+    world_to_scene: Float[Tensor, "4 4"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The part of scene space that a field's grid covers.
+
+    A box from ``low`` to ``high`` or, if ``contracted``, all of space: what lies in the box's inscribed ball keeps its
+    place, and everything beyond is drawn into a shell around it.
+    """
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    contracted: bool = False
+
+
+@dataclass(frozen=True)
+class Rays:
+    """A batch of rays from ``near`` to ``far``, which are values of t."""
+
+    origins: Float[Tensor, "*b 3"]
+    directions: Float[Tensor, "*b 3"]
+    viewdirs: Float[Tensor, "*b 3"]
+    near: Float[Tensor, "*b"]
+    far: Float[Tensor, "*b"]
+
+    def at(self, t_vals: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s 3"]:
+        """Points ``origin + t · direction``."""
+        return self.origins[..., None, :] + self.directions[..., None, :] * t_vals[..., None]
+
+    def __getitem__(self, index: slice | Tensor) -> "Rays":
+        """Rays of a slice or selection along the first batch axis."""
+        return Rays(
+            origins=self.origins[index],
+            directions=self.directions[index],
+            viewdirs=self.viewdirs[index],
+            near=self.near[index],
+            far=self.far[index],
+        )
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+
+@dataclass(frozen=True)
+class FieldOutput:
+    """What a radiance field says about points: density σ ≥ 0 and rgb in [0, 1]."""
+
+    density: Float[Tensor, "*b s"]
+    rgb: Float[Tensor, "*b s 3"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What volume rendering says about rays."""
+
+    rgb: Float[Tensor, "*b 3"]
+    depth: Float[Tensor, "*b"]
+    opacity: Float[Tensor, "*b"]
+    weights: Float[Tensor, "*b s"]
+    t_vals: Float[Tensor, "*b s"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a proposal said about rays: weights of the intervals between edges, and the intervals taken from it.
+
+    ``edges`` and ``taken`` are increasing values of t, one more than the intervals; the field is asked in the middle of
+    each interval of ``taken``.
+    """
+
+    edges: Float[Tensor, "*b m"]
+    weights: Float[Tensor, "*b s"]
+    taken: Float[Tensor, "*b n"]
+
+
+# points (*b, s, 3) and unit viewing directions (*b, 3) -> FieldOutput
+RadianceField = Callable[[torch.Tensor, torch.Tensor], FieldOutput]
+# points (*b, d) -> values (*b): a signed distance, occupancy logits, a density
+ScalarField = Callable[[torch.Tensor], torch.Tensor]

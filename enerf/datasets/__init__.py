@@ -1,0 +1,1 @@
+"""Datasets: posed photographs and labelled images."""

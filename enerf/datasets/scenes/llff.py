@@ -1,0 +1,208 @@
+"""Scenes in the format of LLFF: photographs and ``poses_bounds.npy``.
+
+Each row of that file holds a 3 × 5 matrix [R | t | height, width, focal] in LLFF's axes (down, right,
+backwards) and the nearest and farthest depth seen, in the file's *world* coordinates. What comes out is in
+*scene* coordinates: world coordinates scaled so that the nearest depth is 1 / bd_factor, in the frame of the
+average camera.
+
+Sources: Mildenhall et al., Local Light Field Fusion (2019), for the format; Mildenhall et al., NeRF (2020),
+and nerf-pytorch for the normalisation.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, UInt8
+from tqdm import tqdm
+
+from enerf.core import images
+from enerf.core.errors import InputError
+from enerf.core.types import Camera, Scene
+from enerf.datasets.scenes import image_folder, poses
+
+log = logging.getLogger("enerf")
+_LAYOUT = "data/nerf_llff_data/<scene>/{poses_bounds.npy, images/, images_8/}"
+
+
+def load(
+    folder: str | os.PathLike[str],
+    factor: int | None = 8,
+    llffhold: int = 8,
+    *,
+    spherify: bool = False,
+    ndc: bool = True,
+    bd_factor: float | int | None = 0.75,
+    white_bkgd: bool = False,
+) -> Scene:
+    """Scene of an LLFF folder: photographs, recentred poses, and which views are held out.
+
+    Parameters
+    ----------
+    folder
+        Holds ``poses_bounds.npy``, ``images`` and, made here where missing, ``images_F``.
+    factor
+        How many times shorter than the photographs' sides the pictures' are; None, 0 or 1 for full size.
+    llffhold
+        Views 0, n, 2n … are test views for a value of n; 0 holds out the most central view only.
+    spherify
+        Whether the cameras stand around an object; the scene is then scaled to their root-mean-square
+        distance.
+    ndc
+        Whether the field shall live in normalised device coordinates, where near and far are 0 and 1.
+    bd_factor
+        The nearest depth becomes 1 / bd_factor; None leaves the scale alone.
+    white_bkgd
+        Lay transparent pictures over white.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or contradicts another, or an option leaves no view to train on. Nothing
+        has been written then.
+    """
+    scene, file = Path(folder), Path(folder) / "poses_bounds.npy"
+    rows = _rows(scene, file)
+    factor = _factor(factor)
+    photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
+    _check_rows(file, rows, [photo.name for photo in photos.files])
+    camera = _camera(file, rows, photos, factor)
+    c2w, bounds, world_to_scene = _normalise(file, rows, bd_factor, spherify)
+    train, test = _split(c2w, llffhold)
+    pixels, names = _read(photos, white_bkgd)
+    return Scene(
+        name=scene.resolve().name,
+        images=torch.from_numpy(pixels),
+        c2w=torch.from_numpy(c2w).float(),
+        camera=camera,
+        bounds=torch.from_numpy(bounds).float(),
+        image_names=names,
+        train=train,
+        test=test,
+        near=0.0 if ndc else float(bounds.min() * 0.9),
+        far=1.0 if ndc else float(bounds.max()),
+        ndc=ndc,
+        forward_facing=not spherify,
+        world_to_scene=torch.from_numpy(world_to_scene),
+    )
+
+
+def _read(
+    photos: image_folder.Photos, white: bool
+) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
+    """Colours, as bytes where they say all and else as floats in [0, 1], and file names."""
+    if photos.make is not None:
+        photos = image_folder.make(photos, photos.make)
+    files = photos.files
+
+    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
+        bar = tqdm(files, desc=f"read {files[0].parent.name}", unit="image", delay=2, leave=False, disable=None)
+        for file in bar:
+            one, _ = image_folder.read(replace(photos, files=(file,)), white)
+            yield one[0]
+
+    return images.stack(pictures(), (len(files), photos.height, photos.width, 3)), tuple(file.name for file in files)
+
+
+def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
+    """Rows of ``poses_bounds.npy``, whatever they say."""
+    if not scene.is_dir():
+        raise InputError(f"{scene} is not a folder, expected an LLFF scene laid out as {_LAYOUT}.")
+    if not file.is_file():
+        raise InputError(f"{file} does not exist, expected an LLFF scene laid out as {_LAYOUT}.")
+    try:
+        with file.open("rb") as stream:
+            rows = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise InputError(
+            f"{file} holds no plain array (pickled objects are refused, for they can run code), expected "
+            "N x 17 numbers written by numpy.save."
+        ) from None
+    if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
+        raise InputError(f"{file} holds {rows.dtype} of shape {rows.shape}, expected N x 17 numbers.")
+    if len(rows) < 2:
+        raise InputError(f"{file} holds {len(rows)} views, expected 2 or more: to train on and to test.")
+    return rows.astype(np.float64)
+
+
+def _factor(factor: int | None) -> int:
+    """Factor as a whole number, 1 for the full size."""
+    if factor is not None and factor < 0:
+        raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more.")
+    return factor or 1
+
+
+def _check_rows(file: Path, rows: Float64[np.ndarray, "n 17"], names: Sequence[str]) -> None:
+    """Say which rows no camera can have."""
+
+    def refuse(bad: Bool[np.ndarray, " n"], found: str, expected: str) -> None:
+        if bad.any():
+            told = ", ".join(f"view {i} ({names[i]})" for i in np.flatnonzero(bad)[:5])
+            more = f" and {bad.sum() - 5} more" if bad.sum() > 5 else ""
+            raise InputError(f"{file} has {found} in {told}{more}, expected {expected}.")
+
+    near, far = rows[:, 15], rows[:, 16]
+    refuse(~np.isfinite(rows).all(axis=1), "values that are not finite", "finite poses and bounds")
+    refuse(rows[:, [4, 9, 14]].min(axis=1) <= 0, "a height, width or focal length of 0 or less", "pixels")
+    refuse((near <= 0) | (near >= far), "a near bound that is not between 0 and the far", "0 < near < far")
+    refuse(~poses.are_rotations(_poses(rows)), "axes that are no rotation", "right-handed orthonormal axes")
+
+
+def _poses(rows: Float64[np.ndarray, "n 17"]) -> Float64[np.ndarray, "n 3 4"]:
+    """Camera-to-world poses in the axes right, up, back."""
+    return poses.from_llff_axes(rows[:, :15].reshape(-1, 3, 5)[:, :, :4])
+
+
+def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.Photos, factor: int) -> Camera:
+    """Camera of the pictures: focal lengths scale with the pictures' real size."""
+    width, height = photos.width, photos.height
+    full_height, full_width, focal = rows[0, [4, 9, 14]]
+    across, down = width / full_width, height / full_height
+    if abs(across / down - 1) > max(0.02, 1 / width + 1 / height):
+        raise InputError(
+            f"{file} was made from images of {full_width:g}x{full_height:g} but {photos.files[0]} is read at "
+            f"{width}x{height}, expected the same shape."
+        )
+    if abs(across * factor - 1) > max(0.01, 0.5 / width):
+        log.warning(
+            "%s: width %g became %d, which is not 1/%d; the focal length follows the real ratio",
+            *(photos.make or photos.files[0].parent, full_width, width, factor),
+        )
+    if np.ptp(rows[:, 14]) > 0.01 * focal:
+        log.warning("%s: focal lengths differ between views; that of the first, %g, is used", file, focal)
+    return Camera(width, height, float(focal * across), float(focal * down), width / 2, height / 2)
+
+
+def _normalise(
+    file: Path, rows: Float64[np.ndarray, "n 17"], bd_factor: float | int | None, spherify: bool
+) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"], Float64[np.ndarray, "4 4"]]:
+    """Poses and bounds in scene coordinates, and the similarity from world to scene."""
+    if bd_factor is not None and bd_factor <= 0:
+        raise InputError(f"option bd_factor: found {bd_factor}, expected a number above 0.")
+    c2w, bounds = poses.orthonormalise(_poses(rows)), rows[:, 15:]
+    scale = 1 / (bounds.min() * bd_factor) if bd_factor is not None else 1.0
+    c2w[:, :, 3] *= scale
+    bounds = bounds * scale
+    c2w, rigid = poses.recentre(c2w)
+    world_to_scene = rigid @ np.diag([scale, scale, scale, 1.0])
+    if not spherify:
+        return c2w, bounds, world_to_scene
+    try:
+        c2w, bounds, similarity = poses.spherify(c2w, bounds)
+    except ValueError as error:
+        raise InputError(f"option spherify: {error} in {file}, expected them around an object.") from None
+    return c2w, bounds, similarity @ world_to_scene
+
+
+def _split(c2w: Float64[np.ndarray, "n 3 4"], llffhold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Training views and test views, as indices."""
+    if llffhold < 0 or llffhold == 1:
+        found = "1, which holds out every view" if llffhold == 1 else llffhold
+        raise InputError(f"option llffhold: found {found}, expected 2 or more, or 0 for the central view.")
+    n = len(c2w)
+    test = tuple(range(0, n, llffhold)) if llffhold else (poses.central_view(c2w),)
+    return tuple(i for i in range(n) if i not in test), test

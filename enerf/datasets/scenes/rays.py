@@ -1,0 +1,103 @@
+"""Cameras and pixels to rays, and rays to normalised device coordinates.
+
+Vocabulary
+----------
+- **pixel** (x, y): column x and row y, counted from the top-left corner.
+- **directions** have z = −1 in the camera's frame, so ``t`` is the depth along the optical axis; they are not
+  unit. ``viewdirs`` are, and are taken before NDC.
+- **NDC**, normalised device coordinates: the part of scene space beyond the plane z = −near, inside the
+  frustum of a camera at the origin that looks down −z, squeezed into the cube [−1, 1]³. The plane becomes
+  z = −1 and infinity z = 1.
+
+Source: Mildenhall et al., NeRF (2020), appendix C.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from enerf.core.types import Camera, Rays
+
+
+def resized(camera: Camera, factor: float | int) -> Camera:
+    """Camera of the picture ``factor`` (above 0) times smaller, with the same field of view.
+
+    Sides are rounded down, to at least one pixel; focal lengths follow the rounded sides.
+
+    >>> resized(Camera(504, 378, 400.0, 400.0, 252.0, 189.0), 2).width
+    252
+    """
+    width, height = max(1, int(camera.width / factor)), max(1, int(camera.height / factor))
+    x_scale, y_scale = width / camera.width, height / camera.height
+    return Camera(width, height, camera.fx * x_scale, camera.fy * y_scale, camera.cx * x_scale, camera.cy * y_scale)
+
+
+def through_pixels(
+    camera: Camera,
+    c2w: Float[Tensor, "*b 3 4"],
+    x: Int[Tensor, "*b"],
+    y: Int[Tensor, "*b"],
+    *,
+    near: float | int,
+    far: float | int,
+    pixel_centers: float | int = 0.5,
+) -> Rays:
+    """Scene-space rays through some pixels, one pose a pixel; their dtype and device are those of the poses.
+
+    ``pixel_centers`` is where in its pixel a ray passes: 0.5 (the centre) or 0 (nerf-pytorch's corner).
+    """
+    cam_x = (x.to(c2w) + pixel_centers - camera.cx) / camera.fx
+    cam_y = -(y.to(c2w) + pixel_centers - camera.cy) / camera.fy
+    in_camera = torch.stack([cam_x, cam_y, -torch.ones_like(cam_x)], -1)
+    directions = (in_camera[..., None, :] * c2w[..., :3]).sum(-1)
+    viewdirs = directions / directions.norm(dim=-1, keepdim=True)
+    return Rays(c2w[..., 3], directions, viewdirs, torch.full_like(cam_x, near), torch.full_like(cam_x, far))
+
+
+def of_image(
+    camera: Camera,
+    c2w: Float[Tensor, "3 4"],
+    near: float | int,
+    far: float | int,
+    pixel_centers: float | int = 0.5,
+) -> Rays:
+    """Rays of a whole picture, flat in row-major order: height · width of them."""
+    index = torch.arange(camera.height * camera.width, device=c2w.device)
+    x, y = index % camera.width, index // camera.width
+    poses = c2w.expand(len(index), 3, 4)
+    return through_pixels(camera, poses, x, y, near=near, far=far, pixel_centers=pixel_centers)
+
+
+def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
+    """Rays of the same points in normalised device coordinates; ``viewdirs`` stay as they were.
+
+    Origins move to the plane z = −``near``; t = 0 there and t = 1 at infinity. Points on a scene ray map to
+    points on its NDC ray. Needs rays that go down −z (``all_forward``): others never meet the plane.
+    """
+    shift = -(near + rays.origins[..., 2]) / rays.directions[..., 2]
+    origins = rays.origins + shift[..., None] * rays.directions
+    (ox, oy, oz), (dx, dy, dz) = origins.unbind(-1), rays.directions.unbind(-1)
+    x_scale, y_scale = -2.0 * camera.fx / camera.width, -2.0 * camera.fy / camera.height
+    ndc_origins = torch.stack([x_scale * ox / oz, y_scale * oy / oz, 1.0 + 2.0 * near / oz], -1)
+    ndc_directions = torch.stack([x_scale * (dx / dz - ox / oz), y_scale * (dy / dz - oy / oz), -2.0 * near / oz], -1)
+    zeros = torch.zeros_like(ox)
+    return Rays(ndc_origins, ndc_directions, rays.viewdirs, zeros, torch.ones_like(ox))
+
+
+def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | int = 1.0) -> Float[Tensor, "*b 3"]:
+    """Scene points, all of them with z < 0, in normalised device coordinates (NeRF, appendix C, equation 8).
+
+    >>> point_to_ndc(torch.tensor([[0.0, 0.0, -1.0], [1.0, 0.0, -2.0]]), Camera(4, 4, 4, 4, 2, 2)).tolist()
+    [[0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]
+    """
+    x, y, z = points.unbind(-1)
+    x_scale, y_scale = -2.0 * camera.fx / camera.width, -2.0 * camera.fy / camera.height
+    return torch.stack([x_scale * x / z, y_scale * y / z, 1.0 + 2.0 * near / z], -1)
+
+
+def all_forward(camera: Camera, c2w: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether every ray of every view goes down −z, as NDC needs; the corners decide for all pixels."""
+    left, right = -camera.cx / camera.fx, (camera.width - camera.cx) / camera.fx
+    top, bottom = camera.cy / camera.fy, (camera.cy - camera.height) / camera.fy
+    corners = c2w.new_tensor([[x, y, -1.0] for x in (left, right) for y in (top, bottom)])
+    return bool((corners @ c2w[:, 2, :3].T < 0).all())

@@ -1,0 +1,285 @@
+"""What training changes: weights, optimiser, step. Saved atomically as tensors and plain Python, loaded as such."""
+
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from enerf.core.errors import InputError
+from enerf.tasks.nerf import import_checkpoint as nerf_import_checkpoint
+
+FORMAT = 1
+# What options say of an optimiser's groups; all else is the state of its steps.
+OF_OPTIONS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
+MARKS = ("betas", "alpha", "dampening", "lr_decay")  # each in the groups of one kind of optimiser alone
+PARTS = {
+    **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
+    **{"model": dict, "optimiser": dict},
+}
+
+
+@dataclass
+class State:
+    """A model in training, and what travels with its checkpoints.
+
+    Attributes
+    ----------
+    model, optimiser
+        What is trained, and by what; the optimiser holds the model's own parameters.
+    step
+        Finished steps.
+    seconds, eval_seconds
+        Time spent on steps, and on what happened between them.
+    collapsed, blank_for
+        Whether the image counts as blank, and for how many steps in a row it has been.
+    curve
+        Rows of a step and what was measured then: test PSNR, say.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    eval_seconds: float = 0.0
+    collapsed: bool = False
+    blank_for: int = 0
+    curve: list[list[float]] = field(default_factory=list)
+
+
+def adam(
+    model: nn.Module,
+    lrate: float | int,
+    *,
+    grid_scale: float | int = 1.0,
+    beta2: float | int = 0.999,
+    eps: float | int = 1e-8,
+) -> torch.optim.Optimizer:
+    """NeRF's optimiser: Adam, with PyTorch's defaults unless told otherwise.
+
+    Hash grids, if there are any, form a second group, whose learning rate is ``grid_scale`` times that of the rest.
+    """
+    grids = [p for name, p in model.named_parameters() if name.endswith(".table")]
+    others = [p for name, p in model.named_parameters() if not name.endswith(".table")]
+    groups: list[dict[str, Any]] = [{"params": others, "scale": 1.0}]
+    if grids:
+        groups.append({"params": grids, "scale": float(grid_scale)})
+    return torch.optim.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, value: float | int) -> None:
+    """Give every parameter group the learning rate, times the group's own scale."""
+    for group in optimiser.param_groups:
+        group["lr"] = value * group.get("scale", 1.0)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, oldest first; files that are not named by a step do not count."""
+    found = [path for path in (folder / "checkpoints").glob("*.pt") if re.fullmatch("[0-9]+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem))
+
+
+def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
+    """Write ``checkpoints/STEP.pt`` whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written (read-only, full).
+    """
+    path = folder / "checkpoints" / f"{state.step:06d}.pt"
+    content = {
+        "format": FORMAT,
+        "step": state.step,
+        "seconds": state.seconds,
+        "eval_seconds": state.eval_seconds,
+        "collapsed": state.collapsed,
+        "blank_for": state.blank_for,
+        "curve": state.curve,
+        "config": config,
+        "model": state.model.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+    }
+    temporary = path.with_name(f".{path.name}.saving")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched") from None
+    finally:  # an interruption too leaves nothing half-written
+        with suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, its tensors on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, or no checkpoint of this program.
+    """
+    return _checked(_read_tensors(path), path)
+
+
+def newest(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], Path]:
+    """The content of a run's newest checkpoint, and its file.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run, or its run is of none of these kinds.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
+    content = read(found[-1])
+    if (kind := kind_of(content["config"])) not in kinds:
+        raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(kinds)}")
+    return content, found[-1]
+
+
+def restore(state: State, content: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint into a state: weights, optimiser, step, clocks.
+
+    Raises
+    ------
+    InputError
+        If it is of another model.
+    """
+    load_weights(state.model, content["model"], path)
+    _restore_optimiser(state.optimiser, content["optimiser"], path)
+    state.step, state.seconds, state.collapsed = content["step"], content["seconds"], content["collapsed"]
+    state.eval_seconds, state.blank_for = content["eval_seconds"], content.get("blank_for", 0)
+    state.curve = [list(point) for point in content["curve"]]
+
+
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Put weights into a model of exactly their names and shapes.
+
+    Raises
+    ------
+    InputError
+        If a name or a shape differs, with the first that does; the model is as before.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or extra:
+        told = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
+        hint = ""
+        if any("parametrizations" in name for name in (*missing, *extra)):
+            hint = ": one of the two is conditioned (--equilibrate, --weight_norm, --normalisation), the other is not"
+        raise InputError(f"{path}: its weights are of another model, the file {' and '.join(told)}{hint}")
+    for name, value in own.items():
+        if weights[name].shape != value.shape:
+            found, expected = tuple(weights[name].shape), tuple(value.shape)
+            raise InputError(f"{path}: weight {name} has shape {found}, expected {expected}")
+    model.load_state_dict(weights)
+
+
+def start_from(state: State, path: Path, *, weights_only: bool = False) -> None:
+    """Start a state from a checkpoint of another run: this program's ``.pt`` or nerf-pytorch's ``.tar``.
+
+    Weights, optimiser and step are taken over, as nerf-pytorch does; or the weights alone. Clocks and curve are not.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, neither of the two, or of another model.
+    """
+    content = _read_tensors(path)
+    of_peer = nerf_import_checkpoint.is_checkpoint(content)
+    content = content if of_peer else _checked(content, path)
+    load_weights(state.model, nerf_import_checkpoint.weights(content, path) if of_peer else content["model"], path)
+    if weights_only:
+        return
+    if of_peer:
+        state.step = nerf_import_checkpoint.restore_optimiser(state.optimiser, state.model, content, path)
+    else:
+        _restore_optimiser(state.optimiser, content["optimiser"], path)
+        state.step = content["step"]
+
+
+def kind_of(config: dict[str, Any]) -> str:
+    """Of what kind the run is whose checkpoint has these options: ``nerf``, ``shape``, ``classifier``.
+
+    The first NeRFs did not say.
+
+    >>> kind_of({"N_samples": 64}), kind_of({"kind": "shape"}), kind_of({})
+    ('nerf', 'shape', 'unknown')
+    """
+    return str(config.get("kind", "nerf" if "N_samples" in config else "unknown"))
+
+
+def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """The options among ``names`` whose values differ, as words.
+
+    >>> differing({"netwidth": 64}, {"netwidth": 32}, ["netwidth"])
+    ['netwidth (64 there, 32 asked)']
+    """
+    return [f"{n} ({saved[n]} there, {asked[n]} asked)" for n in names if n in saved and saved[n] != asked[n]]
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
+    """Put an optimiser's state back; what the options say of it (epsilon, rates of its groups) stays as asked now."""
+    asked: list[dict[str, Any]] = [
+        {k: v for k, v in group.items() if k in OF_OPTIONS} for group in optimiser.param_groups
+    ]
+    try:
+        _check_kind(optimiser.param_groups[0], saved["param_groups"][0], path)
+        optimiser.load_state_dict(saved)
+        for group, options in zip(optimiser.param_groups, asked, strict=True):
+            group.update(options)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
+
+
+def _check_kind(own: dict[str, Any], there: dict[str, Any], path: Path) -> None:
+    """Refuse the state of an optimiser of another kind, or without the momentum that RMSprop goes on with."""
+    differs = any((mark in own) != (mark in there) for mark in MARKS)
+    if differs or ("alpha" in own and own["momentum"] > 0 and not there["momentum"]):
+        raise InputError(
+            f"{path}: its state is of another optimiser or another momentum, expected the same, or --no_reload to take "
+            "the weights alone"
+        )
+
+
+def _checked(content: Any, path: Path) -> dict[str, Any]:
+    """The content of a file if it has all the parts of a checkpoint."""
+    whole = isinstance(content, dict) and content.get("format") == FORMAT
+    wrong = [name for name, kind in PARTS.items() if whole and not isinstance(content.get(name), kind)]
+    if not whole or wrong or not all(isinstance(value, torch.Tensor) for value in content["model"].values()):
+        raise InputError(f"{path}: found a file without the parts of a checkpoint, expected one of this program")
+    return dict(content)
+
+
+def _read_tensors(path: Path) -> Any:
+    """A file of tensors and plain Python; nothing in it is executed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice about odd files; the sentence below says enough
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint") from None
+    except pickle.UnpicklingError:
+        reason = "it holds other things than tensors and plain values; nothing in it was executed"
+    except Exception as error:  # torch raises whatever the bytes of a damaged file lead to
+        reason = f"it may be truncated: {_first_line(error)}"
+    raise InputError(f"{path}: cannot be read as a checkpoint ({reason})")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

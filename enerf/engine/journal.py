@@ -1,0 +1,75 @@
+"""The journal of a run: train.jsonl and TensorBoard's event files."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from enerf.core import io as core_io
+from enerf.core.io import finite, write_atomic
+
+
+class Journal:
+    """``train.jsonl`` and TensorBoard's event files of a run.
+
+    Records past ``step`` belong to work that was lost when an earlier run was cut off; they are dropped. Every method
+    raises ``InputError`` if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "train.jsonl"
+        kept = [line for line in self._lines() if _step_of(line) <= step]
+        write_atomic(self.path, "".join(f"{line}\n" for line in kept))
+        with core_io.blaming(folder / "tensorboard"):
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def record(self, step: int, values: dict[str, Any]) -> None:
+        """Append one line; its numbers also go to TensorBoard, nested ones as ``group/name``."""
+        line = json.dumps(finite({"step": step, **values}), allow_nan=False)
+        with core_io.blaming(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        with core_io.blaming(self.path.with_name("tensorboard")):
+            for name, value in flat(values).items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Float[Tensor, "h w 3"]) -> None:
+        """Show a picture in [0, 1] in TensorBoard."""
+        with core_io.blaming(self.path.with_name("tensorboard")):
+            self.board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file."""
+        with core_io.blaming(self.path.with_name("tensorboard")):
+            self.board.close()
+
+    def _lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        with core_io.blaming(self.path):
+            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level, keys joined by slashes.
+
+    >>> flat({"a": {"b": 1}, "c": 2})
+    {'a/b': 1, 'c': 2}
+    """
+    joined: dict[str, Any] = {}
+    for key, value in values.items():
+        joined |= flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return joined
+
+
+def _step_of(line: str) -> float:
+    """The step of a journal line; infinite for a line cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,1 +1,0 @@
-"""Outputs to numbers to files."""

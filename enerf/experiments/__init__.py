@@ -1,0 +1,1 @@
+"""Several runs together: comparison, analysis; and meshes of finished runs."""

@@ -1,0 +1,1 @@
+"""What evaluates networks and hash grids: reference implementations, CPU and GPU kernels."""

@@ -1,0 +1,154 @@
+"""Dense networks on a CPU by a compiled kernel (``dense.cpp``); the twin is ``dense.bind``."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from enerf.core import cpu_build
+from enerf.fields.backends.dense import Bound, Network
+
+SOURCE = Path(__file__).with_name("cpu_dense.cpp")
+
+
+def why_not(precision: str = "fp32") -> str | None:
+    """Why the kernel cannot be used here in a precision, or None if it can."""
+    library = cpu_build.library(SOURCE)
+    if library is None:
+        return "its C++ kernel could not be compiled"
+    if precision == "bf16" and not library.dense_has_bf16():
+        return "this processor has no bf16 products (AVX-512 BF16)"
+    return None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A network's weights as the kernel reads them, for any number of calls until the weights change."""
+
+    network: Network
+    low: bool
+    plan: Any  # the network as C integers
+    units: Tensor
+    library: ctypes.CDLL
+
+
+def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "fp32") -> Bound:
+    """The network with its weights, as ``dense.bind`` means it; float32 on the CPU.
+
+    The weights are packed here, once: their values at this moment count, also if they change in place later.
+
+    Raises
+    ------
+    RuntimeError
+        If the kernel is not available in that precision.
+    """
+    if reason := why_not(precision):
+        raise RuntimeError(f"the compiled kernel for dense networks cannot be used in {precision}: {reason}")
+    packed = _pack(network, weights, biases, precision == "bf16")
+
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        n = max(len(x) for x in inputs)
+        given = [_rows(x, n) for x in inputs]
+        trained = [*given, *weights, *biases]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in trained):
+            return _Evaluate.apply(packed, *trained)
+        return _forward(packed, given, None)
+
+    return run
+
+
+def _rows(x: Tensor, n: int) -> Tensor:
+    """An input as the kernel takes it; shared rows are spread where they need a gradient."""
+    shared = len(x) < n and x.requires_grad and torch.is_grad_enabled()
+    return (x.repeat_interleave(n // len(x), 0) if shared else x).float().contiguous()
+
+
+def _pack(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], low: bool) -> Packed:
+    """The weights in the kernel's order."""
+    library = cpu_build.library(SOURCE)
+    assert library is not None
+    library.dense_packed_units.restype = ctypes.c_long
+    numbers = [len(network.inputs), len(network.layers), *network.widths]
+    for i, layer in enumerate(network.layers):
+        slot = len(network.inputs) + i
+        output = network.outputs.index(slot) if slot in network.outputs else -1
+        numbers += [len(layer.sources), *layer.sources, layer.relu, output]
+    plan = (ctypes.c_int * len(numbers))(*numbers)
+    units = torch.empty(library.dense_packed_units(plan, int(low)), dtype=torch.int32)
+    plain = [[x.detach().float().contiguous() for x in group] for group in (weights, biases)]
+    library.dense_pack(plan, int(low), _pointers(plain[0]), _pointers(plain[1]), _pointer(units))
+    return Packed(network, low, plan, units, library)
+
+
+def _pointer(x: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(0 if x is None else x.data_ptr())
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """A C array of the tensors' addresses; None is null."""
+    return (ctypes.c_void_p * len(tensors))(*[None if x is None else x.data_ptr() for x in tensors])
+
+
+def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None] | None) -> tuple[Tensor, ...]:
+    """The outputs; what the layers said goes to ``saved``, if given."""
+    n, widths = max(len(x) for x in inputs), packed.network.widths
+    outs = tuple(torch.empty(n, widths[slot]) for slot in packed.network.outputs)
+    repeats = (ctypes.c_long * len(inputs))(*[n // max(len(x), 1) for x in inputs])
+    if n:
+        packed.library.dense_forward(
+            packed.plan,
+            int(packed.low),
+            _pointer(packed.units),
+            _pointers(inputs),
+            repeats,
+            ctypes.c_long(n),
+            None if saved is None else _pointers(saved),
+            _pointers(outs),
+            torch.get_num_threads(),
+        )
+    return outs
+
+
+class _Evaluate(torch.autograd.Function):
+    """Outputs of a packed network, with the gradients of inputs, weights and biases."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Packed, *trained: Tensor) -> tuple[Tensor, ...]:
+        network = packed.network
+        inputs = trained[: len(network.inputs)]
+        n = max(len(x) for x in inputs)
+        rows, panel = packed.library.dense_rows(), packed.library.dense_panel()
+        dtype = torch.bfloat16 if packed.low else torch.float32
+        shapes = [(-(-n // rows) * rows, -(-width // panel) * panel) for width in network.widths]
+        saved = [None if i in network.outputs else torch.empty(s, dtype=dtype) for i, s in enumerate(shapes)]
+        outs = _forward(packed, inputs, saved)
+        ctx.packed, ctx.saved, ctx.n = packed, saved, n
+        ctx.save_for_backward(*trained)
+        return outs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        packed, trained = ctx.packed, ctx.saved_tensors
+        k, n_layers = len(packed.network.inputs), len(packed.network.layers)
+        needed = ctx.needs_input_grad[1:]
+        inputs = [torch.zeros_like(x) if needed[i] else None for i, x in enumerate(trained[:k])]
+        made = [torch.zeros(x.shape) for x in trained[k:]]
+        reached = [g.float().contiguous() for g in grads]  # held here while the kernel reads them
+        if ctx.n:
+            packed.library.dense_backward(
+                packed.plan,
+                int(packed.low),
+                _pointer(packed.units),
+                _pointers(ctx.saved),
+                _pointers(reached),
+                ctypes.c_long(ctx.n),
+                _pointers(made[:n_layers]),
+                _pointers(made[n_layers:]),
+                _pointers(inputs),
+                torch.get_num_threads(),
+            )
+        return (None, *inputs, *(x if needed[k + i] else None for i, x in enumerate(made)))

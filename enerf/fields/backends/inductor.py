@@ -1,0 +1,53 @@
+"""The torch twins through ``torch.compile``: one fused program a shape on a GPU, at the price of compiling it once."""
+
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from enerf.fields.backends import dense, hashgrid
+from enerf.fields.backends.dense import Bound, Network
+from enerf.fields.backends.hashgrid import Grid
+
+
+def why_not() -> str | None:
+    """Why ``torch.compile`` cannot be used here, or None if it can."""
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        return "torch.compile needs a C++ compiler, and none was found"
+    return None
+
+
+def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "fp32") -> Bound:
+    """The network with its weights, as ``dense.bind`` means it, compiled at the first call."""
+    evaluate = _compiled_network(network, precision)
+
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        out: tuple[Tensor, ...] = evaluate(list(inputs), list(weights), list(biases))
+        return out
+
+    return run
+
+
+def encode(points: Tensor, table: Tensor, grid: Grid) -> Tensor:
+    """Features of points, as ``hashgrid.encode`` means it."""
+    out: Tensor = _compiled_grid(grid)(points, table)
+    return out
+
+
+@functools.cache
+def _compiled_network(network: Network, precision: str) -> Callable[..., Any]:
+    def evaluate(inputs: list[Tensor], weights: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, ...]:
+        return dense.bind(network, weights, biases, precision)(inputs)
+
+    return torch.compile(evaluate)
+
+
+@functools.cache
+def _compiled_grid(grid: Grid) -> Callable[..., Any]:
+    def evaluate(points: Tensor, table: Tensor) -> Tensor:
+        return hashgrid.encode(points, table, grid)
+
+    return torch.compile(evaluate)

@@ -1,0 +1,100 @@
+"""Multiresolution hash encoding on a GPU: the Triton backend of ``hashgrid.encode``.
+
+Each program takes one level at a block of points. The table's gradient is added up by atomic additions in fp32, so its
+last bits change from run to run, and the few entries of a coarse level are a queue for many points. The points'
+gradient is written level by level and added up by torch. It has not been timed on a GPU; what
+bounds it is the fetching of eight entries a level and point from wherever they lie in the table.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from enerf.fields.backends.hashgrid import Grid
+from enerf.fields.backends.triton_kernels import load, on, require, why_not
+
+__all__ = ["encode", "why_not"]
+
+BLOCK = 128  # points of a program
+
+
+def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid) -> Float[Tensor, "n w"]:
+    """Features of points in the unit cube, as ``hashgrid.encode`` gives them; differentiable once in table and points.
+
+    Raises
+    ------
+    RuntimeError
+        Where ``why_not`` gives a reason.
+    TypeError
+        If the points or the table are not fp32.
+    ValueError
+        If the table does not have the grid's entries and features.
+    """
+    require(points.device)
+    if points.dtype != torch.float32 or table.dtype != torch.float32:
+        raise TypeError(f"points and table must be float32, not {points.dtype} and {table.dtype}")
+    if tuple(table.shape) != (grid.offsets[-1], grid.features):
+        raise ValueError(f"a table of {tuple(table.shape)} for a grid of {(grid.offsets[-1], grid.features)}")
+    return _Encode.apply(grid, points, table)
+
+
+class _Encode(torch.autograd.Function):
+    """Forward and backward through the same program."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Grid, points: Tensor, table: Tensor) -> Tensor:
+        points, table = points.contiguous(), table.contiguous()
+        out = torch.empty(len(points), grid.width, device=points.device)
+        _launch(grid, points, table, out, out, out, out, backward=False, to_table=False, to_points=False)
+        ctx.grid = grid
+        ctx.save_for_backward(points, table)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        points, table = ctx.saved_tensors
+        to_points, to_table = ctx.needs_input_grad[1:]
+        grad = grad.to(torch.float32).contiguous()
+        d_table = torch.zeros_like(table) if to_table else grad
+        levels = len(ctx.grid.resolutions)
+        d_points = torch.empty(levels, *points.shape, device=points.device) if to_points else grad
+        needs = {"backward": True, "to_table": to_table, "to_points": to_points}
+        _launch(ctx.grid, points, table, grad, grad, d_table, d_points, **needs)
+        return None, d_points.sum(0) if to_points else None, d_table if to_table else None
+
+
+def _launch(
+    grid: Grid,
+    points: Tensor,
+    table: Tensor,
+    out: Tensor,
+    grad: Tensor,
+    grad_table: Tensor,
+    grad_points: Tensor,
+    backward: bool,
+    to_table: bool,
+    to_points: bool,
+) -> None:
+    """The program over all points and levels."""
+    if not len(points):
+        return
+    count = len(grid.resolutions)
+    padded = 1 << (grid.features - 1).bit_length()
+    shape = (grid.width, grid.features, padded, BLOCK, backward, to_table, to_points)
+    programs = (-(-len(points) // BLOCK), count)
+    with on(points.device):
+        tensors = (points, table, _levels(grid, points.device), out, grad, grad_table, grad_points)
+        load("features")[programs](*tensors, len(points), *shape, num_warps=4, enable_fp_fusion=True)
+
+
+@functools.lru_cache(maxsize=8)
+def _levels(grid: Grid, device: torch.device) -> Tensor:
+    """Of each level: resolution, entries, where it begins, and whether it is hashed."""
+    count = range(len(grid.resolutions))
+    rows = [(grid.resolutions[i], grid.entries[i], grid.offsets[i], int(grid.is_hashed(i))) for i in count]
+    return torch.tensor(rows, dtype=torch.int32, device=device)

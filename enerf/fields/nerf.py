@@ -1,0 +1,165 @@
+"""NeRF's network: points and viewing directions to density and colour (NeRF, section 3 and appendix A)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from enerf.core.types import FieldOutput, ScalarField
+from enerf.fields import encoders
+from enerf.fields.backends.dense import Layer, Network
+from enerf.fields.backends.module import Networked
+from enerf.fields.hash_space import HashedSpace, to_density
+from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network
+
+HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
+
+
+class NeRF(Networked):
+    """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
+
+    Without viewing directions ``rgb_head`` stands on the trunk. ``multires`` and ``multires_views`` are the
+    frequency bands of points and of viewing directions; a negative number leaves its input unencoded. With ``hashed``
+    points are encoded by it instead. ``density`` is one of ``hashed.DENSITIES``. Trunk layer ``skip_at`` sees the
+    encoded points again (0: none does).
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        multires: int,
+        multires_views: int,
+        use_viewdirs: bool,
+        *,
+        hashed: HashedSpace | None = None,
+        density: str = "relu",
+        skip_at: int = SKIP_AT,
+    ) -> None:
+        super().__init__()
+        self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
+        self.hashed, self.density = hashed, density
+        n_points = encoded_width(multires) if hashed is None else hashed.encoding.grid.width
+        self.trunk = SkipMLP(n_points, width, depth, skip_at)
+        self.density_head = nn.Linear(width, 1)
+        if use_viewdirs:
+            self.feature = nn.Linear(width, width)
+            self.view = nn.Linear(width + encoded_width(multires_views), width // 2)
+            self.rgb_head = nn.Linear(width // 2, 3)
+        else:
+            self.rgb_head = nn.Linear(width, 3)
+        n_views = encoded_width(multires_views) if use_viewdirs else 0
+        self.network = nerf_network(n_points, n_views, width, depth, skip_at)
+
+    def forward(
+        self,
+        points: Float[Tensor, "*b s 3"],
+        viewdirs: Float[Tensor, "*b 3"],
+        noise_std: float | int = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> FieldOutput:
+        """Density and colour at points seen along unit directions.
+
+        Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's own), is
+        added to the density before its ReLU, or what stands for it (NeRF, appendix A).
+        """
+        inputs = [self._encoded(points.reshape(-1, 3))]
+        if self.use_viewdirs:
+            inputs.append(encoded(viewdirs.reshape(-1, 3), self.multires_views))
+        raw_density, raw_rgb = self.bound()(inputs)
+        raw_density = raw_density.reshape(points.shape[:-1])
+        if noise_std > 0:
+            noise = torch.empty_like(raw_density).normal_(generator=generator)
+            raw_density = raw_density + noise_std * noise
+        return FieldOutput(to_density(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
+
+    def densities(self) -> ScalarField:
+        """Density alone of points ``n 3``, with the present weights, read only this once; colour's layers are left out.
+
+        Under a backend that rounds, it is equal to that of ``forward`` up to its rounding.
+        """
+        layers = [*self.trunk, self.density_head]
+        width = self.density_head.in_features
+        trunk = shape_network(self.network.inputs[0], len(self.trunk), width, 1, self.trunk.skip_at)
+        bound = self.bind(trunk, [layer.weight for layer in layers], [layer.bias for layer in layers])
+
+        def density(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+            (raw,) = bound([self._encoded(points)])
+            return to_density(raw[:, 0], self.density)
+
+        return density
+
+    def _encoded(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+        """What the trunk sees of points."""
+        return encoded(points, self.multires) if self.hashed is None else self.hashed(points)
+
+    def linears(self) -> list[nn.Linear]:
+        """The layers, as ``nerf_network`` orders them."""
+        heads = [self.density_head, self.feature, self.view] if self.use_viewdirs else [self.density_head]
+        return [*self.trunk, *heads, self.rgb_head]
+
+
+def nerf_network(n_points: int, n_views: int, width: int, depth: int, skip_at: int = SKIP_AT) -> Network:
+    """NeRF's layers, for encoded points and encoded viewing directions (none if ``n_views`` is 0).
+
+    Source: NeRF, figure 7.
+    """
+    inputs = (n_points, n_views) if n_views else (n_points,)
+    layers: list[Layer] = []
+
+    def add(sources: tuple[int, ...], outputs: int, relu: bool) -> int:
+        layers.append(Layer(sources, outputs, relu))
+        return len(inputs) + len(layers) - 1
+
+    hidden = 0
+    for i in range(depth):
+        hidden = add((0, hidden) if 0 < i == skip_at else (hidden,), width, True)
+    density = add((hidden,), 1, False)
+    if n_views:
+        feature = add((hidden,), width, False)
+        hidden = add((feature, 1), width // 2, True)
+    rgb = add((hidden,), 3, False)
+    return Network(inputs, tuple(layers), (density, rgb))
+
+
+def encoded(x: Float[Tensor, "*b 3"], bands: int) -> Float[Tensor, "*b e"]:
+    """Positional encoding of coordinates, or the coordinates themselves if ``bands`` is negative."""
+    return encoders.positional(x, bands) if bands >= 0 else x
+
+
+def encoded_width(bands: int) -> int:
+    """How many values ``encoded`` makes of a point."""
+    return encoders.positional_width(3, bands) if bands >= 0 else 3
+
+
+def from_nerf_pytorch(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of a ``NeRF`` from the state dict of one of nerf-pytorch's networks.
+
+    Without viewing directions nerf-pytorch keeps colour, density and a value it never uses in one
+    ``output_linear``; its other layers that are not used then are left out.
+
+    Raises
+    ------
+    ValueError
+        If a weight has a name that nerf-pytorch does not use.
+    """
+    flat = "output_linear.weight" in weights
+    names = {
+        "pts_linears.": "trunk.",
+        "views_linears.0.": None if flat else "view.",
+        "feature_linear.": None if flat else "feature.",
+        "alpha_linear.": "density_head.",
+        "rgb_linear.": "rgb_head.",
+    }
+    ours: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        if key in ("output_linear.weight", "output_linear.bias"):
+            kind = key.removeprefix("output_linear.")
+            ours[f"rgb_head.{kind}"], ours[f"density_head.{kind}"] = value[:3], value[3:4]
+            continue
+        old = next((old for old in names if key.startswith(old)), None)
+        if old is None:
+            raise ValueError(f"weight {key!r} is not one of nerf-pytorch's")
+        new = names[old]
+        if new is not None:
+            ours[new + key.removeprefix(old)] = value
+    return ours

@@ -1,0 +1,105 @@
+"""What can be done to an extracted mesh: parts dropped, fewer faces, smoother faces."""
+
+import numpy as np
+import trimesh
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+
+from enerf.core.errors import InputError
+from enerf.geometry import topology
+
+
+def keep(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], kept: Bool[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"]]:
+    """The faces all of whose vertices are kept, and the vertices that they use."""
+    return _used(vertices, faces[kept[faces].all(1)])
+
+
+def largest(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], parts: int = 0, share: float | int = 0.0
+) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"], int, int]:
+    """The mesh without its small parts, how many parts are left, and how many there were.
+
+    Parameters
+    ----------
+    vertices, faces
+        The mesh.
+    parts
+        At most so many parts stay, those with the most faces; 0: all.
+    share
+        A part stays if it has at least this share of the faces of the largest.
+    """
+    every, part = topology.parts(np.asarray(faces, dtype=np.int64))
+    sizes = np.bincount(part, minlength=every)
+    stays = sizes >= share * sizes.max(initial=0)
+    if parts:
+        stays[np.argsort(-sizes, kind="stable")[parts:]] = False
+    return (*_used(vertices, faces[stays[part]]), int(stays.sum()), every)
+
+
+def _used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mesh without vertices that no face has."""
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    return vertices[used], (np.cumsum(used) - 1)[faces]
+
+
+def decimate(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], target: int, aggression: float | int = 5
+) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"]]:
+    """The mesh with about ``target`` faces, by quadric errors; as it is if it has no more.
+
+    A higher ``aggression`` (0 … 10) is faster and coarser.
+
+    Source: Garland and Heckbert, Surface simplification using quadric error metrics (1997), in fast-simplification.
+
+    Raises
+    ------
+    InputError
+        If fast-simplification is missing.
+    ValueError
+        If the target is no number of faces.
+    """
+    if target < 4:
+        raise ValueError(f"target: found {target} faces, expected at least 4")
+    if len(faces) <= target:
+        return vertices, faces
+    try:
+        import fast_simplification
+    except ImportError:
+        raise InputError(
+            "a mesh cannot be decimated: fast-simplification is missing, `pip install fast-simplification` brings it; "
+            "all other steps work without it"
+        ) from None
+    low, size = vertices.min(0), max(float(np.ptp(vertices, axis=0).max()), 1e-300)
+    local = np.ascontiguousarray((vertices - low) / size, dtype=np.float64)
+    found, kept = fast_simplification.simplify(
+        local, np.ascontiguousarray(faces, dtype=np.int32), target_count=target, agg=float(aggression)
+    )[:2]
+    return _used(np.asarray(found, dtype=np.float64) * size + low, np.asarray(kept).astype(np.int64))
+
+
+def smooth(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], rounds: int = 10
+) -> Float[np.ndarray, "n 3"]:
+    """The vertices moved towards their neighbours' mean and back, ``rounds`` times; keeps the volume about as it is.
+
+    Source: Taubin, Curve and surface smoothing without shrinkage (1995), in trimesh.
+    """
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    means = neighbour_means(len(vertices), faces)
+    trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=2 * rounds, laplacian_operator=means)
+    return np.asarray(mesh.vertices, dtype=np.float64)
+
+
+def neighbour_means(n: int, faces: Int[np.ndarray, "m 3"]) -> sparse.csr_array:
+    """The matrix that takes values of vertices to the means of their neighbours'; trimesh's own takes a loop."""
+    start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    both = np.concatenate([start, end, np.arange(n)]), np.concatenate([end, start, np.arange(n)])
+    touching = sparse.csr_array((np.ones(len(both[0]), np.int8), both), shape=(n, n))
+    weights = (touching > 0).astype(np.float64)
+    alone = np.asarray(weights.sum(1)).ravel() == 1
+    weights.setdiag(alone * 1.0)
+    weights.eliminate_zeros()
+    return sparse.csr_array(sparse.diags_array(1.0 / np.asarray(weights.sum(1)).ravel()) @ weights)

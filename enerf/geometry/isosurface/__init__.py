@@ -1,0 +1,1 @@
+"""Isosurface extraction: marching cubes on a sparse grid."""

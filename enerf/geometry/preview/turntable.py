@@ -1,0 +1,55 @@
+"""Pictures of a mesh as files: views from several sides, and a film around it."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from enerf.core import images
+from enerf.geometry.preview import cameras
+from enerf.geometry.preview.cameras import View
+from enerf.geometry.preview.raycast import MeshScene
+
+FPS = 30
+
+
+def sides(view: View, swing: float | int = 0.0) -> dict[str, View]:
+    """Named views from around; if what is shown has one face only, from no farther than ``swing`` degrees to a side."""
+    step = swing or 90.0
+    found = {"front": view, "right": _moved(view, step), "left": _moved(view, -step)}
+    if not swing:
+        found["back"] = _moved(view, 180.0)
+    return {**found, "above": _moved(view, 0.0, min(step, 60.0))}
+
+
+def _moved(view: View, azimuth: float, elevation: float = 0.0) -> View:
+    return dataclasses.replace(view, azimuth=view.azimuth + azimuth, elevation=view.elevation + elevation)
+
+
+def write(folder: Path, mesh: MeshScene, view: View, *, swing: float | int = 0.0, frames: int = 90) -> list[Path]:
+    """Write ``front.png`` and its like, and ``turntable.mp4`` unless there are to be no frames; what was written.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to, or the encoder is missing.
+    """
+    written = []
+    for name, one in sides(view, swing).items():
+        written.append(folder / f"{name}.png")
+        images.write_png(written[-1], mesh.picture(one))
+    if frames:
+        path = cameras.swing(view, frames, swing) if swing else cameras.turn(view, frames)
+        written.append(folder / "turntable.mp4")
+        images.write_mp4(written[-1], _filmed(mesh, path), FPS)
+    return written
+
+
+def _filmed(mesh: MeshScene, path: list[View]) -> Iterator[np.ndarray]:
+    """The pictures of a path, one after the other."""
+    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
+    for view in tqdm(path, desc="turntable", unit="frame", mininterval=every):
+        yield mesh.picture(view)

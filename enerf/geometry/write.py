@@ -1,0 +1,116 @@
+"""Meshes to files: OBJ, PLY, STL and GLB, whole or not at all, with coordinates that keep the mesh what it is.
+
+- **OBJ**: text with as many decimals as 1e-9 of the mesh's size asks for; colours behind the coordinates, as most
+  programs read them.
+- **PLY**: binary, in double precision (trimesh writes single, so the few lines stand here); colours.
+- **GLB**: coordinates in single precision about the mesh's middle, and a node that moves them to their place; colours.
+- **STL**: single precision and no colours; ``too_coarse`` says whether that would merge vertices.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from jaxtyping import Float64, Int64, UInt8
+
+from enerf.core import io
+from enerf.core.errors import InputError
+
+log = logging.getLogger("enerf")
+
+Colors = UInt8[np.ndarray, "n 3"]
+DIGITS = 1e-9  # of the mesh's size, which the text of an OBJ resolves
+SINGLE = 2.0**-23  # relative distance of neighbouring numbers in single precision
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a name whose suffix says no format that is written.
+
+    Raises
+    ------
+    InputError
+        With the suffixes that are known.
+    """
+    if path.suffix.lower() not in WRITERS:
+        found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise InputError(f"{path}: found {found}, expected one of {', '.join(WRITERS)} for a mesh")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected the name of a file")
+
+
+def too_coarse(path: Path, low: Float64[np.ndarray, " 3"], high: Float64[np.ndarray, " 3"], apart: float | int) -> bool:
+    """Whether the format's coordinates could not tell vertices ``apart`` from each other in a box."""
+    return path.suffix.lower() == ".stl" and bool(np.abs([low, high]).max() * SINGLE > 0.25 * apart)
+
+
+def write(
+    path: Path, vertices: Float64[np.ndarray, "n 3"], faces: Int64[np.ndarray, "m 3"], colors: Colors | None = None
+) -> None:
+    """Write a mesh in the format of the file's suffix; what was there is replaced only by the finished file.
+
+    Raises
+    ------
+    InputError
+        If the suffix is not known, or the folder cannot be written to.
+    """
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    if colors is not None and suffix == ".stl":
+        log.warning("%s: STL files hold no colours; .ply, .obj and .glb do", path)
+    with io.replacing(path) as temporary, io.blaming(path):
+        WRITERS[suffix](temporary, vertices, faces, colors)
+
+
+def _mesh(vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> trimesh.Trimesh:
+    return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
+
+
+def _obj(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
+    size = float(np.ptp(vertices, axis=0).max()) or 1.0
+    digits = int(np.clip(np.ceil(-np.log10(DIGITS * size)), 4, 300))
+    text = trimesh.exchange.obj.export_obj(
+        _mesh(vertices, faces, colors), include_normals=False, include_texture=False, digits=digits, header=None
+    )
+    path.write_text(text + "\n", encoding="ascii")
+
+
+def _stl(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
+    path.write_bytes(trimesh.exchange.stl.export_stl(_mesh(vertices, faces, None)))
+
+
+def _glb(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
+    middle = (vertices.min(0) + vertices.max(0)) / 2
+    placed = np.eye(4)
+    placed[:3, 3] = middle
+    scene = trimesh.Scene()
+    scene.add_geometry(_mesh(vertices - middle, faces, colors), node_name="mesh", transform=placed)
+    path.write_bytes(trimesh.exchange.gltf.export_glb(scene))
+
+
+def _ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
+    place = [(axis, "<f8") for axis in "xyz"]
+    color = [(name, "u1") for name in ("red", "green", "blue")] if colors is not None else []
+    rows = np.empty(len(vertices), dtype=place + color)
+    for k, axis in enumerate("xyz"):
+        rows[axis] = vertices[:, k]
+    for k, (name, _) in enumerate(color):
+        rows[name] = colors[:, k]  # type: ignore[index]
+    listed = np.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    listed["count"], listed["corners"] = 3, faces
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property double {axis}" for axis in "xyz"] + [f"property uchar {name}" for name, _ in color]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    with path.open("wb") as stream:
+        stream.write("\n".join(header).encode())
+        rows.tofile(stream)
+        listed.tofile(stream)
+
+
+WRITERS: dict[str, Callable[[Path, np.ndarray, np.ndarray, Colors | None], None]] = {
+    ".obj": _obj,
+    ".ply": _ply,
+    ".stl": _stl,
+    ".glb": _glb,
+}

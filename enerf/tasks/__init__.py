@@ -1,0 +1,1 @@
+"""The tasks: NeRF, shape and classifier, each a slice with the same file names."""

@@ -1,0 +1,1 @@
+"""NeRF and E-NeRF of posed photographs."""

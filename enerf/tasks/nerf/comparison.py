@@ -1,0 +1,177 @@
+"""Arms of a comparison to one table, curves and crops."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from enerf.core import io
+from enerf.reporting import plots, tables
+from enerf.reporting.plots import spread
+
+BEST = "each method at its own best learning rate"
+OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
+SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
+
+
+def succeeded(metrics: dict[str, Any]) -> bool:
+    """Whether a run learned the scene: not blank at its end, and 1 dB better than one colour for all pixels.
+
+    >>> succeeded({"collapsed": False, "mean": {"psnr": 20.0}, "constant_psnr": 12.0})
+    True
+    """
+    return not metrics["collapsed"] and metrics["mean"]["psnr"] > metrics["constant_psnr"] + SUCCESS_MARGIN
+
+
+def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """One row an arm: mean ± standard deviation over seeds, success rate, steps and seconds of training.
+
+    PSNR is of test views, "fit" of views that were trained on.
+    """
+    rows = [["method", "PSNR [dB]", "fit [dB]", "SSIM", "LPIPS", "success", "seeds", "steps", "train [s]"]]
+    for method, runs in arms.items():
+        scores = [[m["mean"][key] for m in runs] for key in ("psnr", "ssim", "lpips")]
+        steps = sorted({m["steps"] for m in runs})
+        rows.append(
+            [
+                method,
+                spread(scores[0], 2),
+                spread([m.get("fit_psnr") for m in runs], 2),
+                spread(scores[1], 3),
+                spread(scores[2], 3),
+                f"{sum(map(succeeded, runs))}/{len(runs)}",
+                ",".join(str(m["seed"]) for m in runs),
+                "–".join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1]))),
+                f"{np.mean([m['seconds']['train'] for m in runs]):.0f}",
+            ]
+        )
+    return rows
+
+
+def at_best_rate(
+    arms: dict[str, list[dict[str, Any]]], part: str = "mean", name: str = "psnr"
+) -> dict[str, list[dict[str, Any]]]:
+    """The arms named METHOD@LRATE of highest mean test PSNR, one a method; those that did not finish all seeds are out.
+
+    The rate is chosen by the figures that are then compared, for every method alike. ``part`` and ``name`` are of
+    another figure of the metrics.
+
+    >>> of = lambda psnr: [{"mean": {"psnr": psnr}}]
+    >>> list(at_best_rate({"he@0.001": of(20.0), "he@0.002": of(21.0), "plain@0.001": of(19.0)}))
+    ['he@0.002', 'plain@0.001']
+    """
+    rated = {arm: runs for arm, runs in arms.items() if "@" in arm}
+    seeds = max(map(len, rated.values()), default=0)
+    best: dict[str, tuple[float, str]] = {}
+    for arm, runs in rated.items():
+        score = float(np.mean([m[part][name] for m in runs]))
+        if len(runs) == seeds and math.isfinite(score):
+            best.setdefault(arm.split("@")[0], (score, arm))
+            best[arm.split("@")[0]] = max(best[arm.split("@")[0]], (score, arm))
+    return {arm: rated[arm] for _, arm in best.values()}
+
+
+def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
+    """Test PSNR against steps, one line a method: the mean over seeds, and between their extremes a shade."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    if len(arms) > 10:  # more than the usual colours
+        axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
+    for method, runs in arms.items():
+        found = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
+        if not found:
+            continue
+        n = min(map(len, found))
+        steps, values = found[0][:n, 0], np.stack([curve[:n, 1] for curve in found])
+        (line,) = axes.plot(steps, values.mean(0), label=method, marker=".")
+        if len(found) > 1:
+            axes.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(xlabel="step", ylabel="test PSNR [dB]", title=title)
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.lines:
+        axes.legend()
+    return plots.save(figure, path)
+
+
+def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path | None:
+    """Final PSNR against learning rate, a line a method: test views solid, views trained on dashed; None without rates.
+
+    Lines are means over seeds, shades lie between their extremes. What lies far below the best is left out of sight.
+    """
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(arm.split("@")[0] for arm in arms if "@" in arm))
+    if not methods:
+        return None
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for i, method in enumerate(methods):
+        rated = sorted((float(arm.split("@")[1]), runs) for arm, runs in arms.items() if arm.startswith(method + "@"))
+        rates = [rate for rate, _ in rated]
+        test = [[m["mean"]["psnr"] for m in runs] for _, runs in rated]
+        axes.plot(rates, [np.mean(values) for values in test], label=method, marker=".", color=f"C{i}")
+        axes.fill_between(rates, [*map(min, test)], [*map(max, test)], alpha=0.2, linewidth=0, color=f"C{i}")
+        fit = [[m["fit_psnr"] for m in runs if m.get("fit_psnr") is not None] for _, runs in rated]
+        if all(fit):
+            axes.plot(rates, [np.mean(values) for values in fit], linestyle="--", color=f"C{i}")
+    axes.set(xlabel="learning rate", ylabel="PSNR [dB]: test (solid), trained on (dashed)", title=title, xscale="log")
+    best = max(m["mean"]["psnr"] for arm, runs in arms.items() if "@" in arm for m in runs)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], best - OUT_OF_SIGHT))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return plots.save(figure, path)
+
+
+def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, reference: str) -> Path:
+    """Whole pictures above, below them the same crop of each: where the reference has most detail."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    target = pictures[reference]
+    top, left, height, width = busiest_window(target)
+    n = len(pictures)
+    shape = target.shape[0] / target.shape[1]
+    figure = Figure(figsize=(3.2 * n, 3.2 * 2 * shape + 0.5), layout="constrained")
+    for i, (name, picture) in enumerate(pictures.items()):
+        whole, crop = figure.add_subplot(2, n, i + 1), figure.add_subplot(2, n, n + i + 1)
+        whole.imshow(picture)
+        whole.set_title(name)
+        whole.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white"))
+        crop.imshow(picture[top : top + height, left : left + width], interpolation="nearest")
+        for axes in (whole, crop):
+            axes.set_axis_off()
+    return plots.save(figure, path)
+
+
+def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the window, 1/``share`` of each side, with the largest sum of gradients."""
+    grey = picture.mean(-1)
+    detail = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    height, width = max(1, picture.shape[0] // share), max(1, picture.shape[1] // share)
+    sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return int(top), int(left), height, width
+
+
+def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:
+    """Write ``comparison.json``, ``.md`` and ``.csv``; returns the table as text.
+
+    Arms of several learning rates are followed by each method at its own best.
+    """
+    rows, best = table(arms), table(at_best_rate(arms))
+    io.write_json(folder / "comparison.json", arms)
+    io.write_atomic(folder / "comparison.csv", tables.as_csv(rows) + "\n")
+    markdown, text = tables.as_markdown(rows), tables.as_text(rows)
+    if len(best) > 1:
+        markdown += f"\n\n{BEST}:\n\n{tables.as_markdown(best)}"
+        text += f"\n\n{BEST}:\n{tables.as_text(best)}"
+    io.write_atomic(folder / "comparison.md", markdown + "\n")
+    return text

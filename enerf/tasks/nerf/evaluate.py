@@ -1,0 +1,75 @@
+"""What a run is measured to be: its ``metrics.json``, with the protocol of every figure beside it."""
+
+import time
+from typing import Any
+
+from enerf.core import io
+from enerf.fields import conditioning
+from enerf.tasks.nerf import build, setup, views
+from enerf.tasks.nerf.setup import Run
+from enerf.tasks.nerf.views import Renderer
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Render and measure the test views at full size; writes ``metrics.json`` and the pictures.
+
+    PSNR is the mean over test images of per-image PSNR, of float renders clipped to [0, 1]; ``fit_psnr`` is that of
+    pixels of the training views. With ``final_pixels`` the test views are measured by fixed pixels too.
+    """
+    began, renderer, scene = time.perf_counter(), setup.renderer_of(run), run.scene
+    if run.config.run.final_pixels:
+        value = views.psnr_of_pixels(renderer, scene, scene.test, run.config.run.eval_rays)
+        measured, mean = [], {"psnr": value, "ssim": None, "lpips": None}
+    else:
+        measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
+        mean = views.means(measured)
+    metrics = {**_described(run), "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
+    seconds = time.perf_counter() - began
+    metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
+    metrics["curve"] = run.state.curve
+    io.write_json(run.config.folder / "metrics.json", metrics)
+    return metrics
+
+
+def _fit_psnr(run: Run, renderer: Renderer) -> float:
+    """PSNR of the photographs it learned from: as many fixed pixels in all as the curve has in the test views."""
+    scene = run.scene
+    pixels = max(1, (run.config.run.eval_rays or 2048) * max(1, len(scene.test)) // len(scene.train))
+    return views.psnr_of_pixels(renderer, scene, scene.train, pixels)
+
+
+def _described(run: Run) -> dict[str, Any]:
+    """What a figure needs beside it: scene, method, steps, and the protocol it was measured with."""
+    config, scene, r = run.config, run.scene, run.config.render
+    is_llff = config.data.dataset_type == "llff"
+    pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
+    return {
+        "scene": scene.name,
+        "method": conditioning.method_name(config.conditioning),
+        "steps": run.state.step,
+        "seed": config.train.seed,
+        "device": str(run.device),
+        "precision": run.backend.precision,
+        "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
+        "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
+        "collapsed": run.state.collapsed,
+        "constant_psnr": views.constant_psnr(scene),
+        "protocol": {
+            "factor": config.data.factor if is_llff else 1 + config.data.half_res,
+            "llffhold": config.data.llffhold if is_llff else None,
+            "test_views": [scene.image_names[v] for v in scene.test],
+            "height": scene.camera.height,
+            "width": scene.camera.width,
+            "average": pixels if config.run.final_pixels else "mean over test images of per-image PSNR",
+            "curve": pixels,
+            "fit": "the same of training views, of as many pixels in all",
+        },
+    }
+
+
+def finished_metrics(run: Run) -> dict[str, Any] | None:
+    """The run's metrics if they were measured at its present step, by the present protocol."""
+    path = run.config.folder / "metrics.json"
+    found = io.read_json(path) if path.is_file() else {}
+    described = io.finite(_described(run))
+    return found if all(found.get(key) == value for key, value in described.items()) else None

@@ -1,0 +1,66 @@
+"""Tables of NeRF runs beside published figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from enerf.tasks.nerf.image_metrics import mean
+
+# Mean of per-image PSNR on LLFF, as published; each row with the protocol it was measured with.
+LLFF_SCENES = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
+PUBLISHED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
+    (
+        "NeRF paper (TensorFlow)",
+        "factor 4, llffhold 8, 200k steps",
+        (25.17, 27.40, 31.16, 27.45, 20.92, 20.36, 32.70, 26.80),
+    ),
+    ("JaxNeRF", "factor 4, llffhold 8, 1M steps", (24.83, 28.07, 31.76, 28.10, 21.23, 20.27, 33.04, 27.42)),
+    ("NeRF-Factory NeRF", "factor 4, llffhold 8, 1M steps", (25.19, 27.94, 31.73, 28.03, 21.17, 20.29, 32.96, 27.52)),
+    ("NeRF-Factory Plenoxels", "factor 4, llffhold 8", (24.91, 28.17, 31.36, 27.77, 21.19, 20.01, 31.33, 26.54)),
+    ("TensoRF (paper)", "factor 4, llffhold 8", (25.27, 28.60, 31.36, 28.14, 21.30, 19.87, 32.35, 26.97)),
+    (
+        "NeRF in the weight-conditioning paper",
+        "its own split: 3 unseen views",
+        (27.51, 31.3, 33.16, 29.34, 23.10, 23.98, 39.15, 30.05),
+    ),
+    (
+        "E-NeRF in the weight-conditioning paper",
+        "its own split: 3 unseen views",
+        (28.53, 31.8, 33.14, 29.62, 23.84, 24.14, 39.89, 30.67),
+    ),
+)
+
+
+def results_table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
+    """Rows of PSNRs as text: one per method and protocol, one column per scene, and the mean over the scenes shown.
+
+    Runs that differ in their seed only are averaged. The mean is given only where all the scenes shown have a figure.
+    Published rows follow if an LLFF scene is shown, each with the protocol it was measured with.
+    """
+    scenes = sorted({run["scene"] for run in runs})
+    rows = [["method", "protocol", *scenes, "mean"]]
+    groups: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+    for run in runs:
+        cell = groups.setdefault((run["method"], protocol_words(run)), {}).setdefault(run["scene"], [])
+        cell.append(run["mean"]["psnr"])
+    for (method, protocol), found in sorted(groups.items()):
+        values = [mean(found.get(s, [])) for s in scenes]
+        rows.append([method, protocol, *map(_decibels, values), _decibels(mean(values))])
+    shown = [s for s in scenes if s in LLFF_SCENES]
+    if published and shown:
+        for method, protocol, figures in PUBLISHED:
+            values = [dict(zip(LLFF_SCENES, figures, strict=True)).get(s) for s in scenes]
+            rows.append([f"published: {method}", protocol, *map(_decibels, values), _decibels(mean(values))])
+    return rows
+
+
+def protocol_words(run: dict[str, Any]) -> str:
+    """How a figure was measured, in a few words; runs of scenes that differ in their number of views share them."""
+    p = run["protocol"]
+    split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
+    length = f"{run['max_seconds']:g} s" if run.get("max_seconds") else f"{run['steps']} steps"
+    model = f", {run['model']}" if run.get("model") else ""
+    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {length}{model}"
+
+
+def _decibels(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,220 @@
+"""A run: a scene, its field, and what can be asked of them: prepared from options or opened from a folder."""
+
+import copy
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from enerf.conditioning import layers
+from enerf.config import parser
+from enerf.core import device as core_device
+from enerf.core import images
+from enerf.core.errors import InputError
+from enerf.core.types import Rays, Rendering, Scene
+from enerf.datasets.scenes import blender, bounds, camera_paths, llff, rays
+from enerf.engine import checkpoint, resume
+from enerf.engine.checkpoint import State
+from enerf.fields.backends import module, registry
+from enerf.fields.backends.registry import Backend
+from enerf.rendering import empty_space, render
+from enerf.rendering.render import Passes
+from enerf.reporting import video
+from enerf.tasks.nerf import build
+from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.config import NerfConfig
+from enerf.tasks.nerf.views import Renderer
+
+log = logging.getLogger("enerf")
+
+# Options that decide what the weights are: a checkpoint made with others does not fit.
+MODEL_OPTIONS = (
+    *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
+    *("use_viewdirs", "equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
+    *("equilibrate_scale", "equilibrate_p", "netskip"),
+    *("encoding", "hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest", "density"),
+    *("sampler",),
+)
+
+# Options that decide what is learned: changing them half way is allowed, and said.
+TASK_OPTIONS = (
+    *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
+    *("N_samples", "N_importance", "lindisp", "raw_noise_std", "perturb", "N_rand", "lrate", "lrate_decay"),
+    *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "interlevel", "distortion"),
+    *("no_batching", "seed", "init"),
+)
+
+VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A field and all that is needed to look at it."""
+
+    config: NerfConfig
+    scene: Scene
+    fields: RadianceFields  # what state.model holds
+    state: State
+    device: torch.device
+    backend: Backend
+
+
+def prepare(config: NerfConfig) -> Run:
+    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
+    device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
+    # read before the scene: its mistakes show at once
+    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS, also=["N_importance"])
+    scene = to_device(load_scene(config), device)
+    with_fine = config.render.N_importance > 0
+    fields = build.radiance_fields(
+        config.model,
+        config.conditioning,
+        with_fine,
+        config.train.seed,
+        proposal=config.render.sampler == "proposal",
+        space=bounds.space_of(scene),
+    ).to(device)
+    registry.use(fields, backend)
+    training = resume.begin(config, fields, resume.adam(config.train, fields), found)
+    return Run(config, scene, fields, training, device, backend)
+
+
+def load_scene(config: NerfConfig) -> Scene:
+    """The scene a configuration names.
+
+    Raises
+    ------
+    InputError
+        If it cannot be loaded, or its cameras do not all look forward although NDC needs that.
+    """
+    data = config.data
+    if data.dataset_type == "blender":
+        return blender.load(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd)
+    scene = llff.load(
+        Path(data.datadir),
+        factor=data.factor,
+        llffhold=data.llffhold,
+        spherify=data.spherify,
+        ndc=not data.no_ndc,
+        white_bkgd=data.white_bkgd,
+    )
+    if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
+        raise InputError(
+            f"{data.datadir}: some cameras do not look forward, which NDC needs; give --no_ndc (and --spherify for "
+            "cameras around an object)"
+        )
+    return scene
+
+
+def to_device(scene: Scene, device: torch.device) -> Scene:
+    """The scene with its tensors on a device."""
+    return replace(scene, images=scene.images.to(device), c2w=scene.c2w.to(device), bounds=scene.bounds.to(device))
+
+
+def find_runs(folders: list[Path]) -> list[Path]:
+    """The runs among folders and directly below them, in order.
+
+    Raises
+    ------
+    InputError
+        If a folder neither is nor holds a run.
+    """
+    runs: list[Path] = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob("*/checkpoints"))]
+        found = (
+            [folder] if checkpoint.checkpoints(folder) else [path for path in inside if checkpoint.checkpoints(path)]
+        )
+        if not found:
+            raise InputError(
+                f"{folder}: found no checkpoints/*.pt, expected the folder of a training run, or of several"
+            )
+        runs += found
+    return runs
+
+
+def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
+    """A run as its last checkpoint left it, conditioned weights baked; ``datadir`` says where its scene is now.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a NeRF, or its scene is gone.
+    """
+    content, _ = checkpoint.newest(folder, [NerfConfig.kind])
+    saved = {**content["config"], "basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
+    now = {
+        "device": device,
+        "backend": "auto",
+        "no_reload": False,
+        "ft_path": "",
+        **({"datadir": datadir} if datadir else {}),
+    }
+    run = prepare(parser.from_dict(nerf_config.NerfConfig, {**saved, **now}))
+    layers.bake(run.fields)
+    return run
+
+
+def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
+    """The run's field as it is now, baked, as something that renders rays; exactly, or without what has no weight."""
+    fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    module.hold(fields)  # the copy's weights never change
+    sampling = passes_of(run.config)
+    at_once = rays_at_once(run.config, run.device)
+    return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
+
+
+def _final_rendering(fields: RadianceFields, sampling: Passes, skip: float, asked: Rays) -> Rendering:
+    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
+        return empty_space.render_rays(fields.coarse, fields.fine, asked, sampling, skip)
+    return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
+
+
+def passes_of(config: NerfConfig) -> Passes:
+    """The sampling of a configuration; NDC has no linear disparity, its near plane is at zero."""
+    r = config.render
+    in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
+    if in_ndc and r.lindisp:
+        log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
+    lindisp = r.lindisp and not in_ndc
+    return Passes(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
+
+
+def rays_at_once(config: NerfConfig, device: torch.device) -> int:
+    """How many rays are rendered together."""
+    width = max(config.model.netwidth_fine, 0 if config.render.sampler == "proposal" else config.model.netwidth)
+    points = core_device.points_at_once(device, config.render.netchunk, width)
+    r = config.render
+    most = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
+    return max(1, min(r.chunk, points // most))
+
+
+def write_video(
+    run: Run,
+    path: Path,
+    kind: str,
+    frames: int,
+    fps: float,
+    *,
+    factor: float = 1.0,
+    depth: bool = False,
+    keep_pngs: bool = False,
+) -> Path:
+    """Render a camera path to an mp4; goes on with frames that an interrupted call has left."""
+    poses = camera_paths.camera_path(run.scene, kind, frames)
+    camera = rays.resized(run.scene.camera, factor)
+    renderer = renderer_of(run, run.config.render.skip)
+
+    def frame(i: int) -> Any:
+        picture = renderer.picture(run.scene, poses[i], camera)
+        if depth:
+            return video.colour_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
+        return images.to_uint8(picture.rgb.cpu())
+
+    trained = {"step": run.state.step, "seconds": run.state.seconds}  # tells apart runs that took one another's place
+    settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
+    return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)

@@ -1,0 +1,92 @@
+"""Whole views, rendered and measured."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from enerf.core import images
+from enerf.core.types import Camera, Rays, Rendering, Scene
+from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.datasets.scenes import rays
+from enerf.rendering.render import Picture, in_chunks
+from enerf.tasks.nerf import image_metrics
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """What turns rays of a scene into pixels: a trained field, its sampling, and how many rays go at once."""
+
+    render: Callable[[Rays], Rendering]
+    rays_at_once: int
+    pixel_centers: float = 0.5
+
+    def picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
+        """The picture a camera at a pose sees: rgb (h, w, 3), depth and opacity (h, w)."""
+        made = rays.of_image(camera, c2w, scene.near, scene.far, self.pixel_centers)
+        made = rays.to_ndc(made, camera) if scene.ndc else made
+        flat = in_chunks(self.render, made, self.rays_at_once)
+        size = (camera.height, camera.width)
+        return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
+
+
+def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:
+    """The mean over views of the PSNR of ``n`` fixed pixels each (0: all): a quick point for a curve.
+
+    NaN if there are no views.
+    """
+    values = []
+    for view in views:
+        pixels = scenes_pixels.fixed_pixels(view, scene.camera, n)
+        seen = in_chunks(
+            renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
+        )
+        values.append(image_metrics.psnr(seen.rgb, scenes_pixels.colours_of(scene, pixels)))
+    return sum(values) / len(values) if values else math.nan
+
+
+def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
+    """Name, PSNR, SSIM and LPIPS (None without its extra) of each view; pictures go to ``folder`` as PNG."""
+    measured = []
+    for view in tqdm(views, desc="test views", unit="view"):
+        rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
+        target = scenes_pixels.photograph(scene, view).cpu()
+        measured.append(
+            {
+                "name": scene.image_names[view],
+                "psnr": image_metrics.psnr(rgb, target),
+                "ssim": image_metrics.ssim(rgb, target),
+                "lpips": image_metrics.lpips(rgb, target),
+            }
+        )
+        if folder is not None:
+            images.write_png(folder / f"{Path(scene.image_names[view]).stem}.png", images.to_uint8(rgb))
+    return measured
+
+
+def means(measured: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """The means over views of each metric."""
+    return {key: image_metrics.mean([m[key] for m in measured]) for key in ("psnr", "ssim", "lpips")}
+
+
+def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
+    """The camera of a picture of at most about ``pixels`` pixels.
+
+    >>> preview_camera(Camera(400, 300, 400.0, 400.0, 200.0, 150.0), 1200).width
+    40
+    """
+    return rays.resized(camera, max(1.0, (camera.width * camera.height / pixels) ** 0.5))
+
+
+def constant_psnr(scene: Scene) -> float:
+    """The test PSNR of the best constant colour of the training views: what a blank image scores."""
+    colour = torch.stack([scenes_pixels.photograph(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
+    targets = (scenes_pixels.photograph(scene, view) for view in scene.test)
+    values = [image_metrics.psnr(colour.expand_as(target), target) for target in targets]
+    return sum(values) / len(values) if values else math.nan

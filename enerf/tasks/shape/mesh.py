@@ -1,0 +1,44 @@
+"""The field of a shape run as a mesh source."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from enerf.core.errors import InputError
+from enerf.geometry.isosurface.source import Box, Subject
+from enerf.tasks.shape import setup
+
+
+def shape(folder: Path, level: float | None, box: Box | None, device: str, precision: str) -> Subject:
+    """The occupancy logits or the signed distance of a shape; its box is [−1, 1]³, or what is asked for of it.
+
+    No slope is claimed of a learned distance.
+
+    Raises
+    ------
+    InputError
+        If the run cannot be opened, or the box lies elsewhere.
+    """
+    run = setup.open_field(folder, device, precision)
+    run.field.requires_grad_(False)
+    way, where = run.normalisation, np.array([[-1.0] * 3, [1.0] * 3])
+    if box is not None:
+        asked = way.to_box(box)
+        where = np.array([np.maximum(asked[0], -1), np.minimum(asked[1], 1)])
+        if not (where[0] < where[1]).all():
+            low, high = way.to_file(np.array([[-1.0] * 3, [1.0] * 3])).tolist()
+            raise InputError(f"option --box: found {box.ravel().tolist()}, expected a box within {low} and {high}")
+    logits = run.config.data.target == "occupancy"
+    told = "logit 0 is one chance in two" if logits else "distance 0 is the surface"
+    return Subject(
+        name=folder.resolve().name,
+        field=run.field,
+        box=torch.from_numpy(where).to(run.device, torch.float32),
+        level=0.0 if level is None else level,
+        inside="above" if logits else "below",
+        why=f"level {0.0 if level is None else level:g}; {told}",
+        onto=way.to_file,
+        into=way.to_box,
+        bounds=box,
+    )

@@ -1,0 +1,220 @@
+"""A shape run: what is learned, its field, and what can be asked of them; prepared from options or opened.
+
+What is learned is a mesh, a cloud of oriented points, or a picture. Fields live in the box [−1, 1]ᵈ; the way back to
+the file's coordinates is kept in the checkpoints, so that a mesh can be extracted when the file is gone.
+"""
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from enerf.conditioning import layers
+from enerf.config import parser
+from enerf.core.errors import InputError
+from enerf.engine import checkpoint, resume
+from enerf.engine.checkpoint import State
+from enerf.fields.backends import module, registry
+from enerf.fields.backends.hashgrid import make_grid
+from enerf.fields.backends.registry import Backend
+from enerf.fields.shape import ShapeField
+from enerf.geometry import mesh as geometry_mesh
+from enerf.geometry.mesh import Mesh, Normalisation, PointCloud
+from enerf.geometry.solid import Solid
+from enerf.tasks.shape import build, picture
+from enerf.tasks.shape.config import ShapeConfig
+from enerf.tasks.shape.eval_points import Reference, Settings
+from enerf.tasks.shape.picture import Picture
+
+log = logging.getLogger("enerf")
+
+# Options that decide what the weights are: a checkpoint made with others does not fit.
+MODEL_OPTIONS = (
+    *("netdepth", "netwidth", "netskip", "encoding", "multires", "fourier_features", "fourier_scale"),
+    *("hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest"),
+    *("activation", "softplus_beta", "omega_0", "gaussian_sigma", "start_radius"),
+    *("equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
+    *("equilibrate_scale", "equilibrate_p"),
+)
+
+# Options that decide what is learned: changing them half way is allowed, and said.
+TASK_OPTIONS = (
+    *("mesh", "cloud", "image", "representation", "margin", "holdout", "N_points", "uniform", "near", "surface"),
+    *("pool", "pool_uses", "balanced", "loss_sdf", "truncate", "eikonal", "normals", "gradient_step"),
+    *("cloud_surface", "cloud_off", "cloud_normals", "cloud_eikonal", "cloud_alpha"),
+    *("lrate", "lrate_decay", "lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "seed", "init"),
+)
+
+Subject = Mesh | PointCloud | Picture
+SETTINGS = Settings()  # what fields and meshes are measured with
+POINTS_AT_ONCE = 1 << 17  # of a field, where nothing is learned
+
+
+@dataclass(frozen=True)
+class ShapeRun:
+    """A field, and all that is needed to learn and to measure it."""
+
+    config: ShapeConfig
+    subject: Subject
+    field: ShapeField  # what state.model holds
+    state: State
+    device: torch.device
+    backend: Backend
+
+    @property
+    def box(self) -> dict[str, Any]:
+        """The way back to the file's coordinates, as checkpoints tell it; nothing for a picture."""
+        if isinstance(self.subject, Picture):
+            return {}
+        way = self.subject.normalisation
+        return {"box": {"centre": list(way.centre), "scale": way.scale}}
+
+
+def prepare(config: ShapeConfig) -> ShapeRun:
+    """Subject, field and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    Raises
+    ------
+    InputError
+        For a user's mistake.
+    """
+    device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
+    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    subject = load_subject(config)
+    made = new_field(config).to(device)
+    registry.use(made, backend)
+    training = resume.begin(config, made, resume.adam(config.train, made), found)
+    return ShapeRun(config, subject, made, training, device, backend)
+
+
+def load_subject(config: ShapeConfig) -> Subject:
+    """What a configuration says is to be learned.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or holds something else.
+    """
+    data = config.data
+    if data.image:
+        return picture.load(Path(data.image).expanduser(), data.holdout, config.train.seed)
+    if data.cloud:
+        return geometry_mesh.load_point_cloud(Path(data.cloud).expanduser(), data.margin)
+    path = Path(data.mesh).expanduser()
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _mesh(path, stamp, data.margin)
+
+
+@lru_cache(maxsize=1)
+def _mesh(path: Path, stamp: tuple[int, int] | None, margin: float) -> Mesh:
+    """The mesh of a file, read again only if it has changed: comparisons learn the same one many times."""
+    return geometry_mesh.load(path, margin)
+
+
+@lru_cache(maxsize=1)
+def reference_of(mesh: Mesh) -> Reference:
+    """What is true of a mesh; found once for runs of the same mesh that follow each other."""
+    return Reference(solid_of(mesh), SETTINGS)
+
+
+@lru_cache(maxsize=1)
+def solid_of(mesh: Mesh) -> Solid:
+    """A mesh that can be asked what is inside; its trees are built once, for learning and for measuring."""
+    return Solid(mesh)
+
+
+def new_field(config: ShapeConfig) -> ShapeField:
+    """The freshly started and conditioned field of a configuration, on the CPU."""
+    m, of_picture = config.model, bool(config.data.image)
+    return build.shape_field(
+        config.conditioning,
+        config.train.seed,
+        inputs=2 if of_picture else 3,
+        outputs=3 if of_picture else 1,
+        depth=m.netdepth,
+        width=m.netwidth,
+        skip_at=m.netskip,
+        encoding=m.encoding,
+        bands=m.multires,
+        waves=m.fourier_features,
+        wave_scale=m.fourier_scale,
+        grid=make_grid(m.hash_levels, m.hash_features, m.hash_log2_entries, m.hash_coarsest, m.hash_finest),
+        activation=m.activation,
+        beta=m.softplus_beta,
+        omega=m.omega_0,
+        sigma=m.gaussian_sigma,
+        start_radius=m.start_radius,
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A learned field without what it was learned from; ``normalisation`` leads back to the file's coordinates."""
+
+    config: ShapeConfig
+    field: ShapeField
+    normalisation: Normalisation
+    step: int
+    device: torch.device
+
+
+def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> Opened:
+    """The field of a run's last checkpoint, its weights baked and held; its file need not be there.
+
+    Raises
+    ------
+    InputError
+        If the folder is no shape run, or one of a picture.
+    """
+    content, path = checkpoint.newest(folder, [ShapeConfig.kind])
+    saved = content["config"]
+    if "box" not in saved:
+        raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
+    config = parser.from_dict(ShapeConfig, saved)
+    where, backend = registry.placed(device, "auto", precision)
+    made = new_field(config).to(where)
+    registry.use(made, backend)
+    checkpoint.load_weights(made, content["model"], path)
+    x, y, z = saved["box"]["centre"]
+    return Opened(config, frozen(made), Normalisation((x, y, z), saved["box"]["scale"]), content["step"], where)
+
+
+def frozen(of: ShapeField) -> ShapeField:
+    """A copy of a field as it is now, baked, its weights held: for everything but learning."""
+    made = layers.bake(copy.deepcopy(of)).eval()
+    module.hold(made)
+    return made
+
+
+def inside_of(of: ShapeField, target: str) -> Callable[[Tensor], Tensor]:
+    """Which points a field says are inside: logits above 0, signed distances below; asked on the field's device."""
+    sign = 1.0 if target == "occupancy" else -1.0
+    values = in_parts(of)
+    return lambda points: sign * values(points) > 0
+
+
+def in_parts(of: ShapeField) -> Callable[[Tensor], Tensor]:
+    """A field asked for some points at a time, without gradients, wherever they are; values come back there."""
+    device = next(of.parameters()).device
+
+    @torch.no_grad()
+    def values(points: Tensor) -> Tensor:
+        parts = [of(part.to(device)).to(points.device) for part in points.split(POINTS_AT_ONCE)]
+        return torch.cat(parts)
+
+    return values
+
+
+def with_source(config: ShapeConfig, mesh: Path, expname: str) -> ShapeConfig:
+    """The same run of another mesh, in a folder of its own."""
+    return replace(
+        config,
+        data=replace(config.data, mesh=str(mesh)),
+        run=replace(config.run, expname=expname),
+    )

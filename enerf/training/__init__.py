@@ -1,1 +1,0 @@
-"""Residuals to weights."""

@@ -1,0 +1,107 @@
+"""Laws of how programs are left: the exit code, and one line on standard error."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from enerf.cli import app
+from enerf.core.errors import InputError, NotFinite
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _log():
+    log = logging.getLogger("enerf")
+    before = log.handlers[:], log.level
+    yield
+    log.handlers[:] = before[0]
+    log.setLevel(before[1])
+
+
+def left(main, capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        app.enter(main)
+    out, err = capsys.readouterr()
+    return caught.value.code, out, err
+
+
+def raising(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a.txt: found x, expected y"), 2, "error: a.txt: found x, expected y\n"),
+        (
+            NotFinite("step 3: the loss is nan"),
+            3,
+            "error: training stopped: step 3: the loss is nan; the last good checkpoint is kept\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_each_end_has_its_code_and_its_line(error, code, line, capsys):
+    assert left(raising(error), capsys) == (code, "", line)
+
+
+def test_a_program_that_is_done_exits_with_what_it_returns(capsys):
+    assert left(lambda: None, capsys) == (0, "", "")
+    assert left(lambda: 7, capsys) == (7, "", "")
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        app.enter(raising(ZeroDivisionError()))
+
+
+def test_log_lines_go_to_standard_error_and_warnings_say_so(capsys):
+    def main() -> None:
+        log = logging.getLogger("enerf")
+        log.info("step %d", 3)
+        log.warning("blank")
+        log.debug("too much")
+        print("the table")
+
+    assert left(main, capsys) == (0, "the table\n", "step 3\nwarning: blank\n")
+
+
+def test_entering_twice_does_not_say_things_twice(capsys):
+    left(lambda: None, capsys)
+    assert left(lambda: logging.getLogger("enerf").info("once"), capsys)[2] == "once\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    code = "from enerf import doors; doors.enter(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    with writer:
+        writer.stdout.readline()
+        writer.stdout.close()
+        assert writer.stderr.read() == ""
+    assert writer.returncode == 0
+
+
+def test_the_training_door_refuses_a_bad_option_in_one_line():
+    words = [sys.executable, "scripts/train_nerf.py", "--N_rnad", "3"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown option 'N_rnad'; nearest known: N_rand, no_reload\n"
+
+
+def test_an_interrupt_reaches_the_door(capsys):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
+    try:
+        assert left(lambda: os.kill(os.getpid(), signal.SIGINT), capsys) == (130, "", "interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)

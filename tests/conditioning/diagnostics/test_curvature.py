@@ -1,0 +1,217 @@
+"""Laws of Hessians and Gauss–Newton matrices: they are what autograd says, for plain and for conditioned models."""
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from enerf.conditioning import layers
+from enerf.conditioning.diagnostics import curvature, eigenvalues
+from enerf.conditioning.diagnostics.curvature import Objective
+from enerf.fields.nerf import NeRF
+
+
+class Rays(nn.Module):
+    """The mean colour and density of a tiny NeRF along rays given as rows (origin, direction)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field = NeRF(2, 6, 1, 1, use_viewdirs=True, density="softplus")
+
+    def forward(self, rows: Tensor) -> Tensor:
+        t_vals = torch.linspace(0.5, 2, 4, dtype=rows.dtype)
+        points = rows[:, None, :3] + rows[:, None, 3:] * t_vals[:, None]
+        seen = self.field(points, nn.functional.normalize(rows[:, 3:], dim=-1))
+        return torch.cat([seen.rgb.mean(-2), seen.density.mean(-1, keepdim=True)], -1)
+
+
+def make(kind: str, method: str = "none", scale: str = "fixed", seed: int = 0, **more) -> Objective:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        models = {
+            "mlp": lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)),
+            "cnn": lambda: nn.Sequential(
+                nn.Conv2d(2, 4, 3),
+                nn.Tanh(),
+                nn.Conv2d(4, 4, 2, groups=2),
+                nn.BatchNorm2d(4),
+                nn.Flatten(),
+                nn.Linear(4, 3),
+            ),
+            "nerf": Rays,
+        }
+        shapes = {"mlp": (7, 3), "cnn": (6, 2, 4, 4), "nerf": (5, 6)}
+        model = models[kind]().double().eval()
+        inputs = torch.randn(shapes[kind], dtype=torch.float64)
+        targets = torch.randn(model(inputs).shape, dtype=torch.float64)
+    loss: nn.Module = nn.MSELoss()
+    if kind == "cnn":
+        targets, loss = torch.arange(6) % 3, nn.CrossEntropyLoss()
+    if method != "none":
+        layers.condition(model, method, "hidden", scale=scale, heads={"4", "5", "density_head", "rgb_head"}, **more)
+    if method == "weight_norm":
+        curvature.see_through_(model)
+    return Objective(model, loss, inputs, targets)
+
+
+def reference(objective: Objective) -> tuple[Tensor, Tensor]:
+    """Hessian and Gauss–Newton matrix, by autograd, column after column."""
+    parameters = objective.free()
+    names = [next(n for n, p in objective.model.named_parameters() if p is q) for q in parameters]
+    sizes, shapes = [p.numel() for p in parameters], [p.shape for p in parameters]
+
+    def outputs(flat: Tensor) -> Tensor:
+        parts = [part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        return functional_call(objective.model, dict(zip(names, parts, strict=True)), (objective.inputs,))
+
+    def loss(made: Tensor) -> Tensor:
+        return objective.loss(made, objective.targets)
+
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    hessian = torch.autograd.functional.hessian(lambda at: loss(outputs(at)), flat)
+    jacobian = torch.autograd.functional.jacobian(outputs, flat).flatten(0, -2)
+    made = outputs(flat).detach()
+    bend = torch.autograd.functional.hessian(lambda out: loss(out.reshape(made.shape)), made.flatten())
+    return hessian, jacobian.T @ bend @ jacobian
+
+
+CASES = [
+    *(("mlp", "none", "fixed"), ("mlp", "row", "fixed"), ("mlp", "row", "learned"), ("mlp", "ruiz", "kept")),
+    *(("cnn", "none", "fixed"), ("cnn", "row", "learned"), ("cnn", "weight_norm", "fixed")),
+    *(("nerf", "none", "fixed"), ("nerf", "row", "learned"), ("nerf", "row_column", "fixed")),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_the_hessian_is_the_one_autograd_computes_of_raw_weights_and_gains(case):
+    objective = make(*case)
+    expected, _ = reference(objective)
+    found = eigenvalues.dense(curvature.hessian(objective))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    assert expected.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_the_gauss_newton_matrix_is_the_jacobian_around_the_losss_second_derivative(case):
+    objective = make(*case)
+    _, expected = reference(objective)
+    found = eigenvalues.dense(curvature.gauss_newton(objective))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_the_small_gram_matrix_has_all_the_gauss_newton_eigenvalues_that_need_not_be_zero(case):
+    objective = make(*case)
+    _, whole = reference(objective)
+    expected = torch.linalg.eigvalsh(whole).flip(0)
+    found = curvature.gauss_newton_spectrum(objective)
+    outputs = objective.model(objective.inputs).numel()
+    assert len(found) == min(outputs, len(whole))
+    torch.testing.assert_close(found, expected[: len(found)].clamp(min=0.0), rtol=1e-9, atol=1e-12)
+    assert expected[len(found) :].abs().max() < 1e-12 if len(found) < len(expected) else True
+
+
+def test_only_the_parameters_that_are_named_are_differentiated():
+    whole, _ = reference(make("mlp"))
+    objective = make("mlp")
+    some = Objective(objective.model, objective.loss, objective.inputs, objective.targets, tuple(objective.free()[2:4]))
+    block = slice(20, 44)  # the second layer: 5 × 4 weights, 4 biases; 3 × 5 and 5 come before
+    torch.testing.assert_close(eigenvalues.dense(curvature.hessian(some)), whole[block, block])
+    assert curvature.gauss_newton_spectrum(some).shape == (14,)
+
+
+def test_a_map_that_is_blind_to_scale_makes_the_hessian_fall_with_the_square_of_the_raw_weights():
+    first, second = make("mlp", "row"), make("mlp", "row")
+    with torch.no_grad():
+        second.model[0].parametrizations.weight.original.mul_(2)
+    assert second.value() == pytest.approx(first.value(), rel=1e-12)
+
+    def of_raw_weights(objective: Objective) -> Tensor:
+        raw = (objective.model[0].parametrizations.weight.original,)
+        some = Objective(objective.model, objective.loss, objective.inputs, objective.targets, raw)
+        return eigenvalues.dense(curvature.hessian(some))
+
+    torch.testing.assert_close(4 * of_raw_weights(second), of_raw_weights(first))
+
+
+def test_a_map_with_detached_divisors_is_seen_through():
+    expected, _ = reference(make("mlp", "row"))
+    objective = make("mlp", "row", gradient="detached")
+    curvature.see_through_(objective.model)
+    torch.testing.assert_close(eigenvalues.dense(curvature.hessian(objective)), expected)
+
+
+def test_gradients_that_are_preconditioned_are_seen_through():
+    expected, _ = reference(make("mlp"))
+    objective = make("mlp", "batch_norm")
+    objective.model.train()(objective.inputs)
+    curvature.see_through_(objective.model.eval())
+    torch.testing.assert_close(eigenvalues.dense(curvature.hessian(objective)), expected)
+
+
+def test_seeing_through_weight_norm_changes_no_weight_and_no_key():
+    conv = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2).double())
+    layers.condition(conv, "weight_norm")
+    weight, keys = conv[0].weight, list(conv.state_dict())
+    curvature.see_through_(conv)
+    torch.testing.assert_close(conv[0].weight, weight)
+    assert list(conv.state_dict()) == keys
+
+
+def test_the_value_is_the_loss():
+    objective = make("cnn")
+    assert objective.value() == objective.loss(objective.model(objective.inputs), objective.targets).item()
+
+
+def test_torchs_random_numbers_stay_as_they_were():
+    before = torch.get_rng_state()
+    objective = make("mlp", "row")
+    eigenvalues.extremes(curvature.hessian(objective))
+    eigenvalues.density(curvature.gauss_newton(objective), steps=4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_dead_model_has_no_curvature_and_no_condition_number():
+    objective = make("mlp")
+    with torch.no_grad():
+        for parameter in objective.free():
+            parameter.zero_()
+    found = curvature.gauss_newton_spectrum(
+        Objective(objective.model[:4], nn.MSELoss(), objective.inputs, torch.ones(7, 4).double())
+    )
+    assert eigenvalues.condition(found, curvature.rounding(found, torch.float64)) == (math.inf, 0)
+
+
+def test_what_float32_gradients_make_of_a_zero_counts_as_rounding():
+    objective = make("mlp")
+    final = objective.model[4]
+    final.weight.data[1] = final.weight.data[0]  # two outputs that differ by a constant: half of the rows are doubled
+    final.requires_grad_(False)
+    rank = int(torch.linalg.matrix_rank(reference(objective)[1]))
+    assert rank < 14
+    for dtype in (torch.float64, torch.float32):
+        objective.model.to(dtype)
+        batch = (objective.inputs.to(dtype), objective.targets.to(dtype))
+        values = curvature.gauss_newton_spectrum(Objective(objective.model, objective.loss, *batch))
+        assert eigenvalues.condition(values, curvature.rounding(values, dtype))[1] == rank
+
+
+def test_a_loss_that_bends_downwards_is_refused():
+    objective = make("mlp")
+    bent = Objective(objective.model, lambda a, b: -(a - b).square().mean(), objective.inputs, objective.targets)
+    with pytest.raises(ValueError, match="the loss bends downwards"):
+        curvature.gauss_newton_spectrum(bent)
+
+
+@pytest.mark.parametrize("missing", ["curvlinops", "scipy.sparse.linalg"])
+def test_without_the_extra_one_sentence_says_what_to_install_and_what_works_without(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    ask = {
+        "curvlinops": lambda: curvature.hessian(make("mlp")),
+        "scipy.sparse.linalg": lambda: eigenvalues.extremes(torch.eye(100)),
+    }
+    with pytest.raises(ImportError, match=r'pip install "enerf\[diagnostics\]"; singular values, κ and row norms'):
+        ask[missing]()

@@ -1,0 +1,193 @@
+"""Laws of the diagnostics."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+from torch import Tensor, nn
+
+from enerf.conditioning import layers, maps
+from enerf.conditioning.diagnostics import spectrum
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def with_singular_values(values: list[float], n_out: int, n_in: int, seed: int = 0) -> Tensor:
+    left, _ = torch.linalg.qr(gaussian(n_out, n_out, seed=seed))
+    right, _ = torch.linalg.qr(gaussian(n_in, n_in, seed=seed + 1))
+    k = len(values)
+    return left[:, :k] @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ right[:k]
+
+
+@pytest.mark.parametrize(("n_out", "n_in"), [(3, 3), (3, 7), (7, 3)])
+def test_known_singular_values_come_back_in_order(n_out: int, n_in: int):
+    weight = with_singular_values([0.5, 8.0, 2.0], n_out, n_in)
+    expected = torch.tensor([8.0, 2.0, 0.5], dtype=torch.float64)
+    torch.testing.assert_close(spectrum.singular_values(weight), expected)
+    torch.testing.assert_close(spectrum.condition_number(weight), torch.tensor(16.0, dtype=torch.float64))
+
+
+@settings(max_examples=25, deadline=None)
+@given(n_out=st.integers(1, 6), n_in=st.integers(1, 6), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6))
+def test_kappa_is_at_least_one_blind_to_scale_and_to_transposition(n_out: int, n_in: int, seed: int, scale: float):
+    weight = gaussian(n_out, n_in, seed=seed)
+    kappa = spectrum.condition_number(weight)
+    assert kappa >= 1
+    for other in (scale * weight, -weight, weight.T):
+        torch.testing.assert_close(spectrum.condition_number(other), kappa, rtol=1e-6, atol=0)
+
+
+def test_kappa_of_a_singular_matrix_is_infinite():
+    singular = torch.diag(torch.tensor([3.0, 2.0, 0.0]))
+    assert spectrum.condition_number(singular).item() == math.inf
+    assert spectrum.condition_number(torch.zeros(2, 3)).item() == math.inf
+
+
+def test_kappa_is_computed_in_float64():
+    weight = torch.diag(torch.tensor([1.0, 1e-12], dtype=torch.float32))
+    assert spectrum.condition_number(weight).item() == pytest.approx(1e12, rel=1e-6)
+
+
+def test_batch_axes_are_independent_matrices():
+    weights = gaussian(2, 3, 4, 5)
+    assert spectrum.singular_values(weights).shape == (2, 3, 4)
+    assert spectrum.row_norms(weights).shape == (2, 3, 5)
+    torch.testing.assert_close(spectrum.condition_number(weights)[1, 2], spectrum.condition_number(weights[1, 2]))
+
+
+def test_row_norms_are_the_norms_of_what_leaves_each_input():
+    weight = gaussian(4, 6)
+    unit_inputs = torch.eye(6, dtype=torch.float64)
+    torch.testing.assert_close(spectrum.row_norms(weight), nn.functional.linear(unit_inputs, weight).norm(dim=1))
+    torch.testing.assert_close(spectrum.row_norms(maps.row(weight)), torch.ones(6, dtype=torch.float64))
+
+
+def test_row_norms_survive_float32_extremes():
+    torch.testing.assert_close(
+        spectrum.row_norms(torch.tensor([[3e30, 3e-30], [4e30, 4e-30]])),
+        torch.tensor([5e30, 5e-30], dtype=torch.float64),
+        rtol=1e-6,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize(("n_out", "n_in"), [(5, 5), (3, 7), (7, 3)])
+def test_the_ranks_count_equal_singular_values_and_nothing_else(n_out: int, n_in: int):
+    two = with_singular_values([4.0, 4.0, 0.0], n_out, n_in)
+    for rank in (spectrum.effective_rank, spectrum.stable_rank):
+        torch.testing.assert_close(rank(two), torch.tensor(2.0, dtype=torch.float64), rtol=1e-12, atol=0)
+        assert rank(torch.zeros(n_out, n_in)).item() == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(n_out=st.integers(1, 6), n_in=st.integers(1, 6), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6))
+def test_the_ranks_lie_between_one_and_the_rank_and_are_blind_to_scale(n_out: int, n_in: int, seed: int, scale: float):
+    weight = gaussian(n_out, n_in, seed=seed)
+    stable, effective = spectrum.stable_rank(weight), spectrum.effective_rank(weight)
+    assert min(stable, effective) >= 1 - 1e-12
+    assert max(stable, effective) <= min(n_out, n_in) * (1 + 1e-12)
+    torch.testing.assert_close(spectrum.stable_rank(scale * weight), stable)
+    torch.testing.assert_close(spectrum.effective_rank(scale * weight.T), effective)
+
+
+def test_the_effective_rank_is_the_exponential_of_the_entropy():
+    weight = with_singular_values([4.0, 2.0, 1.0, 1.0], 4, 6)
+    shares = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
+    torch.testing.assert_close(spectrum.effective_rank(weight), torch.exp(-(shares * shares.log()).sum()))
+    torch.testing.assert_close(spectrum.stable_rank(weight), torch.tensor(22 / 16, dtype=torch.float64))
+
+
+@settings(max_examples=25, deadline=None)
+@given(n_in=st.integers(1, 6), more=st.integers(0, 4), seed=st.integers(0, 10**6))
+def test_the_spread_of_row_norms_is_at_most_kappa_if_there_are_no_more_inputs_than_outputs(n_in, more, seed):
+    weight = gaussian(n_in + more, n_in, seed=seed)
+    assert 1 <= spectrum.row_norm_spread(weight) <= spectrum.condition_number(weight) * (1 + 1e-9)
+
+
+def test_equilibrated_rows_have_no_spread_and_a_zero_row_an_infinite_one():
+    weight = gaussian(4, 6)
+    made = maps.row(weight)
+    assert spectrum.row_norm_spread(made).item() == pytest.approx(1, abs=1e-12)
+    assert spectrum.row_norm_variation(made).item() == pytest.approx(0, abs=1e-12)
+    weight[:, 2] = 0
+    assert spectrum.row_norm_spread(weight).item() == math.inf
+    assert spectrum.row_norm_variation(torch.zeros(3, 2)).item() == 0
+    norms = spectrum.row_norms(weight)
+    torch.testing.assert_close(spectrum.row_norm_variation(weight), norms.std(correction=0) / norms.mean())
+
+
+@pytest.mark.parametrize(
+    "measure", [spectrum.effective_rank, spectrum.stable_rank, spectrum.row_norm_spread, spectrum.row_norm_variation]
+)
+def test_the_other_measures_take_batches_too(measure):
+    weights = gaussian(2, 3, 4, 5)
+    assert measure(weights).shape == (2, 3)
+    torch.testing.assert_close(measure(weights)[1, 2], measure(weights[1, 2]))
+
+
+def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3), nn.ReLU())
+    raw = [model[i].weight.detach().clone() for i in range(3)]
+    layers.condition(model, "row", ["0"])
+    layers.weight_norm(model, ["1"])
+    report = spectrum.layer_report(model, ["2", "0", "1"])
+    assert list(report) == ["2", "0", "1"]
+    assert report["0"] == {
+        "kappa": spectrum.condition_number(maps.row(raw[0])).item(),
+        "row_norm_min": pytest.approx(1, abs=1e-6),
+        "row_norm_max": pytest.approx(1, abs=1e-6),
+        "row_norm_spread": pytest.approx(1, abs=1e-6),
+        "effective_rank": spectrum.effective_rank(maps.row(raw[0])).item(),
+        "kappa_raw": spectrum.condition_number(raw[0]).item(),
+    }
+    assert report["1"]["kappa"] == pytest.approx(spectrum.condition_number(raw[1]).item(), rel=1e-4)
+    assert "kappa_raw" not in report["1"]
+    assert report["2"] == {
+        "kappa": spectrum.condition_number(raw[2]).item(),
+        "row_norm_min": spectrum.row_norms(raw[2]).min().item(),
+        "row_norm_max": spectrum.row_norms(raw[2]).max().item(),
+        "row_norm_spread": spectrum.row_norm_spread(raw[2]).item(),
+        "effective_rank": spectrum.effective_rank(raw[2]).item(),
+    }
+
+
+def test_of_a_layer_with_several_matrices_the_worst_is_told():
+    conv = nn.Conv2d(4, 6, 3, groups=2)
+    attention = nn.MultiheadAttention(8, 2, kdim=3, vdim=5)
+    model = nn.ModuleDict({"conv": conv, "attention": attention})
+    with torch.no_grad():
+        conv.weight[4] *= 100
+    raw = conv.weight.detach().reshape(2, 3, 18)
+    layers.condition(model, "row", ["conv", "attention"])
+    report = spectrum.layer_report(model, ["conv", "attention"])
+    made = maps.row(raw)
+    assert report["conv"] == {
+        "kappa": pytest.approx(max(spectrum.condition_number(matrix).item() for matrix in made), rel=1e-5),
+        "row_norm_min": pytest.approx(1, abs=1e-6),
+        "row_norm_max": pytest.approx(1, abs=1e-6),
+        "row_norm_spread": pytest.approx(1, abs=1e-6),
+        "effective_rank": pytest.approx(min(spectrum.effective_rank(matrix).item() for matrix in made), rel=1e-5),
+        "kappa_raw": pytest.approx(max(spectrum.condition_number(matrix).item() for matrix in raw), rel=1e-5),
+    }
+    sides = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
+    expected = max(spectrum.condition_number(side.detach()).item() for side in sides)
+    assert report["attention"]["kappa"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_report_refuses_unknown_names_and_other_modules():
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    with pytest.raises(ValueError, match=r"no layer is named 'linear'; the layers are 0$"):
+        spectrum.layer_report(model, ["linear"])
+    with pytest.raises(ValueError, match=r"1 is a ReLU; the layers that can be conditioned are Linear"):
+        spectrum.layer_report(model, ["1"])
+
+
+@pytest.mark.parametrize("measure", [spectrum.singular_values, spectrum.condition_number, spectrum.row_norms])
+def test_shapes_are_executed(measure):
+    with pytest.raises(TypeCheckError):
+        measure(torch.ones(3))

@@ -1,0 +1,371 @@
+"""Laws of conditioned layers of every kind: what is multiplied is the map of what is raw, group by group."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enerf.conditioning import layers, maps, weight_views
+from enerf.conditioning.parametrization import MAPS, SCALES
+from enerf.conditioning.selection import METHODS
+
+KINDS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(5, 4),
+    "conv1d": lambda: nn.Conv1d(4, 6, 3, padding=1),
+    "conv2d": lambda: nn.Conv2d(4, 6, (3, 2), stride=2),
+    "grouped": lambda: nn.Conv2d(6, 4, 3, groups=2, bias=False),
+    "multiplied": lambda: nn.Conv2d(3, 6, 3, groups=3),
+    "conv3d": lambda: nn.Conv3d(2, 3, 2),
+    "transposed1d": lambda: nn.ConvTranspose1d(4, 3, 3),
+    "transposed2d": lambda: nn.ConvTranspose2d(4, 6, 3, groups=2, stride=2),
+    "transposed3d": lambda: nn.ConvTranspose3d(2, 3, 2),
+    "bilinear": lambda: nn.Bilinear(3, 4, 5),
+    "attention": lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+    "attention of other widths": lambda: nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=True),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+# torch's alternative for attention in evaluation warns of its own prototype
+pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+
+
+def layer(kind: str, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return KINDS[kind]().double()
+
+
+def inputs(module: nn.Module, seed: int = 0) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    if isinstance(module, nn.Linear):
+        return (normal(7, module.in_features),)
+    if isinstance(module, nn.Bilinear):
+        return normal(7, module.in1_features), normal(7, module.in2_features)
+    if isinstance(module, nn.MultiheadAttention):
+        return normal(2, 5, module.embed_dim), normal(2, 6, module.kdim), normal(2, 6, module.vdim)
+    axes = len(module.kernel_size)
+    return (normal(3, module.in_channels, *[6] * axes),)
+
+
+def output(module: nn.Module, seed: int = 0) -> Tensor:
+    made = module(*inputs(module, seed))
+    return made[0] if isinstance(made, tuple) else made
+
+
+def suits(kind: str, method: str) -> bool:
+    if method == "batch_norm":
+        return kind.startswith(("linear", "conv", "grouped", "multiplied"))
+    return method != "jacobi" or kind == "attention"
+
+
+# matrices
+
+
+@every_kind
+@pytest.mark.parametrize("packing", weight_views.PACKINGS)
+def test_reading_as_matrices_is_undone_exactly(kind: str, packing: str):
+    module = layer(kind)
+    for slot in weight_views.slots(module, packing):
+        weight = getattr(module, slot.name)
+        read = slot.to_matrices(weight)
+        assert read.shape == (*slot.batch, slot.n_out, slot.n_in)
+        assert torch.equal(slot.from_matrices(read), weight)
+        stack = torch.stack([weight, 2 * weight])
+        assert torch.equal(slot.to_matrices(stack)[1], 2 * read)
+        assert torch.equal(slot.from_matrices(slot.to_matrices(stack)), stack)
+
+
+def test_other_modules_have_no_matrices_and_unknown_packings_are_refused():
+    assert weight_views.slots(nn.ReLU()) == ()
+    with pytest.raises(ValueError, match="packing is 'rows'; it must be one of matrix, head"):
+        weight_views.slots(nn.Linear(2, 2), "rows")
+
+
+@settings(max_examples=20, deadline=None)
+@given(groups=st.integers(1, 3), per_in=st.integers(1, 3), per_out=st.integers(1, 3), taps=st.integers(1, 3))
+def test_a_convolution_multiplies_its_patches_by_its_matrices(groups: int, per_in: int, per_out: int, taps: int):
+    module = nn.Conv2d(groups * per_in, groups * per_out, taps, groups=groups, bias=False).double()
+    (images,) = inputs(module)
+    (slot,) = weight_views.slots(module)
+    patches = functional.unfold(images, taps).reshape(3, groups, slot.n_in, -1)
+    weight = slot.to_matrices(module.weight).reshape(groups, slot.n_out, slot.n_in)
+    made = torch.einsum("goi,bgip->bgop", weight, patches)
+    torch.testing.assert_close(made.reshape(module(images).shape), module(images))
+
+
+@settings(max_examples=20, deadline=None)
+@given(groups=st.integers(1, 3), per_in=st.integers(1, 3), per_out=st.integers(1, 3), taps=st.integers(1, 3))
+def test_a_transposed_convolution_spreads_its_inputs_by_its_matrices(groups: int, per_in: int, per_out: int, taps: int):
+    module = nn.ConvTranspose2d(groups * per_in, groups * per_out, taps, groups=groups, bias=False).double()
+    (images,) = inputs(module)
+    (slot,) = weight_views.slots(module)
+    weight = slot.to_matrices(module.weight).reshape(groups, slot.n_out, slot.n_in)
+    spread = torch.einsum("goi,bgip->bgop", weight, images.reshape(3, groups, per_in, -1))
+    made = functional.fold(spread.reshape(3, groups * slot.n_out, -1), (6 + taps - 1, 6 + taps - 1), taps)
+    torch.testing.assert_close(made, module(images))
+
+
+# what is applied
+
+
+@every_kind
+@pytest.mark.parametrize("packing", weight_views.PACKINGS)
+@pytest.mark.parametrize("method", [m for m in MAPS if m != "jacobi"])
+def test_what_is_applied_is_the_map_of_each_matrix(kind: str, packing: str, method: str):
+    plain = layer(kind)
+    model = nn.Sequential(copy.deepcopy(plain))
+    assert layers.condition(model, method, "0", packing=packing) == ["0"]
+    for slot in weight_views.slots(plain, packing):
+        raw = slot.to_matrices(getattr(plain, slot.name)).reshape(-1, slot.n_out, slot.n_in)
+        applied = slot.to_matrices(getattr(model[0], slot.name)).reshape(raw.shape)
+        for one, expected in zip(applied, raw, strict=True):
+            torch.testing.assert_close(one, MAPS[method](expected, "through", 2.0), rtol=1e-12, atol=1e-14)
+        assert torch.equal(
+            slot.to_matrices(model[0].get_parameter(f"parametrizations.{slot.name}.original")).reshape(raw.shape), raw
+        )
+
+
+def test_a_row_conditioned_transposed_convolution_is_the_raw_one_with_scaled_inputs():
+    plain = layer("transposed2d")
+    model = nn.Sequential(copy.deepcopy(plain))
+    layers.condition(model, "row", nn.ConvTranspose2d)
+    norms = plain.weight.flatten(1).norm(dim=1)
+    (images,) = inputs(plain)
+    torch.testing.assert_close(model(images), plain(images / norms[None, :, None, None]))
+
+
+def test_a_row_conditioned_convolution_is_the_raw_one_of_scaled_patches():
+    plain = nn.Conv2d(3, 5, 2, bias=False).double()
+    model = nn.Sequential(copy.deepcopy(plain))
+    layers.condition(model, "row")
+    (images,) = inputs(plain)
+    patches = functional.unfold(images, 2) / plain.weight.flatten(1).norm(dim=0)[None, :, None]
+    made = (plain.weight.flatten(1) @ patches).reshape(model(images).shape)
+    torch.testing.assert_close(model(images), made)
+
+
+def test_attention_is_conditioned_by_projection_or_by_head():
+    for packing, n_out in (("matrix", 8), ("head", 4)):
+        model = nn.ModuleList([layer("attention")])
+        layers.condition(model, "row", "all", packing=packing)
+        packed = model[0].in_proj_weight
+        assert packed.shape == (24, 8)
+        for start in range(0, 24, n_out):
+            torch.testing.assert_close(packed[start : start + n_out].norm(dim=0), torch.ones(8, dtype=torch.float64))
+        out = model[0].out_proj.weight
+        torch.testing.assert_close(out.norm(dim=0), torch.ones(8, dtype=torch.float64))
+
+
+def test_depthwise_convolutions_have_a_single_output_a_group():
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1))
+    with pytest.raises(ValueError, match="0 cannot be conditioned: it has a single output a group"):
+        layers.condition(model, "row", "0")
+    assert layers.select(model, "all").left_out.keys() == {"0"}
+    assert layers.condition(model, "column", "0") == ["0"]
+
+
+# baking
+
+
+@every_kind
+@pytest.mark.parametrize("method", METHODS)
+def test_baking_every_kind_keeps_every_bit(kind: str, method: str):
+    model = nn.Sequential(layer(kind))
+    if not suits(kind, method):
+        with pytest.raises(ValueError, match=r"0 cannot be conditioned"):
+            layers.condition(model, method, "0")
+        return
+    scale = "learned" if method in MAPS else "fixed"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers.condition(model, method, "0", scale=scale)
+    if method != "unit_row":
+        assert layers.conditioned_layers(model) == {"0": method}
+    keys = set(nn.Sequential(layer(kind)).state_dict())
+    model.eval()
+    before = output(model[0])
+    layers.bake(model)
+    assert torch.equal(output(model[0]), before)
+    assert set(model.state_dict()) == keys
+    assert layers.conditioned_layers(model) == {}
+    assert type(model[0]).__name__ == type(layer(kind)).__name__
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_baking_spectral_norm_takes_no_further_power_iteration(training: bool):
+    model = nn.Sequential(layer("conv2d")).train(training)
+    with torch.random.fork_rng():
+        layers.condition(model, "spectral_norm", "all")
+    twin = copy.deepcopy(model).eval()
+    before = output(twin[0])
+    assert torch.equal(output(layers.bake(model)[0]), before)
+
+
+# the size
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("kind", ["linear", "grouped", "attention", "transposed2d"])
+def test_each_scale_sizes_its_matrices_as_it_says(kind: str, scale: str):
+    model = nn.ModuleList([layer(kind)])
+    layers.condition(model, "row", "0", scale=scale)
+    (slot,) = weight_views.slots(model[0])
+    raw = model[0].get_parameter(f"parametrizations.{slot.name}.original")
+
+    def size(tensor: Tensor) -> Tensor:
+        return torch.linalg.matrix_norm(slot.to_matrices(tensor.detach()))
+
+    start = size(raw)
+    fixed = torch.full_like(start, slot.n_in**0.5)
+    torch.testing.assert_close(size(getattr(model[0], slot.name)), fixed if scale == "fixed" else start)
+    with torch.no_grad():
+        raw.mul_(3)
+    expected = {"fixed": fixed, "kept": 3 * start, "constant": start, "learned": start}[scale]
+    torch.testing.assert_close(size(getattr(model[0], slot.name)), expected)
+    names = [name for name, _ in model.named_parameters() if name.endswith("gain")]
+    assert len(names) == (scale == "learned")
+    if scale == "learned":
+        gain = model.get_parameter(names[0])
+        assert gain.shape == slot.batch
+        getattr(model[0], slot.name).square().sum().backward()
+        torch.testing.assert_close(gain.grad, 2 * slot.n_in * gain.detach())
+
+
+@pytest.mark.parametrize("scale", ["kept", "constant", "learned"])
+@pytest.mark.parametrize("gradient", maps.GRADIENTS)
+def test_kept_and_learned_scales_leave_a_raw_layer_that_the_map_fixes_as_it_is(scale: str, gradient: str):
+    plain = layer("linear")
+    with torch.no_grad():
+        plain.weight.copy_(0.3 * maps.row(plain.weight))
+    model = nn.Sequential(copy.deepcopy(plain))
+    layers.condition(model, "row", "0", gradient, scale=scale)
+    torch.testing.assert_close(model[0].weight, plain.weight)
+
+
+# held divisors
+
+
+def steps(model: nn.Module, n: int, seed: int = 0) -> list[Tensor]:
+    """Train for n steps; the weights applied before each."""
+    seen = []
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
+    for i in range(n):
+        optimiser.zero_grad()
+        weight = model[0].weight
+        seen.append(weight.detach().clone())
+        (functional.linear(inputs(layer("linear"), seed + i)[0], weight).square().sum() / 7).backward()
+        optimiser.step()
+    return seen
+
+
+def held(every: int, method: str = "row") -> nn.Module:
+    model = nn.Sequential(layer("linear"))
+    layers.condition(model, method, "0", "detached", every=every)
+    return model
+
+
+def test_divisors_are_computed_once_in_so_many_accesses():
+    model = held(3)
+    seen = []
+    for _ in range(7):
+        original = model[0].parametrizations.weight.original
+        before = original.detach().clone()
+        made = model[0].weight
+        seen.append(bool((made.norm(dim=0) - 1).abs().max() < 1e-12))
+        made.sum().backward()
+        with torch.no_grad():
+            original.copy_(before * torch.linspace(1, 2, 5, dtype=torch.float64))
+    assert seen == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("method", ["row", "column", "row_column", "ruiz"])
+def test_every_one_and_held_for_ever_are_the_detached_map_and_a_fixed_rescaling(method: str):
+    always, once = held(1, method), held(10**9, method)
+    first = always[0].weight
+    torch.testing.assert_close(once[0].weight, first, rtol=1e-12, atol=0)
+    raw = once[0].parametrizations.weight.original
+    ratio = (first / raw).detach()
+    with torch.no_grad():
+        raw.add_(0.1)
+    torch.testing.assert_close(once[0].weight, raw * ratio, rtol=1e-12, atol=0)
+
+
+def test_evaluation_uses_the_divisors_that_training_holds_and_counts_nothing():
+    model = held(2)
+    steps(model, 2)
+    step = model[0].parametrizations.weight[0]
+    count = int(step.accesses)
+    model.eval()
+    first = model[0].weight
+    with torch.no_grad():
+        assert torch.equal(model[0].weight, first)
+    assert int(step.accesses) == count
+    baked = copy.deepcopy(model).train()
+    assert torch.equal(layers.bake(baked)[0].weight, first)
+
+
+def test_held_divisors_are_saved_so_that_a_resumed_run_goes_on_bit_for_bit():
+    whole = held(3)
+    expected = steps(whole, 5) + steps(whole, 5, seed=5)
+    first = held(3)
+    seen = steps(first, 5)
+    second = held(3)
+    second.load_state_dict(first.state_dict())
+    seen += steps(second, 5, seed=5)
+    assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+
+
+# tied
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", ["row", "row_column", "ruiz"])
+def test_tied_weights_are_conditioned_together_and_stay_tied(method: str, seed: int):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    n = sum(p.numel() for p in model.parameters())
+    assert layers.condition(model, method, "0", scale="learned") == ["0", "2"]
+    assert sum(p.numel() for p in model.parameters()) == n + 1
+    assert torch.equal(model[0].weight, model[2].weight)
+    before = model(torch.ones(2, 4))
+    layers.bake(model)
+    assert model[0].weight is model[2].weight
+    assert torch.equal(model(torch.ones(2, 4)), before)
+
+
+def test_tied_rows_are_started_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    expected = maps.row(model[0].weight)
+    layers.condition(model, "unit_row", "all")
+    assert torch.equal(model[0].weight, expected)
+    assert model[1].weight is model[0].weight
+
+
+def test_a_weight_that_something_else_holds_is_left_out_or_refused():
+    model = nn.ModuleDict({"embed": nn.Embedding(6, 4), "mid": nn.Linear(4, 4), "head": nn.Linear(4, 6)})
+    model["head"].weight = model["embed"].weight
+    with pytest.raises(ValueError, match=r"head cannot .*: it shares its weight with embed \(Embedding.weight\)"):
+        layers.condition(model, "row", "head")
+    assert layers.condition(model, "row", "all") == ["mid"]
+    turned = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Bilinear(2, 2, 4, bias=False)])
+    turned[1].weight = nn.Parameter(turned[0].weight.detach().reshape(4, 2, 2))
+    assert layers.condition(turned, "row", "all") == ["0", "1"]
+
+
+def test_a_layer_in_two_places_is_conditioned_once():
+    shared = nn.Linear(3, 3)
+    model = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared)})
+    assert layers.condition(model, "row", "all") == ["a"]
+    with pytest.raises(ValueError, match="conditioned already"):
+        layers.condition(model, "row", "all")

@@ -1,0 +1,280 @@
+"""Laws of loading the synthetic scenes of NeRF."""
+
+import json
+import math
+import os
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from enerf.core import images
+from enerf.core.errors import InputError
+from enerf.core.types import Camera
+from enerf.datasets.scenes import blender, pixels, poses
+
+W, H, ANGLE = 16, 12, 0.7
+COUNTS = {"train": 4, "val": 2, "test": 9}
+
+
+def _picture(split, index, channels=4):
+    seed = 100 * list(COUNTS).index(split) + index
+    return np.random.default_rng(seed).integers(0, 256, (H, W, channels), dtype=np.uint8)
+
+
+def _pose(index):
+    return np.concatenate([poses.blender_circle(11)[index], [[0, 0, 0, 1]]])
+
+
+def _scene(folder, channels=4, extension="", prefix="./"):
+    for split, count in COUNTS.items():
+        (folder / split).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(_picture(split, i, channels)).save(folder / split / f"r_{i}.png")
+        frames = [
+            {
+                "file_path": f"{prefix}{split}/r_{i}{extension}",
+                "transform_matrix": _pose(i).tolist(),
+                "rotation": 0.1,
+            }
+            for i in range(count)
+        ]
+        _write(folder, split, {"camera_angle_x": ANGLE, "frames": frames})
+    return folder
+
+
+def _write(folder, split, content):
+    (folder / f"transforms_{split}.json").write_text(json.dumps(content))
+
+
+def _change(folder, split, act):
+    file = folder / f"transforms_{split}.json"
+    content = json.loads(file.read_text())
+    act(content)
+    file.write_text(json.dumps(content))
+
+
+def _colours(scene, view):
+    return pixels.photograph(scene, view).numpy()
+
+
+def _refusal(folder, **options):
+    with pytest.raises(InputError) as caught:
+        blender.load(folder, **options)
+    text = str(caught.value)
+    assert text.endswith(".")
+    assert ". " not in text
+    assert "\n" not in text
+    assert "expected" in text
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return text
+
+
+def test_training_frames_come_first_then_every_nth_test_frame(tmp_path):
+    _scene(tmp_path)
+    for skip, kept in ((8, [0, 8]), (3, [0, 3, 6]), (1, range(9)), (0, range(9))):
+        scene = blender.load(tmp_path, testskip=skip)
+        names = [f"train/r_{i}.png" for i in range(4)] + [f"test/r_{i}.png" for i in kept]
+        assert scene.image_names == tuple(names)
+        assert (scene.train, scene.test) == ((0, 1, 2, 3), tuple(range(4, len(names))))
+        wanted = [_pose(i)[:3] for i in [*range(4), *kept]]
+        assert np.allclose(scene.c2w.numpy(), wanted, atol=1e-6)
+
+
+def test_the_camera_and_the_bounds_are_nerfs(tmp_path):
+    scene = blender.load(_scene(tmp_path))
+    focal = W / 2 / math.tan(ANGLE / 2)
+    assert scene.camera == Camera(W, H, focal, focal, W / 2, H / 2)
+    assert (scene.near, scene.far, scene.ndc, scene.forward_facing) == (2.0, 6.0, False, False)
+    assert torch.equal(scene.bounds, torch.tensor([[2.0, 6.0]] * 6))
+    assert torch.equal(scene.world_to_scene, torch.eye(4, dtype=torch.float64))
+    assert scene.name == tmp_path.name
+
+
+@pytest.mark.parametrize("white", [True, False])
+def test_pictures_lie_over_white_or_keep_their_colours(white, tmp_path):
+    scene = blender.load(_scene(tmp_path), white_bkgd=white)
+    rgba = _picture("test", 8) / 255
+    wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
+    assert np.allclose(_colours(scene, -1), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("white", [True, False])
+def test_half_resolution_averages_four_pixels_and_halves_the_focal_length(white, tmp_path):
+    full, half = (blender.load(_scene(tmp_path / str(i)), i == 1, 8, white) for i in range(2))
+    rgba = (_picture("train", 1) / 255).reshape(H // 2, 2, W // 2, 2, 4).mean((1, 3))
+    wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
+    assert np.allclose(_colours(half, 1), wanted, atol=1e-6)
+    assert half.camera == Camera(W // 2, H // 2, full.camera.fx / 2, full.camera.fy / 2, W / 4, H / 4)
+
+
+@pytest.mark.parametrize(("extension", "prefix"), [("", ""), (".png", "./"), ("", ".\\")])
+def test_file_paths_may_carry_an_extension_or_a_backslash(extension, prefix, tmp_path):
+    scene = blender.load(_scene(tmp_path, extension=extension, prefix=prefix))
+    assert scene.image_names[0] == "train/r_0.png"
+
+
+def test_pictures_without_alpha_are_taken_as_they_are(tmp_path):
+    scene = blender.load(_scene(tmp_path, channels=3), white_bkgd=True)
+    assert np.array_equal(_colours(scene, 0), _picture("train", 0, 3) / np.float32(255))
+
+
+def _as_decoded(folder, scene, half, white):
+    """Whether the scene has the decoder's floats, put through what was asked for."""
+    pictures = (images.read(folder / name) for name in scene.image_names)
+    wanted = (images.composite(images.downsample(picture, 2 if half else 1), white) for picture in pictures)
+    return all(np.array_equal(_colours(scene, view), picture) for view, picture in enumerate(wanted))
+
+
+@pytest.mark.parametrize(("channels", "white"), [(3, False), (3, True), (4, False)])
+def test_pictures_of_8_bits_are_kept_as_bytes_and_are_the_decoders_floats(channels, white, tmp_path):
+    scene = blender.load(_scene(tmp_path, channels), white_bkgd=white)
+    assert scene.images.dtype == torch.uint8
+    assert _as_decoded(tmp_path, scene, False, white)
+
+
+@pytest.mark.parametrize(("half", "white"), [(False, True), (True, False), (True, True)])
+def test_colours_between_bytes_stay_float(half, white, tmp_path):
+    scene = blender.load(_scene(tmp_path), half, white_bkgd=white)
+    assert scene.images.dtype == torch.float32
+    assert _as_decoded(tmp_path, scene, half, white)
+
+
+@pytest.mark.parametrize("names", [["train/r_0.png"], ["train/r_2.png", "test/r_8.png"], ["test/r_8.png"]])
+def test_a_scene_with_pictures_of_16_bits_stays_float(names, tmp_path):
+    _scene(tmp_path)
+    for name in names:
+        fine = np.random.default_rng(1).integers(0, 65536, (H, W, 4), dtype=np.uint16)
+        cv2.imwrite(str(tmp_path / name), fine)
+    scene = blender.load(tmp_path)
+    assert scene.images.dtype == torch.float32
+    assert _as_decoded(tmp_path, scene, False, False)
+
+
+def test_loading_takes_the_memory_of_the_bytes_and_a_few_pictures(tmp_path):
+    n, width, height = 60, 320, 240
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        frames = [{"file_path": f"{split}/{i}", "transform_matrix": _pose(0).tolist()} for i in range(n)]
+        _write(tmp_path, split, {"camera_angle_x": ANGLE, "frames": frames})
+        for i in range(n):
+            Image.new("RGBA", (width, height), (i, 2 * i, 255 - i, i)).save(tmp_path / split / f"{i}.png")
+    tracemalloc.start()
+    scene = blender.load(tmp_path, testskip=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    floats = 4 * width * height * 3  # of a picture
+    assert scene.images.nbytes == 2 * n * floats / 4
+    assert scene.images.nbytes <= peak < scene.images.nbytes + 10 * floats < 0.5 * 2 * n * floats
+
+
+def test_the_validation_frames_are_not_needed(tmp_path):
+    (_scene(tmp_path) / "transforms_val.json").unlink()
+    assert len(blender.load(tmp_path).images) == 6
+
+
+def test_scaled_matrices_are_cameras_all_the_same(tmp_path):
+    _scene(tmp_path)
+
+    def scale(content):
+        matrix = np.array(content["frames"][2]["transform_matrix"])
+        matrix[:3, :3] *= 1.7
+        content["frames"][2]["transform_matrix"] = matrix.tolist()
+
+    _change(tmp_path, "train", scale)
+    assert np.allclose(blender.load(tmp_path).c2w[2].numpy(), _pose(2)[:3], atol=1e-6)
+
+
+def test_missing_files_are_one_sentence(tmp_path):
+    assert "lego is not a folder, expected a scene laid out as data/nerf_synthetic" in _refusal(tmp_path / "lego")
+    _scene(tmp_path)
+    (tmp_path / "test" / "r_8.png").unlink()
+    assert f"{tmp_path / 'test' / 'r_8.png'} cannot be read (no such file" in _refusal(tmp_path)
+    (tmp_path / "transforms_test.json").unlink()
+    assert "transforms_test.json does not exist, expected a scene laid out as" in _refusal(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "nonsense", "\x80"])
+def test_what_is_no_json_is_one_sentence(text, tmp_path):
+    (_scene(tmp_path) / "transforms_train.json").write_bytes(text.encode("latin-1"))
+    assert "transforms_train.json is no JSON (" in _refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([], "has camera_angle_x None, expected an angle"),
+        ({"frames": []}, "has camera_angle_x None, expected an angle"),
+        ({"camera_angle_x": 4, "frames": []}, "has camera_angle_x 4, expected an angle between 0 and pi"),
+        ({"camera_angle_x": float("nan"), "frames": []}, "has camera_angle_x nan"),
+        ({"camera_angle_x": ANGLE}, "has no list of frames"),
+        ({"camera_angle_x": ANGLE, "frames": []}, "has no list of frames"),
+        ({"camera_angle_x": ANGLE, "frames": ["r_0"]}, "has no file_path in frame 0"),
+        ({"camera_angle_x": ANGLE, "frames": [{"file_path": ""}]}, "has no file_path in frame 0"),
+        (
+            {"camera_angle_x": ANGLE, "frames": [{"file_path": "a"}]},
+            "has no 4 x 4 transform_matrix in frame 0 (a)",
+        ),
+    ],
+)
+def test_missing_or_impossible_keys_are_one_sentence(content, found, tmp_path):
+    _write(_scene(tmp_path), "train", content)
+    assert f"{tmp_path / 'transforms_train.json'} {found}" in _refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "found"),
+    [
+        ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], "has no 4 x 4 transform_matrix in frame 1 (./train/r_1)"),
+        ([[1, 0], [1]], "has no 4 x 4 transform_matrix in frame 1"),
+        ("identity", "has no 4 x 4 transform_matrix in frame 1"),
+        (
+            np.full((4, 4), np.nan).tolist(),
+            "has a transform_matrix in frame 1 (./train/r_1) that is not finite",
+        ),
+        (
+            np.zeros((4, 4)).tolist(),
+            "has a transform_matrix in frame 1 (./train/r_1) that is not finite or no rot",
+        ),
+        (np.diag([1.0, 1, -1, 1]).tolist(), "expected right-handed orthonormal axes"),
+    ],
+)
+def test_impossible_matrices_are_named(matrix, found, tmp_path):
+    _change(_scene(tmp_path), "train", lambda content: content["frames"][1].update(transform_matrix=matrix))
+    text = _refusal(tmp_path)
+    assert "transforms_train.json" in text
+    assert found in text
+
+
+def test_fields_of_view_that_differ_are_one_sentence(tmp_path):
+    _change(_scene(tmp_path), "test", lambda content: content.update(camera_angle_x=0.9))
+    assert "transforms_test.json has camera_angle_x 0.9, expected 0.7 as for training" in _refusal(tmp_path)
+
+
+def test_a_picture_of_another_size_is_named(tmp_path):
+    Image.fromarray(np.zeros((H, W + 2, 4), np.uint8)).save(_scene(tmp_path) / "train" / "r_2.png")
+    assert f"{tmp_path / 'train' / 'r_2.png'} has 18x12 pixels, expected 16x12 as r_0.png" in _refusal(tmp_path)
+
+
+def test_a_negative_testskip_is_one_sentence(tmp_path):
+    assert "option testskip: found -1, expected 0 or more" in _refusal(_scene(tmp_path), testskip=-1)
+
+
+@pytest.mark.data
+def test_the_real_lego_loads():
+    folder = Path(os.environ.get("ENERF_DATA", "")) / "blender" / "lego_200"
+    if "ENERF_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("ENERF_DATA names no folder with blender/lego_200")
+    scene = blender.load(folder, half_res=True, testskip=1, white_bkgd=True)
+    assert scene.images.shape[1:] == (100, 100, 3)
+    assert len(scene.train) == 100
+    assert all((_colours(scene, view)[0, 0] == 1).all() for view in range(len(scene.images)))
+    assert np.isclose(scene.camera.fx, 277.7777 / 2, atol=1e-3)
+    distances = np.linalg.norm(scene.c2w[:, :, 3].numpy(), axis=1)
+    assert np.allclose(distances, distances.mean(), atol=1e-3)
+    assert np.allclose(scene.c2w[:, :, 2].numpy() * distances[:, None], scene.c2w[:, :, 3].numpy(), atol=1e-2)

@@ -1,0 +1,98 @@
+"""Laws of the table and the panels of an analysis."""
+
+import math
+
+import pytest
+
+from enerf.core import images
+from enerf.core.errors import InputError
+from enerf.experiments import analysis_report
+
+
+def record(step: int, kappa: float | None = 4.0, bent: bool = True, **layer) -> dict:
+    layers = {
+        name: {"kappa": kappa, "row_norm_min": low, "row_norm_max": 2.0, "effective_rank": rank, **layer}
+        for name, low, rank in (("a", 1.0, 7.0), ("b", 0.5, 8.0), ("c", 1.0, 30.0))
+    }
+    curvature = {
+        **{"loss": 0.1, "hessian_max": 4.0 * step, "hessian_min": -step, "converged": step < 9},
+        **{"gauss_newton_kappa": 1e5, "gauss_newton_rank": 12, "gauss_newton_effective_rank": 3.0},
+    }
+    return {"step": step, "layers": layers, **({"curvature": curvature} if bent else {})}
+
+
+def history(name: str, *records: dict) -> dict:
+    return {"name": name, "scene": "toy", "method": "nerf", "records": list(records)}
+
+
+def test_a_checkpoint_is_summed_up_by_medians_and_by_the_extremes_of_row_norms():
+    found = analysis_report.summary(record(3, kappa_raw=9.0))
+    assert (found["kappa"], found["kappa_raw"], found["effective_rank"]) == (4, 9, 8)
+    assert (found["row_norm_min"], found["row_norm_max"]) == (0.5, 2)
+    assert found["negative_share"] == 0.25
+    assert analysis_report.summary(record(3))["kappa_raw"] == 4, (
+        "without a map the raw weights are those that are applied"
+    )
+
+
+def test_what_json_could_not_hold_is_infinite_and_what_was_not_measured_is_not():
+    found = analysis_report.summary(record(3, kappa=None, bent=False))
+    assert found["kappa"] == math.inf
+    assert found["hessian_max"] is None
+    assert found["kappa_inputs"] is None
+
+
+def test_the_table_tells_the_last_checkpoint_and_the_change_since_the_first():
+    header, row = analysis_report.table([history("plain", record(2), record(8))])
+    cells = dict(zip(header, row, strict=True))
+    assert (cells["run"], cells["step"], cells["row norms"]) == ("plain", "8", "0.5–2")
+    assert (cells["λ_max"], cells["λ_min"], cells["rank G"]) == ("32 ×4", "-8 ×4", "12")
+    assert cells["κ([1, H])"] == "–"
+
+
+def test_one_checkpoint_has_no_change():
+    header, row = analysis_report.table([history("plain", record(8))])
+    assert dict(zip(header, row, strict=True))["λ_max"] == "32"
+
+
+def test_what_did_not_converge_is_marked():
+    header, row = analysis_report.table([history("plain", record(2), record(10))])
+    cells = dict(zip(header, row, strict=True))
+    assert (cells["λ_max"], cells["λ_min"]) == ("~40 ×5", "~-10 ×5")
+
+
+def test_without_curvature_there_are_no_empty_columns():
+    header, _ = analysis_report.table([history("plain", record(2, bent=False))])
+    assert header == ["run", "step", "κ(W) raw", "κ(W) applied", "row norms", "eff. rank W"]
+
+
+@pytest.mark.parametrize("bent", [True, False])
+def test_pictures_and_text_are_written(bent: bool, tmp_path):
+    arms = [
+        history(f"{arm}_seed{seed}", record(2, bent=bent), record(8, None, bent)) for arm in "pq" for seed in (0, 1)
+    ]
+    arms[0]["records"][-1]["density"] = {"values": [-1.0, 4.0], "weights": [0.75, 0.25]}
+    text = analysis_report.write(arms, tmp_path, "What was measured.")
+    assert "p_seed0" in text
+    assert "∞" in text
+    written = (tmp_path / "analysis.md").read_text(encoding="utf-8")
+    assert written.startswith("# Weights and curvature: toy\n\nWhat was measured.\n\n| run |")
+    assert images.read(tmp_path / "analysis.png").std() > 0.01
+    assert images.read(tmp_path / "density.png").std() > 0.01
+
+
+def test_no_density_no_picture(tmp_path):
+    assert analysis_report.draw_densities([history("p", record(2))], tmp_path / "density.png") is None
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_smoothed_density_has_its_weights_at_its_values():
+    at, density = analysis_report.smoothed([0.0, 0.5], [0.75, 0.25])
+    assert sum(density) * 0.002 == pytest.approx(1, abs=1e-6)
+    assert sum(d for x, d in zip(at, density, strict=True) if x > 0.25) * 0.002 == pytest.approx(0.25, abs=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"analysis\.png: cannot be written"):
+        analysis_report.draw([history("p", record(2))], tmp_path / "file" / "analysis.png", "t")

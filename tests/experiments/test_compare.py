@@ -1,0 +1,184 @@
+"""Arms of a comparison: equal but for their method, resumable, honestly tabled."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from enerf.config import parser
+from enerf.core import images
+from enerf.core.errors import InputError
+from enerf.datasets.scenes import synthetic
+from enerf.engine import resume
+from enerf.experiments import compare, methods
+from enerf.experiments.compare import CompareOptions
+from enerf.tasks.nerf import comparison as nerf_comparison
+from enerf.tasks.nerf import config as nerf_config
+
+TINY = {
+    "factor": 1,
+    "llffhold": 3,
+    "netwidth": 8,
+    "netwidth_fine": 8,
+    "netdepth": 2,
+    "netdepth_fine": 2,
+    "N_rand": 16,
+    "N_samples": 4,
+    "N_importance": 4,
+    "N_iters": 4,
+    "i_eval": 2,
+    "i_img": 0,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    return synthetic.write_scene(folder, views=5, width=16, height=12, supersample=1, progress=False)
+
+
+@pytest.fixture
+def base(scene, tmp_path):
+    return parser.from_dict(
+        nerf_config.NerfConfig, {**TINY, "datadir": str(scene), "basedir": str(tmp_path), "expname": "cmp"}
+    )
+
+
+def metrics(psnr, seed=0, collapsed=False, steps=4):
+    return {
+        "mean": {"psnr": psnr, "ssim": 0.5, "lpips": None},
+        "collapsed": collapsed,
+        "constant_psnr": 12.0,
+        "seed": seed,
+        "steps": steps,
+        "seconds": {"train": 1.0, "eval": 1.0},
+        "curve": [[2, psnr - 1], [4, psnr]],
+    }
+
+
+def test_every_method_differs_from_plain_by_its_own_options_only(base):
+    plain = parser.to_dict(compare.arm_config(base, "plain", None, 0))
+    for method, changes in methods.FIELDS.items():
+        arm = parser.to_dict(compare.arm_config(base, method, None, 0))
+        differing = {name for name in plain if plain[name] != arm[name]} - {"expname"}
+        assert differing == set(changes)
+
+
+def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_nothing(base, monkeypatch):
+    chosen = CompareOptions(methods="plain,he,equilibrate", seeds="0,1")
+    text = compare.compare(base, chosen)
+    arms = json.loads((base.folder / "comparison.json").read_text())
+    assert {m: [r["seed"] for r in runs] for m, runs in arms.items()} == {
+        m: [0, 1] for m in ("plain", "he", "equilibrate")
+    }
+    assert [r["method"] for r in arms["equilibrate"]] == ["e-nerf", "e-nerf"]
+    for name in ("curves.png", "crops.png"):
+        assert images.read(base.folder / name).std() > 0.01
+    untrained = lambda _: pytest.fail("a finished arm was trained again")  # noqa: E731
+    refuse = dataclasses.replace(compare.KINDS["nerf"], train=untrained)
+    monkeypatch.setitem(compare.KINDS, "nerf", refuse)
+    assert compare.compare(base, chosen) == text
+
+
+def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
+    pixels = parser.replace(base, final_pixels=True, eval_rays=5)
+    text = compare.compare(pixels, CompareOptions(methods="plain,gain", seeds="0", lrates="1e-3,1e-2"))
+    arms = json.loads((base.folder / "comparison.json").read_text())
+    assert list(arms) == ["plain@0.001", "gain@0.001", "plain@0.01", "gain@0.01"]
+    rates = {
+        name: parser.to_dict(
+            parser.parse(nerf_config.NerfConfig, ["--config", str(base.folder / f"{name}_seed0/config.txt")])[0]
+        )["lrate"]
+        for name in arms
+    }
+    assert rates == {name: float(name.split("@")[1]) for name in arms}
+    assert images.read(base.folder / "rates.png").std() > 0.01
+    _, best = text.split(nerf_comparison.BEST)
+    for method in ("plain", "gain"):
+        scores = {name: arms[name][0]["mean"]["psnr"] for name in arms if name.startswith(method)}
+        assert max(scores, key=scores.get) in best
+        assert min(scores, key=scores.get) not in best
+
+
+def test_fixed_pixels_are_measured_as_the_curve_is_and_said_so(base):
+    arm = compare.arm_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
+    found = compare.trained(arm)
+    assert found["mean"] == {"psnr": found["curve"][-1][1], "ssim": None, "lpips": None}
+    assert found["views"] == []
+    assert "5 fixed pixels" in found["protocol"]["average"]
+    assert found["fit_psnr"] > 0
+    assert found["method"] == "e-nerf-kept-he"
+    assert not (arm.folder / "test").exists()
+
+
+@pytest.mark.parametrize("text", ["fast", "1e-3,,", "0", "-1", "1e-3,0.001", "inf"])
+def test_learning_rates_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match=r"option --lrates: found .* expected different positive numbers"):
+        compare.read_lrates(text)
+
+
+def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
+    arm = compare.arm_config(base, "plain", None, 0)
+    compare.trained(arm)
+    assert resume.metrics_of(arm) is not None
+    assert resume.metrics_of(parser.replace(arm, N_iters=6)) is None
+    assert compare.trained(parser.replace(arm, N_iters=6))["steps"] == 6
+
+
+def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
+    from enerf.tasks.nerf import step as nerf_step
+
+    seen: dict[str, list] = {}
+    original = nerf_step.gradient
+    for method in ("plain", "he", "equilibrate"):
+        seen[method] = []
+
+        def spy(fields, rays, target, *args, _into=seen[method], **kwargs):
+            _into.append((rays.origins.clone(), target.clone()))
+            return original(fields, rays, target, *args, **kwargs)
+
+        monkeypatch.setattr(nerf_step, "gradient", spy)
+        compare.trained(compare.arm_config(base, method, None, 3))
+    for method in ("he", "equilibrate"):
+        for (a, b), (c, d) in zip(seen["plain"], seen[method], strict=True):
+            assert a.equal(c)
+            assert b.equal(d)
+
+
+@pytest.mark.parametrize("text", ["", "plain,plain", "plain,foo"])
+def test_wrong_methods_are_one_sentence(text):
+    with pytest.raises(InputError, match=r"option --methods: found .*, expected different names from plain, he"):
+        compare.read_methods(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,0", "-1"])
+def test_wrong_seeds_are_one_sentence(text):
+    with pytest.raises(InputError, match=r"option --seeds: found .*, expected different whole numbers"):
+        compare.read_seeds(text)
+
+
+def test_the_table_gives_mean_sample_deviation_and_success_rate():
+    arms = {"plain": [metrics(20.0, 0), metrics(22.0, 1), metrics(12.5, 2)], "e": [metrics(21.0, collapsed=True)]}
+    header, plain, e = nerf_comparison.table(arms)
+    row = dict(zip(header, plain, strict=True))
+    assert row["PSNR [dB]"] == f"{np.mean([20, 22, 12.5]):.2f} ± {np.std([20, 22, 12.5], ddof=1):.2f}"
+    assert (row["success"], row["seeds"], row["LPIPS"]) == ("2/3", "0,1,2", "–")
+    assert dict(zip(header, e, strict=True))["PSNR [dB]"] == "21.00"
+    assert dict(zip(header, e, strict=True))["success"] == "0/1"
+
+
+def test_the_crop_lies_where_the_detail_is():
+    picture = np.full((30, 60, 3), 0.5)
+    picture[21:29, 41:59] = np.random.default_rng(0).random((8, 18, 3))
+    top, left, height, width = nerf_comparison.busiest_window(picture)
+    assert (height, width) == (10, 20)
+    assert 19 <= top <= 20
+    assert 39 <= left <= 40
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"curves\.png: cannot be written"):
+        nerf_comparison.draw_curves({"plain": [metrics(20.0)]}, tmp_path / "file" / "curves.png", "t")

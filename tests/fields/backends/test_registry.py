@@ -1,0 +1,291 @@
+"""Laws of the choice of a backend, and of what no choice changes: the field's values, and its checkpoints."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from enerf.config.options import ConditioningOptions
+from enerf.fields.backends.hashgrid import HashEncoding
+from enerf.fields.backends.module import Networked
+from enerf.fields.backends.registry import Backend
+from torch import Tensor, nn
+
+from enerf.core import cpu_build
+from enerf.core import device as core_device
+from enerf.core.errors import InputError
+from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, registry
+from enerf.fields.backends import inductor as backends_inductor
+from enerf.tasks.nerf import build as nerf_build
+from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.config import ModelOptions
+
+# torch.compile loads parts of torch that torch itself calls deprecated, and looks for .grad of conditioned weights
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+
+CPU = torch.device("cpu")
+# torch.compile does not see through the checks of shapes, so its laws run in a process of their own
+without_checks = pytest.mark.skipif(
+    os.environ.get("JAXTYPING_DISABLE") != "1", reason="torch.compile: run by a slow test of this file"
+)
+has_kernel = pytest.mark.skipif(cpu_dense.why_not() is not None, reason=f"{cpu_dense.why_not()}")
+SIZES: dict[str, Any] = {"netdepth": 2, "netwidth": 24, "netdepth_fine": 6, "netwidth_fine": 40, "multires": 3}
+SIZES |= {"multires_views": 2, "hash_levels": 3, "hash_log2_entries": 10, "hash_coarsest": 4, "hash_finest": 24}
+FIELDS = {
+    "nerf": (ModelOptions(**SIZES, use_viewdirs=True), False),
+    "nerf without directions": (ModelOptions(**SIZES), False),
+    "hash nerf under a proposal": (ModelOptions(**SIZES, use_viewdirs=True, encoding="hash", density="softplus"), True),
+}
+ROW = ConditioningOptions(equilibrate="row")
+
+
+def fields(kind: str, seed: int = 0) -> RadianceFields:
+    model, proposal = FIELDS[kind]
+    made = nerf_build.radiance_fields(model, ROW, True, seed, proposal=proposal)
+    with torch.no_grad():  # so that grids say something, and densities are seen
+        for name, p in made.named_parameters():
+            if name.endswith("table"):
+                p.mul_(3e3)
+            if name.endswith("density_head.bias"):
+                p.add_(0.5)
+    return made
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    points = 2.4 * torch.rand(30, 7, 3, generator=generator) - 1.2  # some lie outside the grid
+    viewdirs = torch.randn(30, 3, generator=generator)
+    return points, viewdirs / viewdirs.norm(dim=-1, keepdim=True)
+
+
+def values(model: RadianceFields) -> list[Tensor]:
+    with torch.no_grad():
+        return [x for field in (model.coarse, model.fine) for x in vars(field(*inputs())).values()]
+
+
+def gradients(model: RadianceFields) -> list[Tensor]:
+    found = [model.coarse(*inputs()), model.fine(*inputs())]
+    loss = sum((seen.density.square().mean() + seen.rgb.square().mean() for seen in found), torch.zeros(()))
+    return list(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True))
+
+
+def inductor(precision: str) -> Backend:
+    """torch.compile, which ``choose`` takes on GPUs only."""
+
+    def bind(*args: Any) -> dense.Bound:
+        return backends_inductor.bind(*args, precision=precision)
+
+    return Backend("inductor", precision, bind, backends_inductor.encode)
+
+
+# choose
+
+
+def test_a_backend_by_name_is_that_one():
+    for precision in ("fp32", "bf16"):
+        chosen = registry.choose("torch", precision, CPU)
+        assert (chosen.name, chosen.precision, str(chosen)) == ("torch", precision, f"torch, {precision}")
+        assert chosen.encode is hashgrid.encode
+
+
+@has_kernel
+def test_the_compiled_kernels_by_name():
+    chosen = registry.choose("compiled", "fp32", CPU)
+    assert str(chosen) == "compiled, fp32"
+    assert chosen.encode is cpu_hashgrid.encode
+
+
+def refusal(name: str, precision: str = "fp32") -> str:
+    with pytest.raises(InputError) as caught:
+        registry.choose(name, precision, CPU)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_backend_is_told_with_the_option_what_was_found_and_what_is_expected(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(cpu_build, "library", lambda source: None)
+    reason = "its C++ kernel could not be compiled"
+    expected = "expected auto, torch or another"
+    assert refusal("compiled") == f"option --backend: compiled cannot be used here: {reason}; {expected}"
+    for name in ("triton", "tinycudann"):
+        assert refusal(name).startswith(f"option --backend: {name} cannot be used here: ")
+        assert refusal(name).endswith(expected)
+
+
+@has_kernel
+def test_a_precision_that_a_named_backend_lacks_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cpu_dense, "why_not", lambda precision="fp32": "no" if precision == "bf16" else None)
+    assert "compiled cannot be used here: no" in refusal("compiled", "bf16")
+    assert registry.choose("compiled", "fp32", CPU).precision == "fp32"
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_automatic_precision_is_bf16_where_the_machine_has_it(
+    has: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(core_device, "has_bf16", lambda device: has)
+    assert registry.choose("torch", "auto", CPU).precision == expected
+    for precision in ("fp32", "bf16"):
+        assert registry.choose("torch", precision, CPU).precision == precision
+
+
+@has_kernel
+def test_automatic_choice_takes_the_kernel_where_it_is_right(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(registry, "MUCH_SLOWER", 1e9)  # whatever else this machine does now
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        assert registry.choose("auto", "fp32", CPU).name == "compiled"
+    assert [r.getMessage() for r in caplog.records if not r.getMessage().startswith("compiling ")] == []
+
+
+def _bind(act: Callable[[Tensor], Tensor]) -> Callable[..., dense.Bound]:
+    """The twin, with something done to its outputs."""
+
+    def bind(
+        network: dense.Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str
+    ) -> dense.Bound:
+        twin = dense.bind(network, weights, biases, precision)
+        return lambda inputs: tuple(act(out) for out in twin(inputs))
+
+    return bind
+
+
+def _raise(out: Tensor) -> Tensor:
+    raise OSError("illegal instruction\nand a long story")
+
+
+def _wait(out: Tensor) -> Tensor:
+    time.sleep(0.05)
+    return out
+
+
+FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "a wrong value": (lambda out: out + 0.1 * (torch.arange(len(out)) == 77)[:, None], "differs from its twin by"),
+    "not a number": (lambda out: out * float("nan"), "differs from its twin by nan"),
+    "no gradient": (lambda out: out.detach() + 0 * out, "differs from its twin by"),
+    "an error": (_raise, "illegal instruction"),
+    "much time": (_wait, "ms for what torch does in"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_automatic_choice_falls_back_with_one_line(
+    fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    act, reason = FAULTS[fault]
+    monkeypatch.setattr(cpu_dense, "why_not", lambda precision="fp32": None)
+    monkeypatch.setattr(cpu_dense, "bind", _bind(act))
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        chosen = registry.choose("auto", "fp32", CPU)
+    assert str(chosen) == "torch, fp32"
+    assert chosen.encode is hashgrid.encode
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("backend compiled is not used: ")
+    assert reason in line
+    assert "\n" not in line
+
+
+def test_a_missing_kernel_is_one_line_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(cpu_build, "library", lambda source: None)
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        assert registry.choose("auto", "fp32", CPU).name == "torch"
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["backend compiled is not used: its C++ kernel could not be compiled"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_twin_trusts_itself(precision: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(registry, "MUCH_SLOWER", 1e9)
+    assert registry.distrusted(registry.make("torch", precision, CPU), CPU) is None
+
+
+def test_choosing_draws_no_global_random_numbers():
+    before = torch.get_rng_state()
+    registry.choose("auto", "fp32", CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# use
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_every_network_and_grid_gets_the_backend(kind: str):
+    model = nn.ModuleDict({"deep": nn.Sequential(fields(kind))})
+    backend = inductor("fp32")  # nothing is compiled before it is called
+    registry.use(model, backend)
+    networks = [m for m in model.modules() if isinstance(m, Networked)]
+    grids = [m for m in model.modules() if isinstance(m, HashEncoding)]
+    assert len(networks) == 2
+    assert len(grids) == (2 if "hash" in kind else 0)
+    assert all(m.bind is backend.bind for m in networks)
+    assert all(m.encode is backend.encode for m in grids)
+
+
+# what no choice changes
+
+BACKENDS = [
+    pytest.param(lambda: registry.make("torch", "fp32", CPU), id="torch"),
+    pytest.param(lambda: registry.make("compiled", "fp32", CPU), id="compiled", marks=has_kernel),
+    pytest.param(lambda: inductor("fp32"), id="inductor", marks=without_checks),
+]
+
+
+@pytest.mark.parametrize("make", BACKENDS)
+@pytest.mark.parametrize("kind", FIELDS)
+def test_every_backend_computes_the_same_field(kind: str, make: Callable[[], Backend]):
+    model, other = fields(kind), fields(kind)
+    registry.use(other, make())
+    for a, b in zip(values(other), values(model), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(gradients(other), gradients(model), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * max(1.0, float(b.abs().max())))
+    assert all(g.abs().max() > 0 for g in gradients(other))
+
+
+@pytest.mark.parametrize("make", BACKENDS)
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_checkpoint_made_with_one_backend_is_one_for_every_other(kind: str, make: Callable[[], Backend]):
+    ours, theirs = fields(kind), fields(kind, seed=9)
+    registry.use(ours, make())
+    before = values(ours)
+    assert not all(torch.allclose(a, b, atol=1e-3) for a, b in zip(values(theirs), before, strict=True))
+    theirs.load_state_dict(ours.state_dict())
+    for a, b in zip(values(theirs), before, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("compiled", marks=has_kernel)])
+@pytest.mark.parametrize("kind", FIELDS)
+def test_bf16_is_the_same_field_to_two_digits(kind: str, name: str):
+    if reason := registry.why_not(name, "bf16", CPU):
+        pytest.skip(reason)
+    model, other = fields(kind), fields(kind)
+    registry.use(other, registry.make(name, "bf16", CPU))
+    for a, b in zip(values(other), values(model), strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() <= 2e-2 * b.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(backends_inductor.why_not() is not None, reason=f"{backends_inductor.why_not()}")
+def test_the_laws_of_torch_compile_hold_in_a_process_without_checks_of_shapes():
+    here = Path(__file__).resolve()
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "inductor", "-p", "no:cacheprovider", str(here)]
+    environment = {**os.environ, "JAXTYPING_DISABLE": "1"}
+    ran = subprocess.run(
+        command, cwd=here.parents[2], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert ran.returncode == 0, ran.stdout[-5000:]
+    assert "6 passed" in ran.stdout

@@ -1,0 +1,284 @@
+"""Laws of built classifiers: arms of a comparison differ by what is asked for, and by nothing else."""
+
+import copy
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from enerf.conditioning import layers
+from enerf.tasks.classifier import build as classifier_build
+from enerf.tasks.classifier.config import MODELS, TREATMENTS
+
+CNNS = ("inception", "densenet", "googlenet", "resnet18", "resnet50")
+SMALL: dict[str, dict[str, Any]] = {
+    "densenet": {"width": 0.4, "depth": 10},
+    "vit_s": {"width": 0.1, "depth": 2},
+    "vit_b": {"width": 0.1, "depth": 2},
+}
+ARMS = [(name, norm) for name in MODELS for norm in classifier_build.norms_of(name)]
+# every treatment of every model, and the paper's of every norm; without a norm, standardised weights overflow
+TREATED = [(name, norm, t) for name, norm in ARMS for t in TREATMENTS if norm in ("bn", "ln") or t in ("", "e")]
+RAW = ("w", "ws", "e", "bnp")
+
+
+def built(name: str, norm: str = "", seed: int = 3, **numbers: Any) -> nn.Module:
+    chosen = {"classes": 7, "channels": 3, "size": 16, "width": 0.1, **SMALL.get(name, {}), **numbers}
+    return classifier_build.network(name, norm=norm or classifier_build.norms_of(name)[0], seed=seed, **chosen)
+
+
+def images(n: int = 6, channels: int = 3, size: int = 16) -> Tensor:
+    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def raw(model: nn.Module) -> dict[str, Tensor]:
+    """What the optimiser sees, under the names of the plain model."""
+    found = {}
+    for name, p in model.named_parameters():
+        plain = name.removesuffix(".original").replace("parametrizations.", "")
+        found[plain] = p
+    return found
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# networks
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
+@pytest.mark.parametrize(("name", "norm"), ARMS)
+def test_every_network_gives_logits_in_any_memory_format(name: str, norm: str, channels: int, size: int):
+    net = built(name, norm, channels=channels, size=size).double().eval()
+    pictures = images(3, channels, size).double()
+    with torch.no_grad():
+        logits = net(pictures)
+        assert logits.shape == (3, 7)
+        torch.testing.assert_close(net(pictures.to(memory_format=torch.channels_last)), logits)
+        last = net.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(last(pictures.to(memory_format=torch.channels_last)), logits)
+
+
+@pytest.mark.parametrize(("name", "norm"), ARMS)
+def test_a_samples_logits_do_not_depend_on_its_company(name: str, norm: str):
+    net = built(name, norm).double()
+    pictures = images().double()
+    net.train()(pictures)
+    with torch.no_grad():
+        together = net.eval()(pictures)
+        apart = torch.cat([net(picture[None]) for picture in pictures])
+    torch.testing.assert_close(together, apart)
+    assert (together[0] - together[1]).abs().max() > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_seeds_repeat_and_differ_in_every_weight(name: str):
+    one, again, other = (raw(built(name, seed=seed)) for seed in (1, 1, 2))
+    assert same(one, again)
+    drawn = [n for n, m in built(name).named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert all(not torch.equal(one[f"{n}.weight"], other[f"{n}.weight"]) for n in drawn)
+
+
+def test_torchs_own_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatch):
+    def refuse(seed: int) -> None:
+        raise AssertionError("the GPUs' random numbers were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    for name in MODELS:
+        classifier_build.condition(built(name), "e", init="he")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_last_layer_is_the_head_and_nothing_is_dropped(name: str):
+    net = built(name)
+    assert list(net.named_modules())[-1][0] == "head"
+    assert all(m.p == 0 for m in net.modules() if isinstance(m, nn.Dropout))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_more_width_or_depth_is_more_parameters_and_other_sizes_are_the_same_network(name: str):
+    def count(**numbers: Any) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in built(name, **numbers).parameters())
+
+    assert count(width=0.2) < count(width=0.4) < count(width=0.8)
+    if name in classifier_build.DEEP:
+        assert count(depth=10) < count(depth=16)
+        own = 100 if name == "densenet" else 12
+        assert count(depth=0) == count(depth=own)
+    if name in CNNS:
+        assert count(size=28) == count(size=64)
+
+
+@pytest.mark.parametrize(("size", "patch"), [(28, 4), (32, 4), (64, 4), (96, 16), (224, 16)])
+def test_patches_follow_the_images_size(size: int, patch: int):
+    with torch.device("meta"):
+        assert built("vit_s", size=size).patches.kernel_size == (patch, patch)
+        assert built("vit_s", size=size, patch=2).patches.kernel_size == (2, 2)
+
+
+# treatments
+
+
+@pytest.mark.parametrize(("name", "norm", "treatment"), TREATED)
+def test_each_treatment_trains_with_finite_gradients_and_bakes_to_the_same_logits(name: str, norm: str, treatment: str):
+    net = built(name, norm)
+    names = classifier_build.condition(net, treatment)
+    assert (list(layers.conditioned_layers(net)) == names) == bool(treatment)
+    optimiser = torch.optim.SGD(net.parameters(), 1e-3)
+    labels = torch.arange(6) % 7
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    nn.functional.cross_entropy(net(images()), labels).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+    optimiser.step()
+    assert not torch.equal(before["head.bias"], net.get_parameter("head.bias"))
+    with torch.no_grad():
+        logits = net.eval()(images())
+        assert logits.isfinite().all()
+        assert torch.equal(layers.bake(copy.deepcopy(net))(images()), logits)
+
+
+@pytest.mark.parametrize("init", layers.INITS)
+@pytest.mark.parametrize("treatment", ["ws", "e", "bnp"])
+@pytest.mark.parametrize("name", ["resnet18", "densenet", "vit_s"])
+def test_baseline_and_treatment_share_every_raw_weight(name: str, treatment: str, init: str):
+    baseline, treated = built(name), built(name)
+    classifier_build.condition(baseline, "", init=init)
+    assert classifier_build.condition(treated, treatment, init=init)
+    assert same(raw(treated), raw(baseline))
+    assert same(raw(baseline), raw(built(name))) == (init == "default")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_s"])
+def test_weight_norm_starts_from_the_baselines_weights(name: str):
+    baseline, control = built(name).eval(), built(name).eval()
+    classifier_build.condition(baseline, "", init="he")
+    classifier_build.condition(control, "w", init="he")
+    torch.testing.assert_close(control(images()), baseline(images()))
+
+
+def test_preconditioned_gradients_leave_the_outputs():
+    baseline, control = built("googlenet").eval(), built("googlenet").eval()
+    classifier_build.condition(control, "bnp")
+    assert torch.equal(control(images()), baseline(images()))
+
+
+@pytest.mark.parametrize("method", ["row", "column", "row_column", "ruiz"])
+def test_the_map_is_the_one_asked_for(method: str):
+    net = built("inception")
+    names = classifier_build.condition(net, "e", method=method, gradient="detached", scale="kept", p=1)
+    assert layers.conditioned_layers(net) == dict.fromkeys(names, method)
+    held: Any = net.get_submodule("head.parametrizations.weight")[0]
+    assert (held.gradient, held.scale, held.p) == ("detached", "kept", 1)
+
+
+@pytest.mark.parametrize("treatment", ["", *RAW])
+def test_words_choose_the_layers(treatment: str):
+    def chosen(name: str, words: str) -> list[str]:
+        return classifier_build.condition(built(name), treatment, layers=words)
+
+    assert chosen("resnet18", "first_conv_and_last_linear") == ["stem.0", "head"]
+    assert chosen("vit_s", "first_conv_and_last_linear") == ["patches", "head"]
+    every = [n for n, m in built("resnet50").named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert chosen("resnet50", "all") == every
+    assert chosen("resnet50", "hidden") == every[:-1]
+
+
+def test_what_preconditioning_does_not_suit_is_left_out_and_told_in_one_line(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        names = classifier_build.condition(built("vit_s"), "bnp")
+    assert names == ["patches", *(f"blocks.{i}.linear{j}" for i in (0, 1) for j in (1, 2)), "head"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "batch_norm leaves out blocks.0.self_attn, blocks.1.self_attn (batch_norm preconditions linear layers and "
+        "convolutions, and it is a MultiheadAttention); blocks.0.self_attn.out_proj, blocks.1.self_attn.out_proj "
+        "(batch_norm preconditions linear layers and convolutions, and it is a NonDynamicallyQuantizableLinear)"
+    )
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        assert "blocks.0.self_attn" in classifier_build.condition(built("vit_s"), "e")
+    assert not caplog.records
+
+
+# words
+
+
+def test_tables_name_the_model_and_what_was_reduced():
+    assert set(classifier_build.TITLES) == set(MODELS)
+    assert [classifier_build.words(name) for name in MODELS] == [
+        "Inception",
+        "DenseNet-BC-100-12",
+        "GoogLeNet",
+        "ResNet-18",
+        "ResNet-50",
+        "ViT-S/4",
+        "ViT-B/4",
+    ]
+    assert classifier_build.words("vit_b", size=224) == "ViT-B/16"
+    assert classifier_build.words("vit_s", depth=6, width=0.5, patch=7, size=28) == "ViT-S/7, 6 blocks, width 0.5"
+    assert classifier_build.words("densenet", depth=22, width=0.5) == "DenseNet-BC-22-6"
+    assert classifier_build.words("inception", width=2) == "Inception, width 2"
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "said"),
+    [
+        ("resnet", {}, r"model is 'resnet'; it must be one of inception.*did you mean resnet"),
+        ("resnet18", {"norm": "ln"}, r"norm is 'ln', and ResNet-18 has no layer norm; expected bn or gn or none"),
+        ("vit_s", {"norm": "bn"}, r"norm is 'bn', and ViT-S has no batch norm; expected ln"),
+        ("vit_b", {"norm": "none"}, r"norm is 'none', and ViT-B has no way to go without a norm; expected ln"),
+        ("inception", {"norm": "batch"}, r"norm is 'batch' for Inception; expected bn or gn or none"),
+        ("resnet50", {"depth": 20}, r"depth is 20, and that of ResNet-50 is fixed; .* for densenet, vit_s, vit_b"),
+        ("densenet", {"depth": 50}, r"depth is 50, .*the nearest: 46 and 52"),
+        ("vit_s", {"depth": -1}, r"depth is -1 for ViT-S; expected a number of layers, or 0"),
+        ("googlenet", {"patch": 4}, r"patch is 4, and GoogLeNet has no patches; they belong to vit_s, vit_b"),
+        ("vit_s", {"patch": -4}, r"patch is -4 for ViT-S; expected a number of pixels, or 0"),
+        ("vit_s", {"patch": 7}, r"patch is 7; expected a number that divides the images' 16 pixels"),
+        ("vit_s", {"width": 0}, r"width is 0 for ViT-S; expected a number above 0"),
+        ("resnet18", {"width": float("nan")}, r"width is nan for ResNet-18; expected a number above 0"),
+        ("resnet18", {"classes": 0}, r"classes is 0; ResNet-18 needs at least 1"),
+        ("resnet18", {"channels": 0}, r"channels is 0; ResNet-18 needs at least 1"),
+        ("densenet", {"size": 4}, r"size is 4; DenseNet-BC needs at least 8"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_sentence(name: str, numbers: dict[str, Any], said: str):
+    chosen: dict[str, Any] = {"classes": 7, "channels": 3, "size": 16, "seed": 0, "norm": "bn"}
+    chosen["norm"] = "ln" if name.startswith("vit") else "bn"
+    with pytest.raises(ValueError, match=said) as caught:
+        classifier_build.network(name, **{**chosen, **numbers})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"treatment": "x"}, r"treatment is 'x'; it must be one of w, ws, e, bnp, or empty"),
+        ({"treatment": "e", "method": "rows"}, r"method is 'rows'; .*did you mean row"),
+        ({"treatment": "e", "layers": "haed"}, r"no layer is named 'haed'; the nearest known names are head"),
+        ({"treatment": "e", "scale": "free"}, r"scale is 'free'; it must be one of fixed"),
+        ({"treatment": "", "init": "her"}, r"init is 'her'; it must be one of default"),
+        ({"treatment": "bnp", "layers": "blocks.0.self_attn"}, r"blocks\.0\.self_attn cannot be conditioned"),
+    ],
+)
+def test_what_cannot_be_treated_is_told_in_one_sentence(asked: dict[str, Any], said: str):
+    net = built("vit_s")
+    with pytest.raises(ValueError, match=said):
+        classifier_build.condition(net, **asked)
+    assert not layers.conditioned_layers(net)
+    assert same(raw(net), raw(built("vit_s")))
+
+
+def test_words_refuse_what_networks_refuse():
+    with pytest.raises(ValueError, match="the nearest: 46 and 52"):
+        classifier_build.words("densenet", depth=50)
+    with pytest.raises(ValueError, match="model is 'lenet'"):
+        classifier_build.words("lenet")

@@ -1,0 +1,213 @@
+"""Laws of the options of classifiers: what goes together, and how what does not is told."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from enerf.config import parser
+from enerf.core.errors import InputError
+from enerf.tasks.classifier import build as classifier_build
+from enerf.tasks.classifier.config import (
+    MODELS,
+    NORMALISATIONS,
+    NORMS,
+    OPTIMISERS,
+    TREATMENTS,
+    ClassifierConfig,
+    NormalisationOptions,
+)
+
+IMAGES = {"images": "data/cifar-10-batches-bin"}
+SHIPPED = [
+    path
+    for path in sorted(parser.CONFIG_FOLDER.rglob("*.txt"))
+    if any(line.split("=")[0].strip() == "model" for line in path.read_text(encoding="utf-8").splitlines())
+]
+VITS = [name for name in MODELS if name.startswith("vit")]
+
+
+def made(**changes: Any) -> ClassifierConfig:
+    return parser.from_dict(ClassifierConfig, {**IMAGES, **changes})
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        made(**changes).check()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# parts
+
+
+def test_a_normalisation_is_what_normalises_activations_and_what_is_done_to_weights():
+    pairs = [NormalisationOptions(normalisation=name).parts for name in NORMALISATIONS]
+    assert pairs == [(norm, treatment) for norm in NORMS for treatment in TREATMENTS]
+    assert NormalisationOptions().parts == ("", "")
+
+
+def test_words_are_those_that_networks_are_built_by():
+    assert set(MODELS) == set(classifier_build.TITLES)
+    assert {norm for name in MODELS for norm in classifier_build.norms_of(name)} == set(NORMS)
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("equilibrate", "ruiz", "ruiz"),
+        ("equilibrate_gradient", "detached", "detached"),
+        ("equilibrate_scale", "kept", "kept"),
+        ("equilibrate_p", 1.0, "1.0"),
+    ],
+)
+def test_options_of_the_map_need_the_map(option: str, value: Any, told: str):
+    for normalisation in ("", "bn", "bn+w", "bn+ws", "bn+bnp", "none"):
+        assert refusal(normalisation=normalisation, **{option: value}) == (
+            f"option --{option}: found {told} with --normalisation {normalisation or '(empty)'}, expected one with +e: "
+            "only equilibration has such an option"
+        )
+    for normalisation in ("bn+e", "gn+e", "none+e"):
+        made(normalisation=normalisation, **{option: value}).check()
+
+
+def test_without_images_there_is_nothing_to_learn():
+    expected = "option --images: found nothing, expected a folder or an archive of labelled images"
+    assert refusal(images="") == expected
+
+
+def test_a_run_has_a_length():
+    expected = "options --epochs and --N_iters: found 0 for both, expected how long to train"
+    assert refusal(epochs=0.0, N_iters=0) == expected
+    made(epochs=0.0, N_iters=1).check()
+    made(epochs=0.5, N_iters=0).check()
+
+
+INTRINSIC = [name for name in OPTIMISERS if name.startswith("intrinsic")]
+STRENGTHS = {
+    "l2": (INTRINSIC, "an intrinsic one (--weight_decay is for the others)"),
+    "weight_decay": ([n for n in OPTIMISERS if n not in INTRINSIC], "another (an intrinsic one takes --l2)"),
+    "momentum": (["sgd", "rmsprop", "intrinsic_rmsprop"], "sgd or rmsprop"),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("option", STRENGTHS)
+def test_strengths_are_those_of_the_optimiser(option: str, optimiser: str):
+    fitting, expected = STRENGTHS[option]
+    if optimiser in fitting:
+        made(optimiser=optimiser, **{option: 0.125}).check()
+        return
+    told = refusal(optimiser=optimiser, **{option: 0.125})
+    assert told == f"option --{option}: found 0.125 with --optimiser {optimiser}, expected {expected}"
+
+
+@pytest.mark.parametrize("normalisation", ["", "bn", "bn+e", "bn+bnp"])
+def test_one_image_has_no_statistics_of_a_batch(normalisation: str):
+    assert refusal(N_batch=1, normalisation=normalisation) == (
+        "option --N_batch: found 1, expected at least 2 with batch normalisation: one image has no statistics of a "
+        "batch (--normalisation gn needs none)"
+    )
+    made(N_batch=2, normalisation=normalisation).check()
+
+
+@pytest.mark.parametrize("more", [{"normalisation": "gn"}, {"normalisation": "none+e"}, {"model": "vit_s"}], ids=str)
+def test_one_image_is_a_batch_where_none_is_normalised_over(more: dict[str, str]):
+    made(N_batch=1, **more).check()
+
+
+def test_random_crops_need_a_size():
+    assert refusal(augment="crop") == (
+        "option --augment crop needs --image_size: found 0, expected the side of the crops"
+    )
+    made(augment="crop", image_size=64).check()
+
+
+@pytest.mark.parametrize("normalisation", ["", *NORMALISATIONS])
+@pytest.mark.parametrize("model", MODELS)
+def test_layer_normalisation_belongs_to_transformers_and_the_others_to_cnns(model: str, normalisation: str):
+    norm, is_vit = normalisation.partition("+")[0], model in VITS
+    if norm == "" or norm in classifier_build.norms_of(model):
+        made(model=model, normalisation=normalisation).check()
+        return
+    expected = "one that begins with ln" if is_vit else "one that begins with bn, gn or none"
+    told = refusal(model=model, normalisation=normalisation)
+    assert told == f"option --normalisation: found {normalisation} with --model {model}, expected {expected}"
+
+
+def test_the_same_is_refused_on_a_command_line():
+    with pytest.raises(InputError, match="option --images: found nothing"):
+        parser.parse(ClassifierConfig, ["--model", "resnet18"])
+    for words, expected in (
+        (["--model", "alexnet"], r"option --model: found 'alexnet', expected one of inception, densenet, googlenet"),
+        (["--normalisation", "bn+"], r"option --normalisation: found 'bn\+', expected one of "),
+        (["--momentum", "1"], "option --momentum: found '1', expected at most 0.9999"),
+        (["--label_smoothing", "1"], "option --label_smoothing: found '1', expected at most 0.99"),
+        (["--epochs", "1e308"], "option --epochs: found '1e308', expected at most"),
+        (["--shrinkage", "soft"], "option --shrinkage: found soft with --optimiser sgd, expected an intrinsic one"),
+        (["--N_batch", "0"], "option --N_batch: found '0', expected at least 1"),
+        (["--N_rand", "4"], "unknown option 'N_rand'"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            parser.parse(ClassifierConfig, ["--images", "x", *words])
+
+
+# there and back
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model": "vit_b", "normalisation": "ln+e", "equilibrate": "ruiz", "equilibrate_p": 1.0},
+        {"images": "a folder/of images # 3", "layers": "stem, *.conv", "N_iters": 7, "epochs": 0.0, "augment": "none"},
+        {"optimiser": "intrinsic_adam", "l1": 1e-5, "l2": 0.1, "shrinkage": "soft", "max_seconds": 1.5},
+        {"optimiser": "adamw", "weight_decay": 0.05, "lrate_schedule": "milestones", "mixup": 0.8, "no_reload": True},
+    ],
+    ids=str,
+)
+def test_a_configuration_reads_back_to_the_same_values(changes: dict[str, Any], tmp_path):
+    asked = made(**changes)
+    path = tmp_path / "config.txt"
+    path.write_text(parser.to_text(asked), encoding="utf-8")
+    assert parser.parse(ClassifierConfig, ["--config", str(path)])[0] == asked
+    assert parser.from_dict(ClassifierConfig, parser.to_dict(asked)) == asked
+
+
+def test_no_option_is_in_two_tables():
+    names = [item.name for table in dataclasses.fields(ClassifierConfig) for item in dataclasses.fields(table.type)]
+    assert len(names) == len(set(names))
+
+
+def test_a_run_is_named_for_its_images_and_its_network():
+    assert made(images="data/cifar-10.tar.gz").scene == "cifar-10_densenet"
+    assert made(images="data/digits/", model="vit_s").scene == "digits_vit_s"
+    assert made(basedir="there").folder.as_posix() == "there/cifar-10-batches-bin_densenet"
+    assert made(basedir="there", expname="mine").folder.as_posix() == "there/mine"
+
+
+# configurations that come along
+
+
+def test_there_are_recipes_for_every_network():
+    assert {parser.parse(ClassifierConfig, _words(path))[0].model.model for path in SHIPPED} >= set(MODELS)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_recipe_says_what_it_says_and_fits_every_normalisation_of_its_network(path):
+    found, _ = parser.parse(ClassifierConfig, _words(path))
+    said = parser.to_dict(found)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if equals and not line.startswith("#") and name != "images":
+            assert str(said[name]) == value or float(said[name]) == float(value)
+    for norm in classifier_build.norms_of(found.model.model):
+        parser.replace(found, normalisation=norm).check()
+        parser.replace(found, normalisation=f"{norm}+e").check()
+
+
+def _words(path) -> list[str]:
+    return ["--config", str(path), "--images", "somewhere"]

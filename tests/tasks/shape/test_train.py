@@ -1,0 +1,295 @@
+"""Laws of whole shape runs, on small generated shapes: what is learned, saved, resumed and refused."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from enerf.config import parser
+from enerf.core import images
+from enerf.core.errors import InputError, NotFinite
+from enerf.engine import checkpoint
+from enerf.tasks.shape import eval_points as shape_eval_points
+from enerf.tasks.shape import setup as shape_setup
+from enerf.tasks.shape import step as shape_step
+from enerf.tasks.shape import train as shape_train
+from enerf.tasks.shape.config import ShapeConfig
+from tests import contents
+from tests.contents import same, saved
+from tests.geometry import solids
+
+MODEL = ["--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "14", "--hash_finest", "24"]
+SAMPLES = ["--N_points", "256", "--pool", "1024", "--background", "none"]
+RATES = ["--N_iters", "10", "--i_print", "5", "--i_eval", "5", "--i_spectrum", "5", "--i_weights", "5"]
+BASE = [*MODEL, *SAMPLES, *RATES, "--device", "cpu", "--expname", "run", "--resolution", "24"]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Fewer points to measure with."""
+    small = shape_eval_points.Settings(grid=24, shell=0.05, shell_points=500, surface_points=500)
+    monkeypatch.setattr(shape_setup, "SETTINGS", small)
+    shape_setup.reference_of.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory) -> Path:
+    """An off-centre ellipsoid, a thousand times as large as the box."""
+    path = tmp_path_factory.mktemp("meshes") / "ellipsoid.ply"
+    vertices, faces = solids.ellipsoid()
+    trimesh.Trimesh(1000 * vertices, faces, process=False).export(path)
+    return path
+
+
+@pytest.fixture
+def make(mesh, tmp_path):
+    """Options of a run in a folder of the test's own; later words win."""
+
+    def make(*words: str, of: str = "--mesh", path: Path = mesh) -> ShapeConfig:
+        told = [*BASE, of, str(path), "--basedir", str(tmp_path / "logs"), *words]
+        return parser.parse(ShapeConfig, told)[0]
+
+    return make
+
+
+def refusal(config) -> str:
+    return contents.refusal(shape_train.fit, config)
+
+
+# one seed, one result
+
+
+def test_two_runs_with_one_seed_are_equal_to_the_last_bit_and_another_seed_is_another(make):
+    one, two, other = make(), make("--expname", "two"), make("--expname", "other", "--seed", "1")
+    told = []
+    for config in (one, two, other):
+        torch.manual_seed(len(told))  # the global generator decides nothing
+        told.append(shape_train.fit(config)["field"])
+    assert same(saved(one.folder), saved(two.folder))
+    assert told[0] == told[1]
+    assert not same(saved(one.folder)["model"], saved(other.folder)["model"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--representation", "sdf", "--eikonal", "0.1", "--normals", "0.1", "--surface", "0.5"],
+        ["--equilibrate", "--encoding", "positional", "--activation", "sine", "--equilibrate_scale", "learned"],
+        ["--background", "process", "--pool_uses", "1"],
+    ],
+    ids=["occupancy", "distance with gradients", "sine", "in the background"],
+)
+def test_a_resumed_run_is_the_run_in_one_go(make, words):
+    words = [*words, "--lrate_schedule", "decay"]  # a cosine ends elsewhere if the run does
+    whole, parts = make(*words), make(*words, "--expname", "parts")
+    shape_train.fit(parser.replace(whole, no_final_eval=True))
+    for n_iters in (3, 10):
+        shape_train.fit(parser.replace(parts, N_iters=n_iters, i_eval=5, no_final_eval=True))
+    told, again = saved(whole.folder), saved(parts.folder)
+    assert same(told["model"], again["model"])
+    assert same(told["optimiser"], again["optimiser"])
+
+
+def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
+    config, followed, seen = make(), shape_step.followed, []
+
+    def interrupted(*more):
+        seen.append(1)
+        if len(seen) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return followed(*more)
+
+    monkeypatch.setattr(shape_step, "followed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shape_train.fit(config)
+    assert saved(config.folder)["step"] == 4
+    assert shape_train.fit(config)["steps"] == 10
+
+
+def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(make, monkeypatch):
+    config, parts_of, seen = make(), shape_step.occupancy_parts, []
+
+    def broken(*more):
+        seen.append(1)
+        return {"entropy": parts_of(*more)["entropy"] * (math.nan if len(seen) == 8 else 1)}
+
+    monkeypatch.setattr(shape_step, "occupancy_parts", broken)
+    with pytest.raises(NotFinite, match="step 7: the loss is nan"):
+        shape_train.fit(config)
+    assert [path.stem for path in checkpoint.checkpoints(config.folder)] == ["000005"]
+
+
+def test_no_reload_starts_anew_and_keeps_the_earlier_run_aside(make):
+    shape_train.fit(make())
+    shape_train.fit(make("--no_reload", "--N_iters", "6"))
+    assert saved(make().folder)["step"] == 6
+    assert (make().folder / "metrics.json.1").is_file()
+
+
+def test_a_finished_run_is_not_measured_again(make, monkeypatch):
+    first = shape_train.fit(make())
+    monkeypatch.setattr(shape_train.shape_results, "evaluate", lambda run: pytest.fail("measured again"))
+    assert shape_train.fit(make()) == json.loads((make().folder / "metrics.json").read_text())
+    assert first["steps"] == 10
+
+
+# what is learned
+
+
+@pytest.mark.parametrize("target", ["occupancy", "sdf"])
+def test_an_ellipsoid_is_learned_and_comes_back_in_the_files_coordinates(make, target):
+    fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
+    config = make("--representation", target, *fast, "--i_eval", "50")
+    metrics = shape_train.fit(config)
+    assert metrics["field"]["iou"] > 0.9
+    assert metrics["mesh"]["iou"] > 0.9
+    assert metrics["target"] == target
+    assert [len(row) for row in metrics["curve"]] == [4, 4, 4]
+    assert metrics["curve"][-1][2] > 0.8
+    made = trimesh.load(config.folder / "mesh.ply", process=False)
+    true, _ = solids.ellipsoid()
+    np.testing.assert_allclose(made.bounds, 1000 * np.array([true.min(0), true.max(0)]), atol=120)
+    assert made.is_watertight
+    assert made.volume > 0
+    assert metrics["field"]["volume_file"] == pytest.approx(4 / 3 * math.pi * 0.5 * 0.9 * 0.25 * 1e9, rel=0.1)
+
+
+def test_a_cloud_of_oriented_points_is_learned_as_a_distance(make, tmp_path, mesh):
+    whole = trimesh.load(mesh, process=False)
+    points, faces = trimesh.sample.sample_surface(whole, 2000, seed=0)
+    path = tmp_path / "cloud.ply"
+    rows = np.concatenate([points, whole.face_normals[faces]], 1)
+    columns = "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
+    lines = [" ".join(map(str, row)) for row in rows]
+    path.write_text("\n".join(["ply", "format ascii 1.0", f"element vertex 2000\n{columns}end_header", *lines, ""]))
+    small = ["--encoding", "none", "--activation", "softplus", "--netdepth", "3", "--start_radius", "0.5"]
+    config = make(
+        *small, "--N_iters", "300", "--N_points", "512", "--lrate", "1e-2", "--i_eval", "0", of="--cloud", path=path
+    )
+    metrics = shape_train.fit(config)
+    assert metrics["target"] == "sdf"
+    assert metrics["cloud"]["mean_distance"] < 0.06
+    assert trimesh.load(config.folder / "mesh.ply").volume == pytest.approx(whole.volume, rel=0.2)
+
+
+@pytest.mark.parametrize("encoding", ["hash", "positional"])
+def test_a_picture_is_learned(make, tmp_path, encoding):
+    path = tmp_path / "waves.png"
+    y, x = np.mgrid[:24, :32] / 24
+    images.write_png(path, np.stack([x * 0.7, y, 0.5 + 0.5 * np.sin(5 * x)], -1))
+    words = ["--encoding", encoding, "--N_iters", "100", "--i_eval", "50", "--lrate", "1e-2", "--holdout", "0.25"]
+    metrics = shape_train.fit(make(*words, of="--image", path=path))
+    assert metrics["target"] == "colours"
+    assert metrics["picture"]["psnr"] > 20
+    assert metrics["picture"]["pixels_heldout"] == 192
+    assert [len(row) for row in metrics["curve"]] == [4, 4]
+
+
+def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
+    moved = tmp_path / "moved.ply"
+    shutil.copy(mesh, moved)
+    config = make(path=moved)
+    run = shape_setup.prepare(config)
+    shape_train.fit(config)
+    moved.unlink()
+    opened = shape_setup.open_field(config.folder, "cpu")
+    assert opened.normalisation == run.subject.normalisation
+    at = torch.rand(50, 3) * 2 - 1
+    trained = shape_setup.prepare(make())
+    torch.testing.assert_close(opened.field(at), shape_setup.frozen(trained.field)(at))
+    with pytest.raises(InputError, match=r"moved\.ply"):
+        shape_setup.prepare(config)
+
+
+# many shapes
+
+
+def test_a_folder_is_learned_mesh_by_mesh_into_one_table_and_what_is_broken_is_left_out(make, mesh, tmp_path, caplog):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for name in ("a.ply", "b.ply"):
+        shutil.copy(mesh, folder / name)
+    (folder / "c.obj").write_text("")
+    (folder / "notes.txt").write_text("no mesh")
+    config = make("--expname", "all", path=folder)
+    with caplog.at_level(logging.WARNING, "enerf"):
+        measured = shape_train.fit_all(config)
+    assert [run["shape"] for run in measured] == ["a", "b"]
+    assert any("c.obj is left out" in message for message in caplog.messages)
+    assert len((config.folder / "results.md").read_text().splitlines()) == 4
+    assert json.loads((config.folder / "results.json").read_text()) == measured
+
+
+def test_finished_shapes_of_a_folder_are_not_learned_again(make, mesh, tmp_path, monkeypatch):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    shutil.copy(mesh, folder / "a.ply")
+    config = make(path=folder)
+    measured = shape_train.fit_all(config)
+    monkeypatch.setattr(shape_train, "fit", lambda config: pytest.fail("learned again"))
+    assert shape_train.fit_all(config) == measured
+
+
+def test_a_folder_without_meshes_is_one_sentence(make, tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match=r"none: found no mesh in it, expected files of kinds obj, ply"):
+        shape_train.fit_all(make(path=tmp_path / "none"))
+
+
+# refusals
+
+
+def test_another_model_and_another_kind_are_refused_with_the_difference(make):
+    shape_train.fit(make("--no_final_eval"))
+    assert "netwidth (16 there, 8 asked)" in refusal(make("--netwidth", "8"))
+    path = checkpoint.checkpoints(make().folder)[-1]
+    content = torch.load(path, weights_only=True)
+    content["config"]["kind"] = "nerf"
+    torch.save(content, path)
+    assert "found a run of kind 'nerf', expected 'shape'" in refusal(make())
+
+
+def test_a_missing_file_is_one_sentence(make, tmp_path):
+    assert "gone.obj" in refusal(make(path=tmp_path / "gone.obj"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--image", "a.png"], "found --mesh and --image, expected one"),
+        (["--near", "0.1"], "option --near: found '0.1', expected scales and shares"),
+        (["--near", "0:1"], "option --near: found '0:1', expected scales and shares"),
+        (["--near", "", "--uniform", "0"], "found no share above 0"),
+        (["--pool", "10"], "option --pool: found 10, expected at least the 256 points"),
+        (["--eikonal", "1"], "option --eikonal is for signed distances of meshes"),
+        (["--hash_finest", "4"], "option --hash_finest: found 4, expected at least --hash_coarsest"),
+        (["--equilibrate", "--weight_norm"], "two answers to one question"),
+        (["--margin", "1"], "option --margin: found '1', expected at most 0.9"),
+    ],
+)
+def test_options_that_mean_nothing_are_one_sentence(make, words, sentence):
+    with pytest.raises(InputError) as caught:
+        make(*words)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_mesh_of_a_field_is_learned_again_as_the_same_shape(make):
+    fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
+    first = make(*fast, "--i_eval", "0", "--resolution", "48")
+    shape_train.fit(first)
+    again = make(*fast, "--i_eval", "0", "--expname", "again", "--resolution", "48", path=first.folder / "mesh.ply")
+    metrics = shape_train.fit(again)
+    assert metrics["field"]["iou"] > 0.9
+    one, two = (trimesh.load(config.folder / "mesh.ply", process=False) for config in (first, again))
+    assert two.volume == pytest.approx(one.volume, rel=0.05)
+    np.testing.assert_allclose(two.bounds, one.bounds, atol=80)
