@@ -1,10 +1,10 @@
 """How much arithmetic a training step is, and how fast this machine multiplies: the floor under its time."""
 
 import torch
-from enerf.fields.backends.dense import DTYPES, Network
-from enerf.fields.backends.module import Networked
 from ours import seconds_of
 
+from enerf.fields.backends.dense import DTYPES, Network
+from enerf.fields.backends.module import Networked
 from enerf.rendering.render import Passes
 from enerf.tasks.nerf.setup import Run, passes_of
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 import ours
 import sides
 import torch
-from enerf.fields.backends.registry import Backend
 from torch import Tensor
 
 from enerf.config import parser as config_parser
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.fields.backends import hashgrid, registry
+from enerf.fields.backends.registry import Backend
 from enerf.reporting import tables
 from enerf.tasks.nerf import config as nerf_config
 

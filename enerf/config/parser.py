@@ -16,11 +16,10 @@ from typing import Any, NoReturn, TypeVar
 
 import configargparse
 
-from enerf.config.options import Placed
+from enerf.config.options import RunConfig
 from enerf.core.errors import InputError
 
-AnyConfig = Placed
-C = TypeVar("C", bound=Placed)
+C = TypeVar("C", bound=RunConfig)
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent.parent / "configs"
 # nerf-pytorch's options that cannot mean anything here, with the reason.
@@ -47,7 +46,13 @@ class Help(argparse.HelpFormatter):
 
 
 def parse(
-    kind: type[C], argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
+    kind: type[C],
+    argv: Sequence[str] | None = None,
+    description: str = "",
+    extra: Iterable[type] = (),
+    *,
+    prog: str | None = None,
+    epilog: str = "",
 ) -> tuple[C, list[Any]]:
     """The configuration of a command line, and the ``extra`` option tables filled from the same line.
 
@@ -58,7 +63,7 @@ def parse(
     """
     own = dataclasses.fields(kind)
     tables: list[Any] = [f.type for f in own] + list(extra)
-    parser = make_parser(tables, description)
+    parser = make_parser(tables, description, prog=prog, epilog=epilog)
     arguments = list(sys.argv[1:] if argv is None else argv)
     file = _config_of(arguments)  # a missing one is told in our words, before configargparse tells it in its own
     try:
@@ -73,10 +78,12 @@ def parse(
     return config, filled[len(own) :]
 
 
-def make_parser(tables: Iterable[Any], description: str) -> Parser:
+def make_parser(tables: Iterable[Any], description: str, *, prog: str | None = None, epilog: str = "") -> Parser:
     """The command-line parser of some option tables, one help group a table."""
     parser = Parser(
+        prog=prog,
         usage="%(prog)s [--config FILE] [--OPTION VALUE] ...",
+        epilog=epilog,
         description=description,
         config_file_open_func=_open_config,
         allow_abbrev=False,
@@ -103,7 +110,7 @@ def read_table(table: type[T], values: dict[str, Any]) -> T:
     return table(**{name: float(value) if known[name] is float else value for name, value in given.items()})
 
 
-def to_dict(config: AnyConfig) -> dict[str, Any]:
+def to_dict(config: RunConfig) -> dict[str, Any]:
     """All options as one flat mapping of plain values."""
     return {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
 
@@ -136,7 +143,7 @@ def replace(config: C, **changes: Any) -> C:
     return from_dict(type(config), {**values, **changes})
 
 
-def to_text(config: AnyConfig) -> str:
+def to_text(config: RunConfig) -> str:
     """The configuration as a ``.txt`` file that ``--config`` reads back to the same values.
 
     Raises
@@ -151,6 +158,19 @@ def to_text(config: AnyConfig) -> str:
         lines += [_line(f.name, str(getattr(values, f.name))) for f in dataclasses.fields(values)]
         lines.append("")
     return "\n".join(lines)
+
+
+def read_text(kind: type[C], path: Path) -> C | None:
+    """Return the configuration in a ``config.txt``, defaults for options that it lacks; None if it is no such file.
+
+    Unlike ``parse``, it does not check combinations.
+    """
+    tables = [item.type for item in dataclasses.fields(kind)]
+    try:
+        values = vars(make_parser(tables, "").parse_known_args(["--config", str(path)])[0])
+    except InputError:
+        return None
+    return from_dict(kind, values)
 
 
 def _line(name: str, value: str) -> str:

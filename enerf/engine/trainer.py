@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from enerf.conditioning.diagnostics import spectrum
 from enerf.config import parser
-from enerf.config.parser import AnyConfig
+from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.core.errors import NotFinite
 from enerf.engine import checkpoint, resume, schedule
@@ -208,7 +208,7 @@ LayerReport = dict[str, dict[str, float]]  # layer -> κ, row norms ...
 
 
 def fit(
-    config: AnyConfig,
+    config: RunConfig,
     training: State,
     step: Callable[[State], R],
     hooks: Callable[[Journal], Sequence[Hook]],
@@ -275,7 +275,7 @@ def fit(
 
 
 def _records(
-    config: AnyConfig,
+    config: RunConfig,
     training: State,
     journal: Journal,
     progress: Progress,

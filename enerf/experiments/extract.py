@@ -6,79 +6,31 @@ What a run is of is told by its checkpoint; a **subject** says what is to be kno
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int, UInt8
 
-from enerf.config.options import option
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import coordinates
-from enerf.engine import checkpoint
+from enerf.experiments.options import BESIDE, ExtractOptions
 from enerf.geometry import cleanup, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.geometry.isosurface.cost import Plan
 from enerf.geometry.isosurface.extract import Surface
-from enerf.geometry.isosurface.source import Box, Points, Subject
+from enerf.geometry.isosurface.source import Box, MeshSourceSettings, Points, Subject
 from enerf.geometry.preview import raycast, sphere_tracing, turntable
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
-from enerf.tasks.nerf import mesh as nerf_mesh
-from enerf.tasks.shape import mesh as shape_mesh
+from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
-BESIDE = "beside the mesh"
 TRACED_STEPS = 384  # along a ray, where no slope is known
 Faces = Int[np.ndarray, "m 3"]
 Colors = UInt8[np.ndarray, "n 3"]
-
-
-@dataclass(frozen=True)
-class ExtractOptions:
-    """extraction."""
-
-    resolution: int = option(256, "cells along the longest side of the box", at_least=1)
-    out: str = option("", "the mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder")
-    level: str = option("", "the field's value at the surface; empty: by a rule, which is told")
-    precision: str = option("fp32", "of the field's products", choices=("fp32", "bf16", "auto"))
-    coarsest: int = option(64, "cells along the longest side that are looked at first", at_least=1)
-    check: float = option(0.0, "share of the lattice searched afterwards for what was missed", at_least=0, at_most=1)
-    memory: float = option(2.0, "GiB it may take, beyond what the field needs", above=0)
-    closed: bool = option(False, "close what the box cuts open")
-    crop: int = option(0, "drop what fewer training cameras than this have in their picture; bare: 1", bare=1)
-    largest: int = option(0, "keep only so many parts, the largest; 0: all", at_least=0)
-    floaters: float = option(0.0, "drop parts with fewer faces than this share of the largest's", at_least=0, at_most=1)
-    smooth: int = option(0, "rounds of smoothing that keeps the volume", at_least=0)
-    decimate: int = option(0, "about so many faces at the most; 0: all", at_least=0)
-    no_colors: bool = option(False, "no vertex colours")
-    views: str = option("", "folder for pictures of the mesh and a turntable.mp4; bare: one beside it", bare=BESIDE)
-    traced: bool = option(False, "with --views: a picture of the field itself too, by rays that walk to its surface")
-    frames: int = option(90, "of the turntable; 0: none", at_least=0)
-    size: int = option(480, "height of pictures in pixels", at_least=16)
-    datadir: str = option("", "the scene, if it has moved since training")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
-
-
-def nerf_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> Subject:
-    """The density of a NeRF's fine field."""
-    return nerf_mesh.nerf(folder, _level(chosen), box, chosen.device, chosen.datadir, chosen.precision)
-
-
-def shape_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> Subject:
-    """The field of a shape."""
-    return shape_mesh.shape(folder, _level(chosen), box, chosen.device, chosen.precision)
-
-
-# By the checkpoint's option ``kind``: how a run is opened.
-SUBJECTS: dict[str, Callable[[Path, ExtractOptions, Box | None], Subject]] = {
-    "nerf": nerf_subject,
-    "shape": shape_subject,
-}
 
 
 def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
@@ -113,15 +65,17 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
 
 
 def open_subject(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Subject:
-    """The run, as what its last checkpoint says it is.
+    """Open the field of a run as a mesh source; ``box`` is in the coordinates of the user's files.
 
     Raises
     ------
     InputError
-        If it is no run, or of a kind that has no surface.
+        If it is no run, or its task has no surface.
     """
-    content, _ = checkpoint.newest(folder, SUBJECTS)
-    return SUBJECTS[checkpoint.kind_of(content["config"])](folder, chosen, box)
+    task, _ = registry.with_part("mesh_source", folder)
+    settings = MeshSourceSettings(_level(chosen), box, chosen.device, chosen.precision, chosen.datadir)
+    opened: Subject = task.load("mesh_source")(folder, settings)
+    return opened
 
 
 def march(subject: Subject, chosen: ExtractOptions, source: Path | str) -> Surface:

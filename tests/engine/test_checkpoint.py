@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 from torch import nn
 
+from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.engine import checkpoint
 from enerf.engine.checkpoint import State

@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Bound
-from enerf.fields.backends.hashgrid import make_grid
 from torch import Tensor
 
 from enerf.conditioning import layers
@@ -15,6 +13,8 @@ from enerf.core.types import Space
 from enerf.fields import derivatives
 from enerf.fields.activations import KINDS, Activation
 from enerf.fields.backends import cpu_dense, dense, module, registry
+from enerf.fields.backends.dense import Bound
+from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
 from enerf.fields.shape import HEADS, ShapeField, shape_network
 

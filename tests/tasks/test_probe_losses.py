@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 
 from enerf.conditioning import layers
 from enerf.conditioning.diagnostics import curvature, eigenvalues
+from enerf.config.options import ConditioningOptions
 from enerf.core.types import Rays
 from enerf.rendering.render import Passes
 from enerf.tasks.nerf import build as nerf_build

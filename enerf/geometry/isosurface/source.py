@@ -73,3 +73,26 @@ class Subject:
     frame: Float64[np.ndarray, "4 4"] = dataclasses.field(default_factory=lambda: np.eye(4))
     view: Callable[[Points, int], View] = turned_around
     swing: float | int = 0.0
+
+
+@dataclass(frozen=True)
+class MeshSourceSettings:
+    """How the field of a run is opened for extraction.
+
+    Attributes
+    ----------
+    level
+        Iso value; None: chosen by the task's rule.
+    box
+        Where the surface is searched, in the coordinates of the user's files; None: everywhere.
+    device, precision
+        As the options say.
+    source
+        New place of the run's data, if it has moved; else empty.
+    """
+
+    level: float | None = None
+    box: Box | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    source: str = ""

@@ -5,17 +5,31 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from enerf.conditioning.diagnostics import spectrum
 from enerf.core import io
+from enerf.engine import resume
 from enerf.engine.checkpoint import State
 from enerf.engine.trainer import LayerReport
 from enerf.tasks.classifier import build, optimizers, setup, step
 from enerf.tasks.classifier import metrics as classifier_metrics
 from enerf.tasks.classifier.setup import ClassifierRun
+
+
+def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
+    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its images, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a classifier, or its images are missing.
+    """
+    run = setup.open_run(folder, device, source)
+    return evaluate(run, Spectra(run))
 
 
 def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
@@ -65,10 +79,7 @@ def point(run: ClassifierRun, spectra: Spectra) -> list[float]:
 
 def finished_metrics(run: ClassifierRun) -> dict[str, Any] | None:
     """The run's metrics if they were measured at its present step, of the same images."""
-    path = run.config.folder / "metrics.json"
-    found = io.read_json(path) if path.is_file() else {}
-    described = io.finite(_described(run))
-    return found if all(found.get(key) == value for key, value in described.items()) else None
+    return resume.matching_metrics(run.config.folder, _described(run))
 
 
 def answers_of(run: ClassifierRun, model: nn.Module) -> Callable[[Tensor], Tensor]:

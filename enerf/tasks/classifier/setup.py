@@ -16,26 +16,13 @@ from enerf.core import rng
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import load
 from enerf.datasets.labelled.dataset import LabelledImages
-from enerf.engine import resume
+from enerf.engine import checkpoint, resume
 from enerf.engine.checkpoint import State
 from enerf.fields import conditioning
 from enerf.tasks.classifier import build, optimizers
 from enerf.tasks.classifier.config import ClassifierConfig
 
 log = logging.getLogger("enerf")
-
-# Options that decide what the weights are, and the optimiser's memory: a checkpoint made with others does not fit.
-MODEL_OPTIONS = (
-    *("model", "width", "depth", "patch", "normalisation", "layers", "optimiser", "momentum"),
-    *("equilibrate", "equilibrate_gradient", "equilibrate_scale", "equilibrate_p"),
-)
-
-# Options that decide what is learned: changing them half way is allowed, and said.
-TASK_OPTIONS = (
-    *("images", "image_size", "train_images", "test_images", "augment", "N_batch", "lrate", "lrate_schedule"),
-    *("lrate_decay", "lrate_warmup", "adam_beta2", "adam_eps", "weight_decay", "l1", "l2", "shrinkage"),
-    *("label_smoothing", "mixup", "seed", "init", "precision"),
-)
 
 
 @dataclass(frozen=True)
@@ -86,13 +73,25 @@ def prepare(config: ClassifierConfig) -> ClassifierRun:
     words = core_device.prepare(device)
     config, data = resolved(config), load_data(config)
     log.info("%s; %s", words, config.train.precision)
-    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    found = resume.last_checkpoint(config)
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=core_device.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimizers.make(config.train, model), found)
     if training.step >= config.train.N_iters:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
     return ClassifierRun(config, data, model, names, training, device)
+
+
+def open_run(folder: Path, device: str = "auto", source: str = "") -> ClassifierRun:
+    """Open a run as its last checkpoint left it; ``source`` is the new place of its images, if they have moved.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a classifier, or its images are missing.
+    """
+    content, _ = checkpoint.newest(folder, [ClassifierConfig.kind])
+    return prepare(resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source))
 
 
 def precision_of(config: ClassifierConfig, device: torch.device) -> str:

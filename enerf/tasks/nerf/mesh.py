@@ -21,7 +21,7 @@ from enerf.datasets.scenes import coordinates, frusta
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.fields.backends import module, registry
 from enerf.fields.nerf import NeRF
-from enerf.geometry.isosurface.source import Box, Points, Subject, turned_around
+from enerf.geometry.isosurface.source import Box, MeshSourceSettings, Points, Subject, turned_around
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.rendering import iso_level
@@ -32,7 +32,7 @@ LEVEL_RAYS, LEVEL_SAMPLES = 2048, 512  # that the level of a density is told by
 SWING = 25.0  # degrees to each side, for scenes that are seen from one side
 
 
-def nerf(folder: Path, level: float | None, box: Box | None, device: str, datadir: str, precision: str) -> Subject:
+def mesh_source(folder: Path, settings: MeshSourceSettings) -> Subject:
     """The density of a NeRF, of its fine field if it has one.
 
     Raises
@@ -40,21 +40,22 @@ def nerf(folder: Path, level: float | None, box: Box | None, device: str, datadi
     InputError
         If the run cannot be opened, the box makes no sense, or no training ray stops half of its light in it.
     """
-    run = setup.open_run(folder, device, datadir)
-    backend = registry.choose("auto", precision, run.device)
+    run = setup.open_run(folder, settings.device, settings.source)
+    backend = registry.choose("auto", settings.precision, run.device)
     registry.use(run.fields, backend)
     run.fields.eval().requires_grad_(False)
     module.hold(run.fields)
     radiance = run.fields.coarse if run.fields.fine is None else run.fields.fine
     assert isinstance(radiance, NeRF)
     scene = run.scene
+    box = settings.box
     where = frusta.box_of(scene) if box is None else frusta.around_world_box(scene, box)
     return of_density(
         scene,
         radiance.densities(),
         partial(_colors, radiance, scene, run.device),
         torch.from_numpy(where).to(run.device, torch.float32),
-        level,
+        settings.level,
         bounds=box,
         points_at_once=core_device.points_at_once(
             run.device, run.config.render.netchunk, radiance.density_head.in_features

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from enerf.conditioning import layers
-from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import images
 from enerf.core.errors import InputError
@@ -23,30 +22,12 @@ from enerf.fields.backends.registry import Backend
 from enerf.rendering import empty_space, render
 from enerf.rendering.render import Passes
 from enerf.reporting import video
-from enerf.tasks.nerf import build
-from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf import build, import_checkpoint
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.views import Renderer
 
 log = logging.getLogger("enerf")
-
-# Options that decide what the weights are: a checkpoint made with others does not fit.
-MODEL_OPTIONS = (
-    *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
-    *("use_viewdirs", "equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
-    *("equilibrate_scale", "equilibrate_p", "netskip"),
-    *("encoding", "hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest", "density"),
-    *("sampler",),
-)
-
-# Options that decide what is learned: changing them half way is allowed, and said.
-TASK_OPTIONS = (
-    *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
-    *("N_samples", "N_importance", "lindisp", "raw_noise_std", "perturb", "N_rand", "lrate", "lrate_decay"),
-    *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "interlevel", "distortion"),
-    *("no_batching", "seed", "init"),
-)
 
 VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
 
@@ -67,7 +48,7 @@ def prepare(config: NerfConfig) -> Run:
     """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
     device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
     # read before the scene: its mistakes show at once
-    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS, also=["N_importance"])
+    found = resume.last_checkpoint(config)
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -79,7 +60,7 @@ def prepare(config: NerfConfig) -> Run:
         space=bounds.space_of(scene),
     ).to(device)
     registry.use(fields, backend)
-    training = resume.begin(config, fields, resume.adam(config.train, fields), found)
+    training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
     return Run(config, scene, fields, training, device, backend)
 
 
@@ -115,28 +96,6 @@ def to_device(scene: Scene, device: torch.device) -> Scene:
     return replace(scene, images=scene.images.to(device), c2w=scene.c2w.to(device), bounds=scene.bounds.to(device))
 
 
-def find_runs(folders: list[Path]) -> list[Path]:
-    """The runs among folders and directly below them, in order.
-
-    Raises
-    ------
-    InputError
-        If a folder neither is nor holds a run.
-    """
-    runs: list[Path] = []
-    for folder in folders:
-        inside = [path.parent for path in sorted(folder.glob("*/checkpoints"))]
-        found = (
-            [folder] if checkpoint.checkpoints(folder) else [path for path in inside if checkpoint.checkpoints(path)]
-        )
-        if not found:
-            raise InputError(
-                f"{folder}: found no checkpoints/*.pt, expected the folder of a training run, or of several"
-            )
-        runs += found
-    return runs
-
-
 def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     """A run as its last checkpoint left it, conditioned weights baked; ``datadir`` says where its scene is now.
 
@@ -146,15 +105,7 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
         If the folder is no run of a NeRF, or its scene is gone.
     """
     content, _ = checkpoint.newest(folder, [NerfConfig.kind])
-    saved = {**content["config"], "basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
-    now = {
-        "device": device,
-        "backend": "auto",
-        "no_reload": False,
-        "ft_path": "",
-        **({"datadir": datadir} if datadir else {}),
-    }
-    run = prepare(parser.from_dict(nerf_config.NerfConfig, {**saved, **now}))
+    run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir))
     layers.bake(run.fields)
     return run
 

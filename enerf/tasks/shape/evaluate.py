@@ -2,12 +2,14 @@
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from enerf.core import io
+from enerf.engine import resume
 from enerf.fields import conditioning
 from enerf.geometry import write
 from enerf.geometry.isosurface import extract
@@ -21,6 +23,17 @@ from enerf.tasks.shape.setup import ShapeRun
 log = logging.getLogger("enerf")
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+
+
+def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
+    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its file, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a shape, or its mesh, cloud or picture is missing.
+    """
+    return evaluate(setup.open_run(folder, device, source))
 
 
 def evaluate(run: ShapeRun) -> dict[str, Any]:
@@ -38,10 +51,7 @@ def evaluate(run: ShapeRun) -> dict[str, Any]:
 
 def finished_metrics(run: ShapeRun) -> dict[str, Any] | None:
     """The run's metrics if they were measured at its present step, of the same subject."""
-    path = run.config.folder / "metrics.json"
-    found = io.read_json(path) if path.is_file() else {}
-    described = io.finite(_described(run))
-    return found if all(found.get(key) == value for key, value in described.items()) else None
+    return resume.matching_metrics(run.config.folder, _described(run))
 
 
 def _described(run: ShapeRun) -> dict[str, Any]:

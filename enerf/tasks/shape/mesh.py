@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from enerf.core.errors import InputError
-from enerf.geometry.isosurface.source import Box, Subject
+from enerf.geometry.isosurface.source import MeshSourceSettings, Subject
 from enerf.tasks.shape import setup
 
 
-def shape(folder: Path, level: float | None, box: Box | None, device: str, precision: str) -> Subject:
+def mesh_source(folder: Path, settings: MeshSourceSettings) -> Subject:
     """The occupancy logits or the signed distance of a shape; its box is [−1, 1]³, or what is asked for of it.
 
     No slope is claimed of a learned distance.
@@ -20,7 +20,8 @@ def shape(folder: Path, level: float | None, box: Box | None, device: str, preci
     InputError
         If the run cannot be opened, or the box lies elsewhere.
     """
-    run = setup.open_field(folder, device, precision)
+    run = setup.open_field(folder, settings.device, settings.precision)
+    box, level = settings.box, 0.0 if settings.level is None else settings.level
     run.field.requires_grad_(False)
     way, where = run.normalisation, np.array([[-1.0] * 3, [1.0] * 3])
     if box is not None:
@@ -35,9 +36,9 @@ def shape(folder: Path, level: float | None, box: Box | None, device: str, preci
         name=folder.resolve().name,
         field=run.field,
         box=torch.from_numpy(where).to(run.device, torch.float32),
-        level=0.0 if level is None else level,
+        level=level,
         inside="above" if logits else "below",
-        why=f"level {0.0 if level is None else level:g}; {told}",
+        why=f"level {level:g}; {told}",
         onto=way.to_file,
         into=way.to_box,
         bounds=box,

@@ -34,23 +34,6 @@ from enerf.tasks.shape.picture import Picture
 
 log = logging.getLogger("enerf")
 
-# Options that decide what the weights are: a checkpoint made with others does not fit.
-MODEL_OPTIONS = (
-    *("netdepth", "netwidth", "netskip", "encoding", "multires", "fourier_features", "fourier_scale"),
-    *("hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest"),
-    *("activation", "softplus_beta", "omega_0", "gaussian_sigma", "start_radius"),
-    *("equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
-    *("equilibrate_scale", "equilibrate_p"),
-)
-
-# Options that decide what is learned: changing them half way is allowed, and said.
-TASK_OPTIONS = (
-    *("mesh", "cloud", "image", "representation", "margin", "holdout", "N_points", "uniform", "near", "surface"),
-    *("pool", "pool_uses", "balanced", "loss_sdf", "truncate", "eikonal", "normals", "gradient_step"),
-    *("cloud_surface", "cloud_off", "cloud_normals", "cloud_eikonal", "cloud_alpha"),
-    *("lrate", "lrate_decay", "lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "seed", "init"),
-)
-
 Subject = Mesh | PointCloud | Picture
 SETTINGS = Settings()  # what fields and meshes are measured with
 POINTS_AT_ONCE = 1 << 17  # of a field, where nothing is learned
@@ -85,7 +68,7 @@ def prepare(config: ShapeConfig) -> ShapeRun:
         For a user's mistake.
     """
     device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
-    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    found = resume.last_checkpoint(config)
     subject = load_subject(config)
     made = new_field(config).to(device)
     registry.use(made, backend)
@@ -151,6 +134,25 @@ def new_field(config: ShapeConfig) -> ShapeField:
         sigma=m.gaussian_sigma,
         start_radius=m.start_radius,
     )
+
+
+def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
+    """Open a run as its last checkpoint left it; ``source`` is the new place of its mesh, cloud or picture, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a shape, or its file is missing.
+    """
+    content, _ = checkpoint.newest(folder, [ShapeConfig.kind])
+    return prepare(
+        resume.reopened(ShapeConfig, content["config"], folder, device, _source_option(content["config"]), source)
+    )
+
+
+def _source_option(saved: dict[str, Any]) -> str:
+    """Return the option that names what a saved run was trained on."""
+    return next((name for name in ("mesh", "cloud", "image") if saved.get(name)), "mesh")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from enerf.core import cpu_build
 from enerf.fields.backends import cpu_dense, dense
+from enerf.fields.backends.dense import Layer, Network
 from enerf.fields.nerf import nerf_network
 
 ROWS = [0, 1, 7, 8, 97, 1000]

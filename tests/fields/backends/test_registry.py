@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
-from enerf.fields.backends.hashgrid import HashEncoding
-from enerf.fields.backends.module import Networked
-from enerf.fields.backends.registry import Backend
 from torch import Tensor, nn
 
+from enerf.config.options import ConditioningOptions
 from enerf.core import cpu_build
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, registry
 from enerf.fields.backends import inductor as backends_inductor
+from enerf.fields.backends.hashgrid import HashEncoding
+from enerf.fields.backends.module import Networked
+from enerf.fields.backends.registry import Backend
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import ModelOptions

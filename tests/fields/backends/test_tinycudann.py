@@ -6,10 +6,10 @@ import types
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
 from torch import Tensor, nn
 
 from enerf.fields.backends import dense, tinycudann
+from enerf.fields.backends.dense import Layer, Network
 
 FUSED = (16, 32, 64, 128)
 

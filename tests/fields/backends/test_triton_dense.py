@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
-from enerf.fields.backends.triton_plan import Plan
 from torch import Tensor
 
 from enerf.fields.backends import dense, triton_dense, triton_kernels
+from enerf.fields.backends.dense import Layer, Network
+from enerf.fields.backends.triton_plan import Plan
 
 HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()

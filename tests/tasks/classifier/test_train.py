@@ -17,7 +17,7 @@ from enerf.core.errors import InputError, NotFinite
 from enerf.datasets.labelled import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import analyze, compare
-from enerf.experiments.analyze import AnalyseOptions
+from enerf.experiments.analyze import AnalyzeOptions
 from enerf.experiments.compare import CompareClassifierOptions
 from enerf.tasks.classifier import evaluate as classifier_evaluate
 from enerf.tasks.classifier import setup as classifier_setup
@@ -283,8 +283,8 @@ def test_runs_are_analysed(make, tmp_path, words, names):
     config = make(*words, "--N_iters", "2", "--epochs", "0", "--no_final_eval")
     classifier_train.train(config)
     out = tmp_path / "analysis"
-    chosen = AnalyseOptions(out=str(out), layers=names, rays=6, device="cpu")
-    analyze.analyse([config.folder], chosen)
+    chosen = AnalyzeOptions(out=str(out), layers=names, rays=6, device="cpu")
+    analyze.analyze([config.folder], chosen)
     content = (out / "analysis.json").read_text()
     assert '"hessian_max"' in content
     assert '"gauss_newton_kappa"' in content
@@ -294,8 +294,8 @@ def test_hidden_layers_are_analysed_unless_all_are_asked_for_the_head_among_them
     config = make("--N_iters", "1", "--no_final_eval")
     classifier_train.train(config)
     for asked, has_head in (("", False), ("all", True)):
-        chosen = AnalyseOptions(out=str(tmp_path / f"out{asked}"), layers=asked, no_hessian=True, device="cpu")
-        analyze.analyse([config.folder], chosen)
+        chosen = AnalyzeOptions(out=str(tmp_path / f"out{asked}"), layers=asked, no_hessian=True, device="cpu")
+        analyze.analyze([config.folder], chosen)
         content = (tmp_path / f"out{asked}" / "analysis.json").read_text()
         assert ('"head"' in content) == has_head
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 
 from enerf.conditioning import layers
+from enerf.config.options import ConditioningOptions
 from enerf.core.types import Rays, Space
 from enerf.rendering import proposal, render
 from enerf.rendering.render import Passes

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 from torch import nn
 
 from enerf.conditioning import layers
+from enerf.config.options import ConditioningOptions
 from enerf.fields.backends import registry
 from enerf.geometry.samples import ShapeSamples
 from enerf.tasks.shape import build as shape_build
