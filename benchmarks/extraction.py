@@ -22,7 +22,7 @@ import sides
 import torch
 
 from enerf.experiments import extract as experiments_extract
-from enerf.experiments.extract import ExtractOptions
+from enerf.experiments.options import ExtractOptions
 from enerf.geometry.isosurface import extract, marching_cubes
 from enerf.geometry.isosurface.sample_grid import Asking, Lattice
 

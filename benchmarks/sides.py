@@ -222,7 +222,7 @@ def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None
 def enter(main: Callable[[], int | None]) -> None:
     """Run a benchmark; a user's mistake ends it with one sentence."""
     try:
-        app.enter(main)
+        app.run(main)
     finally:
         for side in list(OPEN):
             side.close()

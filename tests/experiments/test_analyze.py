@@ -18,8 +18,7 @@ from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import analyze, compare
-from enerf.experiments.analyze import AnalyzeOptions
-from enerf.experiments.compare import CompareOptions
+from enerf.experiments.options import AnalyzeOptions, CompareOptions
 from enerf.geometry import synthetic as synthetic_shapes
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf import train as nerf_train

@@ -19,7 +19,7 @@ from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import extract
-from enerf.experiments.extract import ExtractOptions
+from enerf.experiments.options import ExtractOptions
 from enerf.geometry import write
 from enerf.geometry.preview.raycast import MeshScene
 from enerf.tasks.nerf import config as nerf_config

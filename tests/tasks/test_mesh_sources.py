@@ -13,7 +13,7 @@ from enerf.core.types import Scene
 from enerf.datasets.scenes import coordinates, frusta, llff, synthetic
 from enerf.datasets.scenes.raytrace import Sphere
 from enerf.experiments import extract
-from enerf.experiments.extract import ExtractOptions
+from enerf.experiments.options import ExtractOptions
 from enerf.geometry.isosurface import source
 from enerf.geometry.preview import raycast
 from enerf.tasks.nerf import mesh as nerf_mesh
@@ -148,7 +148,7 @@ def shape_run(tmp_path_factory):
     words += [
         *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
     ]
-    shape_train.fit(parser.parse(ShapeConfig, words)[0])
+    shape_train.train(parser.parse(ShapeConfig, words)[0])
     return folder / "run"
 
 

@@ -415,7 +415,7 @@ def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_chan
 
 def test_a_run_that_goes_on_with_another_task_says_so(copied, caplog):
     nerf_train.train(parser.replace(copied, lrate=1e-3, N_iters=11, no_final_eval=True))
-    assert "going on with a changed option: lrate (0.005 there, 0.001 asked)" in caplog.messages
+    assert "resuming with a changed option: lrate (0.005 there, 0.001 asked)" in caplog.messages
     assert saved(copied.folder)["step"] == 11
 
 
