@@ -19,8 +19,9 @@ def config(**values) -> NerfConfig:
 def test_every_option_of_a_run_says_what_it_affects(kind: str):
     declared = options.declared(registry.task(kind).load("config"))
     assert all(item.metadata["affects"] in ("model", "data", "training", "neutral") for item in declared.values())
-    with pytest.raises(ValueError, match="affects is 'colour'"):
-        options.option(1, "help", affects="colour")
+    for wrong in ({}, {"affects": "colour"}):
+        with pytest.raises((TypeError, ValueError), match="affects"):
+            options.option(1, "help", **wrong)
 
 
 def test_changed_options_are_named_by_effect_and_only_where_both_have_them():
