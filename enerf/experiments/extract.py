@@ -22,8 +22,8 @@ from enerf.engine import checkpoint
 from enerf.geometry import cleanup, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.extract import Surface
-from enerf.geometry.isosurface.source import Box, Points, Subject
+from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
+from enerf.geometry.isosurface.source import Box, MeshSource, Points
 from enerf.geometry.preview import raycast, sphere_tracing, turntable
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
@@ -64,18 +64,18 @@ class ExtractOptions:
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
 
 
-def nerf_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> Subject:
+def nerf_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> MeshSource:
     """The density of a NeRF's fine field."""
     return nerf_mesh.nerf(folder, _level(chosen), box, chosen.device, chosen.datadir, chosen.precision)
 
 
-def shape_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> Subject:
+def shape_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> MeshSource:
     """The field of a shape."""
     return shape_mesh.shape(folder, _level(chosen), box, chosen.device, chosen.precision)
 
 
 # By the checkpoint's option ``kind``: how a run is opened.
-SUBJECTS: dict[str, Callable[[Path, ExtractOptions, Box | None], Subject]] = {
+SUBJECTS: dict[str, Callable[[Path, ExtractOptions, Box | None], MeshSource]] = {
     "nerf": nerf_subject,
     "shape": shape_subject,
 }
@@ -100,7 +100,7 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     write.check_suffix(out)
     subject = open_subject(folder, chosen, box)
     _check_precision(out, subject, chosen.resolution)
-    log.info("%s: %s", subject.name, subject.why)
+    log.info("%s: %s", subject.name, subject.description)
     found = march(subject, chosen, folder)
     vertices, faces = polished(subject, found, chosen)
     colors = _colors(subject, vertices, faces) if not chosen.no_colors else None
@@ -112,7 +112,7 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     return "\n".join([*lines, str(out)])
 
 
-def open_subject(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Subject:
+def open_subject(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> MeshSource:
     """The run, as what its last checkpoint says it is.
 
     Raises
@@ -124,7 +124,7 @@ def open_subject(folder: Path, chosen: ExtractOptions, box: Box | None = None) -
     return SUBJECTS[checkpoint.kind_of(content["config"])](folder, chosen, box)
 
 
-def march(subject: Subject, chosen: ExtractOptions, source: Path | str) -> Surface:
+def march(subject: MeshSource, chosen: ExtractOptions, source: Path | str) -> Surface:
     """The surface in the field's coordinates, with progress; its plan is told first, what was missed afterwards.
 
     Raises
@@ -136,31 +136,29 @@ def march(subject: Subject, chosen: ExtractOptions, source: Path | str) -> Surfa
     def announce(plan: Plan) -> None:
         log.info("%s", plan)
 
+    settings = ExtractionSettings(
+        chosen.resolution,
+        subject.iso_value,
+        inside=subject.inside,
+        slope=subject.slope,
+        closed=chosen.closed,
+        coarsest=chosen.coarsest,
+        check=chosen.check,
+        points_at_once=subject.points_at_once,
+        memory=int(chosen.memory * 2**30),
+        progress=True,
+    )
     try:
-        found = isosurface_extract.extract(
-            subject.field,
-            subject.box,
-            chosen.resolution,
-            subject.level,
-            inside=subject.inside,
-            slope=subject.slope,
-            closed=chosen.closed,
-            coarsest=chosen.coarsest,
-            check=chosen.check,
-            points_at_once=subject.points_at_once,
-            memory=int(chosen.memory * 2**30),
-            progress=True,
-            announce=announce,
-        )
+        found = isosurface_extract.extract(subject.field, subject.box, settings, announce=announce)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
-    log.info("the field ranges over [%.4g, %.4g] where it was asked", *found.seen)
+    log.info("the field ranges over [%.4g, %.4g] where it was asked", *found.value_range)
     if found.check is not None:
         log.info("%s", found.check)
     return found
 
 
-def polished(subject: Subject, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
+def polished(subject: MeshSource, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
     """The mesh in the world: cropped, without small parts, smoothed, decimated, as far as asked for.
 
     Raises
@@ -168,16 +166,16 @@ def polished(subject: Subject, found: Surface, chosen: ExtractOptions) -> tuple[
     InputError
         If nothing is left.
     """
-    made = found.mapped(subject.onto)
+    made = found.mapped(subject.to_world)
     vertices, faces = made.vertices, made.faces
     kept = np.ones(len(vertices), dtype=bool)
     if subject.bounds is not None:
         slack = 1e-6 * np.ptp(subject.bounds, axis=0)
         kept &= ((vertices >= subject.bounds[0] - slack) & (vertices <= subject.bounds[1] + slack)).all(1)
-    if chosen.crop and subject.seen is None:
+    if chosen.crop and subject.camera_counts is None:
         raise InputError(f"option --crop: found {chosen.crop}, expected 0: a shape run has no cameras")
-    if chosen.crop and subject.seen is not None:
-        kept &= subject.seen(vertices) >= chosen.crop
+    if chosen.crop and subject.camera_counts is not None:
+        kept &= subject.camera_counts(vertices) >= chosen.crop
     if not kept.all():
         vertices, faces = cleanup.keep(vertices, faces, kept)
     if not len(faces):
@@ -205,7 +203,7 @@ def described(found: Surface, vertices: Points, faces: Faces, seconds: float) ->
 
 
 def look(
-    subject: Subject, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
+    subject: MeshSource, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
 ) -> list[Path]:
     """Write pictures of the mesh, and of the field by sphere tracing; what was written."""
     upright = coordinates.moved(subject.frame, vertices)
@@ -218,14 +216,14 @@ def look(
     return written
 
 
-def traced(subject: Subject, upright: Points, view: View) -> Float64[np.ndarray, "h w 3"]:
+def traced(subject: MeshSource, upright: Points, view: View) -> Float64[np.ndarray, "h w 3"]:
     """The field's level set as rays find it, within the box of the mesh: nothing of it cropped or polished."""
-    back, outside = np.linalg.inv(subject.frame), subject.level - (1 if subject.inside == "above" else -1)
+    back, outside = np.linalg.inv(subject.frame), subject.iso_value - (1 if subject.inside == "above" else -1)
     low, high = subject.box.double().cpu().numpy()
 
     def asked(points: torch.Tensor) -> torch.Tensor:
         with np.errstate(divide="ignore", invalid="ignore"):
-            at = subject.into(coordinates.moved(back, points.cpu().numpy()))
+            at = subject.from_world(coordinates.moved(back, points.cpu().numpy()))
         within = torch.from_numpy(((at >= low) & (at <= high)).all(1))
         values = torch.full((len(at),), float(outside), dtype=torch.float64)
         some = torch.from_numpy(at[within.numpy()]).to(subject.box)
@@ -241,7 +239,7 @@ def traced(subject: Subject, upright: Points, view: View) -> Float64[np.ndarray,
         asked,
         view,
         box,
-        subject.level,
+        subject.iso_value,
         inside=subject.inside,
         slope=slope,
         steps=TRACED_STEPS,
@@ -249,22 +247,22 @@ def traced(subject: Subject, upright: Points, view: View) -> Float64[np.ndarray,
     )
 
 
-def _stretch(subject: Subject) -> float:
+def _stretch(subject: MeshSource) -> float:
     """How many of the field's units one of the picture frame is; where a slope is known, maps are similarities."""
-    ends = coordinates.moved(subject.frame, subject.onto(subject.box.double().cpu().numpy()))
+    ends = coordinates.moved(subject.frame, subject.to_world(subject.box.double().cpu().numpy()))
     return float((subject.box[1] - subject.box[0]).double().norm()) / float(np.linalg.norm(ends[1] - ends[0]))
 
 
-def _colors(subject: Subject, vertices: Points, faces: Faces) -> Colors | None:
+def _colors(subject: MeshSource, vertices: Points, faces: Faces) -> Colors | None:
     if subject.colors is None:
         return None
     return images.to_uint8(subject.colors(vertices, raycast.vertex_normals(vertices, faces)))
 
 
-def _check_precision(out: Path, subject: Subject, resolution: int) -> None:
+def _check_precision(out: Path, subject: MeshSource, resolution: int) -> None:
     """Refuse a format that could not tell the mesh's vertices apart."""
     low, high = subject.box.double().cpu().numpy()
-    corners = subject.onto(
+    corners = subject.to_world(
         np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     )
     cell = float(np.ptp(corners, axis=0).max()) / resolution
