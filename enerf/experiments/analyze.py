@@ -7,7 +7,6 @@ the same call goes on from there.
 
 import logging
 import os
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -17,12 +16,12 @@ from typing import Any
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from tqdm import tqdm
 
 from enerf.conditioning import weight_views
 from enerf.conditioning.diagnostics import curvature, eigenvalues, layer_inputs, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.core import device as core_device
+from enerf.core.progress import on_terminal, progress_bar
 from enerf.engine import checkpoint
 from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe
 from enerf.experiments import analysis_report
@@ -62,7 +61,7 @@ def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
             for folder, paths in ((folder, paths) for folder, paths in missing.items() if paths):
                 probe = open_probe(folder, chosen)
                 for path in paths:
-                    bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=sys.stderr.isatty())
+                    bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=on_terminal())
                     with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have no second derivatives
                         record = measured(probe.at(path), chosen, _is_end(path, plan[folder]))
                     records.add(path, {"scene": probe.scene, "method": probe.method}, record)
@@ -191,8 +190,7 @@ def _is_end(path: Path, paths: list[Path]) -> bool:
     return path in (paths[0], paths[-1])
 
 
-def _bar(n: int) -> tqdm:
-    """A progress bar that does not flood a log file."""
+def _bar(n: int) -> Any:
+    """Progress bar of the analyzed checkpoints."""
     shown = "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}{postfix}]"
-    every = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(total=n, unit="checkpoint", desc="analyse", mininterval=every, bar_format=shown)
+    return progress_bar(n, "analyse", "checkpoint", bar_format=shown)

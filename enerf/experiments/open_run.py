@@ -20,7 +20,7 @@ from enerf.tasks import registry
 if TYPE_CHECKING:
     import trimesh
 
-    from enerf.tasks.nerf.views import Picture
+    from enerf.rendering.render import Picture
 
 
 def open_run(path: str | Path, *, device: str = "auto", source: str = "") -> "OpenedRun":
@@ -89,7 +89,11 @@ class OpenedRun:
         return scene
 
     def render(
-        self, pose: Float[Tensor, "_ 4"] | Float[np.ndarray, "_ 4"], camera: Camera | None = None, *, factor: float = 1.0
+        self,
+        pose: Float[Tensor, "_ 4"] | Float[np.ndarray, "_ 4"],
+        camera: Camera | None = None,
+        *,
+        factor: float = 1.0,
     ) -> "Picture":
         """Render one view of a NeRF run.
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from tqdm import tqdm
 
 from enerf.core import images, io
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 
 Frame = Callable[[int], np.ndarray]
 SETTINGS = "settings.json"
@@ -36,7 +36,7 @@ def write(
     _claim(folder, settings)
     files = [folder / f"{i:04d}.png" for i in range(n_frames)]
     missing = [i for i, file in enumerate(files) if not file.is_file()]
-    for i in tqdm(missing, desc=f"render {path.name}", initial=n_frames - len(missing), total=n_frames, unit="frame"):
+    for i in progress_bar(n_frames, f"render {path.name}", "frame", iterable=missing, initial=n_frames - len(missing)):
         images.write_png(files[i], frame(i))
     images.write_mp4(path, _read_back(files), fps)
     if not keep_pngs:

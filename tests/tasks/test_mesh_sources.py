@@ -46,12 +46,12 @@ def density_of(scene: Scene, peak: float = 2000.0, width: float = 0.02):
     return density
 
 
-def made(scene: Scene, **options) -> source.Subject:
+def made(scene: Scene, **options) -> source.MeshSource:
     where = torch.from_numpy(frusta.box_of(scene)).float()
     return nerf_mesh.of_density(scene, density_of(scene), None, where, **options)
 
 
-def cell_at(scene: Scene, points: np.ndarray, subject: source.Subject) -> np.ndarray:
+def cell_at(scene: Scene, points: np.ndarray, subject: source.MeshSource) -> np.ndarray:
     """The longest side of the lattice's cells around points of the world, there."""
     box = subject.box.double().numpy()
     side = np.ptp(box, axis=0).max() / RESOLUTION
@@ -81,8 +81,8 @@ def test_the_mesh_of_a_known_density_lies_where_the_world_has_its_geometry(demo,
 def test_the_level_that_rays_tell_gives_the_same_geometry(demo):
     """They stop just under the surface, where the density has grown enough: within the width of its rise."""
     subject = made(demo)
-    assert 0 < subject.level < 2000
-    assert "of the ray's length" in subject.why
+    assert 0 < subject.iso_value < 2000
+    assert "of the ray's length" in subject.description
     chosen = ExtractOptions(resolution=RESOLUTION)
     vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
     assert np.median(np.abs(distance(vertices))) < 0.1
@@ -161,9 +161,9 @@ def test_the_mesh_of_a_shape_lies_in_the_coordinates_of_its_file(shape_run, tmp_
     assert mesh.is_watertight
     np.testing.assert_allclose(mesh.bounds.mean(0), OFF, atol=5)
     np.testing.assert_allclose(np.ptp(mesh.bounds, axis=0), 60 * 0.6 / 0.9, rtol=0.25)
-    subject = extract.open_subject(shape_run, chosen)
+    subject = extract.open_source(shape_run, chosen)
     with torch.no_grad():
-        distance = subject.field(torch.from_numpy(subject.into(np.asarray(mesh.vertices))).float())
+        distance = subject.field(torch.from_numpy(subject.from_world(np.asarray(mesh.vertices))).float())
     assert float(distance.abs().max()) < 0.2 * 2 / 48
     half = np.array([OFF - 40, OFF + np.array([40, 40, 0])])
     extract.extract(shape_run, ExtractOptions(resolution=48, out=str(out), device="cpu"), half)

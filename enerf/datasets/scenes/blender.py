@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
-from tqdm import tqdm
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
 from enerf.datasets.scenes import poses
 
@@ -124,7 +124,7 @@ def _read(
     width, height = (side // 2 for side in raw) if half_res else raw
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
-        for file in tqdm(files, desc="read", unit="image", delay=2, leave=False, disable=None):
+        for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):
             picture = images.read(file, rotate=False)
             if picture.shape[:2] != raw[::-1]:
                 found = f"{picture.shape[1]}x{picture.shape[0]}"

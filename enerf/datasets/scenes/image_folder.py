@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 
 log = logging.getLogger("enerf")
 Size = tuple[float | int, float | int]  # width, height
@@ -212,7 +212,7 @@ def _png_names(files: tuple[Path, ...]) -> list[str]:
 
 def _progress(files: tuple[Path, ...], what: str) -> Iterable[Path]:
     """Files, with a bar on a terminal if they take more than two seconds."""
-    return tqdm(files, desc=what, unit="image", delay=2, leave=False, disable=None)
+    return progress_bar(None, what, "image", iterable=files, delay=2, leave=False, enabled=None)
 
 
 def _some(names: list[str]) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, UInt8
-from tqdm import tqdm
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
 from enerf.datasets.scenes import image_folder, poses
 
@@ -100,7 +100,9 @@ def _read(
     files = photos.files
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
-        bar = tqdm(files, desc=f"read {files[0].parent.name}", unit="image", delay=2, leave=False, disable=None)
+        bar = progress_bar(
+            None, f"read {files[0].parent.name}", "image", iterable=files, delay=2, leave=False, enabled=None
+        )
         for file in bar:
             one, _ = image_folder.read(replace(photos, files=(file,)), white)
             yield one[0]

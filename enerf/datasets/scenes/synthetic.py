@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from tqdm import tqdm
 
 from enerf.cli import app
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import raytrace
 from enerf.datasets.scenes.raytrace import Box, Lamp, Paint, Plane, Rod, Sphere, Thing, Vector, mix
@@ -221,7 +221,7 @@ def _write(folder: Path, settings: dict[str, int], progress: bool) -> None:
     lens, rows = camera(settings["width"], settings["height"]), []
     (folder / "images").mkdir(parents=True)
     views = poses(settings["views"], settings["seed"])
-    for i, c2w in enumerate(tqdm(views, desc="rendering", unit="view", disable=not progress)):
+    for i, c2w in enumerate(progress_bar(None, "rendering", "view", iterable=views, enabled=progress)):
         image, depth = render(lens, c2w, settings["supersample"])
         images.write_png(folder / f"images/image{i:03d}.png", image)
         rows.append(llff_row(lens, c2w, float(depth.min()) / _SLACK, float(depth.max()) * _SLACK))

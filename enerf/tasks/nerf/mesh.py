@@ -21,7 +21,7 @@ from enerf.datasets.scenes import coordinates, frusta
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.fields.backends import module, registry
 from enerf.fields.nerf import NeRF
-from enerf.geometry.isosurface.source import Box, MeshSourceSettings, Points, Subject, turned_around
+from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings, Points, front_view
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.rendering import iso_level
@@ -32,7 +32,7 @@ LEVEL_RAYS, LEVEL_SAMPLES = 2048, 512  # that the level of a density is told by
 SWING = 25.0  # degrees to each side, for scenes that are seen from one side
 
 
-def mesh_source(folder: Path, settings: MeshSourceSettings) -> Subject:
+def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     """The density of a NeRF, of its fine field if it has one.
 
     Raises
@@ -74,7 +74,7 @@ def of_density(
     bounds: Box | None = None,
     points_at_once: int = 1 << 16,
     pixel_centers: float | int = 0.5,
-) -> Subject:
+) -> MeshSource:
     """The subject of a scene and a density in its field's coordinates; its rays tell the level if none is given."""
     if level is None:
         found = level_of(scene, density, where, pixel_centers, points_at_once)
@@ -83,21 +83,21 @@ def of_density(
         why = f"level {level:g}, as asked for"
     unit = "NDC length, and cells grow with the square of the distance" if scene.ndc else "scene length"
     ahead = scene.ndc or scene.forward_facing
-    return Subject(
+    return MeshSource(
         name=scene.name,
         field=density,
         box=where,
-        level=level,
+        iso_value=level,
         inside="above",
-        why=f"{why}; densities are per unit of {unit}",
+        description=f"{why}; densities are per unit of {unit}",
         points_at_once=points_at_once,
-        onto=partial(coordinates.to_world, scene),
-        into=partial(coordinates.from_world, scene),
+        to_world=partial(coordinates.to_world, scene),
+        from_world=partial(coordinates.from_world, scene),
         colors=colors,
-        seen=partial(frusta.seen_by, scene),
+        camera_counts=partial(frusta.seen_by, scene),
         bounds=bounds,
         frame=scene.world_to_scene.double().cpu().numpy(),
-        view=partial(_through_the_cameras, scene) if ahead else partial(turned_around, up="z"),
+        view=partial(_through_the_cameras, scene) if ahead else partial(front_view, up="z"),
         swing=SWING if ahead else 0.0,
     )
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from enerf.core import images
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering, Scene
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays
@@ -54,7 +54,7 @@ def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: in
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
     """Name, PSNR, SSIM and LPIPS (None without its extra) of each view; pictures go to ``folder`` as PNG."""
     measured = []
-    for view in tqdm(views, desc="test views", unit="view"):
+    for view in progress_bar(None, "test views", "view", iterable=views):
         rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
         target = scenes_pixels.photograph(scene, view).cpu()
         measured.append(

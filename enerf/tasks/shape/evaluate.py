@@ -13,7 +13,8 @@ from enerf.engine import resume
 from enerf.fields import conditioning
 from enerf.geometry import write
 from enerf.geometry.isosurface import extract
-from enerf.geometry.isosurface.extract import Surface
+from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
+from enerf.geometry.isosurface.sample_grid import Inside
 from enerf.geometry.mesh import Mesh
 from enerf.tasks.shape import metrics as shape_metrics
 from enerf.tasks.shape import picture, setup
@@ -98,15 +99,10 @@ def _shape(run: ShapeRun) -> dict[str, Any]:
 
 def extracted(run: ShapeRun, field: Any) -> Surface | None:
     """The mesh of a field in the box, or None with a warning if there is none."""
-    target = run.config.data.target
+    inside: Inside = "above" if run.config.data.target == "occupancy" else "below"
+    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True)
     try:
-        return extract.extract(
-            setup.in_parts(field),
-            BOX,
-            run.config.run.resolution,
-            inside="above" if target == "occupancy" else "below",
-            closed=True,
-        )
+        return extract.extract(setup.in_parts(field), BOX, settings)
     except ValueError as error:
         log.warning("no mesh: %s", error)
         return None
