@@ -225,12 +225,13 @@ def kind_of(config: dict[str, Any]) -> str:
 
 
 def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]) -> list[str]:
-    """The options among ``names`` whose values differ, as words.
+    """The options among ``names`` whose values differ, as words; ``auto`` differs from nothing.
 
     >>> differing({"netwidth": 64}, {"netwidth": 32}, ["netwidth"])
     ['netwidth (64 there, 32 asked)']
     """
-    return [f"{n} ({saved[n]} there, {asked[n]} asked)" for n in names if n in saved and saved[n] != asked[n]]
+    both = [n for n in names if n in saved and "auto" not in (saved[n], asked[n])]
+    return [f"{n} ({saved[n]} there, {asked[n]} asked)" for n in both if saved[n] != asked[n]]
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:

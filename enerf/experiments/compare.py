@@ -7,7 +7,7 @@ that meets a value that is not finite has failed, which is told beside the table
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -20,6 +20,8 @@ from enerf.datasets.scenes import pixels
 from enerf.engine import checkpoint, resume
 from enerf.experiments import methods
 from enerf.experiments.methods import Methods
+from enerf.fields.backends import registry
+from enerf.fields.backends.registry import Resolved
 from enerf.reporting import tables
 from enerf.tasks.classifier import curves as classifier_curves
 from enerf.tasks.classifier import report as classifier_report
@@ -65,7 +67,9 @@ class Kind(Generic[C]):
     task
         Options that decide what is learned and how: an arm does not go on with others.
     train
-        Trains and measures one arm; returns its metrics.
+        Trains and measures one arm, with the backend and precision of all arms; returns its metrics.
+    choose
+        The backend and precision of a configuration, taken again from a record if there is one.
     write
         Writes table and curves of the arms so far, their metrics by name, into the base's folder; returns the table.
     draw
@@ -77,7 +81,8 @@ class Kind(Generic[C]):
     methods: Methods
     plain: dict[str, Any]
     task: tuple[str, ...]
-    train: Callable[[C], dict[str, Any] | None]
+    train: Callable[[C, Resolved | None], dict[str, Any] | None]
+    choose: Callable[[C, Resolved | None], Resolved]
     write: Callable[[dict[str, list[dict[str, Any]]], C], str]
     draw: Callable[[C, dict[str, C]], None] = lambda base, arms: None
     resolve: Callable[[C], C] = lambda base: base
@@ -102,11 +107,12 @@ def compare(base: C, chosen: CompareOptions) -> str:
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     failed: list[str] = []
     text = ""
+    shared = shared_choice(base, [arm_config(base, *of, seed) for seed in seeds for of in named.values()])
     for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
         arm = arm_config(base, *named[name], seed)
         log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, arm.folder)
         try:
-            arms[name].append(resume.metrics_of(arm) or trained(_unchanged(arm)))
+            arms[name].append(resume.metrics_of(arm) or trained(_unchanged(arm), shared))
         except NotFinite as error:
             failed.append(f"{name}, seed {seed}, failed: {error}")
             log.warning(failed[-1])
@@ -137,9 +143,35 @@ def _unchanged(arm: C) -> C:
     return arm
 
 
-def trained(arm: AnyConfig) -> dict[str, Any]:
-    """Train an arm and return its metrics."""
-    metrics = KINDS[arm.kind].train(arm)
+def shared_choice(base: C, arms: Sequence[C]) -> Resolved | None:
+    """The backend and precision that all arms of a comparison are computed with; None if all are finished.
+
+    It is resolved once: taken again from the first arm that was trained before, else as the base's options say. An arm
+    that was trained with something else is reported in one line; if it is not finished it goes on as it began.
+    """
+    kind: Kind[C] = KINDS[base.kind]
+    measured = [resume.metrics_of(arm) for arm in arms]
+    recorded = {arm.run.expname: recorded_of(arm, some) for arm, some in zip(arms, measured, strict=True)}
+    earlier = {name: record for name, record in recorded.items() if record is not None}
+    first = next(iter(earlier.values()), None)
+    shared = None if all(measured) else kind.choose(base, first)
+    for name, record in earlier.items():
+        if (expected := shared or first) is not None and record.differs(expected):
+            log.warning("arm %s was trained with %s, others are with %s: not by the same code", name, record, expected)
+    return shared
+
+
+def recorded_of(arm: AnyConfig, metrics: dict[str, Any] | None) -> Resolved | None:
+    """What an arm was trained with: as its metrics tell if it is finished, else its checkpoint; None if it is new."""
+    if metrics is not None:
+        return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
+    found = [] if arm.run.no_reload else checkpoint.checkpoints(arm.folder)
+    return resume.recorded(checkpoint.read(found[-1])) if found else None
+
+
+def trained(arm: AnyConfig, shared: Resolved | None = None) -> dict[str, Any]:
+    """Train an arm and return its metrics; ``shared`` is what the arms before it were computed with."""
+    metrics = KINDS[arm.kind].train(arm, shared)
     if metrics is None:
         raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
     return metrics
@@ -273,17 +305,41 @@ def _labelled(arms: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [{**run, "arm": name} for name, some in arms.items() for run in some]
 
 
+def _scene_choice(base: NerfConfig, recorded: Resolved | None) -> Resolved:
+    """The backend and precision of a scene's options."""
+    return registry.resolve(base.train.device, base.train.backend, base.train.precision, recorded)
+
+
+def _shape_choice(base: ShapeConfig, recorded: Resolved | None) -> Resolved:
+    """The backend and precision of a shape's options."""
+    return registry.resolve(base.train.device, base.train.backend, shape_setup.precision_of(base), recorded)
+
+
 # By the configuration's kind.
 KINDS: dict[str, Kind[Any]] = {
     "nerf": Kind(
-        methods.FIELDS, methods.OF_FIELDS, nerf_setup.TASK_OPTIONS, nerf_train.train, _write_scenes, _draw_crops
+        methods.FIELDS,
+        methods.OF_FIELDS,
+        nerf_setup.TASK_OPTIONS,
+        nerf_train.train,
+        _scene_choice,
+        _write_scenes,
+        _draw_crops,
     ),
-    "shape": Kind(methods.FIELDS, methods.OF_FIELDS, shape_setup.TASK_OPTIONS, shape_train.fit, _write_shapes),
+    "shape": Kind(
+        methods.FIELDS,
+        methods.OF_FIELDS,
+        shape_setup.TASK_OPTIONS,
+        shape_train.fit,
+        _shape_choice,
+        _write_shapes,
+    ),
     "classifier": Kind(
         methods.CLASSIFIERS,
         methods.OF_CLASSIFIERS,
         classifier_setup.TASK_OPTIONS,
         classifier_train.train,
+        classifier_setup.resolve_precision,
         _write_classifiers,
         resolve=classifier_setup.resolved,
     ),

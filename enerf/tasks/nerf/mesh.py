@@ -4,6 +4,7 @@ Three frames: that of the **field**, in which the mesh is marched; the **world**
 cropped, polished, coloured and written; and an upright **picture frame**.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,10 @@ def nerf(folder: Path, level: float | None, box: Box | None, device: str, datadi
         If the run cannot be opened, the box makes no sense, or no training ray stops half of its light in it.
     """
     run = setup.open_run(folder, device, datadir)
-    backend = registry.choose("auto", precision, run.device)
+    again = run.record.trained(run.state.step)
+    if precision != "auto":
+        again = dataclasses.replace(again, precision=precision)  # the caller's choice, not a difference to warn of
+    backend = registry.choose("auto", precision, run.device, again)
     registry.use(run.fields, backend)
     run.fields.eval().requires_grad_(False)
     module.hold(run.fields)
