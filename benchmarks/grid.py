@@ -53,7 +53,7 @@ def backends_here(device: torch.device, only: str) -> dict[str, Backend]:
     names = ("compiled", "triton") if device.type == "cuda" else ("compiled",)
     found = {TWIN: registry.make(TWIN, "fp32", device)}
     for name in names if only == "auto" else (only,):
-        if reason := registry.why_not(name, "fp32", device):
+        if reason := registry.unavailable_reason(name, "fp32", device):
             if only != "auto":
                 raise InputError(f"option --backend: {name} cannot be used here: {reason}")
             continue

@@ -4,9 +4,10 @@ Nothing below the hallways names a device.
 """
 
 import ctypes
+import functools
 import logging
 import platform
-import time
+from pathlib import Path
 
 import torch
 
@@ -16,8 +17,10 @@ log = logging.getLogger("enerf")
 
 # Largest relative error of a product that still counts as fp32 (its unit roundoff is 6e-8, bf16's 4e-3).
 FP32_ERROR = 1e-5
-# bf16 must be this much faster than fp32 to be chosen; with instructions for it, it is twice as fast.
-BF16_GAIN = 1.25
+# Instruction sets that multiply bf16 factors, by their names in /proc/cpuinfo.
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+# torch's names of instruction sets that /proc/cpuinfo spells otherwise.
+CPUINFO_NAMES = {"avx512_f": "avx512f", "avx512_bw": "avx512bw", "fma3": "fma"}
 # Values of a layer (16 MB in fp32) that stay near the CPU's caches and under glibc's mmap ceiling. Fewer points at once
 # cost more calls: four times fewer made a step of the fast preset 1.5 times longer.
 CPU_VALUES = 1 << 22
@@ -89,28 +92,29 @@ def product_error(size: int = 256) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether products of bf16 factors pay here: by the driver's word on a GPU, by a short race on a CPU.
+    """Whether a device has instructions for products of bf16 factors.
 
-    Where there are no instructions for it, torch imitates it, slower than fp32.
+    On a GPU: compute capability 8.0 or higher. On a CPU: AVX-512 BF16 or AMX; without them torch emulates bf16, slower
+    than fp32.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return BF16_GAIN * product_seconds(torch.bfloat16) < product_seconds(torch.float32)
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return not cpu_flags().isdisjoint(BF16_FLAGS)
 
 
-def product_seconds(dtype: torch.dtype, size: int = 256, tries: int = 30) -> float:
-    """The fastest of some products of square matrices, in one thread: a busy machine should not decide this."""
-    a, b, seconds = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype), []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor by their names in ``/proc/cpuinfo``: ``avx2``, ``avx512f``, ``avx512_bf16`` ...
+
+    Elsewhere than on Linux they are what torch reports, if this version of torch does; an empty set means unknown.
+    """
     try:
-        for _ in range(tries):
-            began = time.perf_counter()
-            torch.mm(a, b)
-            seconds.append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
-    return min(seconds)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return frozenset(CPUINFO_NAMES.get(name, name) for name, present in found.items() if present is True)
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(flags.partition(":")[2].split())
 
 
 def points_at_once(device: torch.device, netchunk: int, width: int) -> int:

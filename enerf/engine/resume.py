@@ -56,8 +56,9 @@ def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
 def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) -> list[str]:
     """Return the options with one of these effects whose values differ from the saved ones, in words.
 
-    Options that the checkpoint does not have are skipped. The length of the run counts only where the learning rate
-    depends on it: a run of exponential decay can be lengthened without changing its first steps.
+    Options that the checkpoint does not have are skipped, and those that are ``auto`` on one side. The length of the
+    run counts only where the learning rate depends on it: under exponential decay a longer run has the same first
+    steps.
 
     >>> from enerf.tasks.nerf.config import NerfConfig
     >>> changed_options({"N_rand": 64}, parser.from_dict(NerfConfig, {"N_rand": 32}), "training")
@@ -67,7 +68,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
     ignored = () if schedule.depends_on_length(config.train) else LENGTH_OPTIONS
     changed = []
     for name, item in options.declared(type(config)).items():
-        if name not in saved or name in ignored:
+        if name not in saved or name in ignored or "auto" in (saved[name], asked[name]):
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
         differs = saved[name] != asked[name]

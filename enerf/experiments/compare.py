@@ -7,6 +7,7 @@ one is resumed. A variant whose loss is not finite has failed and is listed belo
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from enerf.config import options, parser
@@ -14,8 +15,9 @@ from enerf.config.methods import Methods
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
 from enerf.core.errors import InputError, NotFinite
-from enerf.engine import checkpoint, resume
+from enerf.engine import backend_record, checkpoint, resume
 from enerf.experiments.options import CompareOptions
+from enerf.fields.backends.registry import Resolved
 from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
@@ -43,11 +45,13 @@ def compare(base: C, chosen: CompareOptions) -> str:
     variants: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     failed: list[str] = []
     text = ""
+    planned = [variant_config(base, *method, seed) for seed in seeds for method in named.values()]
+    shared = shared_backend(base, planned, task)
     for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
         variant = variant_config(base, *named[name], seed)
         log.info("variant %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, variant.folder)
         try:
-            variants[name].append(resume.finished_metrics(variant) or _train(variant, task))
+            variants[name].append(resume.finished_metrics(variant) or _train(variant, task, shared))
         except NotFinite as error:
             failed.append(f"{name}, seed {seed}, failed: {error}")
             log.warning(failed[-1])
@@ -61,13 +65,41 @@ def compare(base: C, chosen: CompareOptions) -> str:
     return "\n".join([text, *failed])
 
 
-def _train(variant: RunConfig, task: registry.Task) -> dict[str, Any]:
+def _train(variant: RunConfig, task: registry.Task, shared: Resolved | None) -> dict[str, Any]:
     """Train a variant, from its last checkpoint if it has one, and return its metrics."""
     check_unchanged(variant)
-    metrics: dict[str, Any] | None = task.load("train")(variant)
+    train = task.load("train")
+    metrics: dict[str, Any] | None = train(variant) if shared is None else train(variant, shared)
     if metrics is None:
         raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
     return metrics
+
+
+def shared_backend(base: C, variants: Sequence[C], task: registry.Task) -> Resolved | None:
+    """Return the backend and precision of all variants; None if all are finished, or the task has no backends.
+
+    They are those of the first variant that was trained before, otherwise resolved from the options of the base. A
+    variant that was trained with others is reported; if it is half-finished, it is continued with its own.
+    """
+    if not task.has("resolve_backend"):
+        return None
+    measured = [resume.finished_metrics(variant) for variant in variants]
+    recorded = {v.run.expname: recorded_backend(v, metrics) for v, metrics in zip(variants, measured, strict=True)}
+    earlier = {name: record for name, record in recorded.items() if record is not None}
+    first = next(iter(earlier.values()), None)
+    shared: Resolved | None = None if all(measured) else task.load("resolve_backend")(base, first)
+    for name, record in earlier.items():
+        if (expected := shared or first) is not None and record.differs(expected):
+            log.warning("variant %s was trained with %s, the others with %s", name, record, expected)
+    return shared
+
+
+def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Resolved | None:
+    """Return what a variant was trained with, by its metrics if it is finished, else by its checkpoint."""
+    if metrics is not None:
+        return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
+    found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
+    return backend_record.recorded(checkpoint.read(found[-1])) if found else None
 
 
 def check_unchanged(variant: RunConfig) -> None:

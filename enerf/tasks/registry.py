@@ -46,6 +46,9 @@ class Task:
         Configuration -> metrics of several runs, where one configuration can mean several. Optional.
     resolve
         Configuration -> configuration with everything that its data decides: epochs as steps, say. Optional.
+    resolve_backend
+        Configuration, and the ``Resolved`` of an earlier run or None -> backend and precision of all variants of a
+        comparison; ``train`` then takes them as its second argument. Optional.
     mesh_source
         Folder and ``MeshSourceSettings`` -> ``MeshSource``, for mesh extraction. Optional.
     probe
@@ -64,6 +67,7 @@ class Task:
     draw_comparison: Part = ""
     train_all: Part = ""
     resolve: Part = ""
+    resolve_backend: Part = ""
     mesh_source: Part = ""
     probe: Part = ""
 
@@ -137,6 +141,7 @@ register(
         table="enerf.tasks.nerf.report:results_table",
         write_comparison="enerf.tasks.nerf.comparison:write_all",
         draw_comparison="enerf.tasks.nerf.comparison:draw_test_view",
+        resolve_backend="enerf.tasks.nerf.setup:resolve_backend",
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         probe="enerf.tasks.nerf.probe:open_probe",
     )
@@ -153,6 +158,7 @@ register(
         evaluate="enerf.tasks.shape.evaluate:evaluate_folder",
         table="enerf.tasks.shape.report:table",
         write_comparison="enerf.tasks.shape.comparison:write_all",
+        resolve_backend="enerf.tasks.shape.setup:resolve_backend",
         mesh_source="enerf.tasks.shape.mesh:mesh_source",
         probe="enerf.tasks.shape.probe:open_probe",
     )
@@ -169,6 +175,7 @@ register(
         table="enerf.tasks.classifier.report:table",
         write_comparison="enerf.tasks.classifier.comparison:write_all",
         resolve="enerf.tasks.classifier.setup:resolved",
+        resolve_backend="enerf.tasks.classifier.setup:resolve_precision",
         probe="enerf.tasks.classifier.probe:open_probe",
     )
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from enerf.config import methods, parser
-from enerf.core import images
+from enerf.core import device, images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import resume
@@ -113,6 +113,50 @@ def test_fixed_pixels_are_measured_as_the_curve_is_and_said_so(base):
     assert found["fit_psnr"] > 0
     assert found["method"] == "e-nerf-kept-he"
     assert not (arm.folder / "test").exists()
+
+
+def computed_with(base):
+    arms = json.loads((base.folder / "comparison.json").read_text())
+    return {name: {(run["backend"], run["precision"]) for run in some} for name, some in arms.items()}
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def flags(monkeypatch, *names):
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(names))
+
+
+def test_backend_and_precision_are_resolved_once_for_all_arms(base, monkeypatch, caplog):
+    pixels = parser.replace(base, final_pixels=True, eval_rays=5)
+    flags(monkeypatch)
+    train = nerf_train.train
+
+    def changing(arm, shared):
+        flags(monkeypatch, "avx2", "fma", "avx512_bf16")  # a new run would take other kernels, and bf16
+        return train(arm, shared)
+
+    monkeypatch.setitem(registry._TASKS, "nerf", dataclasses.replace(registry.task("nerf"), train=changing))
+    compare.compare(pixels, CompareOptions(methods="plain"))
+    compare.compare(pixels, CompareOptions(methods="plain,he", seeds="0,1"))  # goes on another day
+    assert computed_with(base) == {"plain": {("torch", "fp32")}, "he": {("torch", "fp32")}}
+    assert warnings_of(caplog) == []
+
+
+def test_an_arm_that_was_computed_by_other_code_is_one_line(base, monkeypatch, caplog):
+    pixels = parser.replace(base, final_pixels=True, eval_rays=5)
+    flags(monkeypatch)
+    nerf_train.train(compare.variant_config(pixels, "plain", None, 0))
+    flags(monkeypatch, "avx512_bf16")
+    nerf_train.train(compare.variant_config(parser.replace(pixels, N_iters=2), "he", None, 0))
+    compare.compare(pixels, CompareOptions(methods="plain,he,equilibrate"))
+    (line,) = warnings_of(caplog)
+    assert line == "variant cmp/he_seed0 was trained with torch, bf16, the others with torch, fp32"
+    assert computed_with(base) == {
+        **{name: {("torch", "fp32")} for name in ("plain", "equilibrate")},
+        "he": {("torch", "bf16")},
+    }
 
 
 @pytest.mark.parametrize("text", ["fast", "1e-3,,", "0", "-1", "1e-3,0.001", "inf"])

@@ -45,6 +45,7 @@ def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
     is_continued = bool(asked.ft_path) and not asked.no_reload  # its steps are partly another run's, its seconds not
     metrics = {
         **_described(run),
+        **run.record.metrics(run.state.step),
         **{"test": test, "fit": fit, "kappa": kappa_of(spectra(run.state)), "sparsity": _sparsity(run)},
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
@@ -122,7 +123,7 @@ def _described(run: ClassifierRun) -> dict[str, Any]:
         "steps_an_epoch": run.steps_an_epoch,
         "seed": t.seed,
         "device": str(run.device),
-        "precision": run.precision,
+        "precision": run.record.trained(run.state.step).precision,
         "protocol": {
             **{"optimiser": t.optimiser, "lrate": t.lrate, "schedule": t.lrate_schedule, "batch": t.N_batch},
             **{"momentum": t.momentum, "weight_decay": t.weight_decay, "l1": t.l1, "l2": t.l2},

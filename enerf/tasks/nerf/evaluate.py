@@ -36,7 +36,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     else:
         measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
         mean = views.means(measured)
-    metrics = {**_described(run), "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
+    described = {**_described(run), **run.record.metrics(run.state.step)}
+    metrics = {**described, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
@@ -62,7 +63,7 @@ def _described(run: Run) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
-        "precision": run.backend.precision,
+        "precision": run.record.trained(run.state.step).precision,
         "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
         "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
         "collapsed": run.state.collapsed,

@@ -4,6 +4,7 @@ Three frames: that of the **field**, in which the mesh is marched; the **world**
 cropped, polished, coloured and written; and an upright **picture frame**.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,10 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
         If the run cannot be opened, the box makes no sense, or no training ray stops half of its light in it.
     """
     run = setup.open_run(folder, settings.device, settings.source)
-    backend = registry.choose("auto", settings.precision, run.device)
+    recorded = run.record.trained(run.state.step)
+    if settings.precision != "auto":
+        recorded = dataclasses.replace(recorded, precision=settings.precision)  # requested: no difference to warn of
+    backend = registry.choose("auto", settings.precision, run.device, recorded)
     registry.use(run.fields, backend)
     run.fields.eval().requires_grad_(False)
     module.hold(run.fields)

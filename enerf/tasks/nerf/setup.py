@@ -15,10 +15,11 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Rays, Rendering, Scene
 from enerf.datasets.scenes import blender, bounds, camera_paths, llff, rays
-from enerf.engine import checkpoint, resume
+from enerf.engine import backend_record, checkpoint, resume
+from enerf.engine.backend_record import Record
 from enerf.engine.checkpoint import State
 from enerf.fields.backends import module, registry
-from enerf.fields.backends.registry import Backend
+from enerf.fields.backends.registry import Backend, Resolved
 from enerf.rendering import empty_space, render
 from enerf.rendering.render import Passes
 from enerf.reporting import video
@@ -42,13 +43,18 @@ class Run:
     state: State
     device: torch.device
     backend: Backend
+    record: Record  # of the backends that have trained it
 
 
-def prepare(config: NerfConfig) -> Run:
-    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
-    device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
+def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
+    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    ``shared`` is what ``auto`` means for a fresh run: the backend and precision of the comparison that it is part of.
+    """
     # read before the scene: its mistakes show at once
     found = resume.last_checkpoint(config)
+    t, recorded = config.train, backend_record.recorded_or(found, shared)
+    device, backend = registry.placed(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -61,7 +67,13 @@ def prepare(config: NerfConfig) -> Run:
     ).to(device)
     registry.use(fields, backend)
     training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
-    return Run(config, scene, fields, training, device, backend)
+    record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
+    return Run(config, scene, fields, training, device, backend, record)
+
+
+def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
+    """Return the backend and precision that the options resolve to, those of an earlier run where possible."""
+    return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
 
 
 def load_scene(config: NerfConfig) -> Scene:
@@ -98,6 +110,8 @@ def to_device(scene: Scene, device: torch.device) -> Scene:
 
 def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     """A run as its last checkpoint left it, conditioned weights baked; ``datadir`` says where its scene is now.
+
+    The backend and precision that trained it evaluate it too; where they cannot, one warning says why.
 
     Raises
     ------

@@ -19,6 +19,7 @@ from enerf.engine import cuda_graph, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
+from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
 from enerf.tasks.nerf import evaluate, setup, views
 from enerf.tasks.nerf import step as nerf_step
@@ -29,8 +30,10 @@ from enerf.tasks.nerf.step import StepReport
 log = logging.getLogger("enerf")
 
 
-def train(config: NerfConfig) -> dict[str, Any] | None:
+def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
     """Train a run to its end and report; returns its metrics, or None if none were asked for.
+
+    ``shared`` is as for ``runs.prepare``.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def train(config: NerfConfig) -> dict[str, Any] | None:
     KeyboardInterrupt
         If the run was interrupted; it has been saved.
     """
-    run = setup.prepare(config)
+    run = setup.prepare(config, shared)
     if config.render.render_only:
         _render_only(run)
         return None
@@ -53,6 +56,7 @@ def train(config: NerfConfig) -> dict[str, Any] | None:
         unit="rays",
         per_step=config.train.N_rand,
         watch=nerf_step.watch,
+        told=run.record.saved(),
     )
     if config.run.no_final_eval:
         return None

@@ -44,7 +44,8 @@ def evaluate(run: ShapeRun) -> dict[str, Any]:
     """
     began = time.perf_counter()
     measured = _picture(run) if isinstance(run.subject, Picture) else _shape(run)
-    metrics = {**_described(run), **measured, "curve": run.state.curve}
+    computed = run.record.metrics(run.state.step)
+    metrics = {**_described(run), **computed, **measured, "curve": run.state.curve}
     metrics["seconds"] = {"train": run.state.seconds, "eval": time.perf_counter() - began}
     io.write_json(run.config.folder / "metrics.json", metrics)
     return metrics
@@ -68,7 +69,7 @@ def _described(run: ShapeRun) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
-        "precision": run.backend.precision if m.activation == "relu" else "fp32",
+        "precision": run.record.trained(run.state.step).precision if m.activation == "relu" else "fp32",
         "points_a_step": config.samples.N_points,
         "resolution": config.run.resolution,
     }

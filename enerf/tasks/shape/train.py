@@ -17,6 +17,7 @@ from enerf.engine import resume, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
+from enerf.fields.backends.registry import Resolved
 from enerf.geometry import point_cloud, read, sample_pool
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh, PointCloud
@@ -40,8 +41,10 @@ CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # figures of a point of the
 PartsOf = Callable[[int], Parts]
 
 
-def train(config: ShapeConfig) -> dict[str, Any] | None:
+def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
     """Learn a shape to the end of the run and report; returns its metrics, or None if none were asked for.
+
+    ``shared`` is as for ``shape_runs.prepare``.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def train(config: ShapeConfig) -> dict[str, Any] | None:
     KeyboardInterrupt
         If the run was interrupted; it has been saved.
     """
-    run = setup.prepare(config)
+    run = setup.prepare(config, shared)
     with losses(run) as parts_of:
         trainer.fit(
             config,
@@ -61,7 +64,7 @@ def train(config: ShapeConfig) -> dict[str, Any] | None:
             partial(_hooks, run),
             unit="points",
             per_step=config.samples.N_points,
-            told=run.box,
+            told={**run.box, **run.record.saved()},
         )
     if config.run.no_final_eval:
         return None

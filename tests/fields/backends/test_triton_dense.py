@@ -166,7 +166,7 @@ def test_a_slot_that_is_still_to_be_read_is_never_overwritten(name: str, dtype: 
 
 def test_a_reason_is_one_line_that_says_what_works_without_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    reason = triton_dense.why_not()
+    reason = triton_dense.unavailable_reason()
     assert reason == "triton is not installed: pip install triton; the torch backend works without it"
     network, _, weights, biases = _case("one layer")
     with pytest.raises(RuntimeError, match="pip install triton"):

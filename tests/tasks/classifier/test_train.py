@@ -13,6 +13,7 @@ import torch
 
 from enerf.conditioning import layers
 from enerf.config import parser
+from enerf.core import device as core_device
 from enerf.core.errors import InputError, NotFinite
 from enerf.datasets.labelled import synthetic
 from enerf.engine import checkpoint
@@ -258,6 +259,17 @@ def test_all_arms_multiply_alike(make):
     compare.compare(base, CompareOptions(methods="bn,gn"))
     told = json.loads((base.folder / "comparison.json").read_text())
     assert len({run["precision"] for run in told}) == 1
+
+
+def test_a_resumed_run_multiplies_as_it_began(make, monkeypatch):
+    monkeypatch.setattr(core_device, "has_bf16", lambda device: False)
+    classifier_train.train(make("--precision", "auto", "--N_iters", "1"))
+    monkeypatch.setattr(core_device, "has_bf16", lambda device: True)
+    metrics = classifier_train.train(make("--precision", "auto", "--N_iters", "2"))
+    assert (metrics["precision"], metrics["steps"]) == ("fp32", 2)
+    content = checkpoint.read(checkpoint.checkpoints(make().folder)[-1])
+    assert content["config"]["precision"] == "auto"
+    assert content["config"]["resolved"] == {"backend": "torch", "precision": "fp32", "device": "cpu"}
 
 
 def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
