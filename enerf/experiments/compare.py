@@ -223,7 +223,7 @@ def _draw_crops(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
     scene = nerf_setup.load_scene(base)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
-    pictures = {"photograph": pixels.photograph(scene, view).double().numpy()}
+    pictures = {"photograph": pixels.view_image(scene, view).double().numpy()}
     for method, arm in arms.items():
         file = arm.folder / "test" / "final" / name
         if file.is_file():

@@ -11,7 +11,7 @@ import torch
 
 from enerf.core.types import Proposal, Rays, Rendering
 from enerf.rendering import proposal, render, sampling, volume
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from tests import analytic
 
 
@@ -27,24 +27,24 @@ def _rays(n: int = 5, near: float = 0.0, far: float = 4.0, dtype: torch.dtype = 
 
 
 def _render(field: Any) -> Callable[[Rays], Rendering]:
-    return lambda asked: render.render_rays(field, field, asked, Passes(16, 8))[1]
+    return lambda asked: render.render_rays(field, field, asked, SamplingConfig(16, 8))[1]
 
 
 # render_rays
 
 
 @pytest.mark.parametrize("seed", [None, 0])
-def test_fog_has_its_exact_opacity_and_colour(seed: int | None):
+def test_fog_has_its_exact_opacity_and_color(seed: int | None):
     rays, fog = _rays(), analytic.Fog(0.3)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    for seen in render.render_rays(fog, fog, rays, Passes(12, 7), generator):
+    for seen in render.render_rays(fog, fog, rays, SamplingConfig(12, 7), generator):
         # up to the last sample; that one reaches infinitely far
         depth = fog.density * (seen.t_vals[:, -1] - seen.t_vals[:, 0]) * rays.directions.norm(dim=-1)
         before_last = seen.weights[:, :-1].sum(-1)
         torch.testing.assert_close(before_last, analytic.opacity(depth), rtol=0, atol=1e-12)
         torch.testing.assert_close(seen.opacity, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
-        colour = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
-        torch.testing.assert_close(seen.rgb, colour, rtol=0, atol=1e-12)
+        color = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
+        torch.testing.assert_close(seen.rgb, color, rtol=0, atol=1e-12)
     if seed is None:
         exact = analytic.opacity(fog.optical_depth(rays.origins, rays.directions, 0.0, 4.0))
         torch.testing.assert_close(before_last, exact, rtol=0, atol=1e-12)
@@ -52,7 +52,7 @@ def test_fog_has_its_exact_opacity_and_colour(seed: int | None):
 
 def test_a_wall_is_seen_where_it_is_and_closer_with_fine_samples():
     rays, wall = _rays(), analytic.Wall(-3.0)
-    first, final = render.render_rays(wall, wall, rays, Passes(32, 64))
+    first, final = render.render_rays(wall, wall, rays, SamplingConfig(32, 64))
     true = wall.depth(rays.origins, rays.directions)
     coarse_error, fine_error = first.depth - true, final.depth - true
     spacing = 4.0 / 31
@@ -70,19 +70,19 @@ def test_a_wall_is_seen_where_it_is_and_closer_with_fine_samples():
 @pytest.mark.parametrize("white_bkgd", [False, True])
 def test_a_soft_ball_has_the_opacity_of_its_integral(white_bkgd: bool):
     rays, ball = _rays(near=-14.0, far=16.0), analytic.SoftBall(peak=1.0)  # it fades away before both ends
-    seen, _ = render.render_rays(ball, None, rays, Passes(1001, white_bkgd=white_bkgd))
+    seen, _ = render.render_rays(ball, None, rays, SamplingConfig(1001, white_bkgd=white_bkgd))
     exact = analytic.opacity(ball.optical_depth(rays.origins, rays.directions, -14.0, 16.0))
     torch.testing.assert_close(seen.opacity, exact, rtol=0, atol=1e-12)
-    colour = exact[:, None] * torch.tensor(ball.color, dtype=torch.float64)
-    torch.testing.assert_close(seen.rgb, colour + white_bkgd * (1 - exact[:, None]), rtol=0, atol=1e-12)
+    color = exact[:, None] * torch.tensor(ball.color, dtype=torch.float64)
+    torch.testing.assert_close(seen.rgb, color + white_bkgd * (1 - exact[:, None]), rtol=0, atol=1e-12)
     assert 0.05 < exact.min() < exact.max() < 0.95
 
 
 def test_without_a_fine_field_the_first_rendering_is_the_final_one():
     fog = analytic.Fog()
-    first, final = render.render_rays(fog, None, _rays(), Passes(8, 8))
+    first, final = render.render_rays(fog, None, _rays(), SamplingConfig(8, 8))
     assert first is final
-    first, final = render.render_rays(fog, fog, _rays(), Passes(8))
+    first, final = render.render_rays(fog, fog, _rays(), SamplingConfig(8))
     assert first is final
 
 
@@ -94,7 +94,7 @@ def test_the_fine_field_is_asked_at_coarse_and_fine_samples_with_the_viewdirs():
         asked.append((points, viewdirs))
         return wall(points, viewdirs)
 
-    first, final = render.render_rays(ball, fine, rays, Passes(8, 5))
+    first, final = render.render_rays(ball, fine, rays, SamplingConfig(8, 5))
     more = sampling.importance(first.t_vals, first.weights, 5)
     assert torch.equal(final.t_vals, sampling.union(first.t_vals, more))
     assert len(asked) == 1
@@ -107,7 +107,7 @@ def test_a_generator_jitters_both_passes_and_repeats():
 
     def seen(seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        first, final = render.render_rays(ball, ball, rays, Passes(8, 5), generator)
+        first, final = render.render_rays(ball, ball, rays, SamplingConfig(8, 5), generator)
         return first.t_vals, final.t_vals
 
     for i in range(2):
@@ -127,16 +127,16 @@ def test_points_counts_how_often_a_ray_asks_a_field(n_samples: int, n_importance
         count += points.shape[:-1].numel()
         return fog(points, viewdirs)
 
-    passes = Passes(n_samples, n_importance)
+    passes = SamplingConfig(n_samples, n_importance)
     render.render_rays(counting, counting, _rays(3), passes)
-    assert count == 3 * passes.points
+    assert count == 3 * passes.points_per_ray
 
 
 # proposals
 
 
 def _proposed(
-    coarse: Any, fine: Any, rays: Rays, passes: Passes, seed: int | None = None
+    coarse: Any, fine: Any, rays: Rays, passes: SamplingConfig, seed: int | None = None
 ) -> tuple[Proposal, Rendering]:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     first, final = render.render_rays(coarse, fine, rays, passes, generator)
@@ -159,9 +159,9 @@ class Noting:
 @pytest.mark.parametrize("seed", [None, 0])
 def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(seed: int | None):
     rays, coarse, fine = _rays(), Noting(analytic.SoftBall()), Noting(analytic.Wall())
-    passes = Passes(9, 6, proposal=True)
+    passes = SamplingConfig(9, 6, proposal=True)
     first, final = _proposed(coarse, fine, rays, passes, seed)
-    for field, edges, n in ((coarse, first.edges, 9), (fine, first.taken, 6)):
+    for field, edges, n in ((coarse, first.edges, 9), (fine, first.sample_edges, 6)):
         ((points, viewdirs),) = field.asked
         assert edges.shape == (5, n + 1)
         assert torch.equal(points, rays.at(sampling.midpoints(edges)))
@@ -170,15 +170,15 @@ def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(
         if seed is None:
             assert torch.equal(edges[:, 0], rays.near)
             assert torch.equal(edges[:, -1], rays.far)
-    assert torch.equal(final.t_vals, sampling.midpoints(first.taken))
-    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.asked, *fine.asked)) == 5 * passes.points
+    assert torch.equal(final.t_vals, sampling.midpoints(first.sample_edges))
+    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.asked, *fine.asked)) == 5 * passes.points_per_ray
 
 
 def test_taken_intervals_share_the_proposals_weight_evenly():
     rays, ball = _rays(), analytic.SoftBall()
-    first, _ = _proposed(ball, ball, rays, Passes(64, 8, proposal=True))
+    first, _ = _proposed(ball, ball, rays, SamplingConfig(64, 8, proposal=True))
     expected = proposal.resample(first.edges, first.weights, 8)
-    assert torch.equal(first.taken, expected)
+    assert torch.equal(first.sample_edges, expected)
     weights = volume.weights(
         ball(rays.at(sampling.midpoints(first.edges)), rays.viewdirs).density,
         volume.widths(first.edges, rays.directions),
@@ -188,23 +188,23 @@ def test_taken_intervals_share_the_proposals_weight_evenly():
 
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("n_importance", [1, 7])
-def test_fog_under_a_proposal_has_its_exact_opacity_and_colour(seed: int | None, n_importance: int):
+def test_fog_under_a_proposal_has_its_exact_opacity_and_color(seed: int | None, n_importance: int):
     rays, fog = _rays(), analytic.Fog(0.3)
-    first, final = _proposed(fog, fog, rays, Passes(12, n_importance, proposal=True), seed)
-    for edges, weights in ((first.edges, first.weights), (first.taken, final.weights)):
+    first, final = _proposed(fog, fog, rays, SamplingConfig(12, n_importance, proposal=True), seed)
+    for edges, weights in ((first.edges, first.weights), (first.sample_edges, final.weights)):
         depth = fog.density * (edges[:, -2] - edges[:, 0]) * rays.directions.norm(dim=-1)
         torch.testing.assert_close(weights[:, :-1].sum(-1), analytic.opacity(depth), rtol=0, atol=1e-12)
     torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
-    colour = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
-    torch.testing.assert_close(final.rgb, colour, rtol=0, atol=1e-12)
+    color = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
+    torch.testing.assert_close(final.rgb, color, rtol=0, atol=1e-12)
 
 
 def test_a_wall_is_found_within_the_intervals_that_its_proposal_made_there():
     rays, wall = _rays(), analytic.Wall(-3.0)
-    first, final = _proposed(wall, wall, rays, Passes(32, 32, proposal=True))
+    first, final = _proposed(wall, wall, rays, SamplingConfig(32, 32, proposal=True))
     error = (final.depth - wall.depth(rays.origins, rays.directions)).abs()
     assert (error < 4.0 / 32).all()  # no farther than an interval of the proposal
-    around = first.taken.diff(dim=-1).amin(-1)
+    around = first.sample_edges.diff(dim=-1).amin(-1)
     assert (around < 4.0 / 32 / 25).all()
     torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64))
 
@@ -217,30 +217,34 @@ def test_the_rendering_tells_the_proposal_nothing_and_positions_carry_no_gradien
         seen = ball(points, viewdirs)
         return dataclasses.replace(seen, density=seen.density * scale)
 
-    first, final = _proposed(learned, ball, _rays(), Passes(9, 6, proposal=True))
+    first, final = _proposed(learned, ball, _rays(), SamplingConfig(9, 6, proposal=True))
     assert first.weights.requires_grad
     assert not first.edges.requires_grad
-    assert not first.taken.requires_grad
+    assert not first.sample_edges.requires_grad
     assert not final.rgb.requires_grad
 
 
 def test_white_lies_behind_what_is_rendered_from_a_proposal():
     rays, ball = _rays(near=-14.0, far=16.0), analytic.SoftBall(peak=1.0)
-    black, white = (_proposed(ball, ball, rays, Passes(64, 32, white_bkgd=w, proposal=True))[1] for w in (False, True))
+    black, white = (
+        _proposed(ball, ball, rays, SamplingConfig(64, 32, white_bkgd=w, proposal=True))[1] for w in (False, True)
+    )
     torch.testing.assert_close(white.rgb, black.rgb + (1 - black.opacity[:, None]), rtol=0, atol=1e-12)
     assert (black.opacity < 0.99).any()
 
 
 def test_proposals_are_even_in_disparity_on_request():
     rays = _rays(near=0.5, far=8.0)
-    first, _ = _proposed(analytic.Fog(), analytic.Fog(), rays, Passes(9, 6, lindisp=True, proposal=True))
+    first, _ = _proposed(analytic.Fog(), analytic.Fog(), rays, SamplingConfig(9, 6, lindisp=True, proposal=True))
     steps = (1 / first.edges).diff(dim=-1)
     torch.testing.assert_close(steps, steps[:, :1].expand_as(steps))
 
 
 def test_a_generator_jitters_proposals_and_repeats():
     def taken(seed: int | None) -> torch.Tensor:
-        return _proposed(analytic.SoftBall(), analytic.SoftBall(), _rays(), Passes(9, 6, proposal=True), seed)[0].taken
+        return _proposed(analytic.SoftBall(), analytic.SoftBall(), _rays(), SamplingConfig(9, 6, proposal=True), seed)[
+            0
+        ].sample_edges
 
     assert torch.equal(taken(1), taken(1))
     assert not torch.equal(taken(1), taken(2))
@@ -248,7 +252,7 @@ def test_a_generator_jitters_proposals_and_repeats():
 
 
 def test_without_a_fine_field_there_is_nothing_to_propose_to():
-    first, final = render.render_rays(analytic.Fog(), None, _rays(), Passes(8, 4, proposal=True))
+    first, final = render.render_rays(analytic.Fog(), None, _rays(), SamplingConfig(8, 4, proposal=True))
     assert isinstance(first, Rendering)
     assert first is final
 
@@ -327,7 +331,7 @@ def test_without_memory_the_chunk_is_halved_with_one_line_and_nothing_is_lost(
     with caplog.at_level(logging.WARNING, logger="enerf"):
         picture = render.in_chunks(_up_to(4, error, sizes), rays, 8)
     assert sizes == [8, 4, 4, 3]
-    assert [r.getMessage() for r in caplog.records] == ["memory ran out with 8 rays at once: going on with 4"]
+    assert [r.getMessage() for r in caplog.records] == ["out of memory with 8 rays at once: continuing with 4"]
     assert torch.equal(picture.rgb, _render(analytic.SoftBall())(rays).rgb)
 
 

@@ -39,7 +39,7 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
     testskip
         Take test frames 0, n, 2n … for a value of n; 0 means 1.
     white_bkgd
-        Lay the pictures over white; otherwise their stored colours count and alpha is dropped.
+        Lay the pictures over white; otherwise their stored colors count and alpha is dropped.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
-        c2w=torch.from_numpy(poses.orthonormalise(np.stack([pose for _, pose in frames]))).float(),
+        c2w=torch.from_numpy(poses.orthonormalize(np.stack([pose for _, pose in frames]))).float(),
         camera=Camera(width, height, focal, focal, width / 2, height / 2),
         bounds=torch.tensor([[_NEAR, _FAR]]).repeat(n, 1),
         image_names=tuple(name for name, _ in frames),
@@ -119,7 +119,7 @@ def _frame(file: Path, index: int, frame: Any) -> tuple[str, Float64[np.ndarray,
 def _read(
     files: list[Path], half_res: bool, white: bool
 ) -> UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"]:
-    """Colours of the files, all of one size: bytes where they say all, else floats in [0, 1]."""
+    """Colors of the files, all of one size: bytes where they say all, else floats in [0, 1]."""
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
 

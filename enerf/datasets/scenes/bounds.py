@@ -22,12 +22,12 @@ def space_of(scene: Scene) -> Space:
         low, high = points.amin(0), points.amax(0)
         room = MARGIN * (high - low)
         return Space(_triple(low - room), _triple(high + room))
-    centres = scene.c2w[:, :, 3]
+    centers = scene.c2w[:, :, 3]
     if scene.forward_facing:
-        middle = centres.mean(0)
-        reach = float((centres - middle).norm(dim=-1).max() + scene.bounds[:, 0].median())
+        middle = centers.mean(0)
+        reach = float((centers - middle).norm(dim=-1).max() + scene.bounds[:, 0].median())
         return Space(_triple(middle - reach), _triple(middle + reach), contracted=True)
-    distance = float(centres.norm(dim=-1).mean())
+    distance = float(centers.norm(dim=-1).mean())
     beyond = max(scene.far - distance, distance - scene.near)
     radius = min(beyond, distance)
     return Space((-radius,) * 3, (radius,) * 3, contracted=beyond > distance)

@@ -1,7 +1,7 @@
 """Points between three frames: where a field lives, the scene, and the world of the user's files.
 
-- **field**: normalised device coordinates if the scene has them (``rays`` says what they are), else those of the scene;
-- **scene**: cameras recentred and scaled, y up for scenes that look forward;
+- **field**: normalized device coordinates if the scene has them (``rays`` says what they are), else those of the scene;
+- **scene**: cameras recenterd and scaled, y up for scenes that look forward;
 - **world**: the coordinates of the pose files, which ``Scene.world_to_scene`` takes to the scene.
 
 All arithmetic is float64. NDC has no place for what lies on or behind the plane z = 0 of the scene, and takes infinity
@@ -20,12 +20,12 @@ Points = Float64[np.ndarray, "n 3"]
 
 def to_world(scene: Scene, points: Points) -> Points:
     """Points of the field, in the world."""
-    return moved(np.linalg.inv(scene.world_to_scene.double().cpu().numpy()), to_scene(scene, points))
+    return apply_transform(np.linalg.inv(scene.world_to_scene.double().cpu().numpy()), to_scene(scene, points))
 
 
 def from_world(scene: Scene, points: Points) -> Points:
     """Points of the world, in the field's coordinates; for NDC they have to lie before the cameras (scene z < 0)."""
-    at = moved(scene.world_to_scene.double().cpu().numpy(), points)
+    at = apply_transform(scene.world_to_scene.double().cpu().numpy(), points)
     return to_ndc(at, scene.camera) if scene.ndc else at
 
 
@@ -34,22 +34,22 @@ def to_scene(scene: Scene, points: Points) -> Points:
     return from_ndc(points, scene.camera) if scene.ndc else points
 
 
-def moved(matrix: Float64[np.ndarray, "4 4"], points: Points) -> Points:
+def apply_transform(matrix: Float64[np.ndarray, "4 4"], points: Points) -> Points:
     """Points behind a map of homogeneous coordinates.
 
-    >>> moved(np.diag([2.0, 2.0, 2.0, 1.0]), np.array([[1.0, 0.0, -1.0]])).tolist()
+    >>> apply_transform(np.diag([2.0, 2.0, 2.0, 1.0]), np.array([[1.0, 0.0, -1.0]])).tolist()
     [[2.0, 0.0, -2.0]]
     """
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def to_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
-    """Scene points with z < 0 in normalised device coordinates: ``rays.point_to_ndc`` in float64."""
+    """Scene points with z < 0 in normalized device coordinates: ``rays.point_to_ndc`` in float64."""
     return rays.point_to_ndc(torch.from_numpy(np.ascontiguousarray(points)), camera, near).numpy()
 
 
 def from_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
-    """Scene points of normalised device coordinates with z < 1.
+    """Scene points of normalized device coordinates with z < 1.
 
     >>> camera = Camera(4, 4, 4, 4, 2, 2)
     >>> from_ndc(to_ndc(np.array([[1.0, 0.5, -2.0]]), camera), camera).tolist()

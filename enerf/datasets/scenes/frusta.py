@@ -21,7 +21,7 @@ Points = Float64[np.ndarray, "n 3"]
 Box = Float64[np.ndarray, "2 3"]
 
 
-def box_of(scene: Scene) -> Box:
+def surface_box(scene: Scene) -> Box:
     """The box, in field coordinates, in which a scene's surfaces are looked for.
 
     Cameras that look inwards have that of ``extent.space_of``: NeRF's synthetic objects lie well within it. For cameras
@@ -53,7 +53,7 @@ def _corners(scene: Scene) -> Points:
     return points
 
 
-def around_world_box(scene: Scene, asked: Box) -> Box:
+def field_box_from_world(scene: Scene, asked: Box) -> Box:
     """The smallest box in field coordinates that holds a box of the world (in NDC the part of it with scene z ≤ −1).
 
     Raises
@@ -64,7 +64,7 @@ def around_world_box(scene: Scene, asked: Box) -> Box:
     if not np.isfinite(asked).all() or not (asked[0] < asked[1]).all():
         raise InputError(f"option --box: found {asked.ravel().tolist()}, expected a lowest and a highest corner")
     corners = np.array(list(itertools.product(*asked.T)))
-    points = coordinates.moved(scene.world_to_scene.double().cpu().numpy(), corners)
+    points = coordinates.apply_transform(scene.world_to_scene.double().cpu().numpy(), corners)
     if scene.ndc:
         points = coordinates.to_ndc(_beyond_plane(points), scene.camera)
     return np.array([points.min(0), points.max(0)])
@@ -83,7 +83,7 @@ def _beyond_plane(corners: Float64[np.ndarray, "8 3"], plane: float = -1.0) -> P
     return points
 
 
-def seen_by(scene: Scene, points: Points) -> Int64[np.ndarray, " n"]:
+def count_views(scene: Scene, points: Points) -> Int64[np.ndarray, " n"]:
     """How many training cameras have each point of the world in their frustum."""
     found = np.zeros(len(points), dtype=np.int64)
     for part in _parts(len(points)):
@@ -91,19 +91,19 @@ def seen_by(scene: Scene, points: Points) -> Int64[np.ndarray, " n"]:
     return found
 
 
-def most_frontal(scene: Scene, points: Points, normals: Points) -> Points:
+def most_frontal_directions(scene: Scene, points: Points, normals: Points) -> Points:
     """For points of surfaces in the world, the unit direction, in the scene, along which a training camera looks there.
 
     It is the camera that sees the surface most frontally among those that have the point in their frustum, or among all
     if none has: a direction that the field was trained with or, where no camera saw it, the nearest to one.
     """
-    centres = _poses(scene)[:, :, 3]
+    centers = _poses(scene)[:, :, 3]
     matrix = scene.world_to_scene.double().cpu().numpy()
     towards = np.empty_like(points)
     for part in _parts(len(points)):
-        at = coordinates.moved(matrix, points[part])
+        at = coordinates.apply_transform(matrix, points[part])
         across = normals[part] @ matrix[:3, :3].T
-        views = at[:, None] - centres
+        views = at[:, None] - centers
         views /= np.maximum(np.linalg.norm(views, axis=-1, keepdims=True), 1e-300)
         frontal = -(views @ across[:, :, None])[..., 0]
         held = _inside(scene, _in_cameras(scene, points[part]))
@@ -115,7 +115,7 @@ def most_frontal(scene: Scene, points: Points, normals: Points) -> Points:
 def _in_cameras(scene: Scene, points: Points) -> Float64[np.ndarray, "n k 3"]:
     """Points of the world in the frame of each training camera."""
     c2w = _poses(scene)
-    at = coordinates.moved(scene.world_to_scene.double().cpu().numpy(), points)
+    at = coordinates.apply_transform(scene.world_to_scene.double().cpu().numpy(), points)
     turned = at @ np.concatenate(list(c2w[:, :, :3]), 1)  # one product: a column for each axis of each camera
     return turned.reshape(len(at), len(c2w), 3) - np.einsum("kji,kj->ki", c2w[:, :, :3], c2w[:, :, 3])
 

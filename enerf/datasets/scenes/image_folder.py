@@ -74,18 +74,18 @@ def find(scene: Path, factor: int, count: int, recorded: Size) -> Photos:
     divisor = _divisor(scene, factor, count)
     found = _survey(_whole(scene / _name(divisor), scene / "images", count), recorded)
     width, height = (max(1, round(side * divisor / factor)) for side in (found.width, found.height))
-    return replace(found, width=width, height=height, make=target)
+    return replace(found, width=width, height=height, output_folder=target)
 
 
 def read(photos: Photos, white: bool) -> tuple[Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
-    """Colours in [0, 1] and file names.
+    """Colors in [0, 1] and file names.
 
-    Transparent pictures are laid over white or else keep their stored colours.
+    Transparent pictures are laid over white or else keep their stored colors.
 
     Raises InputError if a file is damaged, or the disk is full while a folder is made.
     """
-    if photos.make is not None:
-        photos = make(photos, photos.make)
+    if photos.output_folder is not None:
+        photos = write_resized(photos, photos.output_folder)
     pixels = np.empty((len(photos.files), photos.height, photos.width, 3), dtype=np.float32)
     for i, file in enumerate(_progress(photos.files, f"read {photos.files[0].parent.name}")):
         pixels[i] = images.composite(_picture(file, photos), white)
@@ -171,14 +171,14 @@ def _picture(file: Path, photos: Photos) -> Float32[np.ndarray, "h w c"]:
     return images.to_uint8(small).astype(np.float32) / np.float32(255)
 
 
-def make(photos: Photos, target: Path) -> Photos:
+def write_resized(photos: Photos, target: Path) -> Photos:
     """Pictures in a new folder, which appears whole or not at all; the old ones if no folder can be made."""
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         temporary.mkdir()
     except OSError as error:
         log.warning("%s cannot be made (%s): its images are made in memory", target, error.strerror or error)
-        return replace(photos, make=None)
+        return replace(photos, output_folder=None)
     names = _png_names(photos.files)
     try:
         for name, file in zip(names, _progress(photos.files, f"make {target.name}"), strict=True):
@@ -186,7 +186,7 @@ def make(photos: Photos, target: Path) -> Photos:
         _settle(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return replace(photos, files=tuple(target / name for name in names), make=None)
+    return replace(photos, files=tuple(target / name for name in names), output_folder=None)
 
 
 def _settle(temporary: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ backwards) and the nearest and farthest depth seen, in the file's *world* coordi
 average camera.
 
 Sources: Mildenhall et al., Local Light Field Fusion (2019), for the format; Mildenhall et al., NeRF (2020),
-and nerf-pytorch for the normalisation.
+and nerf-pytorch for the normalization.
 """
 
 import logging
@@ -39,7 +39,7 @@ def load(
     bd_factor: float | int | None = 0.75,
     white_bkgd: bool = False,
 ) -> Scene:
-    """Scene of an LLFF folder: photographs, recentred poses, and which views are held out.
+    """Scene of an LLFF folder: photographs, recenterd poses, and which views are held out.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def load(
         Whether the cameras stand around an object; the scene is then scaled to their root-mean-square
         distance.
     ndc
-        Whether the field shall live in normalised device coordinates, where near and far are 0 and 1.
+        Whether the field shall live in normalized device coordinates, where near and far are 0 and 1.
     bd_factor
         The nearest depth becomes 1 / bd_factor; None leaves the scale alone.
     white_bkgd
@@ -71,7 +71,7 @@ def load(
     photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
     _check_rows(file, rows, [photo.name for photo in photos.files])
     camera = _camera(file, rows, photos, factor)
-    c2w, bounds, world_to_scene = _normalise(file, rows, bd_factor, spherify)
+    c2w, bounds, world_to_scene = _normalize(file, rows, bd_factor, spherify)
     train, test = _split(c2w, llffhold)
     pixels, names = _read(photos, white_bkgd)
     return Scene(
@@ -94,9 +94,9 @@ def load(
 def _read(
     photos: image_folder.Photos, white: bool
 ) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
-    """Colours, as bytes where they say all and else as floats in [0, 1], and file names."""
-    if photos.make is not None:
-        photos = image_folder.make(photos, photos.make)
+    """Colors, as bytes where they say all and else as floats in [0, 1], and file names."""
+    if photos.output_folder is not None:
+        photos = image_folder.write_resized(photos, photos.output_folder)
     files = photos.files
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
@@ -170,24 +170,24 @@ def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.
     if abs(across * factor - 1) > max(0.01, 0.5 / width):
         log.warning(
             "%s: width %g became %d, which is not 1/%d; the focal length follows the real ratio",
-            *(photos.make or photos.files[0].parent, full_width, width, factor),
+            *(photos.output_folder or photos.files[0].parent, full_width, width, factor),
         )
     if np.ptp(rows[:, 14]) > 0.01 * focal:
         log.warning("%s: focal lengths differ between views; that of the first, %g, is used", file, focal)
     return Camera(width, height, float(focal * across), float(focal * down), width / 2, height / 2)
 
 
-def _normalise(
+def _normalize(
     file: Path, rows: Float64[np.ndarray, "n 17"], bd_factor: float | int | None, spherify: bool
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"], Float64[np.ndarray, "4 4"]]:
     """Poses and bounds in scene coordinates, and the similarity from world to scene."""
     if bd_factor is not None and bd_factor <= 0:
         raise InputError(f"option bd_factor: found {bd_factor}, expected a number above 0.")
-    c2w, bounds = poses.orthonormalise(_poses(rows)), rows[:, 15:]
+    c2w, bounds = poses.orthonormalize(_poses(rows)), rows[:, 15:]
     scale = 1 / (bounds.min() * bd_factor) if bd_factor is not None else 1.0
     c2w[:, :, 3] *= scale
     bounds = bounds * scale
-    c2w, rigid = poses.recentre(c2w)
+    c2w, rigid = poses.recenter(c2w)
     world_to_scene = rigid @ np.diag([scale, scale, scale, 1.0])
     if not spherify:
         return c2w, bounds, world_to_scene

@@ -1,4 +1,4 @@
-"""Random pixels of the training views, their rays and colours: made for each step, from indices alone.
+"""Random pixels of the training views, their rays and colors: made for each step, from indices alone.
 
 Nothing of the size of all rays is ever stored. The random numbers of a step depend on (seed, step) and
 nothing else, so a resumed run sees the batches it would have seen, and two arms of a comparison see the same
@@ -74,22 +74,22 @@ def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
     return rays.to_ndc(made, scene.camera) if scene.ndc else made
 
 
-def colours_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
-    """Photographed colours of some pixels, on the scene's device."""
+def colors_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
+    """Photographed colors of some pixels, on the scene's device."""
     return _floats(scene.images[pixels.view, pixels.y, pixels.x])
 
 
-def photograph(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
+def view_image(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
     """Photograph of a view, on the scene's device."""
     return _floats(scene.images[view])
 
 
-def _floats(colours: Float[Tensor, "*b 3"] | UInt8[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
-    """Colours in [0, 1]: bytes / 255 in float32, the same values on every device; floats as they are.
+def _floats(colors: Float[Tensor, "*b 3"] | UInt8[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """Colors in [0, 1]: bytes / 255 in float32, the same values on every device; floats as they are.
 
     The divisor is a tensor because CUDA multiplies by the rounded inverse of a plain number.
     """
-    return colours / colours.new_full((), 255, dtype=torch.float32) if colours.dtype == torch.uint8 else colours
+    return colors / colors.new_full((), 255, dtype=torch.float32) if colors.dtype == torch.uint8 else colors
 
 
 def fixed_pixels(view: int, camera: Camera, n: int, seed: int = 0) -> Pixels:

@@ -1,7 +1,7 @@
-"""Camera poses as pure functions: change axes, normalise, and lay out render paths.
+"""Camera poses as pure functions: change axes, normalize, and lay out render paths.
 
 A pose ``c2w`` is a 3 × 4 matrix [R | t] that takes a point of the camera's frame to the world: the columns of
-R are the camera's axes *right, up, back* (OpenGL; it looks down −back) and t is its centre. All arrays are
+R are the camera's axes *right, up, back* (OpenGL; it looks down −back) and t is its center. All arrays are
 float64, lengths are in the units of the poses that come in, and every R that comes out is orthonormal and
 right-handed.
 
@@ -20,8 +20,8 @@ def from_llff_axes(llff: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n
     >>> from_llff_axes(llff)[0].tolist()
     [[1.0, -0.0, 0.0, 7.0], [0.0, 1.0, 0.0, 8.0], [0.0, -0.0, 1.0, 9.0]]
     """
-    down, right, back, centre = np.moveaxis(llff, -1, 0)
-    return np.stack([right, -down, back, centre], axis=-1)
+    down, right, back, center = np.moveaxis(llff, -1, 0)
+    return np.stack([right, -down, back, center], axis=-1)
 
 
 def are_rotations(c2w: Float64[np.ndarray, "n 3 4"], tolerance: float = 0.01) -> Bool[np.ndarray, " n"]:
@@ -31,24 +31,24 @@ def are_rotations(c2w: Float64[np.ndarray, "n 3 4"], tolerance: float = 0.01) ->
     return even & (np.linalg.det(c2w[:, :, :3]) > 0)
 
 
-def orthonormalise(c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
-    """Poses with each 3 × 3 part replaced by the nearest rotation; centres stay."""
+def orthonormalize(c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
+    """Poses with each 3 × 3 part replaced by the nearest rotation; centers stay."""
     left, _, right = np.linalg.svd(c2w[:, :, :3])
     return np.concatenate([left @ right, c2w[:, :, 3:]], axis=-1)
 
 
 def average(c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "3 4"]:
-    """Mean pose: at the mean centre, looking along the summed directions, up as near to the summed ups."""
+    """Mean pose: at the mean center, looking along the summed directions, up as near to the summed ups."""
     rotation = _facing(c2w[:, :, 2].sum(0), c2w[:, :, 1].sum(0))
     return np.concatenate([rotation, c2w[:, :, 3].mean(0)[:, None]], axis=-1)
 
 
-def recentre(
+def recenter(
     c2w: Float64[np.ndarray, "n 3 4"],
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "4 4"]]:
     """Poses in the frame of their average, and the rigid transform (old world to new) that took them there.
 
-    >>> moved, transform = recentre(blender_circle(3))
+    >>> moved, transform = recenter(blender_circle(3))
     >>> bool(np.allclose(average(moved), np.eye(4)[:3]))
     True
     """
@@ -69,12 +69,12 @@ def spherify(
     ValueError
         If all cameras look the same way or stand at one point.
     """
-    centres, back = c2w[:, :, 3], c2w[:, :, 2]
+    centers, back = c2w[:, :, 3], c2w[:, :, 2]
     away = np.eye(3) - back[:, :, None] * back[:, None, :]  # removes the part along an optical axis
     if np.linalg.eigvalsh(away.mean(0))[0] < 1e-8:
         raise ValueError("all cameras look the same way")
-    target = np.linalg.solve(away.mean(0), np.einsum("nij,nj->i", away, centres) / len(c2w))
-    rotation = _facing((centres - target).mean(0), np.array([0.1, 0.2, 0.3]))
+    target = np.linalg.solve(away.mean(0), np.einsum("nij,nj->i", away, centers) / len(c2w))
+    rotation = _facing((centers - target).mean(0), np.array([0.1, 0.2, 0.3]))
     rigid = _inverse(np.concatenate([rotation, target[:, None]], axis=-1))
     moved = _apply(rigid, c2w)
     if _radius(moved) < 1e-12:
@@ -98,9 +98,9 @@ def spiral(
     depth = 1 / (0.25 / (0.9 * bounds.min()) + 0.75 / (5.0 * bounds.max()))
     angles = np.linspace(0, 4 * np.pi, frames + 1)[:-1]
     offsets = np.stack([np.cos(angles), -np.sin(angles), -np.sin(0.5 * angles)], axis=-1) * radii
-    centres = offsets @ middle[:, :3].T + middle[:, 3]
+    centers = offsets @ middle[:, :3].T + middle[:, 3]
     aim = middle @ np.array([0, 0, -depth, 1])
-    return _looking(centres, centres - aim, c2w[:, :, 1].sum(0))
+    return _looking(centers, centers - aim, c2w[:, :, 1].sum(0))
 
 
 def circle(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.ndarray, "frames 3 4"]:
@@ -112,8 +112,8 @@ def circle(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.ndarray
     radius, height = _radius(c2w), c2w[:, 2, 3].mean()
     across = np.sqrt(max(radius**2 - height**2, 0))
     angles = np.linspace(0, 2 * np.pi, frames)
-    centres = np.stack([across * np.cos(angles), across * np.sin(angles), np.full(frames, height)], axis=-1)
-    return _looking(centres, centres, np.array([0.0, 0, 1]))
+    centers = np.stack([across * np.cos(angles), across * np.sin(angles), np.full(frames, height)], axis=-1)
+    return _looking(centers, centers, np.array([0.0, 0, 1]))
 
 
 def blender_circle(frames: int) -> Float64[np.ndarray, "frames 3 4"]:
@@ -127,16 +127,16 @@ def blender_circle(frames: int) -> Float64[np.ndarray, "frames 3 4"]:
     """
     angles = np.linspace(-np.pi, np.pi, frames + 1)[:-1]
     tilt = np.pi / 6
-    centres = 4 * np.stack(
+    centers = 4 * np.stack(
         [np.sin(angles) * np.cos(tilt), np.cos(angles) * np.cos(tilt), np.full(frames, np.sin(tilt))], axis=-1
     )
-    return _looking(centres, centres, np.array([0.0, 0, 1]))
+    return _looking(centers, centers, np.array([0.0, 0, 1]))
 
 
 def interpolate(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.ndarray, "frames 3 4"]:
     """Path through the given cameras in their order.
 
-    Centres move on straight lines, rotations by the shorter slerp. Camera k is met at the time k / (n − 1);
+    Centers move on straight lines, rotations by the shorter slerp. Camera k is met at the time k / (n − 1);
     the first and the last frame are the first and the last camera.
     """
     times = np.linspace(0, len(c2w) - 1, frames)
@@ -147,14 +147,14 @@ def interpolate(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.nd
     rotations = [
         _rotation(_slerp(quaternions[i], quaternions[j], t)) for i, j, t in zip(start, stop, share, strict=True)
     ]
-    centres = c2w[start, :, 3] * (1 - share[:, None]) + c2w[stop, :, 3] * share[:, None]
-    return np.concatenate([np.stack(rotations), centres[:, :, None]], axis=-1)
+    centers = c2w[start, :, 3] * (1 - share[:, None]) + c2w[stop, :, 3] * share[:, None]
+    return np.concatenate([np.stack(rotations), centers[:, :, None]], axis=-1)
 
 
 def central_view(c2w: Float64[np.ndarray, "n 3 4"]) -> int:
-    """Index of the camera nearest to the mean centre: the view NeRF holds out if none are asked for."""
-    centres = c2w[:, :, 3]
-    return int(np.argmin(((centres - centres.mean(0)) ** 2).sum(-1)))
+    """Index of the camera nearest to the mean center: the view NeRF holds out if none are asked for."""
+    centers = c2w[:, :, 3]
+    return int(np.argmin(((centers - centers.mean(0)) ** 2).sum(-1)))
 
 
 def _radius(c2w: Float64[np.ndarray, "n 3 4"]) -> float:
@@ -184,11 +184,11 @@ def _facing(back: Float64[np.ndarray, "3"], up: Float64[np.ndarray, "3"]) -> Flo
 
 
 def _looking(
-    centres: Float64[np.ndarray, "n 3"], back: Float64[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"]
+    centers: Float64[np.ndarray, "n 3"], back: Float64[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"]
 ) -> Float64[np.ndarray, "n 3 4"]:
-    """Poses at the centres, each looking against its ``back``."""
+    """Poses at the centers, each looking against its ``back``."""
     rotations = np.stack([_facing(direction, up) for direction in back])
-    return np.concatenate([rotations, centres[:, :, None]], axis=-1)
+    return np.concatenate([rotations, centers[:, :, None]], axis=-1)
 
 
 def _inverse(pose: Float64[np.ndarray, "3 4"]) -> Float64[np.ndarray, "4 4"]:

@@ -1,11 +1,11 @@
-"""Cameras and pixels to rays, and rays to normalised device coordinates.
+"""Cameras and pixels to rays, and rays to normalized device coordinates.
 
 Vocabulary
 ----------
 - **pixel** (x, y): column x and row y, counted from the top-left corner.
 - **directions** have z = −1 in the camera's frame, so ``t`` is the depth along the optical axis; they are not
   unit. ``viewdirs`` are, and are taken before NDC.
-- **NDC**, normalised device coordinates: the part of scene space beyond the plane z = −near, inside the
+- **NDC**, normalized device coordinates: the part of scene space beyond the plane z = −near, inside the
   frustum of a camera at the origin that looks down −z, squeezed into the cube [−1, 1]³. The plane becomes
   z = −1 and infinity z = 1.
 
@@ -44,7 +44,7 @@ def through_pixels(
 ) -> Rays:
     """Scene-space rays through some pixels, one pose a pixel; their dtype and device are those of the poses.
 
-    ``pixel_centers`` is where in its pixel a ray passes: 0.5 (the centre) or 0 (nerf-pytorch's corner).
+    ``pixel_centers`` is where in its pixel a ray passes: 0.5 (the center) or 0 (nerf-pytorch's corner).
     """
     cam_x = (x.to(c2w) + pixel_centers - camera.cx) / camera.fx
     cam_y = -(y.to(c2w) + pixel_centers - camera.cy) / camera.fy
@@ -69,7 +69,7 @@ def of_image(
 
 
 def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
-    """Rays of the same points in normalised device coordinates; ``viewdirs`` stay as they were.
+    """Rays of the same points in normalized device coordinates; ``viewdirs`` stay as they were.
 
     Origins move to the plane z = −``near``; t = 0 there and t = 1 at infinity. Points on a scene ray map to
     points on its NDC ray. Needs rays that go down −z (``all_forward``): others never meet the plane.
@@ -85,7 +85,7 @@ def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
 
 
 def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | int = 1.0) -> Float[Tensor, "*b 3"]:
-    """Scene points, all of them with z < 0, in normalised device coordinates (NeRF, appendix C, equation 8).
+    """Scene points, all of them with z < 0, in normalized device coordinates (NeRF, appendix C, equation 8).
 
     >>> point_to_ndc(torch.tensor([[0.0, 0.0, -1.0], [1.0, 0.0, -2.0]]), Camera(4, 4, 4, 4, 2, 2)).tolist()
     [[0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]

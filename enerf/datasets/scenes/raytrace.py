@@ -5,11 +5,11 @@ Words of this file:
 - A *shape* is a closed surface or a plane that answers three questions: ``hit`` (where a ray first meets it),
   ``normal`` (which way is out at a point) and ``local`` (the point in the coordinates its paint is drawn in).
 - A *thing* is a shape with a *paint* (albedo as a function of local points) and a *gloss*.
-- ``matte`` is what the eye gets of ambient and Lambert light, the same from everywhere; ``highlight`` is the
+- ``diffuse`` is what the eye gets of ambient and Lambert light, the same from everywhere; ``specular`` is the
   Blinn-Phong part, which moves with the eye.
 - ``t`` is measured in units of ``direction``; infinity says that the ray meets nothing.
 
-Colours are display values (sRGB as a screen takes it), and the lamp works on them directly. All is float64.
+Colors are display values (sRGB as a screen takes it), and the lamp works on them directly. All is float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -108,11 +108,11 @@ class Sphere:
         return t
 
     def normal(self, points: Vectors) -> Vectors:
-        """Outward unit normals: away from the centre."""
+        """Outward unit normals: away from the center."""
         return unit(self.local(points))
 
     def local(self, points: Vectors) -> Vectors:
-        """Points with the centre at 0 and the radius 1."""
+        """Points with the center at 0 and the radius 1."""
         return (points - np.array(self.center)) / self.radius
 
 
@@ -151,7 +151,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Rod:
+class Capsule:
     """All points at ``radius`` from the segment start–end, seen from outside; painted from ``start``."""
 
     start: Vector
@@ -187,12 +187,12 @@ class Rod:
 
 
 def mix(a: Vector | np.ndarray, b: Vector | np.ndarray, share: Numbers) -> Vectors:
-    """Colours between ``a`` (share 0) and ``b`` (share 1)."""
+    """Colors between ``a`` (share 0) and ``b`` (share 1)."""
     return np.array(a) + share[:, None] * (np.array(b) - np.array(a))
 
 
 def plain(color: Vector) -> Paint:
-    """Paint of one colour."""
+    """Paint of one color."""
     return lambda points: np.broadcast_to(np.array(color), points.shape)
 
 
@@ -208,13 +208,13 @@ def checker(a: Vector, b: Vector, squares: int) -> Paint:
 
 
 def stripes(a: Vector, b: Vector, across: Vector, bands: float) -> Paint:
-    """Paint of a ball or rod: ``bands`` bands of two colours a unit, along the direction ``across``."""
+    """Paint of a ball or rod: ``bands`` bands of two colors a unit, along the direction ``across``."""
     return lambda points: mix(a, b, np.floor(points @ np.array(across) * bands) % 2)
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A painted shape; ``gloss`` in [0, 1] is its highlight's strength, ``sharpness`` the exponent."""
+class SceneObject:
+    """A painted shape; ``gloss`` in [0, 1] is its specular's strength, ``sharpness`` the exponent."""
 
     shape: Shape
     paint: Paint
@@ -223,7 +223,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Lamp:
+class PointLight:
     """One point light, and the share of light that reaches every surface from above and from below."""
 
     position: Vector
@@ -232,20 +232,22 @@ class Lamp:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What rays see: at which t, which thing (−1 for none), its matte colour, its highlight in [0, 1]."""
+class RayHits:
+    """What rays see: at which t, which thing (−1 for none), its diffuse color, its specular in [0, 1]."""
 
     t: Numbers
     index: Int64[np.ndarray, " n"]
-    matte: Vectors
-    highlight: Numbers
+    diffuse: Vectors
+    specular: Numbers
 
     def rgb(self) -> Vectors:
-        """Colours in [0, 1]: a white highlight laid over the matte colour."""
-        return self.matte + self.highlight[:, None] * (1 - self.matte)
+        """Colors in [0, 1]: a white specular laid over the diffuse color."""
+        return self.diffuse + self.specular[:, None] * (1 - self.diffuse)
 
 
-def lit(things: Sequence[Thing], lamp: Lamp, points: Vectors, normals: Vectors) -> Bool[np.ndarray, " n"]:
+def is_lit(
+    things: Sequence[SceneObject], lamp: PointLight, points: Vectors, normals: Vectors
+) -> Bool[np.ndarray, " n"]:
     """Whether the lamp sees each surface point: it faces the lamp and nothing stands between."""
     starts = points + _LIFT * normals
     beams = np.array(lamp.position) - starts
@@ -257,8 +259,8 @@ def lit(things: Sequence[Thing], lamp: Lamp, points: Vectors, normals: Vectors) 
     return seen
 
 
-def look(things: Sequence[Thing], lamp: Lamp, origins: Vectors, directions: Vectors) -> Sight:
-    """Sight of what each ray meets first, shaded; black at infinity where it meets nothing."""
+def trace_rays(things: Sequence[SceneObject], lamp: PointLight, origins: Vectors, directions: Vectors) -> RayHits:
+    """RayHits of what each ray meets first, shaded; black at infinity where it meets nothing."""
     t = np.full(len(origins), np.inf)
     index = np.full(len(origins), -1)
     for i, thing in enumerate(things):
@@ -266,20 +268,20 @@ def look(things: Sequence[Thing], lamp: Lamp, origins: Vectors, directions: Vect
         index[nearer < t] = i
         t = np.minimum(t, nearer)
     points = origins + np.where(index >= 0, t, 0.0)[:, None] * directions
-    normals, matte, highlight = np.zeros_like(points), np.zeros_like(points), np.zeros_like(t)
+    normals, diffuse, specular = np.zeros_like(points), np.zeros_like(points), np.zeros_like(t)
     for i, thing in enumerate(things):
         (here,) = np.nonzero(index == i)
         normals[here] = thing.shape.normal(points[here])
-        matte[here] = thing.paint(thing.shape.local(points[here]))
-        highlight[here] = thing.gloss
+        diffuse[here] = thing.paint(thing.shape.local(points[here]))
+        specular[here] = thing.gloss
     normals *= -np.sign(dot(normals, directions))[:, None]  # a plane is seen from either side
 
     (hits,) = np.nonzero(index >= 0)
     normal, to_lamp = normals[hits], unit(np.array(lamp.position) - points[hits])
-    direct = lit(things, lamp, points[hits], normal) * np.maximum(dot(normal, to_lamp), 0)
+    direct = is_lit(things, lamp, points[hits], normal) * np.maximum(dot(normal, to_lamp), 0)
     ambient = lamp.below + (lamp.above - lamp.below) * (normal[:, 1] + 1) / 2
-    matte[hits] *= (ambient + (1 - ambient) * direct)[:, None]
+    diffuse[hits] *= (ambient + (1 - ambient) * direct)[:, None]
     sharpness = np.array([thing.sharpness for thing in things])[index[hits]]
     halfway = unit(to_lamp - unit(directions[hits]))
-    highlight[hits] *= (direct > 0) * np.maximum(dot(normal, halfway), 0) ** sharpness
-    return Sight(t, index, matte, highlight)
+    specular[hits] *= (direct > 0) * np.maximum(dot(normal, halfway), 0) ** sharpness
+    return RayHits(t, index, diffuse, specular)

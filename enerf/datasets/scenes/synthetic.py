@@ -22,12 +22,12 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import raytrace
-from enerf.datasets.scenes.raytrace import Box, Lamp, Paint, Plane, Rod, Sphere, Thing, Vector, mix
+from enerf.datasets.scenes.raytrace import Box, PointLight, Paint, Plane, Capsule, Sphere, SceneObject, Vector, mix
 
 FLOOR, WALL = -1.6, -9.0
 UP = (0.0, 1.0, 0.0)
 _CHUNK = 16384  # rays traced at once; the cache holds them
-_SLACK = 1.05  # bounds lie this factor outside the depths at pixel centres
+_SLACK = 1.05  # bounds lie this factor outside the depths at pixel centers
 _VERSION = 1  # of the scene; raise it when the pictures change
 Pose = Float64[np.ndarray, "3 4"]
 
@@ -52,7 +52,7 @@ def _tiles(points: np.ndarray) -> np.ndarray:
 
 
 def _sky(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Colours of the upper mural: dusk, stars on a jittered grid, a sun whose rings grow finer outwards."""
+    """Colors of the upper mural: dusk, stars on a jittered grid, a sun whose rings grow finer outwards."""
     dusk = mix((0.98, 0.52, 0.40), (0.36, 0.20, 0.52), np.clip((y + 0.3) / 2.2, 0, 1))
     dusk = mix(dusk, (0.09, 0.11, 0.36), np.clip((y - 1.5) / 2.2, 0, 1))
     cell = np.floor(np.stack([x, y]) / 0.45)
@@ -82,38 +82,38 @@ def _mural(points: np.ndarray) -> np.ndarray:
     return np.where((y < -1.12)[:, None], mix((0.96, 0.93, 0.84), (0.72, 0.13, 0.25), chirp), color)
 
 
-def _fence(left: float, right: float, z: float, posts: int) -> tuple[Thing, ...]:
+def _fence(left: float, right: float, z: float, posts: int) -> tuple[SceneObject, ...]:
     """White posts with red bands on the floor, and two thin rails through them."""
     banded, steel = raytrace.stripes((0.96, 0.96, 0.94), (0.85, 0.10, 0.16), UP, 5.0), (0.20, 0.22, 0.28)
     spots: list[float] = np.linspace(left, right, posts).tolist()
-    upright = [Rod((x, FLOOR, z), (x, FLOOR + 1.15, z), 0.035) for x in spots]
-    rails = [Rod((left - 0.15, FLOOR + h, z), (right + 0.15, FLOOR + h, z), 0.02) for h in (0.35, 0.9)]
-    painted = [Thing(rod, banded, 0.3, 30.0) for rod in upright]
-    return (*painted, *(Thing(rod, raytrace.plain(steel), 0.5, 30.0) for rod in rails))
+    upright = [Capsule((x, FLOOR, z), (x, FLOOR + 1.15, z), 0.035) for x in spots]
+    rails = [Capsule((left - 0.15, FLOOR + h, z), (right + 0.15, FLOOR + h, z), 0.02) for h in (0.35, 0.9)]
+    painted = [SceneObject(rod, banded, 0.3, 30.0) for rod in upright]
+    return (*painted, *(SceneObject(rod, raytrace.plain(steel), 0.5, 30.0) for rod in rails))
 
 
-def _lantern(center: Vector, radius: float, a: Vector, b: Vector) -> tuple[Thing, Thing]:
+def _lantern(center: Vector, radius: float, a: Vector, b: Vector) -> tuple[SceneObject, SceneObject]:
     """Striped ball, and the thread from above the picture that it hangs on."""
-    thread = Thing(Rod(center, (center[0], 6.0, center[2]), 0.014), raytrace.plain((0.95, 0.88, 0.70)))
-    return Thing(Sphere(center, radius), raytrace.stripes(a, b, UP, 3.5), 0.35, 40.0), thread
+    thread = SceneObject(Capsule(center, (center[0], 6.0, center[2]), 0.014), raytrace.plain((0.95, 0.88, 0.70)))
+    return SceneObject(Sphere(center, radius), raytrace.stripes(a, b, UP, 3.5), 0.35, 40.0), thread
 
 
-def _ball(x: float, z: float, radius: float, paint: Paint, *gloss: float) -> Thing:
+def _ball(x: float, z: float, radius: float, paint: Paint, *gloss: float) -> SceneObject:
     """Ball that rests on the floor; ``gloss`` is its strength and exponent."""
-    return Thing(Sphere((x, FLOOR + radius, z), radius), paint, *gloss)
+    return SceneObject(Sphere((x, FLOOR + radius, z), radius), paint, *gloss)
 
 
-LAMP = Lamp((-3.2, 5.2, 0.6))
+LIGHT = PointLight((-3.2, 5.2, 0.6))
 _CHECKER = raytrace.checker((0.95, 0.95, 0.90), (0.08, 0.28, 0.72), 10)
 _SWIRL = raytrace.stripes((0.98, 0.74, 0.10), (0.36, 0.10, 0.50), (2.0, 3.2, 1.2), 1.0)
-THINGS: tuple[Thing, ...] = (
-    Thing(Plane((0.0, 0.0, WALL), (0.0, 0.0, 1.0)), _mural),
-    Thing(Plane((0.0, FLOOR, 0.0), UP), _tiles, 0.12, 60.0),
+OBJECTS: tuple[SceneObject, ...] = (
+    SceneObject(Plane((0.0, 0.0, WALL), (0.0, 0.0, 1.0)), _mural),
+    SceneObject(Plane((0.0, FLOOR, 0.0), UP), _tiles, 0.12, 60.0),
     _ball(-0.35, -5.7, 0.95, raytrace.plain((0.82, 0.05, 0.12)), 1.0, 70.0),
     _ball(-2.0, -4.7, 0.62, _CHECKER, 0.25, 30.0),
     _ball(0.55, -4.2, 0.38, _SWIRL),
-    Thing(Box((2.0, FLOOR + 0.62, -6.2), (0.62, 0.62, 0.62), 0.5), _crate),
-    Thing(Sphere((2.0, FLOOR + 1.66, -6.2), 0.42), raytrace.plain((0.10, 0.66, 0.28)), 0.9, 25.0),
+    SceneObject(Box((2.0, FLOOR + 0.62, -6.2), (0.62, 0.62, 0.62), 0.5), _crate),
+    SceneObject(Sphere((2.0, FLOOR + 1.66, -6.2), 0.42), raytrace.plain((0.10, 0.66, 0.28)), 0.9, 25.0),
     *_fence(1.05, 2.35, -3.9, 6),
     *_lantern((-2.45, 1.05, -6.4), 0.34, (0.99, 0.55, 0.12), (0.99, 0.90, 0.55)),
     *_lantern((-1.55, 1.55, -5.6), 0.26, (0.10, 0.62, 0.68), (0.92, 0.97, 0.90)),
@@ -124,7 +124,7 @@ THINGS: tuple[Thing, ...] = (
 def trace(
     origins: Float64[np.ndarray, "*b 3"], directions: Float64[np.ndarray, "*b 3"]
 ) -> tuple[Float64[np.ndarray, "*b 3"], Float64[np.ndarray, "*b"]]:
-    """Colours in [0, 1] that rays see in the demo scene, and their hits' exact t in units of ``direction``.
+    """Colors in [0, 1] that rays see in the demo scene, and their hits' exact t in units of ``direction``.
 
     World coordinates. Wall and floor have no end, so every ray that looks down −z hits; any other may meet
     nothing, which is black at t = infinity.
@@ -135,7 +135,7 @@ def trace(
     for begin in range(0, len(starts), _CHUNK):
         part = slice(begin, begin + _CHUNK)
         columns = (np.asfortranarray(vectors[part]) for vectors in (starts, steps))
-        sight = raytrace.look(THINGS, LAMP, *columns)  # faster with x, y and z apart
+        sight = raytrace.trace_rays(OBJECTS, LIGHT, *columns)  # faster with x, y and z apart
         rgb[part], t[part] = sight.rgb(), sight.t
     return rgb.reshape(*batch, 3), t.reshape(batch)
 
@@ -159,7 +159,7 @@ def _towards(position: np.ndarray, target: np.ndarray, roll: float) -> Pose:
 def poses(views: int = 20, seed: int = 0) -> Float64[np.ndarray, "n 3 4"]:
     """Camera-to-world poses (OpenGL axes, world units) of a hand-held, forward-facing capture.
 
-    The centres lie on a jittered sunflower spiral from the middle outwards, in an ellipse of half axes 0.6
+    The centers lie on a jittered sunflower spiral from the middle outwards, in an ellipse of half axes 0.6
     and 0.4; each camera looks near the point (0, 0, −6) with up to 2° of roll.
 
     >>> poses(3).shape
@@ -178,7 +178,7 @@ def poses(views: int = 20, seed: int = 0) -> Float64[np.ndarray, "n 3 4"]:
 def _see(
     camera: Camera, c2w: Pose, x: np.ndarray, y: np.ndarray
 ) -> tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]:
-    """Colour and z-depth at image points: x of each column, y of each row, in pixels from the top left."""
+    """Color and z-depth at image points: x of each column, y of each row, in pixels from the top left."""
     u, v = np.meshgrid((x - camera.cx) / camera.fx, (camera.cy - y) / camera.fy)
     directions = np.stack([u, v, np.full_like(u, -1.0)], axis=-1) @ c2w[:, :3].T  # so t is z-depth
     return trace(np.broadcast_to(c2w[:, 3], directions.shape), directions)
@@ -187,10 +187,10 @@ def _see(
 def render(
     camera: Camera, c2w: Pose, supersample: int = 3
 ) -> tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]:
-    """Picture in [0, 1], each pixel the mean of ``supersample``² rays, and the depth at the pixel centres.
+    """Picture in [0, 1], each pixel the mean of ``supersample``² rays, and the depth at the pixel centers.
 
     Depth is the exact z-depth (distance along the optical axis, in world units) of the one ray through the
-    pixel's centre at +0.5; nothing is averaged.
+    pixel's center at +0.5; nothing is averaged.
     """
     h, w, s = camera.height, camera.width, supersample
     fine, _ = _see(camera, c2w, (np.arange(w * s) + 0.5) / s, (np.arange(h * s) + 0.5) / s)
@@ -241,7 +241,7 @@ def write_scene(
 ) -> Path:
     """Folder that holds the demo scene in LLFF's format: ``images/image000.png`` … and poses.
 
-    A view's bounds are the least and greatest z-depth at its pixel centres, 5 % wider on either side. The
+    A view's bounds are the least and greatest z-depth at its pixel centers, 5 % wider on either side. The
     same settings give the same bytes. A folder that already holds this very scene is left as it is; the
     folder appears only when it is whole, so an interruption leaves nothing half-made.
 

@@ -25,7 +25,7 @@ from enerf.geometry.isosurface.source import Box, Points, Subject, turned_around
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.rendering import iso_level
-from enerf.rendering.iso_level import Level
+from enerf.rendering.iso_level import IsoValue
 from enerf.tasks.nerf import setup
 
 LEVEL_RAYS, LEVEL_SAMPLES = 2048, 512  # that the level of a density is told by
@@ -48,7 +48,7 @@ def nerf(folder: Path, level: float | None, box: Box | None, device: str, datadi
     radiance = run.fields.coarse if run.fields.fine is None else run.fields.fine
     assert isinstance(radiance, NeRF)
     scene = run.scene
-    where = frusta.box_of(scene) if box is None else frusta.around_world_box(scene, box)
+    where = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
     return of_density(
         scene,
         radiance.densities(),
@@ -93,7 +93,7 @@ def of_density(
         onto=partial(coordinates.to_world, scene),
         into=partial(coordinates.from_world, scene),
         colors=colors,
-        seen=partial(frusta.seen_by, scene),
+        seen=partial(frusta.count_views, scene),
         bounds=bounds,
         frame=scene.world_to_scene.double().cpu().numpy(),
         view=partial(_through_the_cameras, scene) if ahead else partial(turned_around, up="z"),
@@ -108,7 +108,7 @@ def level_of(
     box: Float[Tensor, "2 3"],
     pixel_centers: float | int = 0.5,
     points_at_once: int = 1 << 16,
-) -> Level:
+) -> IsoValue:
     """The level that the training rays tell, where they pass the box.
 
     Raises
@@ -125,7 +125,7 @@ def level_of(
     t_vals = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, LEVEL_SAMPLES, device=near.device)
     points = rays.at(t_vals).reshape(-1, 3)
     found = torch.cat([density(some) for some in points.split(points_at_once)]).reshape(t_vals.shape)
-    level = iso_level.of_rays(found, t_vals, rays.directions) if len(rays) else None
+    level = iso_level.iso_value_from_rays(found, t_vals, rays.directions) if len(rays) else None
     if level is None:
         highest = float(found.max()) if len(rays) else 0.0
         raise InputError(
@@ -143,7 +143,7 @@ def _colors(radiance: NeRF, scene: Scene, device: torch.device, points: Points, 
     side, most normals look past all cameras.
     """
     at = torch.from_numpy(coordinates.from_world(scene, points)).to(device, torch.float32)
-    sight = torch.from_numpy(frusta.most_frontal(scene, points, normals)).to(device, torch.float32)
+    sight = torch.from_numpy(frusta.most_frontal_directions(scene, points, normals)).to(device, torch.float32)
     rgb = [radiance(a[:, None], d).rgb[:, 0] for a, d in zip(at.split(1 << 16), sight.split(1 << 16), strict=True)]
     return torch.cat(rgb).double().cpu().numpy()
 

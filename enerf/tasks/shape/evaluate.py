@@ -40,7 +40,7 @@ def finished_metrics(run: ShapeRun) -> dict[str, Any] | None:
     """The run's metrics if they were measured at its present step, of the same subject."""
     path = run.config.folder / "metrics.json"
     found = io.read_json(path) if path.is_file() else {}
-    described = io.finite(_described(run))
+    described = io.nan_to_none(_described(run))
     return found if all(found.get(key) == value for key, value in described.items()) else None
 
 

@@ -65,7 +65,7 @@ def test_finding_changes_nothing(tmp_path):
     _fill(tmp_path / "images")
     before = _listing(tmp_path)
     photos = _find(tmp_path)
-    assert (photos.width, photos.height, photos.make) == (8, 6, tmp_path / "images_4")
+    assert (photos.width, photos.height, photos.output_folder) == (8, 6, tmp_path / "images_4")
     assert _listing(tmp_path) == before
 
 
