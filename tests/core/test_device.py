@@ -1,4 +1,4 @@
-"""Laws of the machine's choices."""
+"""Device resolution, matrix products and memory settings."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_on_a_gpu_the_driver_is_believed_and_imitations_do_not_count(supported, 
         return supported
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", driver)
-    monkeypatch.setattr(device, "product_seconds", None)  # not asked
+    monkeypatch.setattr(device, "product_seconds", None)  # not called
     assert device.has_bf16(torch.device("cuda")) is supported
 
 

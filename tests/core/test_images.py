@@ -1,4 +1,4 @@
-"""Laws of reading and writing pictures."""
+"""Reading and writing images and videos."""
 
 import gc
 import os

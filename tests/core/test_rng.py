@@ -1,4 +1,4 @@
-"""Laws of streams of random numbers."""
+"""Random number streams: independent, and fixed by seed and number."""
 
 import itertools
 

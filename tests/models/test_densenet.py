@@ -1,4 +1,4 @@
-"""Laws of DenseNet-BC."""
+"""DenseNet-BC."""
 
 import pytest
 import torch

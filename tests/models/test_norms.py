@@ -1,4 +1,4 @@
-"""Laws of what convolutional classifiers are built of."""
+"""Building blocks of the convolutional classifiers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of the level rule: it finds the surface that the rays' light stops at, whatever the density's unit."""
+"""The chosen iso value gives the surface at the rays' median depth, whatever the unit of density."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of proposed intervals and their losses, against slow loops written from the paper's equations."""
+"""Proposal sampling and its losses, against slow loops written from the paper's equations."""
 
 import itertools
 

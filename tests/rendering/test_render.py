@@ -1,4 +1,4 @@
-"""Laws of rendering: fields with known answers come out right, however many rays go at once."""
+"""Rendering of fields with known results, for any chunk size."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ def _rays(n: int = 5, near: float = 0.0, far: float = 4.0, dtype: torch.dtype = 
 
 
 def _render(field: Any) -> Callable[[Rays], Rendering]:
-    return lambda asked: render.render_rays(field, field, asked, SamplingConfig(16, 8))[1]
+    return lambda batch: render.render_rays(field, field, batch, SamplingConfig(16, 8))[1]
 
 
 # render_rays
@@ -87,19 +87,19 @@ def test_without_a_fine_field_the_first_rendering_is_the_final_one():
 
 
 def test_the_fine_field_is_asked_at_coarse_and_fine_samples_with_the_viewdirs():
-    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     rays, ball, wall = _rays(), analytic.SoftBall(), analytic.Wall()
 
     def fine(points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
-        asked.append((points, viewdirs))
+        calls.append((points, viewdirs))
         return wall(points, viewdirs)
 
     first, final = render.render_rays(ball, fine, rays, SamplingConfig(8, 5))
     more = sampling.importance(first.t_vals, first.weights, 5)
     assert torch.equal(final.t_vals, sampling.union(first.t_vals, more))
-    assert len(asked) == 1
-    assert torch.equal(asked[0][0], rays.at(final.t_vals))
-    assert torch.equal(asked[0][1], rays.viewdirs)
+    assert len(calls) == 1
+    assert torch.equal(calls[0][0], rays.at(final.t_vals))
+    assert torch.equal(calls[0][1], rays.viewdirs)
 
 
 def test_a_generator_jitters_both_passes_and_repeats():
@@ -127,42 +127,42 @@ def test_points_counts_how_often_a_ray_asks_a_field(n_samples: int, n_importance
         count += points.shape[:-1].numel()
         return fog(points, viewdirs)
 
-    passes = SamplingConfig(n_samples, n_importance)
-    render.render_rays(counting, counting, _rays(3), passes)
-    assert count == 3 * passes.points_per_ray
+    config = SamplingConfig(n_samples, n_importance)
+    render.render_rays(counting, counting, _rays(3), config)
+    assert count == 3 * config.points_per_ray
 
 
 # proposals
 
 
 def _proposed(
-    coarse: Any, fine: Any, rays: Rays, passes: SamplingConfig, seed: int | None = None
+    coarse: Any, fine: Any, rays: Rays, config: SamplingConfig, seed: int | None = None
 ) -> tuple[Proposal, Rendering]:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    first, final = render.render_rays(coarse, fine, rays, passes, generator)
+    first, final = render.render_rays(coarse, fine, rays, config, generator)
     assert isinstance(first, Proposal)
     assert isinstance(final, Rendering)
     return first, final
 
 
 class Noting:
-    """A field that remembers where it was asked."""
+    """A field that records the points it is evaluated at."""
 
     def __init__(self, field: Any) -> None:
-        self.field, self.asked = field, []
+        self.field, self.calls = field, []
 
     def __call__(self, points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
-        self.asked.append((points, viewdirs))
+        self.calls.append((points, viewdirs))
         return self.field(points, viewdirs)
 
 
 @pytest.mark.parametrize("seed", [None, 0])
 def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(seed: int | None):
     rays, coarse, fine = _rays(), Noting(analytic.SoftBall()), Noting(analytic.Wall())
-    passes = SamplingConfig(9, 6, proposal=True)
-    first, final = _proposed(coarse, fine, rays, passes, seed)
+    config = SamplingConfig(9, 6, proposal=True)
+    first, final = _proposed(coarse, fine, rays, config, seed)
     for field, edges, n in ((coarse, first.edges, 9), (fine, first.sample_edges, 6)):
-        ((points, viewdirs),) = field.asked
+        ((points, viewdirs),) = field.calls
         assert edges.shape == (5, n + 1)
         assert torch.equal(points, rays.at(sampling.midpoints(edges)))
         assert torch.equal(viewdirs, rays.viewdirs)
@@ -171,7 +171,7 @@ def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(
             assert torch.equal(edges[:, 0], rays.near)
             assert torch.equal(edges[:, -1], rays.far)
     assert torch.equal(final.t_vals, sampling.midpoints(first.sample_edges))
-    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.asked, *fine.asked)) == 5 * passes.points_per_ray
+    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.calls, *fine.calls)) == 5 * config.points_per_ray
 
 
 def test_taken_intervals_share_the_proposals_weight_evenly():
@@ -272,9 +272,9 @@ def test_the_chunk_size_does_not_change_a_bit(chunk: int):
 def test_chunks_are_as_large_as_asked_and_leave_no_ray_out():
     sizes: list[int] = []
 
-    def noting(asked: Rays) -> Rendering:
-        sizes.append(len(asked))
-        return _render(analytic.Fog())(asked)
+    def noting(batch: Rays) -> Rendering:
+        sizes.append(len(batch))
+        return _render(analytic.Fog())(batch)
 
     render.in_chunks(noting, _rays(11), 4)
     assert sizes == [4, 4, 3]
@@ -292,16 +292,16 @@ def test_pictures_carry_no_gradients():
 
 
 def test_the_weights_of_earlier_chunks_are_let_go():
-    held: list[weakref.ref[torch.Tensor]] = []
+    references: list[weakref.ref[torch.Tensor]] = []
 
-    def watched(asked: Rays) -> Rendering:
-        assert all(ref() is None for ref in held[:-1])  # the last one goes when the next has come
-        seen = _render(analytic.Fog())(asked)
-        held.append(weakref.ref(seen.weights))
+    def watched(batch: Rays) -> Rendering:
+        assert all(ref() is None for ref in references[:-1])  # the last one goes when the next has come
+        seen = _render(analytic.Fog())(batch)
+        references.append(weakref.ref(seen.weights))
         return seen
 
     render.in_chunks(watched, _rays(5), 1)
-    assert len(held) == 5
+    assert len(references) == 5
 
 
 OUT_OF_MEMORY = [
@@ -314,11 +314,11 @@ OUT_OF_MEMORY = [
 def _up_to(most: int, error: BaseException, sizes: list[int]) -> Callable[[Rays], Rendering]:
     """A renderer whose memory holds so many rays."""
 
-    def limited(asked: Rays) -> Rendering:
-        sizes.append(len(asked))
-        if len(asked) > most:
+    def limited(batch: Rays) -> Rendering:
+        sizes.append(len(batch))
+        if len(batch) > most:
             raise error
-        return _render(analytic.SoftBall())(asked)
+        return _render(analytic.SoftBall())(batch)
 
     return limited
 
@@ -364,17 +364,17 @@ def test_what_a_failed_try_held_is_free_before_the_gpus_cache_is_emptied(monkeyp
     class Activations:
         """Something large."""
 
-    held: list[weakref.ref[Activations]] = []
+    references: list[weakref.ref[Activations]] = []
     free: list[bool] = []
 
-    def forgetful(asked: Rays) -> Rendering:
-        if len(asked) > 2:
+    def forgetful(batch: Rays) -> Rendering:
+        if len(batch) > 2:
             activations = Activations()
-            held.append(weakref.ref(activations))
+            references.append(weakref.ref(activations))
             raise torch.OutOfMemoryError
-        return _render(analytic.Fog())(asked)
+        return _render(analytic.Fog())(batch)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(held[-1]() is None))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(references[-1]() is None))
     render.in_chunks(forgetful, _rays(4), 4)
     assert free == [True]

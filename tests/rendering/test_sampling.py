@@ -1,4 +1,4 @@
-"""Laws of sample positions, against an inverse CDF written out in numpy."""
+"""Sample positions, against an inverse CDF written in numpy."""
 
 import numpy as np
 import pytest

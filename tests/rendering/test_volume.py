@@ -1,4 +1,4 @@
-"""Laws of volume rendering, against a loop along the ray."""
+"""Volume rendering, against a loop along the ray."""
 
 import math
 

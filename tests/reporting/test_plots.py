@@ -1,4 +1,4 @@
-"""Laws of several seeds' figures: cells of tables, lines with their shades."""
+"""Summaries over several seeds: table cells, and curves with shaded ranges."""
 
 import statistics
 

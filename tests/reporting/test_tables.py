@@ -1,4 +1,4 @@
-"""Laws of what is written: strict JSON, journals without lost work, tables beside published figures."""
+"""Output files: strict JSON, journals that survive interruptions, tables beside published figures."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Laws of videos: each frame is rendered once, an interrupted video goes on, and nobody else's files are touched."""
+"""Videos: each frame is rendered once, an interrupted video resumes, and foreign files are not touched."""
 
 import json
 import re

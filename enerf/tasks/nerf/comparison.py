@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from enerf.core import io
 from enerf.reporting import plots, tables
-from enerf.reporting.plots import spread
+from enerf.reporting.plots import mean_and_std
 
 BEST = "each method at its own best learning rate"
 OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
@@ -37,10 +37,10 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
         rows.append(
             [
                 method,
-                spread(scores[0], 2),
-                spread([m.get("fit_psnr") for m in runs], 2),
-                spread(scores[1], 3),
-                spread(scores[2], 3),
+                mean_and_std(scores[0], 2),
+                mean_and_std([m.get("fit_psnr") for m in runs], 2),
+                mean_and_std(scores[1], 3),
+                mean_and_std(scores[2], 3),
                 f"{sum(map(succeeded, runs))}/{len(runs)}",
                 ",".join(str(m["seed"]) for m in runs),
                 "–".join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1]))),

@@ -1,4 +1,4 @@
-"""Laws of loading the synthetic scenes of NeRF."""
+"""Loading the synthetic scenes of NeRF."""
 
 import json
 import math

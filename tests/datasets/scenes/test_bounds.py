@@ -1,4 +1,4 @@
-"""Laws of the space that a grid covers: what the rays of a scene pass through lies within."""
+"""The region covered by a grid contains what the rays of a scene pass through."""
 
 import dataclasses
 import math
@@ -69,9 +69,9 @@ def box(space: Space) -> tuple[Tensor, Tensor]:
     return torch.tensor(space.low), torch.tensor(space.high)
 
 
-def inside(space: Space, asked: Tensor) -> bool:
+def inside(space: Space, points: Tensor) -> bool:
     low, high = box(space)
-    return bool(((asked >= low) & (asked <= high)).all())
+    return bool(((points >= low) & (points <= high)).all())
 
 
 # NDC

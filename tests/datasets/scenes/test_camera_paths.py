@@ -1,4 +1,4 @@
-"""Laws of camera paths: the right kind for each kind of scene, and the poses that it promises."""
+"""Camera paths: the default for each kind of scene, and their poses."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Laws of what cameras have seen: counted as projections say, boxes that hold it, sights along which it was seen."""
+"""Camera frusta: visibility agrees with projections, boxes contain them, directions are those of cameras."""
 
 import dataclasses
 
@@ -72,11 +72,11 @@ def test_cameras_that_look_inwards_have_a_box_around_the_origin_that_holds_synth
 
 
 def test_a_box_of_the_world_is_held_by_that_of_the_field(demo):
-    asked = np.array([[-1.0, -0.5, -7.0], [0.5, 1.0, -5.0]])
+    world_box = np.array([[-1.0, -0.5, -7.0], [0.5, 1.0, -5.0]])
     rng = np.random.default_rng(0)
-    inside = rng.uniform(*asked, (500, 3))
+    inside = rng.uniform(*world_box, (500, 3))
     for scene in (demo, dataclasses.replace(demo, ndc=False)):
-        low, high = frusta.field_box_from_world(scene, asked)
+        low, high = frusta.field_box_from_world(scene, world_box)
         found = coordinates.from_world(scene, inside)
         assert ((found >= low - 1e-9) & (found <= high + 1e-9)).all()
 
@@ -85,7 +85,7 @@ def test_a_box_that_reaches_behind_the_cameras_is_cut_at_the_near_plane(demo):
     low, high = frusta.field_box_from_world(demo, np.array([[-1.0, -1.0, -8.0], [1.0, 1.0, 5.0]]))
     assert low[2] == -1.0
     assert high[2] < 1
-    with pytest.raises(InputError, match="option --box: all of it lies before the near plane"):
+    with pytest.raises(InputError, match="option --box: all of it is nearer than the near plane"):
         frusta.field_box_from_world(demo, np.array([[-1.0, -1.0, 1.0], [1.0, 1.0, 5.0]]))
 
 

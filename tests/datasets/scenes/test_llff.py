@@ -1,4 +1,4 @@
-"""Laws of loading LLFF scenes."""
+"""Loading LLFF scenes."""
 
 import os
 import pickle
@@ -106,7 +106,7 @@ def test_world_to_scene_takes_the_files_cameras_to_the_scenes_and_back(options, 
     assert np.allclose(there[3], [0, 0, 0, 1])
 
 
-def test_forward_facing_scenes_are_scaled_and_recenterd(tmp_path):
+def test_forward_facing_scenes_are_scaled_and_recentered(tmp_path):
     scene = llff.load(_scene(tmp_path), factor=1)
     moved = scene.c2w.double().numpy()
     assert np.isclose(scene.bounds.min().item(), 1 / 0.75)

@@ -1,4 +1,4 @@
-"""Laws of batches: reproducible, uniform, small, and each ray with the color that was photographed along it."""
+"""Batches: reproducible, uniform, small, and each ray has the color of its pixel."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Laws of camera poses."""
+"""Camera poses."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ def test_a_symmetric_ring_still_has_an_average():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_recenterd_poses_average_to_the_identity(seed):
+def test_recentered_poses_average_to_the_identity(seed):
     moved, _ = poses.recenter(_random(seed))
     assert np.allclose(poses.average(moved), np.eye(4)[:3], atol=1e-12)
     again, transform = poses.recenter(moved)

@@ -1,4 +1,4 @@
-"""Laws of rays: a point on a pixel's ray is seen in that pixel, in scene space and in NDC."""
+"""A point on a pixel's ray projects to that pixel, in scene space and in NDC."""
 
 import math
 

@@ -1,10 +1,10 @@
-"""Laws of the ray tracer, on the demo scene: rays stop at the first surface, and all views agree about it."""
+"""The ray tracer, on the synthetic scene: first hits, and agreement between views."""
 
 import numpy as np
 import pytest
 
 from enerf.datasets.scenes import raytrace, synthetic
-from enerf.datasets.scenes.raytrace import Box, Plane, Capsule, Sphere
+from enerf.datasets.scenes.raytrace import Box, Capsule, Plane, Sphere
 
 
 def distance(shape, points):

@@ -1,4 +1,4 @@
-"""Laws of the demo capture: right poses, exact depth, a folder that says the same and is never half-made."""
+"""The synthetic scene: correct poses, exact depth, and a consistent folder that is written atomically."""
 
 import json
 import os
