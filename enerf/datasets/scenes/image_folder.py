@@ -110,7 +110,7 @@ def _whole(folder: Path, originals: Path, count: int) -> tuple[Path, ...]:
     raise InputError(
         f"{folder} holds {len(files)} images ({_some([f.name for f in files]) or 'none'}) while "
         f"{folder.parent / 'poses_bounds.npy'} has {count} rows, "
-        "expected one image for each row (take away the photographs that COLMAP did not place)."
+        "expected one image for each row (remove the photographs that COLMAP did not register)."
     )
 
 
