@@ -5,7 +5,7 @@ from ours import seconds_of
 
 from enerf.fields.backends.dense import DTYPES, Network
 from enerf.fields.backends.module import Networked
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf.setup import Run, passes_of
 
 
@@ -31,7 +31,7 @@ def step_flops(run: Run) -> int:
     return run.config.train.N_rand * per_ray
 
 
-def points(passes: Passes) -> tuple[int, int]:
+def points(passes: SamplingConfig) -> tuple[int, int]:
     """Evaluations a ray of the coarse and of the fine field."""
     if passes.proposal:
         return passes.n_samples, passes.n_importance

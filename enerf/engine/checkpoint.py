@@ -1,11 +1,9 @@
 """What training changes: weights, optimiser, step. Saved atomically as tensors and plain Python, loaded as such."""
 
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from enerf.core import io as core_io
 from enerf.core.errors import InputError
 
 FORMAT = 1
@@ -106,7 +105,7 @@ def find_runs(folders: list[Path]) -> list[Path]:
 
 
 def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
-    """Write ``checkpoints/STEP.pt`` whole or not at all.
+    """Write ``checkpoints/STEP.pt`` atomically.
 
     Raises
     ------
@@ -126,20 +125,13 @@ def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
         "model": state.model.state_dict(),
         "optimiser": state.optimiser.state_dict(),
     }
-    temporary = path.with_name(f".{path.name}.saving")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or _first_line(error)
-        raise InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched") from None
-    finally:  # an interruption too leaves nothing half-written
-        with suppress(OSError):
-            temporary.unlink()
+    temporary_name = f".{path.name}.saving"
+    with core_io.atomic_path(path, fsync=True, temporary_name=temporary_name, error=_write_error) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+        except (OSError, RuntimeError) as error:
+            raise _write_error(path, getattr(error, "strerror", None) or _first_line(error)) from None
     return path
 
 
@@ -310,6 +302,10 @@ def _read_tensors(path: Path) -> Any:
     except Exception as error:  # torch raises whatever the bytes of a damaged file lead to
         reason = f"it may be truncated: {_first_line(error)}"
     raise InputError(f"{path}: cannot be read as a checkpoint ({reason})")
+
+
+def _write_error(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched")
 
 
 def _first_line(error: Exception) -> str:

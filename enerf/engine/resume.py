@@ -165,4 +165,4 @@ def matching_metrics(folder: Path, protocol: dict[str, Any]) -> dict[str, Any] |
     """Return the content of a run's ``metrics.json`` if all of these keys have these values there, else None."""
     path = folder / "metrics.json"
     found = io.read_json(path) if path.is_file() else {}
-    return found if all(found.get(key) == value for key, value in io.finite(protocol).items()) else None
+    return found if all(found.get(key) == value for key, value in io.nan_to_none(protocol).items()) else None

@@ -204,7 +204,7 @@ def look(
     subject: MeshSource, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
 ) -> list[Path]:
     """Write pictures of the mesh, and of the field by sphere tracing; what was written."""
-    upright = coordinates.moved(subject.frame, vertices)
+    upright = coordinates.apply_transform(subject.frame, vertices)
     view = subject.view(upright, chosen.size)
     mesh = MeshScene(upright, faces, None if colors is None else colors / 255)
     written = turntable.write(folder, mesh, view, swing=subject.swing, frames=chosen.frames)
@@ -221,7 +221,7 @@ def traced(subject: MeshSource, upright: Points, view: View) -> Float64[np.ndarr
 
     def asked(points: torch.Tensor) -> torch.Tensor:
         with np.errstate(divide="ignore", invalid="ignore"):
-            at = subject.from_world(coordinates.moved(back, points.cpu().numpy()))
+            at = subject.from_world(coordinates.apply_transform(back, points.cpu().numpy()))
         within = torch.from_numpy(((at >= low) & (at <= high)).all(1))
         values = torch.full((len(at),), float(outside), dtype=torch.float64)
         some = torch.from_numpy(at[within.numpy()]).to(subject.box)
@@ -247,7 +247,7 @@ def traced(subject: MeshSource, upright: Points, view: View) -> Float64[np.ndarr
 
 def _stretch(subject: MeshSource) -> float:
     """How many of the field's units one of the picture frame is; where a slope is known, maps are similarities."""
-    ends = coordinates.moved(subject.frame, subject.to_world(subject.box.double().cpu().numpy()))
+    ends = coordinates.apply_transform(subject.frame, subject.to_world(subject.box.double().cpu().numpy()))
     return float((subject.box[1] - subject.box[0]).double().norm()) / float(np.linalg.norm(ends[1] - ends[0]))
 
 

@@ -1,4 +1,4 @@
-"""Laws of the machine's choices."""
+"""Device resolution, matrix products and memory settings."""
 
 import pytest
 import torch
@@ -123,7 +123,7 @@ def test_a_cpu_takes_no_more_points_than_its_caches_like():
     assert core_device.points_at_once(torch.device("cuda"), 1 << 20, 256) == 1 << 20
 
 
-def test_real_and_named_failures_of_memory_are_recognised():
+def test_real_and_named_failures_of_memory_are_recognized():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
     assert core_device.is_out_of_memory(caught.value)

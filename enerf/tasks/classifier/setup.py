@@ -219,7 +219,7 @@ def new_model(config: ClassifierConfig, data: LabelledImages) -> tuple[nn.Module
             gradient=c.equilibrate_gradient,
             scale=c.equilibrate_scale,
             p=c.equilibrate_p,
-            seed=rng.mixed(config.train.seed, 0),
+            seed=rng.stream_seed(config.train.seed, 0),
         )
     except ValueError as error:
         raise InputError(f"the options of the network: {error}") from None

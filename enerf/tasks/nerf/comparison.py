@@ -9,7 +9,6 @@ from jaxtyping import Float
 from enerf.core import images, io
 from enerf.datasets.scenes import pixels
 from enerf.reporting import learning_rates, plots, tables
-from enerf.reporting.plots import spread
 from enerf.tasks.nerf import setup
 from enerf.tasks.nerf.config import NerfConfig
 
@@ -38,10 +37,10 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
         rows.append(
             [
                 method,
-                spread(scores[0], 2),
-                spread([m.get("fit_psnr") for m in runs], 2),
-                spread(scores[1], 3),
-                spread(scores[2], 3),
+                mean_and_std(scores[0], 2),
+                mean_and_std([m.get("fit_psnr") for m in runs], 2),
+                mean_and_std(scores[1], 3),
+                mean_and_std(scores[2], 3),
                 f"{sum(map(succeeded, runs))}/{len(runs)}",
                 ",".join(str(m["seed"]) for m in runs),
                 "–".join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1]))),
@@ -170,7 +169,7 @@ def draw_test_view(base: NerfConfig, variants: dict[str, NerfConfig]) -> None:
     scene = setup.load_scene(base)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
-    pictures = {"photograph": pixels.photograph(scene, view).double().numpy()}
+    pictures = {"photograph": pixels.view_image(scene, view).double().numpy()}
     for method, variant in variants.items():
         file = variant.folder / "test" / "final" / name
         if file.is_file():

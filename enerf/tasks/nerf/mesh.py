@@ -26,7 +26,7 @@ from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.rendering import iso_level
-from enerf.rendering.iso_level import Level
+from enerf.rendering.iso_level import IsoValue
 from enerf.tasks.nerf import setup
 
 LEVEL_RAYS, LEVEL_SAMPLES = 2048, 512  # that the level of a density is told by
@@ -53,7 +53,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     assert isinstance(radiance, NeRF)
     scene = run.scene
     box = settings.box
-    where = frusta.box_of(scene) if box is None else frusta.around_world_box(scene, box)
+    where = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
     return of_density(
         scene,
         radiance.densities(),
@@ -98,7 +98,7 @@ def of_density(
         to_world=partial(coordinates.to_world, scene),
         from_world=partial(coordinates.from_world, scene),
         colors=colors,
-        camera_counts=partial(frusta.seen_by, scene),
+        camera_counts=partial(frusta.count_views, scene),
         bounds=bounds,
         frame=scene.world_to_scene.double().cpu().numpy(),
         view=partial(_through_the_cameras, scene) if ahead else partial(front_view, up="z"),
@@ -113,7 +113,7 @@ def level_of(
     box: Float[Tensor, "2 3"],
     pixel_centers: float | int = 0.5,
     points_at_once: int = 1 << 16,
-) -> Level:
+) -> IsoValue:
     """The level that the training rays tell, where they pass the box.
 
     Raises
@@ -130,7 +130,7 @@ def level_of(
     t_vals = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, LEVEL_SAMPLES, device=near.device)
     points = rays.at(t_vals).reshape(-1, 3)
     found = torch.cat([density(some) for some in points.split(points_at_once)]).reshape(t_vals.shape)
-    level = iso_level.of_rays(found, t_vals, rays.directions) if len(rays) else None
+    level = iso_level.iso_value_from_rays(found, t_vals, rays.directions) if len(rays) else None
     if level is None:
         highest = float(found.max()) if len(rays) else 0.0
         raise InputError(
@@ -148,7 +148,7 @@ def _colors(radiance: NeRF, scene: Scene, device: torch.device, points: Points, 
     side, most normals look past all cameras.
     """
     at = torch.from_numpy(coordinates.from_world(scene, points)).to(device, torch.float32)
-    sight = torch.from_numpy(frusta.most_frontal(scene, points, normals)).to(device, torch.float32)
+    sight = torch.from_numpy(frusta.most_frontal_directions(scene, points, normals)).to(device, torch.float32)
     rgb = [radiance(a[:, None], d).rgb[:, 0] for a, d in zip(at.split(1 << 16), sight.split(1 << 16), strict=True)]
     return torch.cat(rgb).double().cpu().numpy()
 

@@ -25,7 +25,7 @@ from enerf.fields import conditioning
 from enerf.fields.backends import registry
 from enerf.fields.nerf import HEADS
 from enerf.rendering import render
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build, setup
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf.build import RadianceFields
@@ -57,7 +57,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     )
     rays, colours = (
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
-        scenes_pixels.colours_of(scene, pixels),
+        scenes_pixels.colors_of(scene, pixels),
     )
     passes = setup.passes_of(config)
 
@@ -74,7 +74,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
 class RayColours(nn.Module):
     """Rays as rows of 11 numbers -> their colours, of each pass that is trained on photographs."""
 
-    def __init__(self, fields: RadianceFields, passes: Passes) -> None:
+    def __init__(self, fields: RadianceFields, passes: SamplingConfig) -> None:
         super().__init__()
         self.fields, self.passes = fields, passes
 
@@ -98,7 +98,7 @@ def squared_errors(made: Float[Tensor, "b p 3"], targets: Float[Tensor, "b p 3"]
 
 def photometric(
     fields: RadianceFields,
-    passes: Passes,
+    passes: SamplingConfig,
     rays: Rays,
     colours: Float[Tensor, "b 3"],
     parameters: tuple[nn.Parameter, ...] = (),

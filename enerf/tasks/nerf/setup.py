@@ -21,7 +21,7 @@ from enerf.engine.checkpoint import State
 from enerf.fields.backends import module, registry
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.rendering import empty_space, render
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.reporting import video
 from enerf.tasks.nerf import build, import_checkpoint
 from enerf.tasks.nerf.build import RadianceFields
@@ -133,20 +133,20 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
 
 
-def _final_rendering(fields: RadianceFields, sampling: Passes, skip: float, asked: Rays) -> Rendering:
+def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, asked: Rays) -> Rendering:
     if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
         return empty_space.render_rays(fields.coarse, fields.fine, asked, sampling, skip)
     return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
 
 
-def passes_of(config: NerfConfig) -> Passes:
+def passes_of(config: NerfConfig) -> SamplingConfig:
     """The sampling of a configuration; NDC has no linear disparity, its near plane is at zero."""
     r = config.render
     in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
     if in_ndc and r.lindisp:
         log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
     lindisp = r.lindisp and not in_ndc
-    return Passes(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
+    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
@@ -177,7 +177,7 @@ def write_video(
     def frame(i: int) -> Any:
         picture = renderer.picture(run.scene, poses[i], camera)
         if depth:
-            return video.colour_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
+            return video.colorize_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
         return images.to_uint8(picture.rgb.cpu())
 
     trained = {"step": run.state.step, "seconds": run.state.seconds}  # tells apart runs that took one another's place

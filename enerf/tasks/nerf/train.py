@@ -91,17 +91,17 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     def step(training: State) -> StepReport:
         nonlocal at_once, work
         while True:
-            generator.manual_seed(rng.mixed(t.seed, training.step))
+            generator.manual_seed(rng.stream_seed(t.seed, training.step))
             crop = t.precrop_frac if training.step < t.precrop_iters else 1.0
             pixels = scenes_pixels.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
             batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
-            target = scenes_pixels.colours_of(scene, pixels)
+            target = scenes_pixels.colors_of(scene, pixels)
             try:
                 if work is None:
                     work = cuda_graph.recorded(gradient, batch, target, generator, training.optimiser)
                 return StepReport(*work(batch, target).tolist())  # one look at the device a step
             except (RuntimeError, MemoryError) as error:
-                at_once, work = render.halved(min(at_once, t.N_rand), error), gradient
+                at_once, work = render.halve_chunk(min(at_once, t.N_rand), error), gradient
                 training.optimiser.zero_grad()
 
     return step
