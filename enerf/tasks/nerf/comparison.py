@@ -9,6 +9,7 @@ from jaxtyping import Float
 from enerf.core import images, io
 from enerf.datasets.scenes import pixels
 from enerf.reporting import learning_rates, plots, tables
+from enerf.reporting.plots import mean_and_std
 from enerf.tasks.nerf import setup
 from enerf.tasks.nerf.config import NerfConfig
 
