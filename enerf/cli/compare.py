@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from enerf.config import parser
 from enerf.config.methods import Methods
 from enerf.core.errors import InputError
 from enerf.experiments.options import CompareOptions
@@ -34,6 +33,8 @@ def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> No
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
     """Train the variants, print the table, and say where the rest is."""
+    from enerf.config import parser  # needs the extra app
+
     task = registry.task(kind)
     known: Methods = task.load("methods")
     about = description or f"Train several methods with equal seeds and steps, and compare them ({task.kind} runs)."

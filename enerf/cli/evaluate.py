@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from enerf.config import parser
 from enerf.tasks import registry
 
 DESCRIPTION = "Measure finished runs again and print one table per task, beside published figures where there are any."
@@ -13,6 +12,8 @@ DESCRIPTION = "Measure finished runs again and print one table per task, beside 
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
     """Evaluate each run at full size and print the tables."""
+    from enerf.config import parser  # needs the extra app
+
     reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder of runs")
     reader.add_argument("--datadir", default="", help="new place of the data, if it has moved since training")

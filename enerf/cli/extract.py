@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from enerf.config import parser
 from enerf.experiments.options import ExtractOptions
 
 DESCRIPTION = "Extract a mesh from a finished run, in the coordinates of your files, and render pictures of it."
@@ -11,6 +10,8 @@ DESCRIPTION = "Extract a mesh from a finished run, in the coordinates of your fi
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
     """Extract the mesh, write it and its pictures, and say where they are."""
+    from enerf.config import parser  # needs the extra app
+
     reader = parser.make_parser([ExtractOptions], description, prog=prog)
     reader.usage = "%(prog)s RUN [--OPTION VALUE] ..."
     reader.add_argument("run", type=Path, metavar="RUN", help="a run's folder")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import enerf
 from enerf.cli import app
 from enerf.core.errors import InputError
 from enerf.tasks import registry
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(usage())
         return 0
     if arguments[0] in ("--version", "version"):
-        print(enerf.__version__)
+        print(importlib.import_module("enerf").__version__)  # modules of enerf do not `import enerf`
         return 0
     code: int | None = function_of(arguments[0])(arguments[1:], prog=f"enerf {arguments[0]}")
     return code

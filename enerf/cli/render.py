@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from enerf.config import parser
 from enerf.core.errors import InputError
 
 DESCRIPTION = "Render a camera path of a finished NeRF run to an mp4; an interrupted video is resumed."
@@ -13,6 +12,8 @@ PATHS = ("spiral", "circle", "turntable", "interpolate", "test")
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
     """Open the run and write its video."""
+    from enerf.config import parser  # needs the extra app
+
     reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     reader.add_argument("--path", choices=PATHS, help="camera path; default: by the kind of scene")

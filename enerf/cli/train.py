@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from enerf.config import parser
 from enerf.tasks import registry
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
     """Train, print the table of the result, and say where the results are."""
+    from enerf.config import parser  # needs the extra app
+
     task = registry.task(kind)
     config, _ = parser.parse(task.load("config"), argv, description=description or task.summary, prog=prog)
 

@@ -21,7 +21,10 @@ from enerf.core.errors import InputError
 
 C = TypeVar("C", bound=RunConfig)
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent.parent / "configs"
+# The checkout's configs/, and its copy in an installed package; only a checkout has a pyproject.toml beside enerf/.
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONFIG_FOLDER = ROOT / "configs"
+CONFIG_FOLDERS = (*([CONFIG_FOLDER] if (ROOT / "pyproject.toml").is_file() else []), ROOT / "enerf" / "configs")
 # nerf-pytorch's options that cannot mean anything here, with the reason.
 REFUSED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
 T = TypeVar("T")
@@ -184,21 +187,25 @@ def _line(name: str, value: str) -> str:
 
 
 def find_config(name: str) -> Path:
-    """The configuration file of that name: a path, or a name in ``configs/``, with or without ``.txt``.
+    """Return the path of a configuration file: a path, or a name in ``configs/``, with or without ``.txt``.
+
+    A path comes first, then the checkout's ``configs/``, then the ``enerf/configs`` of an installed package.
 
     Raises
     ------
     InputError
-        If there is none, with the nearest names in ``configs/``.
+        If there is none, with the nearest names.
     """
-    for candidate in (Path(name).expanduser(), CONFIG_FOLDER / name):
+    for candidate in (Path(name).expanduser(), *(folder / name for folder in CONFIG_FOLDERS)):
         for path in (candidate, Path(f"{candidate}.txt")):
             if path.is_file():
                 return path
-    known = sorted(p.relative_to(CONFIG_FOLDER).as_posix() for p in CONFIG_FOLDER.rglob("*.txt"))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; near names in {CONFIG_FOLDER.name}/: {', '.join(near)}" if near else ""
-    raise InputError(f"option --config: no file {name!r}, neither as a path nor in {CONFIG_FOLDER.name}/{hint}")
+    searched = [folder for folder in CONFIG_FOLDERS if folder.is_dir()]
+    known = {path.relative_to(folder).as_posix() for folder in searched for path in folder.rglob("*.txt")}
+    places = " or ".join(f"{folder.relative_to(ROOT).as_posix()}/" for folder in searched)
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
+    hint = f"; near names in {places}: {', '.join(near)}" if near else ""
+    raise InputError(f"option --config: no file {name!r}, neither as a path nor in {places}{hint}")
 
 
 def _open_config(name: str) -> Any:
