@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from enerf.core.errors import InputError
 
@@ -49,6 +49,27 @@ class Placed(ABC):
 METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
 SCALES = ("fixed", "kept", "constant", "learned")
 INITS = ("default", "glorot", "he", "unit_row")
+
+
+@runtime_checkable
+class MapOptions(Protocol):
+    """Options of the equilibration map, common to the option tables of fields and classifiers."""
+
+    @property
+    def equilibrate(self) -> str:
+        """The map."""
+
+    @property
+    def equilibrate_gradient(self) -> str:
+        """``through`` or ``detached``."""
+
+    @property
+    def equilibrate_scale(self) -> str:
+        """One of ``SCALES``."""
+
+    @property
+    def equilibrate_p(self) -> float:
+        """Order of the norm: 1, 2 or inf."""
 
 
 def option(default: Any, help: str, **more: Any) -> Any:

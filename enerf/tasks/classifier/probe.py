@@ -37,7 +37,7 @@ def classifier(saved: dict[str, Any], asked: Asked) -> Subject:
     def at(path: Path) -> Snapshot:
         content, model = checkpoint.read(path), copy.deepcopy(made).eval()
         checkpoint.load_weights(model, content["model"], path)
-        curvature.see_through_(model)
+        curvature.make_differentiable_(model)
         some = parameters_of(model, names) if asked.layers else ()
         return Snapshot(content["step"], model, names, Objective(model, cross_entropy, images, labels, some))
 

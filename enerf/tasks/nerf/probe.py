@@ -62,7 +62,7 @@ def nerf(saved: dict[str, Any], asked: Asked) -> Subject:
     def at(path: Path) -> Snapshot:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
         checkpoint.load_weights(model, content["model"], path)
-        curvature.see_through_(model)
+        curvature.make_differentiable_(model)
         some = parameters_of(model, names) if asked.layers else ()
         return Snapshot(content["step"], model, names, photometric(model, passes, rays, colours, some))
 

@@ -53,7 +53,7 @@ def shape(saved: dict[str, Any], asked: Asked) -> Subject:
     def at(path: Path) -> Snapshot:
         content, model = checkpoint.read(path), copy.deepcopy(made).eval()
         checkpoint.load_weights(model, content["model"], path)
-        curvature.see_through_(model)
+        curvature.make_differentiable_(model)
         chosen = parameters_of(model, names) if asked.layers else ()
         loss = of_shape(model, some, config.samples.loss_sdf, config.samples.truncate, chosen)
         return Snapshot(content["step"], model, names, loss)
