@@ -68,8 +68,8 @@ def unit(
         return weight / floored(weight.detach(), dim, p)
     if p != 2 or torch.compiler.is_compiling():  # a compiler fuses the formula itself
         return weight / floored(weight, dim, p)
-    made: Tensor = _UnitNorm.apply(weight, dim)
-    return made
+    result: Tensor = _UnitNorm.apply(weight, dim)
+    return result
 
 
 def divided(weight: Tensor, of_inputs: Tensor, of_outputs: Tensor, gradient: str, p: float | int) -> Tensor:
@@ -112,6 +112,6 @@ class _UnitNorm(torch.autograd.Function):
 def _projected(gradient: Tensor, weight: Tensor, dim: int) -> Tensor:
     """A gradient (or tangent) through ``_UnitNorm`` at a weight."""
     norm = floored(weight, dim)
-    made = weight / norm
-    along = (gradient * made).sum(dim, keepdim=True)
-    return (gradient - made * torch.where(norm > FLOOR, along, 0.0)) / norm
+    unit_weight = weight / norm
+    along = (gradient * unit_weight).sum(dim, keepdim=True)
+    return (gradient - unit_weight * torch.where(norm > FLOOR, along, 0.0)) / norm

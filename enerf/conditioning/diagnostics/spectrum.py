@@ -143,8 +143,8 @@ def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, 
 
     The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread`` and ``effective_rank``; a
     layer with an ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of its raw parameter.
-    For a layer with several matrices (groups of a convolution, projections of attention) the worst values are reported: the
-    largest κ and spread, the smallest effective rank.
+    For a layer with several matrices (groups of a convolution, projections of attention) the worst values are
+    reported: the largest κ and spread, the smallest effective rank.
 
     Parameters
     ----------
