@@ -195,8 +195,8 @@ class Training:
         if self._fed:
             pairs = [module._preconditioned(inputs, module.weight.dim() - 2) for module, inputs in self._fed]
             return [value for pair in pairs for value in pair if value is not None]
-        slots = [(module, slot.name) for module in self.model.modules() for slot in weight_views.slots(module)]
-        return [getattr(module, name) for module, name in slots if parametrize.is_parametrized(module, name)]
+        views = [(module, view.name) for module in self.model.modules() for view in weight_views.views(module)]
+        return [getattr(module, name) for module, name in views if parametrize.is_parametrized(module, name)]
 
     def _inputs_of(self, module: nn.Module) -> Tensor:
         """What a layer is fed in a step."""
@@ -229,7 +229,7 @@ def by_turns(calls: dict[str, Callable[[], None]], bench: Bench) -> tuple[dict[s
 
 def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
     """Report a row for each side; returns the lines that a benchmark ends with, for the first treated one."""
-    total = sum(bool(weight_views.slots(module)) for module in made[PLAIN].model.modules())
+    total = sum(bool(weight_views.views(module)) for module in made[PLAIN].model.modules())
     maps = {name: training.maps_a_step() for name, training in made.items()}
     passes = {name: training.pass_seconds(bench) for name, training in made.items()}
     found, steps = by_turns({name: side.step for name, side in made.items()}, bench)

@@ -1,26 +1,80 @@
-"""Preconditioners of weight matrices, after "Weight Conditioning for Smooth Optimization of Neural Networks".
+"""Preconditioning of weight matrices, after "Weight Conditioning for Smooth Optimization of Neural Networks".
 
-Maps, matrix -> matrix:
+Layers of a model:
 
-- ``norms``            norms with a floor, and division by them
-- ``equilibrate``      the paper's ``row``, ``column``, ``row_column``, ``jacobi``; and ``ruiz``, in a file of its own
-
-Layers, module -> module:
-
-- ``matrices``         which matrices a layer multiplies by: linear, convolutions, bilinear, attention
-- ``selection``        words -> the layers they mean, and whether a method suits them; ``ties``: weights held twice
-- ``parametrization``  the module between a raw weight and what the layer applies; its size, its held divisors
-- ``baselines``        what the papers compare with: weight standardisation, weight and spectral norm, starts
+- ``layers``           ``condition``, ``bake`` and ``conditioned_layers``
+- ``selection``        which layers a selector matches, and whether a method can be applied to them
+- ``parametrization``  raw weight -> applied weight; scales
+- ``baselines``        weight and spectral normalization, weight standardization, initializations
 - ``batch_norm``       gradients preconditioned by batch statistics
-- ``layers``           ``condition``, ``bake``, ``conditioned_layers``: the door to all of these
-- ``checkpoints``      state dicts of conditioned models to plain ones and back
-- ``once``             conditioned weights computed once a step
+- ``weight_views``     weight tensors as matrices: linear, convolutions, bilinear, attention
+- ``weight_cache``     conditioned weights computed once per step
+- ``state_dict``       state dicts of conditioned models to those of plain ones and back
 
-Diagnostics:
+Matrices:
 
-- ``spectrum``         matrix or model -> singular values, κ, effective rank, row norms
-- ``curvature``        Hessian and Gauss-Newton operators of a loss; ``eigenvalues``: their extremes and density
-- ``extended``         the matrix [1, H] of a layer's inputs, and a unit's block of the Hessian
+- ``maps``             the paper's ``row``, ``column``, ``row_column``, ``jacobi``; ``ruiz`` in a module of its own
+- ``norms``            norms with a lower bound, and division by them
 
-Needs torch and jaxtyping alone (curvature: curvlinops and SciPy too), and can be lifted out of ``enerf`` as it is.
+Diagnostics are in the package ``diagnostics``. The names in ``__all__`` are imported when they are first used.
+
+Needs torch and jaxtyping alone, and does not depend on the rest of ``enerf``.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from enerf.conditioning import _moved
+
+if TYPE_CHECKING:
+    from enerf.conditioning.baselines import INITS, initialize_, spectral_norm, unit_row_, weight_norm
+    from enerf.conditioning.layers import bake, condition, conditioned_layers
+    from enerf.conditioning.parametrization import SCALES, Equilibrated
+    from enerf.conditioning.selection import METHODS, Selection, select
+    from enerf.conditioning.state_dict import baked_state, key_map, unbaked_state
+    from enerf.conditioning.weight_cache import computed_once
+
+__all__ = [
+    "INITS",
+    "METHODS",
+    "SCALES",
+    "Equilibrated",
+    "Selection",
+    "bake",
+    "baked_state",
+    "computed_once",
+    "condition",
+    "conditioned_layers",
+    "initialize_",
+    "key_map",
+    "select",
+    "spectral_norm",
+    "unbaked_state",
+    "unit_row_",
+    "weight_norm",
+]
+
+_MODULES = {
+    "baselines": ("INITS", "initialize_", "spectral_norm", "unit_row_", "weight_norm"),
+    "layers": ("bake", "condition", "conditioned_layers"),
+    "parametrization": ("SCALES", "Equilibrated"),
+    "selection": ("METHODS", "Selection", "select"),
+    "state_dict": ("baked_state", "key_map", "unbaked_state"),
+    "weight_cache": ("computed_once",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+_moved.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return value
+    if name in _moved.MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""What the papers compare equilibration with: the same layers, normalised, standardised or only started otherwise.
+"""Baselines of the papers: weight normalization, spectral normalization, weight standardization, initializations.
 
-Weight norm and spectral norm are torch's own parametrizations; weight standardisation is a map like those of
-``equilibrate``; the starts change the weights once and leave no map. ``batch_norm`` has a file of its own.
+Weight norm and spectral norm are torch's own parametrizations; weight standardization is a map like those of ``maps``;
+initializations change the weights once, and no parametrization remains. ``batch_norm`` is a module of its own.
 """
 
 import math
@@ -18,27 +18,27 @@ from enerf.conditioning.selection import check_conditionable, check_option, plai
 INITS = ("default", "glorot", "he", "unit_row")
 
 
-def standardised(
+def standardized(
     weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Weights whose every output has mean 0 and variance 1 over its inputs: weight standardisation.
+    """Weight standardization: the weights of each output have mean 0 and variance 1 over its inputs.
 
-    Made for layers that a normalisation follows: each output has norm √n_in, so that without one the activations grow
-    by √n_in a layer. An output whose weights are all alike becomes 0.
+    Meant for layers that are followed by a normalization layer: each output has norm √n_in, so that otherwise the
+    activations grow by √n_in per layer. An output with equal weights becomes 0.
 
     Parameters
     ----------
     weight
-        In torch's layout; a convolution's inputs are the values of its patch.
+        In torch's layout; the inputs of a convolution are the values of its patch.
     gradient
-        ``"through"``, or ``"detached"``: the deviation is a constant, the mean is not.
+        ``"through"``, or ``"detached"`` to treat the deviation (not the mean) as a constant.
     p
-        2; the deviation has no other norm.
+        Must be 2: the standard deviation is a Euclidean norm.
 
     Raises
     ------
     ValueError
-        If ``gradient`` is neither, or ``p`` is not 2.
+        If ``gradient`` is unknown, or ``p`` is not 2.
 
     References
     ----------
@@ -47,25 +47,25 @@ def standardised(
 
     Examples
     --------
-    >>> standardised(torch.tensor([[1.0, 3.0], [5.0, 5.0]])).round(decimals=5)
+    >>> standardized(torch.tensor([[1.0, 3.0], [5.0, 5.0]])).round(decimals=5)
     tensor([[-1.,  1.],
             [ 0.,  0.]])
     """
     if p != 2:
-        raise ValueError(f"p is {p!r}; weight standardisation divides by a standard deviation, which has p = 2")
-    centred = weight - weight.mean(-1, keepdim=True)
-    return norms.unit(centred, -1, gradient) * math.sqrt(weight.shape[-1])
+        raise ValueError(f"p is {p!r}; weight standardization divides by a standard deviation, which has p = 2")
+    centered = weight - weight.mean(-1, keepdim=True)
+    return norms.unit(centered, -1, gradient) * math.sqrt(weight.shape[-1])
 
 
 def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Put layers under torch's weight normalisation (a learned length per output) and return their names.
+    """Apply torch's weight normalization (a learned length per output) to layers, and return their names.
 
-    Unlike ``condition``'s maps it leaves the start as it is.
+    Unlike the maps of ``condition`` it does not change the initial weights.
 
     Raises
     ------
     ValueError
-        If a name is unknown, or the layer has no matrices or is conditioned already.
+        If a name is unknown, or a layer has no weight matrices or is conditioned already.
 
     References
     ----------
@@ -73,16 +73,16 @@ def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     """
     found = plain_layers(model, names)
     for module in found.values():
-        for slot in weight_views.slots(module):
-            parametrizations.weight_norm(module, slot.name, dim=slot.output_axis)
+        for view in weight_views.views(module):
+            parametrizations.weight_norm(module, view.name, dim=view.output_axis)
     return list(found)
 
 
 def spectral_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Put layers under torch's spectral normalisation (largest singular value about 1) and return their names.
+    """Apply torch's spectral normalization (largest singular value about 1) to layers, and return their names.
 
-    Its power iteration moves on at each access in training mode, and draws its start from torch's random numbers.
-    Raises as ``weight_norm``.
+    A power iteration is done at each access in training mode; its initial vector is drawn from torch's global
+    generator. Errors as for ``weight_norm``.
 
     References
     ----------
@@ -90,51 +90,50 @@ def spectral_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     """
     found = plain_layers(model, names)
     for module in found.values():
-        for slot in weight_views.slots(module):
-            parametrizations.spectral_norm(module, slot.name, dim=slot.output_axis)
+        for view in weight_views.views(module):
+            parametrizations.spectral_norm(module, view.name, dim=view.output_axis)
     return list(found)
 
 
 def unit_row_(model: nn.Module, names: Iterable[str], packing: str = "matrix") -> None:
-    """Replace each weight by its row equilibration, once: the start of a row conditioned layer, no map.
+    """Replace each weight by its row equilibration, in place and once, without a parametrization.
 
-    A control of the same scale as ``condition(model, "row", names)``.
+    A control with the same initial weights as ``condition(model, "row", names)``.
 
     Raises
     ------
     ValueError
-        If a name is unknown, or the layer is of no kind that is known, is conditioned already or has a single output.
+        If a name is unknown, or a layer has no weight matrices, is conditioned already or has a single output.
     """
     names = list(names)
     for name in names:
         check_conditionable(model, name, "row", packing)
     with torch.no_grad():
         for module in plain_layers(model, names).values():
-            for slot in weight_views.slots(module, packing):
-                weight = getattr(module, slot.name)
-                weight.copy_(slot.from_matrices(maps.row(slot.to_matrices(weight))))
+            for view in weight_views.views(module, packing):
+                weight = getattr(module, view.name)
+                weight.copy_(view.from_matrices(maps.row(view.to_matrices(weight))))
 
 
-def initialise_(model: nn.Module, names: Iterable[str], init: str, generator: torch.Generator) -> None:
-    """Draw the weights of the named layers anew; biases stay.
+def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: torch.Generator) -> None:
+    """Initialize the weights of the named layers in place; biases are unchanged.
 
     Parameters
     ----------
     model
-        Holds the layers, which are not conditioned yet.
+        The model; the named layers are not conditioned yet.
     names
-        Their names.
+        Names of the layers.
     init
-        ``default``: leave the weights as they are. ``glorot``: uniform in ±√(6 / (n_in + n_out)). ``he``:
-        normal with variance 2 / n_in. ``unit_row``: the weights as they are, row equilibrated; draws
-        nothing.
+        ``default``: no change. ``glorot``: uniform in ±√(6 / (n_in + n_out)). ``he``: normal with variance 2 / n_in.
+        ``unit_row``: row equilibration of the current weights, see ``unit_row_``; draws no random numbers.
     generator
-        The only source of randomness.
+        Random numbers are drawn from it alone.
 
     Raises
     ------
     ValueError
-        If ``init`` or a name is unknown, or the layer is of no kind that is known or is conditioned already.
+        If ``init`` or a name is unknown, or a layer has no weight matrices or is conditioned already.
 
     References
     ----------
@@ -145,8 +144,8 @@ def initialise_(model: nn.Module, names: Iterable[str], init: str, generator: to
     if init == "unit_row":
         unit_row_(model, names)
     for module in plain_layers(model, names).values():
-        for slot in weight_views.slots(module):
+        for view in weight_views.views(module):
             if init == "glorot":
-                nn.init.xavier_uniform_(getattr(module, slot.name), generator=generator)
+                nn.init.xavier_uniform_(getattr(module, view.name), generator=generator)
             elif init == "he":
-                nn.init.kaiming_normal_(getattr(module, slot.name), nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(getattr(module, view.name), nonlinearity="relu", generator=generator)

@@ -1,42 +1,42 @@
-"""Batch-norm preconditioning: gradients scaled by the statistics of a layer's inputs; outputs stay, bit for bit.
+"""Batch-norm preconditioning: gradients scaled by the statistics of a layer's inputs; outputs are bitwise unchanged.
 
 Vocabulary
 ----------
 A layer computes W x + b. Over the rows of a batch its **inputs** x have mean μ and variance σ², one of each per
-input feature; for a convolution one per channel, over batch and positions (padding left out), the same for every
-tap. **σ̃²** = σ² + ``eps_relative`` · max(σ²) + ``eps`` keeps features that hardly vary in bounds.
+input feature; for a convolution one per channel, over batch and positions (without padding), the same for every
+kernel element. **σ̃²** = σ² + ``eps_relative`` · max(σ²) + ``eps`` bounds the scaling of nearly constant features.
 
-Batch normalisation feeds the layer with x̂ = (x − μ) / σ̃. A plain gradient step on the weights of *that* layer is,
-seen from the plain one, a step along P Pᵀ g. On one output's extended parameter (b, w)
+With batch normalization the layer receives x̂ = (x − μ) / σ̃. A gradient step on the weights of *that* layer equals,
+for the layer without it, a step along P Pᵀ g. For the extended parameter (b, w) of one output
 
     P = (1/q) U D,   U = [[1, −μᵀ], [0, I]],   D = diag(1, 1/σ̃),
 
-so that the gradient g = (g_b, g_w) turns into
+so that the gradient g = (g_b, g_w) becomes
 
     g_w' = (g_w − μ g_b) / (σ̃² q²),   g_b' = g_b / q² − μᵀ g_w'.
 
-**q²** = max(n / N, 1), with n the entries of w and N the rows (all leading axes of a linear layer's input; batch
-times positions for a convolution), keeps steps of small batches from growing. Without a bias, or with one that is
-frozen, U is left out, for nothing could make up for a shift of the inputs: g_w' = g_w / (σ̃² q²). With frozen
+**q²** = max(n / N, 1), with n the number of entries of w and N the number of rows (all leading axes of a linear
+layer's input; batch times positions for a convolution), limits the steps of small batches. Without a bias, or with a
+frozen one, U is omitted, because a shift of the inputs could not be compensated: g_w' = g_w / (σ̃² q²). With frozen
 weights, g_b' = g_b / q².
 
-The averages
-------------
-In training mode each call updates μ and σ² and keeps ``decay`` of the old ones; the first calls average evenly, so
-that the start does not linger (kept after t calls: min(decay, t / (t + 1))). The variance is that of the mixture: the
-distance of a batch's mean from the average counts too, so that batches of one row have a variance. In evaluation
-mode nothing is updated, and gradients are still preconditioned. Where μ is far larger than σ, g_w − μ g_b
-cancels: there the inputs should be centred, as for any other method.
+Running averages
+----------------
+In training mode each call updates μ and σ² with weight 1 − ``decay`` for the new batch; the first calls average with
+equal weights (weight of the past after t calls: min(decay, t / (t + 1))). The variance is that of the mixture: it
+includes the distance of a batch's mean from the average, so that batches of one row have a variance. In evaluation
+mode nothing is updated, and gradients are still preconditioned. Where μ is much larger than σ, g_w − μ g_b suffers
+from cancellation: center the inputs there, as for any other method.
 
-The gradients that reach ``.grad`` are the preconditioned ones. They are linear in the plain ones, so they may be
-accumulated; derivatives of them pass through P Pᵀ again (a product with the Hessian becomes P Pᵀ H P Pᵀ v).
-Forward-mode derivatives are refused by torch, for the map has none that would fit its gradient.
+``.grad`` receives the preconditioned gradients. They are linear in the plain ones, so they may be accumulated; their
+derivatives pass through P Pᵀ again (a Hessian-vector product becomes P Pᵀ H P Pᵀ v). torch raises an error for
+forward-mode derivatives, because the identity's tangent would not match this gradient.
 
 References
 ----------
-S. Lange, K. Helfrich, Q. Ye, Batch Normalization Preconditioning for Neural Network Training, JMLR 23(72), 2022, as
-we read it; the defaults are the paper's. The even start, the variance of the mixture and what is said of missing
-and frozen parameters are ours.
+S. Lange, K. Helfrich, Q. Ye, Batch Normalization Preconditioning for Neural Network Training, JMLR 23(72), 2022; the
+defaults are the paper's. The equal weights of the first batches, the variance of the mixture and the treatment of
+missing and frozen parameters are additions.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class _Options:
 
 
 class _PreconditionedLayer(nn.Module):
-    """What the preconditioned layers add to their plain classes: three buffers and their update."""
+    """Mixin of the preconditioned layers: three buffers and their update."""
 
     weight: Tensor
     input_mean: Tensor
@@ -67,29 +67,29 @@ class _PreconditionedLayer(nn.Module):
     preconditioning: _Options
 
     def _preconditioned(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as they are, with preconditioned gradients; ``spatial`` axes follow the channels."""
+        """Weight and bias with preconditioned gradients; the inputs have ``spatial`` axes after the channels."""
         features = self.input_mean.shape[0]
         rows = inputs.numel() // features
-        mean, variance = self._updated(inputs.detach(), spatial) if self.training and rows else self._kept()
+        mean, variance = self._updated(inputs.detach(), spatial) if self.training and rows else self._averages()
         options = self.preconditioning
-        tempered = variance + options.eps_relative * variance.max() + options.eps
+        regularized = variance + options.eps_relative * variance.max() + options.eps
         n = self.weight[0].numel()
         shrink = 1 / max(n / max(rows, 1), 1.0)
-        made: tuple[Tensor, Tensor | None] = _Preconditioned.apply(self.weight, self.bias, mean, tempered, shrink)
-        return made
+        result: tuple[Tensor, Tensor | None] = _Preconditioned.apply(self.weight, self.bias, mean, regularized, shrink)
+        return result
 
-    def _kept(self) -> tuple[Tensor, Tensor]:
+    def _averages(self) -> tuple[Tensor, Tensor]:
         return self.input_mean.clone(), self.input_variance.clone()
 
     def _updated(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor]:
-        """The averages with one more batch, which the buffers take over; the tensors returned are not theirs."""
+        """Update the averages with one more batch; the returned tensors do not share memory with the buffers."""
         batched = inputs.reshape(-1, *inputs.shape[-1 - spatial :])
         mean, variance = _statistics(batched.to(self.input_mean.dtype))
         before = self.input_batches.to(mean.dtype)
-        kept = (before / (before + 1)).clamp(max=self.preconditioning.decay)
-        apart = mean - self.input_mean
-        mean = self.input_mean + (1 - kept) * apart
-        variance = kept * self.input_variance + (1 - kept) * (variance + kept * apart.square())
+        past = (before / (before + 1)).clamp(max=self.preconditioning.decay)
+        difference = mean - self.input_mean
+        mean = self.input_mean + (1 - past) * difference
+        variance = past * self.input_variance + (1 - past) * (variance + past * difference.square())
         self.input_mean.copy_(mean)
         self.input_variance.copy_(variance)
         self.input_batches.add_(1)
@@ -104,7 +104,7 @@ class PreconditionedLinear(_PreconditionedLayer, nn.Linear):
     """``nn.Linear`` with preconditioned gradients; made by ``precondition_``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What ``nn.Linear`` computes."""
+        """Compute the outputs of ``nn.Linear``."""
         return functional.linear(input, *self._preconditioned(input, 0))
 
 
@@ -112,7 +112,7 @@ class PreconditionedConv1d(_PreconditionedLayer, nn.Conv1d):
     """``nn.Conv1d`` with preconditioned gradients; made by ``precondition_``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What ``nn.Conv1d`` computes."""
+        """Compute the outputs of ``nn.Conv1d``."""
         return self._conv_forward(input, *self._preconditioned(input, 1))
 
 
@@ -120,7 +120,7 @@ class PreconditionedConv2d(_PreconditionedLayer, nn.Conv2d):
     """``nn.Conv2d`` with preconditioned gradients; made by ``precondition_``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What ``nn.Conv2d`` computes."""
+        """Compute the outputs of ``nn.Conv2d``."""
         return self._conv_forward(input, *self._preconditioned(input, 2))
 
 
@@ -128,7 +128,7 @@ class PreconditionedConv3d(_PreconditionedLayer, nn.Conv3d):
     """``nn.Conv3d`` with preconditioned gradients; made by ``precondition_``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What ``nn.Conv3d`` computes."""
+        """Compute the outputs of ``nn.Conv3d``."""
         return self._conv_forward(input, *self._preconditioned(input, 3))
 
 
@@ -138,28 +138,28 @@ CLASSES: dict[type[nn.Module], type[_PreconditionedLayer]] = {
     nn.Conv2d: PreconditionedConv2d,
     nn.Conv3d: PreconditionedConv3d,
 }
-PLAIN: dict[type[nn.Module], type[nn.Module]] = {made: plain for plain, made in CLASSES.items()}
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {preconditioned: plain for plain, preconditioned in CLASSES.items()}
 
 
 def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float = 1e-2, eps: float = 1e-4) -> None:
-    """Make a layer precondition its gradients from now on; its outputs, parameters and hooks stay as they are.
+    """Precondition the gradients of a layer, in place; its outputs, parameters and hooks do not change.
 
-    The layer gets another class, and three buffers, which are saved with it: ``input_mean``, ``input_variance`` and
-    ``input_batches``.
+    Changes the layer's class, and adds three buffers, which are part of its state dict: ``input_mean``,
+    ``input_variance`` and ``input_batches``.
 
     Parameters
     ----------
     module
-        An ``nn.Linear`` or ``nn.Conv1d``, ``2d``, ``3d``; not a subclass of one, whose ``forward`` may differ.
+        An ``nn.Linear`` or ``nn.Conv1d``, ``2d``, ``3d``; not a subclass, whose ``forward`` may differ.
     decay
-        ρ, what the averages keep at each batch, in [0, 1); with 0 they are those of the last batch.
+        ρ in [0, 1), the weight of the past in the running averages; with 0 they are the statistics of the last batch.
     eps_relative, eps
-        ε₁ and ε₂ of σ̃², at least 0. With both at 0, a feature that never varies gets no finite gradient.
+        ε₁ and ε₂ of σ̃², at least 0. With both at 0, the gradient of a constant feature is not finite.
 
     Raises
     ------
     ValueError
-        If an option is out of its range, or the module is another one, is parametrized, or is preconditioned already.
+        If an option is out of range, or the module has another type, is parametrized, or is preconditioned already.
 
     Examples
     --------
@@ -173,7 +173,7 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
     _check("eps_relative", eps_relative, 0 <= eps_relative < float("inf"), "a number from 0 up")
     _check("eps", eps, 0 <= eps < float("inf"), "a number from 0 up")
     if is_preconditioned(module):
-        raise ValueError("the layer is batch-norm preconditioned already; that is done once")
+        raise ValueError("the layer is batch-norm preconditioned already; it is done once")
     if type(module) not in CLASSES:
         known = ", ".join(f"nn.{plain.__name__}" for plain in CLASSES)
         raise ValueError(f"the layer is a {type(module).__name__}; batch-norm preconditioning takes {known}")
@@ -187,17 +187,17 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
     module.__class__ = CLASSES[type(module)]
 
 
-def suits(kind: type[nn.Module]) -> bool:
-    """Whether layers of exactly that type, plain or preconditioned already, can be preconditioned.
+def supports(layer_type: type[nn.Module]) -> bool:
+    """Whether layers of exactly that type can be preconditioned; True for types that already are.
 
-    >>> suits(nn.Conv2d), suits(nn.ConvTranspose2d)
+    >>> supports(nn.Conv2d), supports(nn.ConvTranspose2d)
     (True, False)
     """
-    return kind in CLASSES or issubclass(kind, _PreconditionedLayer)
+    return layer_type in CLASSES or issubclass(layer_type, _PreconditionedLayer)
 
 
 def is_preconditioned(module: nn.Module) -> bool:
-    """Whether ``precondition_`` has changed this layer.
+    """Whether ``precondition_`` was applied to this layer.
 
     Examples
     --------
@@ -208,15 +208,17 @@ def is_preconditioned(module: nn.Module) -> bool:
 
 
 def restore_(module: nn.Module) -> None:
-    """Undo ``precondition_``: the plain class, no buffers, the same outputs.
+    """Undo ``precondition_``, in place: restore the plain class and remove the buffers; outputs do not change.
 
     Raises
     ------
     ValueError
-        If the layer is not preconditioned, or was parametrized since.
+        If the layer is not preconditioned, or was parametrized afterwards.
     """
     if type(module) not in PLAIN:
-        raise ValueError(f"the layer is a {type(module).__name__}; only what precondition_ made can be restored")
+        raise ValueError(
+            f"the layer is a {type(module).__name__}; only layers changed by precondition_ can be restored"
+        )
     module.__class__ = PLAIN[type(module)]
     for name in BUFFERS:
         delattr(module, name)
@@ -224,7 +226,7 @@ def restore_(module: nn.Module) -> None:
 
 
 class _Preconditioned(torch.autograd.Function):
-    """The identity on (weight, bias), whose backward pass multiplies their joint gradient by P Pᵀ."""
+    """Identity on (weight, bias), whose backward pass multiplies their joint gradient by P Pᵀ."""
 
     generate_vmap_rule = True
 
@@ -246,15 +248,15 @@ class _Preconditioned(torch.autograd.Function):
         if not with_weight:
             return None, None if bias is None else bias * ctx.shrink, None, None, None
         if not with_bias:
-            return _joint(weight, None, mean, variance, ctx.shrink)[0], None, None, None, None
-        return *_joint(weight, bias, mean, variance, ctx.shrink), None, None, None
+            return _precondition(weight, None, mean, variance, ctx.shrink)[0], None, None, None, None
+        return *_precondition(weight, bias, mean, variance, ctx.shrink), None, None, None
 
 
 def _statistics(inputs: Float[Tensor, "rows features *spatial"]) -> tuple[Tensor, Tensor]:
     """Mean and variance of each feature.
 
-    Images of a network that trains on a CPU are summed up as torch's batch normalisation sums them: 3 to 20 times
-    faster than ``var_mean``, and as exact as a batch-normalised network's own statistics (1e-5 of the variance).
+    Images on the CPU use the kernel of torch's batch normalization, 3 to 20 times faster than ``var_mean`` and accurate
+    to 1e-5 of the variance.
     """
     if inputs.ndim == 4 and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and _is_plain(inputs):
         mean, variance = torch.batch_norm_update_stats(inputs, None, None, 0.0)
@@ -265,7 +267,7 @@ def _statistics(inputs: Float[Tensor, "rows features *spatial"]) -> tuple[Tensor
 
 
 def _is_plain(inputs: Tensor) -> bool:
-    """Whether no transform of torch (vmap, compilation, fake tensors) stands between a tensor and its numbers."""
+    """Whether this is an ordinary tensor: not under vmap, compilation or fake-tensor mode."""
     return (
         type(inputs) is Tensor
         and not torch.compiler.is_compiling()
@@ -273,14 +275,14 @@ def _is_plain(inputs: Tensor) -> bool:
     )
 
 
-def _joint(
-    weight: Float[Tensor, "n_out n_in *taps"],
+def _precondition(
+    weight: Float[Tensor, "n_out n_in *kernel"],
     bias: Float[Tensor, " n_out"] | None,
     mean: Float[Tensor, " features"],
     variance: Float[Tensor, " features"],
     shrink: float,
-) -> tuple[Float[Tensor, "n_out n_in *taps"], Float[Tensor, " n_out"] | None]:
-    """P Pᵀ of a gradient. ``variance`` is σ̃²; ``shrink`` is 1/q²; n_in is features over groups of a convolution."""
+) -> tuple[Float[Tensor, "n_out n_in *kernel"], Float[Tensor, " n_out"] | None]:
+    """P Pᵀ g for g = (bias, weight). ``variance`` is σ̃², ``shrink`` is 1/q², n_in is features / groups."""
     n_out, n_in = weight.shape[:2]
     groups = mean.shape[0] // n_in
     grouped = weight.reshape(groups, n_out // groups, n_in, -1)

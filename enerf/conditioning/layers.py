@@ -1,20 +1,20 @@
-"""Conditioned layers: module -> module, from outside, so that no network needs to know.
+"""Conditioning of the layers of any model, in place, with ``torch.nn.utils.parametrize``; and its removal.
 
 Vocabulary
 ----------
-- a layer's **name** is its dotted path in the model, as ``named_modules`` gives it;
+- a layer's **name** is its path in ``named_modules``;
 - a layer is **conditioned** if its ``weight`` is computed from a raw parameter at each access. The raw
-  parameter is called ``original`` and is what the optimiser sees, under the key
-  ``parametrizations.weight.original``; ``condition`` leaves its values alone, so that plain and conditioned
-  models of the same seed start from the same numbers;
+  parameter is called ``original`` and is what the optimizer updates, under the key
+  ``parametrizations.weight.original``; ``condition`` does not change its values, so that plain and conditioned
+  models of the same seed have the same initial parameters;
 - **baking** replaces the raw parameter by the weight that was computed from it;
-- weights are **tied** if several layers hold the same parameter. They are conditioned together, or not at all.
+- layers are **tied** if they share a parameter. They are conditioned together, or not at all.
 
-The order is a contract: build -> ``initialise_`` or ``unit_row_`` -> ``condition`` -> device -> optimiser -> load.
-Conditioning changes the *order* of a layer's parameters, so an optimiser's state never crosses between a plain and a
-conditioned model. A weight that is used several times in one step is computed once inside ``once.computed_once`` or
-``torch.nn.utils.parametrize.cached()``. Conditioned models are saved by their ``state_dict``; torch refuses to pickle
-them whole.
+The order is a contract: build -> ``initialize_`` or ``unit_row_`` -> ``condition`` -> device -> optimizer -> load.
+Conditioning changes the *order* of a layer's parameters, so optimizer state cannot be transferred between a plain and a
+conditioned model. Inside ``weight_cache.computed_once`` or ``torch.nn.utils.parametrize.cached()``, a weight that is
+used several times in one step is computed once. Conditioned models are saved by their ``state_dict``; torch refuses to
+pickle whole parametrized modules.
 """
 
 from collections.abc import Collection
@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import baselines, batch_norm, norms, selection, weight_views
-from enerf.conditioning.baselines import INITS, initialise_, unit_row_, weight_norm
+from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
 
@@ -39,7 +39,7 @@ __all__ = [
     "bake",
     "condition",
     "conditioned_layers",
-    "initialise_",
+    "initialize_",
     "select",
     "unit_row_",
     "weight_norm",
@@ -60,38 +60,39 @@ def condition(
     p: float | int = 2.0,
     packing: str = "matrix",
 ) -> list[str]:
-    """Condition layers in place and return their names; on an error no layer is touched.
+    """Condition layers in place and return their names; on an error no layer is changed.
 
-    The maps draw no random numbers and leave the raw weights as they are.
+    The maps draw no random numbers and do not change the raw weights.
 
     Parameters
     ----------
     model
-        Holds the layers.
+        The model.
     method
-        ``row`` (the paper's choice), ``column``, ``row_column``, ``jacobi`` or ``ruiz``; or what they are compared
-        with: ``weight_standardisation``, ``weight_norm``, ``spectral_norm``, ``unit_row`` (a start, no map) or
+        ``row`` (the paper's choice), ``column``, ``row_column``, ``jacobi`` or ``ruiz``; or a baseline:
+        ``weight_standardisation``, ``weight_norm``, ``spectral_norm``, ``unit_row`` (an initialization, no map) or
         ``batch_norm`` (gradients preconditioned by batch statistics).
     layers
-        Groups, kinds, patterns or names, as for ``select``; by default all but ``heads``.
+        Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``.
     gradient
-        ``"through"`` or ``"detached"``; see ``equilibrate``.
+        ``"through"`` differentiates the divisors, ``"detached"`` treats them as constants; see ``maps``.
     heads
-        The output heads, for ``select``.
+        Names of the output heads, for ``select``.
     every
-        The divisors are computed once in so many accesses, and are constants then: 1, or ``"detached"``.
+        Number of accesses after which the divisors are recomputed; above 1 it requires ``gradient="detached"``.
     scale
-        What becomes of a matrix' size: ``fixed``, ``kept``, ``constant`` or ``learned``; see ``parametrization``.
+        Frobenius norm of the conditioned matrix: ``fixed``, ``kept``, ``constant`` or ``learned``; see
+        ``parametrization``.
     p
-        The norm: 1, 2 or inf.
+        Order of the norm: 1, 2 or inf.
     packing
-        Whether packed projections of attention are conditioned by ``matrix`` or by ``head``.
+        Whether packed attention projections are conditioned per ``matrix`` or per ``head``.
 
     Raises
     ------
     ValueError
-        If an option or a name is unknown, nothing is matched, or a layer has no matrices, is conditioned already,
-        does not suit ``method``, or shares its weight with a module that cannot be conditioned with it.
+        If an option or a name is unknown, nothing is matched, or a layer has no weight matrices, is conditioned
+        already, is not suitable for ``method``, or shares its weight with a module that cannot be conditioned with it.
 
     References
     ----------
@@ -113,13 +114,13 @@ def condition(
     if method in MAPS:
         shared: dict[int, Equilibrated] = {}
         for module in found.values():
-            for slot in weight_views.slots(module, packing):
-                made = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, slot=slot)
-                made = shared.setdefault(id(getattr(module, slot.name)), made)
-                parametrize.register_parametrization(module, slot.name, made)
-                made.forget_accesses()
+            for view in weight_views.views(module, packing):
+                new = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
+                parametrization = shared.setdefault(id(getattr(module, view.name)), new)
+                parametrize.register_parametrization(module, view.name, parametrization)
+                parametrization.reset_accesses()
     elif method == "unit_row":
-        unit_row_(model, selection.one_of_each(found), packing)
+        unit_row_(model, selection.without_tied(found), packing)
     elif method == "batch_norm":
         for module in found.values():
             batch_norm.precondition_(module)
@@ -129,10 +130,11 @@ def condition(
 
 
 def bake(model: AnyModule) -> AnyModule:
-    """Remove every parametrization and preconditioner, in place; plain weights stay and the outputs keep every bit.
+    """Replace each parametrized weight by its current value, in place; the outputs are bitwise unchanged.
 
-    Copies made by ``copy.deepcopy`` stay conditioned. Tied weights stay tied. For use and export: training on with the
-    same optimiser would apply moments of the raw weights to the baked ones.
+    Preconditioners of gradients are removed too. Deep copies of the model stay conditioned. Tied weights stay tied.
+    Meant for inference and export: to continue training, make a new optimizer, because the moments of the old one
+    belong to the raw weights.
 
     Examples
     --------
@@ -149,10 +151,10 @@ def bake(model: AnyModule) -> AnyModule:
                 batch_norm.restore_(module)
             if parametrize.is_parametrized(module):
                 _leave_shared_class(module)
-                module.get_submodule("parametrizations").eval()  # a last access changes nothing
-                for name, held in list(module.get_submodule("parametrizations").named_children()):
-                    raw = id(getattr(held, "original", held))
-                    # torch writes what is applied into the raw parameter itself: where it is tied, that is done once
+                module.get_submodule("parametrizations").eval()  # so that the last access changes no state
+                for name, item in list(module.get_submodule("parametrizations").named_children()):
+                    raw = id(getattr(item, "original", item))
+                    # torch writes the value into the raw parameter itself: once for each set of tied layers
                     parametrize.remove_parametrizations(module, name, leave_parametrized=raw not in baked)
                     baked.add(raw)
     return model
@@ -172,9 +174,9 @@ def conditioned_layers(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         if batch_norm.is_preconditioned(module):
             found[name] = "batch_norm"
-        for slot in weight_views.slots(module):
-            if parametrize.is_parametrized(module, slot.name):
-                for step in module.get_submodule(f"parametrizations.{slot.name}").children():
+        for view in weight_views.views(module):
+            if parametrize.is_parametrized(module, view.name):
+                for step in module.get_submodule(f"parametrizations.{view.name}").children():
                     method = _method_of(step)
                     if method:
                         found[name] = method
@@ -186,20 +188,20 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
     norms.check(gradient, p)
     check_option("scale", scale, SCALES)
     if method not in MAPS and (gradient, every, scale, p) != ("through", 1, "fixed", 2):
-        raise ValueError(f"{method} is no map: gradient, every, scale and p belong to {', '.join(MAPS)}")
+        raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
     if every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":
-        raise ValueError('divisors that are held are constants: every above 1 needs gradient="detached"')
+        raise ValueError('cached divisors are constants: every above 1 requires gradient="detached"')
     if every > 1 and method == "weight_standardisation":
-        raise ValueError("weight_standardisation is more than a division: it has no divisors that could be held")
+        raise ValueError("weight_standardisation is more than a division: it has no divisors that could be cached")
 
 
 def _check_diagonals(found: dict[str, nn.Module], packing: str) -> None:
-    """Refuse matrices whose diagonal is zero somewhere: their inverse does not exist."""
+    """Raise a ValueError for matrices with a zero on the diagonal."""
     for name, module in found.items():
-        for slot in weight_views.slots(module, packing):
-            diagonal = slot.to_matrices(getattr(module, slot.name).detach()).diagonal(dim1=-2, dim2=-1)
+        for view in weight_views.views(module, packing):
+            diagonal = view.to_matrices(getattr(module, view.name).detach()).diagonal(dim1=-2, dim2=-1)
             if int((diagonal.abs() < norms.FLOOR).sum()):
                 raise ValueError(
                     f"{name} cannot be conditioned: jacobi divides by the diagonal, and "
@@ -208,7 +210,7 @@ def _check_diagonals(found: dict[str, nn.Module], packing: str) -> None:
 
 
 def _method_of(step: nn.Module) -> str | None:
-    """The name of a parametrization, if it is one of ours or of torch's that ``condition`` applies."""
+    """The method of a parametrization that ``condition`` can apply, else None."""
     if isinstance(step, Equilibrated):
         return step.method
     names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
@@ -216,10 +218,10 @@ def _method_of(step: nn.Module) -> str | None:
 
 
 def _leave_shared_class(module: nn.Module) -> None:
-    """Give the module a class of its own.
+    """Give the module a separate copy of its class.
 
-    torch keeps a parametrized tensor as a property of a class made for the module. A deep copy shares that
-    class, and removing the parametrization deletes the property: it would break the other copies.
+    torch stores a parametrized tensor as a property of a class that it makes for the module. A deep copy shares that
+    class, and removing the parametrization deletes the property, which would break the other copies.
     """
     shared = type(module)
     members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}

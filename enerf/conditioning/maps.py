@@ -1,24 +1,24 @@
-"""Equilibrated matrices: pure maps from a weight matrix to a better scaled one of the same shape.
+"""Equilibration of weight matrices: pure functions from a matrix to a rescaled one of the same shape.
 
 Vocabulary
 ----------
 The paper (Saratchandran, Wang, Lucey, ECCV 2024, arXiv 2409.03424) writes a layer as φ((P W)ᵀ x + b) with
-W of shape n_in × n_out. torch stores ``weight`` = Wᵀ, of shape n_out × n_in. Everything here takes and
-returns torch's layout, and keeps the paper's names:
+W of shape n_in × n_out. torch stores ``weight`` = Wᵀ, of shape n_out × n_in. All functions take and
+return torch's layout, and keep the paper's names:
 
-- a **row** (of W) belongs to one *input*: it is a column of ``weight``, normed over ``dim=-2``;
-- a **column** (of W) belongs to one *output*: it is a row of ``weight``, normed over ``dim=-1``;
-- the **divisors** are what each entry of ``weight`` is divided by, one for each input and one for each output;
-  the paper's diagonal P holds the inverses of the former.
+- a **row** (of W) belongs to one *input*: it is a column of ``weight``, with its norm over ``dim=-2``;
+- a **column** (of W) belongs to one *output*: it is a row of ``weight``, with its norm over ``dim=-1``;
+- the **divisors** are the numbers that ``weight`` is divided by, one per input and one per output; the paper's
+  diagonal matrix P contains the inverses of the former.
 
-Leading axes are batch axes. ``gradient`` says what autograd sees: ``"through"`` differentiates the divisors
-as well, ``"detached"`` takes them for constants. ``p`` is the norm: 2 as in the paper, 1 or infinity.
+Leading axes are batch axes. ``gradient`` is ``"through"`` to differentiate the divisors as well, or ``"detached"`` to
+treat them as constants. ``p`` is the order of the norm: 2 as in the paper, 1 or infinity.
 
-Rows that are zero or tiny are divided by ``norms.FLOOR``; rows that are not finite become NaN (``norms``). What is
-said below about rows and columns holds for norms above the floor.
+Rows with norms below ``norms.FLOOR`` are divided by ``norms.FLOOR``; rows that are not finite become NaN (see
+``norms``). The statements below about rows and columns hold for norms above the floor.
 
-What is true
-------------
+Condition number
+----------------
 Row equilibration need not lower the condition number: κ(EW) ≤ κ(W) fails for some matrices, for example for
 W = [[-3, -1, -3], [-3, -1, -2], [1, 1, 1]], where κ rises from 10.8 to 12.3. What holds for every full-rank W
 with n rows is κ(EW) ≤ √n · min over diagonal D of κ(DW) (A. van der Sluis, Condition numbers and
@@ -42,24 +42,24 @@ __all__ = ["FLOOR", "GRADIENTS", "METHODS", "column", "divisors", "jacobi", "kee
 def row(
     weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Weights whose every input has unit norm: row equilibration E W, the paper's choice.
+    """Row equilibration E W, the paper's choice: the weights of each input are divided by their norm.
 
-    The layer it makes equals the raw layer fed with inputs divided by the row norms. The map is idempotent,
-    blind to a positive scaling of any row, and its gradient is orthogonal to each row.
+    The layer is then equal to the raw layer with its inputs divided by the row norms. The map is idempotent,
+    invariant to positive scaling of any row, and its gradient is orthogonal to each row.
 
     Parameters
     ----------
     weight
-        In torch's layout; any scale, zero rows included.
+        In torch's layout, of any scale; rows may be zero.
     gradient
         ``"through"`` or ``"detached"``.
     p
-        The norm: 1, 2 or inf.
+        Order of the norm: 1, 2 or inf.
 
     Raises
     ------
     ValueError
-        If ``gradient`` or ``p`` is none of these.
+        If ``gradient`` or ``p`` is unknown.
 
     References
     ----------
@@ -77,9 +77,9 @@ def row(
 def column(
     weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Weights whose every output has unit norm: the paper's column equilibration.
+    """The paper's column equilibration: the weights of each output are divided by their norm.
 
-    Differs from weight normalisation only in having no learned length. Parameters and errors as for ``row``.
+    Weight normalization without its learned lengths. Parameters and errors as for ``row``.
 
     References
     ----------
@@ -97,11 +97,11 @@ def column(
 def row_column(
     weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Row equilibrated weights, whose columns are then equilibrated: ``column(row(weight))``, in this order.
+    """Row equilibration followed by column equilibration: ``column(row(weight))``.
 
-    Afterwards the outputs have unit norm, the inputs only nearly so: the map is not idempotent (``ruiz`` is). It is
-    blind to a positive scaling of any row. Its Euclidean gradient is bounded by 1/``FLOOR``², as the composition of
-    two bounded maps. Parameters and errors as for ``row``; with ``"detached"`` both divisors are constants.
+    Outputs have unit norm, inputs only approximately: the map is not idempotent (``ruiz`` is). It is invariant to
+    positive scaling of any row. For p = 2 its gradient is bounded by 1/``FLOOR``², as a composition of two bounded
+    maps. Parameters and errors as for ``row``; with ``"detached"`` both divisors are constants.
 
     References
     ----------
@@ -118,19 +118,19 @@ def row_column(
 def jacobi(
     weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Weights with a unit diagonal: the paper's Jacobi preconditioner diag(W)⁻¹ W.
+    """The paper's Jacobi preconditioner diag(W)⁻¹ W, which has a unit diagonal.
 
     Row i of the paper's W, the i-th column of ``weight``, is divided by its diagonal entry. The entry keeps
-    its sign, with sign(0) = +1, and its magnitude is floored at ``FLOOR``. Unlike the norms, the diagonal
-    may be small where its row is not: no bound holds for the result nor for its gradient, which grow like
-    |row| / |entry| and |row| / entry². On random matrices it *raises* κ, often a hundredfold.
+    its sign, with sign(0) = +1, and its magnitude is at least ``FLOOR``. A diagonal entry may be small where its row is
+    not, so neither the result nor its gradient is bounded: they grow like |row| / |entry| and |row| / entry². On random
+    matrices the map *raises* κ, often by a factor of a hundred.
 
     Parameters
     ----------
     weight
         Square, in torch's layout.
     gradient, p
-        As for ``row``; there is no norm in it, so ``p`` changes nothing.
+        As for ``row``; no norm is computed, so ``p`` has no effect.
 
     Raises
     ------
@@ -162,12 +162,12 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 def divisors(
     weight: Float[Tensor, "*batch n_out n_in"], method: str, p: float | int = 2.0
 ) -> tuple[Float[Tensor, "*batch 1 n_in"], Float[Tensor, "*batch n_out 1"]]:
-    """What a method divides inputs and outputs by: ``METHODS[method](weight)`` is ``weight`` over both.
+    """Divisors of inputs and outputs: ``METHODS[method](weight)`` equals ``weight / of_inputs / of_outputs``.
 
     Raises
     ------
     ValueError
-        If the method is unknown, or as it raises itself.
+        If the method is unknown, or as for the method itself.
 
     Examples
     --------
@@ -194,9 +194,9 @@ def divisors(
 def keep_scale(
     mapped: Float[Tensor, "*batch n_out n_in"], weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through"
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Mapped weights at the Frobenius norm of the raw ones: the shape of one, the size of the other.
+    """Rescale mapped weights to the Frobenius norm of the raw ones.
 
-    The raw matrix' size thereby becomes a gain that is learned with it.
+    The norm of the raw matrix thereby acts as a gain that is trained with it.
 
     Examples
     --------

@@ -1,15 +1,15 @@
-"""Norms of rows and columns that never vanish, and division by them.
+"""Norms of rows and columns with a lower bound, and division by them.
 
 The floor
 ---------
-A row whose norm is below ``FLOOR`` counts as having norm ``FLOOR``. So a zero row stays zero, and the gradient of a
-division by its norm is bounded by a small multiple of 1/``FLOOR`` everywhere (Euclidean: by 1/``FLOOR`` itself; above
-the floor it is a projection divided by the norm). The customary 1e-12 would let gradients reach 1e12; 1e-6 lies far
-below the norm of any row that a usual start produces (about 0.6 for torch's default start of a square layer, 1.4 for
-He's), so that it never acts on a healthy row.
+A row whose norm is below ``FLOOR`` is divided by ``FLOOR`` instead. So a zero row stays zero, and the gradient of the
+division is bounded by a small multiple of 1/``FLOOR`` everywhere (Euclidean norm: by 1/``FLOOR`` itself; above the
+floor it is a projection divided by the norm). The customary 1e-12 would allow gradients of 1e12; 1e-6 lies far below
+the norm of any row that a usual initialization produces (about 0.6 for PyTorch's default in a square layer, 1.4 for
+He's).
 
-A row that holds a NaN or an infinity becomes NaN throughout, and no other row changes: a broken layer is seen, and
-never silently made finite.
+A row that contains a NaN or an infinity becomes NaN throughout, and no other row changes, so that non-finite weights
+are never silently made finite.
 """
 
 import math
@@ -25,7 +25,7 @@ P_NORMS = (1.0, 2.0, math.inf)
 
 
 def check(gradient: str, p: float | int) -> None:
-    """Raise a ValueError unless gradient and norm are known."""
+    """Raise a ValueError unless ``gradient`` and ``p`` are known."""
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
     if p not in P_NORMS:
@@ -35,10 +35,10 @@ def check(gradient: str, p: float | int) -> None:
 def floored(weight: Float[Tensor, "*batch n_out n_in"], dim: int, p: float | int = 2.0) -> Float[Tensor, "*batch _ _"]:
     """p-norm along ``dim``, kept as an axis of length one, or ``FLOOR`` where the norm is smaller.
 
-    The largest magnitude is factored out, so that no power overflows or vanishes. The norm does not depend on the
-    factor, so autograd may take it for a constant: this is exact, not an approximation. Where the largest magnitude
-    reaches the floor, the sum of powers holds an exact 1 and the clamp does nothing; elsewhere the factor is the floor
-    itself, and the clamp lifts the norm to it.
+    The largest magnitude is factored out, so that no power overflows or underflows. The norm does not depend on the
+    factor, so treating it as a constant in autograd is exact. Where the largest magnitude reaches the floor, the sum of
+    powers contains an exact 1 and the clamp has no effect; elsewhere the factor is the floor itself, and the clamp
+    raises the norm to it.
     """
     magnitudes = weight.abs()
     if p == math.inf:
@@ -50,12 +50,12 @@ def floored(weight: Float[Tensor, "*batch n_out n_in"], dim: int, p: float | int
 
 
 def _nan_if_infinite(norm: Tensor) -> Tensor:
-    """Infinite norms as NaN, so that finite entries beside an infinity do not become zeros."""
+    """Replace infinite norms by NaN, so that finite entries beside an infinity do not become zeros."""
     return norm.masked_fill(norm == math.inf, math.nan)
 
 
 def frobenius(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch 1 1"]:
-    """Frobenius norm of each matrix, floored as a row's norm is."""
+    """Frobenius norm of each matrix, or ``FLOOR`` where the norm is smaller."""
     return floored(weight.flatten(-2).unsqueeze(-2), -1)
 
 
@@ -66,14 +66,14 @@ def unit(
     check(gradient, p)
     if gradient == "detached":
         return weight / floored(weight.detach(), dim, p)
-    if p != 2 or torch.compiler.is_compiling():  # a compiler fuses the formula, and does without the closed form
+    if p != 2 or torch.compiler.is_compiling():  # a compiler fuses the formula itself
         return weight / floored(weight, dim, p)
-    made: Tensor = _UnitNorm.apply(weight, dim)
-    return made
+    result: Tensor = _UnitNorm.apply(weight, dim)
+    return result
 
 
 def divided(weight: Tensor, of_inputs: Tensor, of_outputs: Tensor, gradient: str, p: float | int) -> Tensor:
-    """Quotient; dividing, not multiplying by an inverse, keeps gradients exact at magnitudes of 1e30."""
+    """Divide by both divisors; multiplying by inverses would lose gradients at magnitudes of 1e30."""
     check(gradient, p)
     if gradient == "detached":
         of_inputs, of_outputs = of_inputs.detach(), of_outputs.detach()
@@ -83,7 +83,7 @@ def divided(weight: Tensor, of_inputs: Tensor, of_outputs: Tensor, gradient: str
 class _UnitNorm(torch.autograd.Function):
     """y = w / n with n = max(‖w‖₂, FLOOR), and its gradient in closed form: (g − y Σ(g y)) / n, or g / n on the floor.
 
-    The gradient is the projection of g off y, divided by n: self-adjoint, so that it serves forward mode too.
+    The gradient is the projection of g off y, divided by n: self-adjoint, so it is also the forward-mode derivative.
     """
 
     generate_vmap_rule = True
@@ -112,6 +112,6 @@ class _UnitNorm(torch.autograd.Function):
 def _projected(gradient: Tensor, weight: Tensor, dim: int) -> Tensor:
     """A gradient (or tangent) through ``_UnitNorm`` at a weight."""
     norm = floored(weight, dim)
-    made = weight / norm
-    along = (gradient * made).sum(dim, keepdim=True)
-    return (gradient - made * torch.where(norm > FLOOR, along, 0.0)) / norm
+    unit_weight = weight / norm
+    along = (gradient * unit_weight).sum(dim, keepdim=True)
+    return (gradient - unit_weight * torch.where(norm > FLOOR, along, 0.0)) / norm

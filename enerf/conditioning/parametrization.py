@@ -1,13 +1,13 @@
-"""The module that stands between a raw weight and the weight that a layer applies.
+"""Parametrization of a conditioned layer: raw weight -> weight that the layer applies.
 
 Scales
 ------
-A map fixes the size of a matrix as well as its shape. ``scale`` says what becomes of the size:
+A map fixes the Frobenius norm of a matrix as well as its shape. ``scale`` selects the norm of the result:
 
-- ``fixed``: what the map makes, as in the paper: rows of unit norm, whatever the start was;
-- ``kept``: each matrix keeps the Frobenius norm of its raw weights, at every step, so that they learn it;
-- ``constant``: each matrix keeps the Frobenius norm that its raw weights had when it was conditioned;
-- ``learned``: as ``constant``, but that gain is a parameter, one for each matrix.
+- ``fixed``: the norm that the map produces, as in the paper: rows of unit norm, whatever the initialization was;
+- ``kept``: the norm of the current raw weights, so that it is trained with them;
+- ``constant``: the norm of the raw weights at the time they were conditioned;
+- ``learned``: as ``constant`` at first, but the gain is a parameter, one per matrix.
 """
 
 from collections.abc import Callable
@@ -17,35 +17,36 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from enerf.conditioning import baselines, maps, norms
-from enerf.conditioning.weight_views import Slot
+from enerf.conditioning.weight_views import WeightView
 
 SCALES = ("fixed", "kept", "constant", "learned")
 MAPS: dict[str, Callable[..., Tensor]] = {
     **maps.METHODS,
-    "weight_standardisation": baselines.standardised,
+    "weight_standardisation": baselines.standardized,
 }
 
 
 class Equilibrated(nn.Module):
-    """The parametrization raw weight -> weight that is applied.
+    """Parametrization that applies one of ``MAPS`` to a raw weight.
 
     Parameters
     ----------
     method
         A key of ``MAPS``.
     gradient
-        ``"through"`` or ``"detached"``; see ``equilibrate``.
+        ``"through"`` or ``"detached"``; see ``maps``.
     p
-        The norm: 1, 2 or inf.
+        Order of the norm: 1, 2 or inf.
     scale
         One of ``SCALES``.
     every
-        The divisors are computed at every so many accesses in training mode with gradients, and held as constants in
-        between and in evaluation; 1 computes them at each access, with ``gradient``.
-    slot
-        How the tensor is read as matrices; None: it is a matrix, or a batch of them.
+        The divisors are recomputed at every ``every``-th access in training mode with gradients enabled, and are
+        cached constants otherwise; 1 recomputes them at each access, with ``gradient``.
+    view
+        How the tensor is read as matrices; None if it is a matrix or a batch of matrices.
     """
 
+    # Names in state dicts; they do not change.
     gain: Tensor | None
     of_inputs: Tensor
     of_outputs: Tensor
@@ -59,50 +60,50 @@ class Equilibrated(nn.Module):
         p: float = 2.0,
         scale: str = "fixed",
         every: int = 1,
-        slot: Slot | None = None,
+        view: WeightView | None = None,
     ) -> None:
         super().__init__()
-        self.method, self.gradient, self.p, self.scale, self.every, self.slot = method, gradient, p, scale, every, slot
+        self.method, self.gradient, self.p, self.scale, self.every, self.view = method, gradient, p, scale, every, view
         self.register_parameter("gain", None)
 
     def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Compute the weight that the layer applies."""
-        return self.applied(weight, self.gain)
+        return self.compute(weight, self.gain)
 
-    def applied(self, weight: Float[Tensor, "..."], gain: Float[Tensor, "..."] | None) -> Float[Tensor, "..."]:
-        """The same for any raw weight and gain; axes before the tensor's own are those of a stack of layers."""
-        raw = weight if self.slot is None else self.slot.to_matrices(weight)
-        made = self._mapped(raw)
+    def compute(self, weight: Float[Tensor, "..."], gain: Float[Tensor, "..."] | None) -> Float[Tensor, "..."]:
+        """Compute the applied weight of any raw weight and gain; additional leading axes are a stack of layers."""
+        raw = weight if self.view is None else self.view.to_matrices(weight)
+        mapped = self._map(raw)
         if self.scale == "kept":
-            made = maps.keep_scale(made, raw, self.gradient)
+            mapped = maps.keep_scale(mapped, raw, self.gradient)
         elif gain is not None:
-            made = made * gain[..., None, None]
-        return made if self.slot is None else self.slot.from_matrices(made)
+            mapped = mapped * gain[..., None, None]
+        return mapped if self.view is None else self.view.from_matrices(mapped)
 
     def right_inverse(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The raw weight for a weight that is assigned: itself; the gain, if there is one, takes over its size.
+        """Return an assigned weight unchanged as the raw weight, and set the gain, if any, to its scale.
 
-        What is applied then equals what was assigned if the map leaves that unchanged, up to its size: which holds
-        for weights baked from the same map.
+        The applied weight then equals the assigned one if the map changes nothing but its scale, which holds for
+        weights that were baked from the same map.
         """
         with torch.no_grad():
-            raw = weight if self.slot is None else self.slot.to_matrices(weight)
+            raw = weight if self.view is None else self.view.to_matrices(weight)
             if self.every > 1:
-                self._hold(raw)
+                self._update_divisors(raw)
             if self.scale in ("constant", "learned"):
-                self._start_gain((norms.frobenius(raw) / norms.frobenius(self._mapped(raw)))[..., 0, 0])
+                self._set_gain((norms.frobenius(raw) / norms.frobenius(self._map(raw)))[..., 0, 0])
         return weight
 
-    def forget_accesses(self) -> None:
-        """Count anew, as torch's registration has made an access of its own."""
+    def reset_accesses(self) -> None:
+        """Reset the access counter, after ``register_parametrization`` has accessed the weight itself."""
         if self.every > 1:
             self.accesses.zero_()
 
-    def kind(self) -> tuple[object, ...] | None:
-        """What layers have in common that can be computed in one stack; None if this one cannot."""
+    def stacking_key(self) -> tuple[object, ...] | None:
+        """Key shared by parametrizations that can be computed in one stacked call; None if this one cannot."""
         if self.every > 1:
             return None
-        return (self.method, self.gradient, self.p, self.scale, self.slot)
+        return (self.method, self.gradient, self.p, self.scale, self.view)
 
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
@@ -110,21 +111,21 @@ class Equilibrated(nn.Module):
         more += [f"every={self.every}"] * (self.every > 1)
         return ", ".join([f"method={self.method}, gradient={self.gradient}", *more])
 
-    def _mapped(self, raw: Tensor) -> Tensor:
+    def _map(self, raw: Tensor) -> Tensor:
         if self.every == 1:
             return MAPS[self.method](raw, self.gradient, self.p)
         if self.training and torch.is_grad_enabled():
-            self._count(raw)
+            self._count_access(raw)
         return raw / self.of_inputs / self.of_outputs
 
     @torch.compiler.disable
-    def _count(self, raw: Tensor) -> None:
-        """Compute the divisors anew if it is time."""
+    def _count_access(self, raw: Tensor) -> None:
+        """Count an access, and recompute the divisors at every ``every``-th."""
         if int(self.accesses) % self.every == 0:
-            self._hold(raw.detach())
+            self._update_divisors(raw.detach())
         self.accesses += 1
 
-    def _hold(self, raw: Tensor) -> None:
+    def _update_divisors(self, raw: Tensor) -> None:
         of_inputs, of_outputs = maps.divisors(raw, self.method, self.p)
         if not hasattr(self, "of_inputs"):
             self.register_buffer("of_inputs", of_inputs.clone())
@@ -133,7 +134,7 @@ class Equilibrated(nn.Module):
         self.of_inputs.copy_(of_inputs)
         self.of_outputs.copy_(of_outputs)
 
-    def _start_gain(self, gain: Tensor) -> None:
+    def _set_gain(self, gain: Tensor) -> None:
         if self.gain is not None:
             self.gain.copy_(gain)
         elif self.scale == "learned":

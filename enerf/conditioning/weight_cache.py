@@ -1,9 +1,9 @@
-"""Conditioned weights computed once for many uses: what keeps the cost of conditioning out of the step.
+"""Cache of conditioned weights: each is computed once per training step, however often it is used.
 
-A step that goes through its points in parts, and through several networks, would compute each conditioned weight at
-every use and pull every part's gradient back through the map. Here the map runs once a step, for all layers of a
-kind in one stacked call; the parts see its values as leaves and add to their gradients; and the sum is pulled back
-once, by the maps' closed-form gradient. Pulling back is linear in the gradient, so this is exact.
+A step that processes its points in chunks, or with several networks, would otherwise evaluate the map at every use and
+backpropagate through it for every chunk. Here the map runs once, in one stacked call for all layers with equal shapes
+and options; the chunks use the results as leaf tensors and accumulate gradients in them; the sum is backpropagated
+through the maps once. The backward pass is linear in the gradient, so the result is exact.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from enerf.conditioning.parametrization import Equilibrated
 
 @dataclass(frozen=True)
 class _Group:
-    """Parametrized tensors of one kind: torch's lists of maps, their values (stacked if several), a leaf for each."""
+    """Parametrized tensors computed together: their parametrization lists, (stacked) values, and one leaf for each."""
 
     items: list[Any]
     values: Tensor
@@ -29,15 +29,15 @@ class _Group:
 
 @contextmanager
 def computed_once(model: nn.Module) -> Iterator[None]:
-    """Within, each parametrized tensor of the model is one fixed leaf; at the end its gradient goes to the originals.
+    """Context manager that computes each parametrized tensor of the model once, on entry.
 
-    Gradients are added to ``.grad`` of the raw parameters, as ``backward`` does, when the block ends without an error.
-    The raw parameters must not change inside.
+    Inside, the tensors are fixed leaves. When the block ends without an error, their gradients are backpropagated to
+    ``.grad`` of the raw parameters, and added as by ``backward``. The raw parameters must not change inside.
 
     Raises
     ------
     RuntimeError
-        If it is entered inside itself for the same model.
+        If it is nested for the same model.
     """
     found = [
         item
@@ -47,7 +47,7 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     ]
     if any("forward" in vars(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
-    groups = [_computed(items) for items in _kinds(found)]
+    groups = [_compute(items) for items in _stackable(found)]
     try:
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
@@ -56,37 +56,37 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     finally:
         for item in found:
             vars(item).pop("forward", None)
-    _pull_back(groups)
+    _backpropagate(groups)
 
 
-def _kinds(found: list[Any]) -> list[list[Any]]:
-    """Equilibrated tensors of equal shape and map together, everything else alone."""
-    kinds: dict[Any, list[Any]] = {}
+def _stackable(found: list[Any]) -> list[list[Any]]:
+    """Group equilibrated tensors with equal shapes and options; every other tensor is a group of its own."""
+    groups: dict[Any, list[Any]] = {}
     for item in found:
         key: Any = id(item)
-        kind = item[0].kind() if len(item) == 1 and isinstance(item[0], Equilibrated) else None
-        if kind is not None:
+        options = item[0].stacking_key() if len(item) == 1 and isinstance(item[0], Equilibrated) else None
+        if options is not None:
             raw = item.original
-            key = (kind, raw.shape, raw.dtype, raw.device, raw.requires_grad)
-        kinds.setdefault(key, []).append(item)
-    return list(kinds.values())
+            key = (options, raw.shape, raw.dtype, raw.device, raw.requires_grad)
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
 
 
-def _computed(items: list[Any]) -> _Group:
-    """The values of one kind, by one call of its map."""
+def _compute(items: list[Any]) -> _Group:
+    """Compute the values of one group, with one call of its map."""
     if len(items) == 1:
         values = items[0]()
         parts: tuple[Tensor, ...] = (values.detach(),)
     else:
         gains = None if items[0][0].gain is None else torch.stack([item[0].gain for item in items])
-        values = items[0][0].applied(torch.stack([item.original for item in items]), gains)
+        values = items[0][0].compute(torch.stack([item.original for item in items]), gains)
         parts = values.detach().unbind()
-    laid = [_laid_out(part, item) for part, item in zip(parts, items, strict=True)]
-    return _Group(items, values, [part.requires_grad_(values.requires_grad) for part in laid])
+    leaves = [_match_strides(part, item) for part, item in zip(parts, items, strict=True)]
+    return _Group(items, values, [leaf.requires_grad_(values.requires_grad) for leaf in leaves])
 
 
-def _laid_out(part: Tensor, item: Any) -> Tensor:
-    """The same values in the memory order of the raw weight: one kernel in another order can slow a network down."""
+def _match_strides(part: Tensor, item: Any) -> Tensor:
+    """Copy values to the memory layout of the raw weight: another layout can slow down a convolution."""
     raw = getattr(item, "original", None)
     raw = item.original1 if raw is None and hasattr(item, "original1") else raw
     if raw is None or raw.shape != part.shape or raw.stride() == part.stride():
@@ -94,8 +94,8 @@ def _laid_out(part: Tensor, item: Any) -> Tensor:
     return torch.empty_like(raw, dtype=part.dtype).copy_(part)
 
 
-def _pull_back(groups: list[_Group]) -> None:
-    """The leaves' gradients, through the maps, to the raw parameters."""
+def _backpropagate(groups: list[_Group]) -> None:
+    """Backpropagate the leaves' gradients through the maps to the raw parameters."""
     reached = [group for group in groups if any(leaf.grad is not None for leaf in group.leaves)]
     gradients = []
     for group in reached:

@@ -1,14 +1,15 @@
-"""Which matrices a layer multiplies by: each of its weight tensors as a batch of matrices in torch's layout.
+"""Weight tensors of a layer viewed as matrices in torch's layout.
 
 Vocabulary
 ----------
-- a **slot** is one weight tensor of a layer and the way it is read as matrices, n_out × n_in each (``equilibrate``);
-- a convolution multiplies patches: its inputs are the (in_channels / groups · taps) values of a patch, its outputs the
-  out_channels / groups channels, and each group has a matrix of its own. A transposed convolution spreads each of its
-  in_channels / groups inputs over a patch: its outputs are (out_channels / groups · taps);
-- ``nn.Bilinear`` is linear in the products of its two inputs: there are in1_features · in2_features inputs;
+- a **weight view** describes how one weight tensor of a layer is read as a batch of n_out × n_in matrices;
+- a convolution multiplies patches: its inputs are the (in_channels / groups · kernel elements) values of a patch, its
+  outputs the out_channels / groups channels, and each group has its own matrix. For a transposed convolution the
+  inputs are the in_channels / groups channels, the outputs the (out_channels / groups · kernel elements) values of a
+  patch;
+- ``nn.Bilinear`` is linear in the products of its two inputs: it has in1_features · in2_features inputs;
 - ``nn.MultiheadAttention`` packs the projections of queries, keys and values: three matrices (``packing="matrix"``),
-  or one for each head of each (``packing="head"``). Its output projection is a linear layer of its own.
+  or one per head and projection (``packing="head"``). Its output projection is a linear layer of its own.
 """
 
 import math
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 PACKINGS = ("matrix", "head")
-KINDS: tuple[type[nn.Module], ...] = (
+LAYER_TYPES: tuple[type[nn.Module], ...] = (
     nn.Linear,
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -30,21 +31,21 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A weight tensor of a layer, read as matrices.
+class WeightView:
+    """A weight tensor of a layer, read as a batch of matrices.
 
     Attributes
     ----------
     name
-        The tensor's name in its layer.
+        Name of the tensor in its layer.
     shape
-        The tensor's shape.
+        Shape of the tensor.
     batch
-        How many matrices, as axes; () for a single one.
+        Batch axes of the matrices; () for a single matrix.
     n_out, n_in
-        The size of each.
+        Size of each matrix.
     transposed
-        Whether the tensor has the inputs first, as transposed convolutions do.
+        Whether the tensor stores inputs before outputs, as transposed convolutions do.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Slot:
     transposed: bool = False
 
     def to_matrices(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "*batch n_out n_in"]:
-        """The tensor as matrices; axes before its own stay in front."""
+        """Reshape the tensor to matrices; additional leading axes are kept."""
         lead = weight.shape[: weight.dim() - len(self.shape)]
         if self.transposed:
             return weight.reshape(*lead, *self.batch, self.n_in, self.n_out).transpose(-1, -2)
@@ -69,14 +70,14 @@ class Slot:
 
     @property
     def output_axis(self) -> int:
-        """The tensor's axis that counts output channels: what torch's weight and spectral norm call ``dim``."""
+        """Axis of the output channels: the argument ``dim`` of torch's weight and spectral norm."""
         return 1 if self.transposed else 0
 
 
-def slots(module: nn.Module, packing: str = "matrix") -> tuple[Slot, ...]:
-    """The weight tensors of a layer; none if the layer is of no kind that is known here.
+def views(module: nn.Module, packing: str = "matrix") -> tuple[WeightView, ...]:
+    """Weight views of a layer; empty if its type is not in ``LAYER_TYPES``.
 
-    Works on conditioned layers too: what they are made of does not change.
+    The result is the same before and after the layer is conditioned.
 
     Raises
     ------
@@ -85,43 +86,45 @@ def slots(module: nn.Module, packing: str = "matrix") -> tuple[Slot, ...]:
 
     Examples
     --------
-    >>> slots(nn.Conv2d(6, 8, 3, groups=2))
-    (Slot(name='weight', shape=(8, 3, 3, 3), batch=(2,), n_out=4, n_in=27, transposed=False),)
+    >>> views(nn.Conv2d(6, 8, 3, groups=2))
+    (WeightView(name='weight', shape=(8, 3, 3, 3), batch=(2,), n_out=4, n_in=27, transposed=False),)
     """
     if packing not in PACKINGS:
         raise ValueError(f"packing is {packing!r}; it must be one of {', '.join(PACKINGS)}")
     if isinstance(module, nn.Linear):
         shape = (module.out_features, module.in_features)
-        return (Slot("weight", shape, (), *shape),)
+        return (WeightView("weight", shape, (), *shape),)
     if isinstance(module, nn.Bilinear):
         n_out, n_in = module.out_features, module.in1_features * module.in2_features
-        return (Slot("weight", (n_out, module.in1_features, module.in2_features), (), n_out, n_in),)
+        return (WeightView("weight", (n_out, module.in1_features, module.in2_features), (), n_out, n_in),)
     if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED)):
-        return (_of_convolution(module),)
+        return (_convolution_view(module),)
     if isinstance(module, nn.MultiheadAttention):
-        return _of_attention(module, packing)
+        return _attention_views(module, packing)
     return ()
 
 
-def _of_convolution(module: Any) -> Slot:
-    taps, groups = tuple(module.kernel_size), module.groups
+def _convolution_view(module: Any) -> WeightView:
+    kernel, groups = tuple(module.kernel_size), module.groups
     ins, outs = module.in_channels, module.out_channels
     batch = () if groups == 1 else (groups,)
     if isinstance(module, TRANSPOSED):
-        shape = (ins, outs // groups, *taps)
-        return Slot("weight", shape, batch, outs // groups * math.prod(taps), ins // groups, transposed=True)
-    return Slot("weight", (outs, ins // groups, *taps), batch, outs // groups, ins // groups * math.prod(taps))
+        shape = (ins, outs // groups, *kernel)
+        return WeightView("weight", shape, batch, outs // groups * math.prod(kernel), ins // groups, transposed=True)
+    return WeightView(
+        "weight", (outs, ins // groups, *kernel), batch, outs // groups, ins // groups * math.prod(kernel)
+    )
 
 
-def _of_attention(module: nn.MultiheadAttention, packing: str) -> tuple[Slot, ...]:
-    wide, heads = module.embed_dim, module.num_heads
+def _attention_views(module: nn.MultiheadAttention, packing: str) -> tuple[WeightView, ...]:
+    width, heads = module.embed_dim, module.num_heads
 
-    def slot(name: str, matrices: int, n_in: int) -> Slot:
+    def view(name: str, matrices: int, n_in: int) -> WeightView:
         if packing == "head":
-            return Slot(name, (matrices * wide, n_in), (matrices * heads,), wide // heads, n_in)
-        return Slot(name, (matrices * wide, n_in), (matrices,) if matrices > 1 else (), wide, n_in)
+            return WeightView(name, (matrices * width, n_in), (matrices * heads,), width // heads, n_in)
+        return WeightView(name, (matrices * width, n_in), (matrices,) if matrices > 1 else (), width, n_in)
 
     if module._qkv_same_embed_dim:
-        return (slot("in_proj_weight", 3, wide),)
-    sides = (("q", wide), ("k", module.kdim), ("v", module.vdim))
-    return tuple(slot(f"{side}_proj_weight", 1, n_in) for side, n_in in sides)
+        return (view("in_proj_weight", 3, width),)
+    projections = (("q", width), ("k", module.kdim), ("v", module.vdim))
+    return tuple(view(f"{letter}_proj_weight", 1, n_in) for letter, n_in in projections)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 from enerf.core.errors import InputError
 
@@ -101,6 +101,27 @@ def declared(config: type[RunConfig]) -> dict[str, "dataclasses.Field[Any]"]:
 def affecting(config: type[RunConfig], *effects: Effect) -> list[str]:
     """Return the names of the options with one of these effects, in the order of their declaration."""
     return [name for name, item in declared(config).items() if item.metadata["affects"] in effects]
+
+
+@runtime_checkable
+class MapOptions(Protocol):
+    """Options of the equilibration map, common to the option tables of fields and classifiers."""
+
+    @property
+    def equilibrate(self) -> str:
+        """The map."""
+
+    @property
+    def equilibrate_gradient(self) -> str:
+        """``through`` or ``detached``."""
+
+    @property
+    def equilibrate_scale(self) -> str:
+        """One of ``SCALES``."""
+
+    @property
+    def equilibrate_p(self) -> float:
+        """Order of the norm: 1, 2 or inf."""
 
 
 @dataclass(frozen=True)

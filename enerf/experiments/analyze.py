@@ -112,9 +112,9 @@ def measured(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = Fals
     record: dict[str, Any] = {"step": probe.step, "layers": spectrum.layer_report(probe.model, names)}
     if not chosen.no_hessian:
         told = [name for name in names if _is_called(probe.model.get_submodule(name))]
-        inputs = layer_inputs.layer_inputs(probe.model, told, lambda: loss.model(loss.inputs))
+        inputs = layer_inputs.record_layer_inputs(probe.model, told, lambda: loss.model(loss.inputs))
         for name, seen in inputs.items():
-            kappa, rank = layer_inputs.extended_condition(seen)
+            kappa, rank = layer_inputs.extended_condition_number(seen)
             record["layers"][name] |= {"kappa_inputs": kappa, "rank_inputs": rank}
         hessian = curvature.hessian(loss)
         ends = eigenvalues.extremes(hessian, tolerance=TOLERANCE, seed=chosen.seed)
@@ -139,12 +139,12 @@ def _is_called(module: nn.Module) -> bool:
 
 def _gauss_newton(loss: Objective) -> dict[str, Any]:
     """What the eigenvalues of the Gauss–Newton matrix tell; nothing if its Jacobian would be too large."""
-    size = sum(p.numel() * p.element_size() for p in loss.free()) * loss.targets.numel()
+    size = sum(p.numel() * p.element_size() for p in loss.free_parameters()) * loss.targets.numel()
     if size > JACOBIAN_BYTES:
         log.info("no Gauss–Newton matrix: its Jacobian has %.0f GB; fewer --rays or --layers help", size / 2**30)
         return {}
     values = curvature.gauss_newton_spectrum(loss)
-    kappa, rank = eigenvalues.condition(values, curvature.rounding(values, loss.inputs.dtype))
+    kappa, rank = eigenvalues.condition_number_above(values, curvature.rounding(values, loss.inputs.dtype))
     return {
         **{"gauss_newton_max": float(values[0]), "gauss_newton_kappa": kappa, "gauss_newton_rank": rank},
         "gauss_newton_effective_rank": float(spectrum.entropy_rank(values)),
@@ -170,7 +170,7 @@ def _possible(chosen: AnalyzeOptions) -> AnalyzeOptions:
         return chosen
     try:
         for name in ("curvlinops", "scipy.sparse.linalg"):
-            eigenvalues.extra(name)
+            eigenvalues.import_extra(name)
     except ImportError as error:
         log.info("weights only: %s", error)
         return replace(chosen, no_hessian=True)

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from enerf.conditioning import layers
-from enerf.config.options import ConditioningOptions
-from enerf.tasks.classifier.config import NormalisationOptions
+from enerf.config.options import ConditioningOptions, MapOptions
 
 log = logging.getLogger("enerf")
 
@@ -28,7 +27,7 @@ def apply(
         As for ``chosen_layers``.
     """
     names = chosen_layers(model, options, heads, spared)
-    layers.initialise_(model, names, options.init, torch.Generator().manual_seed(seed))
+    layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
     if options.equilibrate != "none":
         gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
         layers.condition(model, options.equilibrate, names, gradient, scale=scale, p=p)
@@ -88,7 +87,7 @@ def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
     return "-".join(words)
 
 
-def map_words(options: ConditioningOptions | NormalisationOptions) -> list[str]:
+def map_words(options: MapOptions) -> list[str]:
     """What differs from the paper's map, word by word.
 
     >>> map_words(ConditioningOptions(equilibrate="column", equilibrate_scale="learned"))

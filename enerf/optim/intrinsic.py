@@ -1,38 +1,38 @@
-"""Adam, RMSprop and Adagrad with L2 and L1 regularisation of the parameter they really descend in.
+"""Adam, RMSprop and Adagrad with L2 and L1 regularization in the preconditioned (intrinsic) parameter.
 
 Vocabulary
 ----------
-An adaptive optimiser steps θ ← θ − α P Pᵀ g with a diagonal **preconditioner** P: torch divides the averaged
+An adaptive optimizer steps θ ← θ − α P Pᵀ g with a diagonal **preconditioner** P: torch divides the averaged
 gradient by √v̂ + ε, so that P = (√v̂ + ε)^(−1/2). The same step is plain gradient descent in the **intrinsic
-parameter** z = P⁻¹ θ, whose gradient is Pᵀ g. Regularising z rather than θ (with P held fixed within a step, as
-in the paper) gives, with **l2** and **l1** for the strengths λ:
+parameter** z = P⁻¹ θ, whose gradient is Pᵀ g. Regularizing z instead of θ (with P constant within a step, as
+in the paper) gives, with strengths λ called **l2** and **l1**:
 
 - L2, λ/2 ‖z‖²: its gradient step is z ← (1 − αλ) z, so θ ← (1 − αλ) θ − α P Pᵀ g. This is decoupled weight
   decay, the same for every P: ``IntrinsicAdam`` with ``l2`` *is* AdamW (Theorem 3);
-- L1, λ ‖z‖₁: its subgradient step is θ ← θ − α P Pᵀ g − αλ P sign(θ) (Theorem 4). It stands between Adam on a
+- L1, λ ‖z‖₁: its subgradient step is θ ← θ − α P Pᵀ g − αλ P sign(θ) (Theorem 4). It lies between Adam on a
   loss with L1, which would shrink by αλ P Pᵀ sign(θ), and "AdamW with L1", which would shrink by αλ sign(θ).
 
 Momentum (Adam's first moment, RMSprop's ``momentum``) averages gradients of the loss only, as in AdamW.
 
 Shrinkage
 ---------
-``"sign"`` is the theorem's step: θ before the step, P of the second moment that the step has just updated. Once
-|θ| is below the **threshold** αλP, an entry that the loss leaves alone jumps from side to side of zero by αλP and
-does not come to rest. ``"soft"`` is the proximal step of the same penalty. In z it is the usual one: a gradient
+``"sign"`` is the theorem's step, with θ before the step and P of the second moment that the step has just updated.
+Once |θ| is below the **threshold** αλP, an entry with zero gradient oscillates around zero by αλP and does not
+converge. ``"soft"`` is the proximal step of the same penalty. In z it is the usual one: a gradient
 step to z⁺, then argmin over u of λ ‖u‖₁ + ‖u − z⁺‖² / (2α), which moves each entry of z⁺ towards zero by αλ and
-stops there. Put in θ = P u, the distance is measured in the metric (P Pᵀ)⁻¹, and each entry solves
+no further. In terms of θ = P u, the distance is measured in the metric (P Pᵀ)⁻¹, and each entry solves
 
     argmin over u of  λ |u| / p + (u − θ⁺)² / (2 α p²)  =  sign(θ⁺) · max(|θ⁺| − αλp, 0):
 
-soft thresholding by αλP after the gradient step. Far from zero it moves an entry as ``"sign"`` does; but it makes
-exact zeros, and keeps them where the loss pulls with |Pᵀ g| ≤ λ. At a fixed P its resting points are the
-stationary points of loss + λ ‖P⁻¹ θ‖₁. A weight whose gradient was always zero has P = ε^(−1/2), which is 10⁴
-for Adam's ε: either kind moves it fast.
+soft thresholding by αλP after the gradient step. Far from zero it moves an entry as ``"sign"`` does; but it produces
+exact zeros, which persist while |Pᵀ g| ≤ λ. At a fixed P its fixed points are the stationary points of
+loss + λ ‖P⁻¹ θ‖₁. A weight whose gradient was always zero has P = ε^(−1/2), which is 10⁴ for Adam's ε: both kinds of
+step move it fast.
 
 References
 ----------
 Q. Ye, Preconditioning for Accelerated Gradient Descent Optimization and Regularization (arXiv 2410.00232),
-Theorems 3 and 4, as we read them.
+Theorems 3 and 4.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ __all__ = ["IntrinsicAdagrad", "IntrinsicAdam", "IntrinsicRMSprop", "Sparsity", 
 
 
 class _Intrinsic(Optimizer):
-    """What the three share; stands before one of torch's optimisers in the order of inheritance."""
+    """Common base; precedes one of torch's optimizers in the order of inheritance."""
 
     def __init__(
         self,
@@ -66,17 +66,17 @@ class _Intrinsic(Optimizer):
         if lr is not None:
             options["lr"] = lr
         super().__init__(params, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
-        self._step_supports_amp_scaling = False  # so that a scaler skips whole steps, not only torch's part
+        self._step_supports_amp_scaling = False  # so that a gradient scaler skips the whole step, not only torch's part
         self.defaults.update(l1=l1, l2=l2, shrinkage=shrinkage)
         for group in self.param_groups:
-            for name in shrinkage_ops.NEUTRAL:
+            for name in shrinkage_ops.DEFAULTS:
                 group.setdefault(name, self.defaults[name])
             shrinkage_ops.check(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, with options of its own; refused as by the constructor."""
+        """Add a parameter group, which may have its own options; they are checked as by the constructor."""
         super().add_param_group(param_group)
-        if "l1" in self.defaults:  # else the constructor checks
+        if "l1" in self.defaults:  # otherwise the constructor checks
             try:
                 shrinkage_ops.check(self.param_groups[-1])
             except ValueError:
@@ -85,107 +85,108 @@ class _Intrinsic(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for group in state["param_groups"]:
-            shrinkage_ops.adopt_(group)
+            shrinkage_ops.complete_loaded_(group)
         super().__setstate__(state)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do one step, and return what ``closure`` returned if there is one."""
+        """Do one step, and return the result of ``closure`` if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        touched = [(group, params) for group in self.param_groups if (params := shrinkage_ops.with_gradients(group))]
-        signs = [self._before(group, params) for group, params in touched]
+        updated = [
+            (group, params) for group in self.param_groups if (params := shrinkage_ops.params_with_gradients(group))
+        ]
+        signs = [self._decay(group, params) for group, params in updated]
         self._torch_step()
-        for (group, params), before in zip(touched, signs, strict=True):
+        for (group, params), signs_before in zip(updated, signs, strict=True):
             if group["l1"]:
-                self._shrink(group, params, before)
+                self._shrink(group, params, signs_before)
         return loss
 
     def _torch_step(self) -> None:
-        """Do the step of torch's class, without the hooks around it: they have run, or will, around ours."""
+        """Do the step of torch's class without its step hooks, which are run by this class's ``step``."""
         torch_step = super().step.__func__  # type: ignore[attr-defined]
         while getattr(torch_step, "hooked", False):
             torch_step = torch_step.__wrapped__
         torch_step(self)
 
-    def _before(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        """Decay, and return the signs of what was before, if they will be needed."""
+    def _decay(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        """Do the step of L2; return the signs of the parameters before it, or [] if they are not needed."""
         needed = group["l1"] and group["shrinkage"] == "sign"
-        before = shrinkage_ops.signs(params, shrinkage_ops.at_once(group, params)) if needed else []
+        signs = shrinkage_ops.signs(params, shrinkage_ops.uses_foreach(group, params)) if needed else []
         if group["l2"]:
             rates = [rate * group["l2"] for rate in self._learning_rates(group, params, 0)]
-            shrinkage_ops.decay_(params, rates, shrinkage_ops.at_once(group, params))
-        return before
+            shrinkage_ops.decay_(params, rates, shrinkage_ops.uses_foreach(group, params))
+        return signs
 
-    def _shrink(self, group: dict[str, Any], params: list[Tensor], before: list[Tensor]) -> None:
-        """Do the step of L1, with the P of the step that torch has just done."""
-        foreach = shrinkage_ops.at_once(group, params)
+    def _shrink(self, group: dict[str, Any], params: list[Tensor], signs: list[Tensor]) -> None:
+        """Do the step of L1, with P of the step that torch has just done."""
+        foreach = shrinkage_ops.uses_foreach(group, params)
         moments, corrections = self._moments(group, [self.state[param] for param in params])
         denominators = shrinkage_ops.denominators(moments, corrections, group["eps"], foreach)
         rates = [rate * group["l1"] for rate in self._learning_rates(group, params, -1)]
         thresholds = shrinkage_ops.thresholds(denominators, rates, foreach)
         if group["shrinkage"] == "soft":
-            shrinkage_ops.soften_(params, thresholds, foreach)
+            shrinkage_ops.soft_threshold_(params, thresholds, foreach)
         else:
-            shrinkage_ops.subtract_signs_(params, thresholds, before, foreach)
+            shrinkage_ops.subtract_signs_(params, thresholds, signs, foreach)
 
     def _learning_rates(self, group: dict[str, Any], params: list[Tensor], since: int) -> Rates:
-        """α of each parameter; ``since`` + the steps it counts is the number of steps before this one."""
+        """α of each parameter; its step counter plus ``since`` is the number of steps before this one."""
         return [group["lr"]] * len(params)
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
-        """Second moments, and the corrections of their roots; see ``shrinkage.denominators``."""
+        """Second moments and the bias corrections of their roots; see ``shrinkage.denominators``."""
         raise NotImplementedError
 
 
 class IntrinsicAdam(_Intrinsic, AdamW):
-    """Adam with intrinsic regularisation: AdamW where ``l1`` is 0, bit for bit.
+    """Adam with intrinsic regularization; bitwise equal to AdamW where ``l1`` is 0.
 
     Parameters
     ----------
     params
-        As for every torch optimiser. A group may have ``l1``, ``l2`` and ``shrinkage`` of its own.
+        As for every torch optimizer. A group may have its own ``l1``, ``l2`` and ``shrinkage``.
     lr
-        α; torch's default where it is None.
+        α; None is torch's default.
     l1, l2
         λ of λ ‖z‖₁ and of λ/2 ‖z‖², at least 0.
     shrinkage
-        How L1 is done: ``"sign"`` or ``"soft"``; see the module.
+        L1 step: ``"sign"`` or ``"soft"``; see the module.
     weight_decay
-        Must stay 0: say ``l2``.
+        Must be 0; use ``l2``.
     **options
-        What torch's AdamW takes: ``betas``, ``eps``, ``amsgrad`` (then P is made of the largest second moment),
+        Options of torch's AdamW: ``betas``, ``eps``, ``amsgrad`` (P is then computed from the largest second moment),
         ``maximize``, ``foreach``, ``capturable``, ``fused``.
 
     Raises
     ------
     ValueError
-        If an option is out of its range, ``weight_decay`` or ``differentiable`` is asked for, or a parameter is
-        complex.
+        If an option is out of range, ``weight_decay`` or ``differentiable`` is set, or a parameter is complex.
 
     Examples
     --------
     >>> weight = torch.nn.Parameter(torch.ones(2))
-    >>> optimiser = IntrinsicAdam([weight], lr=0.5, l1=0.1, shrinkage="soft")
+    >>> optimizer = IntrinsicAdam([weight], lr=0.5, l1=0.1, shrinkage="soft")
     >>> (weight * torch.tensor([1.0, 0.0])).sum().backward()
-    >>> optimiser.step()
-    >>> weight.detach(), sparsity(optimiser).overall
+    >>> optimizer.step()
+    >>> weight.detach(), sparsity(optimizer).overall
     (tensor([0.4500, 0.0000]), 0.5)
     """
 
     def _torch_step(self) -> None:
         for group in self.param_groups:
-            group["weight_decay"] = group["l2"]  # Theorem 3, in torch's own kernels
+            group["weight_decay"] = group["l2"]  # Theorem 3, done by torch's own kernels
         try:
             super()._torch_step()
         finally:
             for group in self.param_groups:
                 group["weight_decay"] = 0.0
 
-    def _before(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        return super()._before({**group, "l2": 0.0}, params)
+    def _decay(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        return super()._decay({**group, "l2": 0.0}, params)
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
         beta2, moment = group["betas"][1], "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
@@ -194,10 +195,10 @@ class IntrinsicAdam(_Intrinsic, AdamW):
 
 
 class IntrinsicRMSprop(_Intrinsic, RMSprop):
-    """RMSprop with intrinsic regularisation.
+    """RMSprop with intrinsic regularization.
 
-    The parameters are those of ``IntrinsicAdam``; ``options`` are what torch's RMSprop takes: ``alpha``, ``eps``,
-    ``momentum``, ``centered`` (then P is made of the variance), ``capturable``, ``foreach``, ``maximize``.
+    Parameters as for ``IntrinsicAdam``; ``options`` are those of torch's RMSprop: ``alpha``, ``eps``, ``momentum``,
+    ``centered`` (P is then computed from the variance), ``capturable``, ``foreach``, ``maximize``.
 
     Examples
     --------
@@ -217,11 +218,11 @@ class IntrinsicRMSprop(_Intrinsic, RMSprop):
 
 
 class IntrinsicAdagrad(_Intrinsic, Adagrad):
-    """Adagrad with intrinsic regularisation.
+    """Adagrad with intrinsic regularization.
 
-    The parameters are those of ``IntrinsicAdam``; ``options`` are what torch's Adagrad takes: ``lr_decay`` (it
-    acts on the regularisation as on the gradient), ``initial_accumulator_value``, ``eps``, ``foreach``,
-    ``maximize``, ``fused``. Sparse gradients are taken where ``l1`` and ``l2`` are 0.
+    Parameters as for ``IntrinsicAdam``; ``options`` are those of torch's Adagrad: ``lr_decay`` (applied to the
+    regularization as to the gradient), ``initial_accumulator_value``, ``eps``, ``foreach``, ``maximize``, ``fused``.
+    Sparse gradients are supported where ``l1`` and ``l2`` are 0.
 
     Examples
     --------

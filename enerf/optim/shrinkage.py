@@ -1,14 +1,14 @@
-"""What intrinsic regularisation does to parameters, as arithmetic on lists of tensors; and how many zeros it left.
+"""Arithmetic of intrinsic regularization on lists of tensors, checks of parameter groups, and sparsity.
 
 Vocabulary
 ----------
-- a **preconditioner** P is diagonal and positive, kept as one tensor of the parameter's shape;
-- a **rate** is αλ, the learning rate times the strength of the L1 penalty; a number, or a tensor of one
-  number where the step may be captured in a graph;
-- a **threshold** is αλP: how far one step of L1 moves an entry.
+- a **preconditioner** P is diagonal and positive, stored as one tensor of the parameter's shape;
+- a **rate** is αλ, the learning rate times the strength of the L1 penalty: a number, or a scalar tensor where the
+  step may be captured in a CUDA graph;
+- a **threshold** is αλP: the distance by which one L1 step moves an entry.
 
-Everything comes twice, for all tensors at once (``torch._foreach_*``) and one tensor after the other, and
-the two agree. Functions whose names end in an underscore change their first argument.
+Each function is implemented with ``torch._foreach_*`` and as a loop over tensors, with equal results. Functions whose
+names end in an underscore change their first argument.
 """
 
 import math
@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 SHRINKAGES = ("sign", "soft")
-NEUTRAL: dict[str, Any] = {"l1": 0.0, "l2": 0.0, "shrinkage": "sign"}
+DEFAULTS: dict[str, Any] = {"l1": 0.0, "l2": 0.0, "shrinkage": "sign"}
 
 
 def check(group: dict[str, Any]) -> None:
-    """Raise a ValueError for options that are out of range or not to be had."""
+    """Raise a ValueError for options of a parameter group that are out of range or not supported."""
     for name in ("l1", "l2"):
         value = group[name]
         if not (isinstance(value, int | float) and 0 <= value < math.inf):
@@ -33,38 +33,50 @@ def check(group: dict[str, Any]) -> None:
         raise ValueError(f"shrinkage is {group['shrinkage']!r}; it must be one of {', '.join(SHRINKAGES)}")
     if group["weight_decay"]:
         raise ValueError(
-            f"weight_decay is {group['weight_decay']!r}; it must be 0 here, where regularisation is intrinsic: say l2"
+            f"weight_decay is {group['weight_decay']!r}; it must be 0, because regularization is intrinsic: use l2"
         )
     if group["differentiable"]:
-        raise ValueError("differentiable is True; it must be False: the intrinsic terms are done in place")
+        raise ValueError("differentiable is True; it must be False: the intrinsic terms are in-place operations")
     if any(param.is_complex() for param in group["params"]):
         raise ValueError("a parameter is complex; it must be real, because L1 takes its sign")
 
 
-def adopt_(group: dict[str, Any]) -> None:
-    """Give a loaded group the options that its checkpoint lacks; AdamW's weight decay becomes ``l2``."""
+def complete_loaded_(group: dict[str, Any]) -> None:
+    """Add the options that a loaded group lacks; AdamW's weight decay becomes ``l2``.
+
+    Raises
+    ------
+    ValueError
+        If the group has a weight decay that is not decoupled.
+    """
     decay = group.get("weight_decay", 0)
     if decay and "l2" not in group:
         if not group.get("decoupled_weight_decay"):
             raise ValueError(
                 f"the checkpoint has weight_decay {decay!r} without decoupled_weight_decay; only decoupled decay "
-                "can be taken over, as l2"
+                "can be converted to l2"
             )
         group.update(l2=decay, weight_decay=0.0)
-    for name, value in NEUTRAL.items():
+    for name, value in DEFAULTS.items():
         group.setdefault(name, value)
 
 
-def with_gradients(group: dict[str, Any]) -> list[Tensor]:
-    """The parameters that a step changes."""
+def params_with_gradients(group: dict[str, Any]) -> list[Tensor]:
+    """The parameters of a group that have a gradient.
+
+    Raises
+    ------
+    RuntimeError
+        If a gradient is sparse and ``l1`` or ``l2`` is not 0.
+    """
     params = [param for param in group["params"] if param.grad is not None]
     if (group["l1"] or group["l2"]) and any(param.grad.is_sparse for param in params):
         raise RuntimeError("a gradient is sparse; l1 and l2 act on all entries of a parameter, so they must be 0")
     return params
 
 
-def at_once(group: dict[str, Any], params: list[Tensor]) -> bool:
-    """Whether torch would treat these parameters all at once."""
+def uses_foreach(group: dict[str, Any], params: list[Tensor]) -> bool:
+    """Whether torch would update these parameters with ``_foreach`` or fused kernels."""
     if group["foreach"] is not None or group.get("fused"):
         return bool(group["foreach"] or group.get("fused"))
     eager_rate = isinstance(group["lr"], Tensor) and not group.get("capturable")
@@ -72,7 +84,7 @@ def at_once(group: dict[str, Any], params: list[Tensor]) -> bool:
 
 
 def steps(group: dict[str, Any], state: dict[str, Any]) -> Any:
-    """Steps done, as a number; as a tensor where reading it would wait for the device, or belongs in a graph."""
+    """Number of steps done; as a tensor where reading it would synchronize the device or break a CUDA graph."""
     step = state.get("step", 0)
     if isinstance(step, Tensor) and step.is_cpu and not group.get("capturable"):
         return step.item()
@@ -83,7 +95,7 @@ Rates: TypeAlias = list[Any]
 
 
 def denominators(moments: list[Tensor], corrections: Rates, eps: float, foreach: bool) -> list[Tensor]:
-    """(P Pᵀ)⁻¹ = √v̂ + ε, anew, with √v̂ = √v / correction: what torch divides an averaged gradient by.
+    """(P Pᵀ)⁻¹ = √v̂ + ε in new tensors, with √v̂ = √v / correction: the denominators of torch's optimizers.
 
     Parameters
     ----------
@@ -108,7 +120,7 @@ def denominators(moments: list[Tensor], corrections: Rates, eps: float, foreach:
 
 
 def thresholds(denominators: list[Tensor], rates: Rates, foreach: bool) -> list[Tensor]:
-    """αλP for P = (√v̂ + ε)^(−1/2), anew.
+    """αλP for P = (√v̂ + ε)^(−1/2), in new tensors.
 
     Examples
     --------
@@ -124,19 +136,19 @@ def thresholds(denominators: list[Tensor], rates: Rates, foreach: bool) -> list[
 
 
 def signs(params: list[Tensor], foreach: bool) -> list[Tensor]:
-    """Signs of all entries, anew; sign(0) = 0."""
+    """Signs of all entries, in new tensors; sign(0) = 0."""
     if not foreach:
         return [param.sign() for param in params]
     return list(torch._foreach_sign(params))
 
 
 def decay_(params: list[Tensor], rates: Rates, foreach: bool) -> None:
-    """Multiply by 1 − rate: the step of L2, the same for every P (Theorem 3)."""
-    kept = [1 - rate for rate in rates]
+    """Multiply by 1 − rate: the L2 step, which does not depend on P (Theorem 3)."""
+    factors = [1 - rate for rate in rates]
     if foreach:
-        torch._foreach_mul_(params, kept)
+        torch._foreach_mul_(params, factors)
         return
-    for param, factor in zip(params, kept, strict=True):
+    for param, factor in zip(params, factors, strict=True):
         param.mul_(factor)
 
 
@@ -149,13 +161,13 @@ def subtract_signs_(params: list[Tensor], thresholds: list[Tensor], signs: list[
         param.addcmul_(threshold, sign, value=-1)
 
 
-def soften_(params: list[Tensor], thresholds: list[Tensor], foreach: bool) -> None:
-    """Soft thresholding: sign(θ) · max(|θ| − αλP, 0), as θ less its part within ±αλP, so that zeros are exact.
+def soft_threshold_(params: list[Tensor], thresholds: list[Tensor], foreach: bool) -> None:
+    """Soft thresholding: sign(θ) · max(|θ| − αλP, 0), computed as θ minus θ clamped to ±αλP, so zeros are exact.
 
     Examples
     --------
     >>> param = torch.tensor([3.0, -0.5, -2.0])
-    >>> soften_([param], [torch.ones(3)], foreach=False)
+    >>> soft_threshold_([param], [torch.ones(3)], foreach=False)
     >>> param
     tensor([ 2.,  0., -1.])
     """
@@ -169,14 +181,14 @@ def soften_(params: list[Tensor], thresholds: list[Tensor], foreach: bool) -> No
 
 
 class Sparsity(NamedTuple):
-    """Shares of zeros.
+    """Fractions of zeros.
 
     Attributes
     ----------
     overall
-        Zeros over entries, of everything together; 0 if there are no entries.
+        Fraction of all entries; 0 if there are no entries.
     parts
-        The same for each parameter, or for each group of an optimiser, in order.
+        Fraction of each parameter, or of each parameter group of an optimizer, in order.
     """
 
     overall: float
@@ -184,12 +196,12 @@ class Sparsity(NamedTuple):
 
 
 def sparsity(source: Optimizer | Iterable[Tensor], threshold: float = 0.0) -> Sparsity:
-    """Share of entries with |θ| ≤ ``threshold``; of exact zeros, by default.
+    """Fraction of entries with |θ| ≤ ``threshold``; by default, of exact zeros.
 
     Parameters
     ----------
     source
-        Parameters, or an optimiser, whose groups are reported.
+        Parameters, or an optimizer, whose groups are reported.
     threshold
         At least 0.
 
@@ -211,5 +223,5 @@ def sparsity(source: Optimizer | Iterable[Tensor], threshold: float = 0.0) -> Sp
         parts = [[param] for param in source]
     counts = [sum(int((param.detach().abs() <= threshold).sum()) for param in part) for part in parts]
     sizes = [sum(param.numel() for param in part) for part in parts]
-    shares = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]
-    return Sparsity(sum(counts) / max(sum(sizes), 1), shares)
+    fractions = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]
+    return Sparsity(sum(counts) / max(sum(sizes), 1), fractions)

@@ -1,4 +1,4 @@
-"""Laws of batch-norm preconditioning."""
+"""Tests of batch-norm preconditioning."""
 
 import copy
 import io
@@ -162,7 +162,7 @@ def test_a_gradient_step_is_plain_descent_in_z():
     torch.testing.assert_close(stepped.T, expected.detach(), rtol=1e-11, atol=1e-12)
 
 
-class Standardised(nn.Module):
+class Standardized(nn.Module):
     """A layer that sees (x − μ) / σ̃, batch by batch; the statistics are constants to autograd."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -175,39 +175,41 @@ class Standardised(nn.Module):
         return self.layer((inputs - mean) / self.sigma)
 
 
-def test_it_is_plain_descent_on_the_network_with_standardised_inputs_mapped_back():
+def test_it_is_plain_descent_on_the_network_with_standardized_inputs_mapped_back():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)).double()
     inputs, target = awkward(40, 4), gaussian(40, 2, seed=5)
     for i in (0, 2, 4):
         precondition_(net[i], **EXACT)
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     for _ in range(5):
-        twin = copy.deepcopy(net)
+        copied = copy.deepcopy(net)
         hidden = inputs
-        for i in (0, 2, 4):  # the same function of standardised inputs
-            restore_(twin[i])
+        for i in (0, 2, 4):  # the same function of standardized inputs
+            restore_(copied[i])
             mean, sigma = hidden.mean(0), hidden.std(0, correction=0)
             with torch.no_grad():
-                twin[i].bias += twin[i].weight @ mean
-                twin[i].weight *= sigma
+                copied[i].bias += copied[i].weight @ mean
+                copied[i].weight *= sigma
             hidden = net[: i + 2](inputs).detach() if i < 4 else hidden
-            twin[i] = Standardised(twin[i])
-        torch.testing.assert_close(twin(inputs), net(inputs), rtol=1e-10, atol=1e-11)
-        descent = torch.optim.SGD(twin.parameters(), lr=0.05)
-        (twin(inputs) - target).square().mean().backward()
+            copied[i] = Standardized(copied[i])
+        torch.testing.assert_close(copied(inputs), net(inputs), rtol=1e-10, atol=1e-11)
+        descent = torch.optim.SGD(copied.parameters(), lr=0.05)
+        (copied(inputs) - target).square().mean().backward()
         descent.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (net(inputs) - target).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
         for i in (0, 2, 4):
-            weight = twin[i].layer.weight / twin[i].sigma
+            weight = copied[i].layer.weight / copied[i].sigma
             torch.testing.assert_close(net[i].weight, weight, rtol=1e-9, atol=1e-10)
-            torch.testing.assert_close(net[i].bias, twin[i].layer.bias - weight @ twin[i].mean, rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(
+                net[i].bias, copied[i].layer.bias - weight @ copied[i].mean, rtol=1e-9, atol=1e-10
+            )
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv2d"])
-def test_the_path_is_blind_to_affine_rescaling_of_the_inputs(kind: str):
+def test_the_path_is_invariant_to_affine_rescaling_of_the_inputs(kind: str):
     torch.manual_seed(1)
     layer = (nn.Linear(5, 3) if kind == "linear" else nn.Conv2d(5, 3, 2)).double()
     inputs = awkward(12, 5) if kind == "linear" else awkward(4, 5, 4, 4)
@@ -220,27 +222,27 @@ def test_the_path_is_blind_to_affine_rescaling_of_the_inputs(kind: str):
     outputs = []
     for each, seen in ((layer, inputs), (other, inputs * scale.reshape(view) + shift.reshape(view))):
         precondition_(each, **EXACT)
-        optimiser = torch.optim.SGD(each.parameters(), lr=0.02)
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.02)
         path = []
         for _ in range(10):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             path.append(each(seen))
             path[-1].cos().sum().backward()
-            optimiser.step()
+            optimizer.step()
         outputs.append(torch.stack(path))
     torch.testing.assert_close(*outputs, rtol=1e-8, atol=1e-9)
     assert (outputs[0][-1] - outputs[0][0]).abs().max() > 0.1
 
 
-def test_the_preconditioned_hessian_has_the_kappa_of_the_standardised_extended_matrix():
+def test_the_preconditioned_hessian_has_the_kappa_of_the_standardized_extended_matrix():
     inputs = awkward(50, 6)
     mean, variance, rows = statistics(inputs)
     extended = torch.cat([torch.ones(rows, 1, dtype=torch.float64), inputs], 1)
-    standardised = torch.cat([extended[:, :1], (inputs - mean) / variance.sqrt()], 1)
+    standardized = torch.cat([extended[:, :1], (inputs - mean) / variance.sqrt()], 1)
     p = dense_preconditioner(mean, variance, 1, 1.0, True)
     hessian = extended.T @ extended / rows
     kappa = spectrum.condition_number(p.T @ hessian @ p)
-    torch.testing.assert_close(kappa, spectrum.condition_number(standardised) ** 2, rtol=1e-8, atol=0)
+    torch.testing.assert_close(kappa, spectrum.condition_number(standardized) ** 2, rtol=1e-8, atol=0)
     assert kappa < 10
     assert spectrum.condition_number(hessian) > 1000
 
@@ -260,14 +262,14 @@ def test_ill_conditioned_least_squares_takes_far_fewer_steps():
             precondition_(layer, **EXACT)
             within = p
         curvatures = torch.linalg.eigvalsh(within.T @ extended.T @ extended @ within / rows)
-        optimiser = torch.optim.SGD(layer.parameters(), lr=2 / (curvatures[0] + curvatures[-1]).item())
+        optimizer = torch.optim.SGD(layer.parameters(), lr=2 / (curvatures[0] + curvatures[-1]).item())
         for step in range(limit):
             loss = (layer(inputs) - target).square().mean() / 2
             if loss < 1e-8:
                 return step
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return limit
 
     assert steps(preconditioned=True) < 40
@@ -391,7 +393,7 @@ def test_copies_and_saved_states_go_on_the_same(tmp_path: Any):
     layer, inputs = layer_and_inputs("conv2d")
     precondition_(layer)
     layer(inputs)
-    twin = copy.deepcopy(layer)
+    copied = copy.deepcopy(layer)
     loaded = LAYERS["conv2d"][0]().double()
     precondition_(loaded)
     loaded.load_state_dict(layer.state_dict())
@@ -400,11 +402,11 @@ def test_copies_and_saved_states_go_on_the_same(tmp_path: Any):
     file.seek(0)
     whole = torch.load(file, weights_only=False)
     expected = gradients(layer, inputs + 1)
-    for other in (twin, loaded, whole):
+    for other in (copied, loaded, whole):
         for a, b in zip(gradients(other, inputs + 1), expected, strict=True):
             assert torch.equal(a, b)
-    twin(inputs + 2)
-    assert not torch.equal(twin.input_mean, layer.input_mean)
+    copied(inputs + 2)
+    assert not torch.equal(copied.input_mean, layer.input_mean)
 
 
 @every_layer
@@ -540,11 +542,11 @@ def test_other_modules_are_refused_in_a_sentence():
         precondition_(nn.ReLU())
     with pytest.raises(ValueError, match="the layer is a ParametrizedLinear"):
         precondition_(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
-    with pytest.raises(ValueError, match="the layer is a Linear; only what precondition_ made can be restored"):
+    with pytest.raises(ValueError, match="the layer is a Linear; only layers changed by precondition_ can be restored"):
         restore_(nn.Linear(3, 2))
     layer = nn.Linear(3, 2)
     precondition_(layer)
-    with pytest.raises(ValueError, match="preconditioned already; that is done once"):
+    with pytest.raises(ValueError, match="preconditioned already; it is done once"):
         precondition_(layer)
     nn.utils.parametrizations.weight_norm(layer)
     assert is_preconditioned(layer)

@@ -1,4 +1,4 @@
-"""Laws of the statistics that batch-norm preconditioning takes: mean and variance, by whatever kernel."""
+"""Tests of the statistics that batch-norm preconditioning takes: mean and variance, by whatever kernel."""
 
 import copy
 

@@ -117,18 +117,18 @@ def test_state_dicts_and_copies_go_round(method: str):
         net, other = conditioned(method), conditioned(method)
     net(images())
     other.load_state_dict(net.state_dict())
-    for twin in (other, copy.deepcopy(net)):
-        assert torch.equal(twin.eval()(images()), net.eval()(images()))
+    for copied in (other, copy.deepcopy(net)):
+        assert torch.equal(copied.eval()(images()), net.eval()(images()))
 
 
-def test_groups_of_an_optimiser_take_raw_weights_and_gains():
+def test_groups_of_an_optimizer_take_raw_weights_and_gains():
     net = mlp(scale="learned")
     gains = [p for name, p in net.named_parameters() if name.endswith("gain")]
     raw = [p for name, p in net.named_parameters() if name.endswith("original")]
-    optimiser = torch.optim.SGD([{"params": raw, "lr": 0.0}, {"params": gains, "lr": 0.1}])
+    optimizer = torch.optim.SGD([{"params": raw, "lr": 0.0}, {"params": gains, "lr": 0.1}])
     before, sizes = [p.detach().clone() for p in raw], [g.item() for g in gains]
     net(points()).square().sum().backward()
-    optimiser.step()
+    optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(raw, before, strict=True))
     assert all(g.item() != size for g, size in zip(gains, sizes, strict=True))
 
@@ -210,15 +210,15 @@ for method in methods:
             continue
         net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
         layers.condition(net, method, "all", **how)
-        twin = copy.deepcopy(net)
+        copied = copy.deepcopy(net)
         torch._dynamo.reset()
         compiled = torch.compile(net, backend=backend)
         for _ in range(3):
-            for a in (compiled, twin):
+            for a in (compiled, copied):
                 a.zero_grad()
                 a(x).square().sum().backward()
-            torch.testing.assert_close(compiled(x), twin(x), rtol=1e-4, atol=1e-5)
-            for a, b in zip(net.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(compiled(x), copied(x), rtol=1e-4, atol=1e-5)
+            for a, b in zip(net.parameters(), copied.parameters(), strict=True):
                 torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
 print("the same")
 """
@@ -319,9 +319,9 @@ class Odd(nn.Linear):
         (lambda: nn.Linear(3, 4), {"p": 4}, "p is 4; the norms are 1, 2 and inf"),
         (lambda: nn.Linear(3, 4), {"every": 0, "gradient": "detached"}, "every is 0; expected a whole number from 1"),
         (lambda: nn.Linear(3, 4), {"every": 2}, 'every above 1 needs gradient="detached"'),
-        (lambda: nn.Linear(3, 4), {"method": "weight_norm", "scale": "kept"}, "weight_norm is no map"),
+        (lambda: nn.Linear(3, 4), {"method": "weight_norm", "scale": "kept"}, "weight_norm is not a map"),
         (lambda: nn.Linear(3, 4), {"packing": "heads"}, "packing is 'heads'"),
-        (lambda: nn.Linear(1, 4), {"method": "weight_standardisation"}, "one weight less its own mean is zero"),
+        (lambda: nn.Linear(1, 4), {"method": "weight_standardisation"}, "a single weight minus its mean is zero"),
         (lambda: nn.ConvTranspose1d(3, 4, 2), {"method": "batch_norm"}, "it is a ConvTranspose1d"),
     ],
 )
@@ -366,11 +366,11 @@ def test_words_groups_patterns_and_types_mean_layers(words: layers.Layers, names
     assert layers.select(cnn(), words).names == names
 
 
-def test_quantised_layers_are_told_apart():
+def test_quantized_layers_are_told_apart():
     class Linear(nn.Module):
         __module__ = "torch.ao.nn.quantized.modules.linear"
 
-    with pytest.raises(ValueError, match="0 is quantised: condition the model before"):
+    with pytest.raises(ValueError, match="0 is quantized: condition the model before"):
         layers.condition(nn.Sequential(Linear()), "row", "0")
 
 
@@ -379,8 +379,8 @@ def test_infinite_norm_is_an_option_of_layers_too():
     assert net[0].weight.abs().amax(0).min().item() == 1.0
 
 
-def test_attentions_output_projection_is_left_out_where_its_forward_would_not_be_called():
+def test_attentions_output_projection_is_skipped_where_its_forward_would_not_be_called():
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 1, enable_nested_tensor=False)
     selection = layers.select(encoder, "all", method="batch_norm")
     assert selection.names == ["layers.0.linear1", "layers.0.linear2"]
-    assert "layers.0.self_attn.out_proj" in selection.left_out
+    assert "layers.0.self_attn.out_proj" in selection.skipped

@@ -1,4 +1,4 @@
-"""Laws of conditioned layers, on a model with the names of a NeRF."""
+"""Tests of conditioned layers, on a model with the names of a NeRF."""
 
 import copy
 import math
@@ -59,18 +59,18 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def test_hidden_is_every_linear_but_the_heads():
-    names, left_out = layers.select(nerf(), "hidden", HEADS)
+    names, skipped = layers.select(nerf(), "hidden", HEADS)
     others = [f"{network}.{name}" for network in ("coarse", "fine") for name in ("feature", "view")]
     assert set(names) == set(TRUNK) | set(others)
     assert len(names) == 20
-    assert left_out == {}
+    assert skipped == {}
 
 
 def test_hidden_leaves_single_outputs_out_even_if_nobody_declared_them_heads():
     selection = layers.select(nerf(), "hidden")
     assert "coarse.density_head" not in selection.names
     assert "coarse.rgb_head" in selection.names
-    assert set(selection.left_out) == {"coarse.density_head", "fine.density_head"}
+    assert set(selection.skipped) == {"coarse.density_head", "fine.density_head"}
 
 
 def test_trunk_is_every_linear_with_that_path_component():
@@ -105,11 +105,11 @@ def test_words_and_names_mix():
 
 
 @pytest.mark.parametrize(("words", "square"), [("trunk", 6), ("hidden", 7)])
-def test_for_jacobi_group_words_take_square_layers_and_say_what_they_left_out(words: str, square: int):
-    names, left_out = layers.select(nerf(), words, HEADS, method="jacobi")
+def test_for_jacobi_group_words_take_square_layers_and_say_what_they_skipped(words: str, square: int):
+    names, skipped = layers.select(nerf(), words, HEADS, method="jacobi")
     assert len(names) == 2 * square
-    assert left_out["fine.trunk.5"] == "jacobi needs a square matrix, and this one is 16 × 22"
-    assert not set(names) & set(left_out)
+    assert skipped["fine.trunk.5"] == "jacobi needs a square matrix, and this one is 16 × 22"
+    assert not set(names) & set(skipped)
 
 
 def test_selecting_sees_through_earlier_conditioning_and_changes_nothing():
@@ -129,7 +129,7 @@ def test_selecting_sees_through_earlier_conditioning_and_changes_nothing():
         ("coarse", "coarse is a Field; the layers that can be conditioned are Linear, Conv1d"),
         ("density_head", r"^coarse.density_head cannot be conditioned: it has a single output"),
         ("density_head", r"\(W of shape 16 × 1\) into sign\(W\), with zero gradient$"),
-        (" , ", "no layers are named; say all, hidden, trunk, first_conv_and_last_linear, or layer names"),
+        (" , ", "no layers are named; expected all, hidden, trunk, first_conv_and_last_linear, or layer names"),
     ],
 )
 def test_select_says_what_is_wrong_with_a_word(words: str, sentence: str):
@@ -171,8 +171,8 @@ def test_the_gradient_option_reaches_the_raw_weight(gradient: str):
     layers.condition(model, "row", ["0"], gradient)
     inputs = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     model(inputs).square().sum().backward()
-    twin = nn.functional.linear(inputs, maps.row(raw, gradient), model[0].bias)
-    (expected,) = torch.autograd.grad(twin.square().sum(), raw)
+    copied = nn.functional.linear(inputs, maps.row(raw, gradient), model[0].bias)
+    (expected,) = torch.autograd.grad(copied.square().sum(), raw)
     torch.testing.assert_close(model[0].parametrizations.weight.original.grad, expected)
 
 
@@ -204,12 +204,12 @@ def test_a_deep_copy_is_conditioned_and_independent():
     model = nerf()
     layers.condition(model, "row", TRUNK)
     before = outputs(model)
-    twin = copy.deepcopy(model)
-    assert torch.equal(outputs(twin), before)
-    assert layers.conditioned_layers(twin) == layers.conditioned_layers(model)
-    layers.bake(twin)
+    copied = copy.deepcopy(model)
+    assert torch.equal(outputs(copied), before)
+    assert layers.conditioned_layers(copied) == layers.conditioned_layers(model)
+    layers.bake(copied)
     with torch.no_grad():
-        twin["fine"].trunk[0].weight.zero_()
+        copied["fine"].trunk[0].weight.zero_()
     assert torch.equal(outputs(model), before)
     assert len(layers.conditioned_layers(model)) == 16
 
@@ -310,11 +310,11 @@ def test_unit_row_refuses_what_row_refuses():
 
 
 @pytest.mark.parametrize("init", layers.INITS)
-def test_initialise_draws_from_its_generator_alone_and_spares_biases_and_others(init: str):
+def test_initialize_draws_from_its_generator_alone_and_spares_biases_and_others(init: str):
     models = [nerf(), nerf()]
     state = torch.random.get_rng_state()
     for model in models:
-        layers.initialise_(model, TRUNK, init, torch.Generator().manual_seed(5))
+        layers.initialize_(model, TRUNK, init, torch.Generator().manual_seed(5))
     assert torch.equal(torch.random.get_rng_state(), state)
     plain, first, second = (dict(m.named_parameters()) for m in (nerf(), *models))
     for name, start in plain.items():
@@ -323,24 +323,24 @@ def test_initialise_draws_from_its_generator_alone_and_spares_biases_and_others(
         assert torch.equal(first[name], start) != drawn
 
 
-def test_initialise_has_the_scale_it_promises():
+def test_initialize_has_the_scale_it_promises():
     model = nn.Sequential(nn.Linear(300, 200))
     generator = torch.Generator().manual_seed(0)
-    layers.initialise_(model, ["0"], "he", generator)
+    layers.initialize_(model, ["0"], "he", generator)
     assert model[0].weight.std().item() == pytest.approx(math.sqrt(2 / 300), rel=0.02)
-    layers.initialise_(model, ["0"], "glorot", generator)
+    layers.initialize_(model, ["0"], "glorot", generator)
     assert model[0].weight.abs().max().item() == pytest.approx(math.sqrt(6 / 500), rel=1e-3)
-    layers.initialise_(model, ["0"], "unit_row", generator)
+    layers.initialize_(model, ["0"], "unit_row", generator)
     torch.testing.assert_close(model[0].weight.norm(dim=0), torch.ones(300))
 
 
-def test_initialise_refuses_unknown_starts_and_conditioned_layers():
+def test_initialize_refuses_unknown_starts_and_conditioned_layers():
     model, generator = nerf(), torch.Generator()
     with pytest.raises(ValueError, match="init is 'xavier'; it must be one of default, glorot, he, unit_row"):
-        layers.initialise_(model, TRUNK, "xavier", generator)
+        layers.initialize_(model, TRUNK, "xavier", generator)
     layers.condition(model, "row", TRUNK)
     with pytest.raises(ValueError, match=r"coarse.trunk.0 is conditioned already"):
-        layers.initialise_(model, TRUNK, "he", generator)
+        layers.initialize_(model, TRUNK, "he", generator)
 
 
 # bake

@@ -1,4 +1,4 @@
-"""Laws of the pure maps."""
+"""Tests of the pure maps."""
 
 from collections.abc import Callable
 

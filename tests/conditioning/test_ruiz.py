@@ -1,4 +1,4 @@
-"""Laws of balanced matrices, of the other norms, and of rows that are not finite."""
+"""Tests of balanced matrices, of the other norms, and of rows that are not finite."""
 
 import math
 
@@ -214,22 +214,22 @@ def test_the_zero_matrix_keeps_its_size():
     assert torch.equal(maps.keep_scale(maps.row(zero), zero), zero)
 
 
-# weight standardisation
+# weight standardization
 
 
 @few
 @given(n_out=sizes, n_in=sizes, seed=seeds)
-def test_standardised_outputs_have_mean_zero_and_variance_one(n_out: int, n_in: int, seed: int):
-    made = baselines.standardised(gaussian(n_out, n_in, seed=seed))
+def test_standardized_outputs_have_mean_zero_and_variance_one(n_out: int, n_in: int, seed: int):
+    made = baselines.standardized(gaussian(n_out, n_in, seed=seed))
     torch.testing.assert_close(made.mean(1), torch.zeros(n_out, dtype=torch.float64), rtol=0, atol=1e-12)
     torch.testing.assert_close(made.var(1, correction=0), torch.ones(n_out, dtype=torch.float64))
 
 
-def test_standardisation_is_blind_to_shifts_and_positive_scales_of_an_output():
+def test_standardization_is_invariant_to_shifts_and_positive_scales_of_an_output():
     weight = gaussian(4, 6)
     torch.testing.assert_close(
-        baselines.standardised(positive(4, 1) * weight + gaussian(4, 1)), baselines.standardised(weight)
+        baselines.standardized(positive(4, 1) * weight + gaussian(4, 1)), baselines.standardized(weight)
     )
-    assert torch.autograd.gradcheck(baselines.standardised, weight.requires_grad_())
+    assert torch.autograd.gradcheck(baselines.standardized, weight.requires_grad_())
     with pytest.raises(ValueError, match="p is 1"):
-        baselines.standardised(weight, p=1)
+        baselines.standardized(weight, p=1)

@@ -1,4 +1,4 @@
-"""Laws of weights computed once: values bit for bit as without, gradients as by plain backward, nothing left behind."""
+"""Tests of the weight cache: bitwise equal values, the gradients of plain backward, and nothing left behind."""
 
 import copy
 
@@ -65,10 +65,10 @@ def gradients(model: nn.Module) -> dict[str, Tensor | None]:
 
 def plainly(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
     """The gradients of plain backward through the parametrizations, on a copy."""
-    twin = copy.deepcopy(model)
-    twin.zero_grad()
-    loss(twin, x).backward()
-    return gradients(twin)
+    copied = copy.deepcopy(model)
+    copied.zero_grad()
+    loss(copied, x).backward()
+    return gradients(copied)
 
 
 def assert_same(found: dict[str, Tensor | None], expected: dict[str, Tensor | None], rel: float = 1e-12) -> None:
@@ -164,10 +164,10 @@ def test_a_weight_that_no_loss_reaches_gets_what_plain_backward_gives_it_or_zero
     with computed_once(model):
         torch.tanh(model[1](x)).sum().backward()  # one of the three layers that are alike
     found = gradients(model)
-    twin = copy.deepcopy(model)
-    twin.zero_grad()
-    torch.tanh(twin[1](x)).sum().backward()
-    for name, exact in gradients(twin).items():
+    copied = copy.deepcopy(model)
+    copied.zero_grad()
+    torch.tanh(copied[1](x)).sum().backward()
+    for name, exact in gradients(copied).items():
         if exact is None:
             assert found[name] is None or not found[name].any(), name
         else:

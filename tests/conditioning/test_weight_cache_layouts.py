@@ -1,4 +1,4 @@
-"""Laws of weights computed once: they lie in memory as the raw ones do, with the values and gradients they had."""
+"""Tests of the memory layout of cached weights: that of the raw weights, with the same values and gradients."""
 
 import copy
 from typing import Any
@@ -17,7 +17,7 @@ TREATED: dict[str, tuple[str, dict[str, Any]]] = {
     "ruiz": ("ruiz", {}),
     "row detached": ("row", {"gradient": "detached"}),
     "row learned": ("row", {"scale": "learned"}),
-    "standardised": ("weight_standardisation", {}),
+    "standardized": ("weight_standardisation", {}),
     "weight norm": ("weight_norm", {}),
 }
 FORMATS = {"rows": torch.contiguous_format, "channels last": torch.channels_last}
@@ -70,14 +70,14 @@ def test_inside_a_weight_has_the_strides_of_the_raw_one_and_the_values_of_outsid
 @every_treatment
 def test_gradients_are_those_of_plain_backward(treated: str, laid: str):
     net = network(treated, laid)
-    twin = copy.deepcopy(net)
-    expected = loss(twin, laid)
+    copied = copy.deepcopy(net)
+    expected = loss(copied, laid)
     expected.backward()
     with computed_once(net):
         found = loss(net, laid)
         found.backward()
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    for (name, p), q in zip(net.named_parameters(), twin.named_parameters(), strict=True):
+    for (name, p), q in zip(net.named_parameters(), copied.named_parameters(), strict=True):
         torch.testing.assert_close(p.grad, q[1].grad, rtol=1e-10, atol=1e-12, msg=name)
 
 

@@ -1,4 +1,4 @@
-"""Laws of conditioned layers of every kind: what is multiplied is the map of what is raw, group by group."""
+"""Tests of conditioned layers of every type: the applied matrices are the map of the raw ones, group by group."""
 
 import copy
 from collections.abc import Callable
@@ -73,20 +73,20 @@ def suits(kind: str, method: str) -> bool:
 @pytest.mark.parametrize("packing", weight_views.PACKINGS)
 def test_reading_as_matrices_is_undone_exactly(kind: str, packing: str):
     module = layer(kind)
-    for slot in weight_views.slots(module, packing):
-        weight = getattr(module, slot.name)
-        read = slot.to_matrices(weight)
-        assert read.shape == (*slot.batch, slot.n_out, slot.n_in)
-        assert torch.equal(slot.from_matrices(read), weight)
+    for view in weight_views.views(module, packing):
+        weight = getattr(module, view.name)
+        read = view.to_matrices(weight)
+        assert read.shape == (*view.batch, view.n_out, view.n_in)
+        assert torch.equal(view.from_matrices(read), weight)
         stack = torch.stack([weight, 2 * weight])
-        assert torch.equal(slot.to_matrices(stack)[1], 2 * read)
-        assert torch.equal(slot.from_matrices(slot.to_matrices(stack)), stack)
+        assert torch.equal(view.to_matrices(stack)[1], 2 * read)
+        assert torch.equal(view.from_matrices(view.to_matrices(stack)), stack)
 
 
 def test_other_modules_have_no_matrices_and_unknown_packings_are_refused():
-    assert weight_views.slots(nn.ReLU()) == ()
+    assert weight_views.views(nn.ReLU()) == ()
     with pytest.raises(ValueError, match="packing is 'rows'; it must be one of matrix, head"):
-        weight_views.slots(nn.Linear(2, 2), "rows")
+        weight_views.views(nn.Linear(2, 2), "rows")
 
 
 @settings(max_examples=20, deadline=None)
@@ -94,9 +94,9 @@ def test_other_modules_have_no_matrices_and_unknown_packings_are_refused():
 def test_a_convolution_multiplies_its_patches_by_its_matrices(groups: int, per_in: int, per_out: int, taps: int):
     module = nn.Conv2d(groups * per_in, groups * per_out, taps, groups=groups, bias=False).double()
     (images,) = inputs(module)
-    (slot,) = weight_views.slots(module)
-    patches = functional.unfold(images, taps).reshape(3, groups, slot.n_in, -1)
-    weight = slot.to_matrices(module.weight).reshape(groups, slot.n_out, slot.n_in)
+    (view,) = weight_views.views(module)
+    patches = functional.unfold(images, taps).reshape(3, groups, view.n_in, -1)
+    weight = view.to_matrices(module.weight).reshape(groups, view.n_out, view.n_in)
     made = torch.einsum("goi,bgip->bgop", weight, patches)
     torch.testing.assert_close(made.reshape(module(images).shape), module(images))
 
@@ -106,10 +106,10 @@ def test_a_convolution_multiplies_its_patches_by_its_matrices(groups: int, per_i
 def test_a_transposed_convolution_spreads_its_inputs_by_its_matrices(groups: int, per_in: int, per_out: int, taps: int):
     module = nn.ConvTranspose2d(groups * per_in, groups * per_out, taps, groups=groups, bias=False).double()
     (images,) = inputs(module)
-    (slot,) = weight_views.slots(module)
-    weight = slot.to_matrices(module.weight).reshape(groups, slot.n_out, slot.n_in)
+    (view,) = weight_views.views(module)
+    weight = view.to_matrices(module.weight).reshape(groups, view.n_out, view.n_in)
     spread = torch.einsum("goi,bgip->bgop", weight, images.reshape(3, groups, per_in, -1))
-    made = functional.fold(spread.reshape(3, groups * slot.n_out, -1), (6 + taps - 1, 6 + taps - 1), taps)
+    made = functional.fold(spread.reshape(3, groups * view.n_out, -1), (6 + taps - 1, 6 + taps - 1), taps)
     torch.testing.assert_close(made, module(images))
 
 
@@ -123,13 +123,13 @@ def test_what_is_applied_is_the_map_of_each_matrix(kind: str, packing: str, meth
     plain = layer(kind)
     model = nn.Sequential(copy.deepcopy(plain))
     assert layers.condition(model, method, "0", packing=packing) == ["0"]
-    for slot in weight_views.slots(plain, packing):
-        raw = slot.to_matrices(getattr(plain, slot.name)).reshape(-1, slot.n_out, slot.n_in)
-        applied = slot.to_matrices(getattr(model[0], slot.name)).reshape(raw.shape)
+    for view in weight_views.views(plain, packing):
+        raw = view.to_matrices(getattr(plain, view.name)).reshape(-1, view.n_out, view.n_in)
+        applied = view.to_matrices(getattr(model[0], view.name)).reshape(raw.shape)
         for one, expected in zip(applied, raw, strict=True):
             torch.testing.assert_close(one, MAPS[method](expected, "through", 2.0), rtol=1e-12, atol=1e-14)
         assert torch.equal(
-            slot.to_matrices(model[0].get_parameter(f"parametrizations.{slot.name}.original")).reshape(raw.shape), raw
+            view.to_matrices(model[0].get_parameter(f"parametrizations.{view.name}.original")).reshape(raw.shape), raw
         )
 
 
@@ -166,9 +166,9 @@ def test_attention_is_conditioned_by_projection_or_by_head():
 
 def test_depthwise_convolutions_have_a_single_output_a_group():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1))
-    with pytest.raises(ValueError, match="0 cannot be conditioned: it has a single output a group"):
+    with pytest.raises(ValueError, match="0 cannot be conditioned: it has a single output per group"):
         layers.condition(model, "row", "0")
-    assert layers.select(model, "all").left_out.keys() == {"0"}
+    assert layers.select(model, "all").skipped.keys() == {"0"}
     assert layers.condition(model, "column", "0") == ["0"]
 
 
@@ -204,8 +204,8 @@ def test_baking_spectral_norm_takes_no_further_power_iteration(training: bool):
     model = nn.Sequential(layer("conv2d")).train(training)
     with torch.random.fork_rng():
         layers.condition(model, "spectral_norm", "all")
-    twin = copy.deepcopy(model).eval()
-    before = output(twin[0])
+    copied = copy.deepcopy(model).eval()
+    before = output(copied[0])
     assert torch.equal(output(layers.bake(model)[0]), before)
 
 
@@ -217,26 +217,26 @@ def test_baking_spectral_norm_takes_no_further_power_iteration(training: bool):
 def test_each_scale_sizes_its_matrices_as_it_says(kind: str, scale: str):
     model = nn.ModuleList([layer(kind)])
     layers.condition(model, "row", "0", scale=scale)
-    (slot,) = weight_views.slots(model[0])
-    raw = model[0].get_parameter(f"parametrizations.{slot.name}.original")
+    (view,) = weight_views.views(model[0])
+    raw = model[0].get_parameter(f"parametrizations.{view.name}.original")
 
     def size(tensor: Tensor) -> Tensor:
-        return torch.linalg.matrix_norm(slot.to_matrices(tensor.detach()))
+        return torch.linalg.matrix_norm(view.to_matrices(tensor.detach()))
 
     start = size(raw)
-    fixed = torch.full_like(start, slot.n_in**0.5)
-    torch.testing.assert_close(size(getattr(model[0], slot.name)), fixed if scale == "fixed" else start)
+    fixed = torch.full_like(start, view.n_in**0.5)
+    torch.testing.assert_close(size(getattr(model[0], view.name)), fixed if scale == "fixed" else start)
     with torch.no_grad():
         raw.mul_(3)
     expected = {"fixed": fixed, "kept": 3 * start, "constant": start, "learned": start}[scale]
-    torch.testing.assert_close(size(getattr(model[0], slot.name)), expected)
+    torch.testing.assert_close(size(getattr(model[0], view.name)), expected)
     names = [name for name, _ in model.named_parameters() if name.endswith("gain")]
     assert len(names) == (scale == "learned")
     if scale == "learned":
         gain = model.get_parameter(names[0])
-        assert gain.shape == slot.batch
-        getattr(model[0], slot.name).square().sum().backward()
-        torch.testing.assert_close(gain.grad, 2 * slot.n_in * gain.detach())
+        assert gain.shape == view.batch
+        getattr(model[0], view.name).square().sum().backward()
+        torch.testing.assert_close(gain.grad, 2 * view.n_in * gain.detach())
 
 
 @pytest.mark.parametrize("scale", ["kept", "constant", "learned"])
@@ -256,13 +256,13 @@ def test_kept_and_learned_scales_leave_a_raw_layer_that_the_map_fixes_as_it_is(s
 def steps(model: nn.Module, n: int, seed: int = 0) -> list[Tensor]:
     """Train for n steps; the weights applied before each."""
     seen = []
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     for i in range(n):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         weight = model[0].weight
         seen.append(weight.detach().clone())
         (functional.linear(inputs(layer("linear"), seed + i)[0], weight).square().sum() / 7).backward()
-        optimiser.step()
+        optimizer.step()
     return seen
 
 
@@ -352,7 +352,7 @@ def test_tied_rows_are_started_once():
     assert model[1].weight is model[0].weight
 
 
-def test_a_weight_that_something_else_holds_is_left_out_or_refused():
+def test_a_weight_that_something_else_holds_is_skipped_or_refused():
     model = nn.ModuleDict({"embed": nn.Embedding(6, 4), "mid": nn.Linear(4, 4), "head": nn.Linear(4, 6)})
     model["head"].weight = model["embed"].weight
     with pytest.raises(ValueError, match=r"head cannot .*: it shares its weight with embed \(Embedding.weight\)"):

@@ -46,7 +46,7 @@ def test_its_value_and_gradient_are_those_of_a_training_step_without_noise(make,
     none = torch.Generator().manual_seed(0)
     seen = nerf_step.gradient(model, rays, colours, passes, none, jitter=False, interlevel=0.0)
     assert loss.value() == pytest.approx(seen[0].item(), rel=1e-12)
-    parameters = loss.free()
+    parameters = loss.free_parameters()
     made = loss.loss(loss.model(loss.inputs), loss.targets)
     for found, parameter in zip(torch.autograd.grad(made, parameters), parameters, strict=True):
         torch.testing.assert_close(found, parameter.grad)
@@ -56,7 +56,7 @@ def test_its_value_and_gradient_are_those_of_a_training_step_without_noise(make,
 def test_its_hessian_is_the_derivative_of_that_gradient(make, passes):
     model, (rays, colours) = make(), batch()
     loss = nerf_probe.photometric(model, passes, rays, colours)
-    parameters = loss.free()
+    parameters = loss.free_parameters()
     first = torch.autograd.grad(loss.loss(loss.model(loss.inputs), loss.targets), parameters, create_graph=True)
     signs = [
         torch.randn(p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(i))
@@ -71,7 +71,7 @@ def test_its_hessian_is_the_derivative_of_that_gradient(make, passes):
 def test_a_proposal_has_no_part_in_it():
     model, (rays, colours) = fields(proposal=True), batch()
     loss = nerf_probe.photometric(model, SamplingConfig(4, 4, proposal=True), rays, colours)
-    assert [id(p) for p in loss.free()] == [id(p) for p in model.fine.parameters()]
+    assert [id(p) for p in loss.free_parameters()] == [id(p) for p in model.fine.parameters()]
     assert loss.targets.shape == (6, 1, 3)
 
 
@@ -87,5 +87,5 @@ def test_there_are_no_more_gauss_newton_eigenvalues_than_colours():
 def test_some_parameters_can_be_named():
     model, (rays, colours) = fields(), batch()
     some = tuple(model.fine.trunk.parameters())
-    assert nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours, some).free() == list(some)
+    assert nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours, some).free_parameters() == list(some)
     assert layers.conditioned_layers(model)["fine.trunk.0"] == "row"

@@ -1,25 +1,24 @@
-"""How a loss on one batch bends: its Hessian, its Gauss–Newton matrix.
+"""Curvature of the mini-batch loss: Hessian and Gauss–Newton matrix.
 
 Vocabulary
 ----------
-- the **objective** is loss(model(inputs), targets) as a function of parameters: those that an optimiser sees, so of a
-  conditioned model the raw ones and the learned gains;
+- the **objective** is loss(model(inputs), targets) as a function of the parameters that an optimizer updates: for a
+  conditioned model the raw weights and the learned gains;
 - the **Hessian** H is its second derivative. It has eigenvalues of both signs;
-- the **Gauss–Newton matrix** G = Jᵀ Λ J leaves out the bending of the model: J is the Jacobian of all outputs, Λ the
-  second derivative of the loss with respect to them. If Λ has no negative eigenvalue (squared errors, cross-entropy),
-  G has none either, and at most as many that are not 0 as there are outputs.
+- the **Gauss–Newton matrix** G = Jᵀ Λ J omits the second derivative of the model: J is the Jacobian of all outputs, Λ
+  the second derivative of the loss with respect to them. If Λ has no negative eigenvalue (squared errors,
+  cross-entropy), neither has G, and its rank is at most the number of outputs.
 
 What can be compared
 --------------------
-λ_max mostly measures the scale of the weights: doubling raw weights under a map that undoes it divides their block of H
-by four. So compare ratios, and at matched scale. The paper's κ(H), the largest over the smallest |λ|, is known only
-where all eigenvalues are (``eigenvalues.dense`` and ``condition``): H of a network with ReLUs is singular up to
-rounding, and iterations that work from outside never reach the middle of a spectrum. For large models there are λ_max
-and the most negative λ (``eigenvalues.extremes``), and the condition number of G on its range
-(``gauss_newton_spectrum``).
+λ_max mostly measures the scale of the weights: doubling raw weights under a scale-invariant map divides their block of
+H by four. So compare ratios, and at matched scale. The paper's κ(H), the largest over the smallest |λ|, requires all
+eigenvalues (``eigenvalues.dense`` and ``condition_number_above``): H of a network with ReLUs is singular up to
+rounding, and Krylov iterations do not converge to the middle of a spectrum. For large models use λ_max and the most
+negative λ (``eigenvalues.extremes``), and the condition number of G on its range (``gauss_newton_spectrum``).
 
-Operators come from curvlinops, of the extra ``diagnostics``; the rest needs torch alone. Models are asked in the mode
-they are in; with batch norm that has to be evaluation mode.
+Operators come from curvlinops, of the extra ``diagnostics``; the rest needs torch alone. The model is evaluated in its
+current mode; with batch norm that must be evaluation mode.
 """
 
 import warnings
@@ -34,27 +33,27 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.diagnostics.eigenvalues import extra
+from enerf.conditioning.diagnostics.eigenvalues import import_extra
 from enerf.conditioning.parametrization import Equilibrated
 
-COLUMNS = 1 << 16  # of a Jacobian, multiplied at once in float64
-BACKPROPAGATED = 10.0  # roundings of a gradient that has gone through a network, in units of its dtype's
+COLUMNS = 1 << 16  # columns of a Jacobian that are multiplied at a time in float64
+BACKPROPAGATED = 10.0  # relative rounding error of a backpropagated gradient, in units of its dtype's epsilon
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss on one batch, to be differentiated.
+    """A loss on one batch as a function of parameters.
 
     Attributes
     ----------
     model
-        inputs -> outputs, one row each for every row of the inputs.
+        inputs -> outputs, one output row per input row.
     loss
-        outputs, targets -> one number.
+        outputs, targets -> scalar.
     inputs, targets
         The batch.
     parameters
-        Parameters of the model, in this order; empty: all that require a gradient.
+        Parameters to differentiate by, in this order; if empty, all that require a gradient.
     """
 
     model: nn.Module
@@ -63,8 +62,8 @@ class Objective:
     targets: Shaped[Tensor, "b ..."]
     parameters: tuple[nn.Parameter, ...] = ()
 
-    def free(self) -> list[nn.Parameter]:
-        """The parameters that are meant."""
+    def free_parameters(self) -> list[nn.Parameter]:
+        """The parameters to differentiate by."""
         return list(self.parameters) or [p for p in self.model.parameters() if p.requires_grad]
 
     def value(self) -> float:
@@ -74,25 +73,25 @@ class Objective:
 
 
 def hessian(objective: Objective) -> Any:
-    """The Hessian as an operator: each product is a derivative of the gradient, in forward mode.
+    """The Hessian as a linear operator: a product is the forward-mode derivative of the gradient.
 
-    ``see_through_`` the model first if it may hold detached maps, weight norm or preconditioned gradients.
+    Apply ``make_differentiable_`` to the model first if it may contain detached maps, weight norm or preconditioners.
 
     Raises
     ------
     ImportError
-        If the extra is missing.
+        If the extra ``diagnostics`` is not installed.
     """
     return _operator("HessianLinearOperator", objective)
 
 
 def gauss_newton(objective: Objective) -> Any:
-    """The Gauss–Newton matrix as an operator. As for ``hessian``, see through the model first.
+    """The Gauss–Newton matrix as a linear operator; apply ``make_differentiable_`` first, as for ``hessian``.
 
     Raises
     ------
     ImportError
-        If the extra is missing.
+        If the extra ``diagnostics`` is not installed.
 
     References
     ----------
@@ -102,18 +101,18 @@ def gauss_newton(objective: Objective) -> Any:
 
 
 def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
-    """All eigenvalues of the Gauss–Newton matrix that need not be 0, largest first, exactly, in float64.
+    """Eigenvalues of the Gauss–Newton matrix, largest first, in float64; at most as many as there are outputs.
 
-    Those of Λ½ J Jᵀ Λ½, which is as large as there are outputs, are the same. Needs J, whose size is outputs times
-    parameters; what an output does not depend on takes no room. Outputs of different rows must not depend on one
-    another's inputs. Values below ``rounding`` are noise.
+    Computed as those of Λ½ J Jᵀ Λ½, which has one row per output; all other eigenvalues are 0. Stores J (outputs ×
+    parameters) except for parameters that an output does not depend on. Outputs of different rows must not depend on
+    one another's inputs. Values below ``rounding`` are noise.
 
     Raises
     ------
     ValueError
-        If the loss bends downwards in its outputs (Λ has a negative eigenvalue).
+        If the loss is not convex in the outputs (Λ has a negative eigenvalue).
     """
-    parameters = objective.free()
+    parameters = objective.free_parameters()
     outputs, jacobian = _jacobian(objective, parameters)
     gram = torch.zeros(len(jacobian), len(jacobian), dtype=torch.float64, device=outputs.device)
     for i in range(len(parameters)):
@@ -129,9 +128,9 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
 
 
 def rounding(spectrum: Float[Tensor, " k"], dtype: torch.dtype) -> float:
-    """Below this, eigenvalues of ``gauss_newton_spectrum`` are noise, if the gradients were of that dtype.
+    """Noise level of ``gauss_newton_spectrum`` for gradients of that dtype: smaller eigenvalues are rounding errors.
 
-    J is known up to a few roundings of its entries, which move its singular values by no more than that share of its
+    Relative rounding errors of the entries of J change its singular values by at most the same fraction of its
     Frobenius norm; eigenvalues are their squares.
     """
     of_gradients = (BACKPROPAGATED * torch.finfo(dtype).eps) ** 2 * float(spectrum.sum())
@@ -139,17 +138,16 @@ def rounding(spectrum: Float[Tensor, " k"], dtype: torch.dtype) -> float:
     return max(of_gradients, of_products)
 
 
-def see_through_(model: nn.Module) -> None:
-    """Let the loss be differentiated as a function of the raw weights from now on, whatever training makes of it.
+def make_differentiable_(model: nn.Module) -> None:
+    """Make the loss twice differentiable as a function of the raw weights, in place, without changing its value.
 
-    Maps with detached divisors are seen through: the loss is the same function of the raw weights, but only so does
-    autograd take its derivatives. Divisors that are held for several steps stay constants. torch's weight norm and its
-    group normalisation, which forward mode does not know, are written out. Preconditioners of gradients are taken away,
-    with their statistics. So do it to a copy that is not trained, after its weights are loaded.
+    Detached divisors are differentiated; divisors that are cached for several steps stay constants. torch's weight norm
+    and group normalization, which do not support forward mode, are replaced by explicit formulas. Preconditioners of
+    gradients are removed, with their statistics. Meant for a copy that is not trained, after its weights are loaded.
     """
     for module in list(model.modules()):
         if type(module) is nn.GroupNorm:
-            module.__class__ = _WrittenOutGroupNorm
+            module.__class__ = _ExplicitGroupNorm
         if isinstance(module, Equilibrated):
             module.gradient = "through"
         if batch_norm.is_preconditioned(module):
@@ -161,7 +159,7 @@ def see_through_(model: nn.Module) -> None:
 
 
 class _WeightNorm(nn.Module):
-    """Weight normalisation as a formula."""
+    """Weight normalization as an explicit formula."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -173,7 +171,7 @@ class _WeightNorm(nn.Module):
 
 
 class _Loss(nn.Module):
-    """A loss as curvlinops wants it: a module with a ``reduction``. There is one batch, so nothing is rescaled."""
+    """A loss as curvlinops requires it: a module with a ``reduction``, which has no effect with a single batch."""
 
     reduction = "sum"
 
@@ -185,63 +183,63 @@ class _Loss(nn.Module):
         return self.loss(outputs, targets)
 
 
-def _operator(kind: str, objective: Objective) -> Any:
+def _operator(name: str, objective: Objective) -> Any:
     batch = [(objective.inputs, objective.targets)]
-    made = getattr(extra("curvlinops"), kind)
-    _wake_forward_mode()
-    return made(
+    operator_class = getattr(import_extra("curvlinops"), name)
+    _initialize_forward_mode()
+    return operator_class(
         objective.model,
         _Loss(objective.loss),
-        objective.free(),
+        objective.free_parameters(),
         batch,
-        check_deterministic=False,  # it would draw from torch's global random numbers
+        check_deterministic=False,  # the check would draw from torch's global generator
         num_data=len(objective.inputs),
     )
 
 
 def _jacobian(objective: Objective, parameters: list[nn.Parameter]) -> tuple[Tensor, list[Sequence[Tensor | None]]]:
-    """The outputs, and for each of their numbers its gradient by parameters, None where it depends on none."""
+    """The outputs, and the gradients of each of their entries; None for parameters that it does not depend on."""
     outputs: list[Tensor] = []
     jacobian: list[Sequence[Tensor | None]] = []
     for row in objective.inputs.split(1):
-        made = objective.model(row)
-        outputs.append(made.detach())
-        for number in made.flatten():
-            jacobian.append(torch.autograd.grad(number, parameters, retain_graph=True, allow_unused=True))
+        output = objective.model(row)
+        outputs.append(output.detach())
+        for entry in output.flatten():
+            jacobian.append(torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True))
     return torch.cat(outputs), jacobian
 
 
 def _second_derivative(objective: Objective, outputs: Tensor) -> Tensor:
-    """Λ: of the loss with respect to all numbers of the outputs."""
+    """Λ, the second derivative of the loss with respect to all entries of the outputs."""
 
     def loss(flat: Tensor) -> Tensor:
         return objective.loss(flat.reshape(outputs.shape), objective.targets)
 
-    _wake_forward_mode()
+    _initialize_forward_mode()
     return torch.func.hessian(loss)(outputs.flatten()).double()
 
 
 @cache
-def _wake_forward_mode() -> None:
-    """Let torch load what it needs for forward mode, without the warnings that this raises within torch."""
+def _initialize_forward_mode() -> None:
+    """Load the torch modules of forward mode, without the warnings that torch raises while loading them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """Square root of a matrix without negative eigenvalues."""
+    """Square root of a positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     if float(values.min()) < -1e-5 * float(values.abs().max()):
-        raise ValueError("the loss bends downwards in the model's outputs: its Gauss–Newton matrix has no square root")
+        raise ValueError("the loss is not convex in the model's outputs: its Gauss–Newton matrix has no square root")
     return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
 
 
-class _WrittenOutGroupNorm(nn.GroupNorm):
-    """Group normalisation of products and sums, which forward mode knows the second derivatives of."""
+class _ExplicitGroupNorm(nn.GroupNorm):
+    """Group normalization as an explicit formula, which supports second derivatives in forward mode."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What ``nn.GroupNorm`` computes."""
+        """Compute the outputs of ``nn.GroupNorm``."""
         grouped = input.reshape(len(input), self.num_groups, -1)
         variance, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
         normal = ((grouped - mean) * (variance + self.eps).rsqrt()).reshape(input.shape)

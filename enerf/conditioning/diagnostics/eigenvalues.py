@@ -1,10 +1,10 @@
-"""Eigenvalues of symmetric matrices of which only products are known: extremes, density, condition number.
+"""Eigenvalues of symmetric linear operators: extremes, spectral density, condition number.
 
 Vocabulary
 ----------
-- an **operator** is such a matrix: anything with ``shape``, ``dtype``, ``device`` and ``@``; a tensor is one, and so is
-  what curvlinops makes. Its products may be float32: vectors and sums are float64 in any case;
-- a **density** is a few positions λ with weights, which stand for all eigenvalues.
+- an **operator** is a symmetric matrix given by its products: anything with ``shape``, ``dtype``, ``device`` and ``@``,
+  such as a tensor or an operator of curvlinops. Products may be float32; vectors and sums are float64 in any case;
+- a **density** approximates the spectrum by a few points λ with weights.
 
 ``extremes`` needs SciPy; the rest needs torch alone.
 """
@@ -23,21 +23,21 @@ MISSING = (
     'Hessians and their extremes need curvlinops and SciPy: pip install "enerf[diagnostics]"; singular values, κ and '
     "row norms of layers work without them"
 )
-DENSE_UP_TO = 64  # eigenvalues of operators of that size are computed from all their columns
+DENSE_UP_TO = 64  # operators up to that size are converted to a matrix
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """Eigenvalues at both ends.
+    """Smallest and largest eigenvalues.
 
     Attributes
     ----------
     smallest, largest
-        From the outside inwards: the most negative first, the largest first.
+        Outermost first: the most negative first, the largest first.
     converged
-        Whether they are as exact as was asked for; if not, they are the best estimates, and lie too far inwards.
+        Whether the tolerance was reached; if not, the values are estimates that lie inside the spectrum.
     products
-        How many products with vectors that took.
+        Number of matrix-vector products.
     """
 
     smallest: tuple[float, ...]
@@ -48,12 +48,12 @@ class Extremes:
 
 @dataclass(frozen=True)
 class Density:
-    """A spectral density as points and weights: a sample of eigenvalues that stands for all of them.
+    """A spectral density as points and weights.
 
     Attributes
     ----------
     values, weights
-        Positions, and the share of eigenvalues that each stands for; the shares add up to 1.
+        The points, and the fraction of all eigenvalues that each represents; fractions add up to 1.
     size
         Number of all eigenvalues.
     """
@@ -63,19 +63,19 @@ class Density:
     size: int
 
     def moment(self, power: int) -> float:
-        """Mean of λ to a power; times ``size`` it estimates the trace of that power of the matrix."""
+        """Mean of λ^power; times ``size`` it estimates the trace of that power of the matrix."""
         return float((self.weights * self.values**power).sum())
 
     def smoothed(self, at: Float[Tensor, " n"], width: float) -> Float[Tensor, " n"]:
-        """The density at some λ if each point is a Gaussian of that standard deviation; it integrates to 1."""
+        """Density at the given λ, each point smoothed to a Gaussian of that standard deviation; integrates to 1."""
         bells = torch.exp(-0.5 * ((at[:, None] - self.values) / width) ** 2) / (width * math.sqrt(2 * math.pi))
         return (bells * self.weights).sum(-1)
 
 
-def condition(values: Float[Tensor, " n"], floor: float | int) -> tuple[float, int]:
-    """Largest over smallest magnitude of the values above ``floor``, and how many they are; (inf, 0) if none is.
+def condition_number_above(values: Float[Tensor, " n"], floor: float | int) -> tuple[float, int]:
+    """Largest over smallest of the magnitudes above ``floor``, and their number; (inf, 0) if there is none.
 
-    >>> condition(torch.tensor([8.0, -2.0, 1e-20]), 1e-9)
+    >>> condition_number_above(torch.tensor([8.0, -2.0, 1e-20]), 1e-9)
     (4.0, 2)
     """
     magnitudes = values.abs()
@@ -91,19 +91,19 @@ def extremes(operator: Any, k: int = 1, *, tolerance: float = 1e-3, restarts: in
     operator
         Symmetric.
     k
-        How many at each end.
+        Number of eigenvalues at each end.
     tolerance
         Relative accuracy of each.
     restarts
-        Most restarts, of about 15 products each. If they are not enough, the values of one long iteration without
-        restarts are given instead, which are the best that so many products can tell.
+        Maximum number of restarts, of about 15 products each. If the iteration does not converge, the estimates of one
+        long Lanczos iteration without restarts are returned instead.
     seed
-        Of the vector to start from: equal seeds, equal results.
+        Seed of the initial vector; equal seeds give equal results.
 
     Raises
     ------
     ImportError
-        If the extra is missing.
+        If SciPy is not installed.
 
     References
     ----------
@@ -113,34 +113,34 @@ def extremes(operator: Any, k: int = 1, *, tolerance: float = 1e-3, restarts: in
     if n <= max(DENSE_UP_TO, 4 * k):
         values = torch.linalg.eigvalsh(dense(operator)).tolist()
         return Extremes(tuple(values[:k]), tuple(values[::-1][:k]), True, n)
-    sparse = extra("scipy.sparse.linalg")
-    start, asked = _signs(n, seed).double(), 0
+    sparse = import_extra("scipy.sparse.linalg")
+    start, products = _signs(n, seed).double(), 0
 
     def product(vector: Any) -> Any:
-        nonlocal asked
-        asked += 1
+        nonlocal products
+        products += 1
         return _times(operator, torch.tensor(vector).flatten().to(operator.device)).cpu().numpy()
 
-    if not product(start.numpy()).any():  # a random vector: the operator is 0
-        return Extremes((0.0,) * k, (0.0,) * k, True, asked)
-    kept = min(n, max(4 * k + 1, 20))
+    if not product(start.numpy()).any():  # a random vector is mapped to 0 only if the operator is 0
+        return Extremes((0.0,) * k, (0.0,) * k, True, products)
+    basis_size = min(n, max(4 * k + 1, 20))
     matrix = sparse.LinearOperator((n, n), matvec=product, dtype="float64")
-    more = {"ncv": kept, "maxiter": restarts, "tol": tolerance, "v0": start.numpy(), "return_eigenvectors": False}
+    more = {"ncv": basis_size, "maxiter": restarts, "tol": tolerance, "v0": start.numpy(), "return_eigenvectors": False}
     try:
         found = sorted(map(float, sparse.eigsh(matrix, k=2 * k, which="BE", **more)))
-        return Extremes(tuple(found[:k]), tuple(found[: k - 1 : -1]), True, asked)
+        return Extremes(tuple(found[:k]), tuple(found[: k - 1 : -1]), True, products)
     except sparse.ArpackError:
-        steps = min(n, 3 * kept)
+        steps = min(n, 3 * basis_size)
         best = lanczos(operator, start, steps)[0].tolist()
-        return Extremes(tuple(best[:k]), tuple(best[::-1][:k]), False, asked + steps)
+        return Extremes(tuple(best[:k]), tuple(best[::-1][:k]), False, products + steps)
 
 
 def density(operator: Any, steps: int = 40, probes: int = 1, seed: int = 0) -> Density:
-    """Spectral density by stochastic Lanczos quadrature: ``steps`` points for each of some random vectors.
+    """Spectral density by stochastic Lanczos quadrature, with ``steps`` points for each of ``probes`` random vectors.
 
-    Moments up to 2 · steps − 1 are exact for the vectors, whose mean is unbiased for the matrix. Unlike curvlinops'
-    it keeps the Lanczos vectors orthogonal, so no eigenvalue appears twice, draws from a seed, and loses nothing of
-    the total at the ends. Keeps ``steps`` vectors in float64.
+    Moments up to 2 · steps − 1 are exact for each vector, and their mean over vectors is unbiased for the matrix.
+    Unlike curvlinops' function it reorthogonalizes the Lanczos vectors, so that no eigenvalue appears twice, is seeded,
+    and its weights add up to 1. Stores ``steps`` vectors in float64.
 
     References
     ----------
@@ -153,55 +153,58 @@ def density(operator: Any, steps: int = 40, probes: int = 1, seed: int = 0) -> D
 
 
 def lanczos(operator: Any, start: Shaped[Tensor, " n"], steps: int) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """Eigenvalues of the operator as one Krylov space sees it, rising, and their weights in ``start``.
+    """Ritz values of the Krylov space of ``start``, ascending, and their weights, which add up to 1.
 
-    Ends early where the space holds all that ``start`` is made of. The weights add up to 1.
+    Stops early where the Krylov space is invariant. Vectors are fully reorthogonalized.
     """
     n = operator.shape[0]
     v = start.to(operator.device).double()
     basis = torch.empty(min(steps, n), n, dtype=torch.float64, device=operator.device)
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     v = v / v.norm()
     for j in range(len(basis)):
         basis[j] = v
         w = _times(operator, v)
         diagonal.append(float(w @ v))
-        for _ in range(2):  # once leaves rounding errors that grow
+        for _ in range(2):  # a single pass leaves rounding errors that grow
             w = w - basis[: j + 1].T @ (basis[: j + 1] @ w)
-        beside.append(float(w.norm()))
-        if beside[-1] <= 1e-12 * max(map(abs, diagonal + beside[:-1])):
+        off_diagonal.append(float(w.norm()))
+        if off_diagonal[-1] <= 1e-12 * max(map(abs, diagonal + off_diagonal[:-1])):
             break
-        v = w / beside[-1]
-    a, b = torch.tensor(diagonal, dtype=torch.float64), torch.tensor(beside[: len(diagonal) - 1], dtype=torch.float64)
+        v = w / off_diagonal[-1]
+    a, b = (
+        torch.tensor(diagonal, dtype=torch.float64),
+        torch.tensor(off_diagonal[: len(diagonal) - 1], dtype=torch.float64),
+    )
     values, vectors = torch.linalg.eigh(a.diag() + b.diag(1) + b.diag(-1))
     return values, vectors[0].square()
 
 
 def dense(operator: Any) -> Float[Tensor, "n n"]:
-    """All of an operator, made symmetric, in float64, on the CPU."""
-    whole = (operator @ torch.eye(operator.shape[0], dtype=operator.dtype, device=operator.device)).double().cpu()
-    return (whole + whole.T) / 2
+    """The operator as a symmetrized matrix in float64 on the CPU."""
+    matrix = (operator @ torch.eye(operator.shape[0], dtype=operator.dtype, device=operator.device)).double().cpu()
+    return (matrix + matrix.T) / 2
 
 
-def extra(name: str) -> Any:
-    """A module of the extra ``diagnostics``.
+def import_extra(name: str) -> Any:
+    """Import a module of the extra ``diagnostics``.
 
     Raises
     ------
     ImportError
-        If it is missing; says what to install, and what works without it.
+        If it is not installed; the message names the extra and what works without it.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it imports in its turn
+            warnings.simplefilter("ignore")  # from the modules it imports
             return importlib.import_module(name)
     except ImportError:
         raise ImportError(MISSING) from None
 
 
 def _times(operator: Any, vector: Tensor) -> Tensor:
-    """A product in the operator's dtype, returned in float64."""
+    """Matrix-vector product in the operator's dtype, returned in float64."""
     return (operator @ vector.to(operator.dtype)).double()
 
 

@@ -1,17 +1,17 @@
-"""The extended matrix of layer inputs, [1, H], from which the Hessian of each unit of a layer is built.
+"""Inputs of layers, and their extended matrix [1, H], which determines the Hessian of each unit of a layer.
 
 Vocabulary
 ----------
-- **H** holds the inputs of a layer, one row for each time it is applied: for each sample, point, or patch;
-- the **extended matrix** Ĥ = [1, H] has a column of ones in front, which belongs to the bias;
-- a **unit** is one output of the layer: a = b + wᵀh for each row h, with the unknowns (b, w).
+- **H** is the matrix of a layer's inputs, one row per sample, point or patch;
+- the **extended matrix** Ĥ = [1, H] has a leading column of ones, for the bias;
+- a **unit** is one output of the layer: a = b + wᵀh for each row h, with parameters (b, w).
 
 Source: Q. Ye, Preconditioning for Accelerated Gradient Descent Optimization and Regularization, Theorem 5: if the loss
 is a mean over samples, each of which has one a, the Hessian with respect to (b, w) of one unit is Ĥᵀ diag(∂²L/∂a²) Ĥ.
-Where these derivatives are positive, κ of that block is at most κ(Ĥ)² times the ratio of their extremes, and whatever
-scales rows and columns of Ĥ well (batch norm, layer norm, inputs of mean 0) preconditions it. Where rows meet in the
-loss, as the points of one ray do in a NeRF and the patches of one picture in a convolution, the matrix in the middle is
-not diagonal, and its eigenvalues take the derivatives' place.
+Where these derivatives are positive, κ of that block is at most κ(Ĥ)² times the ratio of their extremes, so that
+scaling rows and columns of Ĥ well (batch norm, layer norm, centered inputs) preconditions it. Where several rows enter
+one loss term, as the points of a ray in a NeRF and the patches of an image in a convolution, the matrix in the middle
+is not diagonal, and its eigenvalues replace the derivatives.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,11 +24,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from enerf.conditioning.diagnostics.eigenvalues import condition
+from enerf.conditioning.diagnostics.eigenvalues import condition_number_above
 from enerf.conditioning.selection import layer_at
 from enerf.conditioning.weight_views import CONVOLUTIONS
 
-# What layers call, and the names of its arguments.
+# Functions that layers call, and the names of their arguments.
 APPLIED: dict[Any, tuple[str, ...]] = {
     functional.linear: ("input", "weight", "bias"),
     **dict.fromkeys(
@@ -39,7 +39,7 @@ APPLIED: dict[Any, tuple[str, ...]] = {
 
 
 def extended(inputs: Float[Tensor, "*batch n n_in"]) -> Float[Tensor, "*batch n m"]:
-    """[1, H]: the inputs with a column of ones in front.
+    """[1, H]: the inputs with a leading column of ones.
 
     >>> extended(torch.tensor([[2.0, 3.0]]))
     tensor([[1., 2., 3.]])
@@ -48,18 +48,18 @@ def extended(inputs: Float[Tensor, "*batch n n_in"]) -> Float[Tensor, "*batch n 
 
 
 def unit_block(inputs: Float[Tensor, "n n_in"], second_derivatives: Float[Tensor, " n"]) -> Float[Tensor, "m m"]:
-    """Hessian of the loss with respect to one unit's bias and weights, in this order: Ĥᵀ diag(∂²L/∂a²) Ĥ.
+    """Hessian of the loss with respect to (bias, weights) of one unit: Ĥᵀ diag(∂²L/∂a²) Ĥ.
 
     Parameters
     ----------
     inputs
         H.
     second_derivatives
-        Of the loss (the mean, with its 1/n) with respect to the unit's value a at each row.
+        ∂²L/∂a² at each row, of the mean loss (including its factor 1/n).
 
     References
     ----------
-    [P] Theorem 5.
+    Q. Ye, Theorem 5; see the module.
 
     Examples
     --------
@@ -67,79 +67,79 @@ def unit_block(inputs: Float[Tensor, "n n_in"], second_derivatives: Float[Tensor
     tensor([[11., 32.],
             [32., 94.]])
     """
-    whole = extended(inputs)
-    return whole.T @ (second_derivatives[:, None] * whole)
+    matrix = extended(inputs)
+    return matrix.T @ (second_derivatives[:, None] * matrix)
 
 
-def extended_condition(inputs: Float[Tensor, "*batch n n_in"]) -> tuple[float, int]:
-    """κ([1, H]) over the singular values above rounding, and how many they are; the worst of a batch, largest κ first.
+def extended_condition_number(inputs: Float[Tensor, "*batch n n_in"]) -> tuple[float, int]:
+    """κ([1, H]) over the singular values above rounding errors, and their number; for a batch, those of the largest κ.
 
-    Units that are never active make columns of zeros: the count says how many directions the layer sees. The
-    entries' rounding moves singular values by no more than its share of the Frobenius norm, which is the floor.
+    Inactive units produce columns of zeros, so the number is the numerical rank of the layer's inputs. Rounding of the
+    entries changes singular values by at most epsilon times the Frobenius norm, which is the floor.
 
-    >>> extended_condition(torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64))
+    >>> extended_condition_number(torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64))
     (1.0000000..., 2)
     """
-    whole = extended(inputs).flatten(0, -3) if inputs.dim() > 2 else extended(inputs)[None]
+    matrices = extended(inputs).flatten(0, -3) if inputs.dim() > 2 else extended(inputs)[None]
     found = []
-    for values in torch.linalg.svdvals(whole.double()):
+    for values in torch.linalg.svdvals(matrices.double()):
         floor = torch.finfo(inputs.dtype).eps * float(values.square().sum().sqrt())
-        found.append(condition(values, floor))
+        found.append(condition_number_above(values, floor))
     return max(found)
 
 
-def layer_inputs(
+def record_layer_inputs(
     model: nn.Module, names: Iterable[str], run: Callable[[], object]
 ) -> dict[str, Float[Tensor, "*groups n n_in"]]:
-    """Name -> H of linear layers and convolutions, as they are applied while ``run`` runs, without gradients.
+    """Record the inputs H of linear layers and convolutions during ``run()``, without gradients; name -> H.
 
-    A layer is recognised by the weight that it applies, so that it is seen also where it is applied by other code than
-    its own ``forward``. The inputs of a convolution are its patches, those of one with groups a batch of them. What is
-    applied several times has the rows of all of them.
+    A layer is identified by its weight tensor, so it is also recorded where other code than its own ``forward`` applies
+    it. The rows of a convolution are its patches, with a batch axis if it has groups. Rows of repeated calls are
+    concatenated.
 
     Raises
     ------
     ValueError
-        If a name is unknown, its layer is of another kind, or is not applied.
+        If a name is unknown, or its layer has another type or is not applied.
 
     Examples
     --------
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
-    >>> layer_inputs(net, ["2"], lambda: net(torch.zeros(5, 3)))["2"].shape
+    >>> record_layer_inputs(net, ["2"], lambda: net(torch.zeros(5, 3)))["2"].shape
     torch.Size([5, 8])
     """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    with torch.no_grad(), parametrize.cached():  # cached: a computed weight is one and the same object throughout
+    with torch.no_grad(), parametrize.cached():  # cached: each parametrized weight is a single object
         weights: dict[int, str] = {}
         for name in found:
             layer = layer_at(model, name)
             if not isinstance(layer, (nn.Linear, *CONVOLUTIONS)):
                 raise ValueError(
-                    f"{name} is a {type(layer).__name__}; inputs are told of linear layers and convolutions"
+                    f"{name} is a {type(layer).__name__}; inputs are recorded for linear layers and convolutions"
                 )
             weights[id(layer.weight)] = name
-        with _Recording(weights, found):
+        with _InputRecorder(weights, found):
             run()
-    unseen = [name for name, parts in found.items() if not parts]
-    if unseen:
-        raise ValueError(f"{unseen[0]} is not applied, so it has no inputs")
+    missing = [name for name, parts in found.items() if not parts]
+    if missing:
+        raise ValueError(f"{missing[0]} is not applied, so it has no inputs")
     return {name: torch.cat(parts, -2) for name, parts in found.items()}
 
 
-class _Recording(TorchFunctionMode):
-    """Notes the inputs of products with some weights."""
+class _InputRecorder(TorchFunctionMode):
+    """Appends the inputs of calls with the given weights (by id) to ``into``."""
 
     def __init__(self, weights: dict[int, str], into: dict[str, list[Tensor]]) -> None:
         super().__init__()
         self.weights, self.into = weights, into
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function, and note what a layer is given."""
-        given = dict(zip(APPLIED.get(func, ()), args, strict=False)) | (kwargs or {})
-        name = self.weights.get(id(given.get("weight")))
+        """Call the function, and record the inputs of a layer."""
+        arguments = dict(zip(APPLIED.get(func, ()), args, strict=False)) | (kwargs or {})
+        name = self.weights.get(id(arguments.get("weight")))
         if func in APPLIED and name is not None:
-            seen = given["input"].detach()
-            rows = seen.reshape(-1, seen.shape[-1]) if func is functional.linear else _patches(**given)
+            inputs = arguments["input"].detach()
+            rows = inputs.reshape(-1, inputs.shape[-1]) if func is functional.linear else _patches(**arguments)
             self.into[name].append(rows)
         return func(*args, **(kwargs or {}))
 
@@ -153,22 +153,22 @@ def _patches(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Float[Tensor, "*groups n n_in"]:
-    """The patches that a convolution multiplies, as rows; for groups a batch of them."""
+    """The patches that a convolution multiplies, as rows; with a batch axis if it has groups."""
     axes = weight.dim() - 2
-    taps = weight.shape[2:]
+    kernel = weight.shape[2:]
     step, gap = (_each(value, axes) for value in (stride, dilation))
     x = input.detach()
     if x.dim() == axes + 1:
         x = x[None]
-    reach = [g * (t - 1) for g, t in zip(gap, taps, strict=True)]
+    reach = [g * (k - 1) for g, k in zip(gap, kernel, strict=True)]
     if padding == "same":
         sides = [(r // 2, r - r // 2) for r in reach]
     else:
         sides = [(p, p) for p in _each(0 if padding == "valid" else padding, axes)]
     x = functional.pad(x, [amount for side in reversed(sides) for amount in side])
-    for i in range(axes):  # each axis becomes positions, and a new last axis of taps
+    for i in range(axes):  # each axis becomes positions, and a new last axis of kernel elements
         x = x.unfold(2 + i, reach[i] + 1, step[i])[..., :: gap[i]]
-    x = x.unflatten(1, (groups, -1))  # n, groups, channels, positions ..., taps ...
+    x = x.unflatten(1, (groups, -1))  # n, groups, channels, positions ..., kernel ...
     channels_last = x.movedim(2, 2 + axes)
     rows = channels_last.flatten(2 + axes).movedim(1, 0).flatten(1, 1 + axes)
     return rows if groups > 1 else rows[0]

@@ -1,15 +1,15 @@
-"""What a weight matrix does to lengths: singular values, condition numbers, row norms. Everything in float64.
+"""Singular values, condition numbers, ranks and row norms of weight matrices, in float64.
 
 Vocabulary
 ----------
 - **κ**, the condition number: the largest over the smallest of the min(n_out, n_in) singular values; 1 at
   best. It is the same for torch's ``weight`` and for the paper's W, its transpose;
-- **row norms**: those of the paper's rows, one for each *input*, which are the columns of torch's ``weight``;
-- **effective rank** and **stable rank**: how many directions a matrix really uses, between 1 and min(n_out, n_in);
-- **raw**: the parameter that the optimiser sees, where the weight that the layer applies is computed from it.
+- **row norms**: norms of the paper's rows, one per *input*: the columns of torch's ``weight``;
+- **effective rank** and **stable rank**: smooth measures of rank, between 1 and min(n_out, n_in);
+- **raw**: the parameter that the optimizer updates, from which a conditioned layer's weight is computed.
 
-κ, the ranks and the spread of the row norms compare matrices of different scale; the extremes of the row norms tell
-the scale. κ hangs on the one smallest singular value; the ranks do not.
+κ, the ranks and the spread of the row norms are independent of scale; the extremes of the row norms measure the scale.
+κ depends on the single smallest singular value; the ranks do not.
 """
 
 import math
@@ -39,8 +39,8 @@ def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor,
 def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """κ = largest / smallest singular value; inf where the smallest is 0, for the zero matrix too.
 
-    Rounding may leave a singular matrix a smallest value of about 1e-16 times the largest: read κ above
-    1e15 as inf.
+    Due to rounding, the smallest value of a singular matrix may be about 1e-16 times the largest: κ above 1e15 means
+    inf.
 
     Examples
     --------
@@ -51,9 +51,9 @@ def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor
 
 
 def effective_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
-    """Exponential of the entropy of the singular values, taken as shares of their sum; 0 for the zero matrix.
+    """Exponential of the entropy of the singular values, normalized to sum 1; 0 for the zero matrix.
 
-    At most the rank, and equal to it if and only if all singular values that are not 0 are equal.
+    At most the rank, with equality if and only if all nonzero singular values are equal.
 
     References
     ----------
@@ -70,7 +70,7 @@ def effective_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, 
 def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """‖W‖_F² / ‖W‖₂², the sum of the squared singular values over the largest; 0 for the zero matrix.
 
-    At most the rank. Blind to small singular values, where the effective rank still counts them.
+    At most the rank. Less sensitive to small singular values than the effective rank.
 
     References
     ----------
@@ -87,7 +87,7 @@ def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*b
 
 
 def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch n_in"]:
-    """Euclidean norm of each of the paper's rows: of what leaves each input.
+    """Euclidean norm of each of the paper's rows: of the weights of each input.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def row_norm_spread(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor,
 
 
 def row_norm_variation(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
-    """Standard deviation of the row norms over their mean: what ``row_norm_spread`` is without its extremes.
+    """Standard deviation of the row norms over their mean; less sensitive to outliers than ``row_norm_spread``.
 
     0 if the rows are equilibrated, and for the zero matrix.
 
@@ -126,7 +126,7 @@ def row_norm_variation(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tens
 
 
 def entropy_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
-    """Exponential of the entropy of values ≥ 0, taken as shares of their sum; 0 if all are 0."""
+    """Exponential of the entropy of values ≥ 0, normalized to sum 1; 0 if all are 0."""
     total = values.sum(-1, keepdim=True)
     shares = torch.where(total > 0, values / total, 0.0)
     entropy = torch.special.entr(shares).sum(-1)  # −p log p, 0 at 0
@@ -134,29 +134,29 @@ def entropy_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """The names of all linear layers with more than one output, conditioned or not."""
+    """Names of all linear layers with more than one output, conditioned or not."""
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.out_features > 1]
 
 
 def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Name -> ``kappa``, ``row_norm_min``, ``row_norm_max``, ... of the weights that the layer really applies.
+    """Spectral statistics of the weights that each layer applies; name -> statistic -> value.
 
-    Beside these there are ``row_norm_spread`` and ``effective_rank``. A layer under ``Equilibrated`` also has
-    ``kappa_raw``, the condition number of its raw parameter. Of a layer that multiplies by several matrices (groups
-    of a convolution, projections of attention) the worst is told: the largest κ and spread, the smallest effective
-    rank.
+    The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread`` and ``effective_rank``; a
+    layer with an ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of its raw parameter.
+    For a layer with several matrices (groups of a convolution, projections of attention) the worst values are
+    reported: the largest κ and spread, the smallest effective rank.
 
     Parameters
     ----------
     model
-        Holds the layers, conditioned or not.
+        The model, conditioned or not.
     names
-        Names of layers with matrices; see ``matrices``.
+        Names of layers with weight matrices; see ``weight_views``.
 
     Raises
     ------
     ValueError
-        If a name is unknown or its layer has no matrices.
+        If a name is unknown or its layer has no weight matrices.
 
     Examples
     --------
@@ -169,9 +169,9 @@ def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, 
 
 
 def _report(module: nn.Module) -> dict[str, float]:
-    """The worst figures over all the matrices of a layer."""
-    slots = weight_views.slots(module)
-    applied = [slot.to_matrices(getattr(module, slot.name)) for slot in slots]
+    """The worst values over all matrices of a layer."""
+    views = weight_views.views(module)
+    applied = [view.to_matrices(getattr(module, view.name)) for view in views]
     values = [singular_values(weight) for weight in applied]
     norms = [row_norms(weight) for weight in applied]
     report = {
@@ -182,9 +182,9 @@ def _report(module: nn.Module) -> dict[str, float]:
         "effective_rank": min(entropy_rank(v).min().item() for v in values),
     }
     raw = [
-        slot.to_matrices(module.get_parameter(f"parametrizations.{slot.name}.original"))
-        for slot in slots
-        if _is_equilibrated(module, slot.name)
+        view.to_matrices(module.get_parameter(f"parametrizations.{view.name}.original"))
+        for view in views
+        if _is_equilibrated(module, view.name)
     ]
     if raw:
         report["kappa_raw"] = max(condition_number(weight).max().item() for weight in raw)

@@ -188,7 +188,7 @@ def condition(
     if treatment:
         treated, left_out = conditioned.select(model, layers, HEADS, maps[treatment])
         _tell(maps[treatment], left_out)
-    conditioned.initialise_(model, started, init, torch.Generator().manual_seed(seed))
+    conditioned.initialize_(model, started, init, torch.Generator().manual_seed(seed))
     if treatment == "e":
         return conditioned.condition(model, method, treated, gradient, scale=scale, p=p)
     return conditioned.condition(model, maps[treatment], treated) if treatment else started

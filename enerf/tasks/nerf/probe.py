@@ -64,7 +64,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
         checkpoint.load_weights(model, content["model"], path)
-        curvature.see_through_(model)
+        curvature.make_differentiable_(model)
         some = parameters_of(model, names) if settings.layers else ()
         return CheckpointProbe(content["step"], model, names, photometric(model, passes, rays, colours, some))
 

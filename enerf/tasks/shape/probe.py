@@ -53,7 +53,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(made).eval()
         checkpoint.load_weights(model, content["model"], path)
-        curvature.see_through_(model)
+        curvature.make_differentiable_(model)
         chosen = parameters_of(model, names) if settings.layers else ()
         loss = of_shape(model, some, config.samples.loss_sdf, config.samples.truncate, chosen)
         return CheckpointProbe(content["step"], model, names, loss)

@@ -1,4 +1,4 @@
-"""Laws of Hessians and Gauss–Newton matrices: they are what autograd says, for plain and for conditioned models."""
+"""Tests of Hessians and Gauss–Newton matrices: they are what autograd says, for plain and for conditioned models."""
 
 import math
 import sys
@@ -53,13 +53,13 @@ def make(kind: str, method: str = "none", scale: str = "fixed", seed: int = 0, *
     if method != "none":
         layers.condition(model, method, "hidden", scale=scale, heads={"4", "5", "density_head", "rgb_head"}, **more)
     if method == "weight_norm":
-        curvature.see_through_(model)
+        curvature.make_differentiable_(model)
     return Objective(model, loss, inputs, targets)
 
 
 def reference(objective: Objective) -> tuple[Tensor, Tensor]:
     """Hessian and Gauss–Newton matrix, by autograd, column after column."""
-    parameters = objective.free()
+    parameters = objective.free_parameters()
     names = [next(n for n, p in objective.model.named_parameters() if p is q) for q in parameters]
     sizes, shapes = [p.numel() for p in parameters], [p.shape for p in parameters]
 
@@ -117,13 +117,15 @@ def test_the_small_gram_matrix_has_all_the_gauss_newton_eigenvalues_that_need_no
 def test_only_the_parameters_that_are_named_are_differentiated():
     whole, _ = reference(make("mlp"))
     objective = make("mlp")
-    some = Objective(objective.model, objective.loss, objective.inputs, objective.targets, tuple(objective.free()[2:4]))
+    some = Objective(
+        objective.model, objective.loss, objective.inputs, objective.targets, tuple(objective.free_parameters()[2:4])
+    )
     block = slice(20, 44)  # the second layer: 5 × 4 weights, 4 biases; 3 × 5 and 5 come before
     torch.testing.assert_close(eigenvalues.dense(curvature.hessian(some)), whole[block, block])
     assert curvature.gauss_newton_spectrum(some).shape == (14,)
 
 
-def test_a_map_that_is_blind_to_scale_makes_the_hessian_fall_with_the_square_of_the_raw_weights():
+def test_a_map_that_is_invariant_to_scale_makes_the_hessian_fall_with_the_square_of_the_raw_weights():
     first, second = make("mlp", "row"), make("mlp", "row")
     with torch.no_grad():
         second.model[0].parametrizations.weight.original.mul_(2)
@@ -140,7 +142,7 @@ def test_a_map_that_is_blind_to_scale_makes_the_hessian_fall_with_the_square_of_
 def test_a_map_with_detached_divisors_is_seen_through():
     expected, _ = reference(make("mlp", "row"))
     objective = make("mlp", "row", gradient="detached")
-    curvature.see_through_(objective.model)
+    curvature.make_differentiable_(objective.model)
     torch.testing.assert_close(eigenvalues.dense(curvature.hessian(objective)), expected)
 
 
@@ -148,7 +150,7 @@ def test_gradients_that_are_preconditioned_are_seen_through():
     expected, _ = reference(make("mlp"))
     objective = make("mlp", "batch_norm")
     objective.model.train()(objective.inputs)
-    curvature.see_through_(objective.model.eval())
+    curvature.make_differentiable_(objective.model.eval())
     torch.testing.assert_close(eigenvalues.dense(curvature.hessian(objective)), expected)
 
 
@@ -156,7 +158,7 @@ def test_seeing_through_weight_norm_changes_no_weight_and_no_key():
     conv = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2).double())
     layers.condition(conv, "weight_norm")
     weight, keys = conv[0].weight, list(conv.state_dict())
-    curvature.see_through_(conv)
+    curvature.make_differentiable_(conv)
     torch.testing.assert_close(conv[0].weight, weight)
     assert list(conv.state_dict()) == keys
 
@@ -177,12 +179,12 @@ def test_torchs_random_numbers_stay_as_they_were():
 def test_a_dead_model_has_no_curvature_and_no_condition_number():
     objective = make("mlp")
     with torch.no_grad():
-        for parameter in objective.free():
+        for parameter in objective.free_parameters():
             parameter.zero_()
     found = curvature.gauss_newton_spectrum(
         Objective(objective.model[:4], nn.MSELoss(), objective.inputs, torch.ones(7, 4).double())
     )
-    assert eigenvalues.condition(found, curvature.rounding(found, torch.float64)) == (math.inf, 0)
+    assert eigenvalues.condition_number_above(found, curvature.rounding(found, torch.float64)) == (math.inf, 0)
 
 
 def test_what_float32_gradients_make_of_a_zero_counts_as_rounding():
@@ -196,13 +198,13 @@ def test_what_float32_gradients_make_of_a_zero_counts_as_rounding():
         objective.model.to(dtype)
         batch = (objective.inputs.to(dtype), objective.targets.to(dtype))
         values = curvature.gauss_newton_spectrum(Objective(objective.model, objective.loss, *batch))
-        assert eigenvalues.condition(values, curvature.rounding(values, dtype))[1] == rank
+        assert eigenvalues.condition_number_above(values, curvature.rounding(values, dtype))[1] == rank
 
 
 def test_a_loss_that_bends_downwards_is_refused():
     objective = make("mlp")
     bent = Objective(objective.model, lambda a, b: -(a - b).square().mean(), objective.inputs, objective.targets)
-    with pytest.raises(ValueError, match="the loss bends downwards"):
+    with pytest.raises(ValueError, match="the loss is not convex"):
         curvature.gauss_newton_spectrum(bent)
 
 

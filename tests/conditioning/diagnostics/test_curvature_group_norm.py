@@ -1,4 +1,4 @@
-"""Laws of group normalisation as curvature sees it: the same function, with second derivatives."""
+"""Tests of group normalization as curvature sees it: the same function, with second derivatives."""
 
 import copy
 
@@ -18,7 +18,7 @@ def test_written_out_it_is_the_same_function(affine, shape):
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     seen = copy.deepcopy(norm)
-    curvature.see_through_(seen)
+    curvature.make_differentiable_(seen)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(seen(x), norm(x))
     of = [torch.autograd.grad(layer(x).pow(3).sum(), x)[0] for layer in (seen, norm)]
@@ -30,7 +30,7 @@ def test_products_with_the_hessian_are_those_of_double_backward():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 2)).double()
     x, y = torch.randn(5, 1, 4, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
     seen = copy.deepcopy(net)
-    curvature.see_through_(seen)
+    curvature.make_differentiable_(seen)
     pytest.importorskip("curvlinops", reason="needs the extra diagnostics")
     hessian = curvature.hessian(Objective(seen, nn.functional.mse_loss, x, y))
     direction = torch.randn(hessian.shape[0], dtype=torch.float64)

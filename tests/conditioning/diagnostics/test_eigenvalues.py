@@ -1,4 +1,4 @@
-"""Laws of eigenvalues that are found by products alone."""
+"""Tests of eigenvalues computed from matrix-vector products."""
 
 import math
 
@@ -128,6 +128,6 @@ def test_all_steps_of_lanczos_give_each_eigenvalue_once():
 
 def test_the_condition_number_leaves_out_rounding():
     values = torch.tensor([1e-12, -0.5, 4.0, 0.0])
-    assert eigenvalues.condition(values, 1e-6) == (8.0, 2)
-    assert eigenvalues.condition(values, 10) == (math.inf, 0)
-    assert eigenvalues.condition(torch.zeros(0), 0) == (math.inf, 0)
+    assert eigenvalues.condition_number_above(values, 1e-6) == (8.0, 2)
+    assert eigenvalues.condition_number_above(values, 10) == (math.inf, 0)
+    assert eigenvalues.condition_number_above(torch.zeros(0), 0) == (math.inf, 0)

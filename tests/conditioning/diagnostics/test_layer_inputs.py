@@ -1,4 +1,4 @@
-"""Laws of the extended matrix [1, H] of layer inputs."""
+"""Tests of the extended matrix [1, H] of layer inputs."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_the_block_of_a_unit_is_the_hessian_that_autograd_computes(name: str, me
     if method:
         layers.condition(model, method, ["0", "2"])
     layers.bake(model)  # the theorem is about the weights that are applied
-    inputs = layer_inputs.layer_inputs(model, [name], lambda: model(x))[name]
+    inputs = layer_inputs.record_layer_inputs(model, [name], lambda: model(x))[name]
     layer, unit = model.get_submodule(name), 0
 
     def loss(unknowns: Tensor, shift: Tensor) -> Tensor:
@@ -51,33 +51,33 @@ def test_the_block_of_a_unit_is_the_hessian_that_autograd_computes(name: str, me
 
 def test_the_blocks_condition_is_at_most_that_of_the_extended_matrix_squared_times_the_spread_of_the_derivatives():
     inputs, second = gaussian(50, 4), gaussian(50, seed=1).square() + 0.1
-    kappa, _ = layer_inputs.extended_condition(inputs)
+    kappa, _ = layer_inputs.extended_condition_number(inputs)
     block = torch.linalg.cond(layer_inputs.unit_block(inputs, second)).item()
     assert block <= kappa**2 * (second.max() / second.min()).item() * (1 + 1e-9)
 
 
 def test_scaling_the_columns_of_the_extended_matrix_well_lowers_its_condition_number():
     inputs = gaussian(200, 5) * torch.tensor([1.0, 10, 100, 1000, 10000]) + 3
-    centred = (inputs - inputs.mean(0)) / inputs.std(0)
-    assert layer_inputs.extended_condition(centred)[0] < 2
-    assert layer_inputs.extended_condition(inputs)[0] > 1e3
+    centered = (inputs - inputs.mean(0)) / inputs.std(0)
+    assert layer_inputs.extended_condition_number(centered)[0] < 2
+    assert layer_inputs.extended_condition_number(inputs)[0] > 1e3
     assert maps.row(layer_inputs.extended(inputs)).norm(dim=0).sub(1).abs().max() < 1e-12
 
 
 def test_dead_inputs_are_counted_and_do_not_make_the_condition_number_infinite():
     inputs = gaussian(30, 5)
     inputs[:, 2] = 0
-    kappa, rank = layer_inputs.extended_condition(inputs)
+    kappa, rank = layer_inputs.extended_condition_number(inputs)
     assert rank == 5
-    assert kappa == pytest.approx(layer_inputs.extended_condition(inputs[:, [0, 1, 3, 4]])[0])
+    assert kappa == pytest.approx(layer_inputs.extended_condition_number(inputs[:, [0, 1, 3, 4]])[0])
     assert kappa < math.inf
 
 
 def test_rounding_of_float32_inputs_is_no_direction():
     line = gaussian(300, 1)
     inputs = line @ gaussian(1, 6, seed=1)
-    assert layer_inputs.extended_condition(inputs)[1] == 2
-    assert layer_inputs.extended_condition(inputs.float())[1] == 2
+    assert layer_inputs.extended_condition_number(inputs)[1] == 2
+    assert layer_inputs.extended_condition_number(inputs.float())[1] == 2
 
 
 def test_the_inputs_of_linear_layers_are_what_they_see_conditioned_or_not():
@@ -85,7 +85,7 @@ def test_the_inputs_of_linear_layers_are_what_they_see_conditioned_or_not():
     layers.condition(model, "row", ["2"])
     seen = []
     model[2].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    found = layer_inputs.layer_inputs(model, ["2", "0"], lambda: model(x))
+    found = layer_inputs.record_layer_inputs(model, ["2", "0"], lambda: model(x))
     assert list(found) == ["2", "0"]
     assert torch.equal(found["2"], seen[0])
     assert torch.equal(found["0"], x)
@@ -96,7 +96,7 @@ def test_layers_that_are_applied_by_other_code_than_their_own_are_seen():
     layers.condition(field, "row", "trunk")
     points, viewdirs = gaussian(4, 5, 3).float(), functional.normalize(gaussian(4, 3, seed=1).float(), dim=-1)
     names = [name for name, module in field.named_modules() if isinstance(module, nn.Linear)]
-    found = layer_inputs.layer_inputs(field, names, lambda: field(points, viewdirs))
+    found = layer_inputs.record_layer_inputs(field, names, lambda: field(points, viewdirs))
     assert {name: tuple(h.shape) for name, h in found.items()} == {
         name: (20, field.get_submodule(name).in_features) for name in names
     }
@@ -108,7 +108,7 @@ def test_layers_that_are_applied_by_other_code_than_their_own_are_seen():
 def test_a_layer_that_is_applied_twice_has_the_rows_of_both():
     layer = nn.Linear(2, 3)
     model = nn.Sequential(layer)
-    found = layer_inputs.layer_inputs(model, ["0"], lambda: (model(torch.zeros(4, 2)), model(torch.ones(1, 2))))
+    found = layer_inputs.record_layer_inputs(model, ["0"], lambda: (model(torch.zeros(4, 2)), model(torch.ones(1, 2))))
     assert found["0"].tolist() == [[0.0, 0.0]] * 4 + [[1.0, 1.0]]
 
 
@@ -127,7 +127,7 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(("layer", "shape"), CONVOLUTIONS, ids=str)
 def test_a_convolution_is_its_matrix_times_its_patches(layer: nn.Module, shape: tuple[int, ...]):
     model, x = nn.Sequential(layer.double()), gaussian(*shape)
-    found = layer_inputs.layer_inputs(model, ["0"], lambda: model(x))["0"]
+    found = layer_inputs.record_layer_inputs(model, ["0"], lambda: model(x))["0"]
     weight = layer.weight.reshape(layer.groups, -1, found.shape[-1])
     products = found.reshape(layer.groups, -1, found.shape[-1]) @ weight.mT  # groups, rows, outputs of the group
     channels = products.movedim(0, 1).flatten(1) + layer.bias
@@ -137,14 +137,16 @@ def test_a_convolution_is_its_matrix_times_its_patches(layer: nn.Module, shape: 
 
 def test_of_groups_the_worst_is_told():
     inputs = torch.stack([gaussian(40, 3), gaussian(40, 3, seed=1) * torch.tensor([1.0, 1, 1000])])
-    assert layer_inputs.extended_condition(inputs) == max(layer_inputs.extended_condition(h) for h in inputs)
+    assert layer_inputs.extended_condition_number(inputs) == max(
+        layer_inputs.extended_condition_number(h) for h in inputs
+    )
 
 
 def test_what_has_no_inputs_to_tell_of_is_one_sentence():
     model = nn.Sequential(nn.Linear(2, 3), nn.Bilinear(2, 2, 3))
     with pytest.raises(ValueError, match=r"^0 is not applied, so it has no inputs$"):
-        layer_inputs.layer_inputs(model, ["0"], lambda: None)
-    with pytest.raises(ValueError, match=r"^1 is a Bilinear; inputs are told of linear layers and convolutions$"):
-        layer_inputs.layer_inputs(model, ["1"], lambda: None)
+        layer_inputs.record_layer_inputs(model, ["0"], lambda: None)
+    with pytest.raises(ValueError, match=r"^1 is a Bilinear; inputs are recorded for linear layers and convolutions$"):
+        layer_inputs.record_layer_inputs(model, ["1"], lambda: None)
     with pytest.raises(ValueError, match="no layer is named 'x'"):
-        layer_inputs.layer_inputs(model, ["x"], lambda: None)
+        layer_inputs.record_layer_inputs(model, ["x"], lambda: None)

@@ -1,4 +1,4 @@
-"""Laws of the diagnostics."""
+"""Tests of the diagnostics."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_known_singular_values_come_back_in_order(n_out: int, n_in: int):
 
 @settings(max_examples=25, deadline=None)
 @given(n_out=st.integers(1, 6), n_in=st.integers(1, 6), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6))
-def test_kappa_is_at_least_one_blind_to_scale_and_to_transposition(n_out: int, n_in: int, seed: int, scale: float):
+def test_kappa_is_at_least_one_invariant_to_scale_and_to_transposition(n_out: int, n_in: int, seed: int, scale: float):
     weight = gaussian(n_out, n_in, seed=seed)
     kappa = spectrum.condition_number(weight)
     assert kappa >= 1
@@ -86,7 +86,9 @@ def test_the_ranks_count_equal_singular_values_and_nothing_else(n_out: int, n_in
 
 @settings(max_examples=25, deadline=None)
 @given(n_out=st.integers(1, 6), n_in=st.integers(1, 6), seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6))
-def test_the_ranks_lie_between_one_and_the_rank_and_are_blind_to_scale(n_out: int, n_in: int, seed: int, scale: float):
+def test_the_ranks_lie_between_one_and_the_rank_and_are_invariant_to_scale(
+    n_out: int, n_in: int, seed: int, scale: float
+):
     weight = gaussian(n_out, n_in, seed=seed)
     stable, effective = spectrum.stable_rank(weight), spectrum.effective_rank(weight)
     assert min(stable, effective) >= 1 - 1e-12

@@ -1,0 +1,40 @@
+"""Tests of the torch-free copies in ``config.options``: they list what the conditioning library accepts."""
+
+from typing import Any
+
+import pytest
+
+from enerf.conditioning import baselines, maps, norms, parametrization, selection
+from enerf.config import options
+from enerf.config.options import ConditioningOptions, MapOptions
+from enerf.optim import shrinkage
+from enerf.tasks.classifier.config import ClassifierTrainOptions, NormalisationOptions
+
+TABLES = (ConditioningOptions, NormalisationOptions)
+
+
+def choices(table: type[Any], name: str) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = table.__dataclass_fields__[name].metadata["choices"]
+    return found
+
+
+def test_lists_equal_those_of_the_library():
+    assert tuple(maps.METHODS) == options.METHODS
+    assert parametrization.SCALES == options.SCALES
+    assert baselines.INITS == options.INITS
+    assert set(options.METHODS) <= set(selection.METHODS)
+    assert set(options.METHODS) <= set(parametrization.MAPS)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_choices_of_options_are_those_of_the_library(table: type[Any]):
+    assert set(choices(table, "equilibrate")) - {"none"} == set(maps.METHODS)
+    assert choices(table, "equilibrate_gradient") == norms.GRADIENTS
+    assert choices(table, "equilibrate_scale") == parametrization.SCALES
+    assert choices(table, "equilibrate_p") == norms.P_NORMS
+    assert choices(table, "init") == baselines.INITS
+    assert isinstance(table(), MapOptions)
+
+
+def test_shrinkages_are_those_of_the_optimizers():
+    assert choices(ClassifierTrainOptions, "shrinkage") == shrinkage.SHRINKAGES
