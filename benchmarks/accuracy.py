@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from enerf.config.options import ConditioningOptions
-from enerf.fields.backends.registry import Backend
 from torch import Tensor
 
+from enerf.config.options import ConditioningOptions
 from enerf.core import rng
 from enerf.core.types import Rays
 from enerf.fields.backends import registry
+from enerf.fields.backends.registry import Backend
 from enerf.rendering import render
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import step as nerf_step

@@ -287,9 +287,9 @@ def main() -> None:
     report = sides.Report(args.out, device)
     bench = Bench(device, report, args.rounds, 0.0, 1) if args.quick else Bench(device, report, args.rounds)
     report(f"# {core_device.prepare(device)}{'; quick, so the figures say nothing' if args.quick else ''}")
-    why_not = inductor.why_not() if args.compile else None
-    if why_not:
-        report(f"nothing is compiled: {why_not}")
+    reason = inductor.unavailable_reason() if args.compile else None
+    if reason:
+        report(f"nothing is compiled: {reason}")
     elif args.compile:
         treatments |= COMPILED
     lines = [measured(block, trainings(block, treatments, bench), bench) for block in chosen]

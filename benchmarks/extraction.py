@@ -1,4 +1,4 @@
-"""Coarse-to-fine extraction of a run's mesh against asking at every sample: evaluations, seconds, memory, same mesh.
+"""Coarse-to-fine extraction of a run's mesh against a dense evaluation: evaluations, seconds, memory, same mesh.
 
     python benchmarks/extraction.py RUN [--resolution 512] [--rounds 2] [--precision fp32] [--share 1]
     python benchmarks/extraction.py RUN --resolution 1024 --rounds 0
@@ -22,9 +22,10 @@ import sides
 import torch
 
 from enerf.experiments import extract as experiments_extract
-from enerf.experiments.extract import ExtractOptions
+from enerf.experiments.options import ExtractOptions
 from enerf.geometry.isosurface import extract, marching_cubes
-from enerf.geometry.isosurface.sample_grid import Asking, Lattice
+from enerf.geometry.isosurface.extract import ExtractionSettings
+from enerf.geometry.isosurface.sample_grid import FieldSampler, Lattice
 
 THICK = 8  # cells of a slab
 
@@ -40,9 +41,9 @@ class Extraction:
     def __init__(self, run: str, level: str, resolution: int, precision: str, threads: int) -> None:
         torch.set_num_threads(threads)
         chosen = ExtractOptions(precision=precision, level=level, device="cpu")
-        self.subject, self.resolution = experiments_extract.open_subject(Path(run), chosen), resolution
-        self.words = f"{self.subject.name}: {self.subject.why}"
-        self.level = self.subject.level
+        self.subject, self.resolution = experiments_extract.open_source(Path(run), chosen), resolution
+        self.words = f"{self.subject.name}: {self.subject.description}"
+        self.level = self.subject.iso_value
         points = self.subject.box.mean(0).expand(self.subject.points_at_once, 3).contiguous()
         with torch.no_grad():
             self.subject.field(points)  # kernels are made, buffers are there
@@ -50,17 +51,16 @@ class Extraction:
         self.before = peak()
 
     def sparse(self) -> dict[str, Any]:
-        """What ``marching`` finds."""
+        """The mesh by coarse-to-fine extraction."""
         began, subject = time.perf_counter(), self.subject
-        found = extract.extract(
-            subject.field,
-            subject.box,
+        settings = ExtractionSettings(
             self.resolution,
-            subject.level,
+            subject.iso_value,
             inside=subject.inside,
             slope=subject.slope,
             points_at_once=subject.points_at_once,
         )
+        found = extract.extract(subject.field, subject.box, settings)
         seconds = time.perf_counter() - began
         told = {"seconds": seconds, "evaluations": found.evaluations, "plan": str(found.plan)}
         return {**told, "vertices": found.vertices, "faces": found.faces, "before": self.before, "peak": peak()}
@@ -69,31 +69,33 @@ class Extraction:
         """What every sample says, slab by slab."""
         began, subject = time.perf_counter(), self.subject
         lattice = Lattice(subject.box, extract.cells_of(subject.box, self.resolution))
-        asking = Asking(subject.field, lattice, subject.level, subject.inside, subject.points_at_once)
-        pieces, starts = marching_cubes.Pieces(lattice), np.arange(0, lattice.cells[0], THICK)
+        sampler = FieldSampler(subject.field, lattice, subject.iso_value, subject.inside, subject.points_at_once)
+        pieces, starts = marching_cubes.MeshBuilder(lattice), np.arange(0, lattice.cells[0], THICK)
         chosen = starts[np.unique(np.linspace(0, len(starts) - 1, max(1, round(share * len(starts)))).astype(int))]
         last: tuple[int, np.ndarray] | None = None
         for start in chosen:
             stop = min(start + THICK, lattice.cells[0])
             known = last[1] if last is not None and last[0] == start else None
-            values = self._slab(asking, lattice, start, stop, known)
+            values = self._slab(sampler, lattice, start, stop, known)
             pieces.add(
                 values[None], np.array([[start, 0, 0]]), np.ones((1, *(n - 1 for n in values.shape)), dtype=bool)
             )
             last = (stop, values[-1:])
         vertices, faces = pieces.welded()
         seconds, part = time.perf_counter() - began, len(chosen) / len(starts)
-        told = {"seconds": seconds / part, "evaluations": round(asking.evaluations / part), "share": part}
+        told = {"seconds": seconds / part, "evaluations": round(sampler.evaluations / part), "share": part}
         kept = [(int(start), int(min(start + THICK, lattice.cells[0]))) for start in chosen]
         along = [(lattice._along[0][a], lattice._along[0][b]) for a, b in kept]
         return {**told, "vertices": vertices, "faces": faces, "slabs": along, "before": self.before, "peak": peak()}
 
-    def _slab(self, asking: Asking, lattice: Lattice, start: int, stop: int, known: np.ndarray | None) -> np.ndarray:
+    def _slab(
+        self, sampler: FieldSampler, lattice: Lattice, start: int, stop: int, known: np.ndarray | None
+    ) -> np.ndarray:
         """Values of the samples from one layer to another; the first is not asked for if it is known."""
         _, ny, nz = lattice.counts
         layers = np.arange(start + (known is not None), stop + 1)
         x, y, z = np.meshgrid(layers, np.arange(ny), np.arange(nz), indexing="ij")
-        values = asking.values(np.stack([x.ravel(), y.ravel(), z.ravel()], 1)).reshape(len(layers), ny, nz)
+        values = sampler.values(np.stack([x.ravel(), y.ravel(), z.ravel()], 1)).reshape(len(layers), ny, nz)
         return values if known is None else np.concatenate([known, values])
 
 

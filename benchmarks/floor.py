@@ -1,11 +1,11 @@
 """How much arithmetic a training step is, and how fast this machine multiplies: the floor under its time."""
 
 import torch
-from enerf.fields.backends.dense import DTYPES, Network
-from enerf.fields.backends.module import Networked
 from ours import seconds_of
 
-from enerf.rendering.render import Passes
+from enerf.fields.backends.dense import DTYPES, Network
+from enerf.fields.backends.module import Networked
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf.setup import Run, passes_of
 
 
@@ -31,7 +31,7 @@ def step_flops(run: Run) -> int:
     return run.config.train.N_rand * per_ray
 
 
-def points(passes: Passes) -> tuple[int, int]:
+def points(passes: SamplingConfig) -> tuple[int, int]:
     """Evaluations a ray of the coarse and of the fine field."""
     if passes.proposal:
         return passes.n_samples, passes.n_importance

@@ -14,13 +14,13 @@ from collections.abc import Callable
 import ours
 import sides
 import torch
-from enerf.fields.backends.registry import Backend
 from torch import Tensor
 
 from enerf.config import parser as config_parser
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.fields.backends import hashgrid, registry
+from enerf.fields.backends.registry import Backend
 from enerf.reporting import tables
 from enerf.tasks.nerf import config as nerf_config
 
@@ -53,7 +53,7 @@ def backends_here(device: torch.device, only: str) -> dict[str, Backend]:
     names = ("compiled", "triton") if device.type == "cuda" else ("compiled",)
     found = {TWIN: registry.make(TWIN, "fp32", device)}
     for name in names if only == "auto" else (only,):
-        if reason := registry.why_not(name, "fp32", device):
+        if reason := registry.unavailable_reason(name, "fp32", device):
             if only != "auto":
                 raise InputError(f"option --backend: {name} cannot be used here: {reason}")
             continue

@@ -17,7 +17,7 @@ from enerf.datasets.scenes import rays
 from enerf.fields import nerf
 from enerf.fields.nerf import NeRF
 from enerf.rendering import render, sampling, volume
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 
 TOLERANCE = 1e-5
 CAMERA = Camera(24, 18, 20.0, 20.0, 12.0, 9.0)
@@ -82,7 +82,7 @@ def differences(theirs, dtype: torch.dtype) -> dict[str, float]:
 
     batch = torch.cat([ndc.origins, ndc.directions, ndc.near[:, None], ndc.far[:, None], ndc.viewdirs], -1)
     whole = theirs.render_rays(batch, their_coarse, query, N_COARSE, N_importance=N_FINE, network_fine=their_fine)
-    first, final = render.render_rays(coarse, fine, Rays(*vars(ndc).values()), Passes(N_COARSE, N_FINE))
+    first, final = render.render_rays(coarse, fine, Rays(*vars(ndc).values()), SamplingConfig(N_COARSE, N_FINE))
     compare("coarse pixels", first.rgb, whole["rgb0"])
     compare("pixels", final.rgb, whole["rgb_map"])
     return found

@@ -71,7 +71,7 @@ class OurSide:
 
     def photograph(self) -> np.ndarray:
         """What the camera saw."""
-        return pixels.colours_of(self.run.scene, self.pixels).cpu().numpy()
+        return pixels.colors_of(self.run.scene, self.pixels).cpu().numpy()
 
     def for_peer(self) -> dict[str, Any]:
         """Weights, scene rays, camera and sampling, as plain arrays."""

@@ -145,7 +145,7 @@ class Report:
         print(text, flush=True)
         self.lines.append(text)
         if self.out is not None:
-            with io.replacing(self.out) as temporary, io.blaming(self.out):
+            with io.atomic_path(self.out) as temporary, io.os_errors_as_input_errors(self.out):
                 temporary.write_text("\n".join(self.lines) + "\n", encoding="utf-8")
 
 
@@ -214,7 +214,7 @@ def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None
         axis.grid(visible=True, which="both", alpha=0.3)
         axis.legend()
     figure.tight_layout()
-    with io.replacing(path) as temporary, io.blaming(path):
+    with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
         figure.savefig(temporary, dpi=120)
     pyplot.close(figure)
 
@@ -222,7 +222,7 @@ def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None
 def enter(main: Callable[[], int | None]) -> None:
     """Run a benchmark; a user's mistake ends it with one sentence."""
     try:
-        app.enter(main)
+        app.run(main)
     finally:
         for side in list(OPEN):
             side.close()

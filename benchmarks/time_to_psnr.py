@@ -31,7 +31,7 @@ from sides import Side
 from enerf.config import parser as config_parser
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.core.io import replacing
+from enerf.core.io import atomic_path
 from enerf.core.types import Scene
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import checkpoint
@@ -90,7 +90,7 @@ class PeerSide(peer.Peer):
         self.test_kwargs |= self.bounds
         origins, directions = zip(*(self._rays_of(v) for v in scene.train), strict=True)
         self.origins, self.directions = torch.stack(origins), torch.stack(directions)
-        colours = [scenes_pixels.photograph(scene, view).reshape(-1, 3) for view in scene.train]
+        colours = [scenes_pixels.view_image(scene, view).reshape(-1, 3) for view in scene.train]
         self.colours = torch.cat(colours).to(self.device)
         self.words += f", {len(self.colours)} training rays"
         if self.file.is_file():
@@ -122,14 +122,14 @@ class PeerSide(peer.Peer):
             index = (pixels.y * self.scene.camera.width + pixels.x).to(self.device)
             origins, directions = self._rays_of(view)
             rgb = self.render((origins[index], directions[index]), self.camera)
-            values.append(nerf_image_metrics.psnr(rgb.cpu(), scenes_pixels.colours_of(self.scene, pixels)))
+            values.append(nerf_image_metrics.psnr(rgb.cpu(), scenes_pixels.colors_of(self.scene, pixels)))
         return sum(values) / len(values)
 
     def save(self) -> None:
         """Keep the state, whole or not at all."""
         content = {name: getattr(self, name) for name in ("seconds", "steps", "epoch", "at")}
         content |= {key: self.train_kwargs[key].state_dict() for key in ("network_fn", "network_fine")}
-        with replacing(self.file) as temporary:
+        with atomic_path(self.file) as temporary:
             torch.save({**content, "optimizer": self.optimizer.state_dict()}, temporary)
 
     def _restore(self, content: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 # Sourced by demo.sh and test.sh: makes .venv beside pyproject.toml and installs what is asked for, once.
 #
-#   prepare_environment EXTRAS     EXTRAS: "" or "[test]"
+#   prepare_environment EXTRAS     EXTRAS: "[app]" (also ""), or "[test]", which includes it
 #
+# Afterwards the command is .venv/bin/enerf, and .venv/bin/python runs the scripts.
 # Needs Python 3.11 to 3.13 with venv; no sudo. Tested versions are pinned in scripts/constraints.txt. torch is
 # installed by version: the CPU build's where there is no NVIDIA driver, otherwise whatever suits the driver.
 
@@ -32,11 +33,11 @@ make_venv() {
 }
 
 prepare_environment() {
-    local extras="$1" torch="torch==2.13.0" wanted installed
+    local extras="${1:-[app]}" torch="torch==2.13.0" wanted installed
     nvidia-smi >/dev/null 2>&1 && torch="torch>=2.6"
     wanted="$(cat pyproject.toml scripts/constraints.txt | cksum) $PWD"
     installed=$(cat .venv/.installed 2>/dev/null || true)
-    # an environment with the test extras serves the demo as well; one that was moved or copied serves nobody
+    # an environment with the extra test serves the demo as well; one that was moved or copied serves nobody
     if .venv/bin/python -c 'import enerf, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null; then
         case "$installed" in
             "$wanted $torch $extras" | "$wanted $torch [test]") return 0 ;;

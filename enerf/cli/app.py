@@ -1,44 +1,73 @@
-"""How every program here is entered and left: log lines beside progress bars, mistakes as one sentence, exit codes."""
+"""Command-line wrapper: logging, error messages, exit codes. Imports the standard library only."""
 
 import logging
 import os
 import sys
 from collections.abc import Callable
 
-from tqdm import tqdm
-
 from enerf.core.errors import InputError, NotFinite
 
-EXIT_MISTAKE, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+
+# Distributions of the extra `app` by the name that is imported, where the two differ.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "igl": "libigl"}
 
 
-class BesideBars(logging.Handler):
-    """Writes log lines to standard error without tearing progress bars."""
+class ProgressBarHandler(logging.Handler):
+    """Writes log lines to standard error without breaking progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(prefix + record.getMessage(), file=sys.stderr)
+        line = prefix + record.getMessage()
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(line + "\n")
 
 
-def enter(main: Callable[[], int | None]) -> None:
-    """Run a program and exit: 0 when done, 2 for a user's mistake, 3 for NaN, 130 when interrupted."""
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command and exit.
+
+    The exit code is 0 on success, 2 for a user's mistake or a missing package, 3 for values that are not finite and 130
+    for an interruption.
+    """
     log = logging.getLogger("enerf")
     log.setLevel(logging.INFO)
-    log.handlers[:] = [BesideBars()]
+    log.handlers[:] = [ProgressBarHandler()]
     try:
         sys.exit(main() or 0)
     except InputError as error:
-        _leave(f"error: {error}", EXIT_MISTAKE)
+        _exit(f"error: {error}", EXIT_INPUT_ERROR)
     except NotFinite as error:
-        _leave(f"error: training stopped: {error}; the last good checkpoint is kept", EXIT_NOT_FINITE)
+        _exit(f"error: training stopped: {error}; the last good checkpoint is kept", EXIT_NOT_FINITE)
+    except ModuleNotFoundError as error:
+        if (error.name or "enerf").split(".")[0] == "enerf":
+            raise
+        _exit(f"error: {missing(error.name or '')}", EXIT_INPUT_ERROR)
     except KeyboardInterrupt:
-        _leave("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, `| head` say
+        _exit("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
-def _leave(message: str, code: int) -> None:
+def missing(module: str) -> str:
+    """Return the sentence for a package that is not installed.
+
+    >>> missing("cv2.ximgproc")
+    "the package opencv-python-headless is not installed; the commands need the extra app: pip install 'enerf[app]'"
+    """
+    name = module.split(".", maxsplit=1)[0]
+    return (
+        f"the package {DISTRIBUTIONS.get(name, name)} is not installed; the commands need the extra app: "
+        "pip install 'enerf[app]'"
+    )
+
+
+def _exit(message: str, code: int) -> None:
     sys.stderr.write(message + "\n")
     sys.exit(code)
+
+
+enter = run

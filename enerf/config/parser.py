@@ -16,13 +16,15 @@ from typing import Any, NoReturn, TypeVar
 
 import configargparse
 
-from enerf.config.options import Placed
+from enerf.config.options import RunConfig
 from enerf.core.errors import InputError
 
-AnyConfig = Placed
-C = TypeVar("C", bound=Placed)
+C = TypeVar("C", bound=RunConfig)
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent.parent / "configs"
+# The checkout's configs/, and its copy in an installed package; only a checkout has a pyproject.toml beside enerf/.
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONFIG_FOLDER = ROOT / "configs"
+CONFIG_FOLDERS = (*([CONFIG_FOLDER] if (ROOT / "pyproject.toml").is_file() else []), ROOT / "enerf" / "configs")
 # nerf-pytorch's options that cannot mean anything here, with the reason.
 REFUSED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
 T = TypeVar("T")
@@ -47,7 +49,13 @@ class Help(argparse.HelpFormatter):
 
 
 def parse(
-    kind: type[C], argv: Sequence[str] | None = None, description: str = "", extra: Iterable[type] = ()
+    kind: type[C],
+    argv: Sequence[str] | None = None,
+    description: str = "",
+    extra: Iterable[type] = (),
+    *,
+    prog: str | None = None,
+    epilog: str = "",
 ) -> tuple[C, list[Any]]:
     """The configuration of a command line, and the ``extra`` option tables filled from the same line.
 
@@ -58,7 +66,7 @@ def parse(
     """
     own = dataclasses.fields(kind)
     tables: list[Any] = [f.type for f in own] + list(extra)
-    parser = make_parser(tables, description)
+    parser = make_parser(tables, description, prog=prog, epilog=epilog)
     arguments = list(sys.argv[1:] if argv is None else argv)
     file = _config_of(arguments)  # a missing one is told in our words, before configargparse tells it in its own
     try:
@@ -73,10 +81,12 @@ def parse(
     return config, filled[len(own) :]
 
 
-def make_parser(tables: Iterable[Any], description: str) -> Parser:
+def make_parser(tables: Iterable[Any], description: str, *, prog: str | None = None, epilog: str = "") -> Parser:
     """The command-line parser of some option tables, one help group a table."""
     parser = Parser(
+        prog=prog,
         usage="%(prog)s [--config FILE] [--OPTION VALUE] ...",
+        epilog=epilog,
         description=description,
         config_file_open_func=_open_config,
         allow_abbrev=False,
@@ -103,7 +113,7 @@ def read_table(table: type[T], values: dict[str, Any]) -> T:
     return table(**{name: float(value) if known[name] is float else value for name, value in given.items()})
 
 
-def to_dict(config: AnyConfig) -> dict[str, Any]:
+def to_dict(config: RunConfig) -> dict[str, Any]:
     """All options as one flat mapping of plain values."""
     return {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
 
@@ -136,7 +146,7 @@ def replace(config: C, **changes: Any) -> C:
     return from_dict(type(config), {**values, **changes})
 
 
-def to_text(config: AnyConfig) -> str:
+def to_text(config: RunConfig) -> str:
     """The configuration as a ``.txt`` file that ``--config`` reads back to the same values.
 
     Raises
@@ -153,6 +163,19 @@ def to_text(config: AnyConfig) -> str:
     return "\n".join(lines)
 
 
+def read_text(kind: type[C], path: Path) -> C | None:
+    """Return the configuration in a ``config.txt``, defaults for options that it lacks; None if it is no such file.
+
+    Unlike ``parse``, it does not check combinations.
+    """
+    tables = [item.type for item in dataclasses.fields(kind)]
+    try:
+        values = vars(make_parser(tables, "").parse_known_args(["--config", str(path)])[0])
+    except InputError:
+        return None
+    return from_dict(kind, values)
+
+
 def _line(name: str, value: str) -> str:
     """``name = value``, in quotes if it reads back only so."""
     reader = configargparse.DefaultConfigFileParser()
@@ -164,21 +187,25 @@ def _line(name: str, value: str) -> str:
 
 
 def find_config(name: str) -> Path:
-    """The configuration file of that name: a path, or a name in ``configs/``, with or without ``.txt``.
+    """Return the path of a configuration file: a path, or a name in ``configs/``, with or without ``.txt``.
+
+    A path comes first, then the checkout's ``configs/``, then the ``enerf/configs`` of an installed package.
 
     Raises
     ------
     InputError
-        If there is none, with the nearest names in ``configs/``.
+        If there is none, with the nearest names.
     """
-    for candidate in (Path(name).expanduser(), CONFIG_FOLDER / name):
+    for candidate in (Path(name).expanduser(), *(folder / name for folder in CONFIG_FOLDERS)):
         for path in (candidate, Path(f"{candidate}.txt")):
             if path.is_file():
                 return path
-    known = sorted(p.relative_to(CONFIG_FOLDER).as_posix() for p in CONFIG_FOLDER.rglob("*.txt"))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; near names in {CONFIG_FOLDER.name}/: {', '.join(near)}" if near else ""
-    raise InputError(f"option --config: no file {name!r}, neither as a path nor in {CONFIG_FOLDER.name}/{hint}")
+    searched = [folder for folder in CONFIG_FOLDERS if folder.is_dir()]
+    known = {path.relative_to(folder).as_posix() for folder in searched for path in folder.rglob("*.txt")}
+    places = " or ".join(f"{folder.relative_to(ROOT).as_posix()}/" for folder in searched)
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
+    hint = f"; near names in {places}: {', '.join(near)}" if near else ""
+    raise InputError(f"option --config: no file {name!r}, neither as a path nor in {places}{hint}")
 
 
 def _open_config(name: str) -> Any:

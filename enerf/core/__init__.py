@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, shared types, files, images, random numbers, devices."""
+"""Base package, which imports no other: errors, shared types, file and image I/O, random numbers, devices."""

@@ -1,7 +1,8 @@
-"""Small C++ kernels: compiled once for this very processor, kept in the user's cache, called through ctypes.
+"""C++ kernels: compiled for the local CPU at first use, cached in the user's cache folder, called through ctypes.
 
-A kernel is one ``.cpp`` file beside its Python twin, with plain C functions that take pointers and sizes. No compiler,
-or a compilation that fails, is no error: ``library`` returns None and says once why, and the twin is used.
+A kernel is one ``.cpp`` file of plain C functions that take pointers and sizes, in the same package as its torch
+reference implementation. A missing compiler or a failed compilation is not an error: ``library`` logs the reason once
+and returns None, and callers use the reference implementation.
 """
 
 import ctypes
@@ -20,15 +21,15 @@ log = logging.getLogger("enerf")
 
 # Not -ffast-math: some compilers then make the whole process flush denormal numbers to zero when the kernel is loaded.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC")
-THREADS = (("-fopenmp",), ())  # with threads if the compiler has them
+THREADS = (("-fopenmp",), ())  # with OpenMP if the compiler supports it
 
 
 @functools.cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """The compiled kernel of a source file, or None where it cannot be had; the reason is logged once."""
+    """The compiled kernel of a source file, or None if it cannot be compiled or loaded; the reason is logged once."""
     compiler = os.environ.get("CXX") or next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
     if compiler is None:
-        log.info("no C++ compiler was found: %s is not used, its torch twin is", source.name)
+        log.info("no C++ compiler was found: %s is not used, its torch reference implementation is", source.name)
         return None
     reason = ""
     for threads in THREADS:
@@ -38,30 +39,32 @@ def library(source: Path) -> ctypes.CDLL | None:
             reason = (error.stderr or "").strip().split("\n")[0]
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = str(error)
-    log.warning("%s could not be compiled by %s (%s): its torch twin is used", source.name, compiler, reason)
+    log.warning(
+        "%s could not be compiled by %s (%s): its torch reference implementation is used", source.name, compiler, reason
+    )
     return None
 
 
 def _compiled(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
-    """The shared library of a source, made if this processor and compiler have not made it before."""
+    """Path of the shared library of a source; compiled unless cached for this source, compiler, flags and CPU."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
     text = source.read_bytes()
-    parts = (text, version.encode(), repr(flags).encode(), _processor().encode())
+    parts = (text, version.encode(), repr(flags).encode(), _cpu_features().encode())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     made = cache_folder() / f"{source.stem}-{key}.so"
     if not made.is_file():
         made.parent.mkdir(parents=True, exist_ok=True)
-        log.info("compiling %s for this processor (once)", source.name)
+        log.info("compiling %s for this CPU (once)", source.name)
         with tempfile.TemporaryDirectory(dir=made.parent) as folder:
             out = Path(folder) / made.name
             command = [compiler, *flags, str(source), "-o", str(out)]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-            out.replace(made)  # whole or not at all, also with several processes at once
+            out.replace(made)  # atomic, also with several processes at once
     return made
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``ENERF_CACHE``, or the user's cache folder."""
+    """Folder of the compiled kernels: the environment variable ``ENERF_CACHE``, or the user's cache folder."""
     if chosen := os.environ.get("ENERF_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -69,8 +72,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "enerf"
 
 
-def _processor() -> str:
-    """What tells this processor from another that shares the cache folder: its kind and what it can do."""
+def _cpu_features() -> str:
+    """The CPU's instruction set flags, or its model where they are unknown; part of the cache key."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n")
         return next(line for line in lines if line.startswith(("flags", "Features")))

@@ -1,12 +1,13 @@
-"""What the machine can do, decided once at the start of a run: device, matrix products, memory.
+"""Device resolution and CPU settings, applied once at the start of a run: device, matrix products, memory.
 
-Nothing below the hallways names a device.
+Library code takes the device of its inputs; only a run's setup chooses one.
 """
 
 import ctypes
+import functools
 import logging
 import platform
-import time
+from pathlib import Path
 
 import torch
 
@@ -16,20 +17,22 @@ log = logging.getLogger("enerf")
 
 # Largest relative error of a product that still counts as fp32 (its unit roundoff is 6e-8, bf16's 4e-3).
 FP32_ERROR = 1e-5
-# bf16 must be this much faster than fp32 to be chosen; with instructions for it, it is twice as fast.
-BF16_GAIN = 1.25
+# Instruction sets that multiply bf16 factors, by their names in /proc/cpuinfo.
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+# torch's names of instruction sets that /proc/cpuinfo spells otherwise.
+CPUINFO_NAMES = {"avx512_f": "avx512f", "avx512_bw": "avx512bw", "fma3": "fma"}
 # Values of a layer (16 MB in fp32) that stay near the CPU's caches and under glibc's mmap ceiling. Fewer points at once
 # cost more calls: four times fewer made a step of the fast preset 1.5 times longer.
 CPU_VALUES = 1 << 22
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of an option such as ``auto``, ``cpu``, ``cuda:1``.
+    """The torch device of an option value such as ``auto``, ``cpu``, ``cuda:1``; ``auto`` prefers CUDA.
 
     Raises
     ------
     InputError
-        If it is no name of a device, of a kind that is not supported, or not there.
+        If the name is not that of a CPU or CUDA device, or there is no such CUDA device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,7 +50,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def prepare(device: torch.device) -> str:
-    """Set the machine up for a run; returns one line that says what was chosen."""
+    """Set memory allocation and matrix products up for a run; returns one line that describes the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     keep_memory()
@@ -56,7 +59,7 @@ def prepare(device: torch.device) -> str:
 
 
 def keep_memory() -> bool:
-    """Whether glibc was told not to give freed memory back: fresh pages cost more than filling them."""
+    """Tell glibc's malloc not to return freed memory, since new pages are slow; returns whether that succeeded."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         trim, top_pad, mmap = -1, -2, -3
@@ -68,10 +71,10 @@ def keep_memory() -> bool:
 
 
 def fast_products() -> str:
-    """The chosen path of fp32 matrix products on the CPU: ``oneDNN`` where it is exact enough, else ``stock``.
+    """Select the implementation of fp32 matrix products on the CPU: ``oneDNN`` if accurate enough, else ``stock``.
 
-    "medium" sends products to oneDNN, two to three times faster on AVX-512 cores. It may round to bf16 on others, so
-    one product is checked against float64 first.
+    The precision "medium" selects oneDNN, two to three times faster on AVX-512 cores. On other CPUs it may round to
+    bf16, so one product is compared with float64 first.
     """
     torch.set_float32_matmul_precision("medium")
     if product_error() <= FP32_ERROR:
@@ -81,7 +84,7 @@ def fast_products() -> str:
 
 
 def product_error(size: int = 256) -> float:
-    """Relative error of one fp32 product of the current path against float64."""
+    """Relative error of one fp32 matrix product with the current settings, compared with float64."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
     exact = a.double() @ b.double()
@@ -89,46 +92,47 @@ def product_error(size: int = 256) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether products of bf16 factors pay here: by the driver's word on a GPU, by a short race on a CPU.
+    """Whether a device has instructions for products of bf16 factors.
 
-    Where there are no instructions for it, torch imitates it, slower than fp32.
+    On a GPU: compute capability 8.0 or higher. On a CPU: AVX-512 BF16 or AMX; without them torch emulates bf16, slower
+    than fp32.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return BF16_GAIN * product_seconds(torch.bfloat16) < product_seconds(torch.float32)
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return not cpu_flags().isdisjoint(BF16_FLAGS)
 
 
-def product_seconds(dtype: torch.dtype, size: int = 256, tries: int = 30) -> float:
-    """The fastest of some products of square matrices, in one thread: a busy machine should not decide this."""
-    a, b, seconds = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype), []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor by their names in ``/proc/cpuinfo``: ``avx2``, ``avx512f``, ``avx512_bf16`` ...
+
+    Elsewhere than on Linux they are what torch reports, if this version of torch does; an empty set means unknown.
+    """
     try:
-        for _ in range(tries):
-            began = time.perf_counter()
-            torch.mm(a, b)
-            seconds.append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
-    return min(seconds)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return frozenset(CPUINFO_NAMES.get(name, name) for name, present in found.items() if present is True)
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(flags.partition(":")[2].split())
 
 
 def points_at_once(device: torch.device, netchunk: int, width: int) -> int:
-    """Most points that go through a network of that width at once: the option, on a CPU no more than caches like."""
+    """Largest number of points to evaluate per network call: ``netchunk``, on a CPU limited by the cache size."""
     return min(netchunk, max(1, CPU_VALUES // width)) if device.type == "cpu" else netchunk
 
 
 def image_order(device: torch.device) -> torch.memory_format:
-    """The memory order of images and kernels: channels last on a GPU, channels first on a CPU.
+    """Memory format of images and convolution kernels: channels last on a GPU, channels first on a CPU.
 
-    Channels last are a quarter faster on a CPU too, but torch 2.13's convolutions of 8 channels end the whole process
-    there (a segmentation fault in the gradient) if two threads share an odd number of images.
+    Channels last is a quarter faster on a CPU too, but there torch 2.13's convolutions of 8 channels crash with a
+    segmentation fault in the gradient if two threads share an odd number of images.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in the CPU's allocator."""
+    """Whether an exception is an out-of-memory error, of a GPU or of the CPU's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = ("allocate memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -1,9 +1,9 @@
-"""Exceptions for the user's mistakes and for values that are not finite."""
+"""Exceptions for invalid user input and for non-finite values."""
 
 
 class InputError(Exception):
-    """A user's mistake, told in one sentence: the file or option, what was found, what was expected."""
+    """Invalid user input. The message is one sentence: the file or option, what was found, what was expected."""
 
 
 class NotFinite(Exception):
-    """Training met a value that is not finite; says the step and what it was."""
+    """A loss, gradient or weight became NaN or infinite; the message names the step and the quantity."""

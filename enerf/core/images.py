@@ -1,8 +1,8 @@
-"""Pictures in and out of files: read, area-downsample, round to bytes, PNG, MP4.
+"""Image I/O: read, area-downsample, convert to bytes, write PNG and MP4.
 
-A picture is an array ``height × width × channels``, float in [0, 1] or bytes in [0, 255], in whatever colour
-space the file is in (sRGB for photographs). Channels are RGB, or RGBA with straight alpha. *Raw* pixels are
-those the file stores; *upright* pixels are those a viewer shows after the EXIF orientation has been applied.
+An image is an array ``height × width × channels``, float in [0, 1] or bytes in [0, 255], in the color space of the file
+(sRGB for photographs). Channels are RGB, or RGBA with straight alpha. *Raw* pixels are those the file stores; *upright*
+pixels are those after the EXIF orientation has been applied.
 """
 
 import io
@@ -27,12 +27,12 @@ from enerf.core.errors import InputError
 AnyPath = str | os.PathLike[str]
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 _EXIF_ORIENTATION = 274
-_CRF = 10  # the encoder's constant rate factor; imageio calls it quality 8
+_CRF = 10  # constant rate factor of the encoder; imageio's quality 8
 _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for a picture: a known suffix, in any case, and not a hidden file.
+    """Whether a file name is that of an image: a known suffix, in any case, and not hidden.
 
     >>> [is_image_name(name) for name in ("a.JPG", "a.png", "._a.png", ".DS_Store", "notes.txt")]
     [True, True, False, False, False]
@@ -41,7 +41,7 @@ def is_image_name(name: str) -> bool:
 
 
 def list_images(folder: AnyPath) -> list[Path]:
-    """Picture files of a folder, sorted by name; hidden files (``._a.png``, ``.DS_Store``) do not count.
+    """Image files of a folder, sorted by name, without hidden files (``._a.png``, ``.DS_Store``).
 
     Raises InputError if the folder cannot be listed.
     """
@@ -61,7 +61,7 @@ def size(path: AnyPath) -> tuple[int, int, bool]:
     try:
         with Image.open(path) as photo:
             swaps = _orientation(photo) >= 5
-            tags = getattr(photo, "tag_v2", {})  # Pillow turns a TIFF's size by itself, its tags stay raw
+            tags = getattr(photo, "tag_v2", {})  # Pillow rotates a TIFF's size, but not its tags
             width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
@@ -69,10 +69,10 @@ def size(path: AnyPath) -> tuple[int, int, bool]:
 
 
 def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
-    """Picture in [0, 1] with 3 channels, or 4 if the file has transparency.
+    """Read an image in [0, 1] with 3 channels, or 4 if the file has transparency.
 
-    16-bit files keep their 16 bits; grey, palette and CMYK files come out as RGB. Pixels are upright with
-    ``rotate`` and raw without. The content of the file, not its name, says the format.
+    16-bit files keep their precision; gray, palette and CMYK files are converted to RGB. Pixels are upright with
+    ``rotate`` and raw without. The format is detected from the file's content, not its name.
 
     Raises InputError if the file is missing, truncated or not an image.
     """
@@ -80,21 +80,21 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as photo:
             orientation, deep = _orientation(photo), _is_16_bit(photo, data)
-            upright = photo.format == "TIFF"  # both decoders turn a TIFF by themselves
-            photo.load()  # cv2 would fill the missing end of a truncated file with grey
+            upright = photo.format == "TIFF"  # both decoders rotate a TIFF by themselves
+            photo.load()  # raises for a truncated file, which cv2 would fill with gray
             pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
     if rotate == upright:
         return pixels
-    return _turn(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+    return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray, "*b 3"]:
-    """Picture without its alpha: laid over white, or else the stored colours as they are.
+    """Image without its alpha channel: composited over white, or else its stored colors.
 
-    Stored colours are black where nothing is seen, in the scenes that NeRF brought; this is nerf-pytorch's
-    rule. A picture without alpha is returned as it is.
+    As in nerf-pytorch; in NeRF's synthetic scenes, transparent pixels are stored as black. An image without alpha is
+    returned unchanged.
 
     >>> composite(np.array([0.5, 0.0, 1.0, 0.5]), white=True)
     array([0.75, 0.5 , 1.  ])
@@ -106,10 +106,9 @@ def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray,
 def downsample(
     image: Float32[np.ndarray, "h w c"], to: float | int | tuple[int, int]
 ) -> Float32[np.ndarray, "h2 w2 c"]:
-    """Picture with each pixel the mean of the area it covers; alpha is averaged like a colour.
+    """Area-downsampled image: each pixel is the mean of the area it covers; alpha is averaged like a color.
 
-    ``to`` is a factor that divides width and height (rounded to whole pixels), or the new ``(width,
-    height)``.
+    ``to`` is a factor that divides width and height (rounded to whole pixels), or the new ``(width, height)``.
     """
     import cv2
 
@@ -124,27 +123,27 @@ def downsample(
 def stack(
     pictures: Iterable[Float32[np.ndarray, "h w c"]], shape: tuple[int, int, int, int]
 ) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
-    """Pictures in one array of that shape: bytes if every value is exactly a byte / 255, else floats as they are.
+    """Images in one array of that shape: bytes if every value is exactly a byte / 255, else the floats.
 
-    They are taken one by one: memory holds the array and one of them. From bytes, the same division gives each picture
-    back bit for bit.
+    The iterable is consumed one image at a time, so that memory holds the array and one image. Bytes divided by 255
+    give the same floats bit for bit.
 
     >>> stack([np.zeros((1, 2, 3), np.float32)], (1, 1, 2, 3)).dtype
     dtype('uint8')
     """
     pixels: np.ndarray = np.empty(shape, dtype=np.uint8)
     for i, picture in enumerate(pictures):
-        kept = to_uint8(picture) if pixels.dtype == np.uint8 else picture
-        if kept is not picture and not np.array_equal(_from_uint8(kept), picture):
-            before, kept, pixels = pixels[:i], picture, np.empty(shape, dtype=np.float32)
+        stored = to_uint8(picture) if pixels.dtype == np.uint8 else picture
+        if stored is not picture and not np.array_equal(_from_uint8(stored), picture):
+            before, stored, pixels = pixels[:i], picture, np.empty(shape, dtype=np.float32)
             pixels[:i] = before
             pixels[:i] /= np.float32(255)
-        pixels[i] = kept
+        pixels[i] = stored
     return pixels
 
 
 def to_uint8(x: Shaped[np.ndarray, "*b"] | Shaped[Tensor, "*b"]) -> UInt8[np.ndarray, "*b"]:
-    """Bytes of values in [0, 1]: clipped, scaled and *rounded*; bytes pass through, NaN becomes 0.
+    """Bytes of values in [0, 1]: clipped, scaled and rounded; bytes are returned unchanged, NaN becomes 0.
 
     >>> to_uint8(np.array([-1.0, 0.5, 0.999, 2.0]))
     array([  0, 128, 255, 255], dtype=uint8)
@@ -159,39 +158,39 @@ def to_uint8(x: Shaped[np.ndarray, "*b"] | Shaped[Tensor, "*b"]) -> UInt8[np.nda
 
 
 def write_png(path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor, "h w *c"]) -> None:
-    """Write a PNG of 1, 3 or 4 channels; the file appears whole or not at all. Missing folders are made.
+    """Write a PNG of 1, 3 or 4 channels atomically; missing folders are created.
 
     Raises InputError if the folder cannot be written to or is full.
     """
     path, pixels = Path(path), to_uint8(image)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    with core_io.replacing(path) as temporary, core_io.blaming(path):
+    with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
 def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float | int = 30) -> None:
-    """Write an H.264 film, one frame at a time in memory; the file appears whole or not at all.
+    """Write an H.264 video atomically, with one frame at a time in memory.
 
-    Frames are pictures of 1, 3 or 4 channels (alpha is dropped); sides of odd length repeat their last row or
-    column, because the encoder's colour format (yuv420p, which every player shows) needs even ones.
+    Frames are images of 1, 3 or 4 channels (alpha is dropped); sides of odd length are padded with their last row or
+    column, because the pixel format (yuv420p, for compatibility) needs even ones.
 
     Raises InputError if there is no frame, the encoder is missing, or the folder cannot be written to or is
     full; ValueError if frames differ in size.
     """
     path = Path(path)
-    pictures = (_film_frame(to_uint8(frame)) for frame in frames)
+    pictures = (_video_frame(to_uint8(frame)) for frame in frames)
     first = next(pictures, None)
     if first is None:
         raise InputError(f"{path} was given no frames, expected at least one.")
-    with core_io.replacing(path) as temporary:
+    with core_io.atomic_path(path) as temporary:
         encoder = _start_encoder(temporary, first.shape[1], first.shape[0], fps)
-        complaint = _feed(encoder, chain([first], pictures), first.shape)
-        if complaint:
-            raise core_io.unwritable(path, complaint)
+        message = _encode(encoder, chain([first], pictures), first.shape)
+        if message:
+            raise core_io.write_error(path, message)
 
 
-def _turn(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
-    """Raw pixels as the EXIF orientation 1 … 8 says they are to be seen."""
+def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
+    """Upright pixels from raw pixels and their EXIF orientation 1 … 8."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     rows = -1 if orientation in (3, 4, 7, 8) else 1
@@ -200,7 +199,7 @@ def _turn(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.nd
 
 
 def _orientation(photo: Image.Image) -> int:
-    """EXIF orientation 1 … 8; 1 where it is absent or damaged."""
+    """EXIF orientation 1 … 8; 1 if it is absent or invalid."""
     try:
         value = photo.getexif().get(_EXIF_ORIENTATION, 1)
     except (*_UNDECODABLE, KeyError, TypeError):
@@ -209,7 +208,7 @@ def _orientation(photo: Image.Image) -> int:
 
 
 def _is_16_bit(photo: Image.Image, data: bytes) -> bool:
-    """Whether a PNG or TIFF stores 16 bits a channel; Pillow would silently halve them for colour."""
+    """Whether a PNG or TIFF stores 16 bits per channel, which Pillow reduces to 8 for color images."""
     if photo.format == "PNG":
         return data[24] == 16  # the depth in the IHDR chunk, which always comes first
     bits = getattr(photo, "tag_v2", {}).get(258, 8)
@@ -217,7 +216,7 @@ def _is_16_bit(photo: Image.Image, data: bytes) -> bool:
 
 
 def _decode_16_bit(data: bytes) -> Float32[np.ndarray, "h w c"]:
-    """Picture of a 16-bit file; OpenCV keeps the bits, in the order blue, green, red."""
+    """Image of a 16-bit file, decoded by OpenCV, which keeps the precision; its channel order is BGR."""
     import cv2
 
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -231,7 +230,7 @@ def _decode_16_bit(data: bytes) -> Float32[np.ndarray, "h w c"]:
 
 
 def _decode_8_bit(photo: Image.Image) -> Float32[np.ndarray, "h w c"]:
-    """Picture of a file with up to 8 bits a channel, whatever its colour model."""
+    """Image of a file of any color model with up to 8 bits per channel."""
     if photo.mode in ("I", "F"):
         raise ValueError("it has 32 bits a channel, which have no agreed range")
     transparent = photo.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in photo.info
@@ -242,7 +241,7 @@ def _from_uint8(x: UInt8[np.ndarray, "*b"]) -> Float32[np.ndarray, "*b"]:
     return x.astype(np.float32) / np.float32(255)
 
 
-def _film_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def _video_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Three channels, even height and width."""
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
@@ -250,7 +249,7 @@ def _film_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2
 
 
 def _start_encoder(path: Path, width: int, height: int, fps: float | int) -> "subprocess.Popen[bytes]":
-    """Process of ffmpeg that takes raw RGB frames on its standard input."""
+    """Process of ffmpeg that reads raw RGB frames from its standard input."""
     import imageio_ffmpeg
 
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {fps} -i -".split()
@@ -262,8 +261,8 @@ def _start_encoder(path: Path, width: int, height: int, fps: float | int) -> "su
         raise InputError(f"ffmpeg cannot be run ({_reason(error)}), expected imageio-ffmpeg's.") from None
 
 
-def _feed(encoder: "subprocess.Popen[bytes]", pictures: Iterable[np.ndarray], shape: tuple[int, ...]) -> str:
-    """Complaint of the encoder while it was given the pictures of that shape; empty if all went well."""
+def _encode(encoder: "subprocess.Popen[bytes]", pictures: Iterable[np.ndarray], shape: tuple[int, ...]) -> str:
+    """Send the frames to the encoder; returns its error message, empty on success."""
     assert encoder.stdin is not None
     try:
         for picture in pictures:
@@ -272,22 +271,22 @@ def _feed(encoder: "subprocess.Popen[bytes]", pictures: Iterable[np.ndarray], sh
             try:
                 encoder.stdin.write(picture.tobytes())
             except OSError:
-                break  # it has gone, and its last words say why
-        words = encoder.communicate()[1].decode(errors="replace").strip()
+                break  # the encoder has exited; its standard error says why
+        message = encoder.communicate()[1].decode(errors="replace").strip()
     finally:
         encoder.kill()
         with suppress(OSError), encoder:
             pass  # closes the pipes and waits
-    return (words.split("\n")[-1] or "the encoder stopped") if encoder.returncode else ""
+    return (message.split("\n")[-1] or "the encoder stopped") if encoder.returncode else ""
 
 
 def _reason(error: Exception) -> str:
-    """Error in a few words, without the path that the sentence names already."""
+    """Short description of an error, without its path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _unreadable(path: AnyPath, error: Exception) -> InputError:
-    reason = "no image format is recognised" if isinstance(error, UnidentifiedImageError) else _reason(error)
+    reason = "no image format is recognized" if isinstance(error, UnidentifiedImageError) else _reason(error)
     return InputError(f"{path} cannot be read ({reason}), expected a whole image file.")

@@ -1,50 +1,52 @@
-"""Files written whole or not at all, and what is said when they cannot be."""
+"""Atomic file writing, JSON, and error messages for files that cannot be written."""
 
 import json
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from enerf.core.errors import InputError
 
+ErrorFor = Callable[[Path, str], InputError]
+
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file atomically.
 
     Raises
     ------
     InputError
         If it cannot be written.
     """
-    with replacing(path) as temporary, blaming(path):
+    with atomic_path(path) as temporary, os_errors_as_input_errors(path):
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON whole or not at all; numbers that are not finite become null.
+    """Write strict JSON atomically; numbers that are not finite become null.
 
     Raises
     ------
     InputError
         If it cannot be written.
     """
-    write_atomic(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(nan_to_none(content), indent=1, allow_nan=False) + "\n")
 
 
-def finite(content: Any) -> Any:
-    """The content with None in the place of every number that JSON cannot hold.
+def nan_to_none(content: Any) -> Any:
+    """The content with every NaN and infinity replaced by None, since JSON has no such numbers.
 
-    >>> finite({"a": [1.0, float("inf")]})
+    >>> nan_to_none({"a": [1.0, float("inf")]})
     {'a': [1.0, None]}
     """
     if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
+        return {key: nan_to_none(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
+        return [nan_to_none(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
@@ -54,7 +56,7 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     InputError
-        If it is missing or no JSON.
+        If it is missing or not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -64,21 +66,47 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 
+def write_error(path: Path, reason: str) -> InputError:
+    """The exception for a file that cannot be written, not raised.
+
+    >>> print(write_error(Path("a.png"), "No space left on device"))
+    a.png: cannot be written (No space left on device), expected a writable folder with free space.
+    """
+    return InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space.")
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden name beside ``path``, in a folder that exists, that takes its place at the end or else vanishes.
+def atomic_path(
+    path: Path, *, fsync: bool = False, temporary_name: str | None = None, error: ErrorFor = write_error
+) -> Iterator[Path]:
+    """Temporary path in the folder of ``path``, which is created; renamed to ``path`` on success, deleted on failure.
+
+    Parameters
+    ----------
+    path
+        The file to create or replace.
+    fsync
+        Whether to flush the data to disk before the rename, so that a power failure leaves no truncated file.
+    temporary_name
+        File name of the temporary path. Random by default, so that concurrent writers do not collide; a fixed name is
+        reused by the next attempt after the process was killed.
+    error
+        Makes the InputError of the path and a reason.
 
     Raises
     ------
     InputError
-        If the folder cannot be made or the file not replaced.
+        If the folder cannot be created, or the file not flushed or renamed.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(temporary_name or f".{uuid.uuid4().hex}{path.suffix}")
     try:
-        with blaming(path):
+        with os_errors_as_input_errors(path, error):
             path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with blaming(path):
+        with os_errors_as_input_errors(path, error):
+            if fsync:
+                with temporary.open("r+b") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
         with suppress(OSError):
@@ -86,24 +114,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def blaming(path: Path) -> Iterator[None]:
-    """Turn an operating system's error into a sentence about ``path``.
+def os_errors_as_input_errors(path: Path, error: ErrorFor = write_error) -> Iterator[None]:
+    """Re-raise any ``OSError`` as the InputError that ``error`` makes of ``path`` and the reason.
 
     Raises
     ------
     InputError
-        In the place of an ``OSError``.
+        Instead of an ``OSError``.
     """
     try:
         yield
-    except OSError as error:
-        raise unwritable(path, error.strerror or str(error)) from None
-
-
-def unwritable(path: Path, reason: str) -> InputError:
-    """The sentence for a file that cannot be written.
-
-    >>> print(unwritable(Path("a.png"), "No space left on device"))
-    a.png: cannot be written (No space left on device), expected a writable folder with free space.
-    """
-    return InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space.")
+    except OSError as cause:
+        raise error(path, cause.strerror or str(cause)) from None

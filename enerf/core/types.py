@@ -1,6 +1,6 @@
-"""The values that travel between the rooms. No logic lives here.
+"""Data classes shared by all packages: cameras, scenes, rays, field outputs, renderings. No logic.
 
-Vocabulary (the same words in code, options, logs and README):
+Vocabulary (the same words in code, options, logs and documentation):
 
 - ``origins``, ``directions``: a ray is ``origin + t · direction``; directions are *not* unit (NDC needs
   that).
@@ -24,7 +24,7 @@ from torch import Tensor
 class Camera:
     """A pinhole camera without distortion; all values in pixels.
 
-    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the centre of
+    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the center of
     that pixel lies at (0.5, 0.5).
     """
 
@@ -38,34 +38,33 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """Posed photographs in the scene's own (normalised) coordinates.
+    """Posed photographs and their cameras, in scene coordinates: recentered and rescaled by the loader.
 
     Attributes
     ----------
     name
         The scene's folder name.
     images
-        sRGB in [0, 1]. Bytes, which photographs of 8 bits a channel are kept as, mean value / 255;
-        ``scenes.batches`` turns what is asked for into floats.
+        sRGB in [0, 1]. Images of 8 bits per channel are stored as bytes (value · 255), which
+        ``datasets.scenes.pixels`` converts to floats on access.
     c2w
         Camera-to-scene poses, OpenGL axes, orthonormal rotations.
     camera
-        The one camera all images share.
+        The camera, shared by all images.
     bounds
-        Nearest and farthest depth seen by each view, in scene units.
+        Nearest and farthest depth in each view, in scene units.
     image_names
         File names, in the order of ``images``.
     train, test
         Indices into ``images``; disjoint.
     near, far
-        Where rays start and end: NDC units (0, 1) if ``ndc``, scene units otherwise.
+        Values of t where rays start and end: 0 and 1 if ``ndc``, scene units otherwise.
     ndc
-        Whether the field lives in normalised device coordinates (forward-facing scenes).
+        Whether the field is defined in normalized device coordinates (forward-facing scenes).
     forward_facing
-        Whether the cameras look one way (LLFF) rather than inwards at an object.
+        Whether all cameras face the same direction (LLFF) rather than inwards at an object.
     world_to_scene
-        Homogeneous similarity that was applied to the file's coordinates; its inverse undoes the
-        normalisation.
+        Homogeneous similarity from the file's (world) coordinates to scene coordinates.
     """
 
     name: str
@@ -85,10 +84,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Space:
-    """The part of scene space that a field's grid covers.
+    """The region of scene space that a field's grid covers.
 
-    A box from ``low`` to ``high`` or, if ``contracted``, all of space: what lies in the box's inscribed ball keeps its
-    place, and everything beyond is drawn into a shell around it.
+    A box from ``low`` to ``high`` or, if ``contracted``, all of space: points in the box's inscribed ball stay in
+    place, and all others are contracted into a shell around it.
     """
 
     low: tuple[float, float, float]
@@ -98,7 +97,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Rays:
-    """A batch of rays from ``near`` to ``far``, which are values of t."""
+    """A batch of rays; ``near`` and ``far`` are the values of t where each begins and ends."""
 
     origins: Float[Tensor, "*b 3"]
     directions: Float[Tensor, "*b 3"]
@@ -126,7 +125,7 @@ class Rays:
 
 @dataclass(frozen=True)
 class FieldOutput:
-    """What a radiance field says about points: density σ ≥ 0 and rgb in [0, 1]."""
+    """Values of a radiance field at points: density σ ≥ 0, per unit length, and rgb in [0, 1]."""
 
     density: Float[Tensor, "*b s"]
     rgb: Float[Tensor, "*b s 3"]
@@ -134,7 +133,7 @@ class FieldOutput:
 
 @dataclass(frozen=True)
 class Rendering:
-    """What volume rendering says about rays."""
+    """Volume rendering of rays: pixel color, depth, opacity, and the weights and t values of the samples."""
 
     rgb: Float[Tensor, "*b 3"]
     depth: Float[Tensor, "*b"]
@@ -145,15 +144,15 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a proposal said about rays: weights of the intervals between edges, and the intervals taken from it.
+    """Histogram of a proposal network along rays, and the intervals resampled from it for the final rendering.
 
-    ``edges`` and ``taken`` are increasing values of t, one more than the intervals; the field is asked in the middle of
-    each interval of ``taken``.
+    ``edges`` bound the intervals that ``weights`` belong to, ``sample_edges`` the resampled ones, whose midpoints are
+    where the final field is evaluated. Both are increasing values of t, one more than there are intervals.
     """
 
     edges: Float[Tensor, "*b m"]
     weights: Float[Tensor, "*b s"]
-    taken: Float[Tensor, "*b n"]
+    sample_edges: Float[Tensor, "*b n"]
 
 
 # points (*b, s, 3) and unit viewing directions (*b, 3) -> FieldOutput

@@ -1,11 +1,9 @@
 """What training changes: weights, optimiser, step. Saved atomically as tensors and plain Python, loaded as such."""
 
-import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from enerf.core import io as core_io
 from enerf.core.errors import InputError
-from enerf.tasks.nerf import import_checkpoint as nerf_import_checkpoint
 
 FORMAT = 1
 # What options say of an optimiser's groups; all else is the state of its steps.
@@ -86,8 +84,28 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem))
 
 
+def find_runs(folders: list[Path]) -> list[Path]:
+    """Return the folders of runs among these folders and directly below them, in order.
+
+    Raises
+    ------
+    InputError
+        If a folder neither is nor holds a run.
+    """
+    runs: list[Path] = []
+    for folder in folders:
+        inside = [path.parent for path in sorted(folder.glob("*/checkpoints"))]
+        found = [folder] if checkpoints(folder) else [path for path in inside if checkpoints(path)]
+        if not found:
+            raise InputError(
+                f"{folder}: found no checkpoints/*.pt, expected the folder of a training run, or of several"
+            )
+        runs += found
+    return runs
+
+
 def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
-    """Write ``checkpoints/STEP.pt`` whole or not at all.
+    """Write ``checkpoints/STEP.pt`` atomically.
 
     Raises
     ------
@@ -107,20 +125,13 @@ def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
         "model": state.model.state_dict(),
         "optimiser": state.optimiser.state_dict(),
     }
-    temporary = path.with_name(f".{path.name}.saving")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or _first_line(error)
-        raise InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched") from None
-    finally:  # an interruption too leaves nothing half-written
-        with suppress(OSError):
-            temporary.unlink()
+    temporary_name = f".{path.name}.saving"
+    with core_io.atomic_path(path, fsync=True, temporary_name=temporary_name, error=_write_error) as temporary:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+        except (OSError, RuntimeError) as error:
+            raise _write_error(path, getattr(error, "strerror", None) or _first_line(error)) from None
     return path
 
 
@@ -190,25 +201,46 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
     model.load_state_dict(weights)
 
 
-def start_from(state: State, path: Path, *, weights_only: bool = False) -> None:
-    """Start a state from a checkpoint of another run: this program's ``.pt`` or nerf-pytorch's ``.tar``.
+@dataclass(frozen=True)
+class Importer:
+    """Reader of another program's checkpoints.
 
-    Weights, optimiser and step are taken over, as nerf-pytorch does; or the weights alone. Clocks and curve are not.
+    Attributes
+    ----------
+    recognizes
+        Whether the content of a file is such a checkpoint.
+    weights
+        Content and file -> state dict under this program's names.
+    restore_optimizer
+        Optimizer, model, content and file -> step; fills the optimizer's state.
+    """
+
+    recognizes: Callable[[Any], bool]
+    weights: Callable[[dict[str, Any], Path], dict[str, torch.Tensor]]
+    restore_optimizer: Callable[[torch.optim.Optimizer, nn.Module, dict[str, Any], Path], int]
+
+
+def start_from(state: State, path: Path, *, weights_only: bool = False, importers: Sequence[Importer] = ()) -> None:
+    """Start a state from a checkpoint of another run: one of this program, or one that an importer recognizes.
+
+    Weights, optimizer and step are taken over, or with ``weights_only`` the weights alone; clocks and curve are not.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated, neither of the two, or of another model.
+        If the file is missing, truncated, not recognized, or of another model.
     """
     content = _read_tensors(path)
-    of_peer = nerf_import_checkpoint.is_checkpoint(content)
-    content = content if of_peer else _checked(content, path)
-    load_weights(state.model, nerf_import_checkpoint.weights(content, path) if of_peer else content["model"], path)
-    if weights_only:
+    importer = next((each for each in importers if each.recognizes(content)), None)
+    if importer is not None:
+        load_weights(state.model, importer.weights(content, path), path)
+        state.step = (
+            state.step if weights_only else importer.restore_optimizer(state.optimiser, state.model, content, path)
+        )
         return
-    if of_peer:
-        state.step = nerf_import_checkpoint.restore_optimiser(state.optimiser, state.model, content, path)
-    else:
+    content = _checked(content, path)
+    load_weights(state.model, content["model"], path)
+    if not weights_only:
         _restore_optimiser(state.optimiser, content["optimiser"], path)
         state.step = content["step"]
 
@@ -222,15 +254,6 @@ def kind_of(config: dict[str, Any]) -> str:
     ('nerf', 'shape', 'unknown')
     """
     return str(config.get("kind", "nerf" if "N_samples" in config else "unknown"))
-
-
-def differing(saved: dict[str, Any], asked: dict[str, Any], names: Iterable[str]) -> list[str]:
-    """The options among ``names`` whose values differ, as words.
-
-    >>> differing({"netwidth": 64}, {"netwidth": 32}, ["netwidth"])
-    ['netwidth (64 there, 32 asked)']
-    """
-    return [f"{n} ({saved[n]} there, {asked[n]} asked)" for n in names if n in saved and saved[n] != asked[n]]
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
@@ -279,6 +302,10 @@ def _read_tensors(path: Path) -> Any:
     except Exception as error:  # torch raises whatever the bytes of a damaged file lead to
         reason = f"it may be truncated: {_first_line(error)}"
     raise InputError(f"{path}: cannot be read as a checkpoint ({reason})")
+
+
+def _write_error(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched")
 
 
 def _first_line(error: Exception) -> str:

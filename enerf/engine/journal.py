@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.core import io as core_io
-from enerf.core.io import finite, write_atomic
+from enerf.core.io import nan_to_none, write_atomic
 
 
 class Journal:
@@ -25,33 +25,33 @@ class Journal:
         self.path = folder / "train.jsonl"
         kept = [line for line in self._lines() if _step_of(line) <= step]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
-        with core_io.blaming(folder / "tensorboard"):
+        with core_io.os_errors_as_input_errors(folder / "tensorboard"):
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Append one line; its numbers also go to TensorBoard, nested ones as ``group/name``."""
-        line = json.dumps(finite({"step": step, **values}), allow_nan=False)
-        with core_io.blaming(self.path), self.path.open("a", encoding="utf-8") as file:
+        line = json.dumps(nan_to_none({"step": step, **values}), allow_nan=False)
+        with core_io.os_errors_as_input_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        with core_io.blaming(self.path.with_name("tensorboard")):
+        with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
             for name, value in flat(values).items():
                 if isinstance(value, int | float):
                     self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "h w 3"]) -> None:
         """Show a picture in [0, 1] in TensorBoard."""
-        with core_io.blaming(self.path.with_name("tensorboard")):
+        with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
             self.board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close TensorBoard's file."""
-        with core_io.blaming(self.path.with_name("tensorboard")):
+        with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
             self.board.close()
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
             return []
-        with core_io.blaming(self.path):
+        with core_io.os_errors_as_input_errors(self.path):
             return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 

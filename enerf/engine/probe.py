@@ -1,7 +1,7 @@
-"""The checkpoints of a run, opened to be analysed: the model, the layers that are told of, the loss on a fixed batch.
+"""Probes of a run's checkpoints, for analysis: the model, the analyzed layers, and the loss on a fixed batch.
 
-A **subject** knows how to open one kind of run. All runs of one scene or shape see the same batch, and
-those of one data set that train on equally many images.
+A task opens its runs with one function, ``(saved options, ProbeSettings) -> RunProbe``. All runs of one scene or shape
+see the same batch, and so do all classifiers of one data set that train on equally many images.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,22 @@ from enerf.core.errors import InputError
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of every run.
+class ProbeSettings:
+    """What is analyzed of every run.
 
     Attributes
     ----------
     layers
-        Which are told of, and by whose parameters the loss is differentiated; empty: the hidden ones, and all.
+        Layers that are reported, and by whose parameters the loss is differentiated, as the option names them; empty:
+        the hidden layers, and all parameters.
     samples
-        Rays, points or images that the loss is taken on.
+        Number of rays, points or images in the batch.
     seed
-        Chooses them.
+        Seed of the choice of the batch.
     source
-        Where the scene, the mesh or the images are now, if they have moved.
+        New place of the scene, the mesh or the images, if they have moved; else empty.
     device
-        As the option says it.
+        Device by the name of the option ``--device``.
     """
 
     layers: str
@@ -41,8 +42,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A model as a checkpoint left it, the layers that are told of, and the loss that trains it on a fixed batch."""
+class CheckpointProbe:
+    """A model with the weights of one checkpoint, the analyzed layers, and its training loss on a fixed batch."""
 
     step: int
     model: nn.Module
@@ -51,22 +52,37 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A run that can be analysed: what it is of, how it was trained, and how one of its checkpoints is opened."""
+class RunProbe:
+    """A run that can be analyzed.
+
+    Attributes
+    ----------
+    scene, method
+        Names of its data and of its method.
+    at
+        File of a checkpoint -> its probe.
+    """
 
     scene: str
     method: str
-    at: Callable[[Path], Snapshot]
+    at: Callable[[Path], CheckpointProbe]
 
 
-def _chosen_layers(model: nn.Module, asked: str, heads: frozenset[str]) -> list[str]:
+def analyzed_layers(model: nn.Module, names: str, heads: frozenset[str]) -> list[str]:
+    """Return the names of the layers that ``--layers`` selects, the hidden ones if it is empty.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown.
+    """
     try:
-        # No method is meant; weight norm is one that suits every layer.
-        return selection.select(model, asked or "hidden", heads=heads, method="weight_norm").names
+        # weight_norm is only a method that every layer allows; nothing is applied
+        return selection.select(model, names or "hidden", heads=heads, method="weight_norm").names
     except ValueError as error:
         raise InputError(f"option --layers: {error}") from None
 
 
 def parameters_of(model: nn.Module, names: list[str]) -> tuple[nn.Parameter, ...]:
-    """The parameters of some layers, each once."""
+    """Return the parameters of some layers, each once."""
     return tuple({id(p): p for name in names for p in model.get_submodule(name).parameters()}.values())

@@ -1,98 +1,146 @@
-"""How a run begins: from its own last checkpoint, if the options still fit it, or anew with the old results aside."""
+"""Start of a run: resumed from its last checkpoint if the options allow it, otherwise new, with old results kept."""
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from enerf.config import parser
-from enerf.config.options import FitOptions
-from enerf.config.parser import AnyConfig
+from enerf.config import options, parser
+from enerf.config.options import Effect, FitOptions, RunConfig
+from enerf.config.parser import C
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint
-from enerf.engine.checkpoint import State
+from enerf.engine import checkpoint, schedule
+from enerf.engine.checkpoint import Importer, State
 
 log = logging.getLogger("enerf")
 
+LENGTH_OPTIONS = ("N_iters", "max_seconds", "epochs")
 
-def last_checkpoint(
-    config: AnyConfig, model_options: Iterable[str], task_options: Iterable[str], also: Iterable[str] = ()
-) -> tuple[dict[str, Any], Path] | None:
-    """The newest checkpoint of a run, checked against the options asked for; None to start anew.
 
-    Parameters
-    ----------
-    config
-        The run that is asked for.
-    model_options
-        Options that decide what the weights are: a checkpoint made with others does not fit.
-    task_options
-        Options that decide what is learned: changing them half way is allowed, and said.
-    also
-        Options that decide what the weights are by being above 0 or not.
+def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
+    """Return the content and the file of a run's newest checkpoint, or None if the run starts anew.
+
+    Options that affect the model must be those that the checkpoint was made with. Other options that changed and affect
+    the data or the training are logged as warnings.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or was made with other model options.
+        If the file cannot be read, is of another task, or was made with other model options.
     """
     found = checkpoint.checkpoints(config.folder)
     if config.run.no_reload or not found:
         return None
-    content, asked = checkpoint.read(found[-1]), parser.to_dict(config)
+    content = checkpoint.read(found[-1])
     saved = content["config"]
     if (kind := checkpoint.kind_of(saved)) != config.kind:
         raise InputError(
             f"{found[-1]}: found a run of kind {kind!r}, expected {config.kind!r}: give another --expname, "
             "or --no_reload"
         )
-    wrong = checkpoint.differing(saved, asked, model_options)
-    for name in also:
-        if (saved[name] > 0) != (asked[name] > 0):
-            wrong += checkpoint.differing(saved, asked, [name])
-    if wrong:
+    if wrong := changed_options(saved, config, "model"):
         raise InputError(
             f"{found[-1]}: this experiment was trained with other model options: {', '.join(wrong)}; "
             "expected the same, another --expname, or --no_reload"
         )
-    for changed in checkpoint.differing(saved, asked, task_options):
-        log.warning("going on with a changed option: %s", changed)
+    for changed in changed_options(saved, config, "data", "training"):
+        log.warning("resuming with a changed option: %s", changed)
     return content, found[-1]
 
 
+def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) -> list[str]:
+    """Return the options with one of these effects whose values differ from the saved ones, in words.
+
+    Options that the checkpoint does not have are skipped, and those that are ``auto`` on one side. The length of the
+    run counts only where the learning rate depends on it: under exponential decay a longer run has the same first
+    steps.
+
+    >>> from enerf.tasks.nerf.config import NerfConfig
+    >>> changed_options({"N_rand": 64}, parser.from_dict(NerfConfig, {"N_rand": 32}), "training")
+    ['N_rand (64 there, 32 asked)']
+    """
+    asked = parser.to_dict(config)
+    ignored = () if schedule.depends_on_length(config.train) else LENGTH_OPTIONS
+    changed = []
+    for name, item in options.declared(type(config)).items():
+        if name not in saved or name in ignored or "auto" in (saved[name], asked[name]):
+            continue
+        affects, model_key = item.metadata["affects"], item.metadata["model_key"]
+        differs = saved[name] != asked[name]
+        in_model = differs and model_key is not None and model_key(saved[name]) != model_key(asked[name])
+        if (differs and affects in effects) or (in_model and "model" in effects):
+            changed.append(f"{name} ({saved[name]} there, {asked[name]} asked)")
+    return changed
+
+
+def reopened(
+    kind: type[C], saved: dict[str, Any], folder: Path, device: str, source_option: str, source: str = ""
+) -> C:
+    """Return the configuration of a finished run, for opening it where its folder is now.
+
+    Parameters
+    ----------
+    kind, saved
+        Class of the configuration, and the options in the run's checkpoint.
+    folder
+        Folder of the run, which may have been moved.
+    device
+        Device by the name of the option ``--device``.
+    source_option, source
+        Option that names the run's data, and the data's new place, if it has moved; else empty.
+    """
+    where = {"basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
+    now = {"device": device, "backend": "auto", "no_reload": False, **({source_option: source} if source else {})}
+    return parser.from_dict(kind, {**saved, **where, **now})
+
+
 def begin(
-    config: AnyConfig, model: nn.Module, optimiser: torch.optim.Optimizer, found: tuple[dict[str, Any], Path] | None
+    config: RunConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    found: tuple[dict[str, Any], Path] | None,
+    importers: Sequence[Importer] = (),
 ) -> State:
-    """The state of a model that is on its device: as its last checkpoint left it, as ``--ft_path`` says, or fresh.
+    """Return the training state of a model on its device: resumed, started from ``--ft_path``, or fresh.
+
+    Parameters
+    ----------
+    config, model, optimizer
+        The run, its model, and the optimizer of the model's parameters.
+    found
+        Result of ``last_checkpoint``.
+    importers
+        Readers of other programs' checkpoints for ``--ft_path``.
 
     Raises
     ------
     InputError
         If a checkpoint is of another model.
     """
-    training = State(model, optimiser)
+    training = State(model, optimizer)
     if found is not None:
         checkpoint.restore(training, *found)
-        log.info("going on from %s", found[1])
+        log.info("resuming from %s", found[1])
     elif config.run.ft_path:
-        checkpoint.start_from(training, Path(config.run.ft_path), weights_only=config.run.no_reload)
+        path = Path(config.run.ft_path)
+        checkpoint.start_from(training, path, weights_only=config.run.no_reload, importers=importers)
         log.info("starting at step %d from %s", training.step, config.run.ft_path)
     return training
 
 
-def adam(asked: FitOptions, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a field, as the options say it."""
-    grid_scale = asked.lrate_grid / asked.lrate if asked.lrate_grid else 1.0
-    return checkpoint.adam(model, asked.lrate, grid_scale=grid_scale, beta2=asked.adam_beta2, eps=asked.adam_eps)
+def adam(train: FitOptions, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the Adam optimizer of a field with the learning rates and betas of the options."""
+    grid_scale = train.lrate_grid / train.lrate if train.lrate_grid else 1.0
+    return checkpoint.adam(model, train.lrate, grid_scale=grid_scale, beta2=train.adam_beta2, eps=train.adam_eps)
 
 
 def set_aside(folder: Path) -> None:
-    """Rename what an earlier run left in a folder out of the way, all with one number; nothing is deleted."""
+    """Rename the checkpoints, metrics and journal of an earlier run, all with one number; nothing is deleted."""
     left = [path for name in ("checkpoints", "metrics.json", "train.jsonl") if (path := folder / name).exists()]
     taken = {path.suffix for path in folder.glob("*.[0-9]*")}
     n = next(n for n in range(1, sys.maxsize) if f".{n}" not in taken)
@@ -101,13 +149,20 @@ def set_aside(folder: Path) -> None:
         log.info("--no_reload: the earlier %s is now %s.%d", path, path.name, n)
 
 
-def metrics_of(config: AnyConfig) -> dict[str, Any] | None:
-    """The metrics of a run that was trained to its end with these very options, else None."""
+def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
+    """Return the metrics of a run that was trained to its end with exactly these options, else None."""
     metrics_file, config_file = config.folder / "metrics.json", config.folder / "config.txt"
     if not metrics_file.is_file() or not config_file.is_file():
         return None
-    if config_file.read_text(encoding="utf-8") != parser.to_text(config):
+    if parser.read_text(type(config), config_file) != config:
         return None
     metrics: dict[str, Any] = io.read_json(metrics_file)
     in_time = 0 < config.train.max_seconds <= metrics["seconds"]["train"]
     return metrics if metrics["steps"] >= config.train.N_iters or in_time else None
+
+
+def matching_metrics(folder: Path, protocol: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the content of a run's ``metrics.json`` if all of these keys have these values there, else None."""
+    path = folder / "metrics.json"
+    found = io.read_json(path) if path.is_file() else {}
+    return found if all(found.get(key) == value for key, value in io.nan_to_none(protocol).items()) else None

@@ -25,6 +25,15 @@ def of_step(options: StepOptions, training: State) -> float:
     return warm * cosine(done, options.lrate)
 
 
+def depends_on_length(options: StepOptions) -> bool:
+    """Return whether the learning rate of a step depends on how long the run is, not only on the step.
+
+    >>> depends_on_length(StepOptions(lrate_schedule="cosine")), depends_on_length(StepOptions(lrate_schedule="decay"))
+    (True, False)
+    """
+    return options.lrate_schedule in ("cosine", "milestones")
+
+
 def decay(step: int, lrate: float | int, decay_thousands: float | int) -> float:
     """The learning rate of a step: falls exponentially, to a tenth in ``decay_thousands`` · 1000 steps.
 

@@ -6,7 +6,6 @@ What would point backwards (validation, logging, checkpoints) is a hook passed i
 import logging
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ from tqdm import tqdm
 
 from enerf.conditioning.diagnostics import spectrum
 from enerf.config import parser
-from enerf.config.parser import AnyConfig
+from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.core.errors import NotFinite
+from enerf.core.progress import progress_bar
 from enerf.engine import checkpoint, resume, schedule
 from enerf.engine.checkpoint import State, set_learning_rate
 from enerf.engine.journal import Journal
@@ -157,15 +157,9 @@ def _time_is_up(state: State, max_seconds: float | int) -> bool:
 
 
 def _bar(state: State, n_iters: int) -> tqdm:
-    """A progress bar that does not flood a log file."""
-    return tqdm(
-        total=n_iters,
-        initial=state.step,
-        unit="step",
-        desc="train",
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        bar_format="{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
-    )
+    """Progress bar of the remaining steps."""
+    shown = "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+    return progress_bar(n_iters, "train", "step", initial=state.step, bar_format=shown)
 
 
 def _describe(report: Report, per_second: float, unit: str, seconds_left: float) -> str:
@@ -208,7 +202,7 @@ LayerReport = dict[str, dict[str, float]]  # layer -> κ, row norms ...
 
 
 def fit(
-    config: AnyConfig,
+    config: RunConfig,
     training: State,
     step: Callable[[State], R],
     hooks: Callable[[Journal], Sequence[Hook]],
@@ -275,7 +269,7 @@ def fit(
 
 
 def _records(
-    config: AnyConfig,
+    config: RunConfig,
     training: State,
     journal: Journal,
     progress: Progress,

@@ -210,6 +210,6 @@ def _short(value: float | int | None) -> str:
 
 def _save(figure: Any, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all."""
-    with io.replacing(path) as temporary, io.blaming(path):
+    with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
         figure.savefig(temporary, format="png", dpi=110)
     return path

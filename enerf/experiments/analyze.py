@@ -7,32 +7,27 @@ the same call goes on from there.
 
 import logging
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from tqdm import tqdm
 
 from enerf.conditioning import weight_views
 from enerf.conditioning.diagnostics import curvature, eigenvalues, layer_inputs, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
-from enerf.config import options
 from enerf.core import device as core_device
+from enerf.core.progress import on_terminal, progress_bar
 from enerf.engine import checkpoint
-from enerf.engine.probe import Asked, Snapshot, Subject
+from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe
 from enerf.experiments import analysis_report
+from enerf.experiments.options import AnalyzeOptions
 from enerf.experiments.records import Records
-from enerf.tasks.classifier import probe as classifier_probe
-from enerf.tasks.nerf import probe as nerf_probe
-from enerf.tasks.nerf import setup as nerf_setup
-from enerf.tasks.shape import probe as shape_probe
+from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
@@ -41,28 +36,7 @@ TOLERANCE = 1e-2  # relative, of the Hessian's extremes
 JACOBIAN_BYTES = 4 << 30  # the Gauss–Newton spectrum is left out where it would need more
 
 
-@dataclass(frozen=True)
-class AnalyseOptions:
-    """analysis."""
-
-    out: str = options.option("", "folder of the results; empty: analysis/ beside the runs, or in the only run")
-    checkpoints: int = options.option(
-        0, "that many checkpoints of each run, evenly spread, first and last among them; 0: all", at_least=0
-    )
-    layers: str = options.option(
-        "",
-        "layers whose weights are told, and by whose parameters the loss is differentiated: hidden, trunk, or names "
-        "such as trunk.0,feature; empty: the hidden layers, and all parameters",
-    )
-    rays: int = options.option(64, "rays, points of a shape, or images, that the loss is taken on", at_least=1)
-    seed: int = options.option(0, "chooses the rays, and where iterations start", at_least=0)
-    no_hessian: bool = options.option(False, "weights only: quick, and needs no extra")
-    density: int = options.option(0, "points of the Hessian's spectral density at a run's ends; 0: none", at_least=0)
-    datadir: str = options.option("", "the scene, the mesh or the images, if they have moved since training")
-    device: str = options.option("auto", "auto, cpu, cuda, cuda:1 ...")
-
-
-def analyse(folders: list[Path], chosen: AnalyseOptions) -> str:
+def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
     """Measure the checkpoints that are not measured yet; returns the table, and where the rest is.
 
     Raises
@@ -72,7 +46,7 @@ def analyse(folders: list[Path], chosen: AnalyseOptions) -> str:
     KeyboardInterrupt
         If interrupted; what is measured is written, and the same call goes on.
     """
-    found = list(dict.fromkeys(folder.resolve() for folder in nerf_setup.find_runs([f.expanduser() for f in folders])))
+    found = list(dict.fromkeys(folder.resolve() for folder in checkpoint.find_runs([f.expanduser() for f in folders])))
     chosen = _possible(chosen)
     out = Path(chosen.out).expanduser() if chosen.out else Path(os.path.commonpath(found)) / "analysis"
     kept = {"format": FORMAT, "rays": chosen.rays, "seed": chosen.seed, "layers": chosen.layers}
@@ -85,19 +59,19 @@ def analyse(folders: list[Path], chosen: AnalyseOptions) -> str:
     try:
         with _bar(sum(map(len, missing.values()))) as bar:
             for folder, paths in ((folder, paths) for folder, paths in missing.items() if paths):
-                subject = open_subject(folder, chosen)
+                probe = open_probe(folder, chosen)
                 for path in paths:
-                    bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=sys.stderr.isatty())
+                    bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=on_terminal())
                     with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have no second derivatives
-                        record = measured(subject.at(path), chosen, _is_end(path, plan[folder]))
-                    records.add(path, {"scene": subject.scene, "method": subject.method}, record)
+                        record = measured(probe.at(path), chosen, _is_end(path, plan[folder]))
+                    records.add(path, {"scene": probe.scene, "method": probe.method}, record)
                     bar.update()
     finally:
         text = _written(records, plan, out, chosen)
     return f"{text}\n{out}"
 
 
-def _written(records: Records, plan: dict[Path, list[Path]], out: Path, chosen: AnalyseOptions) -> str:
+def _written(records: Records, plan: dict[Path, list[Path]], out: Path, chosen: AnalyzeOptions) -> str:
     """Table and pictures of all that is measured; returns the table."""
     repeated = Counter(folder.name for folder in plan)
     histories = []
@@ -118,35 +92,27 @@ def spread(paths: list[Path], n: int) -> list[Path]:
     return [paths[round(i * (len(paths) - 1) / (n - 1))] for i in range(n)] if n > 1 else paths[-1:]
 
 
-def open_subject(folder: Path, chosen: AnalyseOptions) -> Subject:
-    """The run, as what its checkpoints say it is.
+def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:
+    """Open a run for analysis.
 
     Raises
     ------
     InputError
-        If it is of a kind that cannot be analysed.
+        If it is no run, or its task cannot be analyzed.
     """
-    saved = checkpoint.newest(folder, SUBJECTS)[0]["config"]
-    return SUBJECTS[checkpoint.kind_of(saved)](
-        saved, Asked(chosen.layers, chosen.rays, chosen.seed, chosen.datadir, chosen.device)
-    )
+    task, content = registry.with_part("probe", folder)
+    settings = ProbeSettings(chosen.layers, chosen.rays, chosen.seed, chosen.datadir, chosen.device)
+    opened: RunProbe = task.load("probe")(content["config"], settings)
+    return opened
 
 
-# By the checkpoint's option ``kind``: how a run is opened.
-SUBJECTS: dict[str, Callable[[dict[str, Any], Asked], Subject]] = {
-    "nerf": nerf_probe.nerf,
-    "shape": shape_probe.shape,
-    "classifier": classifier_probe.classifier,
-}
-
-
-def measured(snapshot: Snapshot, chosen: AnalyseOptions, at_end: bool = False) -> dict[str, Any]:
+def measured(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = False) -> dict[str, Any]:
     """The record of one checkpoint; see ``evaluation.analysis``."""
-    began, names, loss = time.perf_counter(), snapshot.layers, snapshot.objective
-    record: dict[str, Any] = {"step": snapshot.step, "layers": spectrum.layer_report(snapshot.model, names)}
+    began, names, loss = time.perf_counter(), probe.layers, probe.objective
+    record: dict[str, Any] = {"step": probe.step, "layers": spectrum.layer_report(probe.model, names)}
     if not chosen.no_hessian:
-        told = [name for name in names if _is_called(snapshot.model.get_submodule(name))]
-        inputs = layer_inputs.record_layer_inputs(snapshot.model, told, lambda: loss.model(loss.inputs))
+        told = [name for name in names if _is_called(probe.model.get_submodule(name))]
+        inputs = layer_inputs.record_layer_inputs(probe.model, told, lambda: loss.model(loss.inputs))
         for name, seen in inputs.items():
             kappa, rank = layer_inputs.extended_condition_number(seen)
             record["layers"][name] |= {"kappa_inputs": kappa, "rank_inputs": rank}
@@ -186,7 +152,7 @@ def _gauss_newton(loss: Objective) -> dict[str, Any]:
     }
 
 
-def words(chosen: AnalyseOptions) -> str:
+def words(chosen: AnalyzeOptions) -> str:
     """What was measured, and how."""
     if chosen.no_hessian:
         return f"Weights of the layers {chosen.layers or 'hidden'}."
@@ -198,7 +164,7 @@ def words(chosen: AnalyseOptions) -> str:
     )
 
 
-def _possible(chosen: AnalyseOptions) -> AnalyseOptions:
+def _possible(chosen: AnalyzeOptions) -> AnalyzeOptions:
     """What was chosen, without what needs an extra that is not there."""
     if chosen.no_hessian:
         return chosen
@@ -211,7 +177,7 @@ def _possible(chosen: AnalyseOptions) -> AnalyseOptions:
     return chosen
 
 
-def _lacks(records: Records, path: Path, paths: list[Path], chosen: AnalyseOptions) -> bool:
+def _lacks(records: Records, path: Path, paths: list[Path], chosen: AnalyzeOptions) -> bool:
     """Whether something that was asked for is not measured yet."""
     record = records.of(path)
     if record is None or (not chosen.no_hessian and "curvature" not in record):
@@ -224,8 +190,7 @@ def _is_end(path: Path, paths: list[Path]) -> bool:
     return path in (paths[0], paths[-1])
 
 
-def _bar(n: int) -> tqdm:
-    """A progress bar that does not flood a log file."""
+def _bar(n: int) -> Any:
+    """Progress bar of the analyzed checkpoints."""
     shown = "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}{postfix}]"
-    every = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(total=n, unit="checkpoint", desc="analyse", mininterval=every, bar_format=shown)
+    return progress_bar(n, "analyse", "checkpoint", bar_format=shown)

@@ -1,186 +1,178 @@
-"""Hallway: one configuration, several methods and seeds, to a table, curves and crops side by side.
+"""Comparison of methods: several variants and seeds of one configuration, to a table and curves.
 
-The arms run one after another with the same code, seeds, batches and steps, each in a folder of its own; they differ by
-the options of ``methods`` and share every other byte. A finished arm is not run again, a half-finished one goes on. One
-that meets a value that is not finite has failed, which is told beside the table.
+The variants run one after another with the same code, seeds, batches and steps, each in a folder of its own. They
+differ by the options of their method and share every other one. A finished variant is not run again, a half-finished
+one is resumed. A variant whose loss is not finite has failed and is listed below the table.
 """
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic
+from collections.abc import Sequence
+from typing import Any
 
 from enerf.config import options, parser
-from enerf.config.parser import AnyConfig, C
-from enerf.core import images, io
+from enerf.config.methods import Methods
+from enerf.config.options import RunConfig
+from enerf.config.parser import C
 from enerf.core.errors import InputError, NotFinite
-from enerf.datasets.scenes import pixels
-from enerf.engine import checkpoint, resume
-from enerf.experiments import methods
-from enerf.experiments.methods import Methods
-from enerf.reporting import tables
-from enerf.tasks.classifier import curves as classifier_curves
-from enerf.tasks.classifier import report as classifier_report
-from enerf.tasks.classifier import setup as classifier_setup
-from enerf.tasks.classifier import train as classifier_train
-from enerf.tasks.classifier.config import ClassifierConfig
-from enerf.tasks.nerf import comparison as nerf_comparison
-from enerf.tasks.nerf import setup as nerf_setup
-from enerf.tasks.nerf import train as nerf_train
-from enerf.tasks.nerf.config import NerfConfig
-from enerf.tasks.shape import report as shape_report
-from enerf.tasks.shape import setup as shape_setup
-from enerf.tasks.shape import train as shape_train
-from enerf.tasks.shape.config import ShapeConfig
+from enerf.engine import backend_record, checkpoint, resume
+from enerf.experiments.options import CompareOptions
+from enerf.fields.backends.registry import Resolved
+from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
 
-@dataclass(frozen=True)
-class CompareOptions:
-    """comparison."""
-
-    methods: str = options.option("plain,equilibrate", f"arms, from: {', '.join(methods.FIELDS)}")
-    seeds: str = options.option("0", "seeds of each arm, such as 0,1,2")
-    lrates: str = options.option("", "learning rates of each arm, such as 5e-4,1e-3; empty: the configuration's alone")
-
-
-@dataclass(frozen=True)
-class CompareClassifierOptions(CompareOptions):
-    """comparison."""
-
-    methods: str = options.option("bn,bn+w,bn+ws,bn+e", f"arms, from: {', '.join(methods.CLASSIFIERS)}")
-
-
-@dataclass(frozen=True)
-class Kind(Generic[C]):
-    """What comparisons of one kind of run do.
-
-    Attributes
-    ----------
-    methods, plain
-        What each method changes, and what all of them start from.
-    task
-        Options that decide what is learned and how: an arm does not go on with others.
-    train
-        Trains and measures one arm; returns its metrics.
-    write
-        Writes table and curves of the arms so far, their metrics by name, into the base's folder; returns the table.
-    draw
-        Draws pictures of the first seed's arms at the end, side by side.
-    resolve
-        The base with what its data decides: epochs counted in steps, say.
-    """
-
-    methods: Methods
-    plain: dict[str, Any]
-    task: tuple[str, ...]
-    train: Callable[[C], dict[str, Any] | None]
-    write: Callable[[dict[str, list[dict[str, Any]]], C], str]
-    draw: Callable[[C, dict[str, C]], None] = lambda base, arms: None
-    resolve: Callable[[C], C] = lambda base: base
-
-
 def compare(base: C, chosen: CompareOptions) -> str:
-    """Train and measure all arms; returns the table. Results are written after every arm.
+    """Train and measure all variants; return the table, which is written after each of them.
 
     Raises
     ------
     InputError
-        For an unknown method or a seed that is no number.
+        For an unknown method, a seed or a rate that is no number, or a variant trained with other options.
+    NotFinite
+        If every variant failed.
     KeyboardInterrupt
-        If interrupted; the same call goes on where it stopped.
+        If interrupted; the same call resumes.
     """
-    kind: Kind[C] = KINDS[base.kind]
-    names, seeds = read_methods(chosen.methods, kind.methods), read_seeds(chosen.seeds)
-    named = {arm_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
-    for of in named.values():
-        arm_config(base, *of, seeds[0]).check()  # a mistake is told before anything is read or trained
-    base = kind.resolve(base)
-    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
+    task = registry.task(base.kind)
+    known: Methods = task.load("methods")
+    names, seeds = read_methods(chosen.methods or known.default, known), read_seeds(chosen.seeds)
+    named = {variant_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
+    for method in named.values():
+        variant_config(base, *method, seeds[0]).check()  # before anything is read or trained
+    base = task.load("resolve")(base) if task.has("resolve") else base
+    variants: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     failed: list[str] = []
     text = ""
+    planned = [variant_config(base, *method, seed) for seed in seeds for method in named.values()]
+    shared = shared_backend(base, planned, task)
     for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
-        arm = arm_config(base, *named[name], seed)
-        log.info("arm %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, arm.folder)
+        variant = variant_config(base, *named[name], seed)
+        log.info("variant %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, variant.folder)
         try:
-            arms[name].append(resume.metrics_of(arm) or trained(_unchanged(arm)))
+            variants[name].append(resume.finished_metrics(variant) or _train(variant, task, shared))
         except NotFinite as error:
             failed.append(f"{name}, seed {seed}, failed: {error}")
             log.warning(failed[-1])
             continue
-        text = kind.write({name: runs for name, runs in arms.items() if runs}, base)
-    if not any(arms.values()):
-        raise NotFinite(f"all arms failed; {failed[-1]}")
-    kind.draw(base, {name: arm_config(base, *of, seeds[0]) for name, of in named.items()})
+        text = task.load("write_comparison")({name: runs for name, runs in variants.items() if runs}, base)
+    if not any(variants.values()):
+        raise NotFinite(f"all variants failed; {failed[-1]}")
+    if task.has("draw_comparison"):
+        first = {name: variant_config(base, *method, seeds[0]) for name, method in named.items()}
+        task.load("draw_comparison")(base, first)
     return "\n".join([text, *failed])
 
 
-def _unchanged(arm: C) -> C:
-    """The arm, if what it was trained with so far is what is asked for: a comparison names its arms by it.
-
-    Raises
-    ------
-    InputError
-        If it was trained on something else, or otherwise.
-    """
-    found = [] if arm.run.no_reload else checkpoint.checkpoints(arm.folder)
-    if found:
-        saved, kind = checkpoint.read(found[-1])["config"], KINDS[arm.kind]
-        if changed := checkpoint.differing(saved, parser.to_dict(arm), kind.task):
-            raise InputError(
-                f"{arm.folder}: this arm was trained with other options: {', '.join(changed)}; expected the same, "
-                "another --expname, or --no_reload"
-            )
-    return arm
-
-
-def trained(arm: AnyConfig) -> dict[str, Any]:
-    """Train an arm and return its metrics."""
-    metrics = KINDS[arm.kind].train(arm)
+def _train(variant: RunConfig, task: registry.Task, shared: Resolved | None) -> dict[str, Any]:
+    """Train a variant, from its last checkpoint if it has one, and return its metrics."""
+    check_unchanged(variant)
+    train = task.load("train")
+    metrics: dict[str, Any] | None = train(variant) if shared is None else train(variant, shared)
     if metrics is None:
         raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
     return metrics
 
 
-def arm_name(method: str, lrate: float | None) -> str:
-    """How an arm is called: by its method, and its learning rate if that is not the configuration's.
+def shared_backend(base: C, variants: Sequence[C], task: registry.Task) -> Resolved | None:
+    """Return the backend and precision of all variants; None if all are finished, or the task has no backends.
 
-    >>> arm_name("he", None), arm_name("he", 0.002)
+    They are those of the first variant that was trained before, otherwise resolved from the options of the base. A
+    variant that was trained with others is reported; if it is half-finished, it is continued with its own.
+    """
+    if not task.has("resolve_backend"):
+        return None
+    measured = [resume.finished_metrics(variant) for variant in variants]
+    recorded = {v.run.expname: recorded_backend(v, metrics) for v, metrics in zip(variants, measured, strict=True)}
+    earlier = {name: record for name, record in recorded.items() if record is not None}
+    first = next(iter(earlier.values()), None)
+    shared: Resolved | None = None if all(measured) else task.load("resolve_backend")(base, first)
+    for name, record in earlier.items():
+        if (expected := shared or first) is not None and record.differs(expected):
+            log.warning("variant %s was trained with %s, the others with %s", name, record, expected)
+    return shared
+
+
+def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Resolved | None:
+    """Return what a variant was trained with, by its metrics if it is finished, else by its checkpoint."""
+    if metrics is not None:
+        return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
+    found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
+    return backend_record.recorded(checkpoint.read(found[-1])) if found else None
+
+
+def check_unchanged(variant: RunConfig) -> None:
+    """Check that a variant was trained so far with the options that it is asked for now.
+
+    Raises
+    ------
+    InputError
+        If an option that affects the model, the data or the training was different, or if it was trained for more
+        steps than are asked for.
+    """
+    found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
+    if not found:
+        return
+    content = checkpoint.read(found[-1])
+    changed = resume.changed_options(content["config"], variant, "model", "data", "training")
+    if content["step"] > variant.train.N_iters:
+        changed.append(f"N_iters ({content['step']} steps done there, {variant.train.N_iters} asked)")
+    if changed:
+        raise InputError(
+            f"{variant.folder}: this variant was trained with other options: {', '.join(changed)}; expected the same, "
+            "another --expname, or --no_reload"
+        )
+
+
+def variant_name(method: str, lrate: float | None) -> str:
+    """Return the name of a variant: its method, and its learning rate if that is not the configuration's.
+
+    >>> variant_name("he", None), variant_name("he", 0.002)
     ('he', 'he@0.002')
     """
     return method if lrate is None else f"{method}@{lrate:g}"
 
 
-def arm_config(base: C, method: str, lrate: float | None, seed: int) -> C:
-    """The configuration of one arm: the base with the method's options, in a folder of its own."""
-    name = f"{base.run.expname or base.scene}/{arm_name(method, lrate)}_seed{seed}"
-    kind: Kind[C] = KINDS[base.kind]
-    changed = {"lrate": base.train.lrate, **kind.plain, **kind.methods[method]}
+def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
+    """Return the configuration of one variant: the base with the method's options, in a folder of its own."""
+    name = f"{base.run.expname or base.scene}/{variant_name(method, lrate)}_seed{seed}"
+    known: Methods = registry.task(base.kind).load("methods")
+    changed = {"lrate": base.train.lrate, **known.common, **known.changes[method]}
     changed |= {} if lrate is None else {"lrate": lrate}
-    return parser.replace(base, **changed, seed=seed, expname=name, no_final_eval=False)
+    if "no_final_eval" in options.declared(type(base)):
+        changed |= {"no_final_eval": False}
+    return parser.replace(base, **changed, seed=seed, expname=name)
 
 
-def read_methods(text: str, known: Methods = methods.FIELDS) -> list[str]:
-    """The methods named by the option, in its order.
+def read_methods(text: str, known: Methods) -> list[str]:
+    """Return the methods named by the option, in its order.
 
-    >>> read_methods("plain, equilibrate")
+    >>> read_methods("plain, equilibrate", Methods({"plain": {}, "equilibrate": {"equilibrate": "row"}}))
     ['plain', 'equilibrate']
+
+    Raises
+    ------
+    InputError
+        If a name is unknown or repeated, or none is given.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in known.changes]
     if unknown or not names or len(set(names)) < len(names):
-        raise InputError(f"option --methods: found {text!r}, expected different names from {', '.join(known)}")
+        raise InputError(f"option --methods: found {text!r}, expected different names from {', '.join(known.changes)}")
     return names
 
 
 def read_seeds(text: str) -> list[int]:
-    """The seeds named by the option.
+    """Return the seeds named by the option.
 
     >>> read_seeds("0,2")
     [0, 2]
+
+    Raises
+    ------
+    InputError
+        If one is negative, repeated or no whole number.
     """
     try:
         seeds = [int(word) for word in text.split(",")]
@@ -192,10 +184,15 @@ def read_seeds(text: str) -> list[int]:
 
 
 def read_lrates(text: str) -> list[float | None]:
-    """The learning rates named by the option; None stands for the configuration's.
+    """Return the learning rates named by the option; None is the configuration's.
 
     >>> read_lrates(""), read_lrates("5e-4,1e-3")
     ([None], [0.0005, 0.001])
+
+    Raises
+    ------
+    InputError
+        If one is not positive, not finite, repeated or no number.
     """
     if not text.strip():
         return [None]
@@ -206,85 +203,3 @@ def read_lrates(text: str) -> list[float | None]:
     if not lrates or not 0 < min(lrates) <= max(lrates) < math.inf or len(set(lrates)) < len(lrates):
         raise InputError(f"option --lrates: found {text!r}, expected different positive numbers such as 5e-4,1e-3")
     return [*lrates]
-
-
-def _write_scenes(arms: dict[str, list[dict[str, Any]]], base: NerfConfig) -> str:
-    """Table and curves of scenes."""
-    text = nerf_comparison.write(arms, base.folder)
-    nerf_comparison.draw_curves(arms, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
-    nerf_comparison.draw_rates(arms, base.folder / "rates.png", f"{base.scene}, {base.train.N_iters} steps")
-    return text
-
-
-def _draw_crops(base: NerfConfig, arms: dict[str, NerfConfig]) -> None:
-    """The first test view: the photograph and what each method's first seed makes of it."""
-    if base.run.final_pixels:
-        return
-    scene = nerf_setup.load_scene(base)
-    view = scene.test[0]
-    name = f"{Path(scene.image_names[view]).stem}.png"
-    pictures = {"photograph": pixels.photograph(scene, view).double().numpy()}
-    for method, arm in arms.items():
-        file = arm.folder / "test" / "final" / name
-        if file.is_file():
-            pictures[method] = images.read(file).astype("float64")
-    nerf_comparison.draw_crops(pictures, base.folder / "crops.png", reference="photograph")
-
-
-def _write_shapes(arms: dict[str, list[dict[str, Any]]], base: ShapeConfig) -> str:
-    """Table and curves of shapes."""
-    measured = [{**run, "method": name, "model": ""} for name, some in arms.items() for run in some]
-    rows = shape_report.table(measured)
-    io.write_json(base.folder / "comparison.json", measured)
-    io.write_atomic(base.folder / "comparison.md", tables.as_markdown(rows) + "\n")
-    if base.run.i_eval:
-        shape_report.draw_curves(measured, base.folder / "curves.png", f"{base.scene}: {measured[0]['target']}")
-    return tables.as_text(rows)
-
-
-def _write_classifiers(arms: dict[str, list[dict[str, Any]]], base: ClassifierConfig) -> str:
-    """Table and curves of classifiers, each at its best of several rates, beside the paper's figures."""
-    measured = _labelled(arms)
-    rows = classifier_report.table(measured)
-    has_rates = len({name.partition("@")[2] for name in arms}) > 1
-    best = nerf_comparison.at_best_rate(arms, "test", "accuracy") if has_rates else {}
-    known = classifier_report.published(measured)
-    parts = [
-        ("", rows),
-        (nerf_comparison.BEST, classifier_report.table(_labelled(best))),
-        (classifier_report.PROTOCOL, known),
-    ]
-    shown = [(words, table) for words, table in parts if len(table) > 1]
-    io.write_json(base.folder / "comparison.json", measured)
-    markdown = [
-        f"{words}:\n\n{tables.as_markdown(table)}" if words else tables.as_markdown(table) for words, table in shown
-    ]
-    io.write_atomic(base.folder / "comparison.md", "\n\n".join(markdown) + "\n")
-    title = f"{rows[1][0]}, {rows[1][1]}"
-    classifier_curves.draw(measured, base.folder / "curves.png", title)
-    classifier_curves.draw_rates(measured, base.folder / "rates.png", title)
-    return "\n\n".join(
-        f"{words}:\n{tables.as_text(table)}" if words else tables.as_text(table) for words, table in shown
-    )
-
-
-def _labelled(arms: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The metrics of all arms, each with the name of its own."""
-    return [{**run, "arm": name} for name, some in arms.items() for run in some]
-
-
-# By the configuration's kind.
-KINDS: dict[str, Kind[Any]] = {
-    "nerf": Kind(
-        methods.FIELDS, methods.OF_FIELDS, nerf_setup.TASK_OPTIONS, nerf_train.train, _write_scenes, _draw_crops
-    ),
-    "shape": Kind(methods.FIELDS, methods.OF_FIELDS, shape_setup.TASK_OPTIONS, shape_train.fit, _write_shapes),
-    "classifier": Kind(
-        methods.CLASSIFIERS,
-        methods.OF_CLASSIFIERS,
-        classifier_setup.TASK_OPTIONS,
-        classifier_train.train,
-        _write_classifiers,
-        resolve=classifier_setup.resolved,
-    ),
-}

@@ -6,125 +6,123 @@ What a run is of is told by its checkpoint; a **subject** says what is to be kno
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int, UInt8
 
-from enerf.config.options import option
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import coordinates
-from enerf.engine import checkpoint
+from enerf.experiments.options import BESIDE, ExtractOptions
 from enerf.geometry import cleanup, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.extract import Surface
-from enerf.geometry.isosurface.source import Box, Points, Subject
+from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
+from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings, Points
 from enerf.geometry.preview import raycast, sphere_tracing, turntable
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
-from enerf.tasks.nerf import mesh as nerf_mesh
-from enerf.tasks.shape import mesh as shape_mesh
+from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
-BESIDE = "beside the mesh"
 TRACED_STEPS = 384  # along a ray, where no slope is known
 Faces = Int[np.ndarray, "m 3"]
 Colors = UInt8[np.ndarray, "n 3"]
 
 
 @dataclass(frozen=True)
-class ExtractOptions:
-    """extraction."""
+class ExtractedMesh:
+    """A mesh in the coordinates of the user's files.
 
-    resolution: int = option(256, "cells along the longest side of the box", at_least=1)
-    out: str = option("", "the mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder")
-    level: str = option("", "the field's value at the surface; empty: by a rule, which is told")
-    precision: str = option("fp32", "of the field's products", choices=("fp32", "bf16", "auto"))
-    coarsest: int = option(64, "cells along the longest side that are looked at first", at_least=1)
-    check: float = option(0.0, "share of the lattice searched afterwards for what was missed", at_least=0, at_most=1)
-    memory: float = option(2.0, "GiB it may take, beyond what the field needs", above=0)
-    closed: bool = option(False, "close what the box cuts open")
-    crop: int = option(0, "drop what fewer training cameras than this have in their picture; bare: 1", bare=1)
-    largest: int = option(0, "keep only so many parts, the largest; 0: all", at_least=0)
-    floaters: float = option(0.0, "drop parts with fewer faces than this share of the largest's", at_least=0, at_most=1)
-    smooth: int = option(0, "rounds of smoothing that keeps the volume", at_least=0)
-    decimate: int = option(0, "about so many faces at the most; 0: all", at_least=0)
-    no_colors: bool = option(False, "no vertex colours")
-    views: str = option("", "folder for pictures of the mesh and a turntable.mp4; bare: one beside it", bare=BESIDE)
-    traced: bool = option(False, "with --views: a picture of the field itself too, by rays that walk to its surface")
-    frames: int = option(90, "of the turntable; 0: none", at_least=0)
-    size: int = option(480, "height of pictures in pixels", at_least=16)
-    datadir: str = option("", "the scene, if it has moved since training")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
+    Attributes
+    ----------
+    vertices, faces, colors
+        Float64 (n, 3), indices (m, 3), and colors (n, 3) as bytes or None.
+    source
+        The field that it was extracted from.
+    surface
+        The surface in the field's coordinates, before cropping and cleaning, with statistics of the extraction.
+    """
+
+    vertices: Points
+    faces: Faces
+    colors: Colors | None
+    source: MeshSource
+    surface: Surface
 
 
-def nerf_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> Subject:
-    """The density of a NeRF's fine field."""
-    return nerf_mesh.nerf(folder, _level(chosen), box, chosen.device, chosen.datadir, chosen.precision)
+def mesh_of(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> ExtractedMesh:
+    """Extract the mesh of a run: plan, march, map to the files' coordinates, crop, clean, color.
 
-
-def shape_subject(folder: Path, chosen: ExtractOptions, box: Box | None) -> Subject:
-    """The field of a shape."""
-    return shape_mesh.shape(folder, _level(chosen), box, chosen.device, chosen.precision)
-
-
-# By the checkpoint's option ``kind``: how a run is opened.
-SUBJECTS: dict[str, Callable[[Path, ExtractOptions, Box | None], Subject]] = {
-    "nerf": nerf_subject,
-    "shape": shape_subject,
-}
-
-
-def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
-    """Write the mesh of a run, and pictures if asked for; returns what was made, and where it is.
-
-    ``box`` is where to look, in the coordinates of the user's files.
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    chosen
+        Options of the command; those of output files are not used here, but for the precision that ``out`` can hold.
+    box
+        Where to search, two opposite corners in the coordinates of the user's files; None: everywhere.
 
     Raises
     ------
     InputError
-        If the folder is no run, its kind is not known, an option makes no sense for it, the level is not crossed, or
-        the work does not fit in memory: all of it before the bulk of the work, but for what only the work shows.
+        If the folder is no run, its task has no surface, an option has no meaning for it, the level is not crossed, or
+        the work does not fit in memory; before the bulk of the work where that is known.
+    """
+    source = open_source(folder, chosen, box)
+    if chosen.out:
+        _check_precision(Path(chosen.out), source, chosen.resolution)
+    log.info("%s: %s", source.name, source.description)
+    surface = march(source, chosen, folder)
+    vertices, faces = polished(source, surface, chosen)
+    colors = None if chosen.no_colors else _colors(source, vertices, faces)
+    return ExtractedMesh(vertices, faces, colors, source, surface)
+
+
+def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
+    """Write the mesh of a run, and pictures if asked for; return a description of it and the files' names.
+
+    Arguments as for ``mesh_of``.
+
+    Raises
+    ------
+    InputError
+        As ``mesh_of``, or if a file cannot be written.
     KeyboardInterrupt
-        If interrupted; a mesh that was there before is as it was.
+        If interrupted; a mesh that was there before is kept.
     """
     began = time.perf_counter()
     folder = folder.expanduser()
     out = Path(chosen.out).expanduser() if chosen.out else folder / "mesh.ply"
     write.check_suffix(out)
-    subject = open_subject(folder, chosen, box)
-    _check_precision(out, subject, chosen.resolution)
-    log.info("%s: %s", subject.name, subject.why)
-    found = march(subject, chosen, folder)
-    vertices, faces = polished(subject, found, chosen)
-    colors = _colors(subject, vertices, faces) if not chosen.no_colors else None
-    write.write(out, vertices, faces, colors)
-    lines = [described(found, vertices, faces, time.perf_counter() - began)]
+    mesh = mesh_of(folder, replace(chosen, out=str(out)), box)
+    write.write(out, mesh.vertices, mesh.faces, mesh.colors)
+    lines = [described(mesh.surface, mesh.vertices, mesh.faces, time.perf_counter() - began)]
     if chosen.views:
         where = out.with_name(f"{out.stem}_views") if chosen.views == BESIDE else Path(chosen.views).expanduser()
-        lines += map(str, look(subject, vertices, faces, colors, chosen, where))
+        lines += map(str, look(mesh.source, mesh.vertices, mesh.faces, mesh.colors, chosen, where))
     return "\n".join([*lines, str(out)])
 
 
-def open_subject(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Subject:
-    """The run, as what its last checkpoint says it is.
+def open_source(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> MeshSource:
+    """Open the field of a run as a mesh source; ``box`` is in the coordinates of the user's files.
 
     Raises
     ------
     InputError
-        If it is no run, or of a kind that has no surface.
+        If it is no run, or its task has no surface.
     """
-    content, _ = checkpoint.newest(folder, SUBJECTS)
-    return SUBJECTS[checkpoint.kind_of(content["config"])](folder, chosen, box)
+    task, _ = registry.with_part("mesh_source", folder)
+    settings = MeshSourceSettings(_level(chosen), box, chosen.device, chosen.precision, chosen.datadir)
+    opened: MeshSource = task.load("mesh_source")(folder, settings)
+    return opened
 
 
-def march(subject: Subject, chosen: ExtractOptions, source: Path | str) -> Surface:
+def march(subject: MeshSource, chosen: ExtractOptions, source: Path | str) -> Surface:
     """The surface in the field's coordinates, with progress; its plan is told first, what was missed afterwards.
 
     Raises
@@ -136,31 +134,29 @@ def march(subject: Subject, chosen: ExtractOptions, source: Path | str) -> Surfa
     def announce(plan: Plan) -> None:
         log.info("%s", plan)
 
+    settings = ExtractionSettings(
+        chosen.resolution,
+        subject.iso_value,
+        inside=subject.inside,
+        slope=subject.slope,
+        closed=chosen.closed,
+        coarsest=chosen.coarsest,
+        check=chosen.check,
+        points_at_once=subject.points_at_once,
+        memory=int(chosen.memory * 2**30),
+        progress=True,
+    )
     try:
-        found = isosurface_extract.extract(
-            subject.field,
-            subject.box,
-            chosen.resolution,
-            subject.level,
-            inside=subject.inside,
-            slope=subject.slope,
-            closed=chosen.closed,
-            coarsest=chosen.coarsest,
-            check=chosen.check,
-            points_at_once=subject.points_at_once,
-            memory=int(chosen.memory * 2**30),
-            progress=True,
-            announce=announce,
-        )
+        found = isosurface_extract.extract(subject.field, subject.box, settings, announce=announce)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
-    log.info("the field ranges over [%.4g, %.4g] where it was asked", *found.seen)
+    log.info("the field ranges over [%.4g, %.4g] where it was asked", *found.value_range)
     if found.check is not None:
         log.info("%s", found.check)
     return found
 
 
-def polished(subject: Subject, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
+def polished(subject: MeshSource, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
     """The mesh in the world: cropped, without small parts, smoothed, decimated, as far as asked for.
 
     Raises
@@ -168,16 +164,16 @@ def polished(subject: Subject, found: Surface, chosen: ExtractOptions) -> tuple[
     InputError
         If nothing is left.
     """
-    made = found.mapped(subject.onto)
+    made = found.mapped(subject.to_world)
     vertices, faces = made.vertices, made.faces
     kept = np.ones(len(vertices), dtype=bool)
     if subject.bounds is not None:
         slack = 1e-6 * np.ptp(subject.bounds, axis=0)
         kept &= ((vertices >= subject.bounds[0] - slack) & (vertices <= subject.bounds[1] + slack)).all(1)
-    if chosen.crop and subject.seen is None:
+    if chosen.crop and subject.camera_counts is None:
         raise InputError(f"option --crop: found {chosen.crop}, expected 0: a shape run has no cameras")
-    if chosen.crop and subject.seen is not None:
-        kept &= subject.seen(vertices) >= chosen.crop
+    if chosen.crop and subject.camera_counts is not None:
+        kept &= subject.camera_counts(vertices) >= chosen.crop
     if not kept.all():
         vertices, faces = cleanup.keep(vertices, faces, kept)
     if not len(faces):
@@ -205,10 +201,10 @@ def described(found: Surface, vertices: Points, faces: Faces, seconds: float) ->
 
 
 def look(
-    subject: Subject, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
+    subject: MeshSource, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
 ) -> list[Path]:
     """Write pictures of the mesh, and of the field by sphere tracing; what was written."""
-    upright = coordinates.moved(subject.frame, vertices)
+    upright = coordinates.apply_transform(subject.frame, vertices)
     view = subject.view(upright, chosen.size)
     mesh = MeshScene(upright, faces, None if colors is None else colors / 255)
     written = turntable.write(folder, mesh, view, swing=subject.swing, frames=chosen.frames)
@@ -218,14 +214,14 @@ def look(
     return written
 
 
-def traced(subject: Subject, upright: Points, view: View) -> Float64[np.ndarray, "h w 3"]:
+def traced(subject: MeshSource, upright: Points, view: View) -> Float64[np.ndarray, "h w 3"]:
     """The field's level set as rays find it, within the box of the mesh: nothing of it cropped or polished."""
-    back, outside = np.linalg.inv(subject.frame), subject.level - (1 if subject.inside == "above" else -1)
+    back, outside = np.linalg.inv(subject.frame), subject.iso_value - (1 if subject.inside == "above" else -1)
     low, high = subject.box.double().cpu().numpy()
 
     def asked(points: torch.Tensor) -> torch.Tensor:
         with np.errstate(divide="ignore", invalid="ignore"):
-            at = subject.into(coordinates.moved(back, points.cpu().numpy()))
+            at = subject.from_world(coordinates.apply_transform(back, points.cpu().numpy()))
         within = torch.from_numpy(((at >= low) & (at <= high)).all(1))
         values = torch.full((len(at),), float(outside), dtype=torch.float64)
         some = torch.from_numpy(at[within.numpy()]).to(subject.box)
@@ -241,7 +237,7 @@ def traced(subject: Subject, upright: Points, view: View) -> Float64[np.ndarray,
         asked,
         view,
         box,
-        subject.level,
+        subject.iso_value,
         inside=subject.inside,
         slope=slope,
         steps=TRACED_STEPS,
@@ -249,22 +245,22 @@ def traced(subject: Subject, upright: Points, view: View) -> Float64[np.ndarray,
     )
 
 
-def _stretch(subject: Subject) -> float:
+def _stretch(subject: MeshSource) -> float:
     """How many of the field's units one of the picture frame is; where a slope is known, maps are similarities."""
-    ends = coordinates.moved(subject.frame, subject.onto(subject.box.double().cpu().numpy()))
+    ends = coordinates.apply_transform(subject.frame, subject.to_world(subject.box.double().cpu().numpy()))
     return float((subject.box[1] - subject.box[0]).double().norm()) / float(np.linalg.norm(ends[1] - ends[0]))
 
 
-def _colors(subject: Subject, vertices: Points, faces: Faces) -> Colors | None:
+def _colors(subject: MeshSource, vertices: Points, faces: Faces) -> Colors | None:
     if subject.colors is None:
         return None
     return images.to_uint8(subject.colors(vertices, raycast.vertex_normals(vertices, faces)))
 
 
-def _check_precision(out: Path, subject: Subject, resolution: int) -> None:
+def _check_precision(out: Path, subject: MeshSource, resolution: int) -> None:
     """Refuse a format that could not tell the mesh's vertices apart."""
     low, high = subject.box.double().cpu().numpy()
-    corners = subject.onto(
+    corners = subject.to_world(
         np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     )
     cell = float(np.ptp(corners, axis=0).max()) / resolution

@@ -39,7 +39,7 @@ class Records:
         run = self.runs.setdefault(_run_of(checkpoint), {"records": []})
         run |= about
         kept = [old for old in run["records"] if old["file"][0] != checkpoint.name]
-        made = io.finite({**record, "file": _stamp(checkpoint)})
+        made = io.nan_to_none({**record, "file": _stamp(checkpoint)})
         run["records"] = sorted([*kept, made], key=lambda each: each["step"])
         io.write_json(self.path, {"settings": self.settings, "runs": self.runs})
 

@@ -242,12 +242,12 @@ def write_shapes(folder: str | Path) -> list[Path]:
         for name, shape in SHAPES.items():
             path, made = Path(folder) / f"{name}.ply", Path(aside) / f"{name}.ply"
             write.write(made, *shape.mesh())
-            with io.blaming(path):
+            with io.os_errors_as_input_errors(path):
                 there = path.exists()
                 if there and path.read_bytes() != made.read_bytes():
                     raise InputError(f"{path} exists and is another shape; name another folder or remove it.")
             if not there:
-                with io.replacing(path) as temporary, io.blaming(path):
+                with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
                     temporary.write_bytes(made.read_bytes())
             paths.append(path)
     return paths

@@ -59,7 +59,7 @@ def write(
     suffix = path.suffix.lower()
     if colors is not None and suffix == ".stl":
         log.warning("%s: STL files hold no colours; .ply, .obj and .glb do", path)
-    with io.replacing(path) as temporary, io.blaming(path):
+    with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
         WRITERS[suffix](temporary, vertices, faces, colors)
 
 

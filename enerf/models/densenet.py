@@ -1,13 +1,13 @@
 """DenseNet-BC for small images.
 
 Source: Huang, Liu, van der Maaten, Weinberger, Densely Connected Convolutional Networks, CVPR 2017, section 3 and table
-2. Of 100 layers and growth 12 it has 769,162 parameters for 10 classes (published: 0.8M).
+2. With 100 layers and growth rate 12 it has 769,162 parameters for 10 classes (published: 0.8M).
 
 Vocabulary
 ----------
-Each **layer** sees all channels before it and adds ``growth`` more: normalisation, ReLU, 1×1 convolution to 4 · growth
-channels, and the same again with a 3×3 convolution. A **transition** halves the channels and the image's size. Three
-equal blocks of n layers, with two transitions, a stem and the head, make the **depth** 6 n + 4.
+Each **layer** takes the channels of all layers before it and appends ``growth`` more: normalization, ReLU, 1×1
+convolution to 4 · growth channels, then the same with a 3×3 convolution. A **transition** halves the number of channels
+and the image size. Three blocks of n layers each, two transitions, the stem and the head give the **depth** 6 n + 4.
 """
 
 import torch
@@ -19,11 +19,11 @@ from enerf.models import norms
 from enerf.models.norms import conv
 
 BLOCKS = 3
-BOTTLENECK = 4  # a layer's inner channels over its growth
+BOTTLENECK = 4  # ratio of a layer's inner channels to its growth
 
 
 class DenseLayer(nn.Module):
-    """The input and, after it, ``growth`` new channels."""
+    """Appends ``growth`` channels to its input."""
 
     def __init__(self, n_in: int, growth: int, kind: str) -> None:
         super().__init__()
@@ -32,46 +32,46 @@ class DenseLayer(nn.Module):
         self.norm2, self.conv2 = norms.norm(kind, inner), conv(kind, inner, growth, 3)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """The input is kept as it is: without a normalisation the first ReLU must not write over it."""
+        """Input and new channels, concatenated. The first ReLU is not in place, as it may act on the input itself."""
         inner = self.conv1(functional.relu(self.norm1(x)))
         return torch.cat([x, self.conv2(functional.relu(self.norm2(inner), inplace=True))], dim=1)
 
 
 class Transition(nn.Module):
-    """Fewer channels at half the size."""
+    """1×1 convolution to ``n_out`` channels, then 2×2 average pooling."""
 
     def __init__(self, n_in: int, n_out: int, kind: str) -> None:
         super().__init__()
         self.norm, self.conv = norms.norm(kind, n_in), conv(kind, n_in, n_out, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
-        """The mean of each four neighbours' new channels."""
+        """Feature maps of half the size."""
         return functional.avg_pool2d(self.conv(functional.relu(self.norm(x))), 2)
 
 
 class DenseNet(nn.Module):
-    """A stem of 2 · growth channels, three blocks with two transitions, the mean over the image, a head.
+    """DenseNet-BC: a stem of 2 · growth channels, three blocks with two transitions, global average pooling, a head.
 
     Parameters
     ----------
     classes, channels
-        Of the logits and of the images, which are at least 4 pixels wide.
+        Number of logits, and of channels of the images, which are at least 4 pixels wide.
     norm
-        What normalises the convolutions' inputs; see ``normalisers``.
+        Normalization of the convolutions' inputs: ``bn``, ``gn`` or ``none``.
     depth
-        6 n + 4.
+        Number of layers, 6 n + 4.
     growth
-        Channels that each layer adds.
+        Growth rate: the channels that each layer adds.
 
     Raises
     ------
     ValueError
-        If there is no such depth, with the nearest that there are; if ``norm`` is unknown.
+        If the depth is not of this form (the message has the nearest that are), or ``norm`` is unknown.
     """
 
     def __init__(self, classes: int, channels: int = 3, norm: str = "bn", depth: int = 100, growth: int = 12) -> None:
         super().__init__()
-        layers = layers_of_a_block(depth)
+        layers = layers_per_block(depth)
         width = 2 * growth
         self.stem = conv(norm, channels, width, 3)
         modules: list[nn.Module] = []
@@ -90,22 +90,22 @@ class DenseNet(nn.Module):
         return self.head(functional.relu(self.norm(self.body(self.stem(images)))).mean((2, 3)))
 
 
-def layers_of_a_block(depth: int) -> int:
-    """How many layers each of the three blocks has in a network of that depth.
+def layers_per_block(depth: int) -> int:
+    """Number of layers in each of the three blocks of a network of that depth.
 
     Raises
     ------
     ValueError
-        If there is no such depth, with the nearest that there are.
+        If the depth is not 6 n + 4; the message has the nearest that are.
 
     Examples
     --------
-    >>> layers_of_a_block(100)
+    >>> layers_per_block(100)
     16
     """
     layers, rest = divmod(depth - 4, 2 * BLOCKS)
     if layers < 1 or rest:
         near = sorted({2 * BLOCKS * max(n, 1) + 4 for n in (layers, layers + 1)})
-        told = " and ".join(map(str, near))
-        raise ValueError(f"depth is {depth}, and a DenseNet-BC has 6 n + 4 layers, n from 1; the nearest: {told}")
+        nearest = " and ".join(map(str, near))
+        raise ValueError(f"depth is {depth}, and a DenseNet-BC has 6 n + 4 layers, n from 1; the nearest: {nearest}")
     return layers

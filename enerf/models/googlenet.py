@@ -1,19 +1,19 @@
 """GoogLeNet for small images, after Szegedy et al., Going Deeper with Convolutions, CVPR 2015, table 1.
 
 Its nine modules and their widths are the paper's. For small images, as is usual with CIFAR, one 3×3 convolution of 192
-channels stands for the stem with its strides and pools; two 3×3 convolutions stand for each 5×5; every convolution is
-normalised; and the auxiliary heads and the dropout are left out. The well-known public PyTorch version of this form has
-6,166,250 parameters for 10 classes, and biases in its convolutions; those say nothing before a normalisation, and
-without these 7,904 this network has 6,158,346.
+channels replaces the stem with its strides and pools; two 3×3 convolutions replace each 5×5; every convolution is
+followed by a normalization; there are no auxiliary heads and no dropout. The well-known public PyTorch implementation
+of this variant has 6,166,250 parameters for 10 classes, 7,904 of them biases of convolutions, which have no effect
+before a normalization; without them, this network has 6,158,346.
 """
 
 from torch import nn
 
 from enerf.models.inception import Branches
-from enerf.models.norms import Convolutional, conv_norm_relu, scaled
+from enerf.models.norms import ConvClassifier, conv_norm_relu, scaled
 
 STEM = 192
-# outputs of a module's convolutions: 1×1; 1×1 and 3×3; 1×1 and "5×5"; 1×1 after the pool
+# output channels of a module's convolutions: 1×1; 1×1 and 3×3; 1×1 and "5×5"; 1×1 after the pool
 Module = tuple[int, int, int, int, int, int]
 STAGES: tuple[tuple[Module, ...], ...] = (
     ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
@@ -28,10 +28,10 @@ STAGES: tuple[tuple[Module, ...], ...] = (
 )
 
 
-class GoogLeNet(Convolutional):
-    """A stem; three stages of modules of four branches, with pools between; the mean over the image; a head.
+class GoogLeNet(ConvClassifier):
+    """GoogLeNet: a stem, three stages of four-branch modules with max pooling between, global average pooling, a head.
 
-    Parameters as of ``Convolutional``.
+    Parameters: see ``ConvClassifier``.
     """
 
     def __init__(self, classes: int, channels: int = 3, norm: str = "bn", width: float | int = 1.0) -> None:
@@ -49,7 +49,7 @@ class GoogLeNet(Convolutional):
 
 
 def _module(norm: str, n_in: int, outputs: Module) -> Branches:
-    """Four branches, each beginning with or being a 1×1 convolution; the last one pools before it."""
+    """An inception module of four branches: 1×1; 1×1 and 3×3; 1×1 and two 3×3; max pooling and 1×1."""
     one, three_in, three, five_in, five, pooled = outputs
     return Branches(
         conv_norm_relu(norm, n_in, one, 1),

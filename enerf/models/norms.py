@@ -1,10 +1,10 @@
-"""What convolutional classifiers are built of: convolutions, what normalises their outputs, and how wide they are.
+"""Building blocks of the convolutional classifiers: convolutions, normalizations, channel scaling.
 
 Vocabulary
 ----------
-A **kind** is what normalises: ``bn``, batch normalisation (Ioffe, Szegedy, ICML 2015); ``gn``, group normalisation (Wu,
-He, ECCV 2018); ``none``, nothing. Vision transformers have layer normalisation, ``ln``, and no other. A convolution has
-a bias only where nothing normalises: both normalisations have a shift of their own.
+A **kind** of normalization is ``bn``, batch normalization (Ioffe, Szegedy, ICML 2015); ``gn``, group normalization (Wu,
+He, ECCV 2018); or ``none``. Vision transformers support only layer normalization, ``ln``. Convolutions have a bias only
+with ``none``, since both normalizations have a shift of their own.
 """
 
 from jaxtyping import Float
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 CNN_NORMS = ("bn", "gn", "none")
 VIT_NORMS = ("ln",)
 
-MOST_GROUPS = 32  # Wu and He's choice
-NARROWEST = 4  # channels that any layer keeps, however small the width
+MAX_GROUPS = 32  # as in Wu and He
+MIN_CHANNELS = 4  # of any layer, however small the width multiplier
 
 
 def norm(kind: str, channels: int) -> nn.Module:
-    """The module that normalises ``channels`` maps.
+    """Normalization module for ``channels`` feature maps.
 
-    Groups are as many as divide the channels, up to 32: a number of channels up to 32 is normalised one by one.
+    The number of groups is the largest divisor of ``channels`` up to 32: up to 32 channels, each is its own group.
 
     Raises
     ------
@@ -36,13 +36,13 @@ def norm(kind: str, channels: int) -> nn.Module:
     if kind == "bn":
         return nn.BatchNorm2d(channels)
     if kind == "gn":
-        groups = max(n for n in range(1, MOST_GROUPS + 1) if channels % n == 0)
+        groups = max(n for n in range(1, MAX_GROUPS + 1) if channels % n == 0)
         return nn.GroupNorm(groups, channels)
     return nn.Identity()
 
 
 def conv(kind: str, n_in: int, n_out: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
-    """A square convolution; without ``padding`` given, an odd kernel of stride 1 keeps the images' size.
+    """A convolution with a square kernel; by default padded so that an odd kernel of stride 1 keeps the image size.
 
     Raises
     ------
@@ -55,12 +55,12 @@ def conv(kind: str, n_in: int, n_out: int, kernel: int, stride: int = 1, padding
     ((1, 1), None)
     """
     _check(kind)
-    around = kernel // 2 if padding is None else padding
-    return nn.Conv2d(n_in, n_out, kernel, stride, around, bias=kind == "none")
+    padding = kernel // 2 if padding is None else padding
+    return nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=kind == "none")
 
 
 def conv_norm_relu(kind: str, n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution, its normalisation and a ReLU, which writes over what it is given.
+    """A convolution, its normalization and an in-place ReLU.
 
     Raises
     ------
@@ -70,11 +70,12 @@ def conv_norm_relu(kind: str, n_in: int, n_out: int, kernel: int, stride: int = 
     return nn.Sequential(conv(kind, n_in, n_out, kernel, stride), norm(kind, n_out), nn.ReLU(inplace=True))
 
 
-class Convolutional(nn.Module):
-    """A stem, a body, the mean over the image, and a head that makes logits of it.
+class ConvClassifier(nn.Module):
+    """Base class: a stem, a body, global average pooling, and a linear head.
 
-    Those that are made of it take ``classes`` of the logits, ``channels`` of the images, the ``norm`` of their
-    convolutions' outputs and a ``width`` that multiplies all channels; they raise a ValueError for an unknown norm.
+    Subclasses take ``classes``, the number of logits; ``channels`` of the images; ``norm``, the kind of normalization
+    after each convolution; and ``width``, which multiplies all numbers of channels. They raise a ValueError for an
+    unknown norm.
     """
 
     def __init__(self, stem: nn.Module, body: nn.Sequential, n_out: int, classes: int) -> None:
@@ -88,12 +89,12 @@ class Convolutional(nn.Module):
 
 
 def scaled(channels: int, width: float | int) -> int:
-    """The channels times the width, rounded, and at least 4.
+    """Number of channels times the width multiplier, rounded, at least 4.
 
     >>> scaled(64, 0.5), scaled(16, 0.1)
     (32, 4)
     """
-    return max(NARROWEST, round(channels * width))
+    return max(MIN_CHANNELS, round(channels * width))
 
 
 def _check(kind: str) -> None:

@@ -5,9 +5,9 @@ Data-Efficient Image Transformers, ICML 2021. There is no dropout.
 
 Vocabulary
 ----------
-A **patch** is a square of pixels; one linear map, written as a convolution, makes a **token** of each. A learned
-**class token** goes before them, a learned **position** is added to each, and **blocks** follow: attention, then two
-linear layers with a GELU between, each on normalised tokens and added to its input. The head reads the class token.
+A **patch** is a square of pixels; one linear map, implemented as a strided convolution, turns each into a **token**. A
+learned **class token** is prepended and a learned **position** embedding added. **Blocks** are pre-norm transformer
+layers: attention, then two linear layers with a GELU between. The head is applied to the class token.
 
 For 1000 classes at 224 × 224 with patches of 16, S has 22,050,664 parameters and B 86,567,656.
 """
@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-EPS = 1e-6  # of the layer normalisations
-MLP = 4  # a block's inner width over its tokens'
-POSITIONS_STD = 0.02  # of the positions' start; the class token begins at zero
+EPS = 1e-6  # of the layer normalizations
+MLP = 4  # ratio of a block's hidden width to the tokens' width
+POSITIONS_STD = 0.02  # of the initial position embeddings; the class token is initialized to zero
 
 
 class Size(NamedTuple):
-    """How large a vision transformer is: its tokens' width, its blocks, and the heads of each."""
+    """Size of a vision transformer: width of the tokens, number of blocks, attention heads per block."""
 
     dim: int
     depth: int
@@ -36,25 +36,25 @@ SIZES = {"vit_s": Size(384, 12, 6), "vit_b": Size(768, 12, 12)}
 
 
 class VisionTransformer(nn.Module):
-    """Tokens of patches, blocks, a layer normalisation, and a head on the class token.
+    """Vision transformer: patch embedding, blocks, layer normalization, and a linear head on the class token.
 
-    Apart from class token and positions, layers start as PyTorch starts them.
+    Layers have PyTorch's default initialization, except for the class token and the positions.
 
     Parameters
     ----------
     classes, channels
-        Of the logits and of the images.
+        Number of logits, and of channels of the images.
     size
-        The images' width and height in pixels.
+        Width and height of the images in pixels.
     patch
-        A patch's; divides ``size``.
+        Width and height of a patch in pixels; divides ``size``.
     dim, depth, heads
-        The tokens' width, the number of blocks, and the heads of each, which divide ``dim``.
+        Width of the tokens, number of blocks, and attention heads per block, which divide ``dim``.
 
     Raises
     ------
     ValueError
-        If the patches do not fill the images.
+        If ``patch`` does not divide ``size``.
     """
 
     def __init__(self, classes: int, channels: int, size: int, patch: int, dim: int, depth: int, heads: int) -> None:
@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
 
 
 def resized(size: Size, width: float | int) -> Size:
-    """The size with tokens as many times as wide: a whole number of channels a head, and at least 4.
+    """The size with the tokens' width multiplied by ``width``, to a whole number of channels per head, at least 4.
 
     >>> resized(SIZES["vit_s"], 0.5)
     Size(dim=192, depth=12, heads=6)
@@ -91,9 +91,9 @@ def _block(dim: int, heads: int) -> nn.TransformerEncoderLayer:
 
 
 def _gelu(x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n"]:
-    """The exact GELU.
+    """The exact GELU, wrapped so that torch does not recognize it.
 
-    Given its own ``gelu``, torch's block would go through a fused kernel in evaluation, and that one approximates the
-    function by tanh on CUDA: the network that is tested would not be the one that was trained.
+    With ``torch.nn.functional.gelu`` itself, torch's layer uses a fused kernel in evaluation, which on CUDA
+    approximates the function by tanh: evaluation would differ from training.
     """
     return functional.gelu(x)

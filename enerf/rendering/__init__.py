@@ -1,1 +1,1 @@
-"""Rays and a field to pixels."""
+"""Volume rendering: sampling along rays, proposals, compositing, rendering in chunks, iso values."""

@@ -1,13 +1,13 @@
-"""At which density a surface is cut out of a radiance field, told by the rays that the field was trained on.
+"""The iso value of the density at which to extract a mesh from a radiance field, chosen from training rays.
 
-The rule: a ray's **stop** is where half of its light is stopped, and a level's **crossing** is where the density first
-reaches it along the ray. The level is the one whose crossings lie nearest to the stops, on average over the rays; a
-crossing more than ``FAR_OFF`` of the ray's length away, or none at all, counts as that much. So the mesh lies where the
-pictures have their depth, whatever the unit of the density is (in NDC it is per unit of NDC length), and fog that stops
-little light does not count. Rays that let more than half of their light through say nothing.
+A ray's **median depth** is the t at which its transmittance falls to one half; its **crossing** of an iso value is the
+first t at which the density reaches it. The chosen iso value minimizes the distance between crossing and median depth,
+as a share of the ray's length, limited to ``MAX_OFFSET`` (also where there is no crossing), and averaged over the rays.
+So the mesh lies at the depth that the images show, whatever the unit of density (in NDC it is per unit of NDC length),
+and thin fog is ignored. Rays whose transmittance stays above one half are not used.
 
-Of a density that jumps, every level below the jump does equally well: the geometric middle of the levels that are as
-good as the best is taken.
+Where the density jumps, all iso values below the jump are equally good: the geometric mean of the candidates within
+``TOLERANCE`` of the best is returned.
 """
 
 import math
@@ -19,86 +19,86 @@ from torch import Tensor
 
 from enerf.rendering import volume
 
-LEVELS = 96  # that are compared, evenly spread in their logarithm
-LOWEST = 1e-3  # of them, as a share of the highest: the density that half of the rays reach
-FAR_OFF = 0.1
-AS_GOOD = 0.02  # how much worse than the best a level may be, relative, to be as good
+CANDIDATES = 96  # iso values to compare, evenly spaced in their logarithm
+LOWEST = 1e-3  # the lowest, as a share of the highest, which is the density that half of the rays reach
+MAX_OFFSET = 0.1
+TOLERANCE = 0.02  # relative
 
 
 @dataclass(frozen=True)
-class Level:
-    """A density, and what can be said for it.
+class IsoValue:
+    """An iso value of the density, and how well it agrees with the rays.
 
     Attributes
     ----------
     density
-        The level.
-    rays
-        How many rays were asked, and
-    stopped
-        the share of them that lose more than half of their light.
-    met
-        The share of those that reach the level.
-    off
-        How far, in the median, crossings lie from the stops, as a share of a ray's length.
+        The iso value.
+    n_rays
+        Number of rays.
+    opaque_share
+        Share of them whose transmittance falls to one half.
+    reached_share
+        Share of those along which the density reaches the iso value.
+    median_offset
+        Median distance between crossing and median depth, as a share of the ray's length.
     """
 
     density: float
-    rays: int
-    stopped: float
-    met: float
-    off: float
+    n_rays: int
+    opaque_share: float
+    reached_share: float
+    median_offset: float
 
     def __str__(self) -> str:
         """One line to print.
 
-        >>> print(Level(12.5, 2048, 0.9, 0.95, 0.004))
-        level 12.5: along 2,048 training rays, of which 90 % stop half of their light, it is first reached by 95 % of
-        these, 0.4 % of the ray's length from there in the median
+        >>> print(IsoValue(12.5, 2048, 0.9, 0.95, 0.004))
+        iso value 12.5, from 2,048 training rays: 90 % absorb half of their light; 95 % of these reach the iso value,
+        0.4 % of the ray's length from the median depth (median)
         """
         return (
-            f"level {self.density:.4g}: along {self.rays:,} training rays, of which {self.stopped:.0%} stop half of "
-            f"their light, it is first reached by {self.met:.0%} of these, {self.off:.1%} of the ray's length from "
-            "there in the median"
+            f"iso value {self.density:.4g}, from {self.n_rays:,} training rays: {self.opaque_share:.0%} absorb half of "
+            f"their light; {self.reached_share:.0%} of these reach the iso value, {self.median_offset:.1%} of the "
+            "ray's length from the median depth (median)"
         ).replace("%", " %")
 
 
-def of_rays(
+def iso_value_from_rays(
     density: Float[Tensor, "n s"], t_vals: Float[Tensor, "n s"], directions: Float[Tensor, "n 3"]
-) -> Level | None:
-    """The level of rays with these densities at evenly spaced positions; None if no ray stops half of its light.
+) -> IsoValue | None:
+    """The iso value of rays with these densities at evenly spaced t; None if no transmittance falls to one half.
 
     >>> t = torch.linspace(0, 1, 101).expand(1, 101)
-    >>> found = of_rays(100.0 * (t > 0.5), t, torch.tensor([[0.0, 0.0, 1.0]]))
-    >>> 0 < found.density <= 100, found.met
+    >>> found = iso_value_from_rays(100.0 * (t > 0.5), t, torch.tensor([[0.0, 0.0, 1.0]]))
+    >>> 0 < found.density <= 100, found.reached_share
     (True, 1.0)
     """
     steps = volume.deltas(t_vals, directions)
     steps[:, -1] = steps[:, -2]
     thickness = (density * steps).cumsum(-1)
-    reach = math.log(2)
-    stopped = thickness[:, -1] >= reach
-    if not bool(stopped.any()):
+    half = math.log(2)  # the optical thickness at which the transmittance is one half
+    opaque = thickness[:, -1] >= half
+    if not bool(opaque.any()):
         return None
-    density, thickness, length = density[stopped], thickness[stopped], (t_vals[:, -1] - t_vals[:, 0])[stopped]
-    stop = _first(thickness >= reach, t_vals[stopped])
-    levels = density.amax(-1).median() * torch.logspace(math.log10(LOWEST), 0, LEVELS).to(density)
-    offs = [(_first(density >= x, t_vals[stopped]) - stop).abs() / length for x in levels]
-    error = torch.stack([off.clamp(max=FAR_OFF).mean() for off in offs])
-    good = error <= (1 + AS_GOOD) * error.min() + 1e-6
-    level = levels[good].log().mean().exp()
-    off = (_first(density >= level, t_vals[stopped]) - stop).abs() / length
-    met = off.isfinite()
-    return Level(
-        density=float(level),
-        rays=len(stopped),
-        stopped=float(stopped.double().mean()),
-        met=float(met.double().mean()),
-        off=float(off.median()),
+    density, thickness, length = density[opaque], thickness[opaque], (t_vals[:, -1] - t_vals[:, 0])[opaque]
+    median_depth = _first(thickness >= half, t_vals[opaque])
+    candidates = density.amax(-1).median() * torch.logspace(math.log10(LOWEST), 0, CANDIDATES).to(density)
+    offsets = [(_first(density >= x, t_vals[opaque]) - median_depth).abs() / length for x in candidates]
+    error = torch.stack([offset.clamp(max=MAX_OFFSET).mean() for offset in offsets])
+    good = error <= (1 + TOLERANCE) * error.min() + 1e-6
+    iso_value = candidates[good].log().mean().exp()
+    offset = (_first(density >= iso_value, t_vals[opaque]) - median_depth).abs() / length
+    reached = offset.isfinite()
+    return IsoValue(
+        density=float(iso_value),
+        n_rays=len(opaque),
+        opaque_share=float(opaque.double().mean()),
+        reached_share=float(reached.double().mean()),
+        median_offset=float(offset.median()),
     )
 
 
 def _first(reached: Tensor, t_vals: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:
-    """The first position of each row that is marked; infinite if there is none."""
+    """The first t of each row at which ``reached`` is true; infinite if there is none."""
     first = reached.int().argmax(-1, keepdim=True)
     return torch.where(reached.any(-1), t_vals.gather(-1, first)[:, 0], torch.inf)

@@ -1,4 +1,4 @@
-"""Rays and fields to pixels: coarse pass, fine pass, whole pictures in chunks."""
+"""Volume rendering of rays: coarse and fine sampling, proposal sampling, rendering in chunks."""
 
 import logging
 import traceback
@@ -17,11 +17,21 @@ log = logging.getLogger("enerf")
 
 
 @dataclass(frozen=True)
-class Passes:
-    """How rays are sampled: so many coarse samples, so many more fine ones, and what lies behind them.
+class SamplingConfig:
+    """How rays are sampled and composited.
 
-    With ``proposal`` the coarse field only proposes: ``n_samples`` intervals, of which ``n_importance`` new ones are
-    made, and the fine field is asked in those alone.
+    Attributes
+    ----------
+    n_samples
+        Coarse samples per ray; with ``proposal``, intervals of the proposal.
+    n_importance
+        Additional samples of the fine field per ray; with ``proposal``, all of its samples.
+    lindisp
+        Whether samples are evenly spaced in 1/t rather than in t.
+    white_bkgd
+        Whether the background is white rather than black.
+    proposal
+        Whether the coarse field is only a proposal: the fine field is evaluated at resampled intervals alone.
     """
 
     n_samples: int
@@ -31,10 +41,10 @@ class Passes:
     proposal: bool = False
 
     @property
-    def points(self) -> int:
-        """Field evaluations a ray, both passes together.
+    def points_per_ray(self) -> int:
+        """Field evaluations per ray, of the coarse and the fine field together.
 
-        >>> Passes(64).points, Passes(64, 128).points
+        >>> SamplingConfig(64).points_per_ray, SamplingConfig(64, 128).points_per_ray
         (64, 256)
         """
         if self.proposal:
@@ -46,47 +56,46 @@ def render_rays(
     coarse: RadianceField,
     fine: RadianceField | None,
     rays: Rays,
-    passes: Passes,
+    config: SamplingConfig,
     generator: torch.Generator | None = None,
 ) -> tuple[Rendering | Proposal, Rendering]:
-    """Coarse and final rendering of rays; one and the same without a fine field or importance samples.
+    """Coarse and final rendering of rays; the same object twice without a fine field or importance samples.
 
-    With ``passes.proposal`` the first is what the coarse field proposed.
-
-    ``generator`` jitters the samples; None is deterministic. The fine field is asked at the coarse samples
-    and at more of them where the coarse weights lie.
+    The fine field is evaluated at the coarse samples and at ``n_importance`` more, drawn from the coarse weights. With
+    ``config.proposal`` the first result is the Proposal of the coarse field. ``generator`` jitters the samples; None is
+    deterministic.
 
     Source: NeRF, sections 4 and 5.2; for proposals Barron et al., mip-NeRF 360, section 3.
     """
-    if passes.proposal and fine is not None:
-        return _render_proposed(coarse, fine, rays, passes, generator)
-    t_vals = sampling.stratified(rays.near, rays.far, passes.n_samples, passes.lindisp, generator)
-    seen = coarse(rays.at(t_vals), rays.viewdirs)
-    first = volume.composite(seen, t_vals, rays.directions, passes.white_bkgd)
-    if fine is None or passes.n_importance == 0:
+    if config.proposal and fine is not None:
+        return _render_proposed(coarse, fine, rays, config, generator)
+    t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp, generator)
+    output = coarse(rays.at(t_vals), rays.viewdirs)
+    first = volume.composite(output, t_vals, rays.directions, config.white_bkgd)
+    if fine is None or config.n_importance == 0:
         return first, first
-    more = sampling.importance(t_vals, first.weights, passes.n_importance, generator)
+    more = sampling.importance(t_vals, first.weights, config.n_importance, generator)
     t_vals = sampling.union(t_vals, more)
-    seen = fine(rays.at(t_vals), rays.viewdirs)
-    return first, volume.composite(seen, t_vals, rays.directions, passes.white_bkgd)
+    output = fine(rays.at(t_vals), rays.viewdirs)
+    return first, volume.composite(output, t_vals, rays.directions, config.white_bkgd)
 
 
 def _render_proposed(
-    coarse: RadianceField, fine: RadianceField, rays: Rays, passes: Passes, generator: torch.Generator | None
+    coarse: RadianceField, fine: RadianceField, rays: Rays, config: SamplingConfig, generator: torch.Generator | None
 ) -> tuple[Proposal, Rendering]:
-    """What the coarse field proposed, and the fine field's rendering of the intervals that were taken."""
-    edges = proposal.uniform_edges(rays.near, rays.far, passes.n_samples, passes.lindisp, generator)
+    """The coarse field's proposal, and the fine field's rendering of the intervals resampled from it."""
+    edges = proposal.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator)
     density = coarse(rays.at(sampling.midpoints(edges)), rays.viewdirs).density
     weights = volume.weights(density, volume.widths(edges, rays.directions))
-    taken = proposal.resample(edges, weights.detach(), passes.n_importance, generator)
-    seen = fine(rays.at(sampling.midpoints(taken)), rays.viewdirs)
-    rendering = volume.composite_intervals(seen, taken, rays.directions, passes.white_bkgd)
-    return Proposal(edges, weights, taken), rendering
+    sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator)
+    output = fine(rays.at(sampling.midpoints(sample_edges)), rays.viewdirs)
+    rendering = volume.composite_intervals(output, sample_edges, rays.directions, config.white_bkgd)
+    return Proposal(edges, weights, sample_edges), rendering
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is kept of a rendering when many rays are rendered."""
+    """Rendered colors in [0, 1], depths (values of t) and opacities, without the samples' weights."""
 
     rgb: Float[Tensor, "*b 3"]
     depth: Float[Tensor, "*b"]
@@ -94,40 +103,40 @@ class Picture:
 
 
 def in_chunks(render: Callable[[Rays], Rendering], rays: Rays, chunk: int) -> Picture:
-    """Rays, one or more, rendered ``chunk`` at a time without gradients; fewer at a time if memory runs out.
+    """Render one or more rays, ``chunk`` at a time, without gradients; the chunk is halved if memory runs out.
 
     Raises
     ------
     RuntimeError, MemoryError
-        As ``halved``; other errors of ``render`` pass through.
+        If memory does not suffice for one ray; other errors of ``render`` pass through.
     """
-    parts: list[Picture] = []  # not the renderings: their weights would take 2 · samples floats a ray
+    parts: list[Picture] = []  # not Renderings, whose weights and t_vals would take 2 · samples floats per ray
     start = 0
     with torch.no_grad():
         while start < len(rays):
             part = rays[start : start + chunk]
             try:
-                seen = render(part)
+                rendering = render(part)
             except (RuntimeError, MemoryError) as error:
-                chunk = halved(len(part), error)
+                chunk = halve_chunk(len(part), error)
                 continue
-            parts.append(Picture(seen.rgb, seen.depth, seen.opacity))
+            parts.append(Picture(rendering.rgb, rendering.depth, rendering.opacity))
             start += chunk
     return Picture(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rgb", "depth", "opacity")))
 
 
-def halved(chunk: int, error: BaseException) -> int:
-    """Half the chunk, if the error says that memory ran out; lets go of what the failed try held.
+def halve_chunk(chunk: int, error: BaseException) -> int:
+    """Half the chunk size, after an out-of-memory error; frees the memory of the failed attempt.
 
     Raises
     ------
     BaseException
-        The error itself, if it says something else or if one ray is too many.
+        The error itself, if it is not an out-of-memory error or the chunk is already a single ray.
     """
     if chunk == 1 or not is_out_of_memory(error):
         raise error
     traceback.clear_frames(error.__traceback__)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    log.warning("memory ran out with %d rays at once: going on with %d", chunk, chunk // 2)
+    log.warning("out of memory with %d rays at once: continuing with %d", chunk, chunk // 2)
     return chunk // 2

@@ -1,7 +1,6 @@
-"""Where along a ray the field is asked: positions t, in units of the ray's direction.
+"""Sampling along rays: values of t, in units of the ray's direction, that carry no gradient.
 
-``generator=None`` is deterministic and unbiased; a generator is the only source of randomness. Positions
-carry no gradient.
+``generator=None`` is deterministic; a generator is the only source of randomness.
 """
 
 import torch
@@ -20,8 +19,7 @@ def stratified(
 
     They are evenly spaced in t or, with ``lindisp``, in 1/t, which needs ``near`` above 0.
 
-    Source: NeRF, equation 2, with the bins of its authors' code: the ends of a bin lie half way to the
-    neighbours.
+    Source: NeRF, equation 2, with the bins of its authors' code, which are bounded by the midpoints between samples.
 
     >>> stratified(torch.tensor(2.0), torch.tensor(6.0), 3).tolist()
     [2.0, 4.0, 6.0]
@@ -46,13 +44,13 @@ def importance(
     n: int,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "*b n"]:
-    """``n`` t values distributed as the weights, constant between the middles of ``t_vals``.
+    """``n`` t values drawn from the weights as a piecewise constant density, with the midpoints of ``t_vals`` as bins.
 
-    Needs at least two t values. Random draws come in no order; deterministic ones are even steps of the
-    cumulated weights, first and last middle included.
+    Needs at least two t values. Random draws are not sorted; deterministic ones are evenly spaced quantiles, from the
+    first midpoint to the last.
 
-    Source: NeRF, section 5.2, as in its authors' code: the first and last weight have no bin, and 1e-5 is
-    added to the others so that an empty ray is sampled evenly.
+    Source: NeRF, section 5.2, as in its authors' code: the first and last weight are ignored, and 1e-5 is added to the
+    others so that an empty ray is sampled uniformly.
     """
     bins, mass = midpoints(t_vals.detach()), weights.detach()[..., 1:-1] + 1e-5
     cdf = torch.cumsum(mass / mass.sum(-1, keepdim=True), -1)
@@ -68,7 +66,7 @@ def importance(
 def _inverse(
     bins: Float[Tensor, "*b m"], cdf: Float[Tensor, "*b m"], u: Float[Tensor, "*b n"]
 ) -> Float[Tensor, "*b n"]:
-    """Where the piecewise linear ``cdf`` reaches ``u``; at the start of the bin if that is all but empty."""
+    """Inverse at ``u`` of the piecewise linear ``cdf`` over ``bins``; the lower end of a bin with almost no mass."""
     found = torch.searchsorted(cdf, u, right=True)
     above = found.clamp(max=cdf.shape[-1] - 1)
     below = (found - 1).clamp(min=0)
@@ -80,7 +78,7 @@ def _inverse(
 
 
 def union(a: Float[Tensor, "*b s"], b: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
-    """Both sets of t values, in increasing order.
+    """Both sets of t values, sorted.
 
     >>> union(torch.tensor([0.0, 2.0]), torch.tensor([3.0, 1.0])).tolist()
     [0.0, 1.0, 2.0, 3.0]
@@ -89,7 +87,7 @@ def union(a: Float[Tensor, "*b s"], b: Float[Tensor, "*b n"]) -> Float[Tensor, "
 
 
 def midpoints(t_vals: Float[Tensor, "*b s"]) -> Float[Tensor, "*b m"]:
-    """Middles between neighbours: one fewer.
+    """Midpoints of adjacent t values: one fewer.
 
     >>> midpoints(torch.tensor([0.0, 1.0, 3.0])).tolist()
     [0.5, 2.0]

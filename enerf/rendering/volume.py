@@ -1,13 +1,13 @@
-"""Density and colour along rays to pixels, as pure functions.
+"""Volume rendering: pixels from density and color along rays, as pure functions.
 
 Vocabulary
 ----------
-- **delta** δ: how far a sample reaches, in scene units; **thickness** σδ;
-- **alpha** = 1 − exp(−σδ): how opaque a sample is;
-- **transmittance** = exp(−Σ earlier σδ): how much of it is seen through those before it;
+- **delta** δ: length of a sample's interval, in scene units; **thickness** σδ, the optical thickness;
+- **alpha** = 1 − exp(−σδ): opacity of a sample;
+- **transmittance** = exp(−Σ earlier σδ): share of light that passes all samples before it;
 - **weights** = alpha · transmittance; **opacity** = Σ weights; **depth** = Σ weights · t.
 
-Dtypes stay as they come in; fp32 or better is meant. Outputs and gradients are finite for every finite
+Outputs have the dtype of the inputs, which should be fp32 or better. Outputs and gradients are finite for every finite
 density.
 
 Source: Mildenhall et al., NeRF (2020), equation 3; the last delta is that of its authors' code.
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from enerf.core.types import FieldOutput, Rendering
 
-LAST_DELTA = 1e10  # the last sample reaches as good as infinitely far; not inf, because 0 · inf is NaN
+LAST_DELTA = 1e10  # stands for infinity, since 0 · inf is NaN
 
 
 def deltas(t_vals: Float[Tensor, "*b s"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
-    """Lengths from each sample to the next, in scene units; the last is 1e10 lengths of the direction.
+    """Distances from each sample to the next, in scene units; the last is 1e10 times the direction's length.
 
     >>> deltas(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0, 2.0])).tolist()
     [2.0, 20000000000.0]
@@ -34,9 +34,9 @@ def deltas(t_vals: Float[Tensor, "*b s"], directions: Float[Tensor, "*b 3"]) -> 
 
 
 def weights(density: Float[Tensor, "*b s"], delta: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
-    """How much each sample counts in its pixel: alpha times the transmittance of all before it.
+    """Weight of each sample in its pixel: alpha times transmittance.
 
-    Their sum is 1 − exp(−Σ σδ).
+    The sum over a ray is 1 − exp(−Σ σδ).
 
     >>> weights(torch.tensor([0.0, 1e9, 5.0]), torch.ones(3)).tolist()
     [0.0, 1.0, 0.0]
@@ -54,9 +54,9 @@ def composite(
     directions: Float[Tensor, "*b 3"],
     white_bkgd: bool = False,
 ) -> Rendering:
-    """Pixels from the field's values at the samples; what is not opaque shows black, or white on request.
+    """Pixels from the field's values at the samples, over a black background or, with ``white_bkgd``, a white one.
 
-    The depth is a value of t on an opaque ray and falls to 0 with the opacity.
+    The depth is Σ weights · t, not divided by the opacity: it is 0 on an empty ray.
     """
     return _pixels(field, weights(field.density, deltas(t_vals, directions)), t_vals, white_bkgd)
 
@@ -67,14 +67,14 @@ def composite_intervals(
     directions: Float[Tensor, "*b 3"],
     white_bkgd: bool = False,
 ) -> Rendering:
-    """Pixels from the field's values in the middles of the intervals between edges; otherwise as ``composite``."""
+    """``composite`` for values at the midpoints of the intervals between edges."""
     t_vals = 0.5 * (edges[..., 1:] + edges[..., :-1])
     w = weights(field.density, widths(edges, directions))
     return _pixels(field, w, t_vals, white_bkgd)
 
 
 def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
-    """Lengths of the intervals between edges, in scene units; the last reaches as far as that of ``deltas``.
+    """Lengths of the intervals between edges, in scene units; the last is replaced by that of ``deltas``.
 
     >>> widths(torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 0.0, 2.0])).tolist()
     [2.0, 20000000000.0]
@@ -83,7 +83,7 @@ def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> F
 
 
 def _pixels(field: FieldOutput, w: Float[Tensor, "*b s"], t_vals: Float[Tensor, "*b s"], white_bkgd: bool) -> Rendering:
-    """What weights make of colours and positions."""
+    """Rendering from weights w, colors and t values."""
     rgb = (w[..., None] * field.rgb).sum(-2)
     opacity = w.sum(-1)
     if white_bkgd:

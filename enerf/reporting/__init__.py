@@ -1,1 +1,1 @@
-"""Tables, plots and videos."""
+"""Tables, plots and videos of finished runs."""

@@ -1,4 +1,4 @@
-"""Numbers to files: the journal of a run, ``metrics.json``, tables beside published figures."""
+"""Tables as aligned text, Markdown and CSV; the first row is the header."""
 
 import csv
 import io

@@ -26,7 +26,7 @@ def _log():
 
 def left(main, capsys) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as caught:
-        app.enter(main)
+        app.run(main)
     out, err = capsys.readouterr()
     return caught.value.code, out, err
 
@@ -61,7 +61,7 @@ def test_a_program_that_is_done_exits_with_what_it_returns(capsys):
 
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        app.enter(raising(ZeroDivisionError()))
+        app.run(raising(ZeroDivisionError()))
 
 
 def test_log_lines_go_to_standard_error_and_warnings_say_so(capsys):

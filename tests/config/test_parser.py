@@ -217,7 +217,7 @@ def test_extra_tables_are_filled_from_the_same_line():
     class More:
         """More."""
 
-        width: float = options.option(2.0, "a width")
+        width: float = options.option(2.0, "a width", affects="neutral")
 
     found, (more,) = parser.parse(nerf_config.NerfConfig, ["--N_rand", "3", "--width", "5"], extra=[More])
     assert (found.train.N_rand, more) == (3, More(5.0))

@@ -1,4 +1,4 @@
-"""Laws of compiled kernels: made once, kept by what they are made of, and never missed when they cannot be had."""
+"""Compiled kernels: compiled once per source, compiler and flags; the reference implementation without a compiler."""
 
 import ctypes
 import logging
@@ -17,7 +17,7 @@ ANSWER = 'extern "C" int answer() {{ return {}; }}\n'
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """No kernel is known yet, the cache is empty, and what is said is heard."""
+    """No kernel is loaded, the cache is empty, and log lines are captured."""
     monkeypatch.setenv("ENERF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(logging.getLogger("enerf"), "propagate", True)
     cpu_build.library.cache_clear()
@@ -40,7 +40,7 @@ def _source(folder: Path, text: str) -> Path:
     return path
 
 
-def _hear_nothing_from_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def _hide_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
 
@@ -50,20 +50,21 @@ def _kept(tmp_path: Path) -> list[Path]:
 
 
 def test_without_a_compiler_there_is_no_kernel_and_one_line_says_so(monkeypatch, tmp_path, caplog):
-    _hear_nothing_from_the_shell(monkeypatch)
+    _hide_compilers(monkeypatch)
     source = _source(tmp_path, ANSWER.format(42))
     with caplog.at_level(logging.INFO, "enerf"):
         assert cpu_build.library(source) is None
         assert cpu_build.library(source) is None
-    assert caplog.messages == ["no C++ compiler was found: answer.cpp is not used, its torch twin is"]
+    message = "no C++ compiler was found: answer.cpp is not used, its torch reference implementation is"
+    assert caplog.messages == [message]
 
 
-def test_without_a_compiler_the_encoding_is_its_twin(monkeypatch):
-    _hear_nothing_from_the_shell(monkeypatch)
-    _assert_the_twin_is_used()
+def test_without_a_compiler_the_encoding_is_its_reference_implementation(monkeypatch):
+    _hide_compilers(monkeypatch)
+    _assert_the_reference_is_used()
 
 
-def _assert_the_twin_is_used() -> None:
+def _assert_the_reference_is_used() -> None:
     assert not cpu_hashgrid.available()
     grid = hashgrid.make_grid(2, 2, 9, 4, 16)
     generator = torch.Generator().manual_seed(0)
@@ -72,15 +73,15 @@ def _assert_the_twin_is_used() -> None:
 
 
 @needs_compiler
-def test_a_broken_source_is_told_once_with_the_reason_and_the_twin_is_used(monkeypatch, tmp_path, caplog):
+def test_a_broken_source_is_logged_once_with_the_reason_and_the_reference_is_used(monkeypatch, tmp_path, caplog):
     source = _source(tmp_path, "int answer() { return forty_two; }\n")
     monkeypatch.setattr(cpu_hashgrid, "SOURCE", source)
     with caplog.at_level(logging.WARNING, "enerf"):
-        _assert_the_twin_is_used()
-        _assert_the_twin_is_used()
+        _assert_the_reference_is_used()
+        _assert_the_reference_is_used()
     (message,) = caplog.messages
     assert message.startswith("answer.cpp could not be compiled by ")
-    assert message.endswith("): its torch twin is used")
+    assert message.endswith("): its torch reference implementation is used")
     assert _kept(tmp_path) == []
 
 
@@ -141,7 +142,7 @@ def test_a_compiler_without_threads_makes_the_kernel_without_them(monkeypatch, t
 
 
 @needs_compiler
-def test_a_folder_that_cannot_be_made_leaves_the_twin(monkeypatch, tmp_path, caplog):
+def test_a_folder_that_cannot_be_made_leaves_the_reference_implementation(monkeypatch, tmp_path, caplog):
     occupied = tmp_path / "file"
     occupied.write_text("", encoding="utf-8")
     monkeypatch.setenv("ENERF_CACHE", str(occupied / "cache"))

@@ -1,4 +1,4 @@
-"""Laws of reading and writing pictures."""
+"""Reading and writing images and videos."""
 
 import gc
 import os
@@ -96,7 +96,7 @@ def test_listing_a_missing_folder_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBA", "LA"])
-def test_every_colour_model_gives_what_a_viewer_shows(mode, tmp_path):
+def test_every_color_model_gives_what_a_viewer_shows(mode, tmp_path):
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
     wanted = "RGBA" if mode in ("RGBA", "LA") else "RGB"
     picture = Image.fromarray(_noise(len(wanted))).convert(mode)
@@ -105,7 +105,7 @@ def test_every_colour_model_gives_what_a_viewer_shows(mode, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-def test_a_transparent_colour_becomes_alpha(mode, tmp_path):
+def test_a_transparent_color_becomes_alpha(mode, tmp_path):
     picture = Image.fromarray(_noise(1)[..., 0] // 64).convert(mode)
     key = {"P": 2, "L": 2, "RGB": (2, 2, 2)}[mode]
     picture.save(tmp_path / "a.png", transparency=key)
@@ -180,7 +180,7 @@ def test_a_truncated_file_is_one_sentence(suffix, tmp_path):
     assert f"cut.{suffix} cannot be read" in _sentence(caught)
 
 
-def test_a_truncated_16_bit_png_is_not_filled_with_grey(tmp_path):
+def test_a_truncated_16_bit_png_is_not_filled_with_gray(tmp_path):
     _png_16(tmp_path / "whole.png", _noise(3, np.uint16))
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:800])
     with pytest.raises(InputError) as caught:
@@ -294,8 +294,8 @@ def test_a_png_comes_back_as_it_went(shape, tmp_path):
     pixels = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
     images.write_png(tmp_path / "new" / "a.png", torch.from_numpy(pixels))
     back = images.to_uint8(images.read(tmp_path / "new" / "a.png"))
-    grey = pixels.reshape(H, W, -1).repeat(3, axis=-1)
-    assert np.array_equal(back, pixels if len(shape) == 3 and shape[2] > 1 else grey)
+    gray = pixels.reshape(H, W, -1).repeat(3, axis=-1)
+    assert np.array_equal(back, pixels if len(shape) == 3 and shape[2] > 1 else gray)
     assert os.listdir(tmp_path / "new") == ["a.png"]
 
 
@@ -355,7 +355,7 @@ def test_a_film_shows_its_frames_and_pads_odd_sides_with_their_edge(tmp_path):
 
 def test_grey_and_transparent_frames_and_bytes_make_films(tmp_path):
     for name, frame in (
-        ("grey", np.full((H, W), 0.5)),
+        ("gray", np.full((H, W), 0.5)),
         ("rgba", np.full((H, W, 4), 0.5)),
         ("bytes", _noise()),
     ):

@@ -1,6 +1,7 @@
-"""Files are whole or as they were."""
+"""Atomic writing: after a failure the file is as it was before."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ def test_what_breaks_off_leaves_the_old_file_and_nothing_else(failure, tmp_path)
     path.write_text("old")
 
     def break_off() -> None:
-        with io.replacing(path) as temporary:
+        with io.atomic_path(path) as temporary:
             temporary.write_text("half")
             raise failure
 
@@ -26,15 +27,41 @@ def test_what_breaks_off_leaves_the_old_file_and_nothing_else(failure, tmp_path)
 
 def test_what_ends_well_takes_the_place_and_makes_the_folder(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    with io.replacing(path) as temporary:
+    with io.atomic_path(path) as temporary:
         temporary.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["a.txt"]
 
 
-def test_a_systems_error_becomes_one_sentence_about_the_file(tmp_path):
-    with pytest.raises(InputError) as caught, io.blaming(tmp_path / "a"):
+def test_the_data_is_flushed_to_disk_before_the_rename(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (calls.append(("fsync", os.fstat(number).st_size)), fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("replace", a.name)), replace(a, b)))
+    with io.atomic_path(tmp_path / "a.txt", fsync=True, temporary_name=".a.saving") as temporary:
+        temporary.write_text("whole")
+    assert calls == [("fsync", 5), ("replace", ".a.saving")]
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("broken", ["mkdir", "fsync", "replace"])
+def test_every_failure_of_the_system_is_reported_by_the_given_error_and_leaves_nothing(broken, tmp_path, monkeypatch):
+    def fail(*_args, **_options):
         raise OSError(28, "No space left on device")
-    assert str(caught.value) == str(io.unwritable(tmp_path / "a", "No space left on device"))
+
+    monkeypatch.setattr(Path if broken == "mkdir" else os, broken, fail)
+
+    def error(path: Path, reason: str) -> InputError:
+        return InputError(f"{path.name}: {reason}")
+
+    with pytest.raises(InputError) as caught, io.atomic_path(tmp_path / "a", fsync=True, error=error) as temporary:
+        temporary.write_text("whole")
+    assert str(caught.value) == "a: No space left on device"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_systems_error_becomes_one_sentence_about_the_file(tmp_path):
+    with pytest.raises(InputError) as caught, io.os_errors_as_input_errors(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    assert str(caught.value) == str(io.write_error(tmp_path / "a", "No space left on device"))
     assert caught.value.__cause__ is None

@@ -1,4 +1,4 @@
-"""Laws of the values that travel: their shapes are executed, and rays slice as one."""
+"""Shared data classes: shape annotations are checked, and rays are indexed as a batch."""
 
 from dataclasses import FrozenInstanceError
 

@@ -3,23 +3,28 @@
 import os
 import pickle
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 from torch import nn
 
+from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.engine import checkpoint
 from enerf.engine.checkpoint import State
 from enerf.tasks.nerf import build as nerf_build
+from enerf.tasks.nerf import import_checkpoint
 from enerf.tasks.nerf.config import ModelOptions
 from tests.contents import same
 
 MODEL = ModelOptions(netdepth=6, netwidth=8, netdepth_fine=2, netwidth_fine=6, multires=2, use_viewdirs=True)
 PLAIN, ROW, NORM = ConditioningOptions(), ConditioningOptions(equilibrate="row"), ConditioningOptions(weight_norm=True)
 KINDS = pytest.mark.parametrize("conditioning", [PLAIN, ROW, NORM], ids=["plain", "row", "weight_norm"])
+
+
+start_from = partial(checkpoint.start_from, importers=[import_checkpoint.IMPORTER])
 
 
 def fresh(conditioning: ConditioningOptions = PLAIN, model: ModelOptions = MODEL, seed: int = 0) -> State:
@@ -161,7 +166,7 @@ def test_a_truncated_checkpoint_is_told(share, tmp_path):
     path = checkpoint.save(trained(), tmp_path, {})
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    for reader in (checkpoint.read, lambda p: checkpoint.start_from(fresh(), p)):
+    for reader in (checkpoint.read, lambda p: start_from(fresh(), p)):
         assert refusal(reader, path).startswith(f"{path}: cannot be read as a checkpoint (")
 
 
@@ -189,7 +194,7 @@ class Bomb:
 def test_code_in_a_pickle_is_not_executed(save, tmp_path):
     path = tmp_path / "a.pt"
     save({"format": 1, "model": {"weight": Bomb(tmp_path / "boom")}}, path)
-    for reader in (checkpoint.read, lambda p: checkpoint.start_from(fresh(), p)):
+    for reader in (checkpoint.read, lambda p: start_from(fresh(), p)):
         told = refusal(reader, path)
         assert told.startswith(f"{path}: cannot be read as a checkpoint (")
         assert "nothing in it was executed" in told
@@ -230,7 +235,7 @@ def test_conditioned_weights_do_not_go_into_another_model_and_the_sentence_says_
     before = {name: value.clone() for name, value in into.model.state_dict().items()}
     for reader in (
         lambda: checkpoint.restore(into, checkpoint.read(path), path),
-        lambda: checkpoint.start_from(into, path),
+        lambda: start_from(into, path),
     ):
         told = refusal(reader)
         assert told.startswith(f"{path}: its weights are of another model, the file ")
@@ -269,7 +274,7 @@ def test_an_optimiser_of_another_model_is_told(tmp_path):
 @KINDS
 def test_starting_from_a_checkpoint_takes_weights_optimiser_and_step_and_no_clocks(conditioning, tmp_path):
     ours, other = trained(conditioning), fresh(conditioning, seed=4)
-    checkpoint.start_from(other, checkpoint.save(ours, tmp_path, {}))
+    start_from(other, checkpoint.save(ours, tmp_path, {}))
     assert same(ours.model.state_dict(), other.model.state_dict())
     assert same(ours.optimiser.state_dict(), other.optimiser.state_dict())
     assert (other.step, other.seconds, other.curve) == (ours.step, 0.0, [])
@@ -278,7 +283,7 @@ def test_starting_from_a_checkpoint_takes_weights_optimiser_and_step_and_no_cloc
 @KINDS
 def test_starting_from_the_weights_only_takes_nothing_else(conditioning, tmp_path):
     ours, other = trained(conditioning), fresh(conditioning, seed=4)
-    checkpoint.start_from(other, checkpoint.save(ours, tmp_path, {}), weights_only=True)
+    start_from(other, checkpoint.save(ours, tmp_path, {}), weights_only=True)
     assert same(ours.model.state_dict(), other.model.state_dict())
     assert (other.step, other.optimiser.state_dict()["state"]) == (0, {})
 
@@ -357,7 +362,7 @@ def test_nerf_pytorchs_tar_gives_its_outputs_and_goes_on_as_it_would_have(use_vi
     torch.save(content, path)
     sizes = {"netdepth": 6, "netwidth": 8, "netdepth_fine": 2, "netwidth_fine": 6, "i_embed": -1}
     ours = fresh(model=ModelOptions(**sizes, use_viewdirs=use_viewdirs))
-    checkpoint.start_from(ours, path)
+    start_from(ours, path)
     assert ours.step == 200_000
     checkpoint.set_learning_rate(ours.optimiser, 0.01)
     for steps_on in range(3):
@@ -372,13 +377,13 @@ def test_nerf_pytorchs_tar_gives_its_outputs_and_goes_on_as_it_would_have(use_vi
 def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path):
     path = tmp_path / "a.tar"
     torch.save({"network_fn_state_dict": {"conv.weight": torch.zeros(1)}}, path)
-    assert refusal(checkpoint.start_from, fresh(), path) == f"{path}: weight 'conv.weight' is not one of nerf-pytorch's"
+    assert refusal(start_from, fresh(), path) == f"{path}: weight 'conv.weight' is not one of nerf-pytorch's"
     torch.save({"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}, path)
-    assert "its weights are of another model, the file lacks" in refusal(checkpoint.start_from, fresh(ROW), path)
+    assert "its weights are of another model, the file lacks" in refusal(start_from, fresh(ROW), path)
     nets = {"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}
     nets["network_fine_state_dict"] = PeerNeRF(2, 6, 15, 27, True).state_dict()
     torch.save(nets, path)
-    assert f"{path}: its optimiser's state is not nerf-pytorch's" in refusal(checkpoint.start_from, fresh(), path)
+    assert f"{path}: its optimiser's state is not nerf-pytorch's" in refusal(start_from, fresh(), path)
 
 
 # learning rate and optimiser
@@ -496,8 +501,3 @@ def test_a_state_of_grids_does_not_load_where_there_are_none(tmp_path):
     content, of = checkpoint.read(path), fresh()
     content["model"] = of.model.state_dict()
     assert "the optimiser's state does not fit this model" in refusal(checkpoint.restore, of, content, path)
-
-
-def test_differing_options_are_told_in_order_and_only_where_both_have_them():
-    saved, asked = {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "c": 4, "d": 6}
-    assert checkpoint.differing(saved, asked, ["d", "c", "b", "a"]) == ["c (3 there, 4 asked)", "b (2 there, 5 asked)"]

@@ -18,8 +18,7 @@ from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import analyze, compare
-from enerf.experiments.analyze import AnalyseOptions
-from enerf.experiments.compare import CompareOptions
+from enerf.experiments.options import AnalyzeOptions, CompareOptions
 from enerf.geometry import synthetic as synthetic_shapes
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf import train as nerf_train
@@ -31,10 +30,10 @@ TINY = {
     **{"multires": 2, "multires_views": 1, "use_viewdirs": True, "N_rand": 16, "N_samples": 4, "N_importance": 4},
     **{"N_iters": 6, "i_eval": 0, "i_img": 0, "i_weights": 2, "device": "cpu", "backend": "torch", "precision": "fp32"},
 }
-FEW = AnalyseOptions(rays=4, device="cpu")
+FEW = AnalyzeOptions(rays=4, device="cpu")
 
 
-def few(**words) -> AnalyseOptions:
+def few(**words) -> AnalyzeOptions:
     return replace(FEW, **words)
 
 
@@ -59,7 +58,7 @@ def runs(trained, tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def analysed(trained, tmp_path_factory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("out")
-    return out, analyze.analyse([trained], few(out=str(out), density=5))
+    return out, analyze.analyze([trained], few(out=str(out), density=5))
 
 
 def content(folder: Path) -> dict:
@@ -118,7 +117,7 @@ def test_the_hessian_of_a_checkpoint_is_that_of_its_loss(trained, monkeypatch):
         "extremes",
         lambda hessian, **_: seen.append(hessian) or eigenvalues.Extremes((-1.0,), (1.0,), True, 0),
     )
-    subject = analyze.open_subject(trained / "plain_seed0", FEW)
+    subject = analyze.open_probe(trained / "plain_seed0", FEW)
     snapshot = subject.at(trained / "plain_seed0" / "checkpoints" / "000002.pt")
     analyze.measured(snapshot, FEW)
     parameters = dict(snapshot.model.named_parameters())
@@ -128,12 +127,12 @@ def test_the_hessian_of_a_checkpoint_is_that_of_its_loss(trained, monkeypatch):
 
 
 def test_a_second_call_measures_nothing_and_says_the_same(runs, monkeypatch):
-    text = analyze.analyse([runs], few(no_hessian=True))
-    monkeypatch.setattr(analyze, "open_subject", lambda *_: pytest.fail("what is measured was measured again"))
-    assert analyze.analyse([runs], few(no_hessian=True)) == text
+    text = analyze.analyze([runs], few(no_hessian=True))
+    monkeypatch.setattr(analyze, "open_probe", lambda *_: pytest.fail("what is measured was measured again"))
+    assert analyze.analyze([runs], few(no_hessian=True)) == text
     assert text.splitlines()[-1] == str(runs / "analysis")
     two = [runs / "plain_seed0", runs / "detached_seed0"]
-    assert analyze.analyse(two, few(no_hessian=True)).splitlines()[-1] == str(runs / "analysis")
+    assert analyze.analyze(two, few(no_hessian=True)).splitlines()[-1] == str(runs / "analysis")
 
 
 def test_an_interrupted_analysis_leaves_what_is_finished_and_goes_on(runs, monkeypatch):
@@ -147,35 +146,35 @@ def test_an_interrupted_analysis_leaves_what_is_finished_and_goes_on(runs, monke
 
     monkeypatch.setattr(analyze, "measured", measured)
     with pytest.raises(KeyboardInterrupt):
-        analyze.analyse([runs], few(no_hessian=True))
+        analyze.analyze([runs], few(no_hessian=True))
     assert sum(len(run["records"]) for run in content(runs / "analysis").values()) == 4
     assert (runs / "analysis" / "analysis.png").is_file()
-    analyze.analyse([runs], few(no_hessian=True))
+    analyze.analyze([runs], few(no_hessian=True))
     assert len(seen) == 5 + 5
 
 
 def test_weights_alone_are_quick_and_curvature_can_follow(runs, monkeypatch):
     quick = few(no_hessian=True, checkpoints=2)
-    text = analyze.analyse([runs / "plain_seed0"], quick)
+    text = analyze.analyze([runs / "plain_seed0"], quick)
     assert "λ_max" not in text
     (found,) = content(runs / "plain_seed0" / "analysis").values()
     assert [record["step"] for record in found["records"]] == [2, 6]
-    assert "λ_max" in analyze.analyse([runs / "plain_seed0"], FEW)
+    assert "λ_max" in analyze.analyze([runs / "plain_seed0"], FEW)
     (found,) = content(runs / "plain_seed0" / "analysis").values()
     assert ["curvature" in record for record in found["records"]] == [True] * 3
-    assert "λ_max" in analyze.analyse([runs / "plain_seed0"], quick), "what is known is told"
+    assert "λ_max" in analyze.analyze([runs / "plain_seed0"], quick), "what is known is told"
 
 
 def test_without_the_extra_weights_are_told_and_one_line_says_why(runs, monkeypatch, caplog):
     caplog.set_level("INFO", "enerf")
     monkeypatch.setitem(sys.modules, "curvlinops", None)
-    assert "κ(W) applied" in analyze.analyse([runs / "plain_seed0"], FEW)
+    assert "κ(W) applied" in analyze.analyze([runs / "plain_seed0"], FEW)
     assert [m for m in caplog.messages if m.startswith("weights only: ") and "enerf[diagnostics]" in m]
 
 
 def test_chosen_layers_bound_what_is_told_and_what_is_differentiated(runs):
     some = few(layers="trunk.1,rgb_head", checkpoints=1)
-    analyze.analyse([runs / "detached_seed0"], some)
+    analyze.analyze([runs / "detached_seed0"], some)
     ((record,),) = [run["records"] for run in content(runs / "detached_seed0" / "analysis").values()]
     assert record["step"] == 6
     assert list(record["layers"]) == [f"{f}.{n}" for f in ("coarse", "fine") for n in ("trunk.1", "rgb_head")]
@@ -185,7 +184,7 @@ def test_chosen_layers_bound_what_is_told_and_what_is_differentiated(runs):
 def test_a_jacobian_that_would_be_too_large_is_left_out_and_said(runs, monkeypatch, caplog):
     caplog.set_level("INFO", "enerf")
     monkeypatch.setattr(analyze, "JACOBIAN_BYTES", 1)
-    text = analyze.analyse([runs / "plain_seed0"], few(checkpoints=1))
+    text = analyze.analyze([runs / "plain_seed0"], few(checkpoints=1))
     assert "no Gauss–Newton matrix" in caplog.text
     assert "–" in text.splitlines()[2]
 
@@ -199,7 +198,7 @@ def test_other_fields_are_analysed_too(words, trained, tmp_path):
     more = {"datadir": str(scene), "basedir": str(tmp_path), "expname": "other", "no_final_eval": True, "i_weights": 0}
     config = parser.from_dict(nerf_config.NerfConfig, {**TINY, **more, **words})
     nerf_train.train(config)
-    text = analyze.analyse([config.folder], few(checkpoints=2))
+    text = analyze.analyze([config.folder], few(checkpoints=2))
     assert text.splitlines()[2].split()[:2] == ["other", "6"]
 
 
@@ -212,7 +211,7 @@ def test_shapes_are_analysed_too_with_the_same_points_for_every_arm(target, tmp_
     short = ["--N_iters", "4", "--i_weights", "2", "--i_eval", "0", "--resolution", "0", "--device", "cpu"]
     base = parser.parse(shape_config.ShapeConfig, [*told, *small, *short, "--precision", "fp32"])[0]
     compare.compare(base, CompareOptions(methods="plain,equilibrate"))
-    analyze.analyse([base.folder], few(rays=16))
+    analyze.analyze([base.folder], few(rays=16))
     found = content(base.folder / "analysis")
     assert {run["method"] for run in found.values()} == {"mlp", "e-mlp"}
     for run in found.values():
@@ -226,7 +225,7 @@ def test_a_gpu_tells_the_same(runs):
     told = []
     for device in ("cpu", "cuda"):
         out = runs / device
-        analyze.analyse([runs / "detached_seed0"], few(device=device, out=str(out), checkpoints=1, density=4))
+        analyze.analyze([runs / "detached_seed0"], few(device=device, out=str(out), checkpoints=1, density=4))
         ((record,),) = [run["records"] for run in content(out).values()]
         told.append(record)
     cpu, gpu = told
@@ -240,7 +239,7 @@ def test_a_gpu_tells_the_same(runs):
 
 def refusal(folders: list[Path], **words) -> str:
     with pytest.raises(InputError) as caught:
-        analyze.analyse(folders, few(**words))
+        analyze.analyze(folders, few(**words))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

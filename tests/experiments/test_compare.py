@@ -6,15 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from enerf.config import parser
-from enerf.core import images
+from enerf.config import methods, parser
+from enerf.core import device, images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import resume
-from enerf.experiments import compare, methods
-from enerf.experiments.compare import CompareOptions
+from enerf.experiments import compare
+from enerf.experiments.options import CompareOptions
+from enerf.reporting import learning_rates
+from enerf.tasks import registry
 from enerf.tasks.nerf import comparison as nerf_comparison
 from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf import train as nerf_train
 
 TINY = {
     "factor": 1,
@@ -59,9 +62,9 @@ def metrics(psnr, seed=0, collapsed=False, steps=4):
 
 
 def test_every_method_differs_from_plain_by_its_own_options_only(base):
-    plain = parser.to_dict(compare.arm_config(base, "plain", None, 0))
-    for method, changes in methods.FIELDS.items():
-        arm = parser.to_dict(compare.arm_config(base, method, None, 0))
+    plain = parser.to_dict(compare.variant_config(base, "plain", None, 0))
+    for method, changes in methods.FIELDS.changes.items():
+        arm = parser.to_dict(compare.variant_config(base, method, None, 0))
         differing = {name for name in plain if plain[name] != arm[name]} - {"expname"}
         assert differing == set(changes)
 
@@ -77,8 +80,7 @@ def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_not
     for name in ("curves.png", "crops.png"):
         assert images.read(base.folder / name).std() > 0.01
     untrained = lambda _: pytest.fail("a finished arm was trained again")  # noqa: E731
-    refuse = dataclasses.replace(compare.KINDS["nerf"], train=untrained)
-    monkeypatch.setitem(compare.KINDS, "nerf", refuse)
+    monkeypatch.setitem(registry._TASKS, "nerf", dataclasses.replace(registry.task("nerf"), train=untrained))
     assert compare.compare(base, chosen) == text
 
 
@@ -95,7 +97,7 @@ def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
     }
     assert rates == {name: float(name.split("@")[1]) for name in arms}
     assert images.read(base.folder / "rates.png").std() > 0.01
-    _, best = text.split(nerf_comparison.BEST)
+    _, best = text.split(learning_rates.BEST)
     for method in ("plain", "gain"):
         scores = {name: arms[name][0]["mean"]["psnr"] for name in arms if name.startswith(method)}
         assert max(scores, key=scores.get) in best
@@ -103,14 +105,58 @@ def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
 
 
 def test_fixed_pixels_are_measured_as_the_curve_is_and_said_so(base):
-    arm = compare.arm_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
-    found = compare.trained(arm)
+    arm = compare.variant_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
+    found = nerf_train.train(arm)
     assert found["mean"] == {"psnr": found["curve"][-1][1], "ssim": None, "lpips": None}
     assert found["views"] == []
     assert "5 fixed pixels" in found["protocol"]["average"]
     assert found["fit_psnr"] > 0
     assert found["method"] == "e-nerf-kept-he"
     assert not (arm.folder / "test").exists()
+
+
+def computed_with(base):
+    arms = json.loads((base.folder / "comparison.json").read_text())
+    return {name: {(run["backend"], run["precision"]) for run in some} for name, some in arms.items()}
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def flags(monkeypatch, *names):
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(names))
+
+
+def test_backend_and_precision_are_resolved_once_for_all_arms(base, monkeypatch, caplog):
+    pixels = parser.replace(base, final_pixels=True, eval_rays=5)
+    flags(monkeypatch)
+    train = nerf_train.train
+
+    def changing(arm, shared):
+        flags(monkeypatch, "avx2", "fma", "avx512_bf16")  # a new run would take other kernels, and bf16
+        return train(arm, shared)
+
+    monkeypatch.setitem(registry._TASKS, "nerf", dataclasses.replace(registry.task("nerf"), train=changing))
+    compare.compare(pixels, CompareOptions(methods="plain"))
+    compare.compare(pixels, CompareOptions(methods="plain,he", seeds="0,1"))  # goes on another day
+    assert computed_with(base) == {"plain": {("torch", "fp32")}, "he": {("torch", "fp32")}}
+    assert warnings_of(caplog) == []
+
+
+def test_an_arm_that_was_computed_by_other_code_is_one_line(base, monkeypatch, caplog):
+    pixels = parser.replace(base, final_pixels=True, eval_rays=5)
+    flags(monkeypatch)
+    nerf_train.train(compare.variant_config(pixels, "plain", None, 0))
+    flags(monkeypatch, "avx512_bf16")
+    nerf_train.train(compare.variant_config(parser.replace(pixels, N_iters=2), "he", None, 0))
+    compare.compare(pixels, CompareOptions(methods="plain,he,equilibrate"))
+    (line,) = warnings_of(caplog)
+    assert line == "variant cmp/he_seed0 was trained with torch, bf16, the others with torch, fp32"
+    assert computed_with(base) == {
+        **{name: {("torch", "fp32")} for name in ("plain", "equilibrate")},
+        "he": {("torch", "bf16")},
+    }
 
 
 @pytest.mark.parametrize("text", ["fast", "1e-3,,", "0", "-1", "1e-3,0.001", "inf"])
@@ -120,11 +166,11 @@ def test_learning_rates_that_are_none_are_refused(text):
 
 
 def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
-    arm = compare.arm_config(base, "plain", None, 0)
-    compare.trained(arm)
-    assert resume.metrics_of(arm) is not None
-    assert resume.metrics_of(parser.replace(arm, N_iters=6)) is None
-    assert compare.trained(parser.replace(arm, N_iters=6))["steps"] == 6
+    arm = compare.variant_config(base, "plain", None, 0)
+    nerf_train.train(arm)
+    assert resume.finished_metrics(arm) is not None
+    assert resume.finished_metrics(parser.replace(arm, N_iters=6)) is None
+    assert nerf_train.train(parser.replace(arm, N_iters=6))["steps"] == 6
 
 
 def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
@@ -140,7 +186,7 @@ def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
             return original(fields, rays, target, *args, **kwargs)
 
         monkeypatch.setattr(nerf_step, "gradient", spy)
-        compare.trained(compare.arm_config(base, method, None, 3))
+        nerf_train.train(compare.variant_config(base, method, None, 3))
     for method in ("he", "equilibrate"):
         for (a, b), (c, d) in zip(seen["plain"], seen[method], strict=True):
             assert a.equal(c)
@@ -150,7 +196,7 @@ def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
 @pytest.mark.parametrize("text", ["", "plain,plain", "plain,foo"])
 def test_wrong_methods_are_one_sentence(text):
     with pytest.raises(InputError, match=r"option --methods: found .*, expected different names from plain, he"):
-        compare.read_methods(text)
+        compare.read_methods(text, methods.FIELDS)
 
 
 @pytest.mark.parametrize("text", ["", "a", "0,0", "-1"])

@@ -19,7 +19,7 @@ from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import extract
-from enerf.experiments.extract import ExtractOptions
+from enerf.experiments.options import ExtractOptions
 from enerf.geometry import write
 from enerf.geometry.preview.raycast import MeshScene
 from enerf.tasks.nerf import config as nerf_config
@@ -55,7 +55,7 @@ def some(trained) -> ExtractOptions:
 
 
 def test_a_level_that_is_not_crossed_is_told_with_the_range(trained):
-    sentence = r"run: no crossing at level 1e\+09; the field ranges over \["
+    sentence = r"run: the field does not cross the iso value 1e\+09; it ranges over \["
     with pytest.raises(InputError, match=sentence):
         extract.extract(trained, ExtractOptions(resolution=16, level="1e9", device="cpu"))
     assert not (trained / "mesh.ply").exists()
@@ -86,11 +86,11 @@ def test_it_lies_in_the_world_of_the_files(trained, some):
 
 
 def test_colours_are_those_of_the_field_along_a_training_cameras_sight(trained, some):
-    subject = extract.open_subject(trained, some)
+    subject = extract.open_source(trained, some)
     run = nerf_setup.open_run(trained, "cpu")
     point = np.array([[0.2, -0.1, -5.0]])
     (color,) = subject.colors(point, np.array([[0.0, 0.0, 1.0]]))
-    at = torch.from_numpy(subject.into(point)).float()
+    at = torch.from_numpy(subject.from_world(point)).float()
     scene_point = run.scene.world_to_scene.numpy() @ [*point[0], 1.0]
     sights = scene_point[:3] - run.scene.c2w[list(run.scene.train), :, 3].double().numpy()
     run.fields.requires_grad_(False)
@@ -99,7 +99,7 @@ def test_colours_are_those_of_the_field_along_a_training_cameras_sight(trained, 
 
 
 def test_the_field_is_the_density_of_the_fine_network(trained, some):
-    subject = extract.open_subject(trained, some)
+    subject = extract.open_source(trained, some)
     run = nerf_setup.open_run(trained, "cpu")
     points = 0.5 * torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

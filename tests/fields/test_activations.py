@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
 from torch import Tensor
 
 from enerf.fields import activations
 from enerf.fields.activations import KINDS, Activation
 from enerf.fields.backends import dense
+from enerf.fields.backends.dense import Layer, Network
 
 MAGNITUDES = [0.0, 1e-30, 1e-3, 0.1, 0.4, 1.0, 10.0, 80.0, 1e3, 1e10, 1e30]
 NETWORK = Network((3, 2), (Layer((0,), 6, True), Layer((2, 1), 5, True), Layer((3,), 2, False)), (4,))

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from enerf.fields.backends.hashgrid import make_grid
 from torch import Tensor
 
 from enerf.core.types import Space
 from enerf.fields import encoders
 from enerf.fields.backends import cpu_hashgrid
+from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
 
 GRID = make_grid(3, 2, 10, 4, 16)

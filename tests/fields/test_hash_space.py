@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
-from enerf.fields.backends.hashgrid import make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from enerf.config.options import ConditioningOptions
 from enerf.core.types import FieldOutput, Space
 from enerf.fields import hash_space
+from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.contraction import uncontract
 from enerf.fields.hash_space import HashedSpace, ProposalField
 from enerf.fields.nerf import NeRF

@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Bound
-from enerf.fields.backends.hashgrid import make_grid
 from torch import Tensor
 
 from enerf.conditioning import layers
@@ -15,10 +13,12 @@ from enerf.core.types import Space
 from enerf.fields import derivatives
 from enerf.fields.activations import KINDS, Activation
 from enerf.fields.backends import cpu_dense, dense, module, registry
+from enerf.fields.backends.dense import Bound
+from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
 from enerf.fields.shape import HEADS, ShapeField, shape_network
 
-has_kernel = pytest.mark.skipif(cpu_dense.why_not() is not None, reason=f"{cpu_dense.why_not()}")
+has_kernel = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
 GRID, BOX = make_grid(3, 2, 10, 4, 16), Space((-1.0,) * 3, (1.0,) * 3)
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "none": lambda: Encoder(3),
@@ -193,8 +193,8 @@ def test_the_compiled_backend_gives_the_twins_values_and_gradients(encoder: str,
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("encoder", ["positional", "hash and points"])
 def test_derivatives_in_the_points_are_the_twins_under_every_backend(encoder: str, precision: str):
-    if cpu_dense.why_not(precision):
-        pytest.skip(f"{cpu_dense.why_not(precision)}")
+    if cpu_dense.unavailable_reason(precision):
+        pytest.skip(f"{cpu_dense.unavailable_reason(precision)}")
     field, at = made(encoder=encoder), points(20, dtype=torch.float32)
 
     def eikonal(field: ShapeField) -> Tensor:

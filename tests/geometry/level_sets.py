@@ -1,4 +1,4 @@
-"""Scalar fields with known level sets, and what a mesh must be: for the tests of whatever marches or traces.
+"""Scalar fields with known level sets, and properties of meshes, for the tests of extraction and ray tracing.
 
 Each field takes points ``*b 3`` to numbers ``*b`` in their dtype. ``Ball``, ``Torus``, ``Box`` and ``Union`` are signed
 distances, negative inside; ``Ellipsoid`` is 0 on its surface and no steeper than one, as a distance is.
@@ -13,12 +13,15 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from enerf.geometry.isosurface import extract
+from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
+
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Off-centre and with unequal axes: it tells swapped axes."""
+    """Off-center and with unequal axes, so that swapped axes are noticed."""
 
     center: Triple = (0.1, -0.2, 0.05)
     axes: Triple = (0.7, 0.5, 0.3)
@@ -99,8 +102,13 @@ class Steep:
         return self.height * (-self.distance(points) / self.width).clamp(-1, 1)
 
 
+def extracted(field, box, resolution, iso_value=0.0, announce=None, **settings) -> Surface:
+    """The surface of a field; the settings are keywords."""
+    return extract.extract(field, box, ExtractionSettings(resolution, iso_value, **settings), announce=announce)
+
+
 class Counting:
-    """A field that counts the points it is asked at, and the most at once."""
+    """Counts the points at which a field is evaluated, and the most in one call."""
 
     def __init__(self, field) -> None:
         self.field, self.points, self.most = field, 0, 0

@@ -9,7 +9,6 @@ import trimesh
 
 from enerf.core.errors import InputError
 from enerf.geometry import cleanup
-from enerf.geometry.isosurface import extract
 from tests.geometry import level_sets
 from tests.geometry.level_sets import Ball, Ellipsoid, Torus, Union
 
@@ -18,7 +17,7 @@ CELL = 2 / 64
 
 
 def marched(shape, n: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    found = extract.extract(shape, BOX, n, inside="below", slope=1)
+    found = level_sets.extracted(shape, BOX, n, inside="below", slope=1)
     return found.vertices, found.faces
 
 

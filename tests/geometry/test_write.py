@@ -11,7 +11,6 @@ import trimesh
 from enerf.core.errors import InputError
 from enerf.geometry import mesh as geometry_mesh
 from enerf.geometry import read, write
-from enerf.geometry.isosurface import extract
 from tests.geometry import level_sets
 from tests.geometry.level_sets import Ellipsoid, Torus
 
@@ -22,7 +21,7 @@ PLACES = [(1.0, 0.0), (1.0, 1e6), (1e-6, 0.0), (1e6, -3e6), (100.0, 12345.678)]
 
 @pytest.fixture(scope="module")
 def torus() -> tuple[np.ndarray, np.ndarray]:
-    found = extract.extract(Torus(), BOX, 48, inside="below", slope=1)
+    found = level_sets.extracted(Torus(), BOX, 48, inside="below", slope=1)
     return found.vertices.astype(np.float64), found.faces
 
 
@@ -96,7 +95,7 @@ def test_stl_is_too_coarse_far_from_the_origin_and_the_others_are_not(tmp_path):
 
 @pytest.mark.parametrize("name", ["mesh", "mesh.off", "mesh.ply.zip"])
 def test_an_unknown_suffix_is_told_with_the_known_ones(tmp_path, name):
-    found = extract.extract(Ellipsoid(), BOX, 16, inside="below")
+    found = level_sets.extracted(Ellipsoid(), BOX, 16, inside="below")
     with pytest.raises(InputError, match=r"expected one of \.obj, \.ply, \.stl, \.glb"):
         write.write(tmp_path / name, found.vertices.astype(float), found.faces)
     assert os.listdir(tmp_path) == []

@@ -1,10 +1,10 @@
-"""Laws of DenseNet-BC."""
+"""DenseNet-BC."""
 
 import pytest
 import torch
 from torch import nn
 
-from enerf.models.densenet import DenseLayer, DenseNet, layers_of_a_block
+from enerf.models.densenet import DenseLayer, DenseNet, layers_per_block
 
 
 def parameters(model: nn.Module) -> int:
@@ -28,7 +28,7 @@ def test_the_depth_counts_convolutions_and_the_head(depth: int):
 @pytest.mark.parametrize(("depth", "near"), [(50, "46 and 52"), (99, "94 and 100"), (4, "10"), (9, "10"), (-3, "10")])
 def test_a_depth_that_there_is_not_tells_the_nearest(depth: int, near: str):
     with pytest.raises(ValueError, match=rf"depth is {depth}, .* 6 n \+ 4 layers, n from 1; the nearest: {near}$"):
-        layers_of_a_block(depth)
+        layers_per_block(depth)
 
 
 @pytest.mark.parametrize("kind", ["bn", "gn", "none"])

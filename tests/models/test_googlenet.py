@@ -1,4 +1,4 @@
-"""Laws of GoogLeNet for small images."""
+"""GoogLeNet for small images."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Laws of the small Inception."""
+"""The small Inception."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of what convolutional classifiers are built of."""
+"""Building blocks of the convolutional classifiers."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_groups_are_as_many_as_divide_the_channels_up_to_32(channels: int):
 
 
 @pytest.mark.parametrize("kind", norms.CNN_NORMS)
-def test_a_convolution_has_a_bias_where_nothing_normalises_and_nowhere_else(kind: str):
+def test_a_convolution_has_a_bias_where_nothing_normalizes_and_nowhere_else(kind: str):
     assert (norms.conv(kind, 3, 8, 3).bias is not None) == (kind == "none")
 
 

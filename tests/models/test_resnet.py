@@ -1,4 +1,4 @@
-"""Laws of ResNets for small images."""
+"""ResNets for small images."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of vision transformers."""
+"""Vision transformers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Laws of proposed intervals and their losses, against slow loops written from the paper's equations."""
+"""Proposal sampling and its losses, against slow loops written from the paper's equations."""
 
 import itertools
 
@@ -131,7 +131,7 @@ def test_intervals_of_no_length_are_no_obstacle():
     edges = _f64([0.0, 1.0, 1.0, 1.0, 2.0])
     found = proposal.resample(edges, _f64([0.5, 0.0, 0.0, 0.5]), 9)
     assert (found.diff() >= 0).all()
-    assert proposal.bound(found, edges, _f64([0.5, 0.0, 0.0, 0.5])).isfinite().all()
+    assert proposal.weight_bound(found, edges, _f64([0.5, 0.0, 0.0, 0.5])).isfinite().all()
 
 
 def test_a_seed_repeats_and_positions_carry_no_gradient():
@@ -172,7 +172,7 @@ def _resampled(seed: int, m: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tenso
 @light
 def test_the_bound_is_the_sum_over_overlapping_intervals(seed: int, m: int, n: int):
     fine, _, edges, weights = _resampled(seed, m, n)
-    found = proposal.bound(fine, edges, weights)
+    found = proposal.weight_bound(fine, edges, weights)
     for ray in range(3):
         np.testing.assert_allclose(found[ray], _slow_bound(fine[ray], edges[ray], weights[ray]), atol=1e-12)
 
@@ -184,7 +184,7 @@ def test_the_bound_of_merged_intervals_is_the_sum_of_theirs(seed: int, keep: int
     kept = [i for i in range(9) if keep >> i & 1] or [0]
     fine = edges[:, kept]  # every fine edge is one of the proposal's
     expected = [weights[0, a:b].sum().item() for a, b in itertools.pairwise(kept)]
-    np.testing.assert_allclose(proposal.bound(fine, edges, weights)[0], expected, atol=1e-12)
+    np.testing.assert_allclose(proposal.weight_bound(fine, edges, weights)[0], expected, atol=1e-12)
 
 
 @given(seed=SEEDS, shift=st.floats(-3, 3))
@@ -193,7 +193,7 @@ def test_fine_intervals_may_reach_beyond_the_proposal(seed: int, shift: float):
     edges, weights = _histogram(seed, 1, 5)
     fine = torch.linspace(-4, 20, 9, dtype=torch.float64)[None] + shift
     np.testing.assert_allclose(
-        proposal.bound(fine, edges, weights)[0], _slow_bound(fine[0], edges[0], weights[0]), atol=1e-12
+        proposal.weight_bound(fine, edges, weights)[0], _slow_bound(fine[0], edges[0], weights[0]), atol=1e-12
     )
 
 
@@ -206,7 +206,7 @@ def test_interlevel_is_the_papers_sum(seed: int, m: int, n: int):
         allowed = _slow_bound(fine[ray], edges[ray], weights[ray])
         for w, most in zip(weights_fine[ray].tolist(), allowed, strict=True):
             slow += max(0.0, w - most) ** 2 / (w + proposal.EPSILON) / 3
-    found = proposal.interlevel(fine, weights_fine, edges, weights)
+    found = proposal.interlevel_loss(fine, weights_fine, edges, weights)
     np.testing.assert_allclose(found.item(), slow, rtol=1e-9, atol=1e-12)
 
 
@@ -214,17 +214,17 @@ def test_interlevel_is_the_papers_sum(seed: int, m: int, n: int):
 @light
 def test_a_proposal_equal_to_the_fine_histogram_or_above_it_costs_nothing(seed: int, m: int):
     edges, weights = _histogram(seed, 3, m)
-    assert proposal.interlevel(edges, weights, edges, weights).item() < 1e-20
-    assert proposal.interlevel(edges, weights, edges, weights + 0.1).item() == 0
+    assert proposal.interlevel_loss(edges, weights, edges, weights).item() < 1e-20
+    assert proposal.interlevel_loss(edges, weights, edges, weights + 0.1).item() == 0
     whole = edges[:, [0, -1]]
-    assert proposal.interlevel(edges, weights, whole, weights.sum(-1, keepdim=True)).item() < 1e-20
+    assert proposal.interlevel_loss(edges, weights, whole, weights.sum(-1, keepdim=True)).item() < 1e-20
 
 
 def test_interlevel_pulls_only_where_the_bound_is_broken_and_only_at_the_proposal():
     edges, fine = _f64([0.0, 1.0, 2.0, 3.0]), _f64([0.2, 0.8, 1.1, 1.9, 2.1, 2.9])
     weights = _f64([0.1, 0.5, 0.2]).requires_grad_()
     weights_fine = _f64([0.05, 0.0, 0.3, 0.0, 0.4]).requires_grad_()
-    proposal.interlevel(fine, weights_fine, edges, weights).backward()
+    proposal.interlevel_loss(fine, weights_fine, edges, weights).backward()
     assert weights_fine.grad is None
     assert weights.grad[:2].tolist() == [0, 0]
     np.testing.assert_allclose(weights.grad[2], -2 * (0.4 - 0.2) / 0.4, rtol=1e-6)
@@ -235,10 +235,10 @@ def test_interlevel_pulls_only_where_the_bound_is_broken_and_only_at_the_proposa
 def test_interlevels_gradient_is_that_of_differences(seed: int):
     fine, weights_fine, edges, weights = _resampled(seed, 5, 7)
     weights_fine = weights_fine + 0.05
-    excess = weights_fine - proposal.bound(fine, edges, weights)
+    excess = weights_fine - proposal.weight_bound(fine, edges, weights)
     if excess.abs().min() > 1e-4:  # the square of max(0, ·) has a kink in its second derivative
         assert torch.autograd.gradcheck(
-            lambda w: proposal.interlevel(fine, weights_fine, edges, w), (weights.requires_grad_(),), atol=1e-4
+            lambda w: proposal.interlevel_loss(fine, weights_fine, edges, w), (weights.requires_grad_(),), atol=1e-4
         )
 
 
@@ -255,7 +255,7 @@ def test_distortion_is_the_papers_double_sum(seed: int, n: int):
             for j in range(n):
                 slow += (weights[ray, i] * weights[ray, j] * (middles[ray, i] - middles[ray, j]).abs()).item() / 3
             slow += (weights[ray, i] ** 2 * (edges[ray, i + 1] - edges[ray, i])).item() / 9
-    np.testing.assert_allclose(proposal.distortion(edges, weights).item(), slow, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(proposal.distortion_loss(edges, weights).item(), slow, rtol=1e-10, atol=1e-14)
 
 
 @given(seed=SEEDS)
@@ -264,10 +264,10 @@ def test_splitting_an_interval_keeps_the_distortion(seed: int):
     edges, weights = _histogram(seed, 2, 4)
     cut = torch.cat([edges, sampling.midpoints(edges)], -1).sort(-1).values
     halves = (weights / 2).repeat_interleave(2, -1)
-    torch.testing.assert_close(proposal.distortion(cut, halves), proposal.distortion(edges, weights))
+    torch.testing.assert_close(proposal.distortion_loss(cut, halves), proposal.distortion_loss(edges, weights))
 
 
 def test_distortion_is_zero_for_an_empty_ray_and_differentiable():
     edges, weights = _histogram(0, 3, 6)
-    assert proposal.distortion(edges, torch.zeros_like(weights)).item() == 0
-    assert torch.autograd.gradcheck(proposal.distortion, (edges.requires_grad_(), weights.requires_grad_()))
+    assert proposal.distortion_loss(edges, torch.zeros_like(weights)).item() == 0
+    assert torch.autograd.gradcheck(proposal.distortion_loss, (edges.requires_grad_(), weights.requires_grad_()))

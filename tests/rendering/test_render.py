@@ -1,4 +1,4 @@
-"""Laws of rendering: fields with known answers come out right, however many rays go at once."""
+"""Rendering of fields with known results, for any chunk size."""
 
 import dataclasses
 import logging
@@ -11,7 +11,7 @@ import torch
 
 from enerf.core.types import Proposal, Rays, Rendering
 from enerf.rendering import proposal, render, sampling, volume
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from tests import analytic
 
 
@@ -27,24 +27,24 @@ def _rays(n: int = 5, near: float = 0.0, far: float = 4.0, dtype: torch.dtype = 
 
 
 def _render(field: Any) -> Callable[[Rays], Rendering]:
-    return lambda asked: render.render_rays(field, field, asked, Passes(16, 8))[1]
+    return lambda batch: render.render_rays(field, field, batch, SamplingConfig(16, 8))[1]
 
 
 # render_rays
 
 
 @pytest.mark.parametrize("seed", [None, 0])
-def test_fog_has_its_exact_opacity_and_colour(seed: int | None):
+def test_fog_has_its_exact_opacity_and_color(seed: int | None):
     rays, fog = _rays(), analytic.Fog(0.3)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    for seen in render.render_rays(fog, fog, rays, Passes(12, 7), generator):
+    for seen in render.render_rays(fog, fog, rays, SamplingConfig(12, 7), generator):
         # up to the last sample; that one reaches infinitely far
         depth = fog.density * (seen.t_vals[:, -1] - seen.t_vals[:, 0]) * rays.directions.norm(dim=-1)
         before_last = seen.weights[:, :-1].sum(-1)
         torch.testing.assert_close(before_last, analytic.opacity(depth), rtol=0, atol=1e-12)
         torch.testing.assert_close(seen.opacity, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
-        colour = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
-        torch.testing.assert_close(seen.rgb, colour, rtol=0, atol=1e-12)
+        color = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
+        torch.testing.assert_close(seen.rgb, color, rtol=0, atol=1e-12)
     if seed is None:
         exact = analytic.opacity(fog.optical_depth(rays.origins, rays.directions, 0.0, 4.0))
         torch.testing.assert_close(before_last, exact, rtol=0, atol=1e-12)
@@ -52,7 +52,7 @@ def test_fog_has_its_exact_opacity_and_colour(seed: int | None):
 
 def test_a_wall_is_seen_where_it_is_and_closer_with_fine_samples():
     rays, wall = _rays(), analytic.Wall(-3.0)
-    first, final = render.render_rays(wall, wall, rays, Passes(32, 64))
+    first, final = render.render_rays(wall, wall, rays, SamplingConfig(32, 64))
     true = wall.depth(rays.origins, rays.directions)
     coarse_error, fine_error = first.depth - true, final.depth - true
     spacing = 4.0 / 31
@@ -70,36 +70,36 @@ def test_a_wall_is_seen_where_it_is_and_closer_with_fine_samples():
 @pytest.mark.parametrize("white_bkgd", [False, True])
 def test_a_soft_ball_has_the_opacity_of_its_integral(white_bkgd: bool):
     rays, ball = _rays(near=-14.0, far=16.0), analytic.SoftBall(peak=1.0)  # it fades away before both ends
-    seen, _ = render.render_rays(ball, None, rays, Passes(1001, white_bkgd=white_bkgd))
+    seen, _ = render.render_rays(ball, None, rays, SamplingConfig(1001, white_bkgd=white_bkgd))
     exact = analytic.opacity(ball.optical_depth(rays.origins, rays.directions, -14.0, 16.0))
     torch.testing.assert_close(seen.opacity, exact, rtol=0, atol=1e-12)
-    colour = exact[:, None] * torch.tensor(ball.color, dtype=torch.float64)
-    torch.testing.assert_close(seen.rgb, colour + white_bkgd * (1 - exact[:, None]), rtol=0, atol=1e-12)
+    color = exact[:, None] * torch.tensor(ball.color, dtype=torch.float64)
+    torch.testing.assert_close(seen.rgb, color + white_bkgd * (1 - exact[:, None]), rtol=0, atol=1e-12)
     assert 0.05 < exact.min() < exact.max() < 0.95
 
 
 def test_without_a_fine_field_the_first_rendering_is_the_final_one():
     fog = analytic.Fog()
-    first, final = render.render_rays(fog, None, _rays(), Passes(8, 8))
+    first, final = render.render_rays(fog, None, _rays(), SamplingConfig(8, 8))
     assert first is final
-    first, final = render.render_rays(fog, fog, _rays(), Passes(8))
+    first, final = render.render_rays(fog, fog, _rays(), SamplingConfig(8))
     assert first is final
 
 
 def test_the_fine_field_is_asked_at_coarse_and_fine_samples_with_the_viewdirs():
-    asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     rays, ball, wall = _rays(), analytic.SoftBall(), analytic.Wall()
 
     def fine(points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
-        asked.append((points, viewdirs))
+        calls.append((points, viewdirs))
         return wall(points, viewdirs)
 
-    first, final = render.render_rays(ball, fine, rays, Passes(8, 5))
+    first, final = render.render_rays(ball, fine, rays, SamplingConfig(8, 5))
     more = sampling.importance(first.t_vals, first.weights, 5)
     assert torch.equal(final.t_vals, sampling.union(first.t_vals, more))
-    assert len(asked) == 1
-    assert torch.equal(asked[0][0], rays.at(final.t_vals))
-    assert torch.equal(asked[0][1], rays.viewdirs)
+    assert len(calls) == 1
+    assert torch.equal(calls[0][0], rays.at(final.t_vals))
+    assert torch.equal(calls[0][1], rays.viewdirs)
 
 
 def test_a_generator_jitters_both_passes_and_repeats():
@@ -107,7 +107,7 @@ def test_a_generator_jitters_both_passes_and_repeats():
 
     def seen(seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        first, final = render.render_rays(ball, ball, rays, Passes(8, 5), generator)
+        first, final = render.render_rays(ball, ball, rays, SamplingConfig(8, 5), generator)
         return first.t_vals, final.t_vals
 
     for i in range(2):
@@ -127,42 +127,42 @@ def test_points_counts_how_often_a_ray_asks_a_field(n_samples: int, n_importance
         count += points.shape[:-1].numel()
         return fog(points, viewdirs)
 
-    passes = Passes(n_samples, n_importance)
-    render.render_rays(counting, counting, _rays(3), passes)
-    assert count == 3 * passes.points
+    config = SamplingConfig(n_samples, n_importance)
+    render.render_rays(counting, counting, _rays(3), config)
+    assert count == 3 * config.points_per_ray
 
 
 # proposals
 
 
 def _proposed(
-    coarse: Any, fine: Any, rays: Rays, passes: Passes, seed: int | None = None
+    coarse: Any, fine: Any, rays: Rays, config: SamplingConfig, seed: int | None = None
 ) -> tuple[Proposal, Rendering]:
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    first, final = render.render_rays(coarse, fine, rays, passes, generator)
+    first, final = render.render_rays(coarse, fine, rays, config, generator)
     assert isinstance(first, Proposal)
     assert isinstance(final, Rendering)
     return first, final
 
 
 class Noting:
-    """A field that remembers where it was asked."""
+    """A field that records the points it is evaluated at."""
 
     def __init__(self, field: Any) -> None:
-        self.field, self.asked = field, []
+        self.field, self.calls = field, []
 
     def __call__(self, points: torch.Tensor, viewdirs: torch.Tensor) -> Any:
-        self.asked.append((points, viewdirs))
+        self.calls.append((points, viewdirs))
         return self.field(points, viewdirs)
 
 
 @pytest.mark.parametrize("seed", [None, 0])
 def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(seed: int | None):
     rays, coarse, fine = _rays(), Noting(analytic.SoftBall()), Noting(analytic.Wall())
-    passes = Passes(9, 6, proposal=True)
-    first, final = _proposed(coarse, fine, rays, passes, seed)
-    for field, edges, n in ((coarse, first.edges, 9), (fine, first.taken, 6)):
-        ((points, viewdirs),) = field.asked
+    config = SamplingConfig(9, 6, proposal=True)
+    first, final = _proposed(coarse, fine, rays, config, seed)
+    for field, edges, n in ((coarse, first.edges, 9), (fine, first.sample_edges, 6)):
+        ((points, viewdirs),) = field.calls
         assert edges.shape == (5, n + 1)
         assert torch.equal(points, rays.at(sampling.midpoints(edges)))
         assert torch.equal(viewdirs, rays.viewdirs)
@@ -170,15 +170,15 @@ def test_a_proposal_asks_each_field_in_the_middles_of_its_intervals_and_no_more(
         if seed is None:
             assert torch.equal(edges[:, 0], rays.near)
             assert torch.equal(edges[:, -1], rays.far)
-    assert torch.equal(final.t_vals, sampling.midpoints(first.taken))
-    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.asked, *fine.asked)) == 5 * passes.points
+    assert torch.equal(final.t_vals, sampling.midpoints(first.sample_edges))
+    assert sum(p.shape[:-1].numel() for p, _ in (*coarse.calls, *fine.calls)) == 5 * config.points_per_ray
 
 
 def test_taken_intervals_share_the_proposals_weight_evenly():
     rays, ball = _rays(), analytic.SoftBall()
-    first, _ = _proposed(ball, ball, rays, Passes(64, 8, proposal=True))
+    first, _ = _proposed(ball, ball, rays, SamplingConfig(64, 8, proposal=True))
     expected = proposal.resample(first.edges, first.weights, 8)
-    assert torch.equal(first.taken, expected)
+    assert torch.equal(first.sample_edges, expected)
     weights = volume.weights(
         ball(rays.at(sampling.midpoints(first.edges)), rays.viewdirs).density,
         volume.widths(first.edges, rays.directions),
@@ -188,23 +188,23 @@ def test_taken_intervals_share_the_proposals_weight_evenly():
 
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("n_importance", [1, 7])
-def test_fog_under_a_proposal_has_its_exact_opacity_and_colour(seed: int | None, n_importance: int):
+def test_fog_under_a_proposal_has_its_exact_opacity_and_color(seed: int | None, n_importance: int):
     rays, fog = _rays(), analytic.Fog(0.3)
-    first, final = _proposed(fog, fog, rays, Passes(12, n_importance, proposal=True), seed)
-    for edges, weights in ((first.edges, first.weights), (first.taken, final.weights)):
+    first, final = _proposed(fog, fog, rays, SamplingConfig(12, n_importance, proposal=True), seed)
+    for edges, weights in ((first.edges, first.weights), (first.sample_edges, final.weights)):
         depth = fog.density * (edges[:, -2] - edges[:, 0]) * rays.directions.norm(dim=-1)
         torch.testing.assert_close(weights[:, :-1].sum(-1), analytic.opacity(depth), rtol=0, atol=1e-12)
     torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
-    colour = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
-    torch.testing.assert_close(final.rgb, colour, rtol=0, atol=1e-12)
+    color = torch.tensor(fog.color, dtype=torch.float64).expand(5, 3)
+    torch.testing.assert_close(final.rgb, color, rtol=0, atol=1e-12)
 
 
 def test_a_wall_is_found_within_the_intervals_that_its_proposal_made_there():
     rays, wall = _rays(), analytic.Wall(-3.0)
-    first, final = _proposed(wall, wall, rays, Passes(32, 32, proposal=True))
+    first, final = _proposed(wall, wall, rays, SamplingConfig(32, 32, proposal=True))
     error = (final.depth - wall.depth(rays.origins, rays.directions)).abs()
     assert (error < 4.0 / 32).all()  # no farther than an interval of the proposal
-    around = first.taken.diff(dim=-1).amin(-1)
+    around = first.sample_edges.diff(dim=-1).amin(-1)
     assert (around < 4.0 / 32 / 25).all()
     torch.testing.assert_close(final.opacity, torch.ones(5, dtype=torch.float64))
 
@@ -217,30 +217,34 @@ def test_the_rendering_tells_the_proposal_nothing_and_positions_carry_no_gradien
         seen = ball(points, viewdirs)
         return dataclasses.replace(seen, density=seen.density * scale)
 
-    first, final = _proposed(learned, ball, _rays(), Passes(9, 6, proposal=True))
+    first, final = _proposed(learned, ball, _rays(), SamplingConfig(9, 6, proposal=True))
     assert first.weights.requires_grad
     assert not first.edges.requires_grad
-    assert not first.taken.requires_grad
+    assert not first.sample_edges.requires_grad
     assert not final.rgb.requires_grad
 
 
 def test_white_lies_behind_what_is_rendered_from_a_proposal():
     rays, ball = _rays(near=-14.0, far=16.0), analytic.SoftBall(peak=1.0)
-    black, white = (_proposed(ball, ball, rays, Passes(64, 32, white_bkgd=w, proposal=True))[1] for w in (False, True))
+    black, white = (
+        _proposed(ball, ball, rays, SamplingConfig(64, 32, white_bkgd=w, proposal=True))[1] for w in (False, True)
+    )
     torch.testing.assert_close(white.rgb, black.rgb + (1 - black.opacity[:, None]), rtol=0, atol=1e-12)
     assert (black.opacity < 0.99).any()
 
 
 def test_proposals_are_even_in_disparity_on_request():
     rays = _rays(near=0.5, far=8.0)
-    first, _ = _proposed(analytic.Fog(), analytic.Fog(), rays, Passes(9, 6, lindisp=True, proposal=True))
+    first, _ = _proposed(analytic.Fog(), analytic.Fog(), rays, SamplingConfig(9, 6, lindisp=True, proposal=True))
     steps = (1 / first.edges).diff(dim=-1)
     torch.testing.assert_close(steps, steps[:, :1].expand_as(steps))
 
 
 def test_a_generator_jitters_proposals_and_repeats():
     def taken(seed: int | None) -> torch.Tensor:
-        return _proposed(analytic.SoftBall(), analytic.SoftBall(), _rays(), Passes(9, 6, proposal=True), seed)[0].taken
+        return _proposed(analytic.SoftBall(), analytic.SoftBall(), _rays(), SamplingConfig(9, 6, proposal=True), seed)[
+            0
+        ].sample_edges
 
     assert torch.equal(taken(1), taken(1))
     assert not torch.equal(taken(1), taken(2))
@@ -248,7 +252,7 @@ def test_a_generator_jitters_proposals_and_repeats():
 
 
 def test_without_a_fine_field_there_is_nothing_to_propose_to():
-    first, final = render.render_rays(analytic.Fog(), None, _rays(), Passes(8, 4, proposal=True))
+    first, final = render.render_rays(analytic.Fog(), None, _rays(), SamplingConfig(8, 4, proposal=True))
     assert isinstance(first, Rendering)
     assert first is final
 
@@ -268,9 +272,9 @@ def test_the_chunk_size_does_not_change_a_bit(chunk: int):
 def test_chunks_are_as_large_as_asked_and_leave_no_ray_out():
     sizes: list[int] = []
 
-    def noting(asked: Rays) -> Rendering:
-        sizes.append(len(asked))
-        return _render(analytic.Fog())(asked)
+    def noting(batch: Rays) -> Rendering:
+        sizes.append(len(batch))
+        return _render(analytic.Fog())(batch)
 
     render.in_chunks(noting, _rays(11), 4)
     assert sizes == [4, 4, 3]
@@ -288,16 +292,16 @@ def test_pictures_carry_no_gradients():
 
 
 def test_the_weights_of_earlier_chunks_are_let_go():
-    held: list[weakref.ref[torch.Tensor]] = []
+    references: list[weakref.ref[torch.Tensor]] = []
 
-    def watched(asked: Rays) -> Rendering:
-        assert all(ref() is None for ref in held[:-1])  # the last one goes when the next has come
-        seen = _render(analytic.Fog())(asked)
-        held.append(weakref.ref(seen.weights))
+    def watched(batch: Rays) -> Rendering:
+        assert all(ref() is None for ref in references[:-1])  # the last one goes when the next has come
+        seen = _render(analytic.Fog())(batch)
+        references.append(weakref.ref(seen.weights))
         return seen
 
     render.in_chunks(watched, _rays(5), 1)
-    assert len(held) == 5
+    assert len(references) == 5
 
 
 OUT_OF_MEMORY = [
@@ -310,11 +314,11 @@ OUT_OF_MEMORY = [
 def _up_to(most: int, error: BaseException, sizes: list[int]) -> Callable[[Rays], Rendering]:
     """A renderer whose memory holds so many rays."""
 
-    def limited(asked: Rays) -> Rendering:
-        sizes.append(len(asked))
-        if len(asked) > most:
+    def limited(batch: Rays) -> Rendering:
+        sizes.append(len(batch))
+        if len(batch) > most:
             raise error
-        return _render(analytic.SoftBall())(asked)
+        return _render(analytic.SoftBall())(batch)
 
     return limited
 
@@ -327,7 +331,7 @@ def test_without_memory_the_chunk_is_halved_with_one_line_and_nothing_is_lost(
     with caplog.at_level(logging.WARNING, logger="enerf"):
         picture = render.in_chunks(_up_to(4, error, sizes), rays, 8)
     assert sizes == [8, 4, 4, 3]
-    assert [r.getMessage() for r in caplog.records] == ["memory ran out with 8 rays at once: going on with 4"]
+    assert [r.getMessage() for r in caplog.records] == ["out of memory with 8 rays at once: continuing with 4"]
     assert torch.equal(picture.rgb, _render(analytic.SoftBall())(rays).rgb)
 
 
@@ -360,17 +364,17 @@ def test_what_a_failed_try_held_is_free_before_the_gpus_cache_is_emptied(monkeyp
     class Activations:
         """Something large."""
 
-    held: list[weakref.ref[Activations]] = []
+    references: list[weakref.ref[Activations]] = []
     free: list[bool] = []
 
-    def forgetful(asked: Rays) -> Rendering:
-        if len(asked) > 2:
+    def forgetful(batch: Rays) -> Rendering:
+        if len(batch) > 2:
             activations = Activations()
-            held.append(weakref.ref(activations))
+            references.append(weakref.ref(activations))
             raise torch.OutOfMemoryError
-        return _render(analytic.Fog())(asked)
+        return _render(analytic.Fog())(batch)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(held[-1]() is None))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(references[-1]() is None))
     render.in_chunks(forgetful, _rays(4), 4)
     assert free == [True]

@@ -1,4 +1,4 @@
-"""Laws of sample positions, against an inverse CDF written out in numpy."""
+"""Sample positions, against an inverse CDF written in numpy."""
 
 import numpy as np
 import pytest
@@ -189,6 +189,6 @@ def test_a_union_holds_both_sets_in_order(seed: int, s: int, n: int):
     assert np.array_equal(sampling.union(_f64(a), _f64(b)), expected)
 
 
-def test_a_middle_is_as_far_from_both_neighbours():
+def test_a_middle_is_as_far_from_both_neighbors():
     t_vals = _f64([[0.0, 1.0, 4.0], [2.0, 2.0, 3.0]])
     assert sampling.midpoints(t_vals).tolist() == [[0.5, 2.5], [2.0, 2.5]]

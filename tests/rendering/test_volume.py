@@ -1,4 +1,4 @@
-"""Laws of volume rendering, against a loop along the ray."""
+"""Volume rendering, against a loop along the ray."""
 
 import math
 
@@ -132,7 +132,7 @@ def test_a_pixel_is_what_a_loop_along_its_ray_sees(white_bkgd: bool, seed: int):
 
 @given(seed=SEEDS, k=st.integers(0, 5))
 @light
-def test_an_opaque_sample_gives_its_own_depth_and_colour(seed: int, k: int):
+def test_an_opaque_sample_gives_its_own_depth_and_color(seed: int, k: int):
     field, t_vals, directions = _ray(seed)
     density = field.density * (torch.arange(6) > k) + 1e12 * (torch.arange(6) == k)
     found = volume.composite(FieldOutput(density, field.rgb), t_vals, directions)
@@ -141,12 +141,12 @@ def test_an_opaque_sample_gives_its_own_depth_and_colour(seed: int, k: int):
     torch.testing.assert_close(found.opacity, torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("white_bkgd", "colour"), [(False, 0.0), (True, 1.0)])
-def test_nothing_is_transparent_and_shows_the_background(white_bkgd: bool, colour: float):
+@pytest.mark.parametrize(("white_bkgd", "color"), [(False, 0.0), (True, 1.0)])
+def test_nothing_is_transparent_and_shows_the_background(white_bkgd: bool, color: float):
     field, t_vals, directions = _ray(0)
     empty = FieldOutput(torch.zeros_like(field.density), field.rgb)
     found = volume.composite(empty, t_vals, directions, white_bkgd)
-    assert (found.rgb == colour).all()
+    assert (found.rgb == color).all()
     assert (found.opacity == 0).all()
     assert (found.depth == 0).all()
 
@@ -225,7 +225,7 @@ def test_a_pixel_of_intervals_is_what_a_loop_along_its_ray_sees(white_bkgd: bool
 
 @given(seed=SEEDS, k=st.integers(0, 5), share=st.floats(0.01, 0.99))
 @light
-def test_a_cut_through_an_interval_keeps_colour_and_opacity(seed: int, k: int, share: float):
+def test_a_cut_through_an_interval_keeps_color_and_opacity(seed: int, k: int, share: float):
     field, t_vals, directions = _ray(seed)
     edges = _edges(t_vals)
     cut = (1 - share) * edges[:, k : k + 1] + share * edges[:, k + 1 : k + 2]

@@ -1,4 +1,4 @@
-"""Laws of several seeds' figures: cells of tables, lines with their shades."""
+"""Summaries over several seeds: table cells, and curves with shaded ranges."""
 
 import statistics
 
@@ -24,16 +24,16 @@ def axes():
 
 @given(numbers)
 def test_a_cell_is_the_mean_and_the_deviation_of_the_sample(values):
-    mean, deviation = plots.spread(values, 3).split(" ± ")
+    mean, deviation = plots.mean_and_std(values, 3).split(" ± ")
     assert float(mean) == pytest.approx(statistics.mean(values), abs=6e-4)
     assert float(deviation) == pytest.approx(statistics.stdev(values), abs=6e-4)
 
 
 def test_one_value_has_no_deviation_and_a_missing_one_makes_a_dash():
-    assert plots.spread([2.0], 2) == "2.00"
+    assert plots.mean_and_std([2.0], 2) == "2.00"
     for values in ([], [None], [1.0, None], [None, 1.0, 2.0]):
-        assert plots.spread(values, 2) == plots.DASH
-    assert plots.spread([0.0, 0.0], 1) == "0.0 ± 0.0"  # a zero is not missing
+        assert plots.mean_and_std(values, 2) == plots.DASH
+    assert plots.mean_and_std([0.0, 0.0], 1) == "0.0 ± 0.0"  # a zero is not missing
 
 
 # points
@@ -41,23 +41,23 @@ def test_one_value_has_no_deviation_and_a_missing_one_makes_a_dash():
 
 def test_points_are_those_that_are_there_at_scaled_places():
     rows = [[0, 5.0, None], [10, 6.0, 1], [20, None, 2.5]]
-    assert plots.points(rows, 0, 1).tolist() == [[0, 5], [10, 6]]
-    assert plots.points(rows, 0, 2, 1 / 10).tolist() == [[1, 1], [2, 2.5]]
-    assert plots.points([], 0, 1).shape == plots.points([[0, None]], 0, 1).shape == (0, 2)
+    assert plots.curve_points(rows, 0, 1).tolist() == [[0, 5], [10, 6]]
+    assert plots.curve_points(rows, 0, 2, 1 / 10).tolist() == [[1, 1], [2, 2.5]]
+    assert plots.curve_points([], 0, 1).shape == plots.curve_points([[0, None]], 0, 1).shape == (0, 2)
 
 
 def test_curves_of_the_same_places_keep_them_and_others_meet_between_theirs():
     a = np.array([[0, 1.0], [10, 2.0]])
-    places, values = plots.together([a, a + np.array([0, 1])])
+    places, values = plots.align_curves([a, a + np.array([0, 1])])
     assert places.tolist() == [0, 10]
     assert values.tolist() == [[1, 2], [2, 3]]
-    places, values = plots.together([a, np.array([[2, 0.0], [12, 10.0]])], n=5)
+    places, values = plots.align_curves([a, np.array([[2, 0.0], [12, 10.0]])], n=5)
     assert places.tolist() == [2, 4, 6, 8, 10]
     np.testing.assert_allclose(values, [1 + places / 10, places - 2])
 
 
 def test_curves_with_no_place_in_common_are_still_finite():
-    places, values = plots.together([np.array([[0, 1.0], [1, 2.0]]), np.array([[3, 5.0], [4, 6.0]])], n=3)
+    places, values = plots.align_curves([np.array([[0, 1.0], [1, 2.0]]), np.array([[3, 5.0], [4, 6.0]])], n=3)
     assert places.tolist() == [3, 3, 3]
     assert values.tolist() == [[2, 2, 2], [5, 5, 5]]
 
@@ -67,7 +67,7 @@ def test_curves_with_no_place_in_common_are_still_finite():
 
 def test_a_line_is_the_mean_and_its_shade_lies_between_the_extremes():
     there, x = axes(), np.arange(5.0)
-    plots.line(there, [np.stack([x, x], 1), np.stack([x, 3 * x], 1), np.stack([x, 5 * x], 1)], "three", "red")
+    plots.plot_curves(there, [np.stack([x, x], 1), np.stack([x, 3 * x], 1), np.stack([x, 5 * x], 1)], "three", "red")
     (line,), (shade,) = there.lines, there.collections
     np.testing.assert_allclose(line.get_ydata(), 3 * x)
     corners = shade.get_paths()[0].vertices
@@ -78,11 +78,11 @@ def test_a_line_is_the_mean_and_its_shade_lies_between_the_extremes():
 
 def test_one_curve_has_no_shade_and_none_has_only_its_name():
     alone = axes()
-    plots.line(alone, [np.array([[0, 1.0], [1, 2.0]]), np.empty((0, 2))], "alone", "red")
+    plots.plot_curves(alone, [np.array([[0, 1.0], [1, 2.0]]), np.empty((0, 2))], "alone", "red")
     assert (len(alone.lines), len(alone.collections)) == (1, 0)
     nothing = axes()
-    plots.line(nothing, [np.empty((0, 2))], "nothing", "red")
-    plots.line(nothing, [], "less", "red")
+    plots.plot_curves(nothing, [np.empty((0, 2))], "nothing", "red")
+    plots.plot_curves(nothing, [], "less", "red")
     assert [len(line.get_xdata()) for line in nothing.lines] == [0, 0]
     assert nothing.get_legend_handles_labels()[1] == ["nothing", "less"]
 
@@ -90,7 +90,7 @@ def test_one_curve_has_no_shade_and_none_has_only_its_name():
 def test_places_are_marked_only_where_there_are_few():
     there = axes()
     for n in (39, 40):
-        plots.line(there, [np.stack([np.arange(n), np.arange(n)], 1).astype(float)], str(n), "red")
+        plots.plot_curves(there, [np.stack([np.arange(n), np.arange(n)], 1).astype(float)], str(n), "red")
     assert [line.get_marker() for line in there.lines] == [".", "None"]
 
 

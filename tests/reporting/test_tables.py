@@ -1,4 +1,4 @@
-"""Laws of what is written: strict JSON, journals without lost work, tables beside published figures."""
+"""Output files: strict JSON, journals that survive interruptions, tables beside published figures."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def test_what_is_written_is_strict_json_that_reads_back_but_for_null(tmp_path_fa
 
 
 def test_tuples_become_lists():
-    assert core_io.finite({"a": (1, (math.inf,))}) == {"a": [1, [None]]}
+    assert core_io.nan_to_none({"a": (1, (math.inf,))}) == {"a": [1, [None]]}
 
 
 def test_a_missing_or_damaged_file_is_told(tmp_path):

@@ -1,4 +1,4 @@
-"""Laws of videos: each frame is rendered once, an interrupted video goes on, and nobody else's files are touched."""
+"""Videos: each frame is rendered once, an interrupted video resumes, and foreign files are not touched."""
 
 import json
 import re
@@ -16,13 +16,13 @@ SETTINGS = {"step": 3, "size": (1, 2), "scale": float("inf")}
 WIDTH, HEIGHT = 32, 16
 
 
-def grey(i: int) -> np.ndarray:
+def gray(i: int) -> np.ndarray:
     """A frame that tells its number by its brightness."""
     return np.full((HEIGHT, WIDTH, 3), 20 + 30 * i, np.uint8)
 
 
 class Camera:
-    """Renders grey frames, notes which, and is cut off before one of them."""
+    """Renders gray frames, notes which, and is cut off before one of them."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at, self.rendered = fails_at, []
@@ -31,7 +31,7 @@ class Camera:
         if i == self.fails_at:
             raise KeyboardInterrupt
         self.rendered.append(i)
-        return grey(i)
+        return gray(i)
 
 
 def film(path) -> tuple[str, np.ndarray]:
@@ -42,7 +42,7 @@ def film(path) -> tuple[str, np.ndarray]:
 
 
 def test_a_video_has_its_frames_in_order_size_and_speed(tmp_path):
-    path = video.write(tmp_path / "a.mp4", grey, 7, 12.5, SETTINGS)
+    path = video.write(tmp_path / "a.mp4", gray, 7, 12.5, SETTINGS)
     words, read = film(path)
     assert len(read) == 7
     assert f"{WIDTH}x{HEIGHT}" in words
@@ -76,10 +76,10 @@ def test_frames_of_other_settings_are_not_used(damage, tmp_path):
 
 
 def test_kept_frames_serve_a_second_video(tmp_path):
-    video.write(tmp_path / "a.mp4", grey, 3, 10, SETTINGS, keep_pngs=True)
+    video.write(tmp_path / "a.mp4", gray, 3, 10, SETTINGS, keep_pngs=True)
     kept = sorted((tmp_path / "a_frames").glob("*.png"))
     assert [p.name for p in kept] == ["0000.png", "0001.png", "0002.png"]
-    assert all(np.array_equal(iio.imread(p), grey(i)) for i, p in enumerate(kept))
+    assert all(np.array_equal(iio.imread(p), gray(i)) for i, p in enumerate(kept))
     again = Camera()
     path = video.write(tmp_path / "a.mp4", again, 3, 20, SETTINGS)
     assert again.rendered == []
@@ -91,7 +91,7 @@ def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(tmp_path):
     theirs.parent.mkdir()
     theirs.write_text("holiday")
     with pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path))}/a_frames: found files that are not"):
-        video.write(tmp_path / "a.mp4", grey, 3, 10, SETTINGS)
+        video.write(tmp_path / "a.mp4", gray, 3, 10, SETTINGS)
     assert theirs.read_text() == "holiday"
 
 
@@ -99,19 +99,19 @@ def test_what_is_not_ours_outlives_the_frames(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         video.write(tmp_path / "a.mp4", Camera(fails_at=1), 3, 10, SETTINGS)
     (tmp_path / "a_frames" / "notes.txt").write_text("mine")
-    video.write(tmp_path / "a.mp4", grey, 3, 10, SETTINGS)
+    video.write(tmp_path / "a.mp4", gray, 3, 10, SETTINGS)
     assert [p.name for p in (tmp_path / "a_frames").iterdir()] == ["notes.txt"]
 
 
 def test_the_settings_are_written_as_strict_json(tmp_path):
-    video.write(tmp_path / "a.mp4", grey, 1, 10, SETTINGS, keep_pngs=True)
+    video.write(tmp_path / "a.mp4", gray, 1, 10, SETTINGS, keep_pngs=True)
     noted = json.loads((tmp_path / "a_frames" / "settings.json").read_text(), parse_constant=pytest.fail)
     assert noted == {"step": 3, "size": [1, 2], "scale": None}
 
 
 def test_a_video_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match="no frames"):
-        video.write(tmp_path / "a.mp4", grey, 0, 10, SETTINGS)
+        video.write(tmp_path / "a.mp4", gray, 0, 10, SETTINGS)
 
 
 # depth
@@ -119,23 +119,23 @@ def test_a_video_of_nothing_is_refused(tmp_path):
 
 def test_near_is_bright_and_far_is_dark():
     depth = np.linspace(1.0, 5.0, 60).reshape(6, 10)
-    colours = video.colour_depth(depth)
-    assert colours.dtype == np.uint8
-    assert colours.shape == (6, 10, 3)
-    light = colours.astype(float).sum(-1).ravel()
+    colors = video.colorize_depth(depth)
+    assert colors.dtype == np.uint8
+    assert colors.shape == (6, 10, 3)
+    light = colors.astype(float).sum(-1).ravel()
     assert (np.diff(light) <= 0).all()
     assert light[0] > 600
     assert light[-1] < 20
 
 
-def test_given_depths_bound_the_colours():
+def test_given_depths_bound_the_colors():
     depth = np.array([[-1.0, 0.0, 0.5, 1.0, 9.0]])
-    row = video.colour_depth(depth, 0, 1)[0]
+    row = video.colorize_depth(depth, 0, 1)[0]
     assert np.array_equal(row[0], row[1])
     assert np.array_equal(row[3], row[4])
     assert len(np.unique(row, axis=0)) == 3
-    assert np.array_equal(video.colour_depth(np.array([[0.5]]), 0.0, 1.0)[0, 0], row[2])
+    assert np.array_equal(video.colorize_depth(np.array([[0.5]]), 0.0, 1.0)[0, 0], row[2])
 
 
-def test_one_depth_everywhere_is_one_colour():
-    assert len(np.unique(video.colour_depth(np.full((3, 4), 2.0)).reshape(-1, 3), axis=0)) == 1
+def test_one_depth_everywhere_is_one_color():
+    assert len(np.unique(video.colorize_depth(np.full((3, 4), 2.0)).reshape(-1, 3), axis=0)) == 1

@@ -13,14 +13,14 @@ from enerf.core.types import Scene
 from enerf.datasets.scenes import coordinates, frusta, llff, synthetic
 from enerf.datasets.scenes.raytrace import Sphere
 from enerf.experiments import extract
-from enerf.experiments.extract import ExtractOptions
+from enerf.experiments.options import ExtractOptions
 from enerf.geometry.isosurface import source
 from enerf.geometry.preview import raycast
 from enerf.tasks.nerf import mesh as nerf_mesh
 from enerf.tasks.shape import train as shape_train
 from enerf.tasks.shape.config import ShapeConfig
 
-BALLS = [thing.shape for thing in synthetic.THINGS if isinstance(thing.shape, Sphere)][:4]
+BALLS = [thing.shape for thing in synthetic.OBJECTS if isinstance(thing.shape, Sphere)][:4]
 RESOLUTION = 160
 OFF = np.array([1e4, -500.0, 70.0])  # where the ball of a shape run lies
 
@@ -46,12 +46,12 @@ def density_of(scene: Scene, peak: float = 2000.0, width: float = 0.02):
     return density
 
 
-def made(scene: Scene, **options) -> source.Subject:
-    where = torch.from_numpy(frusta.box_of(scene)).float()
+def made(scene: Scene, **options) -> source.MeshSource:
+    where = torch.from_numpy(frusta.surface_box(scene)).float()
     return nerf_mesh.of_density(scene, density_of(scene), None, where, **options)
 
 
-def cell_at(scene: Scene, points: np.ndarray, subject: source.Subject) -> np.ndarray:
+def cell_at(scene: Scene, points: np.ndarray, subject: source.MeshSource) -> np.ndarray:
     """The longest side of the lattice's cells around points of the world, there."""
     box = subject.box.double().numpy()
     side = np.ptp(box, axis=0).max() / RESOLUTION
@@ -81,8 +81,8 @@ def test_the_mesh_of_a_known_density_lies_where_the_world_has_its_geometry(demo,
 def test_the_level_that_rays_tell_gives_the_same_geometry(demo):
     """They stop just under the surface, where the density has grown enough: within the width of its rise."""
     subject = made(demo)
-    assert 0 < subject.level < 2000
-    assert "of the ray's length" in subject.why
+    assert 0 < subject.iso_value < 2000
+    assert "of the ray's length" in subject.description
     chosen = ExtractOptions(resolution=RESOLUTION)
     vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
     assert np.median(np.abs(distance(vertices))) < 0.1
@@ -91,7 +91,7 @@ def test_the_level_that_rays_tell_gives_the_same_geometry(demo):
 def test_a_box_of_the_world_holds_the_one_ball_that_is_asked_for(demo):
     ball = BALLS[2]
     asked = np.array([np.array(ball.center) - 1.2 * ball.radius, np.array(ball.center) + 1.2 * ball.radius])
-    where = torch.from_numpy(frusta.around_world_box(demo, asked)).float()
+    where = torch.from_numpy(frusta.field_box_from_world(demo, asked)).float()
     subject = nerf_mesh.of_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
     chosen = ExtractOptions(resolution=96, largest=1)
     vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
@@ -106,7 +106,7 @@ def test_cropping_leaves_what_cameras_see(demo):
     left = [len(extract.polished(subject, found, chosen)[0])]
     for n in (1, len(demo.train)):
         some, _ = extract.polished(subject, found, dataclasses.replace(chosen, crop=n))
-        assert (frusta.seen_by(demo, some) >= n).all()
+        assert (frusta.count_views(demo, some) >= n).all()
         left.append(len(some))
     assert left[2] < left[1] <= left[0]
     with pytest.raises(InputError, match="nothing is left"):
@@ -114,7 +114,7 @@ def test_cropping_leaves_what_cameras_see(demo):
 
 
 def test_a_field_of_thin_air_has_no_level(demo):
-    where = torch.from_numpy(frusta.box_of(demo)).float()
+    where = torch.from_numpy(frusta.surface_box(demo)).float()
     with pytest.raises(InputError, match=r"no training ray stops half of its light .* density reaches 0.01; give"):
         nerf_mesh.of_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
 
@@ -125,7 +125,7 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
     subject = made(scene, level=1000.0)
     chosen = ExtractOptions(resolution=128)
     vertices, faces = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
-    upright = coordinates.moved(subject.frame, vertices)
+    upright = coordinates.apply_transform(subject.frame, vertices)
     view = subject.view(upright, 60)
     assert (view.width, view.height) == (80, 60)
     mesh = raycast.MeshScene(upright, faces).picture(view, finer=1)
@@ -148,7 +148,7 @@ def shape_run(tmp_path_factory):
     words += [
         *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
     ]
-    shape_train.fit(parser.parse(ShapeConfig, words)[0])
+    shape_train.train(parser.parse(ShapeConfig, words)[0])
     return folder / "run"
 
 
@@ -161,9 +161,9 @@ def test_the_mesh_of_a_shape_lies_in_the_coordinates_of_its_file(shape_run, tmp_
     assert mesh.is_watertight
     np.testing.assert_allclose(mesh.bounds.mean(0), OFF, atol=5)
     np.testing.assert_allclose(np.ptp(mesh.bounds, axis=0), 60 * 0.6 / 0.9, rtol=0.25)
-    subject = extract.open_subject(shape_run, chosen)
+    subject = extract.open_source(shape_run, chosen)
     with torch.no_grad():
-        distance = subject.field(torch.from_numpy(subject.into(np.asarray(mesh.vertices))).float())
+        distance = subject.field(torch.from_numpy(subject.from_world(np.asarray(mesh.vertices))).float())
     assert float(distance.abs().max()) < 0.2 * 2 / 48
     half = np.array([OFF - 40, OFF + np.array([40, 40, 0])])
     extract.extract(shape_run, ExtractOptions(resolution=48, out=str(out), device="cpu"), half)

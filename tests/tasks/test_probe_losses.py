@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 
 from enerf.conditioning import layers
 from enerf.conditioning.diagnostics import curvature, eigenvalues
+from enerf.config.options import ConditioningOptions
 from enerf.core.types import Rays
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import probe as nerf_probe
 from enerf.tasks.nerf import step as nerf_step
@@ -32,10 +32,10 @@ def batch(n: int = 6) -> tuple[Rays, torch.Tensor]:
 
 
 CASES = [
-    (fields, Passes(4, 4)),
-    (lambda: fields(with_fine=False), Passes(4)),
-    (lambda: fields(proposal=True), Passes(4, 4, proposal=True)),
-    (lambda: fields(**HASHED), Passes(4, 4)),
+    (fields, SamplingConfig(4, 4)),
+    (lambda: fields(with_fine=False), SamplingConfig(4)),
+    (lambda: fields(proposal=True), SamplingConfig(4, 4, proposal=True)),
+    (lambda: fields(**HASHED), SamplingConfig(4, 4)),
 ]
 
 
@@ -70,16 +70,16 @@ def test_its_hessian_is_the_derivative_of_that_gradient(make, passes):
 
 def test_a_proposal_has_no_part_in_it():
     model, (rays, colours) = fields(proposal=True), batch()
-    loss = nerf_probe.photometric(model, Passes(4, 4, proposal=True), rays, colours)
+    loss = nerf_probe.photometric(model, SamplingConfig(4, 4, proposal=True), rays, colours)
     assert [id(p) for p in loss.free_parameters()] == [id(p) for p in model.fine.parameters()]
     assert loss.targets.shape == (6, 1, 3)
 
 
 def test_there_are_no_more_gauss_newton_eigenvalues_than_colours():
     model, (rays, colours) = fields(), batch()
-    values = curvature.gauss_newton_spectrum(nerf_probe.photometric(model, Passes(4, 4), rays, colours))
+    values = curvature.gauss_newton_spectrum(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours))
     assert values.shape == (6 * 2 * 3,)
-    operator = curvature.gauss_newton(nerf_probe.photometric(model, Passes(4, 4), rays, colours))
+    operator = curvature.gauss_newton(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours))
     start = torch.ones(operator.shape[0])
     assert values[0].item() == pytest.approx(eigenvalues.lanczos(operator, start, 15)[0].max().item(), rel=1e-6)
 
@@ -87,5 +87,5 @@ def test_there_are_no_more_gauss_newton_eigenvalues_than_colours():
 def test_some_parameters_can_be_named():
     model, (rays, colours) = fields(), batch()
     some = tuple(model.fine.trunk.parameters())
-    assert nerf_probe.photometric(model, Passes(4, 4), rays, colours, some).free_parameters() == list(some)
+    assert nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours, some).free_parameters() == list(some)
     assert layers.conditioned_layers(model)["fine.trunk.0"] == "row"

@@ -10,7 +10,6 @@ import gzip
 import lzma
 import os
 import re
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -19,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 
 MEMBER = 1 << 30  # bytes of the largest file that is read
 TOTAL = 8 << 30  # bytes of all that an archive unpacks to
@@ -189,7 +187,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _unpacked(path: Path) -> dict[str, bytes]:
     """Files of an archive and their bytes; folders have names that end in / and no bytes."""
-    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
     held, total = {}, 0
     try:
         with path.open("rb") as file:
@@ -200,7 +197,7 @@ def _unpacked(path: Path) -> dict[str, bytes]:
                 members = _zipped(path, file)
             else:
                 members = _tarred(path, opener(file) if opener else file)
-            for name, size, data in tqdm(members, desc=f"read {path.name}", unit="file", mininterval=every, delay=2):
+            for name, size, data in progress_bar(None, f"read {path.name}", "file", iterable=members, delay=2):
                 total += size
                 if total > TOTAL:
                     raise InputError(f"{path} unpacks to more than {TOTAL >> 30} GiB: unpack it and name the folder")

@@ -4,17 +4,16 @@ Classes are the folders of ``train``, sorted. Images of one size are held in mem
 and those that are to be resized, are decoded when they are asked for.
 """
 
-import sys
 from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.datasets.labelled import decoding
 from enerf.datasets.labelled.archive import Store
 from enerf.datasets.labelled.dataset import Held, Split
@@ -119,8 +118,7 @@ def _decoded(store: Store, names: tuple[str, ...], size: int) -> UInt8[Tensor, "
         grey[place] = found.ndim == 2
         pixels[place] = found if found.ndim == 2 else found.transpose(2, 0, 1)
 
-    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
-    with tqdm(total=len(names), desc="decode", unit="image", mininterval=every, delay=2) as bar:
+    with progress_bar(len(names), "decode", "image", delay=2) as bar:
         for done in decoding.each(store, names, put):
             bar.update(done)
     return torch.from_numpy(np.ascontiguousarray(pixels[:, :1]) if grey.all() else pixels)

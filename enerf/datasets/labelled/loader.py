@@ -98,4 +98,4 @@ class Batches:
 
 def _stream(purpose: int, seed: int, number: int) -> torch.Generator:
     """Random numbers of one purpose and number, whatever else is drawn of the same seed."""
-    return rng.generator_for(rng.mixed(seed, purpose), number)
+    return rng.generator_for(rng.stream_seed(seed, purpose), number)

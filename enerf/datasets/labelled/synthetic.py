@@ -158,12 +158,12 @@ def _zipped(data: bytes) -> bytes:
 
 def _put(path: Path, data: bytes) -> None:
     """Write a file, unless it is there already."""
-    with core_io.blaming(path):
+    with core_io.os_errors_as_input_errors(path):
         there = path.exists()
         if there and path.read_bytes() != data:
             raise InputError(f"{path} exists and holds something else; name another folder or remove it")
     if not there:
-        with core_io.replacing(path) as temporary, core_io.blaming(path):
+        with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
             temporary.write_bytes(data)
 
 

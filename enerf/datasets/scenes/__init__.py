@@ -1,1 +1,1 @@
-"""Files to cameras to rays."""
+"""Scenes of posed photographs: file formats, camera poses, rays, coordinate frames, and a synthetic scene."""

@@ -1,9 +1,9 @@
-"""Scenes in the format of NeRF's synthetic data: renderings of an object, and their poses as JSON.
+"""Reader for scenes in the format of NeRF's synthetic data: renderings of an object, and their poses as JSON.
 
-The poses are camera-to-world already in the axes right, up, back, so the scene's coordinates are the file's;
-the object lies about the origin, between 2 and 6 units from every camera.
+The poses are camera-to-world with OpenGL axes, so scene coordinates are those of the file. The object is around the
+origin, between 2 and 6 units from every camera.
 
-Source: Mildenhall et al., NeRF (2020); the rules are those of nerf-pytorch.
+Source: Mildenhall et al., NeRF (2020); options and defaults as in nerf-pytorch.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
-from tqdm import tqdm
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
 from enerf.datasets.scenes import poses
 
@@ -28,23 +28,23 @@ _NEAR, _FAR = 2.0, 6.0
 
 
 def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int = 8, white_bkgd: bool = False) -> Scene:
-    """Scene of a synthetic folder: training frames, then test frames; validation frames are not read.
+    """Read a scene: training frames, then test frames; validation frames are not read.
 
     Parameters
     ----------
     folder
-        Holds ``transforms_train.json``, ``transforms_test.json`` and the pictures that they name.
+        Contains ``transforms_train.json``, ``transforms_test.json`` and the image files that they name.
     half_res
-        Average squares of 2 × 2 pixels.
+        Downsample by 2, averaging squares of 2 × 2 pixels.
     testskip
-        Take test frames 0, n, 2n … for a value of n; 0 means 1.
+        Use every n-th test frame, from the first; 0 means 1.
     white_bkgd
-        Lay the pictures over white; otherwise their stored colours count and alpha is dropped.
+        Composite transparent images over white; otherwise alpha is dropped.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged or contradicts another.
+        If a file is missing, damaged or inconsistent with another.
     """
     scene = Path(folder)
     if not scene.is_dir():
@@ -63,7 +63,7 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
-        c2w=torch.from_numpy(poses.orthonormalise(np.stack([pose for _, pose in frames]))).float(),
+        c2w=torch.from_numpy(poses.orthonormalize(np.stack([pose for _, pose in frames]))).float(),
         camera=Camera(width, height, focal, focal, width / 2, height / 2),
         bounds=torch.tensor([[_NEAR, _FAR]]).repeat(n, 1),
         image_names=tuple(name for name, _ in frames),
@@ -78,7 +78,7 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
 
 
 def _transforms(file: Path) -> tuple[float, list[tuple[str, Float64[np.ndarray, "3 4"]]]]:
-    """Horizontal field of view in radians, and each frame's picture and pose."""
+    """Horizontal field of view in radians, and image file and pose of each frame."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def _transforms(file: Path) -> tuple[float, list[tuple[str, Float64[np.ndarray, 
 
 
 def _frame(file: Path, index: int, frame: Any) -> tuple[str, Float64[np.ndarray, "3 4"]]:
-    """Picture (relative to the folder) and pose of a frame."""
+    """Image file (relative to the folder) and pose of a frame."""
     frame = frame if isinstance(frame, dict) else {}
     name, matrix = frame.get("file_path"), frame.get("transform_matrix")
     if not isinstance(name, str) or not name:
@@ -119,12 +119,12 @@ def _frame(file: Path, index: int, frame: Any) -> tuple[str, Float64[np.ndarray,
 def _read(
     files: list[Path], half_res: bool, white: bool
 ) -> UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"]:
-    """Colours of the files, all of one size: bytes where they say all, else floats in [0, 1]."""
+    """Colors of files of one common size: bytes if lossless, else floats in [0, 1]."""
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
-        for file in tqdm(files, desc="read", unit="image", delay=2, leave=False, disable=None):
+        for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):
             picture = images.read(file, rotate=False)
             if picture.shape[:2] != raw[::-1]:
                 found = f"{picture.shape[1]}x{picture.shape[0]}"

@@ -1,4 +1,4 @@
-"""The part of scene space that the rays of a scene pass through: what a grid has to cover."""
+"""The region of scene space that a field's grid has to cover."""
 
 import torch
 from jaxtyping import Float
@@ -7,39 +7,41 @@ from torch import Tensor
 from enerf.core.types import Camera, Scene, Space
 from enerf.datasets.scenes import rays
 
-MARGIN = 0.02  # of the box, on each side: room for cameras between those of the scene
+MARGIN = 0.02  # share of the box, on each side: for cameras between those of the scene
 
 
 def space_of(scene: Scene) -> Space:
-    """A box around all rays of a scene in NDC, or around its object; for other scenes all of space, contracted.
+    """The region covered by a field's grid, in field coordinates.
 
-    In NDC it holds the corner rays of every camera. Cameras that look inwards see an object if their rays, which end at
-    ``far``, pass the middle by less than the cameras' own distance from it; what reaches farther is contracted around
-    a ball through the cameras. Cameras that look outwards or ahead have a ball around them, and the nearest they see.
+    - NDC: the bounding box of all cameras' corner rays.
+    - Forward-facing without NDC: all of space, contracted outside a ball around the cameras, whose radius is that of
+      the cameras plus the median near bound.
+    - Inward-facing: a box around the origin that contains the rays, whose radius is at most the cameras' mean distance
+      from the origin; if the rays extend farther, all of space, contracted outside that radius.
     """
     if scene.ndc:
         points = _ends(scene)
         low, high = points.amin(0), points.amax(0)
-        room = MARGIN * (high - low)
-        return Space(_triple(low - room), _triple(high + room))
-    centres = scene.c2w[:, :, 3]
+        margin = MARGIN * (high - low)
+        return Space(_triple(low - margin), _triple(high + margin))
+    centers = scene.c2w[:, :, 3]
     if scene.forward_facing:
-        middle = centres.mean(0)
-        reach = float((centres - middle).norm(dim=-1).max() + scene.bounds[:, 0].median())
-        return Space(_triple(middle - reach), _triple(middle + reach), contracted=True)
-    distance = float(centres.norm(dim=-1).mean())
+        middle = centers.mean(0)
+        radius = float((centers - middle).norm(dim=-1).max() + scene.bounds[:, 0].median())
+        return Space(_triple(middle - radius), _triple(middle + radius), contracted=True)
+    distance = float(centers.norm(dim=-1).mean())
     beyond = max(scene.far - distance, distance - scene.near)
     radius = min(beyond, distance)
     return Space((-radius,) * 3, (radius,) * 3, contracted=beyond > distance)
 
 
 def _ends(scene: Scene) -> Float[Tensor, "n 3"]:
-    """Both ends of the corner rays of all cameras, in NDC."""
+    """End points of all cameras' corner rays, in NDC."""
     camera: Camera = scene.camera
     x = torch.tensor([0, camera.width, 0, camera.width], device=scene.c2w.device)
     y = torch.tensor([0, 0, camera.height, camera.height], device=scene.c2w.device)
     n = len(scene.c2w)
-    made = rays.through_pixels(
+    corners = rays.through_pixels(
         camera,
         scene.c2w.repeat_interleave(4, 0),
         x.repeat(n),
@@ -48,8 +50,8 @@ def _ends(scene: Scene) -> Float[Tensor, "n 3"]:
         far=scene.far,
         pixel_centers=0.0,
     )
-    made = rays.to_ndc(made, camera)
-    return made.at(torch.stack([made.near, made.far], -1)).reshape(-1, 3)
+    corners = rays.to_ndc(corners, camera)
+    return corners.at(torch.stack([corners.near, corners.far], -1)).reshape(-1, 3)
 
 
 def _triple(x: Float[Tensor, " 3"]) -> tuple[float, float, float]:

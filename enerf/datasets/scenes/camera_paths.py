@@ -1,4 +1,4 @@
-"""Camera paths for videos: which one suits a scene, and its poses in scene coordinates."""
+"""Camera paths for videos, in scene coordinates, and the default path of a scene."""
 
 import numpy as np
 import torch
@@ -10,15 +10,14 @@ from enerf.core.types import Scene
 from enerf.datasets.scenes import poses
 
 KINDS = ("spiral", "circle", "turntable", "interpolate", "test")
-TOLERANCE = 1e-3  # of the cameras' distance from the origin, which ``poses.spherify`` makes 1
+TOLERANCE = 1e-3  # of the cameras' root-mean-square distance from the origin, which is 1 after ``poses.spherify``
 
 
 def default_kind(scene: Scene) -> str:
-    """Path that nerf-pytorch shows of such a scene.
+    """The path that nerf-pytorch uses for such a scene.
 
-    ``spiral`` for cameras that look one way, ``circle`` for cameras around an object that were spherified
-    (their root-mean-square distance from the origin is 1 then), ``turntable`` for other ones around an
-    object.
+    ``spiral`` for forward-facing cameras, ``circle`` for spherified ones (their root-mean-square distance from the
+    origin is 1), ``turntable`` for others around an object.
     """
     if scene.forward_facing:
         return "spiral"
@@ -32,19 +31,19 @@ def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
     Parameters
     ----------
     scene
-        Its cameras say where the path runs.
+        Its cameras determine the path.
     kind
-        ``spiral``: two turns about the average camera. ``circle``: a turn about the z axis at the cameras'
-        own height and distance. ``turntable``: a turn about the z axis 4 from the origin, as for NeRF's
-        synthetic objects. ``interpolate``: through the training views. ``test``: the test views themselves,
-        whatever ``frames`` says. The first three are nerf-pytorch's.
+        ``spiral``: two turns about the average camera. ``circle``: a turn about the z axis at the cameras' height
+        and distance. ``turntable``: a turn about the z axis at distance 4 from the origin, as for NeRF's synthetic
+        objects. ``interpolate``: through the training views. ``test``: the test views, regardless of ``frames``. The
+        first three are those of nerf-pytorch.
     frames
-        How many poses.
+        Number of poses.
 
     Raises
     ------
     InputError
-        If ``kind`` is none of these.
+        If ``kind`` is unknown.
     """
     c2w, bounds = scene.c2w.double().cpu().numpy(), scene.bounds.double().cpu().numpy()
     if kind == "spiral":

@@ -1,11 +1,11 @@
-"""Points between three frames: where a field lives, the scene, and the world of the user's files.
+"""Conversion of points between three coordinate frames: field, scene and world.
 
-- **field**: normalised device coordinates if the scene has them (``rays`` says what they are), else those of the scene;
-- **scene**: cameras recentred and scaled, y up for scenes that look forward;
-- **world**: the coordinates of the pose files, which ``Scene.world_to_scene`` takes to the scene.
+- **field**: normalized device coordinates (NDC, see ``rays``) if the scene uses them, else scene coordinates;
+- **scene**: after recentering and scaling; y is up for forward-facing scenes;
+- **world**: the coordinates of the pose files; ``Scene.world_to_scene`` maps them to scene coordinates.
 
-All arithmetic is float64. NDC has no place for what lies on or behind the plane z = 0 of the scene, and takes infinity
-to z = 1: a cell of it grows with the square of its distance.
+All arithmetic is float64. NDC is undefined for scene z ≥ 0 and maps infinity to z = 1, so that the size of a grid cell
+grows with the square of its distance.
 """
 
 import numpy as np
@@ -19,37 +19,37 @@ Points = Float64[np.ndarray, "n 3"]
 
 
 def to_world(scene: Scene, points: Points) -> Points:
-    """Points of the field, in the world."""
-    return moved(np.linalg.inv(scene.world_to_scene.double().cpu().numpy()), to_scene(scene, points))
+    """World coordinates of points in field coordinates."""
+    return apply_transform(np.linalg.inv(scene.world_to_scene.double().cpu().numpy()), to_scene(scene, points))
 
 
 def from_world(scene: Scene, points: Points) -> Points:
-    """Points of the world, in the field's coordinates; for NDC they have to lie before the cameras (scene z < 0)."""
-    at = moved(scene.world_to_scene.double().cpu().numpy(), points)
+    """Field coordinates of points in world coordinates; NDC needs a scene z below 0."""
+    at = apply_transform(scene.world_to_scene.double().cpu().numpy(), points)
     return to_ndc(at, scene.camera) if scene.ndc else at
 
 
 def to_scene(scene: Scene, points: Points) -> Points:
-    """Points of the field, in the scene."""
+    """Scene coordinates of points in field coordinates."""
     return from_ndc(points, scene.camera) if scene.ndc else points
 
 
-def moved(matrix: Float64[np.ndarray, "4 4"], points: Points) -> Points:
-    """Points behind a map of homogeneous coordinates.
+def apply_transform(matrix: Float64[np.ndarray, "4 4"], points: Points) -> Points:
+    """Points transformed by an affine map, given as a homogeneous matrix.
 
-    >>> moved(np.diag([2.0, 2.0, 2.0, 1.0]), np.array([[1.0, 0.0, -1.0]])).tolist()
+    >>> apply_transform(np.diag([2.0, 2.0, 2.0, 1.0]), np.array([[1.0, 0.0, -1.0]])).tolist()
     [[2.0, 0.0, -2.0]]
     """
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def to_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
-    """Scene points with z < 0 in normalised device coordinates: ``rays.point_to_ndc`` in float64."""
+    """NDC of scene points with z < 0: ``rays.point_to_ndc`` in float64."""
     return rays.point_to_ndc(torch.from_numpy(np.ascontiguousarray(points)), camera, near).numpy()
 
 
 def from_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
-    """Scene points of normalised device coordinates with z < 1.
+    """Scene coordinates of points in NDC with z < 1; the inverse of ``to_ndc``.
 
     >>> camera = Camera(4, 4, 4, 4, 2, 2)
     >>> from_ndc(to_ndc(np.array([[1.0, 0.5, -2.0]]), camera), camera).tolist()

@@ -1,7 +1,6 @@
-"""What the training cameras of a scene can have seen: the part of space inside their pictures, and boxes around it.
+"""Frusta of the training cameras: bounding boxes for mesh extraction, and which cameras have a point in view.
 
-A camera's **frustum** is all that lies before it and inside the sides of its picture. Nothing is said of what hides
-behind something else.
+A camera's **frustum** is the set of points in front of it that project into its image. Occlusion is ignored.
 """
 
 import itertools
@@ -15,18 +14,18 @@ from enerf.core.types import Scene
 from enerf.datasets.scenes import bounds as scenes_bounds
 from enerf.datasets.scenes import coordinates
 
-NEARER = 0.9  # of the nearest bound: where the box around frusta begins
-CHUNK = 1 << 18  # points that are looked at together
+NEARER = 0.9  # times the nearest bound: the depth at which the frusta begin
+CHUNK = 1 << 18  # point-camera pairs to process at a time, for 16 cameras
 Points = Float64[np.ndarray, "n 3"]
 Box = Float64[np.ndarray, "2 3"]
 
 
-def box_of(scene: Scene) -> Box:
-    """The box, in field coordinates, in which a scene's surfaces are looked for.
+def surface_box(scene: Scene) -> Box:
+    """The default box for mesh extraction, in field coordinates: lowest and highest corner.
 
-    Cameras that look inwards have that of ``extent.space_of``: NeRF's synthetic objects lie well within it. For cameras
-    that look ahead it holds the frusta of the training views between 0.9 of the nearest and the farthest depth that
-    any of them is said to see. In NDC this keeps away from z = 1, which is infinitely far.
+    For inward-facing cameras it is the box of ``bounds.space_of``, which contains NeRF's synthetic objects. For
+    forward-facing ones it is the bounding box of the training views' frusta between 0.9 times the nearest and the
+    farthest bound of any view. In NDC it stays below z = 1, which is infinitely far.
     """
     if not scene.forward_facing and not scene.ndc:
         space = scenes_bounds.space_of(scene)
@@ -38,7 +37,7 @@ def box_of(scene: Scene) -> Box:
 
 
 def _corners(scene: Scene) -> Points:
-    """Ends of the training views' corner rays at nearest and farthest depth; in NDC no nearer than its plane."""
+    """Scene points on the training views' corner rays at the nearest and farthest depth; for NDC, with z ≤ −1."""
     camera, c2w = scene.camera, _poses(scene)
     bounds = scene.bounds[list(scene.train)].double().cpu().numpy()
     u = (np.array([0.0, camera.width]) - camera.cx) / camera.fx
@@ -53,79 +52,80 @@ def _corners(scene: Scene) -> Points:
     return points
 
 
-def around_world_box(scene: Scene, asked: Box) -> Box:
-    """The smallest box in field coordinates that holds a box of the world (in NDC the part of it with scene z ≤ −1).
+def field_box_from_world(scene: Scene, box: Box) -> Box:
+    """The bounding box, in field coordinates, of a box in world coordinates; for NDC, of its part with scene z ≤ −1.
 
     Raises
     ------
     InputError
-        If its corners are not in order, or all of it lies before NDC's near plane.
+        If its corners are not finite or not ordered, or all of it is on the near side of NDC's near plane.
     """
-    if not np.isfinite(asked).all() or not (asked[0] < asked[1]).all():
-        raise InputError(f"option --box: found {asked.ravel().tolist()}, expected a lowest and a highest corner")
-    corners = np.array(list(itertools.product(*asked.T)))
-    points = coordinates.moved(scene.world_to_scene.double().cpu().numpy(), corners)
+    if not np.isfinite(box).all() or not (box[0] < box[1]).all():
+        raise InputError(f"option --box: found {box.ravel().tolist()}, expected a lowest and a highest corner")
+    corners = np.array(list(itertools.product(*box.T)))
+    points = coordinates.apply_transform(scene.world_to_scene.double().cpu().numpy(), corners)
     if scene.ndc:
         points = coordinates.to_ndc(_beyond_plane(points), scene.camera)
     return np.array([points.min(0), points.max(0)])
 
 
 def _beyond_plane(corners: Float64[np.ndarray, "8 3"], plane: float = -1.0) -> Points:
-    """Corners of the part of a box with z ≤ ``plane``: its own, and where its edges pass through the plane."""
-    kept = [corners[corners[:, 2] <= plane]]
+    """Corners of the part of a box with z ≤ ``plane``: its own, and the intersections of its edges with the plane."""
+    parts = [corners[corners[:, 2] <= plane]]
     for i, j in itertools.combinations(range(8), 2):
         a, b = corners[i], corners[j]
         if bin(i ^ j).count("1") == 1 and (a[2] - plane) * (b[2] - plane) < 0:
-            kept.append((a + (plane - a[2]) / (b[2] - a[2]) * (b - a))[None])
-    points = np.concatenate(kept)
+            parts.append((a + (plane - a[2]) / (b[2] - a[2]) * (b - a))[None])
+    points = np.concatenate(parts)
     if not len(points):
-        raise InputError("option --box: all of it lies before the near plane of NDC, expected a box before the cameras")
+        raise InputError("option --box: all of it is nearer than the near plane of NDC, expected a box beyond it")
     return points
 
 
-def seen_by(scene: Scene, points: Points) -> Int64[np.ndarray, " n"]:
-    """How many training cameras have each point of the world in their frustum."""
+def count_views(scene: Scene, points: Points) -> Int64[np.ndarray, " n"]:
+    """The number of training cameras whose frustum contains each point; points are in world coordinates."""
     found = np.zeros(len(points), dtype=np.int64)
     for part in _parts(len(points)):
         found[part] = _inside(scene, _in_cameras(scene, points[part])).sum(1)
     return found
 
 
-def most_frontal(scene: Scene, points: Points, normals: Points) -> Points:
-    """For points of surfaces in the world, the unit direction, in the scene, along which a training camera looks there.
+def most_frontal_directions(scene: Scene, points: Points, normals: Points) -> Points:
+    """The unit direction, in scene coordinates, from the training camera with the most frontal view of each point.
 
-    It is the camera that sees the surface most frontally among those that have the point in their frustum, or among all
-    if none has: a direction that the field was trained with or, where no camera saw it, the nearest to one.
+    Surface points and their outward normals are in world coordinates. Of the cameras whose frustum contains a point (of
+    all if none does), it is the one with the viewing direction nearest to the inward normal: the field was trained with
+    such directions, unlike the inward normal itself.
     """
-    centres = _poses(scene)[:, :, 3]
+    centers = _poses(scene)[:, :, 3]
     matrix = scene.world_to_scene.double().cpu().numpy()
-    towards = np.empty_like(points)
+    directions = np.empty_like(points)
     for part in _parts(len(points)):
-        at = coordinates.moved(matrix, points[part])
-        across = normals[part] @ matrix[:3, :3].T
-        views = at[:, None] - centres
+        at = coordinates.apply_transform(matrix, points[part])
+        outwards = normals[part] @ matrix[:3, :3].T
+        views = at[:, None] - centers
         views /= np.maximum(np.linalg.norm(views, axis=-1, keepdims=True), 1e-300)
-        frontal = -(views @ across[:, :, None])[..., 0]
-        held = _inside(scene, _in_cameras(scene, points[part]))
-        best = np.where(held | ~held.any(1, keepdims=True), frontal, -np.inf).argmax(1)
-        towards[part] = views[np.arange(len(best)), best]
-    return towards
+        frontal = -(views @ outwards[:, :, None])[..., 0]
+        visible = _inside(scene, _in_cameras(scene, points[part]))
+        best = np.where(visible | ~visible.any(1, keepdims=True), frontal, -np.inf).argmax(1)
+        directions[part] = views[np.arange(len(best)), best]
+    return directions
 
 
 def _in_cameras(scene: Scene, points: Points) -> Float64[np.ndarray, "n k 3"]:
-    """Points of the world in the frame of each training camera."""
+    """World points in the frame of each training camera (OpenGL axes, scene units)."""
     c2w = _poses(scene)
-    at = coordinates.moved(scene.world_to_scene.double().cpu().numpy(), points)
-    turned = at @ np.concatenate(list(c2w[:, :, :3]), 1)  # one product: a column for each axis of each camera
-    return turned.reshape(len(at), len(c2w), 3) - np.einsum("kji,kj->ki", c2w[:, :, :3], c2w[:, :, 3])
+    at = coordinates.apply_transform(scene.world_to_scene.double().cpu().numpy(), points)
+    rotated = at @ np.concatenate(list(c2w[:, :, :3]), 1)  # a single product, with a column per axis and camera
+    return rotated.reshape(len(at), len(c2w), 3) - np.einsum("kji,kj->ki", c2w[:, :, :3], c2w[:, :, 3])
 
 
 def _inside(scene: Scene, local: Float64[np.ndarray, "n k 3"]) -> np.ndarray:
-    """Whether points in cameras' frames lie before them and inside their pictures."""
+    """Whether points in camera coordinates are in front of the camera and project into its image."""
     camera, depth = scene.camera, -local[..., 2]
     x, y = camera.fx * local[..., 0] + camera.cx * depth, -camera.fy * local[..., 1] + camera.cy * depth
-    sides = (x >= 0) & (x <= camera.width * depth) & (y >= 0) & (y <= camera.height * depth)
-    return np.asarray((depth > 0) & sides)
+    in_image = (x >= 0) & (x <= camera.width * depth) & (y >= 0) & (y <= camera.height * depth)
+    return np.asarray((depth > 0) & in_image)
 
 
 def _poses(scene: Scene) -> Float64[np.ndarray, "k 3 4"]:

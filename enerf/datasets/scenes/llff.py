@@ -1,12 +1,11 @@
-"""Scenes in the format of LLFF: photographs and ``poses_bounds.npy``.
+"""Reader for scenes in the format of LLFF: photographs and ``poses_bounds.npy``.
 
-Each row of that file holds a 3 × 5 matrix [R | t | height, width, focal] in LLFF's axes (down, right,
-backwards) and the nearest and farthest depth seen, in the file's *world* coordinates. What comes out is in
-*scene* coordinates: world coordinates scaled so that the nearest depth is 1 / bd_factor, in the frame of the
-average camera.
+Each row of that file has a 3 × 5 matrix [R | t | height, width, focal] with LLFF's camera axes (down, right, backwards)
+and the nearest and farthest depth of the view, in the file's *world* coordinates. The scene read is in *scene*
+coordinates: world coordinates scaled so that the nearest depth is 1 / bd_factor, in the frame of the average camera.
 
 Sources: Mildenhall et al., Local Light Field Fusion (2019), for the format; Mildenhall et al., NeRF (2020),
-and nerf-pytorch for the normalisation.
+and nerf-pytorch for the normalization.
 """
 
 import logging
@@ -18,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, UInt8
-from tqdm import tqdm
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
 from enerf.datasets.scenes import image_folder, poses
 
@@ -39,31 +38,31 @@ def load(
     bd_factor: float | int | None = 0.75,
     white_bkgd: bool = False,
 ) -> Scene:
-    """Scene of an LLFF folder: photographs, recentred poses, and which views are held out.
+    """Read a scene: photographs, recentered poses, and the split into training and test views.
 
     Parameters
     ----------
     folder
-        Holds ``poses_bounds.npy``, ``images`` and, made here where missing, ``images_F``.
+        Contains ``poses_bounds.npy``, ``images`` and ``images_F``, which is created if missing.
     factor
-        How many times shorter than the photographs' sides the pictures' are; None, 0 or 1 for full size.
+        F, by which width and height of the photographs are divided; None, 0 or 1 for full size.
     llffhold
-        Views 0, n, 2n … are test views for a value of n; 0 holds out the most central view only.
+        Views 0, n, 2n … are test views for a value of n; for 0, only the most central view is.
     spherify
-        Whether the cameras stand around an object; the scene is then scaled to their root-mean-square
-        distance.
+        For cameras around an object: the origin becomes the point they look at, and their root-mean-square distance
+        from it 1.
     ndc
-        Whether the field shall live in normalised device coordinates, where near and far are 0 and 1.
+        Use normalized device coordinates, where near and far are 0 and 1.
     bd_factor
-        The nearest depth becomes 1 / bd_factor; None leaves the scale alone.
+        The nearest depth is scaled to 1 / bd_factor; None keeps the scale.
     white_bkgd
-        Lay transparent pictures over white.
+        Composite transparent images over white.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged or contradicts another, or an option leaves no view to train on. Nothing
-        has been written then.
+        If a file is missing, damaged or inconsistent with another, or an option is invalid; before any file is
+        written.
     """
     scene, file = Path(folder), Path(folder) / "poses_bounds.npy"
     rows = _rows(scene, file)
@@ -71,7 +70,7 @@ def load(
     photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
     _check_rows(file, rows, [photo.name for photo in photos.files])
     camera = _camera(file, rows, photos, factor)
-    c2w, bounds, world_to_scene = _normalise(file, rows, bd_factor, spherify)
+    c2w, bounds, world_to_scene = _normalize(file, rows, bd_factor, spherify)
     train, test = _split(c2w, llffhold)
     pixels, names = _read(photos, white_bkgd)
     return Scene(
@@ -94,13 +93,15 @@ def load(
 def _read(
     photos: image_folder.Photos, white: bool
 ) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
-    """Colours, as bytes where they say all and else as floats in [0, 1], and file names."""
-    if photos.make is not None:
-        photos = image_folder.make(photos, photos.make)
+    """Colors, as bytes if lossless, else as floats in [0, 1]; and file names."""
+    if photos.output_folder is not None:
+        photos = image_folder.write_resized(photos, photos.output_folder)
     files = photos.files
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
-        bar = tqdm(files, desc=f"read {files[0].parent.name}", unit="image", delay=2, leave=False, disable=None)
+        bar = progress_bar(
+            None, f"read {files[0].parent.name}", "image", iterable=files, delay=2, leave=False, enabled=None
+        )
         for file in bar:
             one, _ = image_folder.read(replace(photos, files=(file,)), white)
             yield one[0]
@@ -109,7 +110,7 @@ def _read(
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
-    """Rows of ``poses_bounds.npy``, whatever they say."""
+    """Rows of ``poses_bounds.npy``, not yet validated."""
     if not scene.is_dir():
         raise InputError(f"{scene} is not a folder, expected an LLFF scene laid out as {_LAYOUT}.")
     if not file.is_file():
@@ -130,20 +131,20 @@ def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
 
 
 def _factor(factor: int | None) -> int:
-    """Factor as a whole number, 1 for the full size."""
+    """The downsampling factor, 1 for full size."""
     if factor is not None and factor < 0:
         raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more.")
     return factor or 1
 
 
 def _check_rows(file: Path, rows: Float64[np.ndarray, "n 17"], names: Sequence[str]) -> None:
-    """Say which rows no camera can have."""
+    """Raise an InputError that names the rows with invalid values."""
 
     def refuse(bad: Bool[np.ndarray, " n"], found: str, expected: str) -> None:
         if bad.any():
-            told = ", ".join(f"view {i} ({names[i]})" for i in np.flatnonzero(bad)[:5])
+            views = ", ".join(f"view {i} ({names[i]})" for i in np.flatnonzero(bad)[:5])
             more = f" and {bad.sum() - 5} more" if bad.sum() > 5 else ""
-            raise InputError(f"{file} has {found} in {told}{more}, expected {expected}.")
+            raise InputError(f"{file} has {found} in {views}{more}, expected {expected}.")
 
     near, far = rows[:, 15], rows[:, 16]
     refuse(~np.isfinite(rows).all(axis=1), "values that are not finite", "finite poses and bounds")
@@ -153,12 +154,12 @@ def _check_rows(file: Path, rows: Float64[np.ndarray, "n 17"], names: Sequence[s
 
 
 def _poses(rows: Float64[np.ndarray, "n 17"]) -> Float64[np.ndarray, "n 3 4"]:
-    """Camera-to-world poses in the axes right, up, back."""
+    """Camera-to-world poses with OpenGL axes."""
     return poses.from_llff_axes(rows[:, :15].reshape(-1, 3, 5)[:, :, :4])
 
 
 def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.Photos, factor: int) -> Camera:
-    """Camera of the pictures: focal lengths scale with the pictures' real size."""
+    """Camera of the images; the focal lengths are scaled by the ratio of the images' size to the recorded size."""
     width, height = photos.width, photos.height
     full_height, full_width, focal = rows[0, [4, 9, 14]]
     across, down = width / full_width, height / full_height
@@ -170,24 +171,24 @@ def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.
     if abs(across * factor - 1) > max(0.01, 0.5 / width):
         log.warning(
             "%s: width %g became %d, which is not 1/%d; the focal length follows the real ratio",
-            *(photos.make or photos.files[0].parent, full_width, width, factor),
+            *(photos.output_folder or photos.files[0].parent, full_width, width, factor),
         )
     if np.ptp(rows[:, 14]) > 0.01 * focal:
         log.warning("%s: focal lengths differ between views; that of the first, %g, is used", file, focal)
     return Camera(width, height, float(focal * across), float(focal * down), width / 2, height / 2)
 
 
-def _normalise(
+def _normalize(
     file: Path, rows: Float64[np.ndarray, "n 17"], bd_factor: float | int | None, spherify: bool
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"], Float64[np.ndarray, "4 4"]]:
-    """Poses and bounds in scene coordinates, and the similarity from world to scene."""
+    """Poses and bounds in scene coordinates, and the world-to-scene similarity."""
     if bd_factor is not None and bd_factor <= 0:
         raise InputError(f"option bd_factor: found {bd_factor}, expected a number above 0.")
-    c2w, bounds = poses.orthonormalise(_poses(rows)), rows[:, 15:]
+    c2w, bounds = poses.orthonormalize(_poses(rows)), rows[:, 15:]
     scale = 1 / (bounds.min() * bd_factor) if bd_factor is not None else 1.0
     c2w[:, :, 3] *= scale
     bounds = bounds * scale
-    c2w, rigid = poses.recentre(c2w)
+    c2w, rigid = poses.recenter(c2w)
     world_to_scene = rigid @ np.diag([scale, scale, scale, 1.0])
     if not spherify:
         return c2w, bounds, world_to_scene
@@ -199,7 +200,7 @@ def _normalise(
 
 
 def _split(c2w: Float64[np.ndarray, "n 3 4"], llffhold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Training views and test views, as indices."""
+    """Indices of the training views and of the test views."""
     if llffhold < 0 or llffhold == 1:
         found = "1, which holds out every view" if llffhold == 1 else llffhold
         raise InputError(f"option llffhold: found {found}, expected 2 or more, or 0 for the central view.")

@@ -1,8 +1,7 @@
-"""Random pixels of the training views, their rays and colours: made for each step, from indices alone.
+"""Batches of random pixels of the training views, with their rays and colors.
 
-Nothing of the size of all rays is ever stored. The random numbers of a step depend on (seed, step) and
-nothing else, so a resumed run sees the batches it would have seen, and two arms of a comparison see the same
-ones.
+Rays are computed per batch, never stored for all pixels. The random numbers of a step depend only on (seed, step), so
+that a resumed run continues with the same batches, and all methods of a comparison use the same ones.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from enerf.datasets.scenes import rays
 
 @dataclass(frozen=True)
 class Pixels:
-    """Indices of pixels: which view, which column, which row."""
+    """Pixel indices: view, column ``x`` and row ``y``."""
 
     view: Int[Tensor, "*b"]
     x: Int[Tensor, "*b"]
@@ -40,15 +39,16 @@ def random_pixels(
     views
         Indices of the views to draw from.
     camera
-        Its width and height are those of the views.
+        The camera of the views.
     n
-        How many.
+        Number of pixels.
     generator
         The only source of randomness.
     one_view
-        Whether all of them come from one view, itself drawn at random.
+        Whether all pixels come from one view, itself drawn at random.
     crop
-        Side of the central part to draw from, as a fraction of the picture's, in (0, 1]; at least one pixel.
+        Width and height of the central region to draw from, as a fraction of the image's, in (0, 1]; at least one
+        pixel.
     """
     device = generator.device
     drawn = torch.randint(len(views), (1 if one_view else n,), generator=generator, device=device)
@@ -61,8 +61,8 @@ def random_pixels(
 
 
 def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
-    """Rays of some pixels on the scene's device, in NDC if the scene lives there."""
-    made = rays.through_pixels(
+    """Rays of pixels, on the scene's device; in NDC if the scene uses them."""
+    batch = rays.through_pixels(
         scene.camera,
         scene.c2w[pixels.view],
         pixels.x,
@@ -71,31 +71,31 @@ def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
         far=scene.far,
         pixel_centers=pixel_centers,
     )
-    return rays.to_ndc(made, scene.camera) if scene.ndc else made
+    return rays.to_ndc(batch, scene.camera) if scene.ndc else batch
 
 
-def colours_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
-    """Photographed colours of some pixels, on the scene's device."""
+def colors_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
+    """Colors in [0, 1] of pixels of the photographs, on the scene's device."""
     return _floats(scene.images[pixels.view, pixels.y, pixels.x])
 
 
-def photograph(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
-    """Photograph of a view, on the scene's device."""
+def view_image(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
+    """Image of a view in [0, 1], on the scene's device."""
     return _floats(scene.images[view])
 
 
-def _floats(colours: Float[Tensor, "*b 3"] | UInt8[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
-    """Colours in [0, 1]: bytes / 255 in float32, the same values on every device; floats as they are.
+def _floats(colors: Float[Tensor, "*b 3"] | UInt8[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+    """Colors in [0, 1]: bytes / 255 in float32, identical on every device; floats are returned unchanged.
 
-    The divisor is a tensor because CUDA multiplies by the rounded inverse of a plain number.
+    The divisor is a tensor because CUDA multiplies by the rounded reciprocal of a Python number.
     """
-    return colours / colours.new_full((), 255, dtype=torch.float32) if colours.dtype == torch.uint8 else colours
+    return colors / colors.new_full((), 255, dtype=torch.float32) if colors.dtype == torch.uint8 else colors
 
 
 def fixed_pixels(view: int, camera: Camera, n: int, seed: int = 0) -> Pixels:
-    """``n`` pixels of a view without repeats, the same ones at every call, on the CPU.
+    """``n`` random pixels of a view without repetition, fixed by ``seed``, on the CPU.
 
-    All of them, row-major, if ``n`` is 0 or as many as there are.
+    All pixels, in row-major order, if ``n`` is 0 or at least their number.
     """
     total = camera.width * camera.height
     chosen = torch.arange(total)

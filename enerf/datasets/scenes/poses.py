@@ -1,12 +1,11 @@
-"""Camera poses as pure functions: change axes, normalise, and lay out render paths.
+"""Camera poses as pure functions: conversion of axes, normalization, camera paths.
 
-A pose ``c2w`` is a 3 × 4 matrix [R | t] that takes a point of the camera's frame to the world: the columns of
-R are the camera's axes *right, up, back* (OpenGL; it looks down −back) and t is its centre. All arrays are
-float64, lengths are in the units of the poses that come in, and every R that comes out is orthonormal and
-right-handed.
+A pose ``c2w`` is a 3 × 4 camera-to-world matrix [R | t]: the columns of R are the camera's axes *right, up, back*
+(OpenGL; the camera looks along −back) and t is its center. All arrays are float64, lengths are in the units of the
+input poses, and every R returned is orthonormal and right-handed.
 
 Sources: Mildenhall et al., Local Light Field Fusion (2019), for the LLFF axes and the spiral; Mildenhall et
-al., NeRF (2020), for recentring and the inward-facing scenes. The constants are those of nerf-pytorch.
+al., NeRF (2020), for recentering and inward-facing scenes. The constants are those of nerf-pytorch.
 """
 
 import numpy as np
@@ -14,41 +13,41 @@ from jaxtyping import Bool, Float64
 
 
 def from_llff_axes(llff: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
-    """Poses with axes right, up, back from poses with LLFF's axes down, right, back; same world.
+    """Poses with OpenGL axes from poses with LLFF's axes down, right, back; world coordinates are unchanged.
 
     >>> llff = np.array([[[0.0, 1, 0, 7], [-1, 0, 0, 8], [0, 0, 1, 9]]])
     >>> from_llff_axes(llff)[0].tolist()
     [[1.0, -0.0, 0.0, 7.0], [0.0, 1.0, 0.0, 8.0], [0.0, -0.0, 1.0, 9.0]]
     """
-    down, right, back, centre = np.moveaxis(llff, -1, 0)
-    return np.stack([right, -down, back, centre], axis=-1)
+    down, right, back, center = np.moveaxis(llff, -1, 0)
+    return np.stack([right, -down, back, center], axis=-1)
 
 
 def are_rotations(c2w: Float64[np.ndarray, "n 3 4"], tolerance: float = 0.01) -> Bool[np.ndarray, " n"]:
     """Whether each pose's 3 × 3 part is a rotation times a positive scale, up to a relative ``tolerance``."""
-    stretch = np.linalg.svd(c2w[:, :, :3], compute_uv=False)
-    even = stretch[:, 2] > (1 - tolerance) * stretch[:, 0]
-    return even & (np.linalg.det(c2w[:, :, :3]) > 0)
+    scales = np.linalg.svd(c2w[:, :, :3], compute_uv=False)
+    uniform = scales[:, 2] > (1 - tolerance) * scales[:, 0]
+    return uniform & (np.linalg.det(c2w[:, :, :3]) > 0)
 
 
-def orthonormalise(c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
-    """Poses with each 3 × 3 part replaced by the nearest rotation; centres stay."""
+def orthonormalize(c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
+    """Poses with each 3 × 3 part replaced by the nearest rotation; centers are unchanged."""
     left, _, right = np.linalg.svd(c2w[:, :, :3])
     return np.concatenate([left @ right, c2w[:, :, 3:]], axis=-1)
 
 
 def average(c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "3 4"]:
-    """Mean pose: at the mean centre, looking along the summed directions, up as near to the summed ups."""
+    """Average pose: mean center, sum of the viewing directions, and the up axis nearest to the sum of the up axes."""
     rotation = _facing(c2w[:, :, 2].sum(0), c2w[:, :, 1].sum(0))
     return np.concatenate([rotation, c2w[:, :, 3].mean(0)[:, None]], axis=-1)
 
 
-def recentre(
+def recenter(
     c2w: Float64[np.ndarray, "n 3 4"],
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "4 4"]]:
-    """Poses in the frame of their average, and the rigid transform (old world to new) that took them there.
+    """Poses in the frame of their average pose, and the rigid transform from old to new world coordinates.
 
-    >>> moved, transform = recentre(blender_circle(3))
+    >>> moved, transform = recenter(blender_circle(3))
     >>> bool(np.allclose(average(moved), np.eye(4)[:3]))
     True
     """
@@ -59,22 +58,22 @@ def recentre(
 def spherify(
     c2w: Float64[np.ndarray, "n 3 4"], bounds: Float64[np.ndarray, "n 2"]
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"], Float64[np.ndarray, "4 4"]]:
-    """Poses, bounds and the similarity (old world to new) for cameras around an object.
+    """Normalized poses and bounds of cameras around an object, and the similarity from old to new world coordinates.
 
-    The origin becomes the point nearest to all optical axes, z the direction from there to the mean camera,
-    and the cameras' root-mean-square distance from the origin 1.
+    The origin becomes the point nearest to all optical axes, in the least-squares sense; the z axis points from there
+    to the mean camera center; and the cameras' root-mean-square distance from the origin becomes 1.
 
     Raises
     ------
     ValueError
-        If all cameras look the same way or stand at one point.
+        If all cameras look the same way or are at one point.
     """
-    centres, back = c2w[:, :, 3], c2w[:, :, 2]
-    away = np.eye(3) - back[:, :, None] * back[:, None, :]  # removes the part along an optical axis
-    if np.linalg.eigvalsh(away.mean(0))[0] < 1e-8:
+    centers, back = c2w[:, :, 3], c2w[:, :, 2]
+    projection = np.eye(3) - back[:, :, None] * back[:, None, :]  # onto the plane orthogonal to an optical axis
+    if np.linalg.eigvalsh(projection.mean(0))[0] < 1e-8:
         raise ValueError("all cameras look the same way")
-    target = np.linalg.solve(away.mean(0), np.einsum("nij,nj->i", away, centres) / len(c2w))
-    rotation = _facing((centres - target).mean(0), np.array([0.1, 0.2, 0.3]))
+    target = np.linalg.solve(projection.mean(0), np.einsum("nij,nj->i", projection, centers) / len(c2w))
+    rotation = _facing((centers - target).mean(0), np.array([0.1, 0.2, 0.3]))
     rigid = _inverse(np.concatenate([rotation, target[:, None]], axis=-1))
     moved = _apply(rigid, c2w)
     if _radius(moved) < 1e-12:
@@ -87,37 +86,37 @@ def spherify(
 def spiral(
     c2w: Float64[np.ndarray, "n 3 4"], bounds: Float64[np.ndarray, "n 2"], frames: int
 ) -> Float64[np.ndarray, "frames 3 4"]:
-    """Path of two turns about the average pose of a forward-facing scene, always aimed at one point.
+    """Spiral path of two turns about the average pose of a forward-facing scene; all frames look at one point.
 
-    The radii are the 90th percentile of the cameras' offsets from the average pose, along its axes; the aim
-    lies at a depth between the nearest and five times the farthest bound (weights 1/4 and 3/4 in inverse
-    depth). The last frame is one step before the first.
+    The radii are the 90th percentiles of the cameras' offsets from the average pose, along its axes. The depth of the
+    target is between 0.9 times the nearest and 5 times the farthest bound (weights 1/4 and 3/4 in inverse depth). The
+    last frame is one step before the first.
     """
     middle = average(c2w)
     radii = np.percentile(np.abs(_apply(_inverse(middle), c2w)[:, :, 3]), 90, axis=0)
     depth = 1 / (0.25 / (0.9 * bounds.min()) + 0.75 / (5.0 * bounds.max()))
     angles = np.linspace(0, 4 * np.pi, frames + 1)[:-1]
     offsets = np.stack([np.cos(angles), -np.sin(angles), -np.sin(0.5 * angles)], axis=-1) * radii
-    centres = offsets @ middle[:, :3].T + middle[:, 3]
-    aim = middle @ np.array([0, 0, -depth, 1])
-    return _looking(centres, centres - aim, c2w[:, :, 1].sum(0))
+    centers = offsets @ middle[:, :3].T + middle[:, 3]
+    target = middle @ np.array([0, 0, -depth, 1])
+    return _poses_at(centers, centers - target, c2w[:, :, 1].sum(0))
 
 
 def circle(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.ndarray, "frames 3 4"]:
-    """Full circle about the z axis of a spherified scene, at the height and distance of its cameras.
+    """Circular path about the z axis of a spherified scene; all frames look at the origin.
 
-    Height is their mean, distance from the origin their root mean square. Each frame looks at the origin. The
-    last one equals the first, as in nerf-pytorch.
+    Height and distance from the origin are the cameras' mean height and root-mean-square distance. The last frame
+    equals the first, as in nerf-pytorch.
     """
     radius, height = _radius(c2w), c2w[:, 2, 3].mean()
-    across = np.sqrt(max(radius**2 - height**2, 0))
+    horizontal = np.sqrt(max(radius**2 - height**2, 0))
     angles = np.linspace(0, 2 * np.pi, frames)
-    centres = np.stack([across * np.cos(angles), across * np.sin(angles), np.full(frames, height)], axis=-1)
-    return _looking(centres, centres, np.array([0.0, 0, 1]))
+    centers = np.stack([horizontal * np.cos(angles), horizontal * np.sin(angles), np.full(frames, height)], axis=-1)
+    return _poses_at(centers, centers, np.array([0.0, 0, 1]))
 
 
 def blender_circle(frames: int) -> Float64[np.ndarray, "frames 3 4"]:
-    """Full circle about the z axis, 4 from the origin and 30° above the ground, looking at the origin.
+    """Circular path about the z axis, at distance 4 from the origin and 30° elevation, looking at the origin.
 
     >>> blender_circle(4)[:, :, 3].round(3)
     array([[-0.   , -3.464,  2.   ],
@@ -127,17 +126,16 @@ def blender_circle(frames: int) -> Float64[np.ndarray, "frames 3 4"]:
     """
     angles = np.linspace(-np.pi, np.pi, frames + 1)[:-1]
     tilt = np.pi / 6
-    centres = 4 * np.stack(
+    centers = 4 * np.stack(
         [np.sin(angles) * np.cos(tilt), np.cos(angles) * np.cos(tilt), np.full(frames, np.sin(tilt))], axis=-1
     )
-    return _looking(centres, centres, np.array([0.0, 0, 1]))
+    return _poses_at(centers, centers, np.array([0.0, 0, 1]))
 
 
 def interpolate(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.ndarray, "frames 3 4"]:
-    """Path through the given cameras in their order.
+    """Path through the given poses in their order, from the first to the last, at equal time per pose.
 
-    Centres move on straight lines, rotations by the shorter slerp. Camera k is met at the time k / (n − 1);
-    the first and the last frame are the first and the last camera.
+    Centers are interpolated linearly, rotations by slerp along the shorter arc.
     """
     times = np.linspace(0, len(c2w) - 1, frames)
     start = np.minimum(times.astype(int), max(len(c2w) - 2, 0))
@@ -147,32 +145,32 @@ def interpolate(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.nd
     rotations = [
         _rotation(_slerp(quaternions[i], quaternions[j], t)) for i, j, t in zip(start, stop, share, strict=True)
     ]
-    centres = c2w[start, :, 3] * (1 - share[:, None]) + c2w[stop, :, 3] * share[:, None]
-    return np.concatenate([np.stack(rotations), centres[:, :, None]], axis=-1)
+    centers = c2w[start, :, 3] * (1 - share[:, None]) + c2w[stop, :, 3] * share[:, None]
+    return np.concatenate([np.stack(rotations), centers[:, :, None]], axis=-1)
 
 
 def central_view(c2w: Float64[np.ndarray, "n 3 4"]) -> int:
-    """Index of the camera nearest to the mean centre: the view NeRF holds out if none are asked for."""
-    centres = c2w[:, :, 3]
-    return int(np.argmin(((centres - centres.mean(0)) ** 2).sum(-1)))
+    """Index of the camera nearest to the mean center, nerf-pytorch's default test view."""
+    centers = c2w[:, :, 3]
+    return int(np.argmin(((centers - centers.mean(0)) ** 2).sum(-1)))
 
 
 def _radius(c2w: Float64[np.ndarray, "n 3 4"]) -> float:
-    """Root-mean-square distance of the cameras from the origin."""
+    """Root-mean-square distance of the camera centers from the origin."""
     return float(np.sqrt((c2w[:, :, 3] ** 2).sum(-1).mean()))
 
 
-def _unit(vector: Float64[np.ndarray, "3"], otherwise: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:
-    """Vector at length 1; another one where it vanishes."""
+def _unit(vector: Float64[np.ndarray, "3"], default: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:
+    """The vector normalized to length 1; ``default`` if it is zero."""
     length = np.linalg.norm(vector)
-    return vector / length if length > 1e-12 else otherwise
+    return vector / length if length > 1e-12 else default
 
 
 def _facing(back: Float64[np.ndarray, "3"], up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
-    """Rotation whose third column lies along ``back`` and whose second is as near to ``up`` as can be.
+    """Rotation whose third column is parallel to ``back`` and whose second is as near to ``up`` as possible.
 
-    Where ``up`` says nothing (it vanishes or lies along ``back``), the world's y or else z stands in, so that
-    a perfectly symmetric ring of cameras still has an average.
+    If ``up`` is zero or parallel to ``back``, the world's y or else z axis replaces it, so that a perfectly symmetric
+    ring of cameras still has an average.
     """
     z = _unit(back, np.array([0.0, 0, 1]))
     y = _unit(up, z)
@@ -183,12 +181,12 @@ def _facing(back: Float64[np.ndarray, "3"], up: Float64[np.ndarray, "3"]) -> Flo
     return np.stack([x, np.cross(z, x), z], axis=-1)
 
 
-def _looking(
-    centres: Float64[np.ndarray, "n 3"], back: Float64[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"]
+def _poses_at(
+    centers: Float64[np.ndarray, "n 3"], back: Float64[np.ndarray, "n 3"], up: Float64[np.ndarray, "3"]
 ) -> Float64[np.ndarray, "n 3 4"]:
-    """Poses at the centres, each looking against its ``back``."""
+    """Poses at the centers, each looking along −``back``."""
     rotations = np.stack([_facing(direction, up) for direction in back])
-    return np.concatenate([rotations, centres[:, :, None]], axis=-1)
+    return np.concatenate([rotations, centers[:, :, None]], axis=-1)
 
 
 def _inverse(pose: Float64[np.ndarray, "3 4"]) -> Float64[np.ndarray, "4 4"]:
@@ -200,16 +198,16 @@ def _inverse(pose: Float64[np.ndarray, "3 4"]) -> Float64[np.ndarray, "4 4"]:
 
 
 def _apply(transform: Float64[np.ndarray, "4 4"], c2w: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
-    """Poses after a rigid change of world."""
+    """Poses after a rigid transform of world coordinates."""
     moved = transform[:3, :3] @ c2w
     moved[:, :, 3] += transform[:3, 3]
     return moved
 
 
 def _quaternion(rotation: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"]:
-    """Quaternion (w, x, y, z), of length 1 and either sign, of a rotation.
+    """Unit quaternion (w, x, y, z) of a rotation, of either sign.
 
-    It is the eigenvector of the largest eigenvalue of the symmetric matrix below, which has no special cases
+    The eigenvector of the largest eigenvalue of the symmetric matrix below; there are no special cases
     (Bar-Itzhack, 2000).
     """
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
@@ -232,8 +230,8 @@ def _rotation(q: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "3 3"]:
 
 
 def _slerp(a: Float64[np.ndarray, "4"], b: Float64[np.ndarray, "4"], share: float) -> Float64[np.ndarray, "4"]:
-    """Quaternion at ``share`` of the shorter great arc from a to b."""
+    """Spherical linear interpolation from a to b at ``share`` in [0, 1], along the shorter arc."""
     b = -b if a @ b < 0 else b
     angle = np.arccos(min(a @ b, 1.0))
-    mixed = a + share * (b - a) if angle < 1e-6 else np.sin((1 - share) * angle) * a + np.sin(share * angle) * b
-    return mixed / np.linalg.norm(mixed)
+    between = a + share * (b - a) if angle < 1e-6 else np.sin((1 - share) * angle) * a + np.sin(share * angle) * b
+    return between / np.linalg.norm(between)

@@ -1,13 +1,13 @@
-"""Cameras and pixels to rays, and rays to normalised device coordinates.
+"""Rays of cameras and pixels, and their conversion to normalized device coordinates (NDC).
 
 Vocabulary
 ----------
 - **pixel** (x, y): column x and row y, counted from the top-left corner.
 - **directions** have z = −1 in the camera's frame, so ``t`` is the depth along the optical axis; they are not
   unit. ``viewdirs`` are, and are taken before NDC.
-- **NDC**, normalised device coordinates: the part of scene space beyond the plane z = −near, inside the
-  frustum of a camera at the origin that looks down −z, squeezed into the cube [−1, 1]³. The plane becomes
-  z = −1 and infinity z = 1.
+- **NDC**, normalized device coordinates: a projective map of scene space beyond the plane z = −near, inside the
+  frustum of a camera at the origin that looks down −z, to the cube [−1, 1]³. The plane is mapped to z = −1 and
+  infinity to z = 1.
 
 Source: Mildenhall et al., NeRF (2020), appendix C.
 """
@@ -20,9 +20,9 @@ from enerf.core.types import Camera, Rays
 
 
 def resized(camera: Camera, factor: float | int) -> Camera:
-    """Camera of the picture ``factor`` (above 0) times smaller, with the same field of view.
+    """Camera of the image downsampled by ``factor`` (above 0), with the same field of view.
 
-    Sides are rounded down, to at least one pixel; focal lengths follow the rounded sides.
+    Width and height are rounded down, to at least one pixel; the focal lengths are scaled by the rounded ratio.
 
     >>> resized(Camera(504, 378, 400.0, 400.0, 252.0, 189.0), 2).width
     252
@@ -42,9 +42,9 @@ def through_pixels(
     far: float | int,
     pixel_centers: float | int = 0.5,
 ) -> Rays:
-    """Scene-space rays through some pixels, one pose a pixel; their dtype and device are those of the poses.
+    """Scene-space rays through pixels, one pose per pixel; dtype and device are those of the poses.
 
-    ``pixel_centers`` is where in its pixel a ray passes: 0.5 (the centre) or 0 (nerf-pytorch's corner).
+    ``pixel_centers`` is the position of the ray in its pixel: 0.5 (the center) or 0 (the corner, as in nerf-pytorch).
     """
     cam_x = (x.to(c2w) + pixel_centers - camera.cx) / camera.fx
     cam_y = -(y.to(c2w) + pixel_centers - camera.cy) / camera.fy
@@ -61,7 +61,7 @@ def of_image(
     far: float | int,
     pixel_centers: float | int = 0.5,
 ) -> Rays:
-    """Rays of a whole picture, flat in row-major order: height · width of them."""
+    """The height · width rays of a whole image, flat in row-major order."""
     index = torch.arange(camera.height * camera.width, device=c2w.device)
     x, y = index % camera.width, index // camera.width
     poses = c2w.expand(len(index), 3, 4)
@@ -69,10 +69,10 @@ def of_image(
 
 
 def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
-    """Rays of the same points in normalised device coordinates; ``viewdirs`` stay as they were.
+    """Rays in normalized device coordinates; ``viewdirs`` are unchanged.
 
-    Origins move to the plane z = −``near``; t = 0 there and t = 1 at infinity. Points on a scene ray map to
-    points on its NDC ray. Needs rays that go down −z (``all_forward``): others never meet the plane.
+    Origins are moved to the plane z = −``near``; t = 0 there and t = 1 at infinity. Points on a scene ray are mapped to
+    points on its NDC ray. Needs rays with a negative z direction (``all_forward``): others do not meet the plane.
     """
     shift = -(near + rays.origins[..., 2]) / rays.directions[..., 2]
     origins = rays.origins + shift[..., None] * rays.directions
@@ -85,7 +85,7 @@ def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
 
 
 def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | int = 1.0) -> Float[Tensor, "*b 3"]:
-    """Scene points, all of them with z < 0, in normalised device coordinates (NeRF, appendix C, equation 8).
+    """Normalized device coordinates of scene points with z < 0 (NeRF, appendix C, equation 8).
 
     >>> point_to_ndc(torch.tensor([[0.0, 0.0, -1.0], [1.0, 0.0, -2.0]]), Camera(4, 4, 4, 4, 2, 2)).tolist()
     [[0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]
@@ -96,7 +96,7 @@ def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | in
 
 
 def all_forward(camera: Camera, c2w: Float[Tensor, "n 3 4"]) -> bool:
-    """Whether every ray of every view goes down −z, as NDC needs; the corners decide for all pixels."""
+    """Whether every ray of every view has a negative z direction, as NDC needs; tested at the image corners."""
     left, right = -camera.cx / camera.fx, (camera.width - camera.cx) / camera.fx
     top, bottom = camera.cy / camera.fy, (camera.cy - camera.height) / camera.fy
     corners = c2w.new_tensor([[x, y, -1.0] for x in (left, right) for y in (top, bottom)])

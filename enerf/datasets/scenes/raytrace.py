@@ -1,15 +1,15 @@
-"""A small exact ray tracer: shapes with paint under one lamp, seen along rays.
+"""A small exact ray tracer: painted shapes lit by one point light.
 
-Words of this file:
+Vocabulary
+----------
+- A *shape* is a closed surface or a plane with three methods: ``hit`` (the first intersection with a ray), ``normal``
+  (the outward normal at a point) and ``local`` (the point in the coordinates of its paint).
+- A *paint* is an albedo as a function of local coordinates. A *scene object* is a shape with a paint and a gloss.
+- ``diffuse`` is the view-independent color from ambient and Lambertian light; ``specular`` is the strength of the
+  view-dependent Blinn-Phong highlight.
+- ``t`` is measured in units of ``direction``; infinity if the ray hits nothing.
 
-- A *shape* is a closed surface or a plane that answers three questions: ``hit`` (where a ray first meets it),
-  ``normal`` (which way is out at a point) and ``local`` (the point in the coordinates its paint is drawn in).
-- A *thing* is a shape with a *paint* (albedo as a function of local points) and a *gloss*.
-- ``matte`` is what the eye gets of ambient and Lambert light, the same from everywhere; ``highlight`` is the
-  Blinn-Phong part, which moves with the eye.
-- ``t`` is measured in units of ``direction``; infinity says that the ray meets nothing.
-
-Colours are display values (sRGB as a screen takes it), and the lamp works on them directly. All is float64.
+Colors are display values (sRGB), to which lighting is applied directly. All arrays are float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Numbers = Float64[np.ndarray, "n"]
 Vectors = Float64[np.ndarray, "n 3"]
 Paint = Callable[[Vectors], Vectors]
 
-_NEAREST = 1e-9  # a hit nearer than this is the surface the ray starts from
+_NEAREST = 1e-9  # hits at a smaller t are the surface that the ray starts on
 _LIFT = 1e-7  # shadow rays start this far above their surface
 
 
@@ -38,7 +38,7 @@ def dot(a: Float64[np.ndarray, "*b 3"], b: Float64[np.ndarray, "*b 3"]) -> Float
 
 
 def unit(a: Float64[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*b 3"]:
-    """Vectors of length one.
+    """Vectors normalized to unit length.
 
     >>> unit(np.array([0.0, 3.0, 4.0])).tolist()
     [0.0, 0.6, 0.8]
@@ -48,7 +48,7 @@ def unit(a: Float64[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*b 3"]:
 
 @runtime_checkable
 class Shape(Protocol):
-    """What the tracer asks of a shape; ``n`` counts rays or points."""
+    """Interface of shapes; ``n`` is the number of rays or points."""
 
     def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
         """Smallest t > 0 at which each ray meets the shape, infinity where it does not."""
@@ -57,12 +57,12 @@ class Shape(Protocol):
         """Outward unit normals at points of the surface."""
 
     def local(self, points: Vectors) -> Vectors:
-        """Points in the coordinates the paint is drawn in."""
+        """Points in the coordinates of the paint."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """All points p with normal · (p − point) = 0; painted in world coordinates."""
+    """All points p with normal · (p − point) = 0; its paint is in world coordinates."""
 
     point: Vector
     upwards: Vector
@@ -76,17 +76,17 @@ class Plane:
         return np.where(t > _NEAREST, t, np.inf)
 
     def normal(self, points: Vectors) -> Vectors:
-        """Outward unit normals: the plane's own, once for each point."""
+        """The plane's unit normal, repeated for each point."""
         return np.broadcast_to(np.array(self.upwards), points.shape)
 
     def local(self, points: Vectors) -> Vectors:
-        """Points as they are."""
+        """The points, unchanged."""
         return points
 
 
 @dataclass(frozen=True)
 class Sphere:
-    """All points at ``radius`` from ``center``; painted on the unit sphere."""
+    """All points at ``radius`` from ``center``; its paint is on the unit sphere."""
 
     center: Vector
     radius: float
@@ -101,24 +101,24 @@ class Sphere:
         )
         discriminant = b * b - a * c
         t = np.full(len(origins), np.inf)
-        some = discriminant >= 0
-        a, b, root = a[some], b[some], np.sqrt(discriminant[some])
+        hits = discriminant >= 0
+        a, b, root = a[hits], b[hits], np.sqrt(discriminant[hits])
         enters, leaves = (-b - root) / a, (-b + root) / a
-        t[some] = np.where(enters > _NEAREST, enters, np.where(leaves > _NEAREST, leaves, np.inf))
+        t[hits] = np.where(enters > _NEAREST, enters, np.where(leaves > _NEAREST, leaves, np.inf))
         return t
 
     def normal(self, points: Vectors) -> Vectors:
-        """Outward unit normals: away from the centre."""
+        """Outward unit normals: away from the center."""
         return unit(self.local(points))
 
     def local(self, points: Vectors) -> Vectors:
-        """Points with the centre at 0 and the radius 1."""
+        """Points in the frame with the center at 0 and radius 1."""
         return (points - np.array(self.center)) / self.radius
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box turned by ``turn`` radians about y, seen from outside; painted on the cube [−1, 1]³."""
+    """A box rotated by ``turn`` radians about y, for rays from outside; its paint is on the cube [−1, 1]³."""
 
     center: Vector
     half: Vector
@@ -146,20 +146,20 @@ class Box:
         return sign * self._axes()[face]
 
     def local(self, points: Vectors) -> Vectors:
-        """Points with the box as the cube [−1, 1]³."""
+        """Points in the frame in which the box is the cube [−1, 1]³."""
         return (points - np.array(self.center)) @ self._axes().T / np.array(self.half)
 
 
 @dataclass(frozen=True)
-class Rod:
-    """All points at ``radius`` from the segment start–end, seen from outside; painted from ``start``."""
+class Capsule:
+    """All points at ``radius`` from the segment start–end, for rays from outside; painted relative to ``start``."""
 
     start: Vector
     end: Vector
     radius: float
 
     def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
-        """Smallest t > 0 at which each ray from outside meets the rod, infinity where it does not."""
+        """Smallest t > 0 at which each ray from outside meets the capsule, infinity where it does not."""
         axis, offsets = np.array(self.end) - np.array(self.start), origins - np.array(self.start)
         length2, along, beside = axis @ axis, directions @ axis, offsets @ axis
         a = length2 * dot(directions, directions) - along * along
@@ -167,7 +167,7 @@ class Rod:
         c = length2 * (dot(offsets, offsets) - self.radius**2) - beside * beside
         discriminant = b * b - a * c
         t = np.full(len(origins), np.inf)
-        (some,) = np.nonzero(discriminant >= 0)  # the others miss even the endless cylinder
+        (some,) = np.nonzero(discriminant >= 0)  # the others miss the infinite cylinder
         side = (-b[some] - np.sqrt(discriminant[some])) / np.maximum(a[some], 1e-200)
         height = beside[some] + side * along[some]
         t[some] = np.where(side > _NEAREST, side, np.inf)
@@ -176,28 +176,28 @@ class Rod:
         return t
 
     def normal(self, points: Vectors) -> Vectors:
-        """Outward unit normals: away from the nearest points of the segment."""
+        """Outward unit normals, away from the nearest point of the segment."""
         axis, offsets = np.array(self.end) - np.array(self.start), self.local(points)
         share = np.clip(offsets @ axis / (axis @ axis), 0, 1)
         return unit(offsets - share[:, None] * axis)
 
     def local(self, points: Vectors) -> Vectors:
-        """Points seen from ``start``."""
+        """Points relative to ``start``."""
         return points - np.array(self.start)
 
 
 def mix(a: Vector | np.ndarray, b: Vector | np.ndarray, share: Numbers) -> Vectors:
-    """Colours between ``a`` (share 0) and ``b`` (share 1)."""
+    """Linear interpolation between the colors ``a`` (share 0) and ``b`` (share 1)."""
     return np.array(a) + share[:, None] * (np.array(b) - np.array(a))
 
 
 def plain(color: Vector) -> Paint:
-    """Paint of one colour."""
+    """Paint of one color."""
     return lambda points: np.broadcast_to(np.array(color), points.shape)
 
 
 def checker(a: Vector, b: Vector, squares: int) -> Paint:
-    """Paint of a ball: ``squares`` squares from pole to pole, twice as many around."""
+    """Checkerboard paint of a sphere: ``squares`` squares from pole to pole, twice as many around."""
 
     def paint(points: Vectors) -> Vectors:
         across = np.arctan2(points[:, 0], points[:, 2]) / np.pi * squares
@@ -208,13 +208,13 @@ def checker(a: Vector, b: Vector, squares: int) -> Paint:
 
 
 def stripes(a: Vector, b: Vector, across: Vector, bands: float) -> Paint:
-    """Paint of a ball or rod: ``bands`` bands of two colours a unit, along the direction ``across``."""
+    """Striped paint of a sphere or capsule: ``bands`` stripes per unit length, along the direction ``across``."""
     return lambda points: mix(a, b, np.floor(points @ np.array(across) * bands) % 2)
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A painted shape; ``gloss`` in [0, 1] is its highlight's strength, ``sharpness`` the exponent."""
+class SceneObject:
+    """A painted shape; ``gloss`` in [0, 1] is the strength of its highlight, ``sharpness`` the Blinn-Phong exponent."""
 
     shape: Shape
     paint: Paint
@@ -223,8 +223,8 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Lamp:
-    """One point light, and the share of light that reaches every surface from above and from below."""
+class PointLight:
+    """One point light, and the ambient light of surfaces that face upwards (``above``) and downwards (``below``)."""
 
     position: Vector
     above: float = 0.5
@@ -232,54 +232,56 @@ class Lamp:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What rays see: at which t, which thing (−1 for none), its matte colour, its highlight in [0, 1]."""
+class RayHits:
+    """First hits of rays: t, index of the object (−1 for none), diffuse color, specular strength in [0, 1]."""
 
     t: Numbers
     index: Int64[np.ndarray, " n"]
-    matte: Vectors
-    highlight: Numbers
+    diffuse: Vectors
+    specular: Numbers
 
     def rgb(self) -> Vectors:
-        """Colours in [0, 1]: a white highlight laid over the matte colour."""
-        return self.matte + self.highlight[:, None] * (1 - self.matte)
+        """Colors in [0, 1]: the diffuse color blended with white by the specular strength."""
+        return self.diffuse + self.specular[:, None] * (1 - self.diffuse)
 
 
-def lit(things: Sequence[Thing], lamp: Lamp, points: Vectors, normals: Vectors) -> Bool[np.ndarray, " n"]:
-    """Whether the lamp sees each surface point: it faces the lamp and nothing stands between."""
+def is_lit(
+    objects: Sequence[SceneObject], light: PointLight, points: Vectors, normals: Vectors
+) -> Bool[np.ndarray, " n"]:
+    """Whether each surface point faces the light and no object casts a shadow on it."""
     starts = points + _LIFT * normals
-    beams = np.array(lamp.position) - starts
-    seen = dot(beams, normals) > 0
-    (facing,) = np.nonzero(seen)
+    beams = np.array(light.position) - starts
+    lit = dot(beams, normals) > 0
+    (facing,) = np.nonzero(lit)
     starts, beams = starts[facing], beams[facing]
-    for thing in things:
-        seen[facing] &= thing.shape.hit(starts, beams) >= 1
-    return seen
+    for item in objects:
+        lit[facing] &= item.shape.hit(starts, beams) >= 1
+    return lit
 
 
-def look(things: Sequence[Thing], lamp: Lamp, origins: Vectors, directions: Vectors) -> Sight:
-    """Sight of what each ray meets first, shaded; black at infinity where it meets nothing."""
+def trace_rays(objects: Sequence[SceneObject], light: PointLight, origins: Vectors, directions: Vectors) -> RayHits:
+    """Shaded first hits of rays; black, with t infinite, for rays that hit nothing."""
     t = np.full(len(origins), np.inf)
     index = np.full(len(origins), -1)
-    for i, thing in enumerate(things):
-        nearer = thing.shape.hit(origins, directions)
+    for i, item in enumerate(objects):
+        nearer = item.shape.hit(origins, directions)
         index[nearer < t] = i
         t = np.minimum(t, nearer)
     points = origins + np.where(index >= 0, t, 0.0)[:, None] * directions
-    normals, matte, highlight = np.zeros_like(points), np.zeros_like(points), np.zeros_like(t)
-    for i, thing in enumerate(things):
+    normals, diffuse, specular = np.zeros_like(points), np.zeros_like(points), np.zeros_like(t)
+    for i, item in enumerate(objects):
         (here,) = np.nonzero(index == i)
-        normals[here] = thing.shape.normal(points[here])
-        matte[here] = thing.paint(thing.shape.local(points[here]))
-        highlight[here] = thing.gloss
-    normals *= -np.sign(dot(normals, directions))[:, None]  # a plane is seen from either side
+        normals[here] = item.shape.normal(points[here])
+        diffuse[here] = item.paint(item.shape.local(points[here]))
+        specular[here] = item.gloss
+    normals *= -np.sign(dot(normals, directions))[:, None]  # a plane is visible from both sides
 
     (hits,) = np.nonzero(index >= 0)
-    normal, to_lamp = normals[hits], unit(np.array(lamp.position) - points[hits])
-    direct = lit(things, lamp, points[hits], normal) * np.maximum(dot(normal, to_lamp), 0)
-    ambient = lamp.below + (lamp.above - lamp.below) * (normal[:, 1] + 1) / 2
-    matte[hits] *= (ambient + (1 - ambient) * direct)[:, None]
-    sharpness = np.array([thing.sharpness for thing in things])[index[hits]]
-    halfway = unit(to_lamp - unit(directions[hits]))
-    highlight[hits] *= (direct > 0) * np.maximum(dot(normal, halfway), 0) ** sharpness
-    return Sight(t, index, matte, highlight)
+    normal, to_light = normals[hits], unit(np.array(light.position) - points[hits])
+    direct = is_lit(objects, light, points[hits], normal) * np.maximum(dot(normal, to_light), 0)
+    ambient = light.below + (light.above - light.below) * (normal[:, 1] + 1) / 2
+    diffuse[hits] *= (ambient + (1 - ambient) * direct)[:, None]
+    sharpness = np.array([item.sharpness for item in objects])[index[hits]]
+    halfway = unit(to_light - unit(directions[hits]))
+    specular[hits] *= (direct > 0) * np.maximum(dot(normal, halfway), 0) ** sharpness
+    return RayHits(t, index, diffuse, specular)

@@ -1,8 +1,8 @@
-"""A scene out of formulas: a painted wall, balls, a box and a fence, in LLFF's folder format.
+"""A synthetic, ray-traced scene in LLFF's folder format: a painted wall, spheres, a box and a fence.
 
-``trace`` says what any ray sees and exactly where; ``poses`` and ``camera`` are a hand-held, forward-facing
-capture; ``write_scene`` writes pictures and poses. World frame: x right, y up, the wall at z = −9 behind the
-things, the cameras near the origin looking down −z; the unit is about a metre.
+``trace`` computes exact colors and hits of rays; ``poses`` and ``camera`` imitate a hand-held, forward-facing capture;
+``write_scene`` writes images and poses. World frame: x right, y up, the wall at z = −9 behind all objects, the cameras
+near the origin looking down −z; the unit is about a meter.
 
     python -m enerf.datasets.scenes.synthetic --out data/demo --views 20 --width 160 --height 120
 """
@@ -15,25 +15,25 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from tqdm import tqdm
 
 from enerf.cli import app
 from enerf.core import images
 from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import raytrace
-from enerf.datasets.scenes.raytrace import Box, Lamp, Paint, Plane, Rod, Sphere, Thing, Vector, mix
+from enerf.datasets.scenes.raytrace import Box, Capsule, Paint, Plane, PointLight, SceneObject, Sphere, Vector, mix
 
 FLOOR, WALL = -1.6, -9.0
 UP = (0.0, 1.0, 0.0)
-_CHUNK = 16384  # rays traced at once; the cache holds them
-_SLACK = 1.05  # bounds lie this factor outside the depths at pixel centres
-_VERSION = 1  # of the scene; raise it when the pictures change
+_CHUNK = 16384  # rays traced at once; they fit the CPU's cache
+_SLACK = 1.05  # factor between the bounds and the extreme depths at pixel centers
+_VERSION = 1  # of the scene; increase it when the images change
 Pose = Float64[np.ndarray, "3 4"]
 
 
 def _crate(points: np.ndarray) -> np.ndarray:
-    """Paint of the box: yellow faces in a blue frame, with rings that grow finer outwards."""
+    """Paint of the box: yellow faces in a blue frame, with rings that get finer outwards."""
     edge = np.sort(np.abs(points), axis=-1)[:, :2]  # position on the face, without its own axis
     radius2 = (edge**2).sum(axis=-1)
     rings = mix((1.0, 0.80, 0.10), (0.93, 0.36, 0.08), (np.cos(11 * radius2) < 0) * 1.0)
@@ -52,20 +52,20 @@ def _tiles(points: np.ndarray) -> np.ndarray:
 
 
 def _sky(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Colours of the upper mural: dusk, stars on a jittered grid, a sun whose rings grow finer outwards."""
+    """Colors of the wall's upper part: dusk, stars on a jittered grid, a sun whose rings get finer outwards."""
     dusk = mix((0.98, 0.52, 0.40), (0.36, 0.20, 0.52), np.clip((y + 0.3) / 2.2, 0, 1))
     dusk = mix(dusk, (0.09, 0.11, 0.36), np.clip((y - 1.5) / 2.2, 0, 1))
     cell = np.floor(np.stack([x, y]) / 0.45)
     dice = np.sin(np.array([[12.99, 78.23], [39.35, 11.14], [73.16, 52.24]]) @ cell) * 43758.5453 % 1
-    away = np.hypot(*(np.stack([x, y]) / 0.45 - cell - 0.3 - 0.4 * dice[:2]))
-    dusk = mix(dusk, (1.0, 0.96, 0.78), ((away < 0.16 * dice[2]) & (dice[2] > 0.35) & (y > 0.9)) * 1.0)
+    distance = np.hypot(*(np.stack([x, y]) / 0.45 - cell - 0.3 - 0.4 * dice[:2]))
+    dusk = mix(dusk, (1.0, 0.96, 0.78), ((distance < 0.16 * dice[2]) & (dice[2] > 0.35) & (y > 0.9)) * 1.0)
     radius2 = (x - 1.1) ** 2 + (y - 1.35) ** 2
     sun = mix((1.0, 0.90, 0.42), (0.97, 0.42, 0.24), 0.5 - 0.5 * np.cos(9.2 * radius2))
     return np.where((radius2 < 1.45**2)[:, None], sun, dusk)
 
 
 def _mural(points: np.ndarray) -> np.ndarray:
-    """Paint of the wall: the sky, ridges hatched ever finer, a frieze of stripes from wide to narrow."""
+    """Paint of the wall: the sky, mountain ridges with hatching of several widths, stripes from wide to narrow."""
     x, y = points[:, 0], points[:, 1]
     color = _sky(x, y)
     ridges = (
@@ -82,38 +82,38 @@ def _mural(points: np.ndarray) -> np.ndarray:
     return np.where((y < -1.12)[:, None], mix((0.96, 0.93, 0.84), (0.72, 0.13, 0.25), chirp), color)
 
 
-def _fence(left: float, right: float, z: float, posts: int) -> tuple[Thing, ...]:
-    """White posts with red bands on the floor, and two thin rails through them."""
+def _fence(left: float, right: float, z: float, posts: int) -> tuple[SceneObject, ...]:
+    """White posts with red bands on the floor, and two thin rails across them."""
     banded, steel = raytrace.stripes((0.96, 0.96, 0.94), (0.85, 0.10, 0.16), UP, 5.0), (0.20, 0.22, 0.28)
     spots: list[float] = np.linspace(left, right, posts).tolist()
-    upright = [Rod((x, FLOOR, z), (x, FLOOR + 1.15, z), 0.035) for x in spots]
-    rails = [Rod((left - 0.15, FLOOR + h, z), (right + 0.15, FLOOR + h, z), 0.02) for h in (0.35, 0.9)]
-    painted = [Thing(rod, banded, 0.3, 30.0) for rod in upright]
-    return (*painted, *(Thing(rod, raytrace.plain(steel), 0.5, 30.0) for rod in rails))
+    upright = [Capsule((x, FLOOR, z), (x, FLOOR + 1.15, z), 0.035) for x in spots]
+    rails = [Capsule((left - 0.15, FLOOR + h, z), (right + 0.15, FLOOR + h, z), 0.02) for h in (0.35, 0.9)]
+    painted = [SceneObject(rod, banded, 0.3, 30.0) for rod in upright]
+    return (*painted, *(SceneObject(rod, raytrace.plain(steel), 0.5, 30.0) for rod in rails))
 
 
-def _lantern(center: Vector, radius: float, a: Vector, b: Vector) -> tuple[Thing, Thing]:
-    """Striped ball, and the thread from above the picture that it hangs on."""
-    thread = Thing(Rod(center, (center[0], 6.0, center[2]), 0.014), raytrace.plain((0.95, 0.88, 0.70)))
-    return Thing(Sphere(center, radius), raytrace.stripes(a, b, UP, 3.5), 0.35, 40.0), thread
+def _lantern(center: Vector, radius: float, a: Vector, b: Vector) -> tuple[SceneObject, SceneObject]:
+    """Striped sphere, and the thread on which it hangs from above the image."""
+    thread = SceneObject(Capsule(center, (center[0], 6.0, center[2]), 0.014), raytrace.plain((0.95, 0.88, 0.70)))
+    return SceneObject(Sphere(center, radius), raytrace.stripes(a, b, UP, 3.5), 0.35, 40.0), thread
 
 
-def _ball(x: float, z: float, radius: float, paint: Paint, *gloss: float) -> Thing:
-    """Ball that rests on the floor; ``gloss`` is its strength and exponent."""
-    return Thing(Sphere((x, FLOOR + radius, z), radius), paint, *gloss)
+def _ball(x: float, z: float, radius: float, paint: Paint, *gloss: float) -> SceneObject:
+    """Sphere on the floor; ``gloss`` is strength and exponent of its highlight."""
+    return SceneObject(Sphere((x, FLOOR + radius, z), radius), paint, *gloss)
 
 
-LAMP = Lamp((-3.2, 5.2, 0.6))
+LIGHT = PointLight((-3.2, 5.2, 0.6))
 _CHECKER = raytrace.checker((0.95, 0.95, 0.90), (0.08, 0.28, 0.72), 10)
 _SWIRL = raytrace.stripes((0.98, 0.74, 0.10), (0.36, 0.10, 0.50), (2.0, 3.2, 1.2), 1.0)
-THINGS: tuple[Thing, ...] = (
-    Thing(Plane((0.0, 0.0, WALL), (0.0, 0.0, 1.0)), _mural),
-    Thing(Plane((0.0, FLOOR, 0.0), UP), _tiles, 0.12, 60.0),
+OBJECTS: tuple[SceneObject, ...] = (
+    SceneObject(Plane((0.0, 0.0, WALL), (0.0, 0.0, 1.0)), _mural),
+    SceneObject(Plane((0.0, FLOOR, 0.0), UP), _tiles, 0.12, 60.0),
     _ball(-0.35, -5.7, 0.95, raytrace.plain((0.82, 0.05, 0.12)), 1.0, 70.0),
     _ball(-2.0, -4.7, 0.62, _CHECKER, 0.25, 30.0),
     _ball(0.55, -4.2, 0.38, _SWIRL),
-    Thing(Box((2.0, FLOOR + 0.62, -6.2), (0.62, 0.62, 0.62), 0.5), _crate),
-    Thing(Sphere((2.0, FLOOR + 1.66, -6.2), 0.42), raytrace.plain((0.10, 0.66, 0.28)), 0.9, 25.0),
+    SceneObject(Box((2.0, FLOOR + 0.62, -6.2), (0.62, 0.62, 0.62), 0.5), _crate),
+    SceneObject(Sphere((2.0, FLOOR + 1.66, -6.2), 0.42), raytrace.plain((0.10, 0.66, 0.28)), 0.9, 25.0),
     *_fence(1.05, 2.35, -3.9, 6),
     *_lantern((-2.45, 1.05, -6.4), 0.34, (0.99, 0.55, 0.12), (0.99, 0.90, 0.55)),
     *_lantern((-1.55, 1.55, -5.6), 0.26, (0.10, 0.62, 0.68), (0.92, 0.97, 0.90)),
@@ -124,10 +124,10 @@ THINGS: tuple[Thing, ...] = (
 def trace(
     origins: Float64[np.ndarray, "*b 3"], directions: Float64[np.ndarray, "*b 3"]
 ) -> tuple[Float64[np.ndarray, "*b 3"], Float64[np.ndarray, "*b"]]:
-    """Colours in [0, 1] that rays see in the demo scene, and their hits' exact t in units of ``direction``.
+    """Colors in [0, 1] of rays in world coordinates, and the exact t of their hits in units of ``direction``.
 
-    World coordinates. Wall and floor have no end, so every ray that looks down −z hits; any other may meet
-    nothing, which is black at t = infinity.
+    Wall and floor are infinite, so every ray with a negative z direction hits; other rays may hit nothing and are then
+    black, with infinite t.
     """
     batch = origins.shape[:-1]
     starts, steps = origins.reshape(-1, 3), directions.reshape(-1, 3)
@@ -135,13 +135,13 @@ def trace(
     for begin in range(0, len(starts), _CHUNK):
         part = slice(begin, begin + _CHUNK)
         columns = (np.asfortranarray(vectors[part]) for vectors in (starts, steps))
-        sight = raytrace.look(THINGS, LAMP, *columns)  # faster with x, y and z apart
-        rgb[part], t[part] = sight.rgb(), sight.t
+        hits = raytrace.trace_rays(OBJECTS, LIGHT, *columns)  # faster in column-major order
+        rgb[part], t[part] = hits.rgb(), hits.t
     return rgb.reshape(*batch, 3), t.reshape(batch)
 
 
 def camera(width: int = 160, height: int = 120) -> Camera:
-    """Pinhole camera of the demo: 58° wide, the principal point in the middle.
+    """Pinhole camera of the scene: 58° horizontal field of view, centered principal point.
 
     >>> camera(200, 100).fx
     180.0
@@ -149,8 +149,8 @@ def camera(width: int = 160, height: int = 120) -> Camera:
     return Camera(width, height, 0.9 * width, 0.9 * width, width / 2, height / 2)
 
 
-def _towards(position: np.ndarray, target: np.ndarray, roll: float) -> Pose:
-    """Pose (OpenGL axes) of a camera at ``position`` that looks at ``target``, rolled by ``roll`` radians."""
+def _look_at(position: np.ndarray, target: np.ndarray, roll: float) -> Pose:
+    """Pose (OpenGL axes) of a camera at ``position`` that looks at ``target``, with ``roll`` in radians."""
     back = raytrace.unit(position - target)
     right = raytrace.unit(np.cross([np.sin(roll), np.cos(roll), 0.0], back))
     return np.stack([right, np.cross(back, right), back, position], axis=1)
@@ -159,8 +159,8 @@ def _towards(position: np.ndarray, target: np.ndarray, roll: float) -> Pose:
 def poses(views: int = 20, seed: int = 0) -> Float64[np.ndarray, "n 3 4"]:
     """Camera-to-world poses (OpenGL axes, world units) of a hand-held, forward-facing capture.
 
-    The centres lie on a jittered sunflower spiral from the middle outwards, in an ellipse of half axes 0.6
-    and 0.4; each camera looks near the point (0, 0, −6) with up to 2° of roll.
+    The centers are on a jittered sunflower spiral in an ellipse of half axes 0.6 and 0.4; each camera looks near the
+    point (0, 0, −6), with up to 2° of roll.
 
     >>> poses(3).shape
     (3, 3, 4)
@@ -172,13 +172,13 @@ def poses(views: int = 20, seed: int = 0) -> Float64[np.ndarray, "n 3 4"]:
     centers += rng.uniform(-1, 1, (views, 3)) * (0.04, 0.04, 0.08)
     targets = (0.0, 0.0, -6.0) + rng.uniform(-1, 1, (views, 3)) * (0.25, 0.15, 0.0)
     rolls = np.deg2rad(rng.uniform(-2, 2, views))
-    return np.stack([_towards(*one) for one in zip(centers, targets, rolls.tolist(), strict=True)])
+    return np.stack([_look_at(*pose) for pose in zip(centers, targets, rolls.tolist(), strict=True)])
 
 
-def _see(
+def _trace_image(
     camera: Camera, c2w: Pose, x: np.ndarray, y: np.ndarray
 ) -> tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]:
-    """Colour and z-depth at image points: x of each column, y of each row, in pixels from the top left."""
+    """Color and z-depth at a grid of image points: x of each column, y of each row, in pixels from the top left."""
     u, v = np.meshgrid((x - camera.cx) / camera.fx, (camera.cy - y) / camera.fy)
     directions = np.stack([u, v, np.full_like(u, -1.0)], axis=-1) @ c2w[:, :3].T  # so t is z-depth
     return trace(np.broadcast_to(c2w[:, 3], directions.shape), directions)
@@ -187,14 +187,14 @@ def _see(
 def render(
     camera: Camera, c2w: Pose, supersample: int = 3
 ) -> tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]:
-    """Picture in [0, 1], each pixel the mean of ``supersample``² rays, and the depth at the pixel centres.
+    """Image in [0, 1], each pixel the mean of ``supersample``² rays, and the depth at the pixel centers.
 
-    Depth is the exact z-depth (distance along the optical axis, in world units) of the one ray through the
-    pixel's centre at +0.5; nothing is averaged.
+    Depth is the exact z-depth (distance along the optical axis, in world units) of the ray through the pixel's center
+    at +0.5, not averaged.
     """
     h, w, s = camera.height, camera.width, supersample
-    fine, _ = _see(camera, c2w, (np.arange(w * s) + 0.5) / s, (np.arange(h * s) + 0.5) / s)
-    _, depth = _see(camera, c2w, np.arange(w) + 0.5, np.arange(h) + 0.5)
+    fine, _ = _trace_image(camera, c2w, (np.arange(w * s) + 0.5) / s, (np.arange(h * s) + 0.5) / s)
+    _, depth = _trace_image(camera, c2w, np.arange(w) + 0.5, np.arange(h) + 0.5)
     return fine.reshape(h, s, w, s, 3).mean(axis=(1, 3)), depth
 
 
@@ -206,7 +206,7 @@ def llff_row(camera: Camera, c2w: Pose, near: float, far: float) -> Float64[np.n
 
 
 def _is_written(folder: Path, settings: dict[str, int]) -> bool:
-    """Whether the folder holds a whole scene made with these settings."""
+    """Whether the folder contains a complete scene with these settings."""
     try:
         written = json.loads((folder / "scene.json").read_text())
     except (OSError, ValueError):
@@ -216,12 +216,12 @@ def _is_written(folder: Path, settings: dict[str, int]) -> bool:
 
 
 def _write(folder: Path, settings: dict[str, int], progress: bool) -> None:
-    """Render all views into a new folder."""
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    """Render all views to a new folder."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     lens, rows = camera(settings["width"], settings["height"]), []
     (folder / "images").mkdir(parents=True)
     views = poses(settings["views"], settings["seed"])
-    for i, c2w in enumerate(tqdm(views, desc="rendering", unit="view", disable=not progress)):
+    for i, c2w in enumerate(progress_bar(None, "rendering", "view", iterable=views, enabled=progress)):
         image, depth = render(lens, c2w, settings["supersample"])
         images.write_png(folder / f"images/image{i:03d}.png", image)
         rows.append(llff_row(lens, c2w, float(depth.min()) / _SLACK, float(depth.max()) * _SLACK))
@@ -239,17 +239,15 @@ def write_scene(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Folder that holds the demo scene in LLFF's format: ``images/image000.png`` … and poses.
+    """Write the scene in LLFF's format: ``images/image000.png`` … and ``poses_bounds.npy``; returns the folder.
 
-    A view's bounds are the least and greatest z-depth at its pixel centres, 5 % wider on either side. The
-    same settings give the same bytes. A folder that already holds this very scene is left as it is; the
-    folder appears only when it is whole, so an interruption leaves nothing half-made.
+    A view's bounds are the least and greatest z-depth at its pixel centers, 5 % wider on either side. The same settings
+    give the same bytes. A folder that already contains this scene is left unchanged. The folder is created atomically.
 
     Raises
     ------
     InputError
-        If a number is too small, or the folder holds anything else (nothing is overwritten) or cannot be
-        written.
+        If a number is too small, or the folder contains anything else (nothing is overwritten) or cannot be written.
     """
     settings = {"version": _VERSION, "views": views, "width": width, "height": height}
     settings |= {"supersample": supersample, "seed": seed}
@@ -260,7 +258,7 @@ def write_scene(
     if _is_written(folder, settings):
         return folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not the scene asked for; name another folder or remove it.")
+        raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it.")
     target = folder.absolute()
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:

@@ -15,7 +15,7 @@ from enerf.fields.backends.dense import Bound, Network
 SOURCE = Path(__file__).with_name("cpu_dense.cpp")
 
 
-def why_not(precision: str = "fp32") -> str | None:
+def unavailable_reason(precision: str = "fp32") -> str | None:
     """Why the kernel cannot be used here in a precision, or None if it can."""
     library = cpu_build.library(SOURCE)
     if library is None:
@@ -46,7 +46,7 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     RuntimeError
         If the kernel is not available in that precision.
     """
-    if reason := why_not(precision):
+    if reason := unavailable_reason(precision):
         raise RuntimeError(f"the compiled kernel for dense networks cannot be used in {precision}: {reason}")
     packed = _pack(network, weights, biases, precision == "bf16")
 

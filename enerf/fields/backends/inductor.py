@@ -13,7 +13,7 @@ from enerf.fields.backends.dense import Bound, Network
 from enerf.fields.backends.hashgrid import Grid
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     """Why ``torch.compile`` cannot be used here, or None if it can."""
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return "torch.compile needs a C++ compiler, and none was found"

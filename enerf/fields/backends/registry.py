@@ -1,22 +1,24 @@
-"""Which code evaluates fields, in which precision: chosen once, at the start of a run, and said.
+"""Which code evaluates fields, and in which precision: resolved once at the start of a run, logged and recorded.
 
-- ``torch``: the readable twins, on any device;
-- ``compiled``: on a CPU, C++ kernels made for this processor; on a GPU, the twins through ``torch.compile``;
+- ``torch``: the readable reference implementation, on any device;
+- ``compiled``: on a CPU, C++ kernels built for this processor; on a GPU, the reference through ``torch.compile``;
 - ``triton``: fused kernels for GPUs;
 - ``tinycudann``: NVIDIA's library, where the user has built it; the hash encoding stays ours.
 
-A backend asked for by name that is not there is the user's mistake. ``auto`` tries the faster ones first, compares each
-with its twin on a small network before it trusts it, and falls back with one line in the log.
+``auto`` takes the first backend of a fixed order that is available, is known to be faster on this kind of processor,
+and passes a self-test against the reference implementation. Nothing is timed, so the same machine always resolves to
+the same backend. What a run was resolved to is in its checkpoints; resume, evaluation and the variants of a comparison
+pass it back as ``recorded``. A backend requested by name that is not available is an error.
 
-``precision`` is that of the factors of the products inside networks: ``bf16`` halves their time where the machine
-multiplies in bf16. Sums, weights, rays, encodings and compositing are fp32 in every case.
+``precision`` is that of the factors of the products inside networks: ``bf16`` halves their time where the processor has
+instructions for it. Sums, weights, rays, encodings and compositing are fp32 in every case.
 """
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +35,51 @@ log = logging.getLogger("enerf")
 # points (n, 3), table, grid -> features
 Encode = Callable[[Tensor, Tensor, Grid], Tensor]
 
-# A kernel must be this much slower than its twin in the probe before the twin is taken instead: a busy machine should
-# not change the choice from one start of a run to the next.
-MUCH_SLOWER = 1.5
-# Largest error against the twin, relative to the largest value, that is still rounding.
+# Largest error against the reference implementation, relative to the largest value, that is still rounding.
 ROUNDING = {"fp32": 1e-4, "bf16": 5e-2}
+# Instruction sets, each with all its parts, with which the C++ kernels are known to be faster than torch or as fast.
+# Training steps against torch, one thread: hash grid 60 times faster; dense networks 0.9 to 2.0 times with AVX-512, 0.9
+# to 1.9 times with AVX2; two Zen 4 cores with bf16: benchmarks/results/step_bf16.txt. Elsewhere nothing was measured.
+FAST_CPU = (frozenset({"avx512f"}), frozenset({"avx2", "fma"}))
+# What auto tries before torch, by the type of the device.
+PREFERRED = {"cpu": ("compiled",), "cuda": ("triton", "compiled")}
+UNKNOWN = "auto"  # of a part of a record that was not kept
+RECORDED = {
+    "backend": ("torch", "compiled", "triton", "tinycudann"),
+    "precision": ("fp32", "bf16"),
+    "device": ("cpu", "cuda"),
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the options ``--backend`` and ``--precision`` were resolved to, and on which type of device.
+
+    Checkpoints keep it. ``auto`` stands for a part that is unknown: runs of earlier versions kept their options only.
+    """
+
+    backend: str = UNKNOWN
+    precision: str = UNKNOWN
+    device: str = UNKNOWN
+
+    def __str__(self) -> str:
+        return f"{self.backend}, {self.precision}"
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> "Resolved":
+        """A record from a mapping with the names of the attributes; what is missing or unheard of is unknown."""
+        kept = {name: values[name] for name, known in RECORDED.items() if values.get(name) in known}
+        return Resolved(**kept)
+
+    def differs(self, other: "Resolved") -> bool:
+        """Whether a part that both know differs."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return any(a != b and UNKNOWN not in (a, b) for a, b in pairs)
+
+    def completed(self, other: "Resolved") -> "Resolved":
+        """The record with its unknown parts taken from another."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Resolved(*(b if a == UNKNOWN else a for a, b in pairs))
 
 
 @dataclass(frozen=True)
@@ -53,31 +95,93 @@ class Backend:
         return f"{self.name}, {self.precision}"
 
 
-def choose(name: str, precision: str, device: torch.device) -> Backend:
+def choose(name: str, precision: str, device: torch.device, recorded: Resolved | None = None) -> Backend:
     """The backend and precision of the options ``--backend`` and ``--precision`` on a device.
+
+    Parameters
+    ----------
+    name, precision
+        The options. Anything but ``auto`` is taken as it is.
+    recorded
+        What the run was resolved to before: ``auto`` takes it again. Where it cannot, or an option asks for something
+        else, one warning says what is used instead and why.
 
     Raises
     ------
     InputError
-        If the backend is asked for by name and cannot run here, with the reason.
+        If the backend is requested by name and cannot run here, with the reason.
     """
-    if precision == "auto":
-        precision = "bf16" if core_device.has_bf16(device) else "fp32"
-        if precision == "fp32":
-            log.info("bf16 products are no faster than fp32 ones here: fp32 is used")
+    before = recorded or Resolved()
+    precision, reason = resolve_precision(precision, device, before)
     if name != "auto":
-        if reason := why_not(name, precision, device):
-            raise InputError(f"option --backend: {name} cannot be used here: {reason}; expected auto, torch or another")
-        return make(name, precision, device)
-    for candidate in ("triton", "compiled") if device.type == "cuda" else ("compiled",):
-        reason = why_not(candidate, precision, device) or distrusted(make(candidate, precision, device), device)
+        if missing := unavailable_reason(name, precision, device):
+            raise InputError(
+                f"option --backend: {name} cannot be used here: {missing}; expected auto, torch or another"
+            )
+        chosen = make(name, precision, device)
+    else:
+        chosen, not_again = _automatic(precision, device, before)
+        reason = not_again or reason
+    if before.differs(found := Resolved(chosen.name, precision, device.type)):
+        log.warning("%s", difference_words(before, found, reason))
+    return chosen
+
+
+def resolve_precision(precision: str, device: torch.device, recorded: Resolved | None = None) -> tuple[str, str]:
+    """The precision of the option on a device, and why it is not the recorded one (empty: no reason but the option)."""
+    if precision != "auto":
+        return precision, ""
+    kind = "processor" if device.type == "cpu" else "GPU"
+    lacking = "" if core_device.has_bf16(device) else f"this {kind} has no bf16 instructions"
+    if recorded is not None and recorded.precision != UNKNOWN:
+        return ("fp32", lacking) if recorded.precision == "bf16" and lacking else (recorded.precision, "")
+    if lacking:
+        log.info("%s: fp32 is used", lacking)
+    return ("fp32" if lacking else "bf16"), ""
+
+
+def difference_words(recorded: Resolved, found: Resolved, reason: str) -> str:
+    """One line: what a run was computed with, what is used now, and why."""
+    before = recorded.completed(found)
+    where = [f" on {r.device}" if before.device != found.device else "" for r in (before, found)]
+    return (
+        f"this run was trained with {before}{where[0]}; now {found}{where[1]} is used: {reason or 'the options say so'}"
+    )
+
+
+def _automatic(precision: str, device: torch.device, recorded: Resolved) -> tuple[Backend, str]:
+    """The backend of ``auto``, and why it is not the recorded one (empty if it is, or none is recorded)."""
+    tried, reason = "", ""
+    if recorded.backend != UNKNOWN and recorded.device not in (UNKNOWN, device.type):
+        reason = f"the device is {device.type}, not {recorded.device}"
+    elif recorded.backend != UNKNOWN:
+        tried = recorded.backend
+        reason = problem_of(tried, precision, device) or ""
         if not reason:
-            return make(candidate, precision, device)
-        log.info("backend %s is not used: %s", candidate, reason)
-    return make("torch", precision, device)
+            return make(tried, precision, device), ""
+    for candidate in PREFERRED.get(device.type, ()):
+        if candidate == tried:
+            continue
+        problem = slower_reason(candidate, device) or problem_of(candidate, precision, device)
+        if not problem:
+            return make(candidate, precision, device), reason
+        log.info("backend %s is not used: %s", candidate, problem)
+    return make("torch", precision, device), reason
 
 
-def placed(device: str, name: str, precision: str) -> tuple[torch.device, Backend]:
+def problem_of(name: str, precision: str, device: torch.device) -> str | None:
+    """Why a backend cannot be used here, by availability and self-test, or None if it can."""
+    return unavailable_reason(name, precision, device) or self_test(make(name, precision, device), device)
+
+
+def resolve(device: str, name: str, precision: str, recorded: Resolved | None = None) -> Resolved:
+    """What the options ``--device``, ``--backend`` and ``--precision`` resolve to; raises as ``choose`` does."""
+    where = core_device.resolve_device(device)
+    chosen = choose(name, precision, where, recorded)
+    return Resolved(chosen.name, chosen.precision, where.type)
+
+
+def placed(device: str, name: str, precision: str, recorded: Resolved | None = None) -> tuple[torch.device, Backend]:
     """The device of the option ``--device``, made ready, and the backend chosen for it; both are logged.
 
     Raises
@@ -87,30 +191,37 @@ def placed(device: str, name: str, precision: str) -> tuple[torch.device, Backen
     """
     where = core_device.resolve_device(device)
     words = core_device.prepare(where)
-    backend = choose(name, precision, where)
+    backend = choose(name, precision, where, recorded)
     log.info("%s; backend %s", words, backend)
     return where, backend
 
 
-def why_not(name: str, precision: str, device: torch.device) -> str | None:
+def unavailable_reason(name: str, precision: str, device: torch.device) -> str | None:
     """Why a backend cannot run here, or None if it can."""
     if name == "torch":
         return None
     if name == "compiled":
-        return inductor.why_not() if device.type == "cuda" else cpu_dense.why_not(precision)
+        return inductor.unavailable_reason() if device.type == "cuda" else cpu_dense.unavailable_reason(precision)
     if name == "triton":
         from enerf.fields.backends import triton_dense
 
-        return triton_dense.why_not(device)
+        return triton_dense.unavailable_reason(device)
     from enerf.fields.backends import tinycudann
 
     if precision == "fp32":
         return "it computes in fp16, not in fp32"
-    return tinycudann.why_not(device)
+    return tinycudann.unavailable_reason(device)
+
+
+def slower_reason(name: str, device: torch.device) -> str | None:
+    """Why ``auto`` does not expect a backend to be faster than torch on a device, or None if it does."""
+    if name != "compiled" or device.type != "cpu" or any(needed <= core_device.cpu_flags() for needed in FAST_CPU):
+        return None
+    return "this processor has neither AVX2 with FMA nor AVX-512, and elsewhere its speed was not measured"
 
 
 def make(name: str, precision: str, device: torch.device) -> Backend:
-    """A backend by name; whether it can run is not asked."""
+    """A backend by name, whether or not it can run."""
     bind, encode = dense.bind, hashgrid.encode
     if name == "compiled" and device.type == "cuda":
         bind, encode = inductor.bind, inductor.encode
@@ -141,20 +252,20 @@ PROBE_GRID = make_grid(8, 4, 10, 4, 64)
 PROBE_RAYS, PROBE_SAMPLES = 64, 32
 
 
-def distrusted(backend: Backend, device: torch.device) -> str | None:
-    """Why a backend is not to be trusted: its errors, or its time, against the twin on a small network; else None."""
-    twin = make("torch", backend.precision, device)
+def self_test(backend: Backend, device: torch.device) -> str | None:
+    """Why a backend's results are wrong here, or None if they are right.
+
+    Outputs and gradients of a small network on a small hash grid are compared with the reference implementation.
+    """
+    reference = make("torch", backend.precision, device)
     try:
-        found, expected = _probe(backend, device), _probe(twin, device)
+        found, expected = _probe(backend, device), _probe(reference, device)
     except Exception as error:  # whatever a compiler or a driver says
         return f"it failed on a small network: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     for a, b in zip(found, expected, strict=True):
         difference = float((a - b).abs().max() / b.abs().max())
         if not difference <= ROUNDING[backend.precision]:
-            return f"it differs from its twin by {difference:.1e} on a small network"
-    mine, theirs = (min(_seconds(b, device) for _ in range(5)) for b in (backend, twin))
-    if mine > MUCH_SLOWER * theirs:
-        return f"it took {mine * 1e3:.1f} ms for what torch does in {theirs * 1e3:.1f} ms"
+            return f"it differs from the reference implementation by {difference:.1e} on a small network"
     return None
 
 
@@ -173,12 +284,3 @@ def _probe(backend: Backend, device: torch.device) -> list[Tensor]:
     inputs = [backend.encode(points, table, PROBE_GRID), drawn(PROBE_RAYS, 16)]
     (out,) = backend.bind(PROBE, weights, biases)(inputs)
     return [out.detach(), *torch.autograd.grad(out.square().mean(), [table, *weights, *biases])]
-
-
-def _seconds(backend: Backend, device: torch.device) -> float:
-    """How long the probe takes."""
-    began = time.perf_counter()
-    _probe(backend, device)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began

@@ -41,7 +41,7 @@ ALIGNED = 16  # inputs and outputs are padded to multiples of it, here, so that 
 Chain = tuple[int, ...]  # indices of consecutive layers
 
 
-def why_not(device: torch.device | None = None) -> str | None:
+def unavailable_reason(device: torch.device | None = None) -> str | None:
     """None where networks can be bound on a device (None: on a CUDA device), else the reason in one line."""
     if importlib.util.find_spec("tinycudann") is None:
         return (
@@ -70,11 +70,11 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     Raises
     ------
     RuntimeError
-        Where ``why_not`` gives a reason.
+        Where ``unavailable_reason`` gives a reason.
     ValueError
         If fp32 is asked for.
     """
-    if reason := why_not(weights[0].device):
+    if reason := unavailable_reason(weights[0].device):
         raise RuntimeError(reason)
     if precision == "fp32":
         raise ValueError("tiny-cuda-nn computes in fp16, not in fp32: take another backend for fp32")

@@ -43,10 +43,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from enerf.fields.backends.dense import DTYPES, Bound, Network
-from enerf.fields.backends.triton_kernels import factors, load, on, options, processors, require, why_not
+from enerf.fields.backends.triton_kernels import factors, load, on, options, processors, require, unavailable_reason
 from enerf.fields.backends.triton_plan import Plan
 
-__all__ = ["bind", "why_not"]
+__all__ = ["bind", "unavailable_reason"]
 
 SPLITS = 2  # programs a multiprocessor, of the products over all points
 
@@ -67,7 +67,7 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     Raises
     ------
     RuntimeError
-        Where ``why_not`` gives a reason.
+        Where ``unavailable_reason`` gives a reason.
     ValueError
         If a layer does not read its sources' widths, or an input's rows do not divide the points.
     TypeError

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from enerf.fields.backends.hashgrid import Grid
-from enerf.fields.backends.triton_kernels import load, on, require, why_not
+from enerf.fields.backends.triton_kernels import load, on, require, unavailable_reason
 
-__all__ = ["encode", "why_not"]
+__all__ = ["encode", "unavailable_reason"]
 
 BLOCK = 128  # points of a program
 
@@ -28,7 +28,7 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid
     Raises
     ------
     RuntimeError
-        Where ``why_not`` gives a reason.
+        Where ``unavailable_reason`` gives a reason.
     TypeError
         If the points or the table are not fp32.
     ValueError

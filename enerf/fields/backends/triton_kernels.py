@@ -21,7 +21,7 @@ tl: Any = None  # triton.language, once it is needed
 CALLS = {"chain": ("step",), "step": ("product",), "features": ("axis", "entry")}  # programs that call others
 
 
-def why_not(device: torch.device | None = None) -> str | None:
+def unavailable_reason(device: torch.device | None = None) -> str | None:
     """None where the kernels of this room run on a device (None: on a CUDA device), else the reason in one line.
 
     With ``TRITON_INTERPRET=1`` in the environment when Triton is first imported, they run on a CPU too, slowly.
@@ -53,9 +53,9 @@ def require(device: torch.device) -> None:
     Raises
     ------
     RuntimeError
-        With the reason of ``why_not`` otherwise.
+        With the reason of ``unavailable_reason`` otherwise.
     """
-    if reason := why_not(device):
+    if reason := unavailable_reason(device):
         raise RuntimeError(reason)
 
 

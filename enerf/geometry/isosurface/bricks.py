@@ -1,8 +1,8 @@
-"""Samples near the surface, in bricks that share one layer with the next: halved, followed, read.
+"""Sparse storage of the samples near the surface in bricks: refinement, surface tracking, reading.
 
-``lattice`` fixes the words. A brick owns the samples [0, side)³ counted from its first one. To see its own cells it
-needs one more layer, which the bricks after it own; so an **active** brick, whose cells are looked at, has all seven
-neighbours after it stored, and a value is stored, and asked for, in one place.
+Terms are defined in ``sample_grid``. A brick owns the samples [0, side)³ counted from its first one. Its cells also
+need one more layer of samples, owned by the next bricks along each axis. So all seven of these neighbors of an
+**active** brick (one whose cells are processed) are stored too, and each sample has exactly one owner.
 """
 
 import itertools
@@ -16,69 +16,70 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from enerf.geometry.isosurface import cell_bounds
-from enerf.geometry.isosurface.coarse import Coarse
-from enerf.geometry.isosurface.sample_grid import Asking
+from enerf.geometry.isosurface.coarse import CoarseGrid
+from enerf.geometry.isosurface.sample_grid import FieldSampler
 
-AT_ONCE = 1 << 20  # samples that are worked on together
-BYTES = 6  # of a sample in single precision: value, whether it is known, whether it is wanted
-ROOM = 1.5  # times the bricks that are known of, when room is made
-MOST_THREADS = 4  # each works on memory of its own
+CHUNK_SAMPLES = 1 << 20  # processed at once
+BYTES = 6  # per sample in single precision: value, known, requested
+GROWTH = 1.5  # capacity over the number of bricks when arrays are enlarged
+MAX_THREADS = 4  # each has its own temporary arrays
 OFFSETS = tuple(itertools.product((0, 1), repeat=3))
 T = TypeVar("T")
 
 
 class Bricks:
-    """The stored bricks: ``values``, ``known`` and ``wanted`` of their samples, and which of them are ``active``.
+    """The stored bricks, addressed by an id: the arrays ``values``, ``known`` and ``requested`` of their samples.
 
-    Samples' arrays have room for more bricks than there are, so that storing some copies nothing; the system hands out
-    memory for what is written to alone.
+    ``coords`` are the bricks' integer positions in the grid of bricks, ``id_at`` the inverse map (−1: not stored), and
+    ``active`` marks the bricks whose cells are processed. The arrays have spare capacity, so that most additions copy
+    nothing; the operating system allocates memory only for what is written.
     """
 
-    def __init__(self, asking: Asking, coarse: Coarse, side: int) -> None:
-        self.asking, self.coarse, self.side = asking, coarse, side
+    def __init__(self, sampler: FieldSampler, coarse: CoarseGrid, side: int) -> None:
+        self.sampler, self.coarse, self.side = sampler, coarse, side
         grid = tuple((n - 1) * coarse.stride // side + 1 for n in coarse.values.shape)
-        self.number = np.full(grid, -1, dtype=np.int32)
-        self.place = np.zeros((0, 3), dtype=np.int64)
-        self.values = np.zeros((0, side, side, side), dtype=asking.dtype)
-        self.known, self.wanted = np.zeros(self.values.shape, bool), np.zeros(self.values.shape, bool)
+        self.id_at = np.full(grid, -1, dtype=np.int32)
+        self.coords = np.zeros((0, 3), dtype=np.int64)
+        self.values = np.zeros((0, side, side, side), dtype=sampler.dtype)
+        self.known, self.requested = np.zeros(self.values.shape, bool), np.zeros(self.values.shape, bool)
         self.active = np.zeros(0, dtype=bool)
         blocks = [n for g in grid for n in (g - 1, side // coarse.stride)]
-        self.steep = coarse.steep.reshape(blocks).max((1, 3, 5))
-        self.activate(np.argwhere(coarse.suspicious.reshape(blocks).any((1, 3, 5))))
+        self.slope_squared = coarse.slope_squared.reshape(blocks).max((1, 3, 5))
+        self.activate(np.argwhere(coarse.candidates.reshape(blocks).any((1, 3, 5))))
 
-    def activate(self, place: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " m"]:
-        """Make bricks at places of the grid active, with what lies after them stored; numbers of those that were not.
+    def activate(self, coords: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " m"]:
+        """Make the bricks at ``coords`` active and store their neighbors; returns the ids of newly active bricks.
 
-        Places outside of the lattice are left out.
+        Coordinates outside of the lattice are ignored.
         """
-        most = -(-(np.array(self.asking.lattice.counts) - 1) // self.side)
-        place = self._once(place[((place >= 0) & (place < most)).all(1)])
-        self._store(np.concatenate([place + offset for offset in OFFSETS]))
-        numbers = self.number[tuple(place.T)].astype(np.int64)
-        numbers = numbers[~self.active[numbers]]
-        self.active[numbers] = True
-        return numbers
+        end = -(-(np.array(self.sampler.lattice.counts) - 1) // self.side)
+        coords = self._unique(coords[((coords >= 0) & (coords < end)).all(1)])
+        self._store(np.concatenate([coords + offset for offset in OFFSETS]))
+        ids = self.id_at[tuple(coords.T)].astype(np.int64)
+        ids = ids[~self.active[ids]]
+        self.active[ids] = True
+        return ids
 
-    def _store(self, place: Int[np.ndarray, "n 3"]) -> None:
-        """Store bricks that are not, with what the coarse samples say of them."""
-        new = self._once(place[self.number[tuple(place.T)] < 0])
+    def _store(self, coords: Int[np.ndarray, "n 3"]) -> None:
+        """Store the bricks at ``coords`` that are not stored yet, initialized from the coarse samples."""
+        new = self._unique(coords[self.id_at[tuple(coords.T)] < 0])
         if not len(new):
             return
-        self.number[tuple(new.T)] = len(self.place) + np.arange(len(new), dtype=np.int32)
-        first, last = len(self.place), len(self.place) + len(new)
-        self.place = np.concatenate([self.place, new])
+        self.id_at[tuple(new.T)] = len(self.coords) + np.arange(len(new), dtype=np.int32)
+        first, last = len(self.coords), len(self.coords) + len(new)
+        self.coords = np.concatenate([self.coords, new])
         self.active = np.concatenate([self.active, np.zeros(len(new), dtype=bool)])
         if last > len(self.values):
-            self.values, self.known, self.wanted = (
-                _with_room(stored, first, last) for stored in (self.values, self.known, self.wanted)
+            self.values, self.known, self.requested = (
+                _enlarged(stored, first, last) for stored in (self.values, self.known, self.requested)
             )
         self._fill(slice(first, last))
 
     def _fill(self, stored: slice) -> None:
-        """Give new bricks what the coarse samples say of them, some at a time."""
+        """Initialize new bricks from the coarse samples, chunk by chunk."""
         per, stride = self.side // self.coarse.stride, self.coarse.stride
-        for part in self.parts(np.arange(stored.start, stored.stop)):
-            new = self.place[part]
+        for part in self.chunks(np.arange(stored.start, stored.stop)):
+            new = self.coords[part]
             x, y, z = (
                 np.minimum(new[:, k, None] * per + np.arange(per), self.coarse.values.shape[k] - 1) for k in range(3)
             )
@@ -89,191 +90,191 @@ class Bricks:
             self.values[part] = values
             self.known[part[0] : part[-1] + 1, ::stride, ::stride, ::stride] = self.coarse.known[where]
 
-    def _once(self, place: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
-        """Places of the grid, each once, in its order."""
-        flat = np.unique(np.ravel_multi_index(tuple(place.T), self.number.shape))
-        return np.stack(np.unravel_index(flat, self.number.shape), 1)
+    def _unique(self, coords: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
+        """Unique coordinates of bricks in row-major order."""
+        flat = np.unique(np.ravel_multi_index(tuple(coords.T), self.id_at.shape))
+        return np.stack(np.unravel_index(flat, self.id_at.shape), 1)
 
     def at(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """Values of any samples as they are taken to be, asked for or not."""
+        """Values that the extraction assumes at any samples, known or not."""
         brick, sample = np.divmod(index, self.side)
-        number = self.number[tuple(brick.T)]
+        ids = self.id_at[tuple(brick.T)]
         values = self.coarse.values[tuple((index // self.coarse.stride).T)]
-        stored = number >= 0
-        values[stored] = self.values[(number[stored], *sample[stored].T)]
+        stored = ids >= 0
+        values[stored] = self.values[(ids[stored], *sample[stored].T)]
         return values
 
-    def parts(self, numbers: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " m"]]:
-        """The same numbers, as many together as are worked on at once."""
-        many = max(1, AT_ONCE // (self.side + 1) ** 3)
-        for start in range(0, len(numbers), many):
-            yield numbers[start : start + many]
+    def chunks(self, ids: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " m"]]:
+        """The ids in chunks that are processed at once."""
+        size = max(1, CHUNK_SAMPLES // (self.side + 1) ** 3)
+        for start in range(0, len(ids), size):
+            yield ids[start : start + size]
 
-    def each(self, work: Callable[[np.ndarray], T], numbers: Int[np.ndarray, " n"]) -> Iterator[T]:
-        """What work makes of bricks, some at a time and in order, on as many threads as torch computes with.
+    def process(self, work: Callable[[np.ndarray], T], ids: Int[np.ndarray, " n"]) -> Iterator[T]:
+        """Apply ``work`` to chunks of ids and yield the results in order, on as many threads as torch uses.
 
-        NumPy lets go of Python's lock; work must write to nothing that other bricks read.
+        NumPy releases the GIL; ``work`` must not write to anything that other bricks read.
         """
-        parts, threads = list(self.parts(numbers)), min(torch.get_num_threads(), MOST_THREADS)
+        parts, threads = list(self.chunks(ids)), min(torch.get_num_threads(), MAX_THREADS)
         if threads == 1:
             yield from map(work, parts)
             return
         with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(parts), threads):  # what waits to be taken takes memory
+            for start in range(0, len(parts), threads):  # bounds the memory of pending results
                 yield from pool.map(work, parts[start : start + threads])
 
-    def read(self, stored: np.ndarray, numbers: Int[np.ndarray, " n"], stride: int = 1) -> np.ndarray:
-        """What is stored of active bricks' samples, the shared layer included."""
+    def read(self, stored: np.ndarray, ids: Int[np.ndarray, " n"], stride: int = 1) -> np.ndarray:
+        """One of the stored arrays at the samples of active bricks, including the shared layer."""
         m = self.side // stride
-        seen = np.empty((len(numbers), m + 1, m + 1, m + 1), dtype=stored.dtype)
-        for owner, there, here in self._shared(numbers, stride):
-            seen[(slice(None), *here)] = stored[(slice(None), *there)][owner]
-        return seen
+        out = np.empty((len(ids), m + 1, m + 1, m + 1), dtype=stored.dtype)
+        for owner, there, here in self._shared(ids, stride):
+            out[(slice(None), *here)] = stored[(slice(None), *there)][owner]
+        return out
 
-    def want(self, numbers: Int[np.ndarray, " n"], samples: Bool[np.ndarray, "n x y z"], stride: int = 1) -> None:
-        """Mark samples of active bricks, the shared layer included, to be asked for."""
-        for owner, there, here in self._shared(numbers, stride):
-            view = self.wanted[(slice(None), *there)]
+    def request(self, ids: Int[np.ndarray, " n"], samples: Bool[np.ndarray, "n x y z"], stride: int = 1) -> None:
+        """Mark samples of active bricks, including the shared layer, for evaluation."""
+        for owner, there, here in self._shared(ids, stride):
+            view = self.requested[(slice(None), *there)]
             view[owner] |= samples[(slice(None), *here)]
 
     def _shared(
-        self, numbers: Int[np.ndarray, " n"], stride: int
+        self, ids: Int[np.ndarray, " n"], stride: int
     ) -> Iterator[tuple[np.ndarray, tuple[slice, ...], tuple[slice, ...]]]:
-        """For each of eight parts of bricks with their shared layer: who owns it, where it lies there and here."""
+        """Eight parts of bricks with their shared layer: owners' ids, slices in the owner, slices in the brick."""
         m = self.side // stride
         for offset in OFFSETS:
-            owner = self.number[tuple((self.place[numbers] + offset).T)]
+            owner = self.id_at[tuple((self.coords[ids] + offset).T)]
             there = tuple(slice(0, 1) if o else slice(None, None, stride) for o in offset)
             here = tuple(slice(m, m + 1) if o else slice(0, m) for o in offset)
             yield owner, there, here
 
-    def ask(self) -> Int[np.ndarray, " n"]:
-        """Ask the field for what is wanted and not known; numbers of the bricks that got new values."""
+    def evaluate(self) -> Int[np.ndarray, " n"]:
+        """Evaluate the field at requested samples that are not known; returns the ids of the bricks that own them."""
         found = [np.zeros(0, dtype=np.int64)]
-        for part in self.parts(np.arange(len(self.place))):
+        for part in self.chunks(np.arange(len(self.coords))):
             some = slice(part[0], part[-1] + 1)
-            found.append(np.flatnonzero(self.wanted[some] & ~self.known[some]) + part[0] * self.side**3)
-            self.wanted[some] = False
+            found.append(np.flatnonzero(self.requested[some] & ~self.known[some]) + part[0] * self.side**3)
+            self.requested[some] = False
         flat = np.concatenate(found)
-        for start in range(0, len(flat), AT_ONCE):
-            part = flat[start : start + AT_ONCE]
-            self.values.ravel()[part] = self.asking.values(self._index(part))
+        for start in range(0, len(flat), CHUNK_SAMPLES):
+            part = flat[start : start + CHUNK_SAMPLES]
+            self.values.ravel()[part] = self.sampler.values(self._index(part))
             self.known.ravel()[part] = True
-        owner = np.zeros(len(self.place), dtype=bool)
+        owner = np.zeros(len(self.coords), dtype=bool)
         owner[flat >> 3 * (self.side.bit_length() - 1)] = True
         return np.flatnonzero(owner)
 
     def _index(self, flat: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n 3"]:
-        """Samples of the lattice that are stored at these places of the flattened arrays."""
+        """Lattice indices of samples, given their positions in the flattened arrays."""
         bits = self.side.bit_length() - 1
-        index = self.place[flat >> 3 * bits] << bits
+        index = self.coords[flat >> 3 * bits] << bits
         for axis in range(3):
             index[:, axis] |= (flat >> (2 - axis) * bits) & (self.side - 1)
         return index
 
     def refine(self, slope: float | int | None) -> None:
-        """Ask for samples of half the stride in suspicious cells, again and again until the stride is 1."""
+        """Halve the stride in candidate cells until it is 1."""
         stride = self.coarse.stride
         first = True
         while stride > 1:
-            for numbers, samples in self.each(partial(self._to_ask, stride, slope, first), np.flatnonzero(self.active)):
-                self.want(numbers, samples, stride // 2)
-            self.ask()
+            for ids, samples in self.process(
+                partial(self._to_evaluate, stride, slope, first), np.flatnonzero(self.active)
+            ):
+                self.request(ids, samples, stride // 2)
+            self.evaluate()
             stride, first = stride // 2, False
             if stride > 1:
-                for _ in self.each(partial(self._spread, stride), np.arange(len(self.place))):
+                for _ in self.process(partial(self._spread, stride), np.arange(len(self.coords))):
                     pass
 
-    def _to_ask(
-        self, stride: int, slope: float | int | None, first: bool, numbers: Int[np.ndarray, " n"]
+    def _to_evaluate(
+        self, stride: int, slope: float | int | None, first: bool, ids: Int[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, "n x y z"]]:
-        """Bricks, and their samples of half the stride that suspicious cells are made of."""
-        found = self._announced(numbers) if first else self._suspicious(numbers, stride, slope)
-        return numbers, cell_bounds.halved(found)
+        """The ids, and the samples of half the stride that their candidate cells consist of."""
+        found = self._initial_candidates(ids) if first else self._candidates(ids, stride, slope)
+        return ids, cell_bounds.halved(found)
 
     def _spread(self, stride: int, stored: Int[np.ndarray, " n"]) -> None:
-        """Give unknown samples of bricks the values of those that their indices are rounded down to."""
+        """Fill unknown samples with the value at their index rounded down to the stride."""
         self.values[stored] = cell_bounds.spread(self.values[stored], self.known[stored], stride)
 
-    def _announced(self, numbers: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n u v w"]:
-        """Cells of bricks that were suspicious when the coarse samples were looked at."""
+    def _initial_candidates(self, ids: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n u v w"]:
+        """Candidate cells of bricks as found by the coarse sampling."""
         per = self.side // self.coarse.stride
-        x, y, z = (self.place[numbers].T[..., None] * per + np.arange(per)).astype(np.int64)
-        return self.coarse.suspicious[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
+        x, y, z = (self.coords[ids].T[..., None] * per + np.arange(per)).astype(np.int64)
+        return self.coarse.candidates[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
 
-    def _suspicious(
-        self, numbers: Int[np.ndarray, " n"], stride: int, slope: float | int | None
+    def _candidates(
+        self, ids: Int[np.ndarray, " n"], stride: int, slope: float | int | None
     ) -> Bool[np.ndarray, "n u v w"]:
-        """Cells of bricks, ``stride`` wide, that have known corners and are suspicious."""
-        values, sides = self.read(self.values, numbers, stride), self.asking.lattice.spacing * stride
-        judged = cell_bounds.of_corners(self.read(self.known, numbers, stride), np.logical_and)
-        judged &= self.within(numbers, stride)
-        steep = self.steep[tuple(self.place[numbers].T)][:, None, None, None]
+        """Candidate cells of the given stride among those whose corners are known."""
+        values, sides = self.read(self.values, ids, stride), self.sampler.lattice.spacing * stride
+        valid = cell_bounds.of_corners(self.read(self.known, ids, stride), np.logical_and)
+        valid &= self.within(ids, stride)
+        squared = self.slope_squared[tuple(self.coords[ids].T)][:, None, None, None]
         if slope is None:
-            measured = np.where(judged, cell_bounds.squared_slope(values, sides), 0)
-            steep = np.maximum(steep, cell_bounds.granted(measured))
-        return cell_bounds.within_reach(values, sides, steep) & judged
+            measured = np.where(valid, cell_bounds.squared_slope(values, sides), 0)
+            squared = np.maximum(squared, cell_bounds.slope_bound(measured))
+        return cell_bounds.candidates(values, sides, squared) & valid
 
-    def within(self, numbers: Int[np.ndarray, " n"], stride: int = 1) -> Bool[np.ndarray, "n u v w"]:
-        """Cells of bricks that begin before the lattice ends."""
+    def within(self, ids: Int[np.ndarray, " n"], stride: int = 1) -> Bool[np.ndarray, "n u v w"]:
+        """Whether cells of bricks lie within the lattice."""
         steps = np.arange(0, self.side, stride)
         x, y, z = (
-            self.place[numbers, k, None] * self.side + steps < count - 1
-            for k, count in enumerate(self.asking.lattice.counts)
+            self.coords[ids, k, None] * self.side + steps < count - 1
+            for k, count in enumerate(self.sampler.lattice.counts)
         )
         return x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :]
 
-    def follow(self) -> None:
-        """Ask on until no mixed cell has an unknown corner, in this brick or the next: the surface has no loose end."""
+    def track_surface(self) -> None:
+        """Evaluate further, across bricks, until every corner of a cell with a sign change is known."""
         frontier = np.flatnonzero(self.active)
         while len(frontier):
             new: list[np.ndarray] = []
-            for numbers, samples, beyond in self.each(self._loose_ends, frontier):
-                self.want(numbers, samples)
+            for ids, samples, beyond in self.process(self._incomplete, frontier):
+                self.request(ids, samples)
                 new.append(beyond)
-            awake = self.activate(np.concatenate(new))
-            frontier = np.union1d(awake, self._seeing(self.ask()))
+            activated = self.activate(np.concatenate(new))
+            frontier = np.union1d(activated, self._readers(self.evaluate()))
 
-    def _loose_ends(
-        self, numbers: Int[np.ndarray, " n"]
+    def _incomplete(
+        self, ids: Int[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, "k x y z"], Int[np.ndarray, "m 3"]]:
-        """Bricks with mixed cells that have unknown corners, these corners, and the places that the surface goes to."""
-        inside = self.read(self.values, numbers) >= 0
-        known = self.read(self.known, numbers)
-        open_ended = cell_bounds.mixed(inside) & ~cell_bounds.of_corners(known, np.logical_and) & self.within(numbers)
+        """Bricks with sign changes at unknown corners, these corners, and coordinates of bricks the surface enters."""
+        inside = self.read(self.values, ids) >= 0
+        known = self.read(self.known, ids)
+        open_ended = cell_bounds.sign_change(inside) & ~cell_bounds.of_corners(known, np.logical_and) & self.within(ids)
         some = open_ended.any((1, 2, 3))
         samples = cell_bounds.corners(open_ended[some]) & ~known[some]
-        return numbers[some], samples, self._crossed_into(numbers, inside)
+        return ids[some], samples, self._across_faces(ids, inside)
 
-    def crossed(
-        self, numbers: Int[np.ndarray, " n"]
+    def crossing(
+        self, ids: Int[np.ndarray, " n"]
     ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, "k x y z"], Bool[np.ndarray, "k u v w"]]:
-        """Those of some bricks that the surface goes through, their values, and their cells within the lattice."""
-        values = self.read(self.values, numbers)
+        """The bricks that the surface crosses, their values, and which of their cells lie within the lattice."""
+        values = self.read(self.values, ids)
         inside = values >= 0
         some = inside.any((1, 2, 3)) & ~inside.all((1, 2, 3))
-        return numbers[some], values[some], self.within(numbers[some])
+        return ids[some], values[some], self.within(ids[some])
 
-    def _crossed_into(
-        self, numbers: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "n x y z"]
-    ) -> Int[np.ndarray, "m 3"]:
-        """Places of the bricks beyond those faces of bricks that are mixed."""
-        places = []
+    def _across_faces(self, ids: Int[np.ndarray, " n"], inside: Bool[np.ndarray, "n x y z"]) -> Int[np.ndarray, "m 3"]:
+        """Coordinates of the bricks beyond those faces that the surface crosses."""
+        coords = []
         for axis, end in itertools.product(range(3), (0, -1)):
             face = inside.take(end, axis + 1)
             crossed = face.any((1, 2)) & ~face.all((1, 2))
-            places.append(self.place[numbers[crossed]] + np.eye(3, dtype=np.int64)[axis] * (1 if end else -1))
-        return np.concatenate(places)
+            coords.append(self.coords[ids[crossed]] + np.eye(3, dtype=np.int64)[axis] * (1 if end else -1))
+        return np.concatenate(coords)
 
-    def _seeing(self, owners: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
-        """Active bricks with samples that these own."""
-        places = np.concatenate([self.place[owners] - offset for offset in OFFSETS])
-        numbers = self.number[tuple(places[(places >= 0).all(1)].T)]
-        return np.unique(numbers[(numbers >= 0) & self.active[numbers]]).astype(np.int64)
+    def _readers(self, owners: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+        """Ids of active bricks that read samples of these owners."""
+        coords = np.concatenate([self.coords[owners] - offset for offset in OFFSETS])
+        ids = self.id_at[tuple(coords[(coords >= 0).all(1)].T)]
+        return np.unique(ids[(ids >= 0) & self.active[ids]]).astype(np.int64)
 
 
-def _with_room(stored: np.ndarray, count: int, wanted: int) -> np.ndarray:
-    """A larger array that begins with ``count`` of the old one's bricks; the others' samples are zero."""
-    room = np.zeros((int(ROOM * wanted), *stored.shape[1:]), dtype=stored.dtype)
-    room[:count] = stored[:count]
-    return room
+def _enlarged(stored: np.ndarray, count: int, needed: int) -> np.ndarray:
+    """A zero array with capacity for ``needed`` bricks and more, starting with the first ``count`` bricks."""
+    larger = np.zeros((int(GROWTH * needed), *stored.shape[1:]), dtype=stored.dtype)
+    larger[:count] = stored[:count]
+    return larger

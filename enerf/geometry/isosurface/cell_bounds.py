@@ -1,22 +1,22 @@
-"""Where a surface can be: the rules by which cells are looked at more closely. Pure functions of values at corners.
+"""Candidate cells: tests whether a cell can contain part of the surface. Pure functions of values at corners.
 
-Arrays end in three axes of samples (m+1 of them) or of cells (m); ``lattice`` fixes the words.
+Arrays end in three axes of samples (m+1 of them) or of cells (m). Terms are defined in ``sample_grid``.
 
-The rule of the known slope
----------------------------
+Known slope
+-----------
 A field whose values change by at most ``slope`` per unit length, and which is 0 at some point p of a cell, has corner
-values with |v| ≤ slope · |p − corner|. For two opposite corners c, c′ around the centre m the parallelogram law says
+values with |v| ≤ slope · |p − corner|. For two opposite corners c, c′ around the center m the parallelogram law gives
 
     |p − c|² + |p − c′|² = 2 |p − m|² + 2 |m − c|² ≤ diagonal²,
 
-so v² + v′² ≤ (slope · diagonal)² for each of the four pairs. A cell that breaks this for one pair holds no part of
-the surface: nothing is lost. Of a plane it keeps the cells whose centres lie within 0.87 to 1.12 cells of it, where
-|v| ≤ slope · diagonal / 2 at the nearest corner would keep 1.4 to 1.7.
+so v² + v′² ≤ (slope · diagonal)² for each of the four pairs. A cell that violates this for one pair contains no part
+of the surface, so nothing is missed. For a plane this keeps the cells whose centers lie within 0.87 to 1.12 cells of
+it; the simpler test |v| ≤ slope · diagonal / 2 at the nearest corner would keep 1.4 to 1.7.
 
-The rule of the measured slope
-------------------------------
-Without a bound the slope is measured: that of a cell by the rise along its edges, but no less than that of the cells
-that touch it or of the larger cells that it is a part of, times ``SAFETY``. What this can miss is said in ``marching``.
+Measured slope
+--------------
+Without a bound the slope of a cell is estimated from the differences along its edges: the maximum over the cell, the
+cells that touch it and the coarser cells that contain it, times ``SAFETY``. ``extract`` describes what can be missed.
 """
 
 import itertools
@@ -25,23 +25,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-ROUNDING = 1.0 + 1e-5  # on a bound that a field may reach
-SAFETY = 1.5  # how much steeper a field may be inside a cell than it was measured
+ROUNDING = 1.0 + 1e-5  # relative tolerance of the bound
+SAFETY = 1.5  # slope assumed inside a cell over the measured slope
 
 
-def mixed(inside: Bool[np.ndarray, "*b x y z"]) -> Bool[np.ndarray, "*b u v w"]:
-    """Cells with corners on both sides.
+def sign_change(inside: Bool[np.ndarray, "*b x y z"]) -> Bool[np.ndarray, "*b u v w"]:
+    """Whether cells have corners on both sides of the surface.
 
     >>> inside = np.zeros((2, 2, 3), bool)
     >>> inside[0, 0, 0] = True
-    >>> mixed(inside).tolist()
+    >>> sign_change(inside).tolist()
     [[[True, False]]]
     """
     return of_corners(inside, np.logical_or) & ~of_corners(inside, np.logical_and)
 
 
 def of_corners(samples: np.ndarray, combine: np.ufunc) -> np.ndarray:
-    """What the eight corners of each cell combine to, an axis at a time.
+    """Reduce the eight corners of each cell with a binary ufunc, axis by axis.
 
     >>> of_corners(np.arange(8).reshape(2, 2, 2), np.maximum).tolist()
     [[[7]]]
@@ -52,25 +52,25 @@ def of_corners(samples: np.ndarray, combine: np.ufunc) -> np.ndarray:
 
 
 def _neighbours(samples: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """All but the last and all but the first along an axis."""
+    """Views without the last and without the first element along an axis."""
     return samples[_along(slice(-1), axis)], samples[_along(slice(1, None), axis)]
 
 
 def _along(part: slice, axis: int) -> Any:
-    """The index of a part of one of the last three axes."""
+    """Index that applies a slice to one of the last three axes."""
     return (..., part, *(slice(None),) * (-1 - axis))
 
 
-def within_reach(
+def candidates(
     values: Float[np.ndarray, "*b x y z"], sides: Float[np.ndarray, " 3"], squared: Float[np.ndarray, "*#b #u #v #w"]
 ) -> Bool[np.ndarray, "*b u v w"]:
-    """Cells that are mixed, or that a field of this slope, squared, may be 0 in; ``sides`` are the cells'."""
+    """Candidate cells: with a sign change, or where a field of this squared slope may be 0; ``sides`` of a cell."""
     squares = np.square(np.clip(values, -1e18, 1e18))
-    return (_opposite(squares) <= ROUNDING * np.square(sides).sum() * squared) | mixed(values >= 0)
+    return (_opposite(squares) <= ROUNDING * np.square(sides).sum() * squared) | sign_change(values >= 0)
 
 
 def _opposite(squares: Float[np.ndarray, "*b x y z"]) -> Float[np.ndarray, "*b u v w"]:
-    """The greatest of the four sums over opposite corners of each cell."""
+    """Maximum over the four pairs of opposite corners of each cell of the pair's sum."""
     first, last = slice(None, -1), slice(1, None)
     sums = None
     for y, z in itertools.product((first, last), repeat=2):
@@ -87,7 +87,7 @@ def _other(end: slice) -> slice:
 def squared_slope(
     values: Float[np.ndarray, "*b x y z"], sides: Float[np.ndarray, " 3"]
 ) -> Float[np.ndarray, "*b u v w"]:
-    """How steep each cell is: the mean difference of its four edges along each axis, squared and added.
+    """Squared slope of each cell: mean difference of its four edges along each axis, squared and summed.
 
     >>> float(squared_slope(np.arange(8.0).reshape(2, 2, 2), np.array([1.0, 1.0, 2.0])).item())
     20.25
@@ -102,13 +102,13 @@ def squared_slope(
     return total
 
 
-def granted(squared: Float[np.ndarray, "*b u v w"]) -> Float[np.ndarray, "*b u v w"]:
-    """The slope, squared, that is granted to each cell where these were measured."""
+def slope_bound(squared: Float[np.ndarray, "*b u v w"]) -> Float[np.ndarray, "*b u v w"]:
+    """Squared slope assumed in each cell, from the measured ones: neighborhood maximum times ``SAFETY``²."""
     return np.asarray(np.float32(SAFETY**2) * widened(squared))
 
 
 def widened(cells: np.ndarray) -> np.ndarray:
-    """The greatest of each cell and those of the array that touch it; whether any is marked.
+    """Maximum over each cell and the cells that touch it (dilation for boolean arrays).
 
     >>> int(widened(np.pad(np.ones((1, 1, 1), bool), 2)).sum())
     27
@@ -123,7 +123,7 @@ def widened(cells: np.ndarray) -> np.ndarray:
 
 
 def halved(cells: Bool[np.ndarray, "*b u v w"]) -> Bool[np.ndarray, "*b x y z"]:
-    """The samples of half the stride that marked cells are made of: 2m+1 along an axis, 27 a cell.
+    """The samples of half the stride in marked cells: 2m+1 along an axis, 27 per cell.
 
     >>> halved(np.ones((1, 1, 2), bool)).shape
     (3, 3, 5)
@@ -145,7 +145,7 @@ def corners(cells: Bool[np.ndarray, "*b u v w"]) -> Bool[np.ndarray, "*b x y z"]
 
 
 def _between(cells: np.ndarray, axis: int, step: int) -> np.ndarray:
-    """The samples of marked cells along one axis: the ends of each, ``step`` apart, and what lies between."""
+    """Samples of marked cells along one axis: both ends, ``step`` apart, and the samples between."""
     m = cells.shape[axis]
     samples = np.zeros((*cells.shape[:axis], step * m + 1, *cells.shape[axis:][1:]), dtype=bool)
     samples[_along(slice(0, step * m, step), axis)] = cells
@@ -158,10 +158,10 @@ def _between(cells: np.ndarray, axis: int, step: int) -> np.ndarray:
 def spread(
     values: Float[np.ndarray, "*b x y z"], known: Bool[np.ndarray, "*b x y z"], stride: int
 ) -> Float[np.ndarray, "*b x y z"]:
-    """Values with each unknown one taken from the sample that ``stride`` rounds its indices down to.
+    """Values with unknown ones replaced by the value at their index rounded down to ``stride``.
 
-    An unknown sample lies in a cell that was not looked into, all of whose corners are on one side: this gives it that
-    side, if applied from coarse to fine. The array's first sample lies on the stride.
+    An unknown sample lies in a cell that was not refined, all of whose corners are on one side; applied from coarse to
+    fine, this assigns it that side. Indices count from the array's first sample.
     """
     x, y, z = values.shape[-3:]
     coarse = values[..., ::stride, ::stride, ::stride]

@@ -1,6 +1,6 @@
-"""The first look at a field: a dense lattice of large stride, halved where the surface can be, down to bricks.
+"""Coarse sampling of a field: a dense grid of large stride, refined near the surface down to the size of bricks.
 
-``lattice`` fixes the words.
+Terms are defined in ``sample_grid``.
 """
 
 import math
@@ -11,104 +11,105 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from enerf.geometry.isosurface import cell_bounds
-from enerf.geometry.isosurface.sample_grid import Asking
+from enerf.geometry.isosurface.sample_grid import FieldSampler
 
-AT_ONCE = 1 << 21  # samples that are worked on together
+CHUNK_SAMPLES = 1 << 21  # processed at once
 
 
 @dataclass
-class Coarse:
-    """Samples ``stride`` apart, all over the lattice and beyond it up to whole cells of the first stride.
+class CoarseGrid:
+    """Samples ``stride`` apart that cover the lattice, padded to whole cells of the first stride.
 
     Attributes
     ----------
     values
-        Those of samples that are not known are a corner's of the cell that was not looked into.
+        Samples that are not known have the value of a corner of the unrefined cell that contains them.
     known
-        Which samples the field was asked at.
-    steep
-        The slope, squared, that is granted to each cell.
-    suspicious, mixed
-        The cells that must be looked into, and those of them with corners on both sides.
+        Whether the field was evaluated at each sample.
+    slope_squared
+        Squared bound of the slope assumed in each cell.
+    candidates, sign_change
+        The cells that are refined, and whether each cell has corners on both sides.
     """
 
     stride: int
     values: Float[np.ndarray, "x y z"]
     known: Bool[np.ndarray, "x y z"]
-    steep: Float[np.ndarray, "u v w"]
-    suspicious: Bool[np.ndarray, "u v w"]
-    mixed: Bool[np.ndarray, "u v w"]
+    slope_squared: Float[np.ndarray, "u v w"]
+    candidates: Bool[np.ndarray, "u v w"]
+    sign_change: Bool[np.ndarray, "u v w"]
 
 
-def first_stride(cells: int, wanted: int) -> int:
-    """The power of two that divides so many cells into nearest to the wanted number.
+def first_stride(cells: int, target: int) -> int:
+    """The power of two that divides ``cells`` into the number of coarse cells nearest to ``target``.
 
     >>> [first_stride(cells, 64) for cells in (64, 100, 512, 1000, 1024)]
     [1, 2, 8, 16, 16]
     """
-    return int(2 ** max(0, round(math.log2(cells / wanted))))
+    return int(2 ** max(0, round(math.log2(cells / target))))
 
 
-def survey(asking: Asking, stride: int, side: int, slope: float | int | None) -> Coarse:
-    """What is seen of a field with samples ``stride`` apart, or ``side`` apart near its surface if that is closer."""
+def sample(sampler: FieldSampler, stride: int, side: int, slope: float | int | None) -> CoarseGrid:
+    """Sample a field at ``stride``, and at ``min(stride, side)`` near its surface."""
     last, step = min(stride, side), stride // min(stride, side)
     unit = max(stride, side)
-    shape = tuple(-(-(count - 1) // unit) * unit // last + 1 for count in asking.lattice.counts)
+    shape = tuple(-(-(count - 1) // unit) * unit // last + 1 for count in sampler.lattice.counts)
     cells = tuple((n - 1) // step for n in shape)
-    steep = np.full(cells, 0.0 if slope is None else float(slope) ** 2, dtype=np.float32)
+    squared = np.full(cells, 0.0 if slope is None else float(slope) ** 2, dtype=np.float32)
     none = np.zeros(cells, dtype=bool)
-    seen = Coarse(last, np.zeros(shape, asking.dtype), np.zeros(shape, dtype=bool), steep, none, none)
-    wanted = np.zeros(shape, dtype=bool)
-    wanted[::step, ::step, ::step] = True
+    grid = CoarseGrid(last, np.zeros(shape, sampler.dtype), np.zeros(shape, dtype=bool), squared, none, none)
+    requested = np.zeros(shape, dtype=bool)
+    requested[::step, ::step, ::step] = True
     while True:
-        _ask(asking, seen, wanted)
-        _suspect(asking, seen, step, slope)
+        _evaluate(sampler, grid, requested)
+        _find_candidates(sampler, grid, step, slope)
         if step == 1:
-            return seen
-        seen.values = cell_bounds.spread(seen.values, seen.known, step)
+            return grid
+        grid.values = cell_bounds.spread(grid.values, grid.known, step)
         step //= 2
-        wanted = np.zeros(shape, dtype=bool)
-        wanted[::step, ::step, ::step] = cell_bounds.halved(seen.suspicious)
+        requested = np.zeros(shape, dtype=bool)
+        requested[::step, ::step, ::step] = cell_bounds.halved(grid.candidates)
         for axis in range(3):
-            seen.steep = seen.steep.repeat(2, axis)
+            grid.slope_squared = grid.slope_squared.repeat(2, axis)
 
 
-def _ask(asking: Asking, seen: Coarse, wanted: Bool[np.ndarray, "x y z"]) -> None:
-    """Ask for what is wanted and not known yet."""
-    for part in slabs(wanted.shape, 0):
-        new = wanted[part] & ~seen.known[part]
+def _evaluate(sampler: FieldSampler, grid: CoarseGrid, requested: Bool[np.ndarray, "x y z"]) -> None:
+    """Evaluate the field at requested samples that are not known."""
+    for part in slabs(requested.shape, 0):
+        new = requested[part] & ~grid.known[part]
         index = np.argwhere(new)
         index[:, 0] += part.start
-        seen.values[part][new] = asking.values(index * seen.stride)
-        seen.known[part] |= new
+        grid.values[part][new] = sampler.values(index * grid.stride)
+        grid.known[part] |= new
 
 
-def _suspect(asking: Asking, seen: Coarse, step: int, slope: float | int | None) -> None:
-    """Find the suspicious cells of ``step`` samples among those that begin on the lattice and have known corners."""
-    values, known = seen.values[::step, ::step, ::step], seen.known[::step, ::step, ::step]
-    stride = step * seen.stride
-    sides = asking.lattice.spacing * stride
-    judged = cell_bounds.of_corners(known, np.logical_and)
-    for axis, count in enumerate(asking.lattice.counts):
-        judged[(slice(None),) * axis + (slice(-(-(count - 1) // stride), None),)] = False
+def _find_candidates(sampler: FieldSampler, grid: CoarseGrid, step: int, slope: float | int | None) -> None:
+    """Find the candidates among cells of ``step`` samples that begin on the lattice and have known corners."""
+    values, known = grid.values[::step, ::step, ::step], grid.known[::step, ::step, ::step]
+    stride = step * grid.stride
+    sides = sampler.lattice.spacing * stride
+    valid = cell_bounds.of_corners(known, np.logical_and)
+    for axis, count in enumerate(sampler.lattice.counts):
+        valid[(slice(None),) * axis + (slice(-(-(count - 1) // stride), None),)] = False
     parts = [(part, slice(part.start, part.stop - 1)) for part in slabs(values.shape, 1)]
-    seen.mixed = np.concatenate([cell_bounds.mixed(values[part] >= 0) for part, _ in parts]) & judged
-    seen.suspicious = seen.mixed
+    grid.sign_change = np.concatenate([cell_bounds.sign_change(values[part] >= 0) for part, _ in parts]) & valid
+    grid.candidates = grid.sign_change
     if stride == 1:
         return
     if slope is None:
         measured = np.concatenate([cell_bounds.squared_slope(values[part], sides) for part, _ in parts])
-        seen.steep = np.maximum(seen.steep, cell_bounds.granted(np.where(judged, measured, 0)))
-    near = [cell_bounds.within_reach(values[part], sides, seen.steep[cells]) for part, cells in parts]
-    seen.suspicious = np.concatenate(near) & judged
+        bounds = cell_bounds.slope_bound(np.where(valid, measured, 0))
+        grid.slope_squared = np.maximum(grid.slope_squared, bounds)
+    near = [cell_bounds.candidates(values[part], sides, grid.slope_squared[cells]) for part, cells in parts]
+    grid.candidates = np.concatenate(near) & valid
 
 
 def slabs(shape: tuple[int, ...], shared: int) -> Iterator[slice]:
-    """Ranges of the first axis that hold some samples each and ``shared`` layers of the next range.
+    """Ranges of the first axis of at most ``CHUNK_SAMPLES`` samples, each overlapping the next by ``shared`` layers.
 
     >>> [(part.start, part.stop) for part in slabs((5, 1024, 1024), 1)]
     [(0, 3), (2, 5)]
     """
-    thick = max(1, AT_ONCE // (shape[1] * shape[2]))
-    for start in range(0, shape[0] - shared, thick):
-        yield slice(start, min(start + thick + shared, shape[0]))
+    thickness = max(1, CHUNK_SAMPLES // (shape[1] * shape[2]))
+    for start in range(0, shape[0] - shared, thickness):
+        yield slice(start, min(start + thickness + shared, shape[0]))

@@ -1,4 +1,4 @@
-"""What an extraction will cost, foretold from the coarse samples: evaluations, seconds, bytes."""
+"""Estimated cost of an extraction from its coarse samples: evaluations, seconds, bytes."""
 
 from dataclasses import dataclass
 
@@ -6,33 +6,34 @@ import numpy as np
 import torch
 
 from enerf.geometry.isosurface import bricks, cell_bounds
-from enerf.geometry.isosurface.coarse import Coarse
-from enerf.geometry.isosurface.sample_grid import Asking
+from enerf.geometry.isosurface.coarse import CoarseGrid
+from enerf.geometry.isosurface.sample_grid import FieldSampler
 
-HALVING = 10  # new samples where a suspicious cell is halved, neighbours' shares taken off
-WORKSPACE = 60 * bricks.AT_ONCE  # bytes of what one thread works on together
-COARSE = 14  # bytes of a coarse sample, while the suspicious cells are found
-VERTEX = 220  # bytes of a vertex and its two faces, while they are welded
+HALVING = 10  # new samples per refined candidate cell, shared ones counted once
+WORKSPACE = 60 * bricks.CHUNK_SAMPLES  # bytes of temporary arrays per thread
+COARSE = 14  # bytes per coarse sample while the candidate cells are found
+VERTEX = 220  # bytes per vertex and its two faces while vertices are welded
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is foretold; exact for ``dense``, the rest within a factor of about two.
+    """Estimated cost; ``dense`` is exact, the rest is within a factor of about two.
 
     Attributes
     ----------
     cells
-        Of the lattice, along each axis.
+        Number of cells of the lattice along each axis.
     dense
-        Evaluations that asking at every sample would take.
+        Evaluations of a dense extraction, one per sample.
     evaluations
-        Those that are foretold.
+        Estimated evaluations.
     seconds
-        What they take, by the pace of those already made; the marching itself comes on top, for a network little.
+        Estimated time of the evaluations, at the pace of those already made; marching cubes itself is not included,
+        which is little for a network.
     bytes
-        Memory beyond that of the field, at the most.
+        Estimated upper bound of the memory beyond that of the field.
     vertices
-        Of the mesh.
+        Estimated vertices of the mesh.
     """
 
     cells: tuple[int, int, int]
@@ -43,7 +44,7 @@ class Plan:
     vertices: int
 
     def __str__(self) -> str:
-        """One line to print.
+        """Summary in one line.
 
         >>> print(Plan((512, 512, 512), 135_005_697, 2_400_000, 61.0, 300 << 20, 800_000))
         512×512×512 cells: about 2.4 million field evaluations (dense: 135.0 million, 56 times as many), 1.0 min,
@@ -56,51 +57,51 @@ class Plan:
         )
 
 
-def foretell(asking: Asking, seen: Coarse, side: int, seconds: float) -> Plan:
-    """The plan of an extraction whose coarse samples were seen in so many seconds."""
-    first = _new_samples(seen)
-    levels, grows = max(0, round(np.log2(seen.stride)) - 1), growth(seen)
-    later = sum(HALVING * int(seen.suspicious.sum()) * grows**k for k in range(1, levels + 1))
-    evaluations = asking.evaluations + first + round(later)
-    vertices = round(int(seen.mixed.sum()) * grows ** np.log2(seen.stride))
-    stored = _stored_bricks(seen, side)
-    itemsize = asking.dtype.itemsize
+def estimate(sampler: FieldSampler, grid: CoarseGrid, side: int, seconds: float) -> Plan:
+    """Estimated cost of an extraction whose coarse sampling took ``seconds``."""
+    first = _new_samples(grid)
+    levels, grows = max(0, round(np.log2(grid.stride)) - 1), growth(grid)
+    later = sum(HALVING * int(grid.candidates.sum()) * grows**k for k in range(1, levels + 1))
+    evaluations = sampler.evaluations + first + round(later)
+    vertices = round(int(grid.sign_change.sum()) * grows ** np.log2(grid.stride))
+    stored = _stored_bricks(grid, side)
+    itemsize = sampler.dtype.itemsize
     memory = (
-        WORKSPACE * min(torch.get_num_threads(), bricks.MOST_THREADS)
-        + 100 * asking.points_at_once
-        + (COARSE - 4 + itemsize) * seen.values.size
+        WORKSPACE * min(torch.get_num_threads(), bricks.MAX_THREADS)
+        + 100 * sampler.points_at_once
+        + (COARSE - 4 + itemsize) * grid.values.size
         + stored * side**3 * (bricks.BYTES - 4 + itemsize)
         + VERTEX * vertices
     )
     return Plan(
-        cells=asking.lattice.cells,
-        dense=int(np.prod([n + 1 for n in asking.lattice.cells])),
+        cells=sampler.lattice.cells,
+        dense=int(np.prod([n + 1 for n in sampler.lattice.cells])),
         evaluations=evaluations,
-        seconds=seconds * evaluations / max(asking.evaluations, 1),
+        seconds=seconds * evaluations / max(sampler.evaluations, 1),
         bytes=memory,
         vertices=vertices,
     )
 
 
-def growth(seen: Coarse) -> float:
-    """How many times more cells a surface goes through if their sides are halved: 4 if it is smooth, up to 8 if rough.
+def growth(grid: CoarseGrid) -> float:
+    """Factor by which the number of cells on the surface grows when the stride is halved, clipped to [4, 6].
 
-    Told by the cells of the coarse samples and of every other one of them.
+    4 for a smooth surface, more for a rough one. Measured between the coarse samples and every other one of them.
     """
-    fewer = int(cell_bounds.mixed(seen.values[::2, ::2, ::2] >= 0).sum())
-    return float(np.clip(int(seen.mixed.sum()) / max(fewer, 1), 4.0, 6.0))
+    fewer = int(cell_bounds.sign_change(grid.values[::2, ::2, ::2] >= 0).sum())
+    return float(np.clip(int(grid.sign_change.sum()) / max(fewer, 1), 4.0, 6.0))
 
 
-def _new_samples(seen: Coarse) -> int:
-    """Samples that the first halving asks for; counted in ranges of the first axis."""
-    if seen.stride == 1:
+def _new_samples(grid: CoarseGrid) -> int:
+    """Number of samples that the first refinement evaluates; counted in slabs of the first axis."""
+    if grid.stride == 1:
         return 0
-    cells = seen.suspicious
+    cells = grid.candidates
     return sum(int(cell_bounds.halved(cells[i : i + 8]).sum()) for i in range(0, len(cells), 8)) - int(cells.sum())
 
 
-def _stored_bricks(seen: Coarse, side: int) -> int:
-    """Bricks that hold a suspicious cell or lie after one that does."""
-    per = side // seen.stride
-    blocks: np.ndarray = seen.suspicious.reshape([n for g in seen.suspicious.shape for n in (g // per, per)])
+def _stored_bricks(grid: CoarseGrid, side: int) -> int:
+    """Number of bricks with a candidate cell, and of the bricks that follow them."""
+    per = side // grid.stride
+    blocks: np.ndarray = grid.candidates.reshape([n for g in grid.candidates.shape for n in (g // per, per)])
     return int(cell_bounds.corners(np.asarray(blocks.any((1, 3, 5)))).sum())

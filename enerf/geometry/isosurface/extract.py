@@ -1,24 +1,21 @@
-"""A scalar field to a mesh of its level set: only where the surface can be, with the mesh of the dense lattice.
+"""Extraction of an isosurface as a mesh: coarse-to-fine, with the same mesh as on the dense lattice.
 
-``lattice`` fixes the words. The way of an extraction: ``coarse`` samples all over the box, cells that can hold the
-surface (``suspects``) halved until they are as small as asked for, kept in ``bricks``; the surface followed wherever
-it leaves what was looked into; then ``cubes`` makes triangles of the mixed cells.
+Terms are defined in ``sample_grid``. Steps: ``coarse`` samples the whole box; candidate cells are halved down to the
+resolution, stored in ``bricks``; the surface is tracked into neighboring cells; ``marching_cubes`` makes the triangles.
 
-What is guaranteed
-------------------
-1. With a ``slope`` that the field's values never exceed (1 for a signed distance), every mixed cell is found: the mesh
-   is that of the dense lattice, vertex for vertex, however thin a part is.
-2. Always: what is found is whole. A surface is followed until it closes or leaves the box; it never ends, or gapes,
-   at the border of what was looked into. So only parts that hang together with nothing else can be missed, and only
-   those that no suspicious cell holds a piece of.
-3. Without a slope a cell is suspicious if a field ``suspects.SAFETY`` times as steep inside as along its edges could
-   reach the level in it, or if a neighbour of the first strides is. A loose part is sure to be found if a sample of
-   the first stride lies in it, and missed if it is smaller and the field tells nothing of it a stride away.
-4. ``check`` asks at every sample of a share of the lattice, or of all, and counts what was missed.
+Guarantees
+----------
+1. With a ``slope`` that bounds the change of the field per unit length (1 for a signed distance), every cell with a
+   sign change is found: the mesh equals that of the dense lattice, vertex for vertex, however thin a part is.
+2. In any case, found surfaces are complete: they are tracked until they close or leave the box. So only whole connected
+   components can be missed, and only those without a piece in any candidate cell.
+3. Without a slope a cell is a candidate if a field ``cell_bounds.SAFETY`` times as steep inside as along its edges
+   could reach the iso value in it, or if a neighbor of the first strides is one. A separate component is found for sure
+   if it contains a sample of the first stride, and may be missed if it is smaller and does not affect those samples.
+4. ``check`` evaluates every sample of a share of the lattice, or of all of it, and counts what was missed.
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,165 +24,173 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
+from enerf.core.progress import progress_bar
 from enerf.core.types import ScalarField
 from enerf.geometry.isosurface import coarse, cost, verify
 from enerf.geometry.isosurface.bricks import Bricks
-from enerf.geometry.isosurface.coarse import Coarse
+from enerf.geometry.isosurface.coarse import CoarseGrid
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.marching_cubes import Pieces
-from enerf.geometry.isosurface.sample_grid import Asking, Inside, Lattice
+from enerf.geometry.isosurface.marching_cubes import MeshBuilder
+from enerf.geometry.isosurface.sample_grid import FieldSampler, Inside, Lattice
 from enerf.geometry.isosurface.verify import Check
 
 MEMORY = 2 << 30
 
 
 @dataclass(frozen=True)
+class ExtractionSettings:
+    """What to extract, how finely, and within which limits.
+
+    Attributes
+    ----------
+    resolution
+        Cells along the longest side of the box, as near to cubes as the other sides allow; or cells along each axis.
+    iso_value, inside
+        The surface is where the field equals ``iso_value``; the inside is ``above`` it (occupancy logits, density) or
+        ``below`` it (signed distance).
+    slope
+        Upper bound of the change of the field per unit length: 1 for a signed distance. None: estimated from samples.
+    closed
+        Close the mesh along the sides of the box where they cut the shape.
+    coarsest
+        Approximate number of cells along the longest side in the coarse sampling.
+    exhaustive
+        Evaluate the field at every sample.
+    check
+        Share of the lattice, 1 for all, in which every sample is evaluated afterwards to count missed cells.
+    points_at_once
+        Largest number of points in one call of the field.
+    side
+        Samples along a brick, a power of two; affects time and memory only.
+    memory
+        Limit in bytes, beyond what the field needs.
+    progress
+        Show a progress bar.
+    """
+
+    resolution: int | tuple[int, int, int]
+    iso_value: float | int = 0.0
+    inside: Inside = "above"
+    slope: float | int | None = None
+    closed: bool = False
+    coarsest: int = 64
+    exhaustive: bool = False
+    check: float | int = 0.0
+    points_at_once: int = 1 << 17
+    side: int = 8
+    memory: int = MEMORY
+    progress: bool = False
+
+    def first_stride(self, lattice: Lattice) -> int:
+        """Stride of the coarse sampling."""
+        return 1 if self.exhaustive else coarse.first_stride(max(lattice.cells), self.coarsest)
+
+
+@dataclass(frozen=True)
 class Surface:
-    """A mesh, counter-clockwise faces seen from outside, and what it took.
+    """An extracted mesh with faces counter-clockwise seen from outside, and statistics of the extraction.
 
     Attributes
     ----------
     vertices
         In the coordinates of the box.
     faces
-        Three vertices each.
+        Three vertex indices each.
     evaluations
-        Points that the field was asked at, the check not counted.
-    seen
-        The lowest and the highest value that the field had there.
+        Number of points at which the field was evaluated, without the check.
+    value_range
+        Lowest and highest value of the field at these points.
     plan
-        What was foretold.
+        The estimated cost.
     check
-        What was missed, if that was asked for.
+        Result of the check, if it was requested.
     """
 
     vertices: Float[np.ndarray, "n 3"]
     faces: Int[np.ndarray, "m 3"]
     evaluations: int
-    seen: tuple[float, float]
+    value_range: tuple[float, float]
     plan: Plan
     check: Check | None = None
 
-    def mapped(self, onto: Callable[[np.ndarray], np.ndarray]) -> "Surface":
-        """The surface with its vertices elsewhere; a map that mirrors turns the faces, so that they look outwards.
+    def mapped(self, transform: Callable[[np.ndarray], np.ndarray]) -> "Surface":
+        """The surface with transformed vertices; faces are flipped if the map is a reflection.
 
-        ``onto`` takes and gives points ``n 3``.
+        ``transform`` maps points ``n 3`` to points ``n 3``.
         """
-        faces = self.faces[:, ::-1].copy() if _mirrors(onto, self.vertices) else self.faces
-        return replace(self, vertices=np.asarray(onto(self.vertices), dtype=np.float64), faces=faces)
+        faces = self.faces[:, ::-1].copy() if _mirrors(transform, self.vertices) else self.faces
+        return replace(self, vertices=np.asarray(transform(self.vertices), dtype=np.float64), faces=faces)
 
 
 def extract(
     field: ScalarField,
     box: Float[Tensor, "2 3"],
-    resolution: int | tuple[int, int, int],
-    level: float | int = 0.0,
+    settings: ExtractionSettings,
     *,
-    inside: Inside = "above",
-    slope: float | int | None = None,
-    closed: bool = False,
-    coarsest: int = 64,
-    exhaustive: bool = False,
-    check: float | int = 0.0,
-    points_at_once: int = 1 << 17,
-    side: int = 8,
-    memory: int = MEMORY,
-    progress: bool = False,
     announce: Callable[[Plan], None] | None = None,
 ) -> Surface:
-    """The mesh where a field equals a level.
+    """Extract the mesh where a field equals an iso value.
 
     Parameters
     ----------
     field
-        Points ``n 3``, with dtype and device of the box, to values ``n``. No gradients are taken.
+        Points ``n 3``, in the dtype and on the device of the box, to values ``n``. Called without gradients.
     box
         Lowest and highest corner.
-    resolution
-        Cells along the longest side of the box, in cubes as far as the other sides allow; or along each.
-    level, inside
-        The surface is where the field equals the level; the shape is ``above`` it (occupancy logits, density) or
-        ``below`` (signed distance).
-    slope
-        The most the field changes per unit length: 1 for a signed distance. None measures it as it goes.
-    closed
-        Close what the box cuts open, at the box's sides.
-    coarsest
-        Cells along the longest side, about, that are looked at first.
-    exhaustive
-        Ask at every sample.
-    check
-        The share of the lattice, 1 for all, whose every sample is asked for afterwards to see what was missed.
-    points_at_once
-        Most points in one call of the field.
-    side
-        Samples along a brick, a power of two; nothing but time and memory depends on it.
-    memory
-        Most bytes, beyond what the field needs.
-    progress
-        Show a bar with the time that is left.
+    settings
+        Resolution, iso value and limits.
     announce
-        Is given the plan before the bulk of the work.
+        Called with the estimated cost before the bulk of the work.
 
     Raises
     ------
     ValueError
-        If an argument makes no sense, the field does not cross the level or is not finite, or memory will not do.
+        If a setting is invalid, the field does not cross the iso value or is not finite, or the memory limit is too
+        low.
     """
-    lattice = _lattice(box, resolution, closed, side)
-    stride = 1 if exhaustive else coarse.first_stride(max(lattice.cells), coarsest)
-    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
-    with tqdm(desc="extract", unit="point", unit_scale=True, mininterval=every, disable=not progress) as bar:
-        asking = Asking(field, lattice, float(level), inside, points_at_once, bar)
-        _refuse_if_too_large(lattice, stride, side, memory)
-        seen, plan = _look(asking, stride, side, slope)
+    lattice = _lattice(box, settings)
+    stride = settings.first_stride(lattice)
+    with progress_bar(None, "extract", "point", unit_scale=True, enabled=settings.progress) as bar:
+        sampler = _sampler(field, lattice, settings)
+        sampler.bar = bar
+        _refuse_if_too_large(lattice, stride, settings)
+        grid, plan = _sample_coarsely(sampler, stride, settings)
         if announce is not None:
             announce(plan)
-        if plan.bytes > memory:
-            raise ValueError(_too_much(plan.bytes, memory, lattice))
+        if plan.bytes > settings.memory:
+            raise ValueError(_too_much(plan.bytes, settings.memory, lattice))
         bar.total = plan.evaluations
-        bricks = Bricks(asking, seen, side)
-        bricks.refine(slope)
-        bricks.follow()
-        bar.total = asking.evaluations
+        bricks = Bricks(sampler, grid, settings.side)
+        bricks.refine(settings.slope)
+        bricks.track_surface()
+        bar.total = sampler.evaluations
         vertices, faces = _triangles(bricks)
-        evaluations, ranged = asking.evaluations, (asking.lowest, asking.highest)
+        evaluations, value_range = sampler.evaluations, (sampler.lowest, sampler.highest)
     if not len(faces):
-        raise ValueError(f"no crossing at level {level:g}; the field ranges over [{ranged[0]:g}, {ranged[1]:g}]")
-    asking.bar = None
-    checked = verify.check(bricks, check) if check else None
-    return Surface(vertices, faces, evaluations, ranged, plan, checked)
+        raise ValueError(
+            f"the field does not cross the iso value {settings.iso_value:g}; it ranges over "
+            f"[{value_range[0]:g}, {value_range[1]:g}]"
+        )
+    sampler.bar = None
+    checked = verify.check(bricks, settings.check) if settings.check else None
+    return Surface(vertices, faces, evaluations, value_range, plan, checked)
 
 
-def plan(
-    field: ScalarField,
-    box: Float[Tensor, "2 3"],
-    resolution: int | tuple[int, int, int],
-    level: float | int = 0.0,
-    *,
-    inside: Inside = "above",
-    slope: float | int | None = None,
-    closed: bool = False,
-    coarsest: int = 64,
-    points_at_once: int = 1 << 17,
-    side: int = 8,
-) -> Plan:
-    """What ``extract`` would take, by a look at the coarse samples; the arguments are its own.
+def plan(field: ScalarField, box: Float[Tensor, "2 3"], settings: ExtractionSettings) -> Plan:
+    """Estimate the cost of ``extract`` with the same arguments from the coarse samples.
 
     Raises
     ------
     ValueError
-        As ``extract``, but for memory.
+        As ``extract``; the memory limit is not checked.
     """
-    lattice = _lattice(box, resolution, closed, side)
-    asking = Asking(field, lattice, float(level), inside, points_at_once)
-    return _look(asking, coarse.first_stride(max(lattice.cells), coarsest), side, slope)[1]
+    lattice = _lattice(box, settings)
+    return _sample_coarsely(_sampler(field, lattice, settings), settings.first_stride(lattice), settings)[1]
 
 
 def cells_of(box: Float[Tensor, "2 3"], resolution: int) -> tuple[int, int, int]:
-    """Cells along each axis: so many along the longest, of the others as many as make them nearest to cubes.
+    """Cells along each axis: ``resolution`` along the longest, and as many along the others as make them near-cubes.
 
     >>> cells_of(torch.tensor([[0.0, 0.0, 0.0], [4.0, 2.0, 0.1]]), 16)
     (16, 8, 1)
@@ -195,8 +200,9 @@ def cells_of(box: Float[Tensor, "2 3"], resolution: int) -> tuple[int, int, int]
     return x, y, z
 
 
-def _lattice(box: Float[Tensor, "2 3"], resolution: int | tuple[int, int, int], closed: bool, side: int) -> Lattice:
-    """The lattice of what was asked for, or a sentence that says why there is none."""
+def _lattice(box: Float[Tensor, "2 3"], settings: ExtractionSettings) -> Lattice:
+    """The lattice of the settings; raises ``ValueError`` if the box or a setting is invalid."""
+    resolution, side = settings.resolution, settings.side
     if not bool(torch.isfinite(box).all()) or not bool((box[0] < box[1]).all()):
         raise ValueError(f"box: found {box.tolist()}, expected a lowest and a highest corner, each finite")
     cells = resolution if isinstance(resolution, tuple) else (resolution,) * 3
@@ -204,14 +210,19 @@ def _lattice(box: Float[Tensor, "2 3"], resolution: int | tuple[int, int, int], 
         raise ValueError(f"resolution: found {resolution}, expected at least 1")
     if side < 1 or side & (side - 1):
         raise ValueError(f"side: found {side}, expected a power of two")
-    return Lattice(box, cells if isinstance(resolution, tuple) else cells_of(box, resolution), closed)
+    return Lattice(box, cells if isinstance(resolution, tuple) else cells_of(box, resolution), settings.closed)
 
 
-def _refuse_if_too_large(lattice: Lattice, stride: int, side: int, memory: int) -> None:
-    """Raise if the coarse samples alone are too many."""
-    coarse_bytes = cost.COARSE * math.prod(count // min(stride, side) + 1 for count in lattice.counts)
-    if coarse_bytes > memory:
-        raise ValueError(_too_much(coarse_bytes, memory, lattice))
+def _sampler(field: ScalarField, lattice: Lattice, settings: ExtractionSettings) -> FieldSampler:
+    """The sampler of a field on the lattice."""
+    return FieldSampler(field, lattice, float(settings.iso_value), settings.inside, settings.points_at_once)
+
+
+def _refuse_if_too_large(lattice: Lattice, stride: int, settings: ExtractionSettings) -> None:
+    """Raise if the coarse samples alone exceed the memory limit."""
+    coarse_bytes = cost.COARSE * math.prod(count // min(stride, settings.side) + 1 for count in lattice.counts)
+    if coarse_bytes > settings.memory:
+        raise ValueError(_too_much(coarse_bytes, settings.memory, lattice))
 
 
 def _too_much(needed: int, memory: int, lattice: Lattice) -> str:
@@ -222,26 +233,26 @@ def _too_much(needed: int, memory: int, lattice: Lattice) -> str:
     )
 
 
-def _look(asking: Asking, stride: int, side: int, slope: float | int | None) -> tuple[Coarse, Plan]:
-    """What is seen at first, and what is foretold from it."""
+def _sample_coarsely(sampler: FieldSampler, stride: int, settings: ExtractionSettings) -> tuple[CoarseGrid, Plan]:
+    """The coarse samples, and the cost estimated from them."""
     began = time.perf_counter()
-    seen = coarse.survey(asking, stride, side, slope)
-    return seen, cost.foretell(asking, seen, side, time.perf_counter() - began)
+    grid = coarse.sample(sampler, stride, settings.side, settings.slope)
+    return grid, cost.estimate(sampler, grid, settings.side, time.perf_counter() - began)
 
 
 def _triangles(bricks: Bricks) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of all mixed cells."""
-    pieces = Pieces(bricks.asking.lattice)
-    for numbers, values, within in bricks.each(bricks.crossed, np.flatnonzero(bricks.active)):
-        pieces.add(values, bricks.place[numbers] * bricks.side, within)
-    return pieces.welded()
+    """Vertices and faces of all cells with a sign change."""
+    builder = MeshBuilder(bricks.sampler.lattice)
+    for ids, values, within in bricks.process(bricks.crossing, np.flatnonzero(bricks.active)):
+        builder.add(values, bricks.coords[ids] * bricks.side, within)
+    return builder.welded()
 
 
-def _mirrors(onto: Callable[[np.ndarray], np.ndarray], at: Float[np.ndarray, "n 3"]) -> bool:
-    """Whether a map turns right hands into left ones, by its differences at up to 64 of some points."""
+def _mirrors(transform: Callable[[np.ndarray], np.ndarray], at: Float[np.ndarray, "n 3"]) -> bool:
+    """Whether a map reverses orientation, by finite differences at up to 64 of some points."""
     if not len(at):
         return False
     at = at[:: -(-len(at) // 64)]
     step = 1e-4 * max(float(np.ptp(at, axis=0).max()), 1e-12)
-    columns = [np.asarray(onto(at + step * e)) - np.asarray(onto(at - step * e)) for e in np.eye(3)]
+    columns = [np.asarray(transform(at + step * e)) - np.asarray(transform(at - step * e)) for e in np.eye(3)]
     return bool(np.median(np.linalg.det(np.stack(columns, -1))) < 0)

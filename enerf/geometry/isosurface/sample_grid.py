@@ -1,16 +1,17 @@
-"""The regular lattice on which a field is sampled, and the asking of the field itself.
+"""The regular grid on which a field is sampled, and the evaluation of the field at its samples.
 
-Vocabulary of the files that march
-----------------------------------
-- **field**: points ``*b 3`` -> numbers ``*b``; its surface is where it equals the **level**.
-- **value**: what the field says minus the level, with the sign that makes the inside positive. A sample on the level
-  counts as inside.
-- **sample**: a point of the lattice, named by three indices; **cell**: the box between eight neighbouring samples. A
+Terms used in this package
+--------------------------
+- **field**: a function of points ``*b 3`` with values ``*b``; the surface is where it equals the **iso value**.
+- **value**: the field minus the iso value, negated where needed so that the inside is positive. A sample whose value is
+  0 counts as inside.
+- **sample**: a point of the lattice, addressed by three indices; **cell**: the box between eight neighboring samples. A
   cell of **stride** s is the box between samples s apart.
-- **mixed**: a cell with corners on both sides; marching cubes makes triangles of mixed cells and of no others.
-- **brick**: a cube of ``side``³ samples, the unit in which they are stored.
-- **known**: whether the field was asked at a sample. It is asked once at most, so that what is seen from two sides is
-  the same to the last bit.
+- **sign change**: a cell with corners on both sides of the surface. Marching cubes makes triangles in these cells only.
+- **candidate cell**: a cell that may contain part of the surface and is therefore refined.
+- **brick**: a cube of ``side``³ samples, the unit of storage.
+- **known**: whether the field has been evaluated at a sample. No sample is evaluated twice, so bricks that share
+  samples agree bit for bit.
 """
 
 import functools
@@ -22,12 +23,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from enerf.core.types import ScalarField
 
 Inside = Literal["above", "below"]
-BEYOND = np.float32(-1e-38)  # a value outside the shape that says nothing about distance
+BEYOND = np.float32(-1e-38)  # value of samples around a closed box: outside, without information on distance
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Lattice:
     Attributes
     ----------
     box
-        Lowest and highest corner. Points that the field is asked at have its dtype and device.
+        Lowest and highest corner. The field is evaluated in its dtype and on its device.
     cells
-        How many cells lie along each axis.
+        Number of cells along each axis.
     closed
-        Whether one more layer of samples lies around the box, at its very surface and outside the shape: it closes
-        what the box cuts open. The samples' indices start there.
+        Add one layer of samples around the box, located on its surface and outside the shape, so that the mesh is
+        closed where the box cuts it. The samples' indices start at that layer.
     """
 
     box: Float[Tensor, "2 3"]
@@ -51,7 +51,7 @@ class Lattice:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Samples along each axis.
+        """Number of samples along each axis.
 
         >>> Lattice(torch.tensor([[0.0] * 3, [1.0] * 3]), (4, 4, 8)).counts
         (5, 5, 9)
@@ -61,17 +61,17 @@ class Lattice:
 
     @property
     def spacing(self) -> Float[np.ndarray, " 3"]:
-        """The sides of a cell."""
+        """Side lengths of a cell."""
         low, high = self.box.double().cpu().numpy()
         return (high - low) / np.array(self.cells)
 
     def nearest(self, index: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "n 3"]:
-        """Indices of the samples in or on the box that lie where these lie; those beyond its surface lie on it."""
+        """Indices clipped to the samples in or on the box; the closing layer maps to the samples at its location."""
         edge = int(self.closed)
         return np.clip(index, edge, np.array(self.cells) + edge)
 
     def at(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Where samples lie, in double precision; the corners of the box exactly.
+        """Coordinates of samples in double precision; the corners of the box are exact.
 
         >>> lattice = Lattice(torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 3.0]]), (2, 2, 2))
         >>> lattice.at(np.array([[0, 1, 1], [2, 2, 5]])).tolist()
@@ -81,42 +81,42 @@ class Lattice:
 
     @functools.cached_property
     def _along(self) -> tuple[np.ndarray, ...]:
-        """Where samples lie along each axis."""
+        """Coordinates of the samples along each axis."""
         low, high = self.box.double().cpu().numpy()
-        places = []
+        axes = []
         for k, cells in enumerate(self.cells):
             fraction = np.arange(cells + 1) / cells
             along = low[k] * (1.0 - fraction) + high[k] * fraction
-            places.append(np.pad(along, int(self.closed), mode="edge"))
-        return tuple(places)
+            axes.append(np.pad(along, int(self.closed), mode="edge"))
+        return tuple(axes)
 
     def is_beyond(self, index: Int[np.ndarray, "n 3"]) -> np.ndarray:
-        """Which samples belong to the layer that closes the shape."""
+        """Whether samples belong to the closing layer."""
         if not self.closed:
             return np.zeros(len(index), dtype=bool)
         return np.asarray(((index < 1) | (index > np.array(self.cells) + 1)).any(-1))
 
 
 @dataclass
-class Asking:
-    """A field that is asked for values at samples, some at a time; counts how often, and what it saw.
+class FieldSampler:
+    """Evaluates a field at samples in chunks; counts the evaluations and records the range of the field.
 
     Attributes
     ----------
-    field, lattice, level, inside
-        What is asked, where, and what counts as inside: what lies ``above`` the level or ``below`` it.
+    field, lattice, iso_value, inside
+        The field, where it is sampled, and which side of the iso value is inside: ``above`` or ``below``.
     points_at_once
-        Most points in one call of the field.
+        Largest number of points in one call of the field.
     bar
-        Moves with every point, if there is one.
+        A progress bar that is advanced by the number of points evaluated, or None.
     """
 
     field: ScalarField
     lattice: Lattice
-    level: float | int
+    iso_value: float | int
     inside: Inside
     points_at_once: int
-    bar: "tqdm[Any] | None" = None
+    bar: Any = None
     evaluations: int = 0
     lowest: float = math.inf
     highest: float = -math.inf
@@ -128,7 +128,7 @@ class Asking:
         Raises
         ------
         ValueError
-            If the field returns another shape, or what is not finite.
+            If the field returns an unexpected shape or values that are not finite.
         """
         beyond = self.lattice.is_beyond(index)
         if beyond.any():
@@ -137,8 +137,8 @@ class Asking:
             return values
         values = np.empty(len(index), dtype=self.dtype)
         for start in range(0, len(index), self.points_at_once):
-            part = slice(start, start + self.points_at_once)
-            values[part] = self._signed(self.lattice.at(index[part]))
+            chunk = slice(start, start + self.points_at_once)
+            values[chunk] = self._evaluate(self.lattice.at(index[chunk]))
         return values
 
     @property
@@ -146,23 +146,23 @@ class Asking:
         """The precision of the values."""
         return np.dtype(np.float64 if self.lattice.box.dtype == torch.float64 else np.float32)
 
-    def _signed(self, at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """The field's answer at some points, relative to the level and positive inside."""
+    def _evaluate(self, at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Values of the field at points, relative to the iso value and positive inside."""
         points = torch.from_numpy(at).to(self.lattice.box)
-        answer = self.field(points)
-        if answer.shape != points.shape[:-1]:
-            raise ValueError(f"the field returned shape {tuple(answer.shape)} for points {tuple(points.shape)}")
-        found = answer.double().cpu().numpy()
+        output = self.field(points)
+        if output.shape != points.shape[:-1]:
+            raise ValueError(f"the field returned shape {tuple(output.shape)} for points {tuple(points.shape)}")
+        found = output.double().cpu().numpy()
         wrong = ~np.isfinite(found)
         if wrong.any():
             where = ", ".join(f"{x:.6g}" for x in at[wrong.argmax()])
             raise ValueError(f"the field is not finite at {wrong.sum()} of {len(found)} points, first at ({where})")
-        self._note(found)
-        found -= self.level
+        self._record(found)
+        found -= self.iso_value
         return found if self.inside == "above" else -found
 
-    def _note(self, found: Float[np.ndarray, " n"]) -> None:
-        """Remember the range, count, and move the bar."""
+    def _record(self, found: Float[np.ndarray, " n"]) -> None:
+        """Update the range, the count and the bar."""
         self.lowest, self.highest = min(self.lowest, float(found.min())), max(self.highest, float(found.max()))
         self.evaluations += len(found)
         if self.bar is not None:

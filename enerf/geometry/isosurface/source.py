@@ -1,4 +1,4 @@
-"""What a mesh is extracted from: a scalar field, its box, its iso value and the map to the coordinates of the files."""
+"""The source of a mesh: a scalar field, its box, its iso value and the map to the coordinates of the user's files."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,59 +17,82 @@ Points = Float64[np.ndarray, "n 3"]
 Box = Float64[np.ndarray, "2 3"]
 
 
-def turned_around(vertices: Points, size: int, up: Up = "y") -> View:
-    """A view of the whole from the front and a little above."""
+def front_view(vertices: Points, size: int, up: Up = "y") -> View:
+    """A view of all vertices from the front and slightly above, ``size`` pixels wide and high."""
     view = View((0.0, 0.0, 0.0), 1.0, width=size, height=size, up=up)
     return cameras.around(vertices.min(0), vertices.max(0), view=view)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a mesh is extracted from.
+class MeshSource:
+    """A scalar field with all that is needed to extract, place and color its mesh.
 
     Attributes
     ----------
     name
-        What it is of.
+        Name of the scene or shape.
     field
-        Points in its coordinates to values, weights baked and held; with the dtype and on the device of ``box``.
+        Points in field coordinates to values, in the dtype and on the device of ``box``.
     box
-        Where the surface is looked for, in the field's coordinates.
-    level, inside, slope
-        As in ``marching.extract``.
-    why
-        A sentence about the level, and what else the user should know.
+        Region of the field to extract, in field coordinates.
+    iso_value, inside, slope
+        As in ``extract.ExtractionSettings``.
+    description
+        One sentence for the log: how the iso value was chosen, and units.
     points_at_once
-        Most points that the field likes to be asked at together.
-    onto, into
-        The field's coordinates to those of the user's files (the world), and back.
+        Suggested number of points in one call of the field.
+    to_world, from_world
+        Maps from field coordinates to those of the user's files (the world), and back.
     colors
-        World points and normals to colours in [0, 1].
-    seen
-        World points to the number of training cameras that have them in their picture.
+        World points and normals to colors in [0, 1], or None.
+    camera_counts
+        World points to the number of training cameras that see them, or None.
     bounds
-        The box in the world that was asked for; what lies beyond is dropped.
+        Box in world coordinates to which the mesh is cropped, or None.
     frame
-        A similarity that stands the world upright for pictures, and
+        Similarity from the world to an upright frame for pictures.
     view
-        the first view of vertices there, of a height in pixels.
+        Vertices in that frame and an image height in pixels to the first view.
     swing
-        Degrees by which pictures go to each side; 0: all around.
+        Degrees by which pictures turn to each side; 0: all around.
     """
 
     name: str
     field: ScalarField
     box: Float[Tensor, "2 3"]
-    level: float
+    iso_value: float
     inside: Inside
-    why: str = ""
+    description: str = ""
     slope: float | None = None
     points_at_once: int = 1 << 16
-    onto: Callable[[Points], Points] = np.copy
-    into: Callable[[Points], Points] = np.copy
+    to_world: Callable[[Points], Points] = np.copy
+    from_world: Callable[[Points], Points] = np.copy
     colors: Callable[[Points, Points], Points] | None = None
-    seen: Callable[[Points], np.ndarray] | None = None
+    camera_counts: Callable[[Points], np.ndarray] | None = None
     bounds: Box | None = None
     frame: Float64[np.ndarray, "4 4"] = dataclasses.field(default_factory=lambda: np.eye(4))
-    view: Callable[[Points, int], View] = turned_around
+    view: Callable[[Points, int], View] = front_view
     swing: float | int = 0.0
+
+
+@dataclass(frozen=True)
+class MeshSourceSettings:
+    """How the field of a run is opened for extraction.
+
+    Attributes
+    ----------
+    level
+        Iso value; None: chosen by the task's rule.
+    box
+        Where the surface is searched, in the coordinates of the user's files; None: everywhere.
+    device, precision
+        As the options say.
+    source
+        New place of the run's data, if it has moved; else empty.
+    """
+
+    level: float | None = None
+    box: Box | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    source: str = ""

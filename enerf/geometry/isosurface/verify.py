@@ -1,4 +1,4 @@
-"""Whether an extraction missed something: the field asked at every sample of some bricks, or of all."""
+"""Verification of an extraction: the field is evaluated at every sample of some or all bricks."""
 
 from dataclasses import dataclass
 
@@ -8,74 +8,77 @@ from jaxtyping import Float
 from enerf.geometry.isosurface import cell_bounds
 from enerf.geometry.isosurface.bricks import Bricks
 
-WHERE = 5  # missed cells that are named
+MAX_LOCATIONS = 5  # missed cells whose location is reported
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found where every sample was asked for.
+    """Result of evaluating the field at every sample of some bricks.
 
     Attributes
     ----------
-    bricks, of
-        How many bricks of the lattice were looked at, and how many there are.
-    mixed
-        Their cells that the surface goes through, by all samples.
+    bricks, total
+        Number of bricks that were checked, and of all bricks.
+    sign_changes
+        Cells of the checked bricks that the surface crosses.
     missed
-        Those of them that the extraction takes for empty or full.
+        Those of them that the extraction took for empty or full.
     where
-        The middles of the first few that were missed.
+        Centers of the first few missed cells.
     """
 
     bricks: int
-    of: int
-    mixed: int
+    total: int
+    sign_changes: int
     missed: int
     where: Float[np.ndarray, "n 3"]
 
     def __str__(self) -> str:
-        """One line to print.
+        """Summary in one line.
 
         >>> print(Check(1000, 1000, 5000, 0, np.zeros((0, 3))))
         checked all of the lattice: 0 of 5,000 cells on the surface were missed
         >>> print(Check(300, 1000, 5000, 2, np.array([[0.5, 0.25, 0.0]])))
         checked 30.0 % of the lattice: 2 of 5,000 cells on the surface were missed, one at (0.5, 0.25, 0)
         """
-        share = "all" if self.bricks == self.of else f"{100 * self.bricks / self.of:.1f} %"
+        share = "all" if self.bricks == self.total else f"{100 * self.bricks / self.total:.1f} %"
         at = ", one at ({:.6g}, {:.6g}, {:.6g})".format(*self.where[0]) if len(self.where) else ""
-        return f"checked {share} of the lattice: {self.missed:,} of {self.mixed:,} cells on the surface were missed{at}"
+        return (
+            f"checked {share} of the lattice: {self.missed:,} of {self.sign_changes:,} cells on the surface were "
+            f"missed{at}"
+        )
 
 
-def check(found: Bricks, share: float | int, seed: int = 0) -> Check:
-    """What was missed in a random share (0 … 1) of the bricks, or in all of them."""
-    lattice, side = found.asking.lattice, found.side
+def check(bricks: Bricks, share: float | int, seed: int = 0) -> Check:
+    """Count the missed cells in a random share (0 … 1) of all bricks."""
+    lattice, side = bricks.sampler.lattice, bricks.side
     grid = -(-(np.array(lattice.counts) - 1) // side)
-    every = int(grid.prod())
-    chosen = np.sort(np.random.default_rng(seed).choice(every, max(1, round(share * every)), replace=False))
-    mixed = missed = 0
+    total = int(grid.prod())
+    chosen = np.sort(np.random.default_rng(seed).choice(total, max(1, round(share * total)), replace=False))
+    sign_changes = missed = 0
     where = np.zeros((0, 3))
-    for part in found.parts(chosen):
-        first = np.stack(np.unravel_index(part, tuple(grid)), 1) * side
-        true, seen, cells = _both(found, first)
-        lost = true & ~seen
-        mixed, missed = mixed + int(true.sum()), missed + int(lost.sum())
-        if len(where) < WHERE:
-            where = np.concatenate([where, _middles(found, cells[lost])])[:WHERE]
-    return Check(len(chosen), every, mixed, missed, where)
+    for chunk in bricks.chunks(chosen):
+        first = np.stack(np.unravel_index(chunk, tuple(grid)), 1) * side
+        true, extracted, cells = _compare(bricks, first)
+        lost = true & ~extracted
+        sign_changes, missed = sign_changes + int(true.sum()), missed + int(lost.sum())
+        if len(where) < MAX_LOCATIONS:
+            where = np.concatenate([where, _centers(bricks, cells[lost])])[:MAX_LOCATIONS]
+    return Check(len(chosen), total, sign_changes, missed, where)
 
 
-def _both(found: Bricks, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which cells are mixed, of bricks that begin at these samples: in truth and as extracted; and their indices."""
-    steps = np.stack(np.meshgrid(*[np.arange(found.side + 1)] * 3, indexing="ij"), -1)
+def _compare(bricks: Bricks, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sign changes by all samples, sign changes as extracted, and cell indices, of bricks that start at ``first``."""
+    steps = np.stack(np.meshgrid(*[np.arange(bricks.side + 1)] * 3, indexing="ij"), -1)
     index = first[:, None, None, None] + steps
-    shape, last = index.shape[:-1], np.array(found.asking.lattice.counts) - 1
+    shape, last = index.shape[:-1], np.array(bricks.sampler.lattice.counts) - 1
     flat = np.minimum(index.reshape(-1, 3), last)
     cells = index[:, :-1, :-1, :-1]
     within = (cells < last).all(-1)
-    true = cell_bounds.mixed(found.asking.values(flat).reshape(shape) >= 0) & within
-    return true, cell_bounds.mixed(found.at(flat).reshape(shape) >= 0) & within, cells
+    true = cell_bounds.sign_change(bricks.sampler.values(flat).reshape(shape) >= 0) & within
+    return true, cell_bounds.sign_change(bricks.at(flat).reshape(shape) >= 0) & within, cells
 
 
-def _middles(found: Bricks, cells: np.ndarray) -> np.ndarray:
-    """The middles of cells."""
-    return (found.asking.lattice.at(cells) + found.asking.lattice.at(cells + 1)) / 2
+def _centers(bricks: Bricks, cells: np.ndarray) -> np.ndarray:
+    """Centers of cells."""
+    return (bricks.sampler.lattice.at(cells) + bricks.sampler.lattice.at(cells + 1)) / 2

@@ -1,14 +1,13 @@
 """Pictures of a mesh as files: views from several sides, and a film around it."""
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from enerf.core import images
+from enerf.core.progress import progress_bar
 from enerf.geometry.preview import cameras
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
@@ -50,6 +49,5 @@ def write(folder: Path, mesh: MeshScene, view: View, *, swing: float | int = 0.0
 
 def _filmed(mesh: MeshScene, path: list[View]) -> Iterator[np.ndarray]:
     """The pictures of a path, one after the other."""
-    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not flooded
-    for view in tqdm(path, desc="turntable", unit="frame", mininterval=every):
+    for view in progress_bar(None, "turntable", "frame", iterable=path):
         yield mesh.picture(view)

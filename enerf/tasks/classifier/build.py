@@ -14,7 +14,7 @@ from enerf.conditioning import layers as conditioned
 from enerf.conditioning.layers import Layers
 from enerf.conditioning.selection import check_option
 from enerf.models import vit
-from enerf.models.densenet import DenseNet, layers_of_a_block
+from enerf.models.densenet import DenseNet, layers_per_block
 from enerf.models.googlenet import GoogLeNet
 from enerf.models.inception import SmallInception
 from enerf.models.norms import CNN_NORMS, VIT_NORMS, scaled
@@ -222,7 +222,7 @@ def _check(name: str, norm: str, width: float | int, depth: int, patch: int) -> 
     if depth and name not in DEEP:
         raise ValueError(f"depth is {depth}, and that of {title} is fixed; it can be chosen for {', '.join(DEEP)}")
     if depth and name == "densenet":
-        layers_of_a_block(depth)
+        layers_per_block(depth)
     if patch < 0:
         raise ValueError(f"patch is {patch} for {title}; expected a number of pixels, or 0 for the usual one")
     if patch and name not in vit.SIZES:

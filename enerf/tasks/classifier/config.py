@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from enerf.config.options import INITS, METHODS, ConditioningOptions, Placed, RecordOptions, StepOptions, as_in, option
+from enerf.config.options import (
+    INITS,
+    METHODS,
+    ConditioningOptions,
+    RecordOptions,
+    RunConfig,
+    StepOptions,
+    inherited,
+    option,
+)
 from enerf.core.errors import InputError
 
 MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s", "vit_b")
@@ -26,14 +35,20 @@ class LabelledOptions:
         "",
         "CIFAR-10 or CIFAR-100 (binary or Python form), idx files (MNIST, Fashion-MNIST), or images in "
         "train/CLASS/ and test/CLASS/ (val/CLASS/): a folder, or an archive",
+        affects="data",
     )
-    image_size: int = option(0, "side that images are brought to; 0: as they are, all alike", at_least=0, at_most=4096)
-    train_images: int = option(0, "train on that many images, the same for all seeds; 0: all", at_least=0)
-    test_images: int = option(0, "test on that many images, the same for all seeds; 0: all", at_least=0)
+    image_size: int = option(
+        0, "side that images are brought to; 0: as they are, all alike", at_least=0, at_most=4096, affects="data"
+    )
+    train_images: int = option(
+        0, "train on that many images, the same for all seeds; 0: all", at_least=0, affects="data"
+    )
+    test_images: int = option(0, "test on that many images, the same for all seeds; 0: all", at_least=0, affects="data")
     augment: str = option(
         "shift_flip",
         "of training images: shift by up to 4 pixels, flip left to right; or crop to a random part, for --image_size",
         choices=("none", "shift", "shift_flip", "crop"),
+        affects="data",
     )
 
 
@@ -41,10 +56,12 @@ class LabelledOptions:
 class ClassifierModelOptions:
     """Network."""
 
-    model: str = option("densenet", "architecture, in its form for small images", choices=MODELS)
-    width: float = option(1.0, "times the architecture's own channels", above=0, at_most=16)
-    depth: int = option(0, "layers of DenseNet, blocks of a ViT; 0: the architecture's own", at_least=0)
-    patch: int = option(0, "side of a ViT's patches; 0: 4 for images up to 64, else 16", at_least=0)
+    model: str = option("densenet", "architecture, in its form for small images", choices=MODELS, affects="model")
+    width: float = option(1.0, "times the architecture's own channels", above=0, at_most=16, affects="model")
+    depth: int = option(
+        0, "layers of DenseNet, blocks of a ViT; 0: the architecture's own", at_least=0, affects="model"
+    )
+    patch: int = option(0, "side of a ViT's patches; 0: 4 for images up to 64, else 16", at_least=0, affects="model")
 
 
 @dataclass(frozen=True)
@@ -57,18 +74,23 @@ class NormalisationOptions:
         "+ws weight standardisation, +e equilibration; +bnp gradients preconditioned by batch statistics; "
         "empty: bn, of ViTs ln",
         choices=("", *NORMALISATIONS),
+        affects="model",
     )
     layers: str = option(
         "all",
         "which layers are conditioned, or started by --init: all, first_conv_and_last_linear, hidden, Conv2d, Linear, "
         "or names and patterns with commas",
+        affects="model",
     )
-    equilibrate: str = option("row", "the map of +e", choices=METHODS, bare="row")
-    equilibrate_gradient: str = as_in(ConditioningOptions, "equilibrate_gradient", "through")
-    equilibrate_scale: str = as_in(ConditioningOptions, "equilibrate_scale", "fixed")
-    equilibrate_p: float = as_in(ConditioningOptions, "equilibrate_p", 2.0)
+    equilibrate: str = option("row", "the map of +e", choices=METHODS, bare="row", affects="model")
+    equilibrate_gradient: str = inherited(ConditioningOptions, "equilibrate_gradient", "through")
+    equilibrate_scale: str = inherited(ConditioningOptions, "equilibrate_scale", "fixed")
+    equilibrate_p: float = inherited(ConditioningOptions, "equilibrate_p", 2.0)
     init: str = option(
-        "default", "control: start of the same layers: the network's own, Glorot's, He's, or unit rows", choices=INITS
+        "default",
+        "control: start of the same layers: the network's own, Glorot's, He's, or unit rows",
+        choices=INITS,
+        affects="training",
     )
 
     @property
@@ -104,44 +126,66 @@ class NormalisationOptions:
 class ClassifierTrainOptions(StepOptions):
     """Training."""
 
-    N_iters: int = option(0, "at most that many steps; 0: as many as --epochs says", at_least=0)
+    N_iters: int = option(0, "at most that many steps; 0: as many as --epochs says", at_least=0, affects="training")
     epochs: float = option(
-        200.0, "times that every training image is seen; 0: as many as --N_iters says", at_least=0, at_most=1e6
+        200.0,
+        "times that every training image is seen; 0: as many as --N_iters says",
+        at_least=0,
+        at_most=1e6,
+        affects="training",
     )
-    N_batch: int = option(128, "images a step", at_least=1)
-    lrate: float = as_in(StepOptions, "lrate", 1e-3)
-    lrate_schedule: str = as_in(StepOptions, "lrate_schedule", "constant")
-    optimiser: str = option("sgd", "what follows the gradients", choices=OPTIMISERS)
-    momentum: float = option(0.0, "of sgd and rmsprop", at_least=0, at_most=0.9999)
+    N_batch: int = option(128, "images a step", at_least=1, affects="training")
+    lrate: float = inherited(StepOptions, "lrate", 1e-3)
+    lrate_schedule: str = inherited(StepOptions, "lrate_schedule", "constant")
+    optimiser: str = option("sgd", "what follows the gradients", choices=OPTIMISERS, affects="model")
+    momentum: float = option(0.0, "of sgd and rmsprop", at_least=0, at_most=0.9999, affects="model")
     weight_decay: float = option(
-        0.0, "of weights, not of biases and normalisers: L2 in the loss; adamw: decoupled", at_least=0
+        0.0,
+        "of weights, not of biases and normalisers: L2 in the loss; adamw: decoupled",
+        at_least=0,
+        affects="training",
     )
-    l1: float = option(0.0, "L1 of the same weights: in the loss; intrinsic optimisers: of z = P⁻¹θ", at_least=0)
-    l2: float = option(0.0, "intrinsic optimisers: L2 of z = P⁻¹θ", at_least=0)
+    l1: float = option(
+        0.0, "L1 of the same weights: in the loss; intrinsic optimisers: of z = P⁻¹θ", at_least=0, affects="training"
+    )
+    l2: float = option(0.0, "intrinsic optimisers: L2 of z = P⁻¹θ", at_least=0, affects="training")
     shrinkage: str = option(
         "sign",
         "how an intrinsic optimiser steps along L1: the theorem's sign, or to exact zeros",
         choices=("sign", "soft"),
+        affects="training",
     )
-    label_smoothing: float = option(0.0, "share of a target that is spread over all classes", at_least=0, at_most=0.99)
-    mixup: float = option(0.0, "images are mixed in pairs, shares drawn from Beta(mixup, mixup); 0: not", at_least=0)
+    label_smoothing: float = option(
+        0.0, "share of a target that is spread over all classes", at_least=0, at_most=0.99, affects="training"
+    )
+    mixup: float = option(
+        0.0, "images are mixed in pairs, shares drawn from Beta(mixup, mixup); 0: not", at_least=0, affects="training"
+    )
 
 
 @dataclass(frozen=True)
 class ClassifierRunOptions(RecordOptions):
     """Experiment and its records."""
 
-    i_eval: int = option(-1, "steps between points of the curve; -1: once an epoch; 0: never", at_least=-1)
+    i_eval: int = option(
+        -1, "steps between points of the curve; -1: once an epoch; 0: never", at_least=-1, affects="neutral"
+    )
     i_spectrum: int = option(
-        -1, "steps between records of κ and row norms of --layers; -1: with the curve; 0: never", at_least=-1
+        -1,
+        "steps between records of κ and row norms of --layers; -1: with the curve; 0: never",
+        at_least=-1,
+        affects="neutral",
     )
     eval_images: int = option(
-        2000, "test and training images that a point of the curve is measured on; 0: all test images", at_least=0
+        2000,
+        "test and training images that a point of the curve is measured on; 0: all test images",
+        at_least=0,
+        affects="neutral",
     )
 
 
 @dataclass(frozen=True)
-class ClassifierConfig(Placed):
+class ClassifierConfig(RunConfig):
     """Everything a classifier run is told, by subject."""
 
     run: ClassifierRunOptions

@@ -41,10 +41,10 @@ def draw(runs: Sequence[Run], path: Path, title: str) -> Path | None:
         for arm in arms:
             method, _, rate = arm.partition("@")
             some = [run for run in drawn if named(run) == arm]
-            found = [plots.points(run["curve"], 0, column, 1 / run["steps_an_epoch"]) for run in some]
+            found = [plots.curve_points(run["curve"], 0, column, 1 / run["steps_an_epoch"]) for run in some]
             seen += [float(value) for points in found for value in points[:, 1]]
             before = len(axes.lines)
-            plots.line(axes, found, arm, _colour(methods.index(method), len(methods)))
+            plots.plot_curves(axes, found, arm, _colour(methods.index(method), len(methods)))
             axes.lines[before].set_linestyle(LINES[rates.index(rate) % len(LINES)])
         axes.set(xlabel="epoch", ylabel=words)
         axes.grid(alpha=0.3)
@@ -79,10 +79,12 @@ def draw_rates(runs: Sequence[Run], path: Path, title: str) -> Path | None:
         for i, method in enumerate(methods):
             some = [run for run in rated if named(run).partition("@")[0] == method]
             found = [
-                plots.points(sorted((float(named(run).partition("@")[2]), run[part][name]) for run in of_seed), 0, 1)
+                plots.curve_points(
+                    sorted((float(named(run).partition("@")[2]), run[part][name]) for run in of_seed), 0, 1
+                )
                 for of_seed in _by_seed(some)
             ]
-            plots.line(axes, found, method, _colour(i, len(methods)))
+            plots.plot_curves(axes, found, method, _colour(i, len(methods)))
         axes.set(xlabel="learning rate", ylabel=words, xscale="log")
         axes.grid(alpha=0.3)
     axes.legend()

@@ -5,17 +5,31 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from enerf.conditioning.diagnostics import spectrum
 from enerf.core import io
+from enerf.engine import resume
 from enerf.engine.checkpoint import State
 from enerf.engine.trainer import LayerReport
 from enerf.tasks.classifier import build, optimizers, setup, step
 from enerf.tasks.classifier import metrics as classifier_metrics
 from enerf.tasks.classifier.setup import ClassifierRun
+
+
+def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
+    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its images, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a classifier, or its images are missing.
+    """
+    run = setup.open_run(folder, device, source)
+    return evaluate(run, Spectra(run))
 
 
 def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
@@ -31,6 +45,7 @@ def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
     is_continued = bool(asked.ft_path) and not asked.no_reload  # its steps are partly another run's, its seconds not
     metrics = {
         **_described(run),
+        **run.record.metrics(run.state.step),
         **{"test": test, "fit": fit, "kappa": kappa_of(spectra(run.state)), "sparsity": _sparsity(run)},
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
@@ -65,10 +80,7 @@ def point(run: ClassifierRun, spectra: Spectra) -> list[float]:
 
 def finished_metrics(run: ClassifierRun) -> dict[str, Any] | None:
     """The run's metrics if they were measured at its present step, of the same images."""
-    path = run.config.folder / "metrics.json"
-    found = io.read_json(path) if path.is_file() else {}
-    described = io.finite(_described(run))
-    return found if all(found.get(key) == value for key, value in described.items()) else None
+    return resume.matching_metrics(run.config.folder, _described(run))
 
 
 def answers_of(run: ClassifierRun, model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -111,7 +123,7 @@ def _described(run: ClassifierRun) -> dict[str, Any]:
         "steps_an_epoch": run.steps_an_epoch,
         "seed": t.seed,
         "device": str(run.device),
-        "precision": run.precision,
+        "precision": run.record.trained(run.state.step).precision,
         "protocol": {
             **{"optimiser": t.optimiser, "lrate": t.lrate, "schedule": t.lrate_schedule, "batch": t.N_batch},
             **{"momentum": t.momentum, "weight_decay": t.weight_decay, "l1": t.l1, "l2": t.l2},

@@ -50,10 +50,10 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     for run in runs:
         groups.setdefault((_images(run), run["model"], named(run)), []).append(run)
     for key, some in groups.items():
-        cells = [plots.spread([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
+        cells = [plots.mean_and_std([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
         epochs = sorted({f"{run['epochs']:g}" for run in some}, key=float)
         length = plots.DASH.join(epochs if len(epochs) < 2 else (epochs[0], epochs[-1]))
-        zeros = [plots.spread([_percent(run.get("sparsity")) for run in some], 1)] if with_zeros else []
+        zeros = [plots.mean_and_std([_percent(run.get("sparsity")) for run in some], 1)] if with_zeros else []
         rows.append([*key, *cells, f"{sum(map(learned, some))}/{len(some)}", length, *zeros])
     return rows
 

@@ -16,26 +16,16 @@ from enerf.core import rng
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import load
 from enerf.datasets.labelled.dataset import LabelledImages
-from enerf.engine import resume
+from enerf.engine import backend_record, checkpoint, resume
+from enerf.engine.backend_record import Record
 from enerf.engine.checkpoint import State
 from enerf.fields import conditioning
+from enerf.fields.backends import registry
+from enerf.fields.backends.registry import Resolved
 from enerf.tasks.classifier import build, optimizers
 from enerf.tasks.classifier.config import ClassifierConfig
 
 log = logging.getLogger("enerf")
-
-# Options that decide what the weights are, and the optimiser's memory: a checkpoint made with others does not fit.
-MODEL_OPTIONS = (
-    *("model", "width", "depth", "patch", "normalisation", "layers", "optimiser", "momentum"),
-    *("equilibrate", "equilibrate_gradient", "equilibrate_scale", "equilibrate_p"),
-)
-
-# Options that decide what is learned: changing them half way is allowed, and said.
-TASK_OPTIONS = (
-    *("images", "image_size", "train_images", "test_images", "augment", "N_batch", "lrate", "lrate_schedule"),
-    *("lrate_decay", "lrate_warmup", "adam_beta2", "adam_eps", "weight_decay", "l1", "l2", "shrinkage"),
-    *("label_smoothing", "mixup", "seed", "init", "precision"),
-)
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,8 @@ class ClassifierRun:
         The layers that the options mean: conditioned, or left plain as a control.
     state, device
         Weights and optimiser, and where they are.
+    record
+        Of the precisions that have trained it.
     """
 
     config: ClassifierConfig
@@ -62,11 +54,12 @@ class ClassifierRun:
     layers: list[str]
     state: State
     device: torch.device
+    record: Record
 
     @property
     def precision(self) -> str:
         """What products inside the network are computed with."""
-        return self.config.train.precision
+        return self.record.now.precision
 
     @property
     def steps_an_epoch(self) -> int:
@@ -74,8 +67,10 @@ class ClassifierRun:
         return steps_an_epoch(self.config, self.data)
 
 
-def prepare(config: ClassifierConfig) -> ClassifierRun:
+def prepare(config: ClassifierConfig, shared: Resolved | None = None) -> ClassifierRun:
     """Images, network and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    ``shared`` is what ``auto`` means for a fresh run: the precision of the comparison that it is part of.
 
     Raises
     ------
@@ -85,27 +80,45 @@ def prepare(config: ClassifierConfig) -> ClassifierRun:
     device = core_device.resolve_device(config.train.device)
     words = core_device.prepare(device)
     config, data = resolved(config), load_data(config)
-    log.info("%s; %s", words, config.train.precision)
-    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    found = resume.last_checkpoint(config)
+    record = backend_record.record_of(found, resolve_precision(config, backend_record.recorded_or(found, shared)))
+    log.info("%s; %s", words, record.now.precision)
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=core_device.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimizers.make(config.train, model), found)
     if training.step >= config.train.N_iters:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
-    return ClassifierRun(config, data, model, names, training, device)
+    return ClassifierRun(config, data, model, names, training, device, record)
 
 
-def precision_of(config: ClassifierConfig, device: torch.device) -> str:
-    """What products inside networks are computed with: bf16 where the machine multiplies in it, unless told otherwise.
+def open_run(folder: Path, device: str = "auto", source: str = "") -> ClassifierRun:
+    """Open a run as its last checkpoint left it; ``source`` is the new place of its images, if they have moved.
 
-    On a CPU torch's group normalisation of bf16 takes several times longer than of fp32, which then decides.
+    Raises
+    ------
+    InputError
+        If the folder is no run of a classifier, or its images are missing.
     """
-    asked = config.train.precision
-    if asked != "auto":
-        return asked
-    if device.type == "cpu" and norm_of(config) == "gn":
-        return "fp32"
-    return "bf16" if core_device.has_bf16(device) else "fp32"
+    content, _ = checkpoint.newest(folder, [ClassifierConfig.kind])
+    return prepare(resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source))
+
+
+def resolve_precision(config: ClassifierConfig, recorded: Resolved | None = None) -> Resolved:
+    """The precision of products inside the network; classifiers are evaluated by torch.
+
+    The option decides, then what the run was trained with before, then the device: bf16 where it has instructions for
+    it, except that torch's group normalisation of bf16 on a CPU takes several times longer than of fp32. A difference
+    to the record is logged as a warning.
+    """
+    asked, device = config.train.precision, core_device.resolve_device(config.train.device)
+    is_known = recorded is not None and recorded.precision != registry.UNKNOWN
+    if asked == "auto" and not is_known and device.type == "cpu" and norm_of(config) == "gn":
+        asked = "fp32"
+    precision, reason = registry.resolve_precision(asked, device, recorded)
+    found = Resolved("torch", precision, device.type)
+    if recorded is not None and recorded.differs(found):
+        log.warning("%s", registry.difference_words(recorded, found, reason))
+    return found
 
 
 def load_data(config: ClassifierConfig) -> LabelledImages:
@@ -137,10 +150,7 @@ def _loaded(path: Path, stamp: int, image_size: int) -> LabelledImages:
 
 
 def resolved(config: ClassifierConfig) -> ClassifierConfig:
-    """The configuration with epochs and points of the curve counted in steps, and the precision that will be used.
-
-    What it says is then said by ``config.txt``: a resumed run multiplies as it did before, and arms of a comparison as
-    each other.
+    """The configuration with epochs and points of the curve counted in steps, as ``config.txt`` will say them.
 
     Raises
     ------
@@ -151,10 +161,9 @@ def resolved(config: ClassifierConfig) -> ClassifierConfig:
     t, r = config.train, config.run
     wanted = [n for n in (t.N_iters, math.ceil(t.epochs * steps)) if n > 0]
     every = steps if r.i_eval < 0 else r.i_eval
-    precision = precision_of(config, core_device.resolve_device(t.device))
     return replace(
         config,
-        train=replace(t, N_iters=min(wanted), precision=precision),
+        train=replace(t, N_iters=min(wanted)),
         run=replace(r, i_eval=every, i_spectrum=every if r.i_spectrum < 0 else r.i_spectrum),
     )
 
@@ -210,7 +219,7 @@ def new_model(config: ClassifierConfig, data: LabelledImages) -> tuple[nn.Module
             gradient=c.equilibrate_gradient,
             scale=c.equilibrate_scale,
             p=c.equilibrate_p,
-            seed=rng.mixed(config.train.seed, 0),
+            seed=rng.stream_seed(config.train.seed, 0),
         )
     except ValueError as error:
         raise InputError(f"the options of the network: {error}") from None

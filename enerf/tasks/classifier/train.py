@@ -13,6 +13,7 @@ from enerf.engine import trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
+from enerf.fields.backends.registry import Resolved
 from enerf.tasks.classifier import evaluate, optimizers, setup
 from enerf.tasks.classifier import step as classifier_step
 from enerf.tasks.classifier.config import ClassifierConfig
@@ -25,8 +26,10 @@ log = logging.getLogger("enerf")
 CURVE = ("test_accuracy", "test_loss", "fit_accuracy", "fit_loss", "kappa")
 
 
-def train(config: ClassifierConfig) -> dict[str, Any] | None:
+def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
     """Train a classifier to the end of the run and report; returns its metrics, or None if none were asked for.
+
+    ``shared`` is as for ``classifier_runs.prepare``.
 
     Raises
     ------
@@ -37,7 +40,7 @@ def train(config: ClassifierConfig) -> dict[str, Any] | None:
     KeyboardInterrupt
         If the run was interrupted; it has been saved.
     """
-    run = setup.prepare(config)
+    run = setup.prepare(config, shared)
     t, spectra = run.config.train, Spectra(run)
     with Batches(run.data.train, t.N_batch, t.seed, run.config.data.augment) as batches:
         trainer.fit(
@@ -47,7 +50,10 @@ def train(config: ClassifierConfig) -> dict[str, Any] | None:
             partial(_hooks, run, spectra),
             unit="images",
             per_step=t.N_batch,
-            told={"classes": list(run.data.classes), "channels": run.data.channels, "size": run.data.size},
+            told={
+                **{"classes": list(run.data.classes), "channels": run.data.channels, "size": run.data.size},
+                **run.record.saved(),
+            },
             spectra=spectra,
         )
     if run.config.run.no_final_eval:

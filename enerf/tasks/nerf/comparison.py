@@ -1,17 +1,18 @@
 """Arms of a comparison to one table, curves and crops."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from enerf.core import io
-from enerf.reporting import plots, tables
-from enerf.reporting.plots import spread
+from enerf.core import images, io
+from enerf.datasets.scenes import pixels
+from enerf.reporting import learning_rates, plots, tables
+from enerf.reporting.plots import mean_and_std
+from enerf.tasks.nerf import setup
+from enerf.tasks.nerf.config import NerfConfig
 
-BEST = "each method at its own best learning rate"
 OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
 SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
 
@@ -37,10 +38,10 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
         rows.append(
             [
                 method,
-                spread(scores[0], 2),
-                spread([m.get("fit_psnr") for m in runs], 2),
-                spread(scores[1], 3),
-                spread(scores[2], 3),
+                mean_and_std(scores[0], 2),
+                mean_and_std([m.get("fit_psnr") for m in runs], 2),
+                mean_and_std(scores[1], 3),
+                mean_and_std(scores[2], 3),
                 f"{sum(map(succeeded, runs))}/{len(runs)}",
                 ",".join(str(m["seed"]) for m in runs),
                 "–".join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1]))),
@@ -48,29 +49,6 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def at_best_rate(
-    arms: dict[str, list[dict[str, Any]]], part: str = "mean", name: str = "psnr"
-) -> dict[str, list[dict[str, Any]]]:
-    """The arms named METHOD@LRATE of highest mean test PSNR, one a method; those that did not finish all seeds are out.
-
-    The rate is chosen by the figures that are then compared, for every method alike. ``part`` and ``name`` are of
-    another figure of the metrics.
-
-    >>> of = lambda psnr: [{"mean": {"psnr": psnr}}]
-    >>> list(at_best_rate({"he@0.001": of(20.0), "he@0.002": of(21.0), "plain@0.001": of(19.0)}))
-    ['he@0.002', 'plain@0.001']
-    """
-    rated = {arm: runs for arm, runs in arms.items() if "@" in arm}
-    seeds = max(map(len, rated.values()), default=0)
-    best: dict[str, tuple[float, str]] = {}
-    for arm, runs in rated.items():
-        score = float(np.mean([m[part][name] for m in runs]))
-        if len(runs) == seeds and math.isfinite(score):
-            best.setdefault(arm.split("@")[0], (score, arm))
-            best[arm.split("@")[0]] = max(best[arm.split("@")[0]], (score, arm))
-    return {arm: rated[arm] for _, arm in best.values()}
 
 
 def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
@@ -166,12 +144,35 @@ def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:
 
     Arms of several learning rates are followed by each method at its own best.
     """
-    rows, best = table(arms), table(at_best_rate(arms))
+    rows, best = table(arms), table(learning_rates.at_best_rate(arms))
     io.write_json(folder / "comparison.json", arms)
     io.write_atomic(folder / "comparison.csv", tables.as_csv(rows) + "\n")
     markdown, text = tables.as_markdown(rows), tables.as_text(rows)
     if len(best) > 1:
-        markdown += f"\n\n{BEST}:\n\n{tables.as_markdown(best)}"
-        text += f"\n\n{BEST}:\n{tables.as_text(best)}"
+        markdown += f"\n\n{learning_rates.BEST}:\n\n{tables.as_markdown(best)}"
+        text += f"\n\n{learning_rates.BEST}:\n{tables.as_text(best)}"
     io.write_atomic(folder / "comparison.md", markdown + "\n")
     return text
+
+
+def write_all(variants: dict[str, list[dict[str, Any]]], base: NerfConfig) -> str:
+    """Write the table and the curves of a comparison into the base's folder; return the table as text."""
+    text = write(variants, base.folder)
+    draw_curves(variants, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
+    draw_rates(variants, base.folder / "rates.png", f"{base.scene}, {base.train.N_iters} steps")
+    return text
+
+
+def draw_test_view(base: NerfConfig, variants: dict[str, NerfConfig]) -> None:
+    """Draw the first test view, ``crops.png``: the photograph beside the rendering of each method's first seed."""
+    if base.run.final_pixels:
+        return
+    scene = setup.load_scene(base)
+    view = scene.test[0]
+    name = f"{Path(scene.image_names[view]).stem}.png"
+    pictures = {"photograph": pixels.view_image(scene, view).double().numpy()}
+    for method, variant in variants.items():
+        file = variant.folder / "test" / "final" / name
+        if file.is_file():
+            pictures[method] = images.read(file).astype("float64")
+    draw_crops(pictures, base.folder / "crops.png", reference="photograph")

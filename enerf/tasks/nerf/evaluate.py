@@ -1,13 +1,26 @@
 """What a run is measured to be: its ``metrics.json``, with the protocol of every figure beside it."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from enerf.core import io
+from enerf.engine import resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, setup, views
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.views import Renderer
+
+
+def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
+    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its scene, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a NeRF, or its scene is missing.
+    """
+    return evaluate(setup.open_run(folder, device, source))
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -23,7 +36,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     else:
         measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
         mean = views.means(measured)
-    metrics = {**_described(run), "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
+    described = {**_described(run), **run.record.metrics(run.state.step)}
+    metrics = {**described, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
@@ -49,7 +63,7 @@ def _described(run: Run) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
-        "precision": run.backend.precision,
+        "precision": run.record.trained(run.state.step).precision,
         "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
         "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
         "collapsed": run.state.collapsed,
@@ -69,7 +83,4 @@ def _described(run: Run) -> dict[str, Any]:
 
 def finished_metrics(run: Run) -> dict[str, Any] | None:
     """The run's metrics if they were measured at its present step, by the present protocol."""
-    path = run.config.folder / "metrics.json"
-    found = io.read_json(path) if path.is_file() else {}
-    described = io.finite(_described(run))
-    return found if all(found.get(key) == value for key, value in described.items()) else None
+    return resume.matching_metrics(run.config.folder, _described(run))

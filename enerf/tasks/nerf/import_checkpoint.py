@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from enerf.core.errors import InputError
+from enerf.engine.checkpoint import Importer
 from enerf.fields import nerf
 
 NETWORKS = (("coarse", "network_fn_state_dict"), ("fine", "network_fine_state_dict"))
@@ -77,3 +78,6 @@ def _renamed(network: str, values: dict[str, Tensor], path: Path) -> dict[str, T
         return {f"{network}.{name}": value for name, value in nerf.from_nerf_pytorch(values).items()}
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+IMPORTER = Importer(is_checkpoint, weights, restore_optimiser)

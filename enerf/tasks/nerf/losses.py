@@ -30,10 +30,10 @@ def proposed(
     Source: Barron et al., mip-NeRF 360, CVPR 2022, equations 13 and 15, with their weights.
     """
     loss = mse(final.rgb, target)
-    fitted = proposal.interlevel(first.taken, final.weights.detach(), first.edges, first.weights)
+    fitted = proposal.interlevel_loss(first.sample_edges, final.weights.detach(), first.edges, first.weights)
     loss = loss + interlevel * fitted
     if distortion > 0:
-        first_edge, last_edge = first.taken[..., :1], first.taken[..., -1:]
-        along = (first.taken - first_edge) / (last_edge - first_edge)  # from 0 at near to 1 at far
-        loss = loss + distortion * proposal.distortion(along, final.weights)
+        first_edge, last_edge = first.sample_edges[..., :1], first.sample_edges[..., -1:]
+        along = (first.sample_edges - first_edge) / (last_edge - first_edge)  # from 0 at near to 1 at far
+        loss = loss + distortion * proposal.distortion_loss(along, final.weights)
     return loss

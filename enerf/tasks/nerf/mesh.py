@@ -4,6 +4,7 @@ Three frames: that of the **field**, in which the mesh is marched; the **world**
 cropped, polished, coloured and written; and an upright **picture frame**.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,18 +22,18 @@ from enerf.datasets.scenes import coordinates, frusta
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.fields.backends import module, registry
 from enerf.fields.nerf import NeRF
-from enerf.geometry.isosurface.source import Box, Points, Subject, turned_around
+from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings, Points, front_view
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.rendering import iso_level
-from enerf.rendering.iso_level import Level
+from enerf.rendering.iso_level import IsoValue
 from enerf.tasks.nerf import setup
 
 LEVEL_RAYS, LEVEL_SAMPLES = 2048, 512  # that the level of a density is told by
 SWING = 25.0  # degrees to each side, for scenes that are seen from one side
 
 
-def nerf(folder: Path, level: float | None, box: Box | None, device: str, datadir: str, precision: str) -> Subject:
+def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     """The density of a NeRF, of its fine field if it has one.
 
     Raises
@@ -40,21 +41,25 @@ def nerf(folder: Path, level: float | None, box: Box | None, device: str, datadi
     InputError
         If the run cannot be opened, the box makes no sense, or no training ray stops half of its light in it.
     """
-    run = setup.open_run(folder, device, datadir)
-    backend = registry.choose("auto", precision, run.device)
+    run = setup.open_run(folder, settings.device, settings.source)
+    recorded = run.record.trained(run.state.step)
+    if settings.precision != "auto":
+        recorded = dataclasses.replace(recorded, precision=settings.precision)  # requested: no difference to warn of
+    backend = registry.choose("auto", settings.precision, run.device, recorded)
     registry.use(run.fields, backend)
     run.fields.eval().requires_grad_(False)
     module.hold(run.fields)
     radiance = run.fields.coarse if run.fields.fine is None else run.fields.fine
     assert isinstance(radiance, NeRF)
     scene = run.scene
-    where = frusta.box_of(scene) if box is None else frusta.around_world_box(scene, box)
+    box = settings.box
+    where = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
     return of_density(
         scene,
         radiance.densities(),
         partial(_colors, radiance, scene, run.device),
         torch.from_numpy(where).to(run.device, torch.float32),
-        level,
+        settings.level,
         bounds=box,
         points_at_once=core_device.points_at_once(
             run.device, run.config.render.netchunk, radiance.density_head.in_features
@@ -73,7 +78,7 @@ def of_density(
     bounds: Box | None = None,
     points_at_once: int = 1 << 16,
     pixel_centers: float | int = 0.5,
-) -> Subject:
+) -> MeshSource:
     """The subject of a scene and a density in its field's coordinates; its rays tell the level if none is given."""
     if level is None:
         found = level_of(scene, density, where, pixel_centers, points_at_once)
@@ -82,21 +87,21 @@ def of_density(
         why = f"level {level:g}, as asked for"
     unit = "NDC length, and cells grow with the square of the distance" if scene.ndc else "scene length"
     ahead = scene.ndc or scene.forward_facing
-    return Subject(
+    return MeshSource(
         name=scene.name,
         field=density,
         box=where,
-        level=level,
+        iso_value=level,
         inside="above",
-        why=f"{why}; densities are per unit of {unit}",
+        description=f"{why}; densities are per unit of {unit}",
         points_at_once=points_at_once,
-        onto=partial(coordinates.to_world, scene),
-        into=partial(coordinates.from_world, scene),
+        to_world=partial(coordinates.to_world, scene),
+        from_world=partial(coordinates.from_world, scene),
         colors=colors,
-        seen=partial(frusta.seen_by, scene),
+        camera_counts=partial(frusta.count_views, scene),
         bounds=bounds,
         frame=scene.world_to_scene.double().cpu().numpy(),
-        view=partial(_through_the_cameras, scene) if ahead else partial(turned_around, up="z"),
+        view=partial(_through_the_cameras, scene) if ahead else partial(front_view, up="z"),
         swing=SWING if ahead else 0.0,
     )
 
@@ -108,7 +113,7 @@ def level_of(
     box: Float[Tensor, "2 3"],
     pixel_centers: float | int = 0.5,
     points_at_once: int = 1 << 16,
-) -> Level:
+) -> IsoValue:
     """The level that the training rays tell, where they pass the box.
 
     Raises
@@ -125,7 +130,7 @@ def level_of(
     t_vals = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, LEVEL_SAMPLES, device=near.device)
     points = rays.at(t_vals).reshape(-1, 3)
     found = torch.cat([density(some) for some in points.split(points_at_once)]).reshape(t_vals.shape)
-    level = iso_level.of_rays(found, t_vals, rays.directions) if len(rays) else None
+    level = iso_level.iso_value_from_rays(found, t_vals, rays.directions) if len(rays) else None
     if level is None:
         highest = float(found.max()) if len(rays) else 0.0
         raise InputError(
@@ -143,7 +148,7 @@ def _colors(radiance: NeRF, scene: Scene, device: torch.device, points: Points, 
     side, most normals look past all cameras.
     """
     at = torch.from_numpy(coordinates.from_world(scene, points)).to(device, torch.float32)
-    sight = torch.from_numpy(frusta.most_frontal(scene, points, normals)).to(device, torch.float32)
+    sight = torch.from_numpy(frusta.most_frontal_directions(scene, points, normals)).to(device, torch.float32)
     rgb = [radiance(a[:, None], d).rgb[:, 0] for a, d in zip(at.split(1 << 16), sight.split(1 << 16), strict=True)]
     return torch.cat(rgb).double().cpu().numpy()
 

@@ -20,24 +20,26 @@ from enerf.core.types import Proposal, Rays
 from enerf.datasets.scenes import bounds
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import checkpoint
-from enerf.engine.probe import Asked, Snapshot, Subject, _chosen_layers, parameters_of
+from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe, analyzed_layers, parameters_of
 from enerf.fields import conditioning
 from enerf.fields.backends import registry
 from enerf.fields.nerf import HEADS
 from enerf.rendering import render
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build, setup
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf.build import RadianceFields
 
 
-def nerf(saved: dict[str, Any], asked: Asked) -> Subject:
+def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     """A NeRF, and the photometric loss of random pixels of its training views, the same for all runs of a scene.
 
     Its weights stay conditioned, and torch evaluates them in fp32, whatever has trained them.
     """
-    config = parser.from_dict(nerf_config.NerfConfig, {**saved, **({"datadir": asked.source} if asked.source else {})})
-    device, proposal = core_device.resolve_device(asked.device), config.render.sampler == "proposal"
+    config = parser.from_dict(
+        nerf_config.NerfConfig, {**saved, **({"datadir": settings.source} if settings.source else {})}
+    )
+    device, proposal = core_device.resolve_device(settings.device), config.render.sampler == "proposal"
     scene = setup.load_scene(config)  # of which only the rays' colours go to the device
     fields = build.radiance_fields(
         config.model,
@@ -48,31 +50,31 @@ def nerf(saved: dict[str, Any], asked: Asked) -> Subject:
         space=bounds.space_of(scene),
     ).to(device)
     registry.use(fields, registry.make("torch", "fp32", device))
-    names = _chosen_layers(fields, asked.layers, HEADS)
-    generator = rng.generator_for(asked.seed, 0)
+    names = analyzed_layers(fields, settings.layers, HEADS)
+    generator = rng.generator_for(settings.seed, 0)
     pixels = scenes_pixels.random_pixels(
-        torch.tensor(scene.train), scene.camera, asked.samples, generator, one_view=False
+        torch.tensor(scene.train), scene.camera, settings.samples, generator, one_view=False
     )
     rays, colours = (
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
-        scenes_pixels.colours_of(scene, pixels),
+        scenes_pixels.colors_of(scene, pixels),
     )
     passes = setup.passes_of(config)
 
-    def at(path: Path) -> Snapshot:
+    def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
-        some = parameters_of(model, names) if asked.layers else ()
-        return Snapshot(content["step"], model, names, photometric(model, passes, rays, colours, some))
+        some = parameters_of(model, names) if settings.layers else ()
+        return CheckpointProbe(content["step"], model, names, photometric(model, passes, rays, colours, some))
 
-    return Subject(scene.name, conditioning.method_name(config.conditioning), at)
+    return RunProbe(scene.name, conditioning.method_name(config.conditioning), at)
 
 
 class RayColours(nn.Module):
     """Rays as rows of 11 numbers -> their colours, of each pass that is trained on photographs."""
 
-    def __init__(self, fields: RadianceFields, passes: Passes) -> None:
+    def __init__(self, fields: RadianceFields, passes: SamplingConfig) -> None:
         super().__init__()
         self.fields, self.passes = fields, passes
 
@@ -96,7 +98,7 @@ def squared_errors(made: Float[Tensor, "b p 3"], targets: Float[Tensor, "b p 3"]
 
 def photometric(
     fields: RadianceFields,
-    passes: Passes,
+    passes: SamplingConfig,
     rays: Rays,
     colours: Float[Tensor, "b 3"],
     parameters: tuple[nn.Parameter, ...] = (),

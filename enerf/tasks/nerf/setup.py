@@ -10,43 +10,25 @@ from typing import Any
 import torch
 
 from enerf.conditioning import layers
-from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Rays, Rendering, Scene
 from enerf.datasets.scenes import blender, bounds, camera_paths, llff, rays
-from enerf.engine import checkpoint, resume
+from enerf.engine import backend_record, checkpoint, resume
+from enerf.engine.backend_record import Record
 from enerf.engine.checkpoint import State
 from enerf.fields.backends import module, registry
-from enerf.fields.backends.registry import Backend
+from enerf.fields.backends.registry import Backend, Resolved
 from enerf.rendering import empty_space, render
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.reporting import video
-from enerf.tasks.nerf import build
-from enerf.tasks.nerf import config as nerf_config
+from enerf.tasks.nerf import build, import_checkpoint
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.views import Renderer
 
 log = logging.getLogger("enerf")
-
-# Options that decide what the weights are: a checkpoint made with others does not fit.
-MODEL_OPTIONS = (
-    *("netdepth", "netwidth", "netdepth_fine", "netwidth_fine", "multires", "multires_views", "i_embed"),
-    *("use_viewdirs", "equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
-    *("equilibrate_scale", "equilibrate_p", "netskip"),
-    *("encoding", "hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest", "density"),
-    *("sampler",),
-)
-
-# Options that decide what is learned: changing them half way is allowed, and said.
-TASK_OPTIONS = (
-    *("datadir", "dataset_type", "factor", "llffhold", "no_ndc", "spherify", "white_bkgd", "half_res", "pixel_centers"),
-    *("N_samples", "N_importance", "lindisp", "raw_noise_std", "perturb", "N_rand", "lrate", "lrate_decay"),
-    *("lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "interlevel", "distortion"),
-    *("no_batching", "seed", "init"),
-)
 
 VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
 
@@ -61,13 +43,18 @@ class Run:
     state: State
     device: torch.device
     backend: Backend
+    record: Record  # of the backends that have trained it
 
 
-def prepare(config: NerfConfig) -> Run:
-    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one."""
-    device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
+def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
+    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    ``shared`` is what ``auto`` means for a fresh run: the backend and precision of the comparison that it is part of.
+    """
     # read before the scene: its mistakes show at once
-    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS, also=["N_importance"])
+    found = resume.last_checkpoint(config)
+    t, recorded = config.train, backend_record.recorded_or(found, shared)
+    device, backend = registry.placed(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -79,8 +66,14 @@ def prepare(config: NerfConfig) -> Run:
         space=bounds.space_of(scene),
     ).to(device)
     registry.use(fields, backend)
-    training = resume.begin(config, fields, resume.adam(config.train, fields), found)
-    return Run(config, scene, fields, training, device, backend)
+    training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
+    record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
+    return Run(config, scene, fields, training, device, backend, record)
+
+
+def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
+    """Return the backend and precision that the options resolve to, those of an earlier run where possible."""
+    return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
 
 
 def load_scene(config: NerfConfig) -> Scene:
@@ -115,30 +108,10 @@ def to_device(scene: Scene, device: torch.device) -> Scene:
     return replace(scene, images=scene.images.to(device), c2w=scene.c2w.to(device), bounds=scene.bounds.to(device))
 
 
-def find_runs(folders: list[Path]) -> list[Path]:
-    """The runs among folders and directly below them, in order.
-
-    Raises
-    ------
-    InputError
-        If a folder neither is nor holds a run.
-    """
-    runs: list[Path] = []
-    for folder in folders:
-        inside = [path.parent for path in sorted(folder.glob("*/checkpoints"))]
-        found = (
-            [folder] if checkpoint.checkpoints(folder) else [path for path in inside if checkpoint.checkpoints(path)]
-        )
-        if not found:
-            raise InputError(
-                f"{folder}: found no checkpoints/*.pt, expected the folder of a training run, or of several"
-            )
-        runs += found
-    return runs
-
-
 def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     """A run as its last checkpoint left it, conditioned weights baked; ``datadir`` says where its scene is now.
+
+    The backend and precision that trained it evaluate it too; where they cannot, one warning says why.
 
     Raises
     ------
@@ -146,15 +119,7 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
         If the folder is no run of a NeRF, or its scene is gone.
     """
     content, _ = checkpoint.newest(folder, [NerfConfig.kind])
-    saved = {**content["config"], "basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
-    now = {
-        "device": device,
-        "backend": "auto",
-        "no_reload": False,
-        "ft_path": "",
-        **({"datadir": datadir} if datadir else {}),
-    }
-    run = prepare(parser.from_dict(nerf_config.NerfConfig, {**saved, **now}))
+    run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir))
     layers.bake(run.fields)
     return run
 
@@ -168,20 +133,20 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
 
 
-def _final_rendering(fields: RadianceFields, sampling: Passes, skip: float, asked: Rays) -> Rendering:
+def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, asked: Rays) -> Rendering:
     if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
         return empty_space.render_rays(fields.coarse, fields.fine, asked, sampling, skip)
     return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
 
 
-def passes_of(config: NerfConfig) -> Passes:
+def passes_of(config: NerfConfig) -> SamplingConfig:
     """The sampling of a configuration; NDC has no linear disparity, its near plane is at zero."""
     r = config.render
     in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
     if in_ndc and r.lindisp:
         log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
     lindisp = r.lindisp and not in_ndc
-    return Passes(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
+    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
@@ -212,7 +177,7 @@ def write_video(
     def frame(i: int) -> Any:
         picture = renderer.picture(run.scene, poses[i], camera)
         if depth:
-            return video.colour_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
+            return video.colorize_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
         return images.to_uint8(picture.rgb.cpu())
 
     trained = {"step": run.state.step, "seconds": run.state.seconds}  # tells apart runs that took one another's place

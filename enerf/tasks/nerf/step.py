@@ -20,7 +20,7 @@ from enerf.core.types import Proposal, Rays
 from enerf.engine.checkpoint import State
 from enerf.fields.backends.module import held
 from enerf.rendering import render
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import losses
 from enerf.tasks.nerf.build import RadianceFields
 
@@ -58,7 +58,7 @@ def gradient(
     fields: RadianceFields,
     rays: Rays,
     target: Float[Tensor, "b 3"],
-    passes: Passes,
+    passes: SamplingConfig,
     generator: torch.Generator,
     *,
     noise_std: float | int = 0.0,

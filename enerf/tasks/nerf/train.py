@@ -19,6 +19,7 @@ from enerf.engine import cuda_graph, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
+from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
 from enerf.tasks.nerf import evaluate, setup, views
 from enerf.tasks.nerf import step as nerf_step
@@ -29,8 +30,10 @@ from enerf.tasks.nerf.step import StepReport
 log = logging.getLogger("enerf")
 
 
-def train(config: NerfConfig) -> dict[str, Any] | None:
+def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
     """Train a run to its end and report; returns its metrics, or None if none were asked for.
+
+    ``shared`` is as for ``runs.prepare``.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def train(config: NerfConfig) -> dict[str, Any] | None:
     KeyboardInterrupt
         If the run was interrupted; it has been saved.
     """
-    run = setup.prepare(config)
+    run = setup.prepare(config, shared)
     if config.render.render_only:
         _render_only(run)
         return None
@@ -53,6 +56,7 @@ def train(config: NerfConfig) -> dict[str, Any] | None:
         unit="rays",
         per_step=config.train.N_rand,
         watch=nerf_step.watch,
+        told=run.record.saved(),
     )
     if config.run.no_final_eval:
         return None
@@ -87,17 +91,17 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     def step(training: State) -> StepReport:
         nonlocal at_once, work
         while True:
-            generator.manual_seed(rng.mixed(t.seed, training.step))
+            generator.manual_seed(rng.stream_seed(t.seed, training.step))
             crop = t.precrop_frac if training.step < t.precrop_iters else 1.0
             pixels = scenes_pixels.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
             batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
-            target = scenes_pixels.colours_of(scene, pixels)
+            target = scenes_pixels.colors_of(scene, pixels)
             try:
                 if work is None:
                     work = cuda_graph.recorded(gradient, batch, target, generator, training.optimiser)
                 return StepReport(*work(batch, target).tolist())  # one look at the device a step
             except (RuntimeError, MemoryError) as error:
-                at_once, work = render.halved(min(at_once, t.N_rand), error), gradient
+                at_once, work = render.halve_chunk(min(at_once, t.N_rand), error), gradient
                 training.optimiser.zero_grad()
 
     return step

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from enerf.core import images
+from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering, Scene
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays
@@ -47,16 +47,16 @@ def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: in
         seen = in_chunks(
             renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
         )
-        values.append(image_metrics.psnr(seen.rgb, scenes_pixels.colours_of(scene, pixels)))
+        values.append(image_metrics.psnr(seen.rgb, scenes_pixels.colors_of(scene, pixels)))
     return sum(values) / len(values) if values else math.nan
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
     """Name, PSNR, SSIM and LPIPS (None without its extra) of each view; pictures go to ``folder`` as PNG."""
     measured = []
-    for view in tqdm(views, desc="test views", unit="view"):
+    for view in progress_bar(None, "test views", "view", iterable=views):
         rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
-        target = scenes_pixels.photograph(scene, view).cpu()
+        target = scenes_pixels.view_image(scene, view).cpu()
         measured.append(
             {
                 "name": scene.image_names[view],
@@ -86,7 +86,7 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
 
 def constant_psnr(scene: Scene) -> float:
     """The test PSNR of the best constant colour of the training views: what a blank image scores."""
-    colour = torch.stack([scenes_pixels.photograph(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
-    targets = (scenes_pixels.photograph(scene, view) for view in scene.test)
+    colour = torch.stack([scenes_pixels.view_image(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
+    targets = (scenes_pixels.view_image(scene, view) for view in scene.test)
     values = [image_metrics.psnr(colour.expand_as(target), target) for target in targets]
     return sum(values) / len(values) if values else math.nan

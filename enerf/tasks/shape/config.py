@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from enerf.config.options import ConditioningOptions, FitOptions, GridOptions, Placed, RecordOptions, as_in, option
+from enerf.config.options import (
+    ConditioningOptions,
+    FitOptions,
+    GridOptions,
+    RecordOptions,
+    RunConfig,
+    inherited,
+    option,
+)
 from enerf.core.errors import InputError
 
 SCALES_NEAR = "0.1:0.5,0.03:1,0.01:1.5"
@@ -14,16 +22,25 @@ SCALES_NEAR = "0.1:0.5,0.03:1,0.01:1.5"
 class ShapeDataOptions:
     """Shape."""
 
-    mesh: str = option("", "a mesh (OBJ, PLY, STL, OFF, GLB ...), or a folder of meshes: a run each, and one table")
-    cloud: str = option("", "instead: points of a surface with normals (PLY); learned as a signed distance")
-    image: str = option("", "instead: a picture, whose colours are learned over the plane")
+    mesh: str = option(
+        "", "a mesh (OBJ, PLY, STL, OFF, GLB ...), or a folder of meshes: a run each, and one table", affects="data"
+    )
+    cloud: str = option(
+        "", "instead: points of a surface with normals (PLY); learned as a signed distance", affects="data"
+    )
+    image: str = option("", "instead: a picture, whose colours are learned over the plane", affects="data")
     representation: str = option(
         "occupancy",
         "what is learned of a mesh: occupancy logits, positive inside, or the signed distance, negative inside",
         choices=("occupancy", "sdf"),
+        affects="data",
     )
-    margin: float = option(0.1, "of the box [-1, 1]³ that stays free around the shape", at_least=0.01, at_most=0.9)
-    holdout: float = option(0.0, "picture: the share of pixels that is kept for testing", at_least=0, at_most=0.9)
+    margin: float = option(
+        0.1, "of the box [-1, 1]³ that stays free around the shape", at_least=0.01, at_most=0.9, affects="data"
+    )
+    holdout: float = option(
+        0.0, "picture: the share of pixels that is kept for testing", at_least=0, at_most=0.9, affects="data"
+    )
 
     @property
     def source(self) -> str:
@@ -42,27 +59,35 @@ class ShapeDataOptions:
 class ShapeModelOptions(GridOptions):
     """Field."""
 
-    netdepth: int = option(2, "hidden layers", at_least=1)
-    netwidth: int = option(64, "width of hidden layers", at_least=2)
-    netskip: int = option(0, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0)
+    netdepth: int = option(2, "hidden layers", at_least=1, affects="model")
+    netwidth: int = option(64, "width of hidden layers", at_least=2, affects="model")
+    netskip: int = option(
+        0, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0, affects="model"
+    )
     encoding: str = option(
         "hash",
         "of points: none, NeRF's waves, random Fourier features, or a multiresolution hash grid",
         choices=("none", "positional", "fourier", "hash"),
+        affects="model",
     )
-    hash_log2_entries: int = as_in(GridOptions, "hash_log2_entries", 17)
-    hash_finest: int = as_in(GridOptions, "hash_finest", 256)
-    multires: int = option(6, "frequency bands of the positional encoding", at_least=0)
-    fourier_features: int = option(256, "random waves, a cosine and a sine each", at_least=1)
-    fourier_scale: float = option(6.0, "standard deviation of their frequencies, in cycles a unit of length", above=0)
+    hash_log2_entries: int = inherited(GridOptions, "hash_log2_entries", 17)
+    hash_finest: int = inherited(GridOptions, "hash_finest", 256)
+    multires: int = option(6, "frequency bands of the positional encoding", at_least=0, affects="model")
+    fourier_features: int = option(256, "random waves, a cosine and a sine each", at_least=1, affects="model")
+    fourier_scale: float = option(
+        6.0, "standard deviation of their frequencies, in cycles a unit of length", above=0, affects="model"
+    )
     activation: str = option(
-        "relu", "between layers; sine layers start as SIREN's", choices=("relu", "softplus", "sine", "gaussian")
+        "relu",
+        "between layers; sine layers start as SIREN's",
+        choices=("relu", "softplus", "sine", "gaussian"),
+        affects="model",
     )
-    softplus_beta: float = option(100.0, "sharpness of softplus", above=0)
-    omega_0: float = option(30.0, "frequency of sine layers", above=0)
-    gaussian_sigma: float = option(0.1, "width of Gaussian activations", above=0)
+    softplus_beta: float = option(100.0, "sharpness of softplus", above=0, affects="model")
+    omega_0: float = option(30.0, "frequency of sine layers", above=0, affects="model")
+    gaussian_sigma: float = option(0.1, "width of Gaussian activations", above=0, affects="model")
     start_radius: float = option(
-        0.0, "above 0: start as the signed distance to a sphere of that radius", at_least=0, at_most=1
+        0.0, "above 0: start as the signed distance to a sphere of that radius", at_least=0, at_most=1, affects="model"
     )
 
 
@@ -70,58 +95,81 @@ class ShapeModelOptions(GridOptions):
 class SampleOptions:
     """Samples and losses."""
 
-    N_points: int = option(16384, "points a step", at_least=1)
-    uniform: float = option(2.0, "share of the points that is drawn from the whole box", at_least=0)
+    N_points: int = option(16384, "points a step", at_least=1, affects="training")
+    uniform: float = option(2.0, "share of the points that is drawn from the whole box", at_least=0, affects="training")
     near: str = option(
-        SCALES_NEAR, "points near the surface: standard deviation of their distance, colon, share; several by commas"
+        SCALES_NEAR,
+        "points near the surface: standard deviation of their distance, colon, share; several by commas",
+        affects="training",
     )
-    surface: float = option(0.0, "share of the points on the surface itself", at_least=0)
-    pool: int = option(1 << 18, "points that are prepared together, in the background", at_least=1)
-    pool_uses: int = option(4, "how often each of them is used", at_least=1)
+    surface: float = option(0.0, "share of the points on the surface itself", at_least=0, affects="training")
+    pool: int = option(1 << 18, "points that are prepared together, in the background", at_least=1, affects="training")
+    pool_uses: int = option(4, "how often each of them is used", at_least=1, affects="training")
     background: str = option(
-        "process", "where they are prepared: in a process of its own, or between steps", choices=("process", "none")
+        "process",
+        "where they are prepared: in a process of its own, or between steps",
+        choices=("process", "none"),
+        affects="neutral",
     )
-    balanced: bool = option(False, "occupancy: inside and outside weigh the same, whatever their share")
+    balanced: bool = option(
+        False, "occupancy: inside and outside weigh the same, whatever their share", affects="training"
+    )
     loss_sdf: str = option(
         "mape",
         "signed distance: relative error, absolute error, or absolute error near the surface only",
         choices=("mape", "l1", "truncated_l1"),
+        affects="training",
     )
-    truncate: float = option(0.1, "for truncated_l1: how near", above=0)
-    eikonal: float = option(0.0, "signed distance: weight of the loss that makes gradients unit", at_least=0)
-    normals: float = option(0.0, "signed distance: weight of the loss that turns gradients to the normals", at_least=0)
+    truncate: float = option(0.1, "for truncated_l1: how near", above=0, affects="training")
+    eikonal: float = option(
+        0.0, "signed distance: weight of the loss that makes gradients unit", at_least=0, affects="training"
+    )
+    normals: float = option(
+        0.0, "signed distance: weight of the loss that turns gradients to the normals", at_least=0, affects="training"
+    )
     gradient_step: float = option(
-        0.0, "0: exact gradients; above: by differences over that distance, which suit hash grids", at_least=0
+        0.0,
+        "0: exact gradients; above: by differences over that distance, which suit hash grids",
+        at_least=0,
+        affects="training",
     )
-    cloud_surface: float = option(1500.0, "cloud: weight of |f| at its points", at_least=0)
-    cloud_off: float = option(50.0, "cloud: weight of the loss that keeps other points off the surface", at_least=0)
-    cloud_normals: float = option(50.0, "cloud: weight of the loss of normals", at_least=0)
-    cloud_eikonal: float = option(50.0, "cloud: weight of the eikonal loss", at_least=0)
-    cloud_alpha: float = option(100.0, "cloud: how fast the loss off the surface falls with |f|", above=0)
+    cloud_surface: float = option(1500.0, "cloud: weight of |f| at its points", at_least=0, affects="training")
+    cloud_off: float = option(
+        50.0, "cloud: weight of the loss that keeps other points off the surface", at_least=0, affects="training"
+    )
+    cloud_normals: float = option(50.0, "cloud: weight of the loss of normals", at_least=0, affects="training")
+    cloud_eikonal: float = option(50.0, "cloud: weight of the eikonal loss", at_least=0, affects="training")
+    cloud_alpha: float = option(
+        100.0, "cloud: how fast the loss off the surface falls with |f|", above=0, affects="training"
+    )
 
 
 @dataclass(frozen=True)
 class ShapeTrainOptions(FitOptions):
     """Training."""
 
-    N_iters: int = as_in(FitOptions, "N_iters", 2_000)
-    lrate: float = as_in(FitOptions, "lrate", 5e-3)
-    lrate_schedule: str = as_in(FitOptions, "lrate_schedule", "cosine")
-    lrate_grid: float = as_in(FitOptions, "lrate_grid", 1e-2)
-    adam_beta2: float = as_in(FitOptions, "adam_beta2", 0.99)
-    adam_eps: float = as_in(FitOptions, "adam_eps", 1e-15)
+    N_iters: int = inherited(FitOptions, "N_iters", 2_000)
+    lrate: float = inherited(FitOptions, "lrate", 5e-3)
+    lrate_schedule: str = inherited(FitOptions, "lrate_schedule", "cosine")
+    lrate_grid: float = inherited(FitOptions, "lrate_grid", 1e-2)
+    adam_beta2: float = inherited(FitOptions, "adam_beta2", 0.99)
+    adam_eps: float = inherited(FitOptions, "adam_eps", 1e-15)
 
 
 @dataclass(frozen=True)
 class ShapeRunOptions(RecordOptions):
     """Experiment and its records."""
 
-    i_eval: int = option(500, "steps between points of the curve of IoU (PSNR of a picture); 0: never", at_least=0)
-    resolution: int = option(256, "cells along a side of the mesh that is measured at the end; 0: none", at_least=0)
+    i_eval: int = option(
+        500, "steps between points of the curve of IoU (PSNR of a picture); 0: never", at_least=0, affects="neutral"
+    )
+    resolution: int = option(
+        256, "cells along a side of the mesh that is measured at the end; 0: none", at_least=0, affects="neutral"
+    )
 
 
 @dataclass(frozen=True)
-class ShapeConfig(Placed):
+class ShapeConfig(RunConfig):
     """Everything a shape run is told, by subject."""
 
     run: ShapeRunOptions

@@ -2,16 +2,19 @@
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from enerf.core import io
+from enerf.engine import resume
 from enerf.fields import conditioning
 from enerf.geometry import write
 from enerf.geometry.isosurface import extract
-from enerf.geometry.isosurface.extract import Surface
+from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
+from enerf.geometry.isosurface.sample_grid import Inside
 from enerf.geometry.mesh import Mesh
 from enerf.tasks.shape import metrics as shape_metrics
 from enerf.tasks.shape import picture, setup
@@ -23,6 +26,17 @@ log = logging.getLogger("enerf")
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
+def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
+    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its file, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a shape, or its mesh, cloud or picture is missing.
+    """
+    return evaluate(setup.open_run(folder, device, source))
+
+
 def evaluate(run: ShapeRun) -> dict[str, Any]:
     """Measure the field, and the mesh that is extracted from it; writes ``metrics.json`` and ``mesh.ply``.
 
@@ -30,7 +44,8 @@ def evaluate(run: ShapeRun) -> dict[str, Any]:
     """
     began = time.perf_counter()
     measured = _picture(run) if isinstance(run.subject, Picture) else _shape(run)
-    metrics = {**_described(run), **measured, "curve": run.state.curve}
+    computed = run.record.metrics(run.state.step)
+    metrics = {**_described(run), **computed, **measured, "curve": run.state.curve}
     metrics["seconds"] = {"train": run.state.seconds, "eval": time.perf_counter() - began}
     io.write_json(run.config.folder / "metrics.json", metrics)
     return metrics
@@ -38,10 +53,7 @@ def evaluate(run: ShapeRun) -> dict[str, Any]:
 
 def finished_metrics(run: ShapeRun) -> dict[str, Any] | None:
     """The run's metrics if they were measured at its present step, of the same subject."""
-    path = run.config.folder / "metrics.json"
-    found = io.read_json(path) if path.is_file() else {}
-    described = io.finite(_described(run))
-    return found if all(found.get(key) == value for key, value in described.items()) else None
+    return resume.matching_metrics(run.config.folder, _described(run))
 
 
 def _described(run: ShapeRun) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def _described(run: ShapeRun) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
-        "precision": run.backend.precision if m.activation == "relu" else "fp32",
+        "precision": run.record.trained(run.state.step).precision if m.activation == "relu" else "fp32",
         "points_a_step": config.samples.N_points,
         "resolution": config.run.resolution,
     }
@@ -88,15 +100,10 @@ def _shape(run: ShapeRun) -> dict[str, Any]:
 
 def extracted(run: ShapeRun, field: Any) -> Surface | None:
     """The mesh of a field in the box, or None with a warning if there is none."""
-    target = run.config.data.target
+    inside: Inside = "above" if run.config.data.target == "occupancy" else "below"
+    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True)
     try:
-        return extract.extract(
-            setup.in_parts(field),
-            BOX,
-            run.config.run.resolution,
-            inside="above" if target == "occupancy" else "below",
-            closed=True,
-        )
+        return extract.extract(setup.in_parts(field), BOX, settings)
     except ValueError as error:
         log.warning("no mesh: %s", error)
         return None

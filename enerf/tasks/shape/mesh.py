@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from enerf.core.errors import InputError
-from enerf.geometry.isosurface.source import Box, Subject
+from enerf.geometry.isosurface.source import MeshSource, MeshSourceSettings
 from enerf.tasks.shape import setup
 
 
-def shape(folder: Path, level: float | None, box: Box | None, device: str, precision: str) -> Subject:
+def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     """The occupancy logits or the signed distance of a shape; its box is [−1, 1]³, or what is asked for of it.
 
     No slope is claimed of a learned distance.
@@ -20,7 +20,8 @@ def shape(folder: Path, level: float | None, box: Box | None, device: str, preci
     InputError
         If the run cannot be opened, or the box lies elsewhere.
     """
-    run = setup.open_field(folder, device, precision)
+    run = setup.open_field(folder, settings.device, settings.precision)
+    box, level = settings.box, 0.0 if settings.level is None else settings.level
     run.field.requires_grad_(False)
     way, where = run.normalisation, np.array([[-1.0] * 3, [1.0] * 3])
     if box is not None:
@@ -31,14 +32,14 @@ def shape(folder: Path, level: float | None, box: Box | None, device: str, preci
             raise InputError(f"option --box: found {box.ravel().tolist()}, expected a box within {low} and {high}")
     logits = run.config.data.target == "occupancy"
     told = "logit 0 is one chance in two" if logits else "distance 0 is the surface"
-    return Subject(
+    return MeshSource(
         name=folder.resolve().name,
         field=run.field,
         box=torch.from_numpy(where).to(run.device, torch.float32),
-        level=0.0 if level is None else level,
+        iso_value=level,
         inside="above" if logits else "below",
-        why=f"level {0.0 if level is None else level:g}; {told}",
-        onto=way.to_file,
-        into=way.to_box,
+        description=f"level {level:g}; {told}",
+        to_world=way.to_file,
+        from_world=way.to_box,
         bounds=box,
     )

@@ -13,7 +13,7 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.engine import checkpoint
-from enerf.engine.probe import Asked, Snapshot, Subject, _chosen_layers, parameters_of
+from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe, analyzed_layers, parameters_of
 from enerf.fields import conditioning
 from enerf.fields import shape as shape_field
 from enerf.fields.backends import registry
@@ -25,7 +25,7 @@ from enerf.tasks.shape.config import ShapeConfig
 from enerf.tasks.shape.step import DistanceLoss
 
 
-def shape(saved: dict[str, Any], asked: Asked) -> Subject:
+def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     """A shape of a mesh, and its loss without those of gradients on samples drawn as in training.
 
     Its weights stay conditioned, and torch evaluates them in fp32, whatever has trained them.
@@ -35,30 +35,30 @@ def shape(saved: dict[str, Any], asked: Asked) -> Subject:
     InputError
         If it was learned from a cloud of points or a picture.
     """
-    moved = {"mesh": asked.source} if asked.source else {}
+    moved = {"mesh": settings.source} if settings.source else {}
     config = parser.from_dict(ShapeConfig, {**saved, **moved})
     subject = setup.load_subject(config)
     if not isinstance(subject, Mesh):
         raise InputError(f"{config.data.source}: runs of pictures and clouds are not analysed, expected one of a mesh")
-    device = core_device.resolve_device(asked.device)
+    device = core_device.resolve_device(settings.device)
     made = setup.new_field(config).to(device)
     registry.use(made, registry.make("torch", "fp32", device))
-    names = _chosen_layers(made, asked.layers, shape_field.HEADS)
+    names = analyzed_layers(made, settings.layers, shape_field.HEADS)
     is_distance = config.data.target == "sdf"
     mixture = geometry_samples.Mixture(config.samples.uniform, config.near)
     some = geometry_samples.pool(
-        setup.solid_of(subject), mixture, asked.samples, asked.seed, 0, distances=is_distance
+        setup.solid_of(subject), mixture, settings.samples, settings.seed, 0, distances=is_distance
     ).to(device)
 
-    def at(path: Path) -> Snapshot:
+    def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(made).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
-        chosen = parameters_of(model, names) if asked.layers else ()
+        chosen = parameters_of(model, names) if settings.layers else ()
         loss = of_shape(model, some, config.samples.loss_sdf, config.samples.truncate, chosen)
-        return Snapshot(content["step"], model, names, loss)
+        return CheckpointProbe(content["step"], model, names, loss)
 
-    return Subject(subject.name, conditioning.method_name(config.conditioning, "mlp"), at)
+    return RunProbe(subject.name, conditioning.method_name(config.conditioning, "mlp"), at)
 
 
 def of_shape(

@@ -40,11 +40,13 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     for run in runs:
         groups.setdefault((run["shape"], label(run)), []).append(run)
     for (shape, method), some in groups.items():
-        cells = [plots.spread([_value(run, part, name) for run in some], digits) for _, part, name, digits in columns]
+        cells = [
+            plots.mean_and_std([_value(run, part, name) for run in some], digits) for _, part, name, digits in columns
+        ]
         steps = sorted({int(run["steps"]) for run in some})
         seconds = [_value(run, "seconds", "train") for run in some]
         length = plots.DASH.join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1])))
-        rows.append([shape, method, *cells, length, plots.spread(seconds, 0), str(len(some))])
+        rows.append([shape, method, *cells, length, plots.mean_and_std(seconds, 0), str(len(some))])
     return rows
 
 
@@ -94,7 +96,7 @@ def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Ru
         for axes, (words, column, x) in zip(axes_of_shape, places, strict=True):
             for i, method in enumerate(methods):
                 some = [run["curve"] for run in drawn if run["shape"] == shape and named(run) == method]
-                plots.line(axes, [plots.points(curve, x, column) for curve in some], method, f"C{i}")
+                plots.plot_curves(axes, [plots.curve_points(curve, x, column) for curve in some], method, f"C{i}")
             axes.set(xlabel=("step", "seconds of training")[x], ylabel=words, title=shape)
             axes.grid(alpha=0.3)
     figure.suptitle(title)

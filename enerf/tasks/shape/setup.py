@@ -18,11 +18,12 @@ from torch import Tensor
 from enerf.conditioning import layers
 from enerf.config import parser
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint, resume
+from enerf.engine import backend_record, checkpoint, resume
+from enerf.engine.backend_record import Record
 from enerf.engine.checkpoint import State
 from enerf.fields.backends import module, registry
 from enerf.fields.backends.hashgrid import make_grid
-from enerf.fields.backends.registry import Backend
+from enerf.fields.backends.registry import Backend, Resolved
 from enerf.fields.shape import ShapeField
 from enerf.geometry import mesh as geometry_mesh
 from enerf.geometry.mesh import Mesh, Normalisation, PointCloud
@@ -33,23 +34,6 @@ from enerf.tasks.shape.eval_points import Reference, Settings
 from enerf.tasks.shape.picture import Picture
 
 log = logging.getLogger("enerf")
-
-# Options that decide what the weights are: a checkpoint made with others does not fit.
-MODEL_OPTIONS = (
-    *("netdepth", "netwidth", "netskip", "encoding", "multires", "fourier_features", "fourier_scale"),
-    *("hash_levels", "hash_features", "hash_log2_entries", "hash_coarsest", "hash_finest"),
-    *("activation", "softplus_beta", "omega_0", "gaussian_sigma", "start_radius"),
-    *("equilibrate", "equilibrate_layers", "equilibrate_gradient", "weight_norm"),
-    *("equilibrate_scale", "equilibrate_p"),
-)
-
-# Options that decide what is learned: changing them half way is allowed, and said.
-TASK_OPTIONS = (
-    *("mesh", "cloud", "image", "representation", "margin", "holdout", "N_points", "uniform", "near", "surface"),
-    *("pool", "pool_uses", "balanced", "loss_sdf", "truncate", "eikonal", "normals", "gradient_step"),
-    *("cloud_surface", "cloud_off", "cloud_normals", "cloud_eikonal", "cloud_alpha"),
-    *("lrate", "lrate_decay", "lrate_schedule", "lrate_grid", "lrate_warmup", "adam_beta2", "adam_eps", "seed", "init"),
-)
 
 Subject = Mesh | PointCloud | Picture
 SETTINGS = Settings()  # what fields and meshes are measured with
@@ -66,6 +50,7 @@ class ShapeRun:
     state: State
     device: torch.device
     backend: Backend
+    record: Record  # of the backends that have trained it
 
     @property
     def box(self) -> dict[str, Any]:
@@ -76,21 +61,35 @@ class ShapeRun:
         return {"box": {"centre": list(way.centre), "scale": way.scale}}
 
 
-def prepare(config: ShapeConfig) -> ShapeRun:
+def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
     """Subject, field and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+
+    ``shared`` is what ``auto`` means for a fresh run: the backend and precision of the comparison that it is part of.
 
     Raises
     ------
     InputError
         For a user's mistake.
     """
-    device, backend = registry.placed(config.train.device, config.train.backend, config.train.precision)
-    found = resume.last_checkpoint(config, MODEL_OPTIONS, TASK_OPTIONS)
+    found = resume.last_checkpoint(config)
+    t, recorded = config.train, backend_record.recorded_or(found, shared)
+    device, backend = registry.placed(t.device, t.backend, precision_of(config), recorded)
     subject = load_subject(config)
     made = new_field(config).to(device)
     registry.use(made, backend)
     training = resume.begin(config, made, resume.adam(config.train, made), found)
-    return ShapeRun(config, subject, made, training, device, backend)
+    record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
+    return ShapeRun(config, subject, made, training, device, backend, record)
+
+
+def precision_of(config: ShapeConfig) -> str:
+    """The precision option; ``fp32`` for networks with other activations than ReLU, which torch evaluates in it."""
+    return config.train.precision if config.model.activation == "relu" else "fp32"
+
+
+def resolve_backend(config: ShapeConfig, recorded: Resolved | None = None) -> Resolved:
+    """Return the backend and precision that the options resolve to, those of an earlier run where possible."""
+    return registry.resolve(config.train.device, config.train.backend, precision_of(config), recorded)
 
 
 def load_subject(config: ShapeConfig) -> Subject:
@@ -153,6 +152,25 @@ def new_field(config: ShapeConfig) -> ShapeField:
     )
 
 
+def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
+    """Open a run as its last checkpoint left it; ``source`` is the new place of its mesh, cloud or picture, if any.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run of a shape, or its file is missing.
+    """
+    content, _ = checkpoint.newest(folder, [ShapeConfig.kind])
+    return prepare(
+        resume.reopened(ShapeConfig, content["config"], folder, device, _source_option(content["config"]), source)
+    )
+
+
+def _source_option(saved: dict[str, Any]) -> str:
+    """Return the option that names what a saved run was trained on."""
+    return next((name for name in ("mesh", "cloud", "image") if saved.get(name)), "mesh")
+
+
 @dataclass(frozen=True)
 class Opened:
     """A learned field without what it was learned from; ``normalisation`` leads back to the file's coordinates."""
@@ -167,6 +185,9 @@ class Opened:
 def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> Opened:
     """The field of a run's last checkpoint, its weights baked and held; its file need not be there.
 
+    The backend that trained it evaluates it too, in the same precision if ``precision`` is ``auto``; where it cannot,
+    one warning says why.
+
     Raises
     ------
     InputError
@@ -177,7 +198,10 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     if "box" not in saved:
         raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
     config = parser.from_dict(ShapeConfig, saved)
-    where, backend = registry.placed(device, "auto", precision)
+    again = backend_record.recorded(content)
+    if precision != "auto":
+        again = replace(again, precision=precision)  # the caller's choice, not a difference to warn of
+    where, backend = registry.placed(device, "auto", precision, again)
     made = new_field(config).to(where)
     registry.use(made, backend)
     checkpoint.load_weights(made, content["model"], path)

@@ -17,6 +17,7 @@ from enerf.engine import resume, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
+from enerf.fields.backends.registry import Resolved
 from enerf.geometry import point_cloud, read, sample_pool
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh, PointCloud
@@ -40,8 +41,10 @@ CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # figures of a point of the
 PartsOf = Callable[[int], Parts]
 
 
-def fit(config: ShapeConfig) -> dict[str, Any] | None:
+def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
     """Learn a shape to the end of the run and report; returns its metrics, or None if none were asked for.
+
+    ``shared`` is as for ``shape_runs.prepare``.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def fit(config: ShapeConfig) -> dict[str, Any] | None:
     KeyboardInterrupt
         If the run was interrupted; it has been saved.
     """
-    run = setup.prepare(config)
+    run = setup.prepare(config, shared)
     with losses(run) as parts_of:
         trainer.fit(
             config,
@@ -61,15 +64,15 @@ def fit(config: ShapeConfig) -> dict[str, Any] | None:
             partial(_hooks, run),
             unit="points",
             per_step=config.samples.N_points,
-            told=run.box,
+            told={**run.box, **run.record.saved()},
         )
     if config.run.no_final_eval:
         return None
     return evaluate.finished_metrics(run) or evaluate.evaluate(run)
 
 
-def fit_all(config: ShapeConfig) -> list[dict[str, Any]]:
-    """Learn every mesh of a folder, each in a run of its own; the table grows with each.
+def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
+    """Train one run, or one for every mesh if ``--mesh`` is a folder; the table in the folder grows with each.
 
     Finished runs are not run again, a half-finished one goes on; a file that cannot be used is told of and left out.
 
@@ -81,6 +84,9 @@ def fit_all(config: ShapeConfig) -> list[dict[str, Any]]:
         If interrupted; the same call goes on where it stopped.
     """
     folder = Path(config.data.mesh).expanduser()
+    if not config.data.mesh or not folder.is_dir():
+        metrics = train(config)
+        return [] if metrics is None else [metrics]
     found = sorted(path for path in folder.iterdir() if path.suffix.lower().lstrip(".") in read.SUFFIXES)
     if not found:
         raise InputError(f"{folder}: found no mesh in it, expected files of kinds {', '.join(read.SUFFIXES)}")
@@ -90,7 +96,7 @@ def fit_all(config: ShapeConfig) -> list[dict[str, Any]]:
         arm = setup.with_source(config, path, f"{config.run.expname or config.scene}/{name}")
         log.info("shape %d of %d: %s (%s)", i + 1, len(named), name, arm.folder)
         try:
-            metrics = resume.metrics_of(arm) or fit(replace(arm, run=replace(arm.run, no_final_eval=False)))
+            metrics = resume.finished_metrics(arm) or train(replace(arm, run=replace(arm.run, no_final_eval=False)))
         except InputError as error:
             log.warning("%s is left out: %s", path, error)
             continue

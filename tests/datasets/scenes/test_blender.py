@@ -1,4 +1,4 @@
-"""Laws of loading the synthetic scenes of NeRF."""
+"""Loading the synthetic scenes of NeRF."""
 
 import json
 import math
@@ -58,8 +58,8 @@ def _change(folder, split, act):
     file.write_text(json.dumps(content))
 
 
-def _colours(scene, view):
-    return pixels.photograph(scene, view).numpy()
+def _colors(scene, view):
+    return pixels.view_image(scene, view).numpy()
 
 
 def _refusal(folder, **options):
@@ -97,11 +97,11 @@ def test_the_camera_and_the_bounds_are_nerfs(tmp_path):
 
 
 @pytest.mark.parametrize("white", [True, False])
-def test_pictures_lie_over_white_or_keep_their_colours(white, tmp_path):
+def test_pictures_lie_over_white_or_keep_their_colors(white, tmp_path):
     scene = blender.load(_scene(tmp_path), white_bkgd=white)
     rgba = _picture("test", 8) / 255
     wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
-    assert np.allclose(_colours(scene, -1), wanted, atol=1e-6)
+    assert np.allclose(_colors(scene, -1), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("white", [True, False])
@@ -109,7 +109,7 @@ def test_half_resolution_averages_four_pixels_and_halves_the_focal_length(white,
     full, half = (blender.load(_scene(tmp_path / str(i)), i == 1, 8, white) for i in range(2))
     rgba = (_picture("train", 1) / 255).reshape(H // 2, 2, W // 2, 2, 4).mean((1, 3))
     wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
-    assert np.allclose(_colours(half, 1), wanted, atol=1e-6)
+    assert np.allclose(_colors(half, 1), wanted, atol=1e-6)
     assert half.camera == Camera(W // 2, H // 2, full.camera.fx / 2, full.camera.fy / 2, W / 4, H / 4)
 
 
@@ -121,14 +121,14 @@ def test_file_paths_may_carry_an_extension_or_a_backslash(extension, prefix, tmp
 
 def test_pictures_without_alpha_are_taken_as_they_are(tmp_path):
     scene = blender.load(_scene(tmp_path, channels=3), white_bkgd=True)
-    assert np.array_equal(_colours(scene, 0), _picture("train", 0, 3) / np.float32(255))
+    assert np.array_equal(_colors(scene, 0), _picture("train", 0, 3) / np.float32(255))
 
 
 def _as_decoded(folder, scene, half, white):
     """Whether the scene has the decoder's floats, put through what was asked for."""
     pictures = (images.read(folder / name) for name in scene.image_names)
     wanted = (images.composite(images.downsample(picture, 2 if half else 1), white) for picture in pictures)
-    return all(np.array_equal(_colours(scene, view), picture) for view, picture in enumerate(wanted))
+    return all(np.array_equal(_colors(scene, view), picture) for view, picture in enumerate(wanted))
 
 
 @pytest.mark.parametrize(("channels", "white"), [(3, False), (3, True), (4, False)])
@@ -139,7 +139,7 @@ def test_pictures_of_8_bits_are_kept_as_bytes_and_are_the_decoders_floats(channe
 
 
 @pytest.mark.parametrize(("half", "white"), [(False, True), (True, False), (True, True)])
-def test_colours_between_bytes_stay_float(half, white, tmp_path):
+def test_colors_between_bytes_stay_float(half, white, tmp_path):
     scene = blender.load(_scene(tmp_path), half, white_bkgd=white)
     assert scene.images.dtype == torch.float32
     assert _as_decoded(tmp_path, scene, half, white)
@@ -273,7 +273,7 @@ def test_the_real_lego_loads():
     scene = blender.load(folder, half_res=True, testskip=1, white_bkgd=True)
     assert scene.images.shape[1:] == (100, 100, 3)
     assert len(scene.train) == 100
-    assert all((_colours(scene, view)[0, 0] == 1).all() for view in range(len(scene.images)))
+    assert all((_colors(scene, view)[0, 0] == 1).all() for view in range(len(scene.images)))
     assert np.isclose(scene.camera.fx, 277.7777 / 2, atol=1e-3)
     distances = np.linalg.norm(scene.c2w[:, :, 3].numpy(), axis=1)
     assert np.allclose(distances, distances.mean(), atol=1e-3)

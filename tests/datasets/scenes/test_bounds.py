@@ -1,4 +1,4 @@
-"""Laws of the space that a grid covers: what the rays of a scene pass through lies within."""
+"""The region covered by a grid contains what the rays of a scene pass through."""
 
 import dataclasses
 import math
@@ -53,8 +53,8 @@ def inwards(seed: int, n: int = 6, distance: float = 4.0, spread: float = 0.0) -
     back = back / back.norm(dim=-1, keepdim=True)
     right = torch.linalg.cross(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand_as(back), back)
     right = right / right.norm(dim=-1, keepdim=True)
-    centres = back * (distance + spread * (2 * drawn(seed + 1, n, 1) - 1))
-    return torch.stack([right, torch.linalg.cross(back, right), back, centres], -1)
+    centers = back * (distance + spread * (2 * drawn(seed + 1, n, 1) - 1))
+    return torch.stack([right, torch.linalg.cross(back, right), back, centers], -1)
 
 
 def points(of: Scene, pixel_centers: float, steps: int = 9) -> Tensor:
@@ -69,9 +69,9 @@ def box(space: Space) -> tuple[Tensor, Tensor]:
     return torch.tensor(space.low), torch.tensor(space.high)
 
 
-def inside(space: Space, asked: Tensor) -> bool:
+def inside(space: Space, points: Tensor) -> bool:
     low, high = box(space)
-    return bool(((asked >= low) & (asked <= high)).all())
+    return bool(((points >= low) & (points <= high)).all())
 
 
 # NDC
@@ -160,10 +160,10 @@ def test_without_ndc_a_ball_holds_the_cameras_and_the_nearest_that_they_see(seed
     low, high = box(space)
     middle, radius = (low + high) / 2, float((high - low).min()) / 2
     assert (high - low).tolist() == pytest.approx([2 * radius] * 3, rel=1e-5)
-    centres = made.c2w[:, :, 3]
-    torch.testing.assert_close(middle, centres.mean(0), rtol=1e-5, atol=1e-5)
-    nearest = centres - 1.2 * made.c2w[:, :, 2]  # straight ahead
-    for seen in (centres, nearest):
+    centers = made.c2w[:, :, 3]
+    torch.testing.assert_close(middle, centers.mean(0), rtol=1e-5, atol=1e-5)
+    nearest = centers - 1.2 * made.c2w[:, :, 2]  # straight ahead
+    for seen in (centers, nearest):
         assert ((seen - middle).norm(dim=-1) <= radius * (1 + 1e-5)).all()
 
 

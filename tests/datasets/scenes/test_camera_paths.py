@@ -1,4 +1,4 @@
-"""Laws of camera paths: the right kind for each kind of scene, and the poses that it promises."""
+"""Camera paths: the default for each kind of scene, and their poses."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def _forward(n: int = 9) -> np.ndarray:
     """Cameras that look down −z, on average exactly."""
     c2w = np.tile(np.eye(4)[:3], (n, 1, 1))
     c2w[:, :, 3] = np.random.default_rng(0).normal(size=(n, 3)) * (1.0, 0.5, 0.1)
-    return poses.recentre(c2w)[0]
+    return poses.recenter(c2w)[0]
 
 
 def _scene(c2w: np.ndarray, forward_facing: bool, dtype: torch.dtype = torch.float32) -> Scene:

@@ -1,4 +1,4 @@
-"""Laws of the three frames: there and back is nothing, NDC is that of rays, distances scale as said."""
+"""Conversion between the three frames: invertible, consistent with the NDC of rays, correct distances."""
 
 import dataclasses
 

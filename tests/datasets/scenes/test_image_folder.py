@@ -1,4 +1,4 @@
-"""Laws of the image folders of an LLFF scene."""
+"""The image folders of an LLFF scene."""
 
 import os
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_finding_changes_nothing(tmp_path):
     _fill(tmp_path / "images")
     before = _listing(tmp_path)
     photos = _find(tmp_path)
-    assert (photos.width, photos.height, photos.make) == (8, 6, tmp_path / "images_4")
+    assert (photos.width, photos.height, photos.output_folder) == (8, 6, tmp_path / "images_4")
     assert _listing(tmp_path) == before
 
 
@@ -95,7 +95,7 @@ def test_a_read_only_scene_is_averaged_in_memory_to_the_same_bytes(tmp_path, mon
         patch.setattr(Path, "mkdir", _read_only)
         in_memory, _ = image_folder.read(_find(tmp_path), white=True)
     assert _listing(tmp_path) == before
-    assert "images_4 cannot be made (Read-only file system)" in caplog.text
+    assert "images_4 cannot be created (Read-only file system)" in caplog.text
     stored, _ = image_folder.read(_find(tmp_path), white=True)
     assert np.array_equal(in_memory, stored)
 
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_renamed_is_one_sentence(tmp_path, monkeypatch):
     _fill(tmp_path / "images")
     monkeypatch.setattr(os, "rename", _read_only)
     text = _refusal(lambda: image_folder.read(_find(tmp_path), white=False), tmp_path)
-    assert "images_4 cannot be made (Read-only file system), expected a writable folder" in text
+    assert "images_4 cannot be created (Read-only file system), expected a writable folder" in text
 
 
 def test_stray_files_do_not_count(tmp_path):
@@ -169,7 +169,7 @@ def test_a_half_made_folder_is_neither_trusted_nor_deleted(tmp_path):
     _fill(tmp_path / "images_4", n=3, width=8, height=6)
     text = _refusal(lambda: _find(tmp_path), tmp_path)
     assert f"{tmp_path / 'images_4'} holds 3 images (missing IMG_3, IMG_4) while {tmp_path / 'images'} holds 5" in text
-    assert "delete images_4 and it will be made anew" in text
+    assert "delete images_4 and it will be created again" in text
 
 
 def test_a_folder_with_leftover_originals_is_not_trusted(tmp_path):
@@ -186,7 +186,7 @@ def test_a_folder_with_leftover_originals_is_not_trusted(tmp_path):
         (
             [],
             4,
-            "images_4 does not exist and cannot be made: found no image folder, expected images/ or images_k",
+            "images_4 does not exist and cannot be created: found no image folder, expected images/ or images_k",
         ),
         (
             ["images_3", "images_8"],
@@ -196,7 +196,7 @@ def test_a_folder_with_leftover_originals_is_not_trusted(tmp_path):
         (
             ["images_4"],
             1,
-            "images does not exist and cannot be made: found images_4, expected images/ or another",
+            "images does not exist and cannot be created: found images_4, expected images/ or another",
         ),
     ],
 )

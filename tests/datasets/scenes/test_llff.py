@@ -1,4 +1,4 @@
-"""Laws of loading LLFF scenes."""
+"""Loading LLFF scenes."""
 
 import os
 import pickle
@@ -30,8 +30,8 @@ def _world(seed=0, n=N):
     """Random camera-to-world poses with axes right, up, back, and bounds."""
     rng = np.random.default_rng(seed)
     frame = _rotation(rng, 2)
-    centres = rng.normal(size=(n, 3)) * 3 + [5, -2, 9]
-    c2w = np.stack([np.concatenate([frame @ _rotation(rng), c[:, None]], axis=1) for c in centres])
+    centers = rng.normal(size=(n, 3)) * 3 + [5, -2, 9]
+    c2w = np.stack([np.concatenate([frame @ _rotation(rng), c[:, None]], axis=1) for c in centers])
     near = rng.random(n) * 3 + 2
     return c2w, np.stack([near, near * 5], axis=1)
 
@@ -40,8 +40,8 @@ def _rows(c2w, bounds, width=W, height=H, focal=FOCAL):
     """The rows of poses_bounds.npy, written out view by view in LLFF's axes."""
     rows = []
     for pose, (near, far) in zip(c2w, bounds, strict=True):
-        right, up, back, centre = pose.T
-        columns = [-up, right, back, centre, np.array([height, width, focal])]
+        right, up, back, center = pose.T
+        columns = [-up, right, back, center, np.array([height, width, focal])]
         rows.append([*np.stack(columns, axis=1).ravel(), near, far])
     return np.array(rows)
 
@@ -82,11 +82,11 @@ def _refusal(folder, **options):
     return text
 
 
-def _colours(scene, view):
-    return pixels.photograph(scene, view).numpy()
+def _colors(scene, view):
+    return pixels.view_image(scene, view).numpy()
 
 
-def _centres(c2w):
+def _centers(c2w):
     return np.concatenate([c2w[:, :, 3], np.ones((len(c2w), 1))], axis=1)
 
 
@@ -98,15 +98,15 @@ def test_world_to_scene_takes_the_files_cameras_to_the_scenes_and_back(options, 
     there = scene.world_to_scene.numpy()
     moved = scene.c2w.double().numpy()
     assert scene.world_to_scene.dtype == torch.float64
-    assert np.allclose(_centres(c2w) @ there.T, _centres(moved), atol=1e-6)
-    assert np.allclose(_centres(moved) @ np.linalg.inv(there).T, _centres(c2w), atol=1e-4)
+    assert np.allclose(_centers(c2w) @ there.T, _centers(moved), atol=1e-6)
+    assert np.allclose(_centers(moved) @ np.linalg.inv(there).T, _centers(c2w), atol=1e-4)
     scale = np.cbrt(np.linalg.det(there[:3, :3]))
     assert np.allclose(there[:3, :3] @ c2w[:, :, :3] / scale, moved[:, :, :3], atol=1e-6)
     assert np.allclose(scene.bounds.numpy(), bounds * scale, rtol=1e-6)
     assert np.allclose(there[3], [0, 0, 0, 1])
 
 
-def test_forward_facing_scenes_are_scaled_and_recentred(tmp_path):
+def test_forward_facing_scenes_are_scaled_and_recentered(tmp_path):
     scene = llff.load(_scene(tmp_path), factor=1)
     moved = scene.c2w.double().numpy()
     assert np.isclose(scene.bounds.min().item(), 1 / 0.75)
@@ -152,11 +152,11 @@ def test_hold_0_keeps_the_central_view_for_testing(tmp_path):
 def test_full_size_pictures_are_read_as_they_are(factor, tmp_path):
     scene = llff.load(_scene(tmp_path), factor=factor)
     for i in range(N):
-        assert np.array_equal(_colours(scene, i), _picture(i).astype(np.float32) / np.float32(255))
+        assert np.array_equal(_colors(scene, i), _picture(i).astype(np.float32) / np.float32(255))
     assert scene.camera == Camera(W, H, FOCAL, FOCAL, W / 2, H / 2)
     assert scene.image_names == tuple(f"IMG_{i:03d}.png" for i in range(N))
     assert scene.images.dtype == torch.uint8
-    assert pixels.photograph(scene, 0).dtype == scene.c2w.dtype == scene.bounds.dtype == torch.float32
+    assert pixels.view_image(scene, 0).dtype == scene.c2w.dtype == scene.bounds.dtype == torch.float32
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -192,11 +192,11 @@ def test_focal_lengths_that_differ_are_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("white", [True, False])
-def test_transparent_pictures_are_laid_over_white_or_keep_their_colours(white, tmp_path):
+def test_transparent_pictures_are_laid_over_white_or_keep_their_colors(white, tmp_path):
     scene = llff.load(_scene(tmp_path, channels=4), factor=1, white_bkgd=white)
     rgba = _picture(2, channels=4) / 255
     wanted = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:]) if white else rgba[..., :3]
-    assert np.allclose(_colours(scene, 2), wanted, atol=1e-6)
+    assert np.allclose(_colors(scene, 2), wanted, atol=1e-6)
 
 
 def test_grey_pictures_become_rgb(tmp_path):
@@ -204,7 +204,7 @@ def test_grey_pictures_become_rgb(tmp_path):
     for i in range(N):
         Image.fromarray(_picture(i)[..., 0]).save(tmp_path / "images" / f"IMG_{i:03d}.png")
     scene = llff.load(tmp_path, factor=1)
-    assert np.array_equal(_colours(scene, 0), np.repeat(_picture(0)[..., :1] / np.float32(255), 3, axis=-1))
+    assert np.array_equal(_colors(scene, 0), np.repeat(_picture(0)[..., :1] / np.float32(255), 3, axis=-1))
 
 
 @pytest.mark.parametrize("factor", [1, 4])
@@ -214,7 +214,7 @@ def test_photographs_of_8_bits_are_kept_as_bytes_and_are_the_decoders_floats(fac
         scene = llff.load(tmp_path, factor=factor)
         assert scene.images.dtype == torch.uint8
         for i, file in enumerate(images.list_images(tmp_path / ("images" if factor == 1 else "images_4"))):
-            assert np.array_equal(_colours(scene, i), images.read(file))
+            assert np.array_equal(_colors(scene, i), images.read(file))
             assert scene.image_names[i] == file.name
 
 
@@ -242,7 +242,7 @@ def test_a_scene_with_photographs_of_16_bits_stays_float(deep, tmp_path):
     scene = llff.load(tmp_path, factor=1)
     assert scene.images.dtype == torch.float32
     for i, file in enumerate(images.list_images(tmp_path / "images")):
-        assert np.array_equal(_colours(scene, i), images.read(file))
+        assert np.array_equal(_colors(scene, i), images.read(file))
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -396,19 +396,19 @@ def _turned(folder, recorded, orientation):
 
 def test_poses_of_upright_pictures_turn_the_pictures_upright(tmp_path):
     scene = llff.load(_turned(tmp_path, (H, W), 6), factor=1)
-    assert np.array_equal(np.round(_colours(scene, 1) * 255), np.rot90(_picture(1), -1))
+    assert np.array_equal(np.round(_colors(scene, 1) * 255), np.rot90(_picture(1), -1))
     assert (scene.camera.width, scene.camera.height) == (H, W)
 
 
 def test_poses_of_raw_pictures_keep_the_pictures_raw(tmp_path):
     scene = llff.load(_turned(tmp_path, (W, H), 6), factor=1)
-    assert np.array_equal(np.round(_colours(scene, 1) * 255), _picture(1))
+    assert np.array_equal(np.round(_colors(scene, 1) * 255), _picture(1))
     assert (scene.camera.width, scene.camera.height) == (W, H)
 
 
 def test_half_turns_are_applied(tmp_path):
     scene = llff.load(_turned(tmp_path, (W, H), 3), factor=1)
-    assert np.array_equal(np.round(_colours(scene, 1) * 255), _picture(1)[::-1, ::-1])
+    assert np.array_equal(np.round(_colors(scene, 1) * 255), _picture(1)[::-1, ::-1])
 
 
 def _real(name):
@@ -429,7 +429,7 @@ def test_real_scenes_load_with_the_published_protocol(name, views):
     assert np.isclose(scene.camera.fx, raw[0, 14] / 8)
     assert np.isclose(scene.bounds.min().item(), 1 / 0.75)
     assert np.isclose(scene.bounds.max() / scene.bounds.min(), raw[:, 16].max() / raw[:, 15].min())
-    centres = raw[:, :15].reshape(-1, 3, 5)[:, :, :4]
-    assert np.allclose(_centres(centres) @ scene.world_to_scene.numpy().T, _centres(scene.c2w.numpy()), atol=1e-5)
+    centers = raw[:, :15].reshape(-1, 3, 5)[:, :, :4]
+    assert np.allclose(_centers(centers) @ scene.world_to_scene.numpy().T, _centers(scene.c2w.numpy()), atol=1e-5)
     assert (scene.c2w[:, 2, 2] > 0.9).all()
-    assert all(0.1 < pixels.photograph(scene, view).mean() < 0.9 for view in range(views))
+    assert all(0.1 < pixels.view_image(scene, view).mean() < 0.9 for view in range(views))

@@ -1,4 +1,4 @@
-"""Laws of batches: reproducible, uniform, small, and each ray with the colour that was photographed along it."""
+"""Batches: reproducible, uniform, small, and each ray has the color of its pixel."""
 
 import dataclasses
 from typing import Any
@@ -43,7 +43,7 @@ def _scene(images: torch.Tensor, ndc: bool = False) -> Scene:
 
 
 def _coded_images() -> torch.Tensor:
-    """Colours that spell (view, x, y)."""
+    """Colors that spell (view, x, y)."""
     view, y, x = torch.meshgrid(torch.arange(N), torch.arange(H), torch.arange(W), indexing="ij")
     return torch.stack([view / N, x / W, y / H], -1)
 
@@ -112,7 +112,7 @@ def test_a_crop_is_central_and_reached_to_its_edges(crop: float):
         assert 0 <= after - before <= 1
 
 
-# their rays and colours
+# their rays and colors
 
 
 @pytest.mark.parametrize("ndc", [False, True])
@@ -130,13 +130,13 @@ def test_a_pixel_has_its_ray_of_the_whole_picture(ndc: bool):
 
 def test_pixel_centers_reach_the_rays():
     scene, pixels = _scene(_coded_images()), _draw()
-    corner, centre = (scenes_pixels.rays_of(scene, pixels, at).directions for at in (0, 0.5))
-    assert not torch.allclose(corner, centre)
+    corner, center = (scenes_pixels.rays_of(scene, pixels, at).directions for at in (0, 0.5))
+    assert not torch.allclose(corner, center)
 
 
-def test_a_pixel_has_the_colour_that_was_photographed_there():
+def test_a_pixel_has_the_color_that_was_photographed_there():
     pixels = _draw()
-    view, x, y = (scenes_pixels.colours_of(_scene(_coded_images()), pixels) * torch.tensor([N, W, H])).unbind(-1)
+    view, x, y = (scenes_pixels.colors_of(_scene(_coded_images()), pixels) * torch.tensor([N, W, H])).unbind(-1)
     assert torch.equal(view.round().long(), pixels.view)
     assert torch.equal(x.round().long(), pixels.x)
     assert torch.equal(y.round().long(), pixels.y)
@@ -158,16 +158,16 @@ def test_bytes_are_the_decoders_floats_bit_for_bit(device: str):
     wanted = images.numpy().astype(np.float32) / np.float32(255)
     for view in range(2):
         pixels = scenes_pixels.fixed_pixels(view, scene.camera, 0)
-        seen = (scenes_pixels.photograph(scene, view), scenes_pixels.colours_of(scene, pixels).reshape(16, 16, 3))
-        assert all(colours.device.type == device and colours.dtype == torch.float32 for colours in seen)
-        assert all(np.array_equal(colours.cpu().numpy(), wanted[view]) for colours in seen)
+        seen = (scenes_pixels.view_image(scene, view), scenes_pixels.colors_of(scene, pixels).reshape(16, 16, 3))
+        assert all(colors.device.type == device and colors.dtype == torch.float32 for colors in seen)
+        assert all(np.array_equal(colors.cpu().numpy(), wanted[view]) for colors in seen)
 
 
 def test_floats_are_as_they_are():
     images = torch.rand(N, H, W, 3, generator=rng.generator_for(0, 0))
-    assert torch.equal(scenes_pixels.photograph(_scene(images), 1), images[1])
+    assert torch.equal(scenes_pixels.view_image(_scene(images), 1), images[1])
     assert torch.equal(
-        scenes_pixels.colours_of(_scene(images), scenes_pixels.fixed_pixels(2, CAMERA, 0)), images[2].reshape(-1, 3)
+        scenes_pixels.colors_of(_scene(images), scenes_pixels.fixed_pixels(2, CAMERA, 0)), images[2].reshape(-1, 3)
     )
 
 
@@ -194,8 +194,8 @@ def test_nothing_of_the_size_of_all_rays_is_made(kind: torch.dtype):
     with _Sizes() as sizes:
         pixels = scenes_pixels.random_pixels(torch.arange(50), scene.camera, n, rng.generator_for(0, 0), one_view=False)
         made = scenes_pixels.rays_of(scene, pixels, 0.5)
-        colours = scenes_pixels.colours_of(scene, pixels)
-    assert len(made) == len(colours) == n
+        colors = scenes_pixels.colors_of(scene, pixels)
+    assert len(made) == len(colors) == n
     assert n * 3 <= sizes.largest <= n * 12  # a pose a pixel is the largest
 
 

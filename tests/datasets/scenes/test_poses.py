@@ -1,4 +1,4 @@
-"""Laws of camera poses."""
+"""Camera poses."""
 
 import numpy as np
 import pytest
@@ -22,15 +22,15 @@ def _random(seed, n=7):
     return np.stack([np.concatenate([_rotation(rng), rng.normal(size=(3, 1))], axis=1) for _ in range(n)])
 
 
-def _towards(target, centres, seed=0):
-    """Cameras at the centres that look at the target, rolled at random."""
+def _towards(target, centers, seed=0):
+    """Cameras at the centers that look at the target, rolled at random."""
     rng = np.random.default_rng(seed)
     made = []
-    for centre in centres:
-        z = (centre - target) / np.linalg.norm(centre - target)
+    for center in centers:
+        z = (center - target) / np.linalg.norm(center - target)
         x = np.cross(rng.normal(size=3), z)
         x /= np.linalg.norm(x)
-        made.append(np.stack([x, np.cross(z, x), z, centre], axis=1))
+        made.append(np.stack([x, np.cross(z, x), z, center], axis=1))
     return np.stack(made)
 
 
@@ -69,23 +69,23 @@ def test_mirrored_sheared_and_singular_matrices_are_no_rotations():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_orthonormalising_undoes_scale_and_small_noise(seed):
+def test_orthonormalizing_undoes_scale_and_small_noise(seed):
     c2w = _random(seed)
     noisy = c2w.copy()
     noisy[:, :, :3] = 3 * noisy[:, :, :3] + 1e-4 * np.random.default_rng(seed).normal(size=(7, 3, 3))
-    clean = poses.orthonormalise(noisy)
+    clean = poses.orthonormalize(noisy)
     _assert_rotations(clean)
     assert np.allclose(clean, c2w, atol=1e-3)
     assert np.array_equal(clean[:, :, 3], noisy[:, :, 3])
-    assert np.allclose(poses.orthonormalise(clean), clean)
+    assert np.allclose(poses.orthonormalize(clean), clean)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_average_is_what_its_definition_says(seed):
     c2w = _random(seed)
-    right, up, back, centre = poses.average(c2w).T
+    right, up, back, center = poses.average(c2w).T
     summed_back, summed_up = sum(c2w[:, :, 2]), sum(c2w[:, :, 1])
-    assert np.allclose(centre, sum(c2w[:, :, 3]) / len(c2w))
+    assert np.allclose(center, sum(c2w[:, :, 3]) / len(c2w))
     assert np.allclose(back, summed_back / np.sqrt(summed_back @ summed_back))
     assert abs(right @ summed_up) < 1e-12
     assert up @ summed_up > 0
@@ -95,7 +95,7 @@ def test_the_average_is_what_its_definition_says(seed):
 def test_a_symmetric_ring_still_has_an_average():
     ring = poses.blender_circle(4)
     _assert_rotations(poses.average(ring)[None])
-    moved, _ = poses.recentre(ring)
+    moved, _ = poses.recenter(ring)
     assert np.allclose(poses.average(moved), np.eye(4)[:3], atol=1e-12)
     back_to_back = ring[[0, 0]]
     back_to_back[1, :, 1:3] *= -1
@@ -103,10 +103,10 @@ def test_a_symmetric_ring_still_has_an_average():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_recentred_poses_average_to_the_identity(seed):
-    moved, _ = poses.recentre(_random(seed))
+def test_recentered_poses_average_to_the_identity(seed):
+    moved, _ = poses.recenter(_random(seed))
     assert np.allclose(poses.average(moved), np.eye(4)[:3], atol=1e-12)
-    again, transform = poses.recentre(moved)
+    again, transform = poses.recenter(moved)
     assert np.allclose(transform, np.eye(4), atol=1e-12)
     assert np.allclose(again, moved, atol=1e-12)
 
@@ -114,7 +114,7 @@ def test_recentred_poses_average_to_the_identity(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_recentring_keeps_relative_poses_and_tells_the_transform(seed):
     c2w = _random(seed)
-    moved, transform = poses.recentre(c2w)
+    moved, transform = poses.recenter(c2w)
     before, after = _square(c2w), _square(moved)
     for a in range(len(c2w)):
         for b in range(len(c2w)):
@@ -149,7 +149,7 @@ def test_the_origin_of_a_spherified_scene_is_nearest_to_all_axes(seed):
     c2w = _random(seed)
     _, _, similarity = poses.spherify(c2w, np.ones((7, 2)))
     nearest = np.linalg.inv(similarity)[:3, 3]
-    # the same point from least squares: centre + depth · axis = point, one depth per camera
+    # the same point from least squares: center + depth · axis = point, one depth per camera
     rows, right = np.zeros((21, 10)), c2w[:, :, 3].reshape(-1)
     for i in range(7):
         rows[3 * i : 3 * i + 3, :3] = np.eye(3)
@@ -169,12 +169,12 @@ def test_spherify_refuses_cameras_without_a_common_point():
 
 def _forward(seed, n=8):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(n, 3)) * [1, 0.6, 0.1]
-    c2w = np.stack([np.concatenate([np.eye(3), centre[:, None]], axis=1) for centre in centres])
+    centers = rng.normal(size=(n, 3)) * [1, 0.6, 0.1]
+    c2w = np.stack([np.concatenate([np.eye(3), center[:, None]], axis=1) for center in centers])
     for pose in c2w:
         tilt = np.linalg.qr(np.eye(3) + 0.05 * rng.normal(size=(3, 3)))[0]
         pose[:, :3] = tilt * np.sign(np.diag(tilt))
-    return poses.recentre(c2w)[0], np.sort(rng.random((n, 2)) * 4 + 1.3, axis=1)
+    return poses.recenter(c2w)[0], np.sort(rng.random((n, 2)) * 4 + 1.3, axis=1)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,4 +1,4 @@
-"""Laws of rays: a point on a pixel's ray is seen in that pixel, in scene space and in NDC."""
+"""A point on a pixel's ray projects to that pixel, in scene space and in NDC."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import rays
 
-CAMERA = Camera(7, 5, 9.0, 6.5, 2.75, 3.1)  # the principal point is off the centre, and fx is not fy
+CAMERA = Camera(7, 5, 9.0, 6.5, 2.75, 3.1)  # the principal point is off the center, and fx is not fy
 SEEDS = st.integers(0, 2**31)
 CENTERS = pytest.mark.parametrize("pixel_centers", [0.5, 0.0])
 light = settings(max_examples=25, deadline=None)
@@ -115,11 +115,11 @@ def test_each_pixel_has_a_pose_of_its_own():
         assert torch.equal(both.origins[i], c2w[i, :, 3])
 
 
-def test_a_centre_lies_half_a_pixel_from_the_corner():
+def test_a_center_lies_half_a_pixel_from_the_corner():
     corner = rays.of_image(CAMERA, _turned(0), 0, 1, 0.0).directions
-    centre = rays.of_image(CAMERA, _turned(0), 0, 1, 0.5).directions
+    center = rays.of_image(CAMERA, _turned(0), 0, 1, 0.5).directions
     half = torch.tensor([0.5 / 9.0, -0.5 / 6.5, 0.0], dtype=torch.float64)
-    _assert_close(centre - corner, half.expand(35, 3))
+    _assert_close(center - corner, half.expand(35, 3))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_picture_of_the_same_size_has_the_same_camera():
     assert rays.resized(CAMERA, 1) == CAMERA
 
 
-# normalised device coordinates
+# normalized device coordinates
 
 
 def _forward(seed: int, near: float = 1.0) -> tuple[Rays, Rays]:

@@ -1,10 +1,10 @@
-"""Laws of the ray tracer, on the demo scene: rays stop at the first surface, and all views agree about it."""
+"""The ray tracer, on the synthetic scene: first hits, and agreement between views."""
 
 import numpy as np
 import pytest
 
 from enerf.datasets.scenes import raytrace, synthetic
-from enerf.datasets.scenes.raytrace import Box, Plane, Rod, Sphere
+from enerf.datasets.scenes.raytrace import Box, Capsule, Plane, Sphere
 
 
 def distance(shape, points):
@@ -13,7 +13,7 @@ def distance(shape, points):
         return (points - np.array(shape.point)) @ np.array(shape.upwards)
     if isinstance(shape, Sphere):
         return np.linalg.norm(points - np.array(shape.center), axis=-1) - shape.radius
-    if isinstance(shape, Rod):
+    if isinstance(shape, Capsule):
         start, end = np.array(shape.start), np.array(shape.end)
         share = np.clip((points - start) @ (end - start) / ((end - start) @ (end - start)), 0, 1)
         return np.linalg.norm(points - start - share[..., None] * (end - start), axis=-1) - shape.radius
@@ -25,7 +25,7 @@ def distance(shape, points):
 
 
 def clearance(points):
-    return np.min([distance(thing.shape, points) for thing in synthetic.THINGS], axis=0)
+    return np.min([distance(thing.shape, points) for thing in synthetic.OBJECTS], axis=0)
 
 
 def march(origins, directions, limit=np.inf):
@@ -51,7 +51,7 @@ def rays(count, seed=0):
 
 
 def look(origins, directions):
-    return raytrace.look(synthetic.THINGS, synthetic.LAMP, origins, directions)
+    return raytrace.trace_rays(synthetic.OBJECTS, synthetic.LIGHT, origins, directions)
 
 
 def test_t_lies_on_a_surface_and_nothing_is_nearer():
@@ -66,7 +66,7 @@ def test_t_lies_on_a_surface_and_nothing_is_nearer():
 
 def test_every_thing_is_seen():
     origins, directions = rays(6000)
-    assert set(look(origins, directions).index) == set(range(len(synthetic.THINGS)))
+    assert set(look(origins, directions).index) == set(range(len(synthetic.OBJECTS)))
 
 
 def test_every_ray_down_z_hits():
@@ -89,11 +89,11 @@ def test_t_is_counted_in_directions_and_batches_do_not_matter():
     np.testing.assert_allclose(again.reshape(-1, 3), rgb, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [Sphere, Box, Rod])
+@pytest.mark.parametrize("kind", [Sphere, Box, Capsule])
 def test_normals_are_the_gradient_of_distance(kind):
     origins, directions = rays(6000)
     sight = look(origins, directions)
-    for i, shape in enumerate(thing.shape for thing in synthetic.THINGS):
+    for i, shape in enumerate(thing.shape for thing in synthetic.OBJECTS):
         if isinstance(shape, kind):
             points = (origins + sight.t[:, None] * directions)[sight.index == i]
             steps = 1e-6 * np.eye(3)
@@ -105,9 +105,11 @@ def test_normals_are_the_gradient_of_distance(kind):
 def test_the_lamp_lights_what_a_free_beam_reaches():
     origins, directions = rays(1500)
     sight = look(origins, directions)
-    points, lamp = origins + sight.t[:, None] * directions, np.array(synthetic.LAMP.position)
-    normals = np.stack([synthetic.THINGS[i].shape.normal(p[None])[0] for i, p in zip(sight.index, points, strict=True)])
-    lit = raytrace.lit(synthetic.THINGS, synthetic.LAMP, points, normals)
+    points, lamp = origins + sight.t[:, None] * directions, np.array(synthetic.LIGHT.position)
+    normals = np.stack(
+        [synthetic.OBJECTS[i].shape.normal(p[None])[0] for i, p in zip(sight.index, points, strict=True)]
+    )
+    lit = raytrace.is_lit(synthetic.OBJECTS, synthetic.LIGHT, points, normals)
     faces = ((lamp - points) * normals).sum(-1) > 0
     starts = points + 1e-4 * normals
     free = march(starts, lamp - starts, limit=1.0) >= 1.0
@@ -125,8 +127,8 @@ def test_two_views_agree_about_a_point():
     visible = there.t > 1 - 1e-9
     assert visible.mean() > 0.8
     np.testing.assert_array_equal(here.index[visible], there.index[visible])
-    np.testing.assert_allclose(here.matte[visible], there.matte[visible], atol=1e-9)
-    flat = visible & (np.array([thing.gloss for thing in synthetic.THINGS])[here.index] == 0)
+    np.testing.assert_allclose(here.diffuse[visible], there.diffuse[visible], atol=1e-9)
+    flat = visible & (np.array([thing.gloss for thing in synthetic.OBJECTS])[here.index] == 0)
     assert flat.mean() > 0.3
     np.testing.assert_allclose(here.rgb()[flat], there.rgb()[flat], atol=1e-9)
 
@@ -134,10 +136,10 @@ def test_two_views_agree_about_a_point():
 def test_highlights_move_with_the_eye():
     origins, directions = rays(6000)
     here = look(origins, directions)
-    (bright,) = np.nonzero(here.highlight > 0.8)
+    (bright,) = np.nonzero(here.specular > 0.8)
     point = origins[bright[0]] + here.t[bright[0]] * directions[bright[0]]
     eyes = synthetic.poses(20)[:, :, 3]
     sight = look(eyes, point - eyes)
-    assert np.ptp(sight.highlight) > 0.1
+    assert np.ptp(sight.specular) > 0.1
     assert np.ptp(sight.rgb(), axis=0).max() > 0.1
-    assert np.ptp(sight.matte, axis=0).max() < 1e-9
+    assert np.ptp(sight.diffuse, axis=0).max() < 1e-9

@@ -1,4 +1,4 @@
-"""Laws of the demo capture: right poses, exact depth, a folder that says the same and is never half-made."""
+"""The synthetic scene: correct poses, exact depth, and a consistent folder that is written atomically."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_seeds_differ():
     assert (synthetic.poses(6, seed=1) != synthetic.poses(6, seed=2)).any()
 
 
-def test_depth_is_the_z_depth_of_pixel_centres():
+def test_depth_is_the_z_depth_of_pixel_centers():
     camera, c2w = synthetic.camera(12, 10), synthetic.poses(3)[2]
     _, depth = synthetic.render(camera, c2w, supersample=2)
     for row, column in ((0, 0), (9, 3), (5, 11)):
@@ -61,8 +61,8 @@ def test_the_file_tells_the_poses_and_bounds(folder):
     assert rows.dtype == np.float64
     assert rows.shape == (5, 17)
     matrices = rows[:, :15].reshape(5, 3, 5)
-    down, right, back, centre, size = np.moveaxis(matrices, -1, 0)
-    np.testing.assert_array_equal(np.stack([right, -down, back, centre], -1), synthetic.poses(5))
+    down, right, back, center, size = np.moveaxis(matrices, -1, 0)
+    np.testing.assert_array_equal(np.stack([right, -down, back, center], -1), synthetic.poses(5))
     np.testing.assert_array_equal(size, np.tile([30, 40, 36.0], (5, 1)))
     for c2w, (near, far) in zip(synthetic.poses(5), rows[:, 15:], strict=True):
         _, depth = synthetic.render(synthetic.camera(120, 90), c2w, supersample=1)  # finer than what was written
@@ -159,12 +159,12 @@ def test_the_command_line_writes_the_folder(tmp_path, monkeypatch, capsys):
 def test_the_loader_reads_what_was_written(folder):
     scene = llff.load(folder, factor=1)
     to_scene, c2w = scene.world_to_scene.double().numpy(), synthetic.poses(5)
-    centres = c2w[:, :, 3] @ to_scene[:3, :3].T + to_scene[:3, 3]
-    np.testing.assert_allclose(scene.c2w[:, :, 3].numpy(), centres, atol=1e-5)
+    centers = c2w[:, :, 3] @ to_scene[:3, :3].T + to_scene[:3, 3]
+    np.testing.assert_allclose(scene.c2w[:, :, 3].numpy(), centers, atol=1e-5)
     turn = to_scene[:3, :3] / np.cbrt(np.linalg.det(to_scene[:3, :3]))
     np.testing.assert_allclose(scene.c2w[:, :, :3].numpy(), turn @ c2w[:, :, :3], atol=1e-5)
     assert scene.camera == synthetic.camera(40, 30)
     assert scene.test == (0,)
     for i in (0, 4):
         image, _ = synthetic.render(scene.camera, c2w[i], supersample=2)
-        assert np.abs(pixels.photograph(scene, i).numpy() - image).max() <= 1 / 255
+        assert np.abs(pixels.view_image(scene, i).numpy() - image).max() <= 1 / 255

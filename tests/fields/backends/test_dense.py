@@ -4,19 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from enerf.core import cpu_build
 from enerf.fields.backends import cpu_dense, dense
+from enerf.fields.backends.dense import Layer, Network
 from enerf.fields.nerf import nerf_network
 
 ROWS = [0, 1, 7, 8, 97, 1000]
 light = settings(max_examples=60, deadline=None)
-compiled = pytest.mark.skipif(cpu_dense.why_not() is not None, reason=f"{cpu_dense.why_not()}")
-bf16 = pytest.mark.skipif(cpu_dense.why_not("bf16") is not None, reason=f"bf16: {cpu_dense.why_not('bf16')}")
+compiled = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
+bf16 = pytest.mark.skipif(
+    cpu_dense.unavailable_reason("bf16") is not None, reason=f"bf16: {cpu_dense.unavailable_reason('bf16')}"
+)
 
 
 @pytest.fixture
@@ -365,7 +367,7 @@ def test_one_output_alone_may_carry_the_gradient(precision: str):
 def test_without_a_compiler_there_is_a_reason_and_no_kernel(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu_build, "library", lambda source: None)
     for precision in ("fp32", "bf16"):
-        assert cpu_dense.why_not(precision) == "its C++ kernel could not be compiled"
+        assert cpu_dense.unavailable_reason(precision) == "its C++ kernel could not be compiled"
         case = Case(SKIPS, 4)
         with pytest.raises(RuntimeError, match=f"cannot be used in {precision}: its C.. kernel could not be compiled"):
             cpu_dense.bind(SKIPS, case.weights, case.biases, precision)
@@ -380,7 +382,7 @@ def test_without_bf16_instructions_only_bf16_is_refused(monkeypatch: pytest.Monk
             return (lambda: 0) if name == "dense_has_bf16" else getattr(library, name)
 
     monkeypatch.setattr(cpu_build, "library", lambda source: Old())
-    assert cpu_dense.why_not("fp32") is None
-    assert "no bf16 products" in str(cpu_dense.why_not("bf16"))
+    assert cpu_dense.unavailable_reason("fp32") is None
+    assert "no bf16 products" in str(cpu_dense.unavailable_reason("bf16"))
     with pytest.raises(RuntimeError, match="cannot be used in bf16: this processor has no bf16"):
         Case(SKIPS, 4).outputs(cpu_dense.bind, "bf16")

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from enerf.fields.backends.hashgrid import Grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from enerf.fields.backends import cpu_hashgrid, hashgrid
+from enerf.fields.backends.hashgrid import Grid
 
 SEEDS = st.integers(0, 2**31)
 light = settings(max_examples=20, deadline=None)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Bound, Layer, Network
-from enerf.fields.backends.module import Networked, held
 from torch import Tensor, nn
 
 from enerf.conditioning import layers
 from enerf.fields.backends import dense, module
+from enerf.fields.backends.dense import Bound, Layer, Network
+from enerf.fields.backends.module import Networked, held
 
 
 class Tiny(Networked):

@@ -1,5 +1,6 @@
 """Laws of the choice of a backend, and of what no choice changes: the field's values, and its checkpoints."""
 
+import itertools
 import logging
 import os
 import subprocess
@@ -11,17 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
-from enerf.fields.backends.hashgrid import HashEncoding
-from enerf.fields.backends.module import Networked
-from enerf.fields.backends.registry import Backend
 from torch import Tensor, nn
 
+from enerf.config.options import ConditioningOptions
 from enerf.core import cpu_build
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, registry
 from enerf.fields.backends import inductor as backends_inductor
+from enerf.fields.backends.hashgrid import HashEncoding
+from enerf.fields.backends.module import Networked
+from enerf.fields.backends.registry import Backend, Resolved
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import ModelOptions
@@ -37,7 +38,7 @@ CPU = torch.device("cpu")
 without_checks = pytest.mark.skipif(
     os.environ.get("JAXTYPING_DISABLE") != "1", reason="torch.compile: run by a slow test of this file"
 )
-has_kernel = pytest.mark.skipif(cpu_dense.why_not() is not None, reason=f"{cpu_dense.why_not()}")
+has_kernel = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
 SIZES: dict[str, Any] = {"netdepth": 2, "netwidth": 24, "netdepth_fine": 6, "netwidth_fine": 40, "multires": 3}
 SIZES |= {"multires_views": 2, "hash_levels": 3, "hash_log2_entries": 10, "hash_coarsest": 4, "hash_finest": 24}
 FIELDS = {
@@ -125,7 +126,7 @@ def test_a_missing_backend_is_told_with_the_option_what_was_found_and_what_is_ex
 
 @has_kernel
 def test_a_precision_that_a_named_backend_lacks_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cpu_dense, "why_not", lambda precision="fp32": "no" if precision == "bf16" else None)
+    monkeypatch.setattr(cpu_dense, "unavailable_reason", lambda precision="fp32": "no" if precision == "bf16" else None)
     assert "compiled cannot be used here: no" in refusal("compiled", "bf16")
     assert registry.choose("compiled", "fp32", CPU).precision == "fp32"
 
@@ -140,14 +141,44 @@ def test_automatic_precision_is_bf16_where_the_machine_has_it(
         assert registry.choose("torch", precision, CPU).precision == precision
 
 
+@pytest.fixture
+def _fast_cpu(monkeypatch: pytest.MonkeyPatch):
+    """A processor with AVX2, AVX-512 and bf16, whichever this one is."""
+    monkeypatch.setattr(core_device, "cpu_flags", lambda: frozenset(("avx2", "fma", "avx512f", "avx512_bf16")))
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in caplog.messages if not line.startswith("compiling ")]
+
+
 @has_kernel
-def test_automatic_choice_takes_the_kernel_where_it_is_right(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setattr(registry, "MUCH_SLOWER", 1e9)  # whatever else this machine does now
+@pytest.mark.usefixtures("_fast_cpu")
+def test_automatic_choice_takes_the_kernel_where_it_is_right(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="enerf"):
         assert registry.choose("auto", "fp32", CPU).name == "compiled"
-    assert [r.getMessage() for r in caplog.records if not r.getMessage().startswith("compiling ")] == []
+    assert lines(caplog) == []
+
+
+@has_kernel
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 fma", "compiled"), ("avx2", "torch"), ("asimd", "torch")])
+def test_automatic_choice_takes_the_kernel_only_where_it_is_known_to_be_fast(
+    flags: str, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(core_device, "cpu_flags", lambda: frozenset(flags.split()))
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        assert registry.choose("auto", "fp32", CPU).name == expected
+    assert ["its speed was not measured" in line for line in lines(caplog)] == [True] * (expected == "torch")
+    assert registry.choose("compiled", "fp32", CPU).name == "compiled"
+
+
+@has_kernel
+@pytest.mark.usefixtures("_fast_cpu")
+@pytest.mark.parametrize("clock", ["perf_counter", "perf_counter_ns", "monotonic", "time", "process_time"])
+def test_no_clock_changes_the_choice(clock: str, monkeypatch: pytest.MonkeyPatch):
+    expected = str(registry.choose("auto", "auto", CPU))
+    jumps = itertools.cycle([0, 10**9, 5, 10**6, -(10**9)])
+    monkeypatch.setattr(time, clock, lambda: next(jumps))
+    assert {str(registry.choose("auto", "auto", CPU)) for _ in range(5)} == {expected}
 
 
 def _bind(act: Callable[[Tensor], Tensor]) -> Callable[..., dense.Bound]:
@@ -166,26 +197,24 @@ def _raise(out: Tensor) -> Tensor:
     raise OSError("illegal instruction\nand a long story")
 
 
-def _wait(out: Tensor) -> Tensor:
-    time.sleep(0.05)
-    return out
-
-
 FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "a wrong value": (lambda out: out + 0.1 * (torch.arange(len(out)) == 77)[:, None], "differs from its twin by"),
-    "not a number": (lambda out: out * float("nan"), "differs from its twin by nan"),
-    "no gradient": (lambda out: out.detach() + 0 * out, "differs from its twin by"),
+    "a wrong value": (
+        lambda out: out + 0.1 * (torch.arange(len(out)) == 77)[:, None],
+        "differs from the reference implementation by",
+    ),
+    "not a number": (lambda out: out * float("nan"), "differs from the reference implementation by nan"),
+    "no gradient": (lambda out: out.detach() + 0 * out, "differs from the reference implementation by"),
     "an error": (_raise, "illegal instruction"),
-    "much time": (_wait, "ms for what torch does in"),
 }
 
 
+@pytest.mark.usefixtures("_fast_cpu")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_automatic_choice_falls_back_with_one_line(
     fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     act, reason = FAULTS[fault]
-    monkeypatch.setattr(cpu_dense, "why_not", lambda precision="fp32": None)
+    monkeypatch.setattr(cpu_dense, "unavailable_reason", lambda precision="fp32": None)
     monkeypatch.setattr(cpu_dense, "bind", _bind(act))
     with caplog.at_level(logging.INFO, logger="enerf"):
         chosen = registry.choose("auto", "fp32", CPU)
@@ -197,6 +226,7 @@ def test_automatic_choice_falls_back_with_one_line(
     assert "\n" not in line
 
 
+@pytest.mark.usefixtures("_fast_cpu")
 def test_a_missing_kernel_is_one_line_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(cpu_build, "library", lambda source: None)
     with caplog.at_level(logging.INFO, logger="enerf"):
@@ -206,9 +236,73 @@ def test_a_missing_kernel_is_one_line_too(monkeypatch: pytest.MonkeyPatch, caplo
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_twin_trusts_itself(precision: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(registry, "MUCH_SLOWER", 1e9)
-    assert registry.distrusted(registry.make("torch", precision, CPU), CPU) is None
+def test_the_reference_implementation_passes_its_own_self_test(precision: str):
+    assert registry.self_test(registry.make("torch", precision, CPU), CPU) is None
+
+
+# a recorded choice
+
+COMPILED = Resolved("compiled", "fp32", "cpu")
+
+
+@has_kernel
+@pytest.mark.parametrize(
+    "recorded", [Resolved("torch", "fp32", "cpu"), Resolved("torch", "bf16", "cpu"), COMPILED, Resolved("torch")]
+)
+@pytest.mark.usefixtures("_fast_cpu")
+def test_what_is_recorded_is_taken_again_without_a_line(recorded: Resolved, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        chosen = registry.choose("auto", "auto", CPU, recorded)
+    assert not recorded.differs(Resolved(chosen.name, chosen.precision, "cpu"))
+    assert chosen.precision == (recorded.precision if recorded.precision != "auto" else "bf16")
+    assert lines(caplog) == []
+
+
+@has_kernel
+def test_a_recorded_kernel_is_taken_again_by_processors_it_is_not_known_to_be_fast_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(core_device, "cpu_flags", frozenset)
+    assert registry.choose("auto", "auto", CPU, COMPILED).name == "compiled"
+
+
+REPLACED: dict[str, tuple[Resolved, str]] = {
+    "no compiler": (
+        COMPILED,
+        "this run was trained with compiled, fp32; now torch, fp32 is used: its C++ kernel could not be compiled",
+    ),
+    "no bf16": (
+        Resolved("torch", "bf16", "cpu"),
+        "this run was trained with torch, bf16; now torch, fp32 is used: this processor has no bf16 instructions",
+    ),
+    "no GPU": (
+        Resolved("triton", "fp32", "cuda"),
+        "this run was trained with triton, fp32 on cuda; now torch, fp32 on cpu is used: the device is cpu, not cuda",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_what_cannot_be_taken_again_is_one_line(
+    case: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    recorded, line = REPLACED[case]
+    monkeypatch.setattr(cpu_build, "library", lambda source: None)
+    monkeypatch.setattr(core_device, "cpu_flags", frozenset)
+    with caplog.at_level(logging.WARNING, logger="enerf"):
+        registry.choose("auto", "auto", CPU, recorded)
+    assert caplog.messages == [line]
+
+
+def test_an_option_wins_over_the_record_and_says_so(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        assert str(registry.choose("torch", "fp32", CPU, COMPILED)) == "torch, fp32"
+        assert str(registry.choose("torch", "fp32", CPU, Resolved("torch", "fp32", "cpu"))) == "torch, fp32"
+    assert caplog.messages == [
+        "this run was trained with compiled, fp32; now torch, fp32 is used: the options say so",
+    ]
+
+
+def test_a_record_of_things_unheard_of_is_unknown():
+    assert Resolved.of({"backend": "abacus", "precision": None, "device": "cpu"}) == Resolved(device="cpu")
 
 
 def test_choosing_draws_no_global_random_numbers():
@@ -269,7 +363,7 @@ def test_a_checkpoint_made_with_one_backend_is_one_for_every_other(kind: str, ma
 @pytest.mark.parametrize("name", ["torch", pytest.param("compiled", marks=has_kernel)])
 @pytest.mark.parametrize("kind", FIELDS)
 def test_bf16_is_the_same_field_to_two_digits(kind: str, name: str):
-    if reason := registry.why_not(name, "bf16", CPU):
+    if reason := registry.unavailable_reason(name, "bf16", CPU):
         pytest.skip(reason)
     model, other = fields(kind), fields(kind)
     registry.use(other, registry.make(name, "bf16", CPU))
@@ -279,7 +373,9 @@ def test_bf16_is_the_same_field_to_two_digits(kind: str, name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(backends_inductor.why_not() is not None, reason=f"{backends_inductor.why_not()}")
+@pytest.mark.skipif(
+    backends_inductor.unavailable_reason() is not None, reason=f"{backends_inductor.unavailable_reason()}"
+)
 def test_the_laws_of_torch_compile_hold_in_a_process_without_checks_of_shapes():
     here = Path(__file__).resolve()
     command = [sys.executable, "-m", "pytest", "-q", "-k", "inductor", "-p", "no:cacheprovider", str(here)]

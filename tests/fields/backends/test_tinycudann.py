@@ -6,10 +6,10 @@ import types
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
 from torch import Tensor, nn
 
 from enerf.fields.backends import dense, tinycudann
+from enerf.fields.backends.dense import Layer, Network
 
 FUSED = (16, 32, 64, 128)
 
@@ -48,7 +48,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     module.Network = StandIn  # type: ignore[attr-defined]
     StandIn.made = []
     monkeypatch.setitem(sys.modules, "tinycudann", module)
-    monkeypatch.setattr(tinycudann, "why_not", lambda device=None: None)
+    monkeypatch.setattr(tinycudann, "unavailable_reason", lambda device=None: None)
     tinycudann._module.cache_clear()
     return StandIn
 
@@ -150,7 +150,7 @@ def test_where_it_is_missing_one_line_says_how_to_get_it_and_what_works_without(
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_on_a_gpu_it_is_the_twin_within_fp16(name: str):
-    if reason := tinycudann.why_not():
+    if reason := tinycudann.unavailable_reason():
         pytest.skip(reason)
     network = NETWORKS[name]
     inputs, weights, biases = ([t.detach().cuda() for t in group] for group in _case(network))

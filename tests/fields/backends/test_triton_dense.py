@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from enerf.fields.backends.dense import Layer, Network
-from enerf.fields.backends.triton_plan import Plan
 from torch import Tensor
 
 from enerf.fields.backends import dense, triton_dense, triton_kernels
+from enerf.fields.backends.dense import Layer, Network
+from enerf.fields.backends.triton_plan import Plan
 
 HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()
@@ -166,7 +166,7 @@ def test_a_slot_that_is_still_to_be_read_is_never_overwritten(name: str, dtype: 
 
 def test_a_reason_is_one_line_that_says_what_works_without_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    reason = triton_dense.why_not()
+    reason = triton_dense.unavailable_reason()
     assert reason == "triton is not installed: pip install triton; the torch backend works without it"
     network, _, weights, biases = _case("one layer")
     with pytest.raises(RuntimeError, match="pip install triton"):

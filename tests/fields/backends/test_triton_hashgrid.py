@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from enerf.fields.backends.hashgrid import Grid
 from torch import Tensor
 
 from enerf.fields.backends import hashgrid, triton_hashgrid, triton_kernels
+from enerf.fields.backends.hashgrid import Grid
 
 HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()

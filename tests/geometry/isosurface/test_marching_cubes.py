@@ -1,4 +1,4 @@
-"""Laws of marching cubes: it is libigl's, it never gapes, its vertices lie where linear interpolation says."""
+"""Properties of marching cubes: equals libigl's, has no cracks, vertices by linear interpolation."""
 
 import itertools
 import sys
@@ -93,23 +93,23 @@ def test_thin_diagonal_bridges_are_joined():
 
 def test_cells_that_are_not_within_make_no_triangles():
     values = _noise(0)[None]
-    pieces = marching_cubes.Pieces(_lattice(11, 12, 13))
+    builder = marching_cubes.MeshBuilder(_lattice(11, 12, 13))
     within = np.zeros((1, 11, 12, 13), dtype=bool)
-    pieces.add(values, np.zeros((1, 3), dtype=np.int64), within)
-    vertices, faces = pieces.welded()
+    builder.add(values, np.zeros((1, 3), dtype=np.int64), within)
+    vertices, faces = builder.welded()
     assert vertices.shape == (0, 3)
     assert faces.shape == (0, 3)
 
 
 @pytest.mark.parametrize("cut", [(5, 5), (1, 11), (8, 3)], ids=str)
-def test_pieces_that_share_a_layer_are_welded(cut):
+def test_builder_that_share_a_layer_are_welded(cut):
     values, lattice = _noise(2), _lattice(11, 12, 13)
-    pieces = marching_cubes.Pieces(lattice)
+    builder = marching_cubes.MeshBuilder(lattice)
     for x, y in itertools.product(*[((0, at + 1), (at, None)) for at in cut]):
         part = values[slice(*x), slice(*y)]
         within = np.ones((1, *(n - 1 for n in part.shape)), dtype=bool)
-        pieces.add(part[None], np.array([[x[0], y[0], 0]]), within)
-    vertices, faces = pieces.welded()
+        builder.add(part[None], np.array([[x[0], y[0], 0]]), within)
+    vertices, faces = builder.welded()
     whole = marching_cubes.dense(values, lattice)
     assert np.array_equal(vertices, whole[0])
     assert np.array_equal(level_sets.triangles(vertices, faces), level_sets.triangles(*whole))

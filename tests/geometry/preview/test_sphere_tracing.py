@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from enerf.geometry.isosurface import extract
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
-from tests.geometry.level_sets import Ball, Counting, Ellipsoid, Steep, Torus
+from tests.geometry.level_sets import Ball, Counting, Ellipsoid, Steep, Torus, extracted
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
 VIEWS = [View((0.0, 0.0, 0.0), 4.0, a, e, 48, 48) for a, e in ((0.0, 0.0), (35.0, 20.0), (200.0, -60.0))]
@@ -97,7 +96,7 @@ def test_how_many_rays_go_together_changes_nothing():
 
 @pytest.mark.parametrize("shape", [Ellipsoid(), Torus()], ids=["ellipsoid", "torus"])
 def test_the_field_and_its_mesh_have_the_same_silhouette_and_nearly_the_same_picture(shape):
-    found = extract.extract(shape, BOX, 96, inside="below", slope=1)
+    found = extracted(shape, BOX, 96, inside="below", slope=1)
     scene = MeshScene(found.vertices, found.faces)
     for view in VIEWS:
         mesh = scene.picture(view, finer=1)

@@ -30,8 +30,8 @@ def test_curves_lie_at_epochs(tmp_path, monkeypatch):
         axes.plot([], label=name)
         seen.append((name, found))
 
-    monkeypatch.setattr(classifier_curves.curves, "line", drawn)
-    monkeypatch.setattr(classifier_curves.curves, "save", lambda figure, path: path)
+    monkeypatch.setattr(classifier_curves.plots, "plot_curves", drawn)
+    monkeypatch.setattr(classifier_curves.plots, "save", lambda figure, path: path)
     classifier_curves.draw([_run(), _run("bn+e", arm="E")], tmp_path / "a.png", "epochs")
     assert [name for name, _ in seen] == ["bn", "E"] * len(classifier_curves.DRAWN)
     for (_, column, _), (_, found) in zip(classifier_curves.DRAWN, seen[::2], strict=True):
@@ -67,8 +67,8 @@ def test_rates_are_drawn_where_arms_name_several_and_a_seed_without_all_of_them_
     assert classifier_curves.draw_rates(runs[:1], tmp_path / "b.png", "one rate") is None
     assert classifier_curves.draw_rates([_run(), _run("bn+e")], tmp_path / "b.png", "no rate") is None
     seen = []
-    monkeypatch.setattr(classifier_curves.curves, "line", lambda axes, found, name, colour: seen.append(found))
-    monkeypatch.setattr(classifier_curves.curves, "save", lambda figure, path: path)
+    monkeypatch.setattr(classifier_curves.plots, "plot_curves", lambda axes, found, name, colour: seen.append(found))
+    monkeypatch.setattr(classifier_curves.plots, "save", lambda figure, path: path)
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda axes: None)
     classifier_curves.draw_rates(runs, tmp_path / "a.png", "rates")
     np.testing.assert_allclose(seen[0], [[[0.02, 71.0], [0.1, 70.0], [0.5, 72.0]]])

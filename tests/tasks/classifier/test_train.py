@@ -13,12 +13,12 @@ import torch
 
 from enerf.conditioning import layers
 from enerf.config import parser
+from enerf.core import device as core_device
 from enerf.core.errors import InputError, NotFinite
 from enerf.datasets.labelled import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import analyze, compare
-from enerf.experiments.analyze import AnalyseOptions
-from enerf.experiments.compare import CompareClassifierOptions
+from enerf.experiments.options import AnalyzeOptions, CompareOptions
 from enerf.tasks.classifier import evaluate as classifier_evaluate
 from enerf.tasks.classifier import setup as classifier_setup
 from enerf.tasks.classifier import step as classifier_step
@@ -227,7 +227,7 @@ def test_an_odd_number_of_images_and_narrow_layers_are_no_end_of_the_process(mak
 
 def test_a_comparison_tells_what_failed_and_trains_nothing_twice(make, monkeypatch):
     base = make("--expname", "cmp")
-    text = compare.compare(base, CompareClassifierOptions(methods="bn,bn+e,none", lrates="0.1,1e30"))
+    text = compare.compare(base, CompareOptions(methods="bn,bn+e,none", lrates="0.1,1e30"))
     rows = [line.split()[2] for line in text.splitlines()[2:] if line.startswith("figures")]
     assert {"bn@0.1", "bn+e@0.1", "none@0.1"} <= set(rows)
     assert "none@1e+30, seed 0, failed: step" in text
@@ -235,35 +235,46 @@ def test_a_comparison_tells_what_failed_and_trains_nothing_twice(make, monkeypat
     measured = json.loads((base.folder / "comparison.json").read_text())
     assert {run["arm"] for run in measured} == set(rows)
     monkeypatch.setattr(classifier_train.fitting, "fit", lambda *more, **named: pytest.fail("trained again"))
-    again = CompareClassifierOptions(methods="bn,bn+e", lrates="0.1")
+    again = CompareOptions(methods="bn,bn+e", lrates="0.1")
     assert len(compare.compare(base, again).splitlines()) == 4
 
 
 def test_an_arm_does_not_go_on_with_other_options_but_for_longer(make):
-    compare.compare(make("--expname", "cmp", "--N_iters", "2"), CompareClassifierOptions(methods="bn"))
+    compare.compare(make("--expname", "cmp", "--N_iters", "2"), CompareOptions(methods="bn"))
     for words in (["--lrate", "0.2"], ["--augment", "none"], ["--weight_decay", "0.1"]):
         changed = make("--expname", "cmp", "--N_iters", "2", *words)
-        with pytest.raises(InputError, match=f"this arm was trained with other options: {words[0][2:]} "):
-            compare.compare(changed, CompareClassifierOptions(methods="bn"))
-    text = compare.compare(make("--expname", "cmp", "--N_iters", "3"), CompareClassifierOptions(methods="bn"))
+        with pytest.raises(InputError, match=f"this variant was trained with other options: {words[0][2:]} "):
+            compare.compare(changed, CompareOptions(methods="bn"))
+    text = compare.compare(make("--expname", "cmp", "--N_iters", "3"), CompareOptions(methods="bn"))
     assert text.splitlines()[2].split()[-1] == "0.6"
 
 
 def test_a_comparison_of_nothing_but_failures_has_failed(make):
-    with pytest.raises(NotFinite, match="all arms failed; none, seed 0, failed: step"):
-        compare.compare(make("--lrate", "1e30"), CompareClassifierOptions(methods="none"))
+    with pytest.raises(NotFinite, match="all variants failed; none, seed 0, failed: step"):
+        compare.compare(make("--lrate", "1e30"), CompareOptions(methods="none"))
 
 
 def test_all_arms_multiply_alike(make):
     base = make("--expname", "cmp", "--precision", "auto", "--N_iters", "1")
-    compare.compare(base, CompareClassifierOptions(methods="bn,gn"))
+    compare.compare(base, CompareOptions(methods="bn,gn"))
     told = json.loads((base.folder / "comparison.json").read_text())
     assert len({run["precision"] for run in told}) == 1
 
 
+def test_a_resumed_run_multiplies_as_it_began(make, monkeypatch):
+    monkeypatch.setattr(core_device, "has_bf16", lambda device: False)
+    classifier_train.train(make("--precision", "auto", "--N_iters", "1"))
+    monkeypatch.setattr(core_device, "has_bf16", lambda device: True)
+    metrics = classifier_train.train(make("--precision", "auto", "--N_iters", "2"))
+    assert (metrics["precision"], metrics["steps"]) == ("fp32", 2)
+    content = checkpoint.read(checkpoint.checkpoints(make().folder)[-1])
+    assert content["config"]["precision"] == "auto"
+    assert content["config"]["resolved"] == {"backend": "torch", "precision": "fp32", "device": "cpu"}
+
+
 def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     base = make("--expname", "cmp", "--N_iters", "4")
-    compare.compare(base, CompareClassifierOptions(methods="adam,adamw,intrinsic_l2,intrinsic_l1_soft"))
+    compare.compare(base, CompareOptions(methods="adam,adamw,intrinsic_l2,intrinsic_l1_soft"))
     arms = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
     assert arms["adamw"]["test"] == arms["intrinsic_l2"]["test"]
     assert arms["adam"]["test"] != arms["adamw"]["test"]
@@ -283,8 +294,8 @@ def test_runs_are_analysed(make, tmp_path, words, names):
     config = make(*words, "--N_iters", "2", "--epochs", "0", "--no_final_eval")
     classifier_train.train(config)
     out = tmp_path / "analysis"
-    chosen = AnalyseOptions(out=str(out), layers=names, rays=6, device="cpu")
-    analyze.analyse([config.folder], chosen)
+    chosen = AnalyzeOptions(out=str(out), layers=names, rays=6, device="cpu")
+    analyze.analyze([config.folder], chosen)
     content = (out / "analysis.json").read_text()
     assert '"hessian_max"' in content
     assert '"gauss_newton_kappa"' in content
@@ -294,8 +305,8 @@ def test_hidden_layers_are_analysed_unless_all_are_asked_for_the_head_among_them
     config = make("--N_iters", "1", "--no_final_eval")
     classifier_train.train(config)
     for asked, has_head in (("", False), ("all", True)):
-        chosen = AnalyseOptions(out=str(tmp_path / f"out{asked}"), layers=asked, no_hessian=True, device="cpu")
-        analyze.analyse([config.folder], chosen)
+        chosen = AnalyzeOptions(out=str(tmp_path / f"out{asked}"), layers=asked, no_hessian=True, device="cpu")
+        analyze.analyze([config.folder], chosen)
         content = (tmp_path / f"out{asked}" / "analysis.json").read_text()
         assert ('"head"' in content) == has_head
 

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import layers, maps
+from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build as nerf_build

@@ -57,8 +57,8 @@ def test_a_proposals_loss_is_the_sum_of_its_three_parts(interlevel: float, disto
     first, final, target = proposed()
     parts = (
         nerf_losses.mse(final.rgb, target),
-        proposal.interlevel(first.taken, final.weights, first.edges, first.weights),
-        proposal.distortion(first.taken, final.weights),
+        proposal.interlevel_loss(first.sample_edges, final.weights, first.edges, first.weights),
+        proposal.distortion_loss(first.sample_edges, final.weights),
     )
     assert all(part > 0 for part in parts)
     found = nerf_losses.proposed(first, final, target, interlevel, distortion)
@@ -86,7 +86,7 @@ def test_the_proposals_loss_is_a_mean_over_rays():
     single = []
     for i in range(7):
         part = slice(i, i + 1)
-        alone = Proposal(first.edges[part], first.weights[part], first.taken[part])
+        alone = Proposal(first.edges[part], first.weights[part], first.sample_edges[part])
         seen = Rendering(*(x[part] for x in vars(final).values()))
         single.append(float(nerf_losses.proposed(alone, seen, target[part], 0.7, 0.2)))
     assert float(whole) == pytest.approx(sum(single) / 7, rel=1e-13)
@@ -95,7 +95,7 @@ def test_the_proposals_loss_is_a_mean_over_rays():
 def test_a_proposal_that_is_the_fields_own_histogram_costs_nothing():
     _, final, target = proposed()
     first = proposed()[0]
-    same = Proposal(first.taken, final.weights, first.taken)
+    same = Proposal(first.sample_edges, final.weights, first.sample_edges)
     assert float(nerf_losses.proposed(same, final, target)) == pytest.approx(
         float(nerf_losses.mse(final.rgb, target)), rel=1e-14
     )

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 
 from enerf.conditioning import layers
+from enerf.config.options import ConditioningOptions
 from enerf.core.types import Rays, Space
 from enerf.rendering import proposal, render
-from enerf.rendering.render import Passes
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.build import RadianceFields
@@ -45,7 +45,7 @@ def batch() -> tuple[Rays, torch.Tensor]:
 
 def gradient(model: RadianceFields, **options) -> tuple[torch.Tensor, StepReport]:
     model.zero_grad()
-    passes = options.pop("passes", Passes(5, 4))
+    passes = options.pop("passes", SamplingConfig(5, 4))
     generator = torch.Generator().manual_seed(7)
     report = nerf_step.accumulate_gradient(model, *batch(), passes, generator, **{"jitter": False, **options})
     return flat(model), report
@@ -76,7 +76,7 @@ def test_the_gradient_is_autograds_of_the_plain_loss(conditioning, with_fine):
     model = fields(conditioning, with_fine)
     ours, report = gradient(model, rays_at_once=3)
     rays, target = batch()
-    first, final = render.render_rays(model.coarse, model.fine, rays, Passes(5, 4))
+    first, final = render.render_rays(model.coarse, model.fine, rays, SamplingConfig(5, 4))
     loss = ((final.rgb - target) ** 2).mean() + (((first.rgb - target) ** 2).mean() if with_fine else 0.0)
     independent = torch.autograd.grad(loss, list(model.parameters()))
     assert close(ours, torch.cat([g.flatten() for g in independent]))
@@ -105,7 +105,7 @@ def test_the_report_tells_what_the_final_rendering_shows():
     _, report = gradient(model, rays_at_once=4)
     rays, target = batch()
     with torch.no_grad():
-        _, final = render.render_rays(model.coarse, model.fine, rays, Passes(5, 4))
+        _, final = render.render_rays(model.coarse, model.fine, rays, SamplingConfig(5, 4))
     assert report.mse == pytest.approx(float(((final.rgb - target) ** 2).mean()), rel=1e-13)
     assert report.opacity == pytest.approx(float(final.opacity.mean()), rel=1e-13)
     spread = final.rgb.numpy().std(axis=0).mean()
@@ -117,7 +117,7 @@ def test_gradients_are_added_to_those_that_are_there():
     model = fields()
     once, _ = gradient(model)
     rays, target = batch()
-    nerf_step.accumulate_gradient(model, rays, target, Passes(5, 4), torch.Generator(), jitter=False)
+    nerf_step.accumulate_gradient(model, rays, target, SamplingConfig(5, 4), torch.Generator(), jitter=False)
     assert close(flat(model), 2 * once)
 
 
@@ -135,7 +135,7 @@ def test_jitter_and_noise_come_from_the_generator_alone(options):
 def test_without_noise_and_jitter_the_generator_is_not_touched():
     generator = torch.Generator().manual_seed(5)
     before = generator.get_state()
-    nerf_step.accumulate_gradient(fields(), *batch(), Passes(5, 4), generator, jitter=False)
+    nerf_step.accumulate_gradient(fields(), *batch(), SamplingConfig(5, 4), generator, jitter=False)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -152,7 +152,7 @@ def test_conditioned_weights_are_computed_once_for_all_parts(monkeypatch):
 
 # proposals
 
-PROPOSED = Passes(9, 6, proposal=True)
+PROPOSED = SamplingConfig(9, 6, proposal=True)
 WEIGHTS = {"interlevel": 0.7, "distortion": 0.2}
 SPACE = Space((-1.0, -1.0, -4.0), (2.0, 2.0, 1.0))
 
@@ -189,9 +189,9 @@ def test_the_gradient_of_a_proposal_is_autograds_of_the_plain_loss(conditioning)
     rays, target = batch()
     first, final = render.render_rays(model.coarse, model.fine, rays, PROPOSED)
     loss = ((final.rgb - target) ** 2).mean()
-    loss = loss + 0.7 * proposal.interlevel(first.taken, final.weights, first.edges, first.weights)
-    along = (first.taken - rays.near[:, None]) / (rays.far - rays.near)[:, None]
-    loss = loss + 0.2 * proposal.distortion(along, final.weights)
+    loss = loss + 0.7 * proposal.interlevel_loss(first.sample_edges, final.weights, first.edges, first.weights)
+    along = (first.sample_edges - rays.near[:, None]) / (rays.far - rays.near)[:, None]
+    loss = loss + 0.2 * proposal.distortion_loss(along, final.weights)
     independent = torch.autograd.grad(loss, list(model.parameters()))
     assert close(ours, torch.cat([g.flatten() for g in independent]))
     assert report.loss == pytest.approx(loss.item(), rel=1e-13)
@@ -224,7 +224,7 @@ def test_jitter_and_noise_of_a_proposal_come_from_the_generator_alone():
     assert not close(first, still, 1e-3)
 
 
-@pytest.mark.parametrize(("make", "passes"), [(fields, Passes(5, 4)), (proposing, PROPOSED)])
+@pytest.mark.parametrize(("make", "passes"), [(fields, SamplingConfig(5, 4)), (proposing, PROPOSED)])
 def test_after_a_step_weights_are_free_again(make, passes):
     made = make(EQUILIBRATED)
     gradient(made, passes=passes)

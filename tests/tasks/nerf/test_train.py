@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from enerf.config import parser
-from enerf.core import images
+from enerf.core import device, images
 from enerf.core.errors import InputError, NotFinite
 from enerf.datasets.scenes import poses, synthetic
 from enerf.engine import checkpoint as engine_checkpoint
@@ -285,6 +285,84 @@ def test_training_learns_the_scene(make):
     assert quick == pytest.approx(result["mean"]["psnr"], abs=1e-3)  # all pixels of a view are the view
 
 
+# backend and precision are those the run began with
+
+
+def flags(monkeypatch, *names: str) -> None:
+    """From now on the processor has these instruction sets."""
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(names))
+
+
+def resolved(config: NerfConfig) -> dict:
+    return engine_checkpoint.read(engine_checkpoint.checkpoints(config.folder)[-1])["config"]["resolved"]
+
+
+def warnings_of(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+BF16 = {"backend": "torch", "precision": "bf16", "device": "cpu"}
+QUICK = ["--i_spectrum", "0", "--i_eval", "0", "--final_pixels"]
+
+
+def test_a_run_resumed_on_another_processor_takes_the_recorded_backend_again(make, monkeypatch, caplog):
+    flags(monkeypatch)
+    first = nerf_train.train(make(*QUICK, "--N_iters", "2"))
+    flags(monkeypatch, "avx2", "fma", "avx512_bf16")  # a new run would take other kernels, and bf16
+    config = make(*QUICK, "--N_iters", "3")
+    second = nerf_train.train(config)
+    assert resolved(config) == {**BF16, "precision": "fp32"}
+    found = [(m["backend"], m["precision"], m["steps"]) for m in (first, second)]
+    assert found == [("torch", "fp32", 2), ("torch", "fp32", 3)]
+    assert (
+        parser.parse(nerf_config.NerfConfig, ["--config", str(config.folder / "config.txt")])[0].train.precision
+        == "auto"
+    )
+    assert warnings_of(caplog) == []
+    assert not any(name.startswith(("eval_", "trained_")) for name in second)
+
+
+def test_what_cannot_be_taken_again_is_one_line_and_metrics_tell_both(make, monkeypatch, caplog):
+    flags(monkeypatch, "avx512_bf16")
+    nerf_train.train(make(*QUICK, "--N_iters", "2"))
+    flags(monkeypatch)
+    config = make(*QUICK, "--N_iters", "3")
+    result = nerf_train.train(config)
+    line = "this run was trained with torch, bf16; now torch, fp32 is used: this processor has no bf16 instructions"
+    assert warnings_of(caplog) == [line]
+    assert (result["precision"], result["trained_earlier"]) == ("fp32", [{**BF16, "until": 2}])
+    assert resolved(config) == {**BF16, "precision": "fp32", "earlier": [{**BF16, "until": 2}]}
+
+
+def test_metrics_tell_the_precision_of_training_whatever_evaluates(make, monkeypatch, caplog):
+    flags(monkeypatch, "avx512_bf16")
+    config = make(*QUICK, "--N_iters", "1")
+    nerf_train.train(config)
+    again = nerf_evaluate.evaluate(nerf_setup.open_run(config.folder))
+    assert again["precision"] == "bf16"
+    assert "eval_precision" not in again
+    flags(monkeypatch)
+    elsewhere = nerf_evaluate.evaluate(nerf_setup.open_run(config.folder))
+    told = {name: elsewhere[name] for name in ("precision", "backend", "eval_precision", "eval_backend")}
+    assert told == {"precision": "bf16", "backend": "torch", "eval_precision": "fp32", "eval_backend": "torch"}
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_runs_of_earlier_versions_have_their_options_for_a_record(make, monkeypatch, caplog):
+    flags(monkeypatch, "avx512_bf16")
+    config = make(*QUICK, "--N_iters", "1")
+    nerf_train.train(config)
+    (path,) = engine_checkpoint.checkpoints(config.folder)
+    content = engine_checkpoint.read(path)
+    del content["config"]["resolved"]
+    for precision, expected in (("auto", "fp32"), ("bf16", "bf16")):
+        content["config"]["precision"] = precision
+        torch.save(content, path)
+        flags(monkeypatch, *(["avx512_bf16"] if expected == "bf16" else []))
+        assert str(nerf_setup.open_run(config.folder).backend) == f"torch, {expected}"
+    assert warnings_of(caplog) == []
+
+
 # every way to run
 
 
@@ -415,7 +493,7 @@ def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_chan
 
 def test_a_run_that_goes_on_with_another_task_says_so(copied, caplog):
     nerf_train.train(parser.replace(copied, lrate=1e-3, N_iters=11, no_final_eval=True))
-    assert "going on with a changed option: lrate (0.005 there, 0.001 asked)" in caplog.messages
+    assert "resuming with a changed option: lrate (0.005 there, 0.001 asked)" in caplog.messages
     assert saved(copied.folder)["step"] == 11
 
 

@@ -57,16 +57,16 @@ def test_the_true_field_gives_back_the_photograph_upright(scene):
     renderer = Renderer(oracle(scene), 50)
     for view in range(4):
         rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb
-        photograph = scenes_pixels.photograph(scene, view)
+        photograph = scenes_pixels.view_image(scene, view)
         assert rgb.shape == photograph.shape == (18, 24, 3)
         assert close_pixels(rgb, photograph) > 0.99  # all but what lies on an edge
-        for turned in (rgb.flip(0), rgb.flip(1), rgb.flip(0, 1), scenes_pixels.photograph(scene, view - 1)):
+        for turned in (rgb.flip(0), rgb.flip(1), rgb.flip(0, 1), scenes_pixels.view_image(scene, view - 1)):
             assert close_pixels(turned, photograph) < 0.8
 
 
 def test_rays_go_through_the_centres_that_are_asked_for(scene):
     corner = Renderer(oracle(scene), 50, pixel_centers=0.0).picture(scene, scene.c2w[0], scene.camera).rgb
-    assert close_pixels(corner, scenes_pixels.photograph(scene, 0)) < 0.9
+    assert close_pixels(corner, scenes_pixels.view_image(scene, 0)) < 0.9
 
 
 def test_depth_and_opacity_lie_where_their_colours_lie(scene):
@@ -108,7 +108,7 @@ def test_colours_are_clipped(scene):
 def test_all_pixels_give_the_psnr_of_the_picture(scene):
     renderer = Renderer(constant(), 100)
     rendered = {v: renderer.picture(scene, scene.c2w[v], scene.camera).rgb for v in (0, 2)}
-    pictures = [nerf_image_metrics.psnr(rgb, scenes_pixels.photograph(scene, v)) for v, rgb in rendered.items()]
+    pictures = [nerf_image_metrics.psnr(rgb, scenes_pixels.view_image(scene, v)) for v, rgb in rendered.items()]
     for n in (0, 432, 9999):
         assert nerf_views.psnr_of_pixels(renderer, scene, (0, 2), n) == pytest.approx(sum(pictures) / 2, rel=1e-6)
 
@@ -116,7 +116,7 @@ def test_all_pixels_give_the_psnr_of_the_picture(scene):
 def test_some_pixels_are_the_fixed_ones_of_each_view(scene):
     renderer = Renderer(constant(), 100)
     pixels = scenes_pixels.fixed_pixels(2, scene.camera, 10)
-    colours = torch.stack([scenes_pixels.photograph(scene, 2)[y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
+    colours = torch.stack([scenes_pixels.view_image(scene, 2)[y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
     expected = nerf_image_metrics.psnr(torch.tensor([0.25, 0.5, 0.75]).expand(10, 3), colours)
     assert nerf_views.psnr_of_pixels(renderer, scene, (2,), 10) == pytest.approx(expected, rel=1e-6)
     assert math.isnan(nerf_views.psnr_of_pixels(renderer, scene, (), 10))
@@ -131,10 +131,10 @@ def test_views_are_measured_one_by_one_and_written(scene, tmp_path):
     grey = torch.tensor([0.25, 0.5, 0.75]).expand(18, 24, 3)
     for m, view in zip(measured, scene.test, strict=True):
         assert m["psnr"] == pytest.approx(
-            nerf_image_metrics.psnr(grey, scenes_pixels.photograph(scene, view)), rel=1e-6
+            nerf_image_metrics.psnr(grey, scenes_pixels.view_image(scene, view)), rel=1e-6
         )
         assert m["ssim"] == pytest.approx(
-            nerf_image_metrics.ssim(grey, scenes_pixels.photograph(scene, view)), abs=1e-6
+            nerf_image_metrics.ssim(grey, scenes_pixels.view_image(scene, view)), abs=1e-6
         )
         assert set(m) == {"name", "psnr", "ssim", "lpips"}
         written = images.read(tmp_path / "test" / m["name"])
@@ -161,7 +161,7 @@ def test_the_best_constant_colour_is_that_of_the_training_views(scene):
 
 
 def test_bytes_are_measured_as_the_floats_that_they_mean(scene):
-    floats = replace(scene, images=torch.stack([scenes_pixels.photograph(scene, v) for v in range(4)]))
+    floats = replace(scene, images=torch.stack([scenes_pixels.view_image(scene, v) for v in range(4)]))
     assert (scene.images.dtype, floats.images.dtype) == (torch.uint8, torch.float32)
     renderer = Renderer(constant(), 100)
     assert nerf_views.measure(renderer, scene, (0, 3), None) == nerf_views.measure(renderer, floats, (0, 3), None)

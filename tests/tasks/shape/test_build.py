@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from enerf.config.options import METHODS, ConditioningOptions
-from enerf.fields.backends.hashgrid import make_grid
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import layers
+from enerf.config.options import METHODS, ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.core.types import Space
 from enerf.fields import encoders, init
 from enerf.fields.activations import KINDS
+from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.shape import ShapeField
 from enerf.tasks.shape.build import shape_field
 

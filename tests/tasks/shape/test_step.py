@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from enerf.config.options import ConditioningOptions
 from torch import nn
 
 from enerf.conditioning import layers
+from enerf.config.options import ConditioningOptions
 from enerf.fields.backends import registry
 from enerf.geometry.samples import ShapeSamples
 from enerf.tasks.shape import build as shape_build
@@ -105,7 +105,7 @@ def test_a_cloud_on_the_surface_of_the_true_distance_leaves_what_is_off_it():
 def test_every_backend_follows_the_same_gradient(encoding, method):
     samples, found, loss = drawn(256), [], DistanceLoss("l1", eikonal=0.1)
     for name in ("torch", "compiled"):
-        if name == "compiled" and registry.why_not(name, "fp32", torch.device("cpu")):
+        if name == "compiled" and registry.unavailable_reason(name, "fp32", torch.device("cpu")):
             pytest.skip("no compiler here")
         made = shape_build.shape_field(
             ConditioningOptions(equilibrate=method), 0, depth=2, width=16, skip_at=0, encoding=encoding

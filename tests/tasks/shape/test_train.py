@@ -61,7 +61,7 @@ def make(mesh, tmp_path):
 
 
 def refusal(config) -> str:
-    return contents.refusal(shape_train.fit, config)
+    return contents.refusal(shape_train.train, config)
 
 
 # one seed, one result
@@ -72,7 +72,7 @@ def test_two_runs_with_one_seed_are_equal_to_the_last_bit_and_another_seed_is_an
     told = []
     for config in (one, two, other):
         torch.manual_seed(len(told))  # the global generator decides nothing
-        told.append(shape_train.fit(config)["field"])
+        told.append(shape_train.train(config)["field"])
     assert same(saved(one.folder), saved(two.folder))
     assert told[0] == told[1]
     assert not same(saved(one.folder)["model"], saved(other.folder)["model"])
@@ -91,9 +91,9 @@ def test_two_runs_with_one_seed_are_equal_to_the_last_bit_and_another_seed_is_an
 def test_a_resumed_run_is_the_run_in_one_go(make, words):
     words = [*words, "--lrate_schedule", "decay"]  # a cosine ends elsewhere if the run does
     whole, parts = make(*words), make(*words, "--expname", "parts")
-    shape_train.fit(parser.replace(whole, no_final_eval=True))
+    shape_train.train(parser.replace(whole, no_final_eval=True))
     for n_iters in (3, 10):
-        shape_train.fit(parser.replace(parts, N_iters=n_iters, i_eval=5, no_final_eval=True))
+        shape_train.train(parser.replace(parts, N_iters=n_iters, i_eval=5, no_final_eval=True))
     told, again = saved(whole.folder), saved(parts.folder)
     assert same(told["model"], again["model"])
     assert same(told["optimiser"], again["optimiser"])
@@ -110,9 +110,9 @@ def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
 
     monkeypatch.setattr(shape_step, "followed", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        shape_train.fit(config)
+        shape_train.train(config)
     assert saved(config.folder)["step"] == 4
-    assert shape_train.fit(config)["steps"] == 10
+    assert shape_train.train(config)["steps"] == 10
 
 
 def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(make, monkeypatch):
@@ -124,21 +124,21 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(shape_step, "occupancy_parts", broken)
     with pytest.raises(NotFinite, match="step 7: the loss is nan"):
-        shape_train.fit(config)
+        shape_train.train(config)
     assert [path.stem for path in checkpoint.checkpoints(config.folder)] == ["000005"]
 
 
 def test_no_reload_starts_anew_and_keeps_the_earlier_run_aside(make):
-    shape_train.fit(make())
-    shape_train.fit(make("--no_reload", "--N_iters", "6"))
+    shape_train.train(make())
+    shape_train.train(make("--no_reload", "--N_iters", "6"))
     assert saved(make().folder)["step"] == 6
     assert (make().folder / "metrics.json.1").is_file()
 
 
 def test_a_finished_run_is_not_measured_again(make, monkeypatch):
-    first = shape_train.fit(make())
+    first = shape_train.train(make())
     monkeypatch.setattr(shape_train.shape_results, "evaluate", lambda run: pytest.fail("measured again"))
-    assert shape_train.fit(make()) == json.loads((make().folder / "metrics.json").read_text())
+    assert shape_train.train(make()) == json.loads((make().folder / "metrics.json").read_text())
     assert first["steps"] == 10
 
 
@@ -149,7 +149,7 @@ def test_a_finished_run_is_not_measured_again(make, monkeypatch):
 def test_an_ellipsoid_is_learned_and_comes_back_in_the_files_coordinates(make, target):
     fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
     config = make("--representation", target, *fast, "--i_eval", "50")
-    metrics = shape_train.fit(config)
+    metrics = shape_train.train(config)
     assert metrics["field"]["iou"] > 0.9
     assert metrics["mesh"]["iou"] > 0.9
     assert metrics["target"] == target
@@ -175,7 +175,7 @@ def test_a_cloud_of_oriented_points_is_learned_as_a_distance(make, tmp_path, mes
     config = make(
         *small, "--N_iters", "300", "--N_points", "512", "--lrate", "1e-2", "--i_eval", "0", of="--cloud", path=path
     )
-    metrics = shape_train.fit(config)
+    metrics = shape_train.train(config)
     assert metrics["target"] == "sdf"
     assert metrics["cloud"]["mean_distance"] < 0.06
     assert trimesh.load(config.folder / "mesh.ply").volume == pytest.approx(whole.volume, rel=0.2)
@@ -187,7 +187,7 @@ def test_a_picture_is_learned(make, tmp_path, encoding):
     y, x = np.mgrid[:24, :32] / 24
     images.write_png(path, np.stack([x * 0.7, y, 0.5 + 0.5 * np.sin(5 * x)], -1))
     words = ["--encoding", encoding, "--N_iters", "100", "--i_eval", "50", "--lrate", "1e-2", "--holdout", "0.25"]
-    metrics = shape_train.fit(make(*words, of="--image", path=path))
+    metrics = shape_train.train(make(*words, of="--image", path=path))
     assert metrics["target"] == "colours"
     assert metrics["picture"]["psnr"] > 20
     assert metrics["picture"]["pixels_heldout"] == 192
@@ -199,7 +199,7 @@ def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
     shutil.copy(mesh, moved)
     config = make(path=moved)
     run = shape_setup.prepare(config)
-    shape_train.fit(config)
+    shape_train.train(config)
     moved.unlink()
     opened = shape_setup.open_field(config.folder, "cpu")
     assert opened.normalisation == run.subject.normalisation
@@ -222,7 +222,7 @@ def test_a_folder_is_learned_mesh_by_mesh_into_one_table_and_what_is_broken_is_l
     (folder / "notes.txt").write_text("no mesh")
     config = make("--expname", "all", path=folder)
     with caplog.at_level(logging.WARNING, "enerf"):
-        measured = shape_train.fit_all(config)
+        measured = shape_train.train_all(config)
     assert [run["shape"] for run in measured] == ["a", "b"]
     assert any("c.obj is left out" in message for message in caplog.messages)
     assert len((config.folder / "results.md").read_text().splitlines()) == 4
@@ -234,22 +234,22 @@ def test_finished_shapes_of_a_folder_are_not_learned_again(make, mesh, tmp_path,
     folder.mkdir()
     shutil.copy(mesh, folder / "a.ply")
     config = make(path=folder)
-    measured = shape_train.fit_all(config)
+    measured = shape_train.train_all(config)
     monkeypatch.setattr(shape_train, "fit", lambda config: pytest.fail("learned again"))
-    assert shape_train.fit_all(config) == measured
+    assert shape_train.train_all(config) == measured
 
 
 def test_a_folder_without_meshes_is_one_sentence(make, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"none: found no mesh in it, expected files of kinds obj, ply"):
-        shape_train.fit_all(make(path=tmp_path / "none"))
+        shape_train.train_all(make(path=tmp_path / "none"))
 
 
 # refusals
 
 
 def test_another_model_and_another_kind_are_refused_with_the_difference(make):
-    shape_train.fit(make("--no_final_eval"))
+    shape_train.train(make("--no_final_eval"))
     assert "netwidth (16 there, 8 asked)" in refusal(make("--netwidth", "8"))
     path = checkpoint.checkpoints(make().folder)[-1]
     content = torch.load(path, weights_only=True)
@@ -286,9 +286,9 @@ def test_options_that_mean_nothing_are_one_sentence(make, words, sentence):
 def test_the_mesh_of_a_field_is_learned_again_as_the_same_shape(make):
     fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
     first = make(*fast, "--i_eval", "0", "--resolution", "48")
-    shape_train.fit(first)
+    shape_train.train(first)
     again = make(*fast, "--i_eval", "0", "--expname", "again", "--resolution", "48", path=first.folder / "mesh.ply")
-    metrics = shape_train.fit(again)
+    metrics = shape_train.train(again)
     assert metrics["field"]["iou"] > 0.9
     one, two = (trimesh.load(config.folder / "mesh.ply", process=False) for config in (first, again))
     assert two.volume == pytest.approx(one.volume, rel=0.05)

@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 
 from enerf.config import parser
-from enerf.experiments import compare, methods
+from enerf.config.methods import Methods
+from enerf.experiments import compare
+from enerf.tasks import registry
 from enerf.tasks.classifier.config import NORMALISATIONS, ClassifierConfig
+from enerf.tasks.classifier.methods import CLASSIFIERS
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.shape.config import ShapeConfig
 
 KINDS = {"nerf": NerfConfig, "shape": ShapeConfig, "classifier": ClassifierConfig}
-TRIED = [(kind, name) for kind, found in compare.KINDS.items() for name in found.methods]
+TRIED = [(kind, name) for kind in KINDS for name in registry.task(kind).load("methods").changes]
 # where every option that some method changes has another value than in any of them
 OTHERWISE: dict[str, dict[str, Any]] = {
     "classifier": {"shrinkage": "soft", "layers": "hidden", "momentum": 0.5, "lrate": 0.3, "weight_decay": 0.7}
@@ -22,13 +25,13 @@ def base_of(kind: str, method: str, **changes: Any) -> Any:
     """A configuration that fits the method."""
     given = {"nerf": {}, "shape": {"mesh": "ball.obj"}, "classifier": {"images": "cifar-10-batches-bin"}}[kind]
     if kind == "classifier":
-        normalised = methods.CLASSIFIERS[method].get("normalisation", "")
+        normalised = CLASSIFIERS.changes[method].get("normalisation", "")
         given = {**given, "model": "vit_s" if normalised.startswith("ln") else "densenet"}
     return parser.from_dict(KINDS[kind], {**given, **changes})
 
 
 def arm(kind: str, method: str, **changes: Any) -> Any:
-    return compare.arm_config(base_of(kind, method, **changes), method, None, 0)
+    return compare.variant_config(base_of(kind, method, **changes), method, None, 0)
 
 
 @pytest.mark.parametrize(("kind", "method"), TRIED)
@@ -51,7 +54,7 @@ def test_every_value_is_one_that_a_command_line_takes(kind: str, method: str):
 @pytest.mark.parametrize(("kind", "method"), TRIED)
 def test_every_method_differs_from_the_plain_arm_by_its_own_options_only(kind: str, method: str):
     base = base_of(kind, method)
-    plain = parser.to_dict(parser.replace(base, **compare.KINDS[kind].plain))
+    plain = parser.to_dict(parser.replace(base, **registry.task(kind).load("methods").common))
     said = parser.to_dict(arm(kind, method))
     differing = {name for name in plain if plain[name] != said[name]} - {"expname"}
     own = methods_of(kind)[method]
@@ -71,9 +74,10 @@ def test_every_method_is_another_one_whatever_the_configuration_says(kind: str):
 
 
 def test_what_one_arm_begins_with_is_the_plain_start_for_every_kind():
-    for kind, found in compare.KINDS.items():
-        plain = parser.to_dict(parser.from_dict(KINDS[kind], {}))
-        assert {name: plain[name] for name in found.plain} == found.plain
+    for kind, config in KINDS.items():
+        found = registry.task(kind).load("methods")
+        plain = parser.to_dict(parser.from_dict(config, {}))
+        assert {name: plain[name] for name in found.common} == found.common
     begun = {"equilibrate": "ruiz", "init": "he"}
     assert parser.to_dict(arm("nerf", "plain", **begun)) == parser.to_dict(arm("nerf", "plain"))
     begun |= {"equilibrate_scale": "kept", "normalisation": "bn+e"}
@@ -82,11 +86,11 @@ def test_what_one_arm_begins_with_is_the_plain_start_for_every_kind():
 
 def test_every_normalisation_is_a_method_under_its_own_name():
     for name in NORMALISATIONS:
-        assert methods.CLASSIFIERS[name] == {"normalisation": name}
+        assert CLASSIFIERS.changes[name] == {"normalisation": name}
 
 
 def test_arms_of_an_optimiser_differ_among_themselves_by_what_their_names_say():
-    ours = {name: changes for name, changes in methods.CLASSIFIERS.items() if "optimiser" in changes}
+    ours = {name: changes for name, changes in CLASSIFIERS.changes.items() if "optimiser" in changes}
     assert len({frozenset(changes) for changes in ours.values()}) == 1
     strengths = ("weight_decay", "l1", "l2")
     for name, changes in ours.items():
@@ -96,5 +100,6 @@ def test_arms_of_an_optimiser_differ_among_themselves_by_what_their_names_say():
         assert changes["optimiser"].startswith("intrinsic") == name.startswith("intrinsic")
 
 
-def methods_of(kind: str) -> methods.Methods:
-    return compare.KINDS[kind].methods
+def methods_of(kind: str) -> dict[str, dict[str, Any]]:
+    known: Methods = registry.task(kind).load("methods")
+    return known.changes

@@ -1,40 +1,11 @@
-"""The methods that are compared: name -> the options that it changes. Arms share every other byte.
-
-The scale-matched controls stand beside the maps, for much of a gain may be the start's scale. All arms start from plain
-weights, whatever the configuration says of starts and maps.
-"""
+"""Methods that comparisons of classifiers train: normalizations, their controls, and optimizers. Imports no torch."""
 
 from typing import Any
 
+from enerf.config.methods import Methods
 from enerf.tasks.classifier.config import NORMALISATIONS
 
-Methods = dict[str, dict[str, Any]]
-
-OF_FIELDS: dict[str, Any] = {
-    **{"init": "default", "weight_norm": False, "equilibrate": "none", "equilibrate_gradient": "through"},
-    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
-}
-FIELDS: Methods = {
-    "plain": {},
-    "he": {"init": "he"},
-    "glorot": {"init": "glorot"},
-    "unit_row": {"init": "unit_row"},
-    "weight_norm": {"weight_norm": True},
-    "equilibrate": {"equilibrate": "row"},
-    "detached": {"equilibrate": "row", "equilibrate_gradient": "detached"},
-    "column": {"equilibrate": "column"},
-    "row_column": {"equilibrate": "row_column"},
-    "jacobi": {"equilibrate": "jacobi"},
-    "ruiz": {"equilibrate": "ruiz"},
-    "kept": {"equilibrate": "row", "equilibrate_scale": "kept", "init": "he"},
-    "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
-    "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
-    # at the scale of the network's own start: sine layers have one that others do not
-    "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
-    "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},
-}
-
-OF_CLASSIFIERS: dict[str, Any] = {
+_COMMON: dict[str, Any] = {
     **{"normalisation": "", "init": "default", "equilibrate": "row", "equilibrate_gradient": "through"},
     **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
 }
@@ -45,7 +16,7 @@ _ADAM: dict[str, Any] = {
     "shrinkage": "sign",
 }
 _INTRINSIC = {**_ADAM, "optimiser": "intrinsic_adam"}
-CLASSIFIERS: Methods = {
+_CHANGES: dict[str, dict[str, Any]] = {
     **{name: {"normalisation": name} for name in NORMALISATIONS},
     # controls: the start of the layers that +e maps, without a map
     **{f"{norm}_{init}": {"normalisation": norm, "init": init} for norm in ("bn", "ln") for init in ("he", "unit_row")},
@@ -63,3 +34,5 @@ CLASSIFIERS: Methods = {
     "intrinsic_l1": {**_INTRINSIC, "l1": 1e-3},
     "intrinsic_l1_soft": {**_INTRINSIC, "l1": 1e-3, "shrinkage": "soft"},
 }
+
+CLASSIFIERS = Methods(_CHANGES, _COMMON, "bn,bn+w,bn+ws,bn+e")

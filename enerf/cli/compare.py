@@ -1,0 +1,51 @@
+"""Comparison of methods, for every task: ``enerf compare nerf|shape|classifier``."""
+
+import sys
+from collections.abc import Sequence
+
+from enerf.config.methods import Methods
+from enerf.core.errors import InputError
+from enerf.experiments.options import CompareOptions
+from enerf.tasks import registry
+
+WRITTEN = ("comparison.json", "comparison.md", "curves.png", "rates.png", "crops.png")
+
+
+def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+    """Run the comparison of the task that the first argument names.
+
+    Raises
+    ------
+    InputError
+        If the first argument names no task.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    kinds = [task.kind for task in registry.tasks()]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: {prog or 'enerf compare'} {'|'.join(kinds)} [--config FILE] [--methods NAMES] [--seeds 0,1,2] ..."
+        )
+        return
+    if arguments[0] not in kinds:
+        raise InputError(f"found {arguments[0]!r} as what is compared, expected one of {', '.join(kinds)}")
+    main(arguments[0], arguments[1:], prog=f"{prog or 'enerf compare'} {arguments[0]}")
+
+
+def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
+    """Train the variants, print the table, and say where the rest is."""
+    from enerf.config import parser  # needs the extra app
+
+    task = registry.task(kind)
+    known: Methods = task.load("methods")
+    about = description or f"Train several methods with equal seeds and steps, and compare them ({task.kind} runs)."
+    epilog = f"methods (default: {known.default}): {', '.join(known.changes)}"
+    base, (chosen,) = parser.parse(
+        task.load("config"), argv, description=about, extra=[CompareOptions], prog=prog, epilog=epilog
+    )
+
+    from enerf.experiments import compare
+
+    print(compare.compare(base, chosen))
+    for name in WRITTEN:
+        if (base.folder / name).is_file():
+            print(base.folder / name)

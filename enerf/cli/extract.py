@@ -1,0 +1,32 @@
+"""Meshes of finished runs: ``enerf extract``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from enerf.experiments.options import ExtractOptions
+
+DESCRIPTION = "Extract a mesh from a finished run, in the coordinates of your files, and render pictures of it."
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
+    """Extract the mesh, write it and its pictures, and say where they are."""
+    from enerf.config import parser  # needs the extra app
+
+    reader = parser.make_parser([ExtractOptions], description, prog=prog)
+    reader.usage = "%(prog)s RUN [--OPTION VALUE] ..."
+    reader.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    reader.add_argument(
+        "--box",
+        nargs=6,
+        type=float,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="search here only, in the coordinates of your files; default: everything that the cameras see",
+    )
+    given = vars(reader.parse_args(argv))
+
+    import numpy as np
+
+    from enerf.experiments import extract
+
+    box = None if given["box"] is None else np.array(given["box"]).reshape(2, 3)
+    print(extract.extract(given["run"], parser.read_table(ExtractOptions, given), box))

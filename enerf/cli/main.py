@@ -1,0 +1,75 @@
+"""The command ``enerf``: subcommands, each imported when it is used."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from enerf.cli import app
+from enerf.core.errors import InputError
+from enerf.tasks import registry
+
+# Subcommand -> where its function is, and one line of help; the subcommands that train come from the registry of tasks.
+COMMANDS = {
+    "eval": ("enerf.cli.evaluate:main", "measure finished runs again and print their tables"),
+    "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
+    "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
+    "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),
+    "analyze": ("enerf.cli.analyze:main", "condition numbers and Hessian extremes of checkpoints"),
+    "generate": ("enerf.cli.generate:main", "write a generated scene, shape or set of labelled images"),
+    "demo": ("enerf.cli.demo:main", "train, render, extract and compare on generated data, in minutes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Run the subcommand that the command line names.
+
+    Raises
+    ------
+    InputError
+        If there is no such subcommand.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("--version", "version"):
+        print(importlib.import_module("enerf").__version__)  # modules of enerf do not `import enerf`
+        return 0
+    code: int | None = function_of(arguments[0])(arguments[1:], prog=f"enerf {arguments[0]}")
+    return code
+
+
+def usage() -> str:
+    """Return the list of subcommands."""
+    lines = {task.command: task.summary for task in registry.tasks()} | {k: text for k, (_, text) in COMMANDS.items()}
+    rows = [f"  {name:<10}{text}" for name, text in lines.items()]
+    head = ["usage: enerf COMMAND [--config FILE] [--OPTION VALUE] ...", "", "commands:"]
+    return "\n".join([*head, *rows, "", "`enerf COMMAND --help` lists the options of a command."])
+
+
+def function_of(command: str) -> Any:
+    """Return the function of a subcommand; it takes the remaining arguments and the name of the program."""
+    for task in registry.tasks():
+        if task.command == command:
+            from enerf.cli import train
+
+            return partial(train.main, task.kind)
+    if command not in COMMANDS:
+        known = [*(task.command for task in registry.tasks()), *COMMANDS]
+        near = difflib.get_close_matches(command, known, n=3, cutoff=0.5)
+        hint = f"nearest known: {', '.join(near)}" if near else f"expected one of {', '.join(known)}"
+        raise InputError(f"unknown command {command!r}; {hint}")
+    module, _, name = COMMANDS[command][0].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def enter() -> None:
+    """Entry point of the console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    enter()

@@ -1,0 +1,39 @@
+"""Videos of finished NeRF runs: ``enerf render``."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from enerf.core.errors import InputError
+
+DESCRIPTION = "Render a camera path of a finished NeRF run to an mp4; an interrupted video is resumed."
+PATHS = ("spiral", "circle", "turntable", "interpolate", "test")
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
+    """Open the run and write its video."""
+    from enerf.config import parser  # needs the extra app
+
+    reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    reader.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    reader.add_argument("--path", choices=PATHS, help="camera path; default: by the kind of scene")
+    reader.add_argument("--frames", type=int, default=120, help="number of frames (not for --path test)")
+    reader.add_argument("--fps", type=float, default=30.0, help="frames per second")
+    reader.add_argument("--factor", type=float, default=1.0, help="render at 1/FACTOR of the size")
+    reader.add_argument("--depth", action="store_true", help="depth in false colors instead of the image")
+    reader.add_argument("--png", action="store_true", help="keep the frames as PNG too")
+    reader.add_argument("--out", type=Path, help="the mp4; default: RUN/video_PATH.mp4")
+    reader.add_argument("--datadir", default="", help="new place of the scene, if it has moved since training")
+    reader.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    args = reader.parse_args(argv)
+    if args.frames < 1 or not args.factor >= 1 or not args.fps > 0:
+        raise InputError("options --frames, --factor and --fps: expected at least 1, at least 1 and more than 0")
+
+    from enerf.datasets.scenes import camera_paths
+    from enerf.tasks.nerf import setup
+
+    run = setup.open_run(args.run, args.device, args.datadir)
+    kind = args.path or camera_paths.default_kind(run.scene)
+    out = args.out or args.run / f"video_{kind}{'_depth' if args.depth else ''}.mp4"
+    appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png}
+    print(setup.write_video(run, out, kind, args.frames, args.fps, **appearance))

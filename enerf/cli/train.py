@@ -1,0 +1,25 @@
+"""Training of one configuration, for every task: ``enerf train``, ``enerf shape``, ``enerf classify``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from enerf.tasks import registry
+
+
+def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
+    """Train, print the table of the result, and say where the results are."""
+    from enerf.config import parser  # needs the extra app
+
+    task = registry.task(kind)
+    config, _ = parser.parse(task.load("config"), argv, description=description or task.summary, prog=prog)
+
+    from enerf.reporting import tables
+
+    if task.has("train_all"):
+        measured: list[dict[str, Any]] = task.load("train_all")(config)
+    else:
+        metrics = task.load("train")(config)
+        measured = [] if metrics is None else [metrics]
+    if measured:
+        print(tables.as_text(task.load("table")(measured)))
+    print(f"results: {config.folder}")
