@@ -318,7 +318,7 @@ class Odd(nn.Linear):
         (lambda: nn.Linear(3, 4), {"scale": "keep"}, "scale is 'keep'; it must be one of fixed, kept"),
         (lambda: nn.Linear(3, 4), {"p": 4}, "p is 4; the norms are 1, 2 and inf"),
         (lambda: nn.Linear(3, 4), {"every": 0, "gradient": "detached"}, "every is 0; expected a whole number from 1"),
-        (lambda: nn.Linear(3, 4), {"every": 2}, 'every above 1 needs gradient="detached"'),
+        (lambda: nn.Linear(3, 4), {"every": 2}, 'every above 1 requires gradient="detached"'),
         (lambda: nn.Linear(3, 4), {"method": "weight_norm", "scale": "kept"}, "weight_norm is not a map"),
         (lambda: nn.Linear(3, 4), {"packing": "heads"}, "packing is 'heads'"),
         (lambda: nn.Linear(1, 4), {"method": "weight_standardisation"}, "a single weight minus its mean is zero"),

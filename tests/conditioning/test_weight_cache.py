@@ -222,13 +222,13 @@ def test_a_layer_in_two_places_is_counted_once_and_gets_both_gradients():
 def test_each_kind_of_map_is_called_once(monkeypatch: pytest.MonkeyPatch):
     model = nn.ModuleDict({"a": network("row"), "b": network("row", 1), "c": network("row detached", 2)})
     shapes: list[tuple[str, tuple[int, ...]]] = []
-    applied = Equilibrated.applied
+    applied = Equilibrated.compute
 
     def counted(self: Equilibrated, weight: Tensor, gain: Tensor | None) -> Tensor:
         shapes.append((self.gradient, tuple(weight.shape)))
         return applied(self, weight, gain)
 
-    monkeypatch.setattr(Equilibrated, "applied", counted)
+    monkeypatch.setattr(Equilibrated, "compute", counted)
     with computed_once(model):
         for part in inputs().split(3):
             loss(model, part).backward()

@@ -361,7 +361,7 @@ def test_a_checkpoint_with_coupled_decay_is_refused_and_changes_nothing(kind: st
     old = TORCHS[kind](parameters(), weight_decay=0.3)
     optimizer = OURS[kind](parameters(), lr=0.1)
     before = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(ValueError, match=r"weight_decay 0\.3 without decoupled_weight_decay; only decoupled .* as l2"):
+    with pytest.raises(ValueError, match=r"weight_decay 0\.3 without decoupled_weight_decay; only decoupled .* to l2"):
         optimizer.load_state_dict(old.state_dict())
     assert optimizer.state_dict()["param_groups"] == before["param_groups"]
 
