@@ -8,7 +8,7 @@ prepare_environment ""
 
 python=.venv/bin/python
 say "1/3 the scene: rendered by the project's own ray tracer, in LLFF's folder format"
-$python -m enerf.datasets.scenes.synthetic --out data/demo
+$python -m enerf.cli.generate scene --out data/demo
 say "2/3 the two fields, same seed, same batches, same steps"
 $python scripts/compare_nerf.py --config demo.txt --methods plain,equilibrate --seeds 0 "$@"
 say "3/3 a novel-view video of the E-NeRF"

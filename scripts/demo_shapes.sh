@@ -8,7 +8,7 @@ prepare_environment ""
 
 python=.venv/bin/python
 say "1/3 the shape: ellipsoid, torus, plate and box with known volumes"
-$python -m enerf.geometry.synthetic --out data/shapes
+$python -m enerf.cli.generate shape --out data/shapes
 say "2/3 its occupancy, learned by a hash grid"
 $python scripts/fit_shape.py --config shape_demo.txt "$@"
 say "3/3 a mesh of the field, coarse to fine, and pictures of it"

@@ -8,7 +8,6 @@ Coordinates are a file's: neither centred nor scaled.
     python -m enerf.geometry.synthetic --out data/shapes
 """
 
-import argparse
 import math
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import numpy as np
 import trimesh
 from jaxtyping import Float64, Int64
 
-from enerf.cli import app
 from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.geometry import write
@@ -255,15 +253,3 @@ def write_shapes(folder: str | Path) -> list[Path]:
 
 def _faces(made: trimesh.Trimesh) -> Int64[np.ndarray, "f 3"]:
     return np.array(made.faces, dtype=np.int64)
-
-
-def main() -> None:
-    """Write the shapes from the command line."""
-    parser = argparse.ArgumentParser(description="Write meshes of shapes with known volumes.")
-    parser.add_argument("--out", default="data/shapes", help="the folder; default: data/shapes")
-    for path in write_shapes(parser.parse_args().out):
-        print(path)
-
-
-if __name__ == "__main__":
-    app.enter(main)

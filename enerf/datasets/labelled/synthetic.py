@@ -6,7 +6,6 @@ linear map of the pixels tells them apart; a small convolutional network does, w
     python -m enerf.datasets.labelled.synthetic data/figures --kind cifar
 """
 
-import argparse
 import gzip
 import io
 import struct
@@ -17,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from enerf.cli import app
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.datasets.labelled.dataset import Held
@@ -165,20 +163,3 @@ def _put(path: Path, data: bytes) -> None:
     if not there:
         with core_io.replacing(path) as temporary, core_io.blaming(path):
             temporary.write_bytes(data)
-
-
-def main() -> None:
-    """Write figures from the command line."""
-    parser = argparse.ArgumentParser(description="Write generated pictures of geometric figures, with labels.")
-    parser.add_argument("folder", type=Path, help="where to")
-    parser.add_argument("--kind", choices=("cifar", "idx", "folder"), default="cifar", help="the form; default: cifar")
-    parser.add_argument("--n_train", type=int, default=5000, help="training pictures; default: 5000")
-    parser.add_argument("--n_test", type=int, default=1000, help="test pictures; default: 1000")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random; default: 0")
-    asked = parser.parse_args()
-    write = {"cifar": write_cifar, "idx": write_idx, "folder": write_folder}[asked.kind]
-    print(write(asked.folder, asked.n_train, asked.n_test, asked.seed))
-
-
-if __name__ == "__main__":
-    app.enter(main)
