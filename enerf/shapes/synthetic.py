@@ -9,9 +9,9 @@ from enerf.geometry.synthetic import (
     RING,
     SHAPES,
     Box,
+    Composite,
     Ellipsoid,
     Shape,
-    Together,
     Torus,
     write_shapes,
 )
@@ -23,12 +23,15 @@ __all__ = [
     "RING",
     "SHAPES",
     "Box",
+    "Composite",
     "Ellipsoid",
     "Shape",
     "Together",
     "Torus",
     "write_shapes",
 ]
+
+Together = Composite
 
 warnings.warn(
     "enerf.shapes.synthetic has moved: import enerf.geometry.synthetic, or run `enerf generate shape`",

@@ -1,4 +1,4 @@
-"""Laws of generated figures: the same each time, as many of each, and nothing is overwritten."""
+"""Tests of generated figures: reproducible, balanced classes, nothing is overwritten."""
 
 import pytest
 import torch
