@@ -68,6 +68,3 @@ def missing(module: str) -> str:
 def _exit(message: str, code: int) -> None:
     sys.stderr.write(message + "\n")
     sys.exit(code)
-
-
-enter = run

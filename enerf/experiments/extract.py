@@ -241,7 +241,7 @@ def traced(subject: MeshSource, upright: Points, view: View) -> Float64[np.ndarr
         inside=subject.inside,
         slope=slope,
         steps=TRACED_STEPS,
-        differences=2e-3 * size,
+        difference_step=2e-3 * size,
     )
 
 

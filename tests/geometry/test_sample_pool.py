@@ -1,4 +1,4 @@
-"""Laws of samples prepared in the background."""
+"""Tests of samples prepared in the background."""
 
 import functools
 import os
@@ -130,7 +130,7 @@ def test_closing_leaves_nobody_behind(background):
 def test_closing_does_not_wait_for_a_process_at_work():
     made = sample_pool.Pools(time.sleep)  # pool n takes n seconds
     made.take(0)
-    made._order(59)
+    made._request(59)
     begun = time.perf_counter()
     made.close()
     assert time.perf_counter() - begun < 20
@@ -138,11 +138,11 @@ def test_closing_does_not_wait_for_a_process_at_work():
 
 ENDLESS = """
 import sys, time
-from enerf.shapes import pools
+from enerf.geometry import sample_pool
 if __name__ == "__main__":
-    with pools.Pools(time.sleep) as made:
+    with sample_pool.Pools(time.sleep) as made:
         made.take(0)
-        made._order(599)
+        made._request(599)
         print(made._worker.pid, flush=True)
         {then}
 """

@@ -66,7 +66,7 @@ class ClassifierModelOptions:
 
 @dataclass(frozen=True)
 class NormalisationOptions:
-    """Normalisation and conditioning."""
+    """Normalization and conditioning."""
 
     normalisation: str = option(
         "",

@@ -124,7 +124,7 @@ def level_of(
     generator = rng.generator_for(0, 0)
     pixels = scenes_pixels.random_pixels(torch.tensor(scene.train), scene.camera, LEVEL_RAYS, generator, one_view=False)
     rays = scenes_pixels.rays_of(scene, pixels, pixel_centers)
-    near, far = sphere_tracing.through(rays.origins, rays.directions, box)
+    near, far = sphere_tracing.intersect_box(rays.origins, rays.directions, box)
     near, far = torch.maximum(near, rays.near), torch.minimum(far, rays.far)
     rays, near, far = rays[near < far], near[near < far], far[near < far]
     t_vals = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, LEVEL_SAMPLES, device=near.device)

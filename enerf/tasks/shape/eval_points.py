@@ -150,7 +150,7 @@ class Reference:
 
     def describe(self) -> dict[str, Any]:
         """What the mesh is and what was assumed about its inside, flat; ``_file`` is in the file's units."""
-        about, normalisation = self.solid.mesh.report, self.solid.mesh.normalisation
+        about, normalization = self.solid.mesh.report, self.solid.mesh.normalization
         return {
             "name": self.solid.mesh.name,
             "watertight": about.watertight,
@@ -162,10 +162,10 @@ class Reference:
             "inside": "generalised winding number above 1/2",
             "assumed": self._assumed(),
             "volume": self.volume,
-            "volume_file": self.volume / normalisation.scale**3,
+            "volume_file": self.volume / normalization.scale**3,
             "volume_by_faces_file": about.volume,
             "area_file": about.area,
-            "box_units_per_file_unit": normalisation.scale,
+            "box_units_per_file_unit": normalization.scale,
             "reference_seconds": round(self.seconds, 3),
         }
 
@@ -234,7 +234,7 @@ def _cells_within_reach(solid: Solid, width: float | int) -> tuple[Float64[np.nd
 
 def _distances(solid: Solid, rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
     """Unsigned distances, asked in an order in which neighbours follow each other."""
-    order, distances = geometry_solid.along_a_curve(rows), np.empty(len(rows))
+    order, distances = geometry_solid.morton_order(rows), np.empty(len(rows))
     distances[order] = solid.nearest(np.ascontiguousarray(rows[order])).distances
     return distances
 

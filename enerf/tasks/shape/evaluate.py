@@ -90,7 +90,7 @@ def _shape(run: ShapeRun) -> dict[str, Any]:
     if surface is not None:
         path = run.config.folder / "mesh.ply"
         assert not isinstance(run.subject, Picture)
-        write.write(path, run.subject.normalisation.to_file(surface.vertices), surface.faces)
+        write.write(path, run.subject.normalization.to_file(surface.vertices), surface.faces)
         log.info("mesh: %d vertices, %d faces: %s", len(surface.vertices), len(surface.faces), path)
     if not isinstance(run.subject, Mesh):
         return {"cloud": _from_cloud(run, surface)}
@@ -118,7 +118,7 @@ def _from_cloud(run: ShapeRun, surface: Surface | None) -> dict[str, Any]:
     points = run.subject.points
     squares, _, _ = igl.point_mesh_squared_distance(points, surface.vertices, surface.faces)
     distances = np.sqrt(np.asarray(squares))
-    scale = run.subject.normalisation.scale
+    scale = run.subject.normalization.scale
     return {
         "points": len(points),
         "mean_distance": float(distances.mean()),

@@ -77,7 +77,7 @@ def of_field(inside: Inside, reference: Reference, *, quick: bool = False) -> di
         "iou_near": iou(found_near, near.inside),
         "sign_f1_near": sign_f1(found_near, near.inside),
         "volume": volume,
-        "volume_file": volume / reference.solid.mesh.normalisation.scale**3,
+        "volume_file": volume / reference.solid.mesh.normalization.scale**3,
         "volume_error": volume / true - 1 if true else None,
     }
 
@@ -180,7 +180,7 @@ def _unusable(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"])
 
 def _what_it_is(mesh: Mesh, reference: Reference) -> dict[str, Any]:
     """Counts of an extracted mesh, and its volume by its faces."""
-    about, true, scale = mesh.report, reference.solid.mesh.report, reference.solid.mesh.normalisation.scale
+    about, true, scale = mesh.report, reference.solid.mesh.report, reference.solid.mesh.normalization.scale
     both = about.watertight and true.watertight and about.faces > 0
     counts = (about.vertices, about.faces, about.watertight and about.faces > 0)
     more = (about.boundary_edges, about.euler_number, about.parts, about.volume)
@@ -193,4 +193,4 @@ def _apart(mesh: Mesh, reference: Reference) -> dict[str, float]:
     settings, true = reference.settings, reference.solid.mesh
     there = surface_distance.apart(mesh, true, settings.surface_points, settings.generator("other"))
     back = surface_distance.apart(true, mesh, settings.surface_points, settings.generator("surface"))
-    return surface_distance.between(there, back, settings.thresholds, eval_points.SIDE, true.normalisation.scale)
+    return surface_distance.between(there, back, settings.thresholds, eval_points.SIDE, true.normalization.scale)

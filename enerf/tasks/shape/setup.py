@@ -26,7 +26,7 @@ from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.fields.shape import ShapeField
 from enerf.geometry import mesh as geometry_mesh
-from enerf.geometry.mesh import Mesh, Normalisation, PointCloud
+from enerf.geometry.mesh import Mesh, Normalization, PointCloud
 from enerf.geometry.solid import Solid
 from enerf.tasks.shape import build, picture
 from enerf.tasks.shape.config import ShapeConfig
@@ -57,8 +57,8 @@ class ShapeRun:
         """The way back to the file's coordinates, as checkpoints tell it; nothing for a picture."""
         if isinstance(self.subject, Picture):
             return {}
-        way = self.subject.normalisation
-        return {"box": {"centre": list(way.centre), "scale": way.scale}}
+        way = self.subject.normalization
+        return {"box": {"centre": list(way.center), "scale": way.scale}}
 
 
 def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
@@ -177,7 +177,7 @@ class Opened:
 
     config: ShapeConfig
     field: ShapeField
-    normalisation: Normalisation
+    normalisation: Normalization
     step: int
     device: torch.device
 
@@ -206,7 +206,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     registry.use(made, backend)
     checkpoint.load_weights(made, content["model"], path)
     x, y, z = saved["box"]["centre"]
-    return Opened(config, frozen(made), Normalisation((x, y, z), saved["box"]["scale"]), content["step"], where)
+    return Opened(config, frozen(made), Normalization((x, y, z), saved["box"]["scale"]), content["step"], where)
 
 
 def frozen(of: ShapeField) -> ShapeField:

@@ -25,7 +25,7 @@ from jaxtyping import Float64, Int64
 from torch import Generator
 
 from enerf.geometry import samples, solid, topology
-from enerf.geometry.mesh import Mesh, Normalisation, Report
+from enerf.geometry.mesh import Mesh, Normalization, Report
 
 Rows = Float64[np.ndarray, "n 3"]
 
@@ -57,13 +57,13 @@ def as_it_is(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3
         volume=float(volume.sum()),
         notes=(),
     )
-    return Mesh(vertices, faces, name, name, Normalisation((0.0, 0.0, 0.0), 1.0), about)
+    return Mesh(vertices, faces, name, name, Normalization((0.0, 0.0, 0.0), 1.0), about)
 
 
 def apart(surface: Mesh, other: Mesh, n: int, generator: Generator) -> Apart:
     """From ``n`` points drawn by area from a surface to another, both of some area."""
     places, faces = samples.on_surface(surface, n, generator)
-    order = solid.along_a_curve(places)
+    order = solid.morton_order(places)
     places, faces = np.ascontiguousarray(places[order]), faces[order]
     with_area = np.flatnonzero(other.areas > 0)  # others have no normal, and lie on the edges of their neighbours
     triangles = np.ascontiguousarray(other.faces[with_area])

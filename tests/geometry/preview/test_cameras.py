@@ -1,4 +1,4 @@
-"""Laws of views: where the camera stands, what is up, what fits into the picture."""
+"""Tests of views: position and axes of the camera, and what is in the picture."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ def test_it_stands_in_front_of_what_is_looked_at_and_at_90_degrees_on_plus_x():
 
 
 @pytest.mark.parametrize(("azimuth", "elevation"), ANGLES)
-def test_rays_are_unit_and_the_middle_one_meets_the_centre_at_the_distance(azimuth, elevation):
+def test_rays_are_unit_and_the_middle_one_meets_the_center_at_the_distance(azimuth, elevation):
     view = View(CENTER, 2.5, azimuth, elevation, width=5, height=3)
     origins, directions = view.rays()
     assert origins.shape == directions.shape == (3, 5, 3)
