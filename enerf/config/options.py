@@ -98,6 +98,11 @@ def declared(config: type[RunConfig]) -> dict[str, "dataclasses.Field[Any]"]:
     return {item.name: item for table in tables for item in dataclasses.fields(table)}  # type: ignore[arg-type]
 
 
+def title(table: type) -> str:
+    """Return the title of a table's group in the help: the first line of its docstring."""
+    return (table.__doc__ or table.__name__).strip().split("\n")[0].rstrip(".")
+
+
 def affecting(config: type[RunConfig], *effects: Effect) -> list[str]:
     """Return the names of the options with one of these effects, in the order of their declaration."""
     return [name for name, item in declared(config).items() if item.metadata["affects"] in effects]

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import configargparse
 
+from enerf.config import options
 from enerf.config.options import RunConfig
 from enerf.core.errors import InputError
 
@@ -95,15 +96,10 @@ def make_parser(tables: Iterable[Any], description: str, *, prog: str | None = N
     )
     parser.add_argument("--config", is_config_file=True, metavar="FILE", help="a .txt file, by path or in configs/")
     for table in tables:
-        group = parser.add_argument_group(_title(table))
+        group = parser.add_argument_group(options.title(table))
         for item in dataclasses.fields(table):
             group.add_argument(f"--{item.name}", **_argument(item))
     return parser
-
-
-def _title(table: type) -> str:
-    """The name of a table's help group: the first line of its docstring."""
-    return (table.__doc__ or table.__name__).strip().split("\n")[0].rstrip(".")
 
 
 def read_table(table: type[T], values: dict[str, Any]) -> T:
@@ -157,7 +153,7 @@ def to_text(config: RunConfig) -> str:
     lines = []
     for part in dataclasses.fields(config):
         values = getattr(config, part.name)
-        lines.append(f"# {_title(type(values))}")
+        lines.append(f"# {options.title(type(values))}")
         lines += [_line(f.name, str(getattr(values, f.name))) for f in dataclasses.fields(values)]
         lines.append("")
     return "\n".join(lines)
