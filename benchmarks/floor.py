@@ -4,7 +4,7 @@ import torch
 from ours import seconds_of
 
 from enerf.fields.backends.dense import DTYPES, Network
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf.setup import Run, passes_of
 
@@ -38,7 +38,7 @@ def points(passes: SamplingConfig) -> tuple[int, int]:
     return passes.n_samples, passes.n_samples + passes.n_importance
 
 
-def _of(field: Networked) -> int:
+def _of(field: NetworkModule) -> int:
     return training_flops(field.network, inputs_trained=getattr(field, "hashed", None) is not None)
 
 
