@@ -7,8 +7,8 @@
 
 ``auto`` takes the first backend of a fixed order that is available, is known to be faster on this kind of processor,
 and passes a self-test against the reference implementation. Nothing is timed, so the choice on a given
-computer is always the same. The result is saved in checkpoints; resume, evaluation and the variants of a comparison pass
-it back as ``recorded``. A backend requested by name that is not available is an error.
+computer is always the same. The result is saved in checkpoints; resume, evaluation and the variants of a comparison
+pass it back as ``recorded``. A backend requested by name that is not available is an error.
 
 ``precision`` is that of the factors of matrix products in networks: ``bf16`` halves their time on processors with bf16
 instructions. Sums, weights, rays, encodings and compositing are always fp32.
@@ -184,7 +184,7 @@ def resolve(device: str, name: str, precision: str, recorded: Resolved | None = 
 def resolve_device_and_backend(
     device: str, name: str, precision: str, recorded: Resolved | None = None
 ) -> tuple[torch.device, Backend]:
-    """The device of the option ``--device``, made ready, and the backend chosen for it; both are logged.
+    """Resolve and prepare the device of the option ``--device``, and choose its backend; logs both.
 
     Raises
     ------
