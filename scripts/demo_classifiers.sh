@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 prepare_environment ""
 
 python=.venv/bin/python
-say "1/2 the images: 2,000 pictures to learn from and 500 others"
+say "1/2 the images: 2,000 pictures for training and 500 for testing"
 [ -f data/figures/batches.meta.txt ] || $python -m enerf.datasets.labelled.synthetic data/figures --kind cifar --n_train 2000 --n_test 500
-say "2/2 batch normalisation alone, with weight normalisation, weight standardisation, equilibration"
+say "2/2 batch normalization alone, with weight normalisation, weight standardisation, equilibration"
 $python scripts/compare_classifiers.py --config classifier_demo.txt --expname demo_classifiers "$@"

@@ -6,9 +6,9 @@
 - ``tinycudann``: NVIDIA's library for networks, if installed; hash encodings use the reference implementation.
 
 ``auto`` takes the first backend of a fixed order that is available, is known to be faster on this kind of processor,
-and passes a self-test against the reference implementation. Nothing is timed, so the choice on a given
-computer is always the same. The result is saved in checkpoints; resume, evaluation and the variants of a comparison
-pass it back as ``recorded``. A backend requested by name that is not available is an error.
+and passes a self-test against the reference implementation. Nothing is timed, so the choice on a given computer is
+always the same. The result is saved in checkpoints; resume, evaluation and the variants of a comparison pass it back as
+``recorded``. A backend requested by name that is not available is an error.
 
 ``precision`` is that of the factors of matrix products in networks: ``bf16`` halves their time on processors with bf16
 instructions. Sums, weights, rays, encodings and compositing are always fp32.
