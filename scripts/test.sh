@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types, import contracts and tests, in an environment of its own.
+# Lint, types, import contracts and tests, in a separate virtual environment.
 #
 #   bash scripts/test.sh            everything that is quick (minutes on two cores)
 #   bash scripts/test.sh --slow     the slow tests instead
@@ -23,5 +23,5 @@ say "mypy: types"
 .venv/bin/mypy
 say "import-linter: contracts"
 .venv/bin/lint-imports
-say "pytest: laws ($chosen)"
+say "pytest: tests ($chosen)"
 exec .venv/bin/python -m pytest -q -m "$chosen" "$@"

@@ -1,4 +1,4 @@
-"""Laws of starts: SIREN's distributions, and fields that begin as the distance to a sphere."""
+"""Tests of initializations: the distributions of SIREN, and fields that approximate the distance to a sphere."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from torch import Tensor
 from enerf.conditioning import layers
 from enerf.fields import init
 from enerf.fields.activations import Activation
-from enerf.fields.encoders import AndPoints, Encoder, Fourier, Positional
+from enerf.fields.encoders import Encoder, Fourier, Positional, WithPoints
 from enerf.fields.shape import HEADS, ShapeField
 
 OMEGA, RADIUS = 30.0, 0.5
@@ -113,7 +113,7 @@ def sphere(
         inner = {
             "none": Encoder,
             "positional": lambda d: Positional(d, 6),
-            "fourier": lambda d: AndPoints(Fourier(d, 32, 6.0)),
+            "fourier": lambda d: WithPoints(Fourier(d, 32, 6.0)),
         }
         field = field_of(inner[encoder](d), depth, width, kind, skip=skip)
         init.geometric_(field, RADIUS)
@@ -215,10 +215,10 @@ def test_calibration_puts_the_mean_over_the_sphere_to_zero_and_scales_the_head_a
 @pytest.mark.parametrize(
     ("field", "reason"),
     [
-        (field_of(Encoder(3), 2, 8, "sine"), "relu and softplus, not for sine"),
-        (field_of(Encoder(3), 2, 8, "gaussian"), "not for gaussian"),
-        (field_of(Encoder(3), 2, 8, outputs=3), "3 outputs, and a distance is one"),
-        (field_of(Fourier(3, 4, 1.0), 2, 8), "does not hand on the coordinates"),
+        (field_of(Encoder(3), 2, 8, "sine"), "sine, expected relu or softplus"),
+        (field_of(Encoder(3), 2, 8, "gaussian"), "gaussian, expected relu"),
+        (field_of(Encoder(3), 2, 8, outputs=3), "3 outputs, expected 1"),
+        (field_of(Fourier(3, 4, 1.0), 2, 8), "does not return the coordinates"),
     ],
 )
 def test_fields_that_cannot_begin_so_are_refused_with_the_reason(field: ShapeField, reason: str):

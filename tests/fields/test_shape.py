@@ -15,7 +15,7 @@ from enerf.fields.activations import KINDS, Activation
 from enerf.fields.backends import cpu_dense, dense, module, registry
 from enerf.fields.backends.dense import Bound
 from enerf.fields.backends.hashgrid import make_grid
-from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
+from enerf.fields.encoders import Encoder, Fourier, HashEncoder, Positional, WithPoints
 from enerf.fields.shape import HEADS, ShapeField, shape_network
 
 has_kernel = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
@@ -24,8 +24,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "none": lambda: Encoder(3),
     "positional": lambda: Positional(3, 3),
     "fourier": lambda: Fourier(3, 10, 0.5),
-    "hash": lambda: Hashed(GRID, BOX),
-    "hash and points": lambda: AndPoints(Hashed(GRID, BOX)),
+    "hash": lambda: HashEncoder(GRID, BOX),
+    "hash and points": lambda: WithPoints(HashEncoder(GRID, BOX)),
 }
 
 
@@ -220,7 +220,7 @@ def test_other_activations_never_see_a_backend(kind: str):
     before = field(points(5, dtype=torch.float32))
     field.bind = Refusing()
     assert torch.equal(field(points(5, dtype=torch.float32)), before)
-    with module.held(field):
+    with module.frozen(field):
         assert torch.equal(field(points(5, dtype=torch.float32)), before)
 
 
@@ -239,7 +239,7 @@ def test_a_step_may_ask_values_and_derivatives_with_weights_computed_once(kind: 
     field = made(kind)
     layers.condition(field, "row", "hidden", heads=HEADS)
     expected = gradients(field, losses)
-    with computed_once(field), module.held(field):
+    with computed_once(field), module.frozen(field):
         losses(field).backward()
     for p, g in zip(field.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
@@ -258,7 +258,7 @@ def test_held_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
         return inner(weight)
 
     monkeypatch.setattr(step, "forward", counting)
-    with module.held(field):
+    with module.frozen(field):
         for _ in range(3):
             field(points(2, dtype=torch.float32))
     assert times == 1

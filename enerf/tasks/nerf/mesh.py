@@ -48,7 +48,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     backend = registry.choose("auto", settings.precision, run.device, recorded)
     registry.use(run.fields, backend)
     run.fields.eval().requires_grad_(False)
-    module.hold(run.fields)
+    module.freeze(run.fields)
     radiance = run.fields.coarse if run.fields.fine is None else run.fields.fine
     assert isinstance(radiance, NeRF)
     scene = run.scene

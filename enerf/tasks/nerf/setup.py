@@ -54,7 +54,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
     # read before the scene: its mistakes show at once
     found = resume.last_checkpoint(config)
     t, recorded = config.train, backend_record.recorded_or(found, shared)
-    device, backend = registry.placed(t.device, t.backend, t.precision, recorded)
+    device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -127,7 +127,7 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     """The run's field as it is now, baked, as something that renders rays; exactly, or without what has no weight."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
-    module.hold(fields)  # the copy's weights never change
+    module.freeze(fields)  # the copy's weights never change
     sampling = passes_of(run.config)
     at_once = rays_at_once(run.config, run.device)
     return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)

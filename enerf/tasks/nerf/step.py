@@ -18,7 +18,7 @@ from torch import Tensor
 from enerf.conditioning.weight_cache import computed_once
 from enerf.core.types import Proposal, Rays
 from enerf.engine.checkpoint import State
-from enerf.fields.backends.module import held
+from enerf.fields.backends.module import frozen
 from enerf.rendering import render
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import losses
@@ -97,7 +97,7 @@ def gradient(
     n = len(rays)
     loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
     colours = []
-    with computed_once(fields), held(fields):
+    with computed_once(fields), frozen(fields):
         for start in range(0, n, rays_at_once):
             part = slice(start, min(start + rays_at_once, n))
             first, final = render.render_rays(coarse, fine, rays[part], passes, generator if jitter else None)

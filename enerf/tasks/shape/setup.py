@@ -73,7 +73,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
     """
     found = resume.last_checkpoint(config)
     t, recorded = config.train, backend_record.recorded_or(found, shared)
-    device, backend = registry.placed(t.device, t.backend, precision_of(config), recorded)
+    device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     subject = load_subject(config)
     made = new_field(config).to(device)
     registry.use(made, backend)
@@ -201,7 +201,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     again = backend_record.recorded(content)
     if precision != "auto":
         again = replace(again, precision=precision)  # the caller's choice, not a difference to warn of
-    where, backend = registry.placed(device, "auto", precision, again)
+    where, backend = registry.resolve_device_and_backend(device, "auto", precision, again)
     made = new_field(config).to(where)
     registry.use(made, backend)
     checkpoint.load_weights(made, content["model"], path)
@@ -212,7 +212,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
 def frozen(of: ShapeField) -> ShapeField:
     """A copy of a field as it is now, baked, its weights held: for everything but learning."""
     made = layers.bake(copy.deepcopy(of)).eval()
-    module.hold(made)
+    module.freeze(made)
     return made
 
 

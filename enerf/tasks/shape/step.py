@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from enerf.conditioning.weight_cache import computed_once
 from enerf.core.types import ScalarField
 from enerf.fields import derivatives
-from enerf.fields.backends.module import held
+from enerf.fields.backends.module import frozen
 from enerf.geometry.samples import ShapeSamples
 from enerf.tasks.shape import losses
 from enerf.tasks.shape.losses import CloudWeights
@@ -116,7 +116,7 @@ def followed(model: nn.Module, parts_of: Callable[[], Parts]) -> ShapeReport:
 
     Conditioned weights are computed once, however often the loss asks the model.
     """
-    with computed_once(model), held(model):
+    with computed_once(model), frozen(model):
         parts = parts_of()
         loss = torch.stack(list(parts.values())).sum()
         loss.backward()

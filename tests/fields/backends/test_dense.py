@@ -78,7 +78,7 @@ def kernel_in_float64(network: Network, weights, biases, precision: str) -> dens
     """What the kernel means in bf16, with exact sums: factors, slots and slots' gradients rounded, nothing else."""
 
     def run(inputs) -> tuple[Tensor, ...]:
-        slots = [_Rounded.apply(x, True, False) for x in dense.spread(inputs)]
+        slots = [_Rounded.apply(x, True, False) for x in dense.repeat_rows(inputs)]
         for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
             seen: list[Tensor] = []
             for s in reversed(layer.sources):  # a slot's gradient is added up reader by reader, the last layer first

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from enerf.conditioning import layers
 from enerf.fields.backends import dense, module
 from enerf.fields.backends.dense import Bound, Layer, Network
-from enerf.fields.backends.module import Networked, held
+from enerf.fields.backends.module import NetworkModule, frozen
 
 
-class Tiny(Networked):
+class Tiny(NetworkModule):
     """Two layers."""
 
     def __init__(self, seed: int = 0) -> None:
@@ -71,7 +71,7 @@ def test_held_weights_are_read_once_and_stay_as_they_were():
     for tiny, backend in zip(tinies, backends, strict=True):
         tiny.bind = backend
     before = [tiny(POINTS) for tiny in tinies]
-    with held(model):
+    with frozen(model):
         change(model)
         for _ in range(3):
             assert all(torch.equal(tiny(POINTS), b) for tiny, b in zip(tinies, before, strict=True))
@@ -82,13 +82,13 @@ def test_held_weights_are_read_once_and_stay_as_they_were():
 def test_holding_again_takes_the_weights_of_now():
     tiny = Tiny()
     tiny.bind = Counting()
-    module.hold(tiny)
+    module.freeze(tiny)
     before = tiny(POINTS)
     change(tiny)
     assert torch.equal(tiny(POINTS), before)
-    module.hold(tiny)
+    module.freeze(tiny)
     assert not torch.equal(tiny(POINTS), before)
-    tiny.release()
+    tiny.unfreeze()
     assert tiny.bind.times == 2
 
 
@@ -96,7 +96,7 @@ def test_gradients_reach_held_weights_through_every_call():
     tiny, twin = Tiny(), Tiny()
     layers.condition(tiny, "row", ["first"])
     layers.condition(twin, "row", ["first"])
-    with held(tiny):
+    with frozen(tiny):
         (tiny(POINTS[:1]).sum() + tiny(POINTS[1:]).sum()).backward()
     twin(POINTS).sum().backward()
     for a, b in zip(tiny.parameters(), twin.parameters(), strict=True):
@@ -106,7 +106,7 @@ def test_gradients_reach_held_weights_through_every_call():
 def test_an_error_inside_releases_all():
     model = nn.ModuleList([Tiny(0), Tiny(1)])
     before = [tiny(POINTS) for tiny in model]
-    with pytest.raises(KeyError), held(model):
+    with pytest.raises(KeyError), frozen(model):
         raise KeyError
     change(model)
     assert not any(torch.equal(tiny(POINTS), b) for tiny, b in zip(model, before, strict=True))
@@ -120,7 +120,7 @@ def test_an_error_of_a_backend_while_holding_releases_all():
 
     model[0].bind = Counting()
     model[1].bind = broken
-    with pytest.raises(RuntimeError, match="no kernel"), held(model):
+    with pytest.raises(RuntimeError, match="no kernel"), frozen(model):
         pass
     before = model[0](POINTS)
     change(model)
@@ -141,9 +141,9 @@ def test_a_copy_is_a_network_of_its_own():
 
 
 def test_a_copy_of_a_held_network_is_not_bound_to_the_weights_of_the_other():
-    # Fails: deepcopy hands on _held, a closure over the other module's weights, and nobody releases the copy.
+    # Fails: deepcopy hands on _frozen, a closure over the other module's weights, and nobody releases the copy.
     tiny = Tiny()
-    with held(tiny):
+    with frozen(tiny):
         twin = copy.deepcopy(tiny)
     change(twin)
     assert torch.equal(twin(POINTS), twin.last(torch.relu(twin.first(POINTS))))
@@ -152,7 +152,7 @@ def test_a_copy_of_a_held_network_is_not_bound_to_the_weights_of_the_other():
 def test_the_state_dict_knows_nothing_of_backends_nor_of_holding():
     tiny, plain = Tiny(), Tiny()
     tiny.bind = Counting()
-    with held(tiny):
+    with frozen(tiny):
         inside = tiny.state_dict()
     assert list(inside) == list(plain.state_dict()) == ["first.weight", "first.bias", "last.weight", "last.bias"]
     assert all(torch.equal(inside[name], value) for name, value in plain.state_dict().items())
@@ -161,4 +161,4 @@ def test_the_state_dict_knows_nothing_of_backends_nor_of_holding():
 
 def test_a_module_that_does_not_say_its_layers_is_told_so():
     with pytest.raises(TypeError, match=r"abstract method .*linears"):
-        Networked()
+        NetworkModule()

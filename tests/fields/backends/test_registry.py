@@ -21,7 +21,7 @@ from enerf.core.errors import InputError
 from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, registry
 from enerf.fields.backends import inductor as backends_inductor
 from enerf.fields.backends.hashgrid import HashEncoding
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf.build import RadianceFields
@@ -319,7 +319,7 @@ def test_every_network_and_grid_gets_the_backend(kind: str):
     model = nn.ModuleDict({"deep": nn.Sequential(fields(kind))})
     backend = inductor("fp32")  # nothing is compiled before it is called
     registry.use(model, backend)
-    networks = [m for m in model.modules() if isinstance(m, Networked)]
+    networks = [m for m in model.modules() if isinstance(m, NetworkModule)]
     grids = [m for m in model.modules() if isinstance(m, HashEncoding)]
     assert len(networks) == 2
     assert len(grids) == (2 if "hash" in kind else 0)
