@@ -209,7 +209,7 @@ class ConditioningOptions:
 
 @dataclass(frozen=True)
 class StepOptions:
-    """Training, by whatever optimiser."""
+    """Training, by whatever optimizer."""
 
     N_iters: int = option(200_000, "steps", at_least=0, affects="training")
     max_seconds: float = option(

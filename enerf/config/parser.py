@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG_FOLDER = ROOT / "configs"
 CONFIG_FOLDERS = (*([CONFIG_FOLDER] if (ROOT / "pyproject.toml").is_file() else []), ROOT / "enerf" / "configs")
 # nerf-pytorch's options that cannot mean anything here, with the reason.
-REFUSED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
+UNSUPPORTED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
 T = TypeVar("T")
 
 
@@ -274,8 +274,8 @@ def _unknown_message(word: str, parser: Parser) -> str:
     name = word.lstrip("-").split("=")[0]
     if not word.startswith("-"):
         return f"found {word!r} where an option was expected (options start with --)"
-    if name in REFUSED:
-        return f"option --{name}: {REFUSED[name]}"
+    if name in UNSUPPORTED:
+        return f"option --{name}: {UNSUPPORTED[name]}"
     known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"unknown option {name!r}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")

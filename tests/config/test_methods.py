@@ -25,8 +25,8 @@ def base_of(kind: str, method: str, **changes: Any) -> Any:
     """A configuration that fits the method."""
     given = {"nerf": {}, "shape": {"mesh": "ball.obj"}, "classifier": {"images": "cifar-10-batches-bin"}}[kind]
     if kind == "classifier":
-        normalised = CLASSIFIERS.changes[method].get("normalisation", "")
-        given = {**given, "model": "vit_s" if normalised.startswith("ln") else "densenet"}
+        normalized = CLASSIFIERS.changes[method].get("normalisation", "")
+        given = {**given, "model": "vit_s" if normalized.startswith("ln") else "densenet"}
     return parser.from_dict(KINDS[kind], {**given, **changes})
 
 

@@ -1,6 +1,6 @@
 """Options to a radiance field: the only place that conditions.
 
-The order is a contract: build -> start -> condition -> device -> optimiser -> load. The random numbers of the
+The order is a contract: build -> start -> condition -> device -> optimizer -> load. The random numbers of the
 start are drawn before any control or map is applied, so a baseline and a treatment with one seed share every
 weight they can.
 """
@@ -93,10 +93,10 @@ def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
     return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
 
 
-def model_words(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:
+def model_description(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:
     """How a model is called beside its figures, if it is not the paper's.
 
-    >>> model_words(ModelOptions(), 64, 64, False), model_words(ModelOptions(encoding="hash"), 32, 24, True)
+    >>> model_description(ModelOptions(), 64, 64, False), model_description(ModelOptions(encoding="hash"), 32, 24, True)
     ('', 'hash grid, 8×256, 24 of 32 proposed')
     """
     sizes = (model.netdepth_fine, model.netwidth_fine, model.netskip)

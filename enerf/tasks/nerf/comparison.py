@@ -14,11 +14,11 @@ from enerf.tasks.nerf import setup
 from enerf.tasks.nerf.config import NerfConfig
 
 OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
-SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
+SUCCESS_MARGIN = 1.0  # dB above the best constant color: less is a failed run, whatever the loss says
 
 
 def succeeded(metrics: dict[str, Any]) -> bool:
-    """Whether a run learned the scene: not blank at its end, and 1 dB better than one colour for all pixels.
+    """Whether a run learned the scene: not blank at its end, and 1 dB better than one color for all pixels.
 
     >>> succeeded({"collapsed": False, "mean": {"psnr": 20.0}, "constant_psnr": 12.0})
     True
@@ -59,7 +59,7 @@ def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    if len(arms) > 10:  # more than the usual colours
+    if len(arms) > 10:  # more than the usual colors
         axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
     for method, runs in arms.items():
         found = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
@@ -130,8 +130,8 @@ def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, refe
 
 def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple[int, int, int, int]:
     """Top, left, height and width of the window, 1/``share`` of each side, with the largest sum of gradients."""
-    grey = picture.mean(-1)
-    detail = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    gray = picture.mean(-1)
+    detail = np.abs(np.diff(gray, axis=0, append=gray[-1:])) + np.abs(np.diff(gray, axis=1, append=gray[:, -1:]))
     height, width = max(1, picture.shape[0] // share), max(1, picture.shape[1] // share)
     sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]

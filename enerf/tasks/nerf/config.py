@@ -26,7 +26,7 @@ class DataOptions:
         affects="data",
     )
     no_ndc: bool = option(
-        False, "LLFF: no normalised device coordinates (scenes that are not forward-facing)", affects="data"
+        False, "LLFF: no normalized device coordinates (scenes that are not forward-facing)", affects="data"
     )
     spherify: bool = option(False, "LLFF: cameras all around an object", affects="data")
     white_bkgd: bool = option(False, "white behind transparent images and transparent rays", affects="data")
@@ -34,7 +34,7 @@ class DataOptions:
     testskip: int = option(8, "Blender: every 8th test view only; 0: all", at_least=0, affects="data")
     pixel_centers: float = option(
         0.5,
-        "where in a pixel its ray passes: 0.5 its centre, 0 its corner as in nerf-pytorch",
+        "where in a pixel its ray passes: 0.5 its center, 0 its corner as in nerf-pytorch",
         choices=(0.5, 0.0),
         affects="data",
     )
@@ -54,7 +54,7 @@ class ModelOptions(GridOptions):
     multires: int = option(10, "frequency bands of the position encoding", at_least=0, affects="model")
     multires_views: int = option(4, "frequency bands of the direction encoding", at_least=0, affects="model")
     i_embed: int = option(0, "0: positional encoding; -1: none", choices=(0, -1), affects="model")
-    use_viewdirs: bool = option(False, "colour depends on the viewing direction", affects="model")
+    use_viewdirs: bool = option(False, "color depends on the viewing direction", affects="model")
     encoding: str = option(
         "positional",
         "of points: the paper's waves, or a multiresolution hash grid",

@@ -64,7 +64,7 @@ def _described(run: Run) -> dict[str, Any]:
         "seed": config.train.seed,
         "device": str(run.device),
         "precision": run.record.trained(run.state.step).precision,
-        "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
+        "model": build.model_description(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
         "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
         "collapsed": run.state.collapsed,
         "constant_psnr": views.constant_psnr(scene),

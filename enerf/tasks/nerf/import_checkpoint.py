@@ -36,8 +36,8 @@ def weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return found
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, content: dict[str, Any], path: Path) -> int:
-    """Put Adam's moments into an optimiser of the model's parameters; returns the step that training had reached.
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, content: dict[str, Any], path: Path) -> int:
+    """Put Adam's moments into an optimizer of the model's parameters; returns the step that training had reached.
 
     nerf-pytorch counts its parameters through, coarse network first, in the order of its state dicts; weights that
     never had a gradient have no moments.
@@ -45,7 +45,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, conten
     Raises
     ------
     InputError
-        If the file has no optimiser state that fits.
+        If the file has no optimizer state that fits.
     """
     try:
         per_parameter, step = content["optimizer_state_dict"]["state"], int(content["global_step"])
@@ -54,9 +54,9 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, conten
         for name, parameter in model.named_parameters():
             if counts and name in moments["exp_avg"]:
                 kept = {kind: moments[kind][name].to(parameter).clone() for kind in moments}
-                optimiser.state[parameter] = {"step": torch.tensor(max(counts)), **kept}
+                optimizer.state[parameter] = {"step": torch.tensor(max(counts)), **kept}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: its optimiser's state is not nerf-pytorch's ({error!r})") from None
+        raise InputError(f"{path}: its optimizer's state is not nerf-pytorch's ({error!r})") from None
     return step
 
 
@@ -80,4 +80,4 @@ def _renamed(network: str, values: dict[str, Tensor], path: Path) -> dict[str, T
         raise InputError(f"{path}: {error}") from None
 
 
-IMPORTER = Importer(is_checkpoint, weights, restore_optimiser)
+IMPORTER = Importer(is_checkpoint, weights, restore_optimizer)

@@ -1,4 +1,4 @@
-"""Residuals of rendered colours, and of what proposals said."""
+"""Residuals of rendered colors, and of what proposals said."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +18,7 @@ def photometric(first: Rendering, final: Rendering, target: Float[Tensor, "*b 3"
     return loss if first is final else loss + mse(first.rgb, target)
 
 
-def proposed(
+def photometric_with_proposal(
     first: Proposal,
     final: Rendering,
     target: Float[Tensor, "*b 3"],

@@ -1,7 +1,7 @@
 """What meshes are extracted from: a run's field, where it lives, and the way from there to the user's coordinates.
 
 Three frames: that of the **field**, in which the mesh is marched; the **world** of the user's files, in which it is
-cropped, polished, coloured and written; and an upright **picture frame**.
+cropped, polished, colored and written; and an upright **picture frame**.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     scene = run.scene
     box = settings.box
     where = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
-    return of_density(
+    return source_from_density(
         scene,
         radiance.densities(),
         partial(_colors, radiance, scene, run.device),
@@ -68,7 +68,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     )
 
 
-def of_density(
+def source_from_density(
     scene: Scene,
     density: ScalarField,
     colors: Callable[[Points, Points], Points] | None,
@@ -81,7 +81,7 @@ def of_density(
 ) -> MeshSource:
     """The subject of a scene and a density in its field's coordinates; its rays tell the level if none is given."""
     if level is None:
-        found = level_of(scene, density, where, pixel_centers, points_at_once)
+        found = iso_value_of(scene, density, where, pixel_centers, points_at_once)
         level, why = found.density, str(found)
     else:
         why = f"level {level:g}, as asked for"
@@ -107,7 +107,7 @@ def of_density(
 
 
 @torch.no_grad()
-def level_of(
+def iso_value_of(
     scene: Scene,
     density: ScalarField,
     box: Float[Tensor, "2 3"],
@@ -142,7 +142,7 @@ def level_of(
 
 @torch.no_grad()
 def _colors(radiance: NeRF, scene: Scene, device: torch.device, points: Points, normals: Points) -> Points:
-    """The field's colours of points in the world, along the sight of the training camera that sees them most frontally.
+    """The field's colors of points in the world, along the sight of the training camera that sees them most frontally.
 
     It was trained along such directions, which the inward normal need not be near to: of a scene that is seen from one
     side, most normals look past all cameras.

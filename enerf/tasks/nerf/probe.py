@@ -40,7 +40,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         nerf_config.NerfConfig, {**saved, **({"datadir": settings.source} if settings.source else {})}
     )
     device, proposal = core_device.resolve_device(settings.device), config.render.sampler == "proposal"
-    scene = setup.load_scene(config)  # of which only the rays' colours go to the device
+    scene = setup.load_scene(config)  # of which only the rays' colors go to the device
     fields = build.radiance_fields(
         config.model,
         config.conditioning,
@@ -55,31 +55,31 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     pixels = scenes_pixels.random_pixels(
         torch.tensor(scene.train), scene.camera, settings.samples, generator, one_view=False
     )
-    rays, colours = (
+    rays, colors = (
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),
     )
-    passes = setup.passes_of(config)
+    passes = setup.sampling_config(config)
 
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
         some = parameters_of(model, names) if settings.layers else ()
-        return CheckpointProbe(content["step"], model, names, photometric(model, passes, rays, colours, some))
+        return CheckpointProbe(content["step"], model, names, photometric(model, passes, rays, colors, some))
 
     return RunProbe(scene.name, conditioning.method_name(config.conditioning), at)
 
 
-class RayColours(nn.Module):
-    """Rays as rows of 11 numbers -> their colours, of each pass that is trained on photographs."""
+class RayColors(nn.Module):
+    """Rays as rows of 11 numbers -> their colors, of each pass that is trained on photographs."""
 
     def __init__(self, fields: RadianceFields, passes: SamplingConfig) -> None:
         super().__init__()
         self.fields, self.passes = fields, passes
 
     def forward(self, rows: Float[Tensor, "b 11"]) -> Float[Tensor, "b p 3"]:
-        """Colours of the coarse pass and the final one, or of the final one alone."""
+        """Colors of the coarse pass and the final one, or of the final one alone."""
         asked = Rays(rows[:, :3], rows[:, 3:6], rows[:, 6:9], rows[:, 9], rows[:, 10])
         first, final = render.render_rays(self.fields.coarse, self.fields.fine, asked, self.passes)
         trained = [final] if first is final or isinstance(first, Proposal) else [first, final]
@@ -100,7 +100,7 @@ def photometric(
     fields: RadianceFields,
     passes: SamplingConfig,
     rays: Rays,
-    colours: Float[Tensor, "b 3"],
+    colors: Float[Tensor, "b 3"],
     parameters: tuple[nn.Parameter, ...] = (),
 ) -> Objective:
     """The photometric loss of some rays as a function of the fields' parameters, or of those that are named.
@@ -114,5 +114,5 @@ def photometric(
     elif fields.fine is not None and passes.n_importance > 0:
         n_passes = 2
     device = next(fields.parameters()).device
-    targets = colours.to(device)[:, None].expand(-1, n_passes, -1)
-    return Objective(RayColours(fields, passes), squared_errors, rows(rays).to(device), targets, parameters)
+    targets = colors.to(device)[:, None].expand(-1, n_passes, -1)
+    return Objective(RayColors(fields, passes), squared_errors, rows(rays).to(device), targets, parameters)

@@ -40,7 +40,7 @@ def results_table(runs: Sequence[dict[str, Any]], published: bool = True) -> lis
     rows = [["method", "protocol", *scenes, "mean"]]
     groups: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for run in runs:
-        cell = groups.setdefault((run["method"], protocol_words(run)), {}).setdefault(run["scene"], [])
+        cell = groups.setdefault((run["method"], protocol_description(run)), {}).setdefault(run["scene"], [])
         cell.append(run["mean"]["psnr"])
     for (method, protocol), found in sorted(groups.items()):
         values = [mean(found.get(s, [])) for s in scenes]
@@ -53,7 +53,7 @@ def results_table(runs: Sequence[dict[str, Any]], published: bool = True) -> lis
     return rows
 
 
-def protocol_words(run: dict[str, Any]) -> str:
+def protocol_description(run: dict[str, Any]) -> str:
     """How a figure was measured, in a few words; runs of scenes that differ in their number of views share them."""
     p = run["protocol"]
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"

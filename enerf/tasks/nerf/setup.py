@@ -47,13 +47,13 @@ class Run:
 
 
 def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
-    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+    """Scene, fields and optimizer of a configuration, resumed from the run's last checkpoint if it has one.
 
     ``shared`` is what ``auto`` means for a fresh run: the backend and precision of the comparison that it is part of.
     """
     # read before the scene: its mistakes show at once
     found = resume.last_checkpoint(config)
-    t, recorded = config.train, backend_record.recorded_or(found, shared)
+    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
     device, backend = registry.placed(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
@@ -128,7 +128,7 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     """The run's field as it is now, baked, as something that renders rays; exactly, or without what has no weight."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
     module.hold(fields)  # the copy's weights never change
-    sampling = passes_of(run.config)
+    sampling = sampling_config(run.config)
     at_once = rays_at_once(run.config, run.device)
     return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
 
@@ -139,7 +139,7 @@ def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: flo
     return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
 
 
-def passes_of(config: NerfConfig) -> SamplingConfig:
+def sampling_config(config: NerfConfig) -> SamplingConfig:
     """The sampling of a configuration; NDC has no linear disparity, its near plane is at zero."""
     r = config.render
     in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc

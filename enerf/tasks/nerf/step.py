@@ -27,7 +27,7 @@ from enerf.tasks.nerf.build import RadianceFields
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw, over its rays: losses, mean opacity, and how much colours vary between rays."""
+    """What one step saw, over its rays: losses, mean opacity, and how much colors vary between rays."""
 
     loss: float
     mse: float
@@ -76,7 +76,7 @@ def gradient(
     fields
         The coarse field and the fine one, if there is one; conditioned or not.
     rays, target
-        The batch, and the photographed colours of its rays.
+        The batch, and the photographed colors of its rays.
     passes
         How rays are sampled.
     generator
@@ -96,23 +96,23 @@ def gradient(
     fine = partial(fields.fine, **noisy) if fields.fine is not None else None
     n = len(rays)
     loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
-    colours = []
+    colors = []
     with computed_once(fields), held(fields):
         for start in range(0, n, rays_at_once):
             part = slice(start, min(start + rays_at_once, n))
             first, final = render.render_rays(coarse, fine, rays[part], passes, generator if jitter else None)
             if isinstance(first, Proposal):
-                loss = losses.proposed(first, final, target[part], interlevel, distortion)
+                loss = losses.photometric_with_proposal(first, final, target[part], interlevel, distortion)
             else:
                 loss = losses.photometric(first, final, target[part])
             loss = loss * ((part.stop - part.start) / n)
             loss.backward()
             loss_sum += loss.detach()
             opacity_sum += final.opacity.detach().sum()
-            colours.append(final.rgb.detach())
+            colors.append(final.rgb.detach())
             del first, final, loss  # frees this part's activations before the next part makes its own
-    rgb = torch.cat(colours)
-    spread = (colour.std(0, correction=0).mean() for colour in (rgb, target))
+    rgb = torch.cat(colors)
+    spread = (color.std(0, correction=0).mean() for color in (rgb, target))
     return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *spread])
 
 
@@ -127,7 +127,7 @@ def is_blank(report: StepReport) -> bool:
     return report.opacity < BLANK_OPACITY or report.rgb_std < BLANK_VARIATION * report.target_std
 
 
-def watch(state: State, report: StepReport) -> None:
+def update_collapsed(state: State, report: StepReport) -> None:
     """Count the steps of a blank image; say once that the run has collapsed, and once that it no longer is."""
     state.blank_for = state.blank_for + 1 if is_blank(report) else 0
     collapsed = state.blank_for >= BLANK_STEPS

@@ -1,6 +1,6 @@
 """Hallway 1: a scene folder to a trained field, its metrics, frames and videos.
 
-``train`` reads like the story it is: prepare the run (scene, fields, optimiser, last checkpoint), fit, report.
+``train`` reads like the story it is: prepare the run (scene, fields, optimizer, last checkpoint), fit, report.
 """
 
 import logging
@@ -55,8 +55,8 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
         partial(_hooks, run),
         unit="rays",
         per_step=config.train.N_rand,
-        watch=nerf_step.watch,
-        told=run.record.saved(),
+        watch=nerf_step.update_collapsed,
+        metadata=run.record.saved(),
     )
     if config.run.no_final_eval:
         return None
@@ -69,7 +69,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     """The function that adds one step's gradient to the parameters; on a GPU it is recorded and replayed."""
     config, scene, t = run.config, run.scene, run.config.train
     train_views = torch.tensor(scene.train, device=run.device)
-    sampling, generator = setup.passes_of(config), torch.Generator(run.device)
+    sampling, generator = setup.sampling_config(config), torch.Generator(run.device)
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
 
     def gradient(batch: Rays, target: torch.Tensor) -> torch.Tensor:
@@ -86,7 +86,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             distortion=t.distortion,
         )
 
-    work: cuda_graph.Work | None = None if recording else gradient
+    work: cuda_graph.GradientFunction | None = None if recording else gradient
 
     def step(training: State) -> StepReport:
         nonlocal at_once, work
@@ -98,11 +98,11 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             target = scenes_pixels.colors_of(scene, pixels)
             try:
                 if work is None:
-                    work = cuda_graph.recorded(gradient, batch, target, generator, training.optimiser)
+                    work = cuda_graph.record(gradient, batch, target, generator, training.optimizer)
                 return StepReport(*work(batch, target).tolist())  # one look at the device a step
             except (RuntimeError, MemoryError) as error:
                 at_once, work = render.halve_chunk(min(at_once, t.N_rand), error), gradient
-                training.optimiser.zero_grad()
+                training.optimizer.zero_grad()
 
     return step
 

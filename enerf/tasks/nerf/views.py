@@ -85,8 +85,8 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
 
 
 def constant_psnr(scene: Scene) -> float:
-    """The test PSNR of the best constant colour of the training views: what a blank image scores."""
-    colour = torch.stack([scenes_pixels.view_image(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
+    """The test PSNR of the best constant color of the training views: what a blank image scores."""
+    color = torch.stack([scenes_pixels.view_image(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
     targets = (scenes_pixels.view_image(scene, view) for view in scene.test)
-    values = [image_metrics.psnr(colour.expand_as(target), target) for target in targets]
+    values = [image_metrics.psnr(color.expand_as(target), target) for target in targets]
     return sum(values) / len(values) if values else math.nan

@@ -37,7 +37,7 @@ def _linears(fields: nn.Module) -> dict[str, nn.Linear]:
 
 
 def _raw(fields: nn.Module) -> dict[str, Tensor]:
-    """What the optimiser sees: raw weights and biases."""
+    """What the optimizer sees: raw weights and biases."""
     found = {}
     for name, layer in _linears(fields).items():
         is_raw = parametrize.is_parametrized(layer, "weight")

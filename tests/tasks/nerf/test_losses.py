@@ -9,7 +9,7 @@ from enerf.rendering import proposal
 from enerf.tasks.nerf import losses as nerf_losses
 
 
-def colours(seed: int, n: int = 7) -> torch.Tensor:
+def colors(seed: int, n: int = 7) -> torch.Tensor:
     return torch.rand(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
@@ -19,13 +19,13 @@ def rendering(rgb: torch.Tensor) -> Rendering:
 
 
 def test_the_mean_squared_error_is_a_mean_over_rays_and_channels():
-    a, b = colours(0), colours(1)
+    a, b = colors(0), colors(1)
     slow = sum((float(a[i, c]) - float(b[i, c])) ** 2 for i in range(7) for c in range(3)) / 21
     assert float(nerf_losses.mse(a, b)) == pytest.approx(slow, rel=1e-14)
 
 
 def test_both_networks_are_charged_each_once():
-    first, final, target = rendering(colours(0)), rendering(colours(1)), colours(2)
+    first, final, target = rendering(colors(0)), rendering(colors(1)), colors(2)
     loss = nerf_losses.photometric(first, final, target)
     assert torch.equal(loss, nerf_losses.mse(final.rgb, target) + nerf_losses.mse(first.rgb, target))
     assert torch.equal(nerf_losses.photometric(first, first, target), nerf_losses.mse(first.rgb, target))
@@ -42,13 +42,13 @@ def proposed(requires_grad: bool = False) -> tuple[Proposal, Rendering, torch.Te
         torch.nn.functional.pad(x.cumsum(-1) / x.sum(-1, keepdim=True), (1, 0)) for x in (drawn[:, :5], drawn[:, 5:9])
     ]
     weights = [x / (1.2 * x.sum(-1, keepdim=True)) for x in (drawn[:, 9:14], drawn[:, 14:])]
-    rgb = colours(1)
+    rgb = colors(1)
     if requires_grad:
         for leaf in (*weights, rgb):
             leaf.requires_grad_()
     zeros = torch.zeros(7, dtype=torch.float64)
     first = Proposal(edges[0], weights[0], edges[1])
-    return first, Rendering(rgb, zeros, zeros, weights[1], zeros[:, None].expand(7, 4)), colours(2)
+    return first, Rendering(rgb, zeros, zeros, weights[1], zeros[:, None].expand(7, 4)), colors(2)
 
 
 @pytest.mark.parametrize("interlevel", [0.0, 1.0, 0.3])
@@ -103,4 +103,4 @@ def test_a_proposal_that_is_the_fields_own_histogram_costs_nothing():
 
 def test_shapes_are_executed():
     with pytest.raises(TypeCheckError):
-        nerf_losses.mse(colours(0), colours(0, 6))
+        nerf_losses.mse(colors(0), colors(0, 6))

@@ -476,11 +476,11 @@ def test_render_only_needs_weights(make):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (["--netwidth", "8"], "netwidth (16 there, 8 asked)"),
-        (["--multires", "3", "--netdepth", "3"], "netdepth (6 there, 3 asked), multires (10 there, 3 asked)"),
-        (["--equilibrate"], "equilibrate (none there, row asked)"),
-        (["--weight_norm"], "weight_norm (False there, True asked)"),
-        (["--N_importance", "0"], "N_importance (8 there, 0 asked)"),
+        (["--netwidth", "8"], "netwidth (saved 16, requested 8)"),
+        (["--multires", "3", "--netdepth", "3"], "netdepth (saved 6, requested 3), multires (saved 10, requested 3)"),
+        (["--equilibrate"], "equilibrate (saved none, requested row)"),
+        (["--weight_norm"], "weight_norm (saved False, requested True)"),
+        (["--N_importance", "0"], "N_importance (saved 8, requested 0)"),
     ],
 )
 def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_changed(change, told, copied, make):
@@ -493,7 +493,7 @@ def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_chan
 
 def test_a_run_that_goes_on_with_another_task_says_so(copied, caplog):
     nerf_train.train(parser.replace(copied, lrate=1e-3, N_iters=11, no_final_eval=True))
-    assert "resuming with a changed option: lrate (0.005 there, 0.001 asked)" in caplog.messages
+    assert "resuming with a changed option: lrate (saved 0.005, requested 0.001)" in caplog.messages
     assert saved(copied.folder)["step"] == 11
 
 
