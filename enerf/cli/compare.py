@@ -39,13 +39,13 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     known: Methods = task.load("methods")
     about = description or f"Train several methods with equal seeds and steps, and compare them ({task.kind} runs)."
     epilog = f"methods (default: {known.default}): {', '.join(known.changes)}"
-    base, (chosen,) = parser.parse(
+    base, (comparison,) = parser.parse(
         task.load("config"), argv, description=about, extra=[CompareOptions], prog=prog, epilog=epilog
     )
 
     from enerf.experiments import compare
 
-    print(compare.compare(base, chosen))
+    print(compare.compare(base, comparison))
     for name in WRITTEN:
         if (base.folder / name).is_file():
             print(base.folder / name)

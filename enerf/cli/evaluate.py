@@ -7,7 +7,9 @@ from typing import Any
 
 from enerf.tasks import registry
 
-DESCRIPTION = "Evaluate finished runs and print one table per task, with published results for comparison where available."
+DESCRIPTION = (
+    "Evaluate finished runs and print one table per task, with published results for comparison where available."
+)
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
@@ -18,7 +20,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of several runs")
     reader.add_argument("--datadir", default="", help="new path of the data, if they have moved since training")
     reader.add_argument("--device", default="auto", help="device: auto (cuda if available), cpu, cuda, cuda:1 ...")
-    reader.add_argument("--stored", action="store_true", help="print the metrics stored in metrics.json, evaluate nothing")
+    reader.add_argument(
+        "--stored", action="store_true", help="print the metrics stored in metrics.json, evaluate nothing"
+    )
     form = reader.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="print comma-separated values")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table")

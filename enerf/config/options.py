@@ -129,7 +129,9 @@ class MapOptions(Protocol):
 class GridOptions:
     """Hash grid (with --encoding hash)."""
 
-    hash_levels: int = option(8, "number of resolution levels of the hash grid", at_least=1, at_most=32, affects="model")
+    hash_levels: int = option(
+        8, "number of resolution levels of the hash grid", at_least=1, at_most=32, affects="model"
+    )
     hash_features: int = option(4, "features per entry of the hash table", choices=(1, 2, 4, 8), affects="model")
     hash_log2_entries: int = option(
         16, "log2 of the maximum number of entries per level", at_least=4, at_most=26, affects="model"
@@ -186,7 +188,9 @@ class ConditioningOptions:
     equilibrate_p: float = option(
         2.0, "order p of the row and column norms: 1, 2 or inf", choices=(1.0, 2.0, math.inf), affects="model"
     )
-    weight_norm: bool = option(False, "control: weight normalization (Salimans, Kingma 2016) of the same layers", affects="model")
+    weight_norm: bool = option(
+        False, "control: weight normalization (Salimans, Kingma 2016) of the same layers", affects="model"
+    )
     init: str = option(
         "default",
         "control: initialization of the same layers: default (PyTorch's), glorot, he, or unit_row (rows of unit norm)",
@@ -216,7 +220,10 @@ class StepOptions:
     )
     lrate: float = option(5e-4, "initial learning rate", above=0, affects="training")
     lrate_decay: int = option(
-        250, "thousands of steps in which the learning rate decays to a tenth (--lrate_schedule decay)", at_least=1, affects="training"
+        250,
+        "thousands of steps in which the learning rate decays to a tenth (--lrate_schedule decay)",
+        at_least=1,
+        affects="training",
     )
     lrate_schedule: str = option(
         "decay",
@@ -226,12 +233,14 @@ class StepOptions:
         choices=("decay", "cosine", "constant", "milestones"),
         affects="training",
     )
-    lrate_warmup: int = option(
-        0, "steps of linear learning-rate warm-up; 0: none", at_least=0, affects="training"
+    lrate_warmup: int = option(0, "steps of linear learning-rate warm-up; 0: none", at_least=0, affects="training")
+    adam_beta2: float = option(
+        0.999, "Adam's beta2, the decay of the squared-gradient average", above=0, at_most=0.99999, affects="training"
     )
-    adam_beta2: float = option(0.999, "Adam's beta2, the decay of the squared-gradient average", above=0, at_most=0.99999, affects="training")
     adam_eps: float = option(1e-8, "Adam's epsilon", above=0, affects="training")
-    seed: int = option(0, "random seed of initialization, batches and noise", at_least=0, at_most=2**63 - 1, affects="training")
+    seed: int = option(
+        0, "random seed of initialization, batches and noise", at_least=0, at_most=2**63 - 1, affects="training"
+    )
     device: str = option("auto", "device: auto (cuda if available), cpu, cuda, cuda:1 ...", affects="neutral")
     precision: str = option(
         "auto",
@@ -245,10 +254,12 @@ class StepOptions:
 class FitOptions(StepOptions):
     """Training of a field."""
 
-    lrate_grid: float = option(0.0, "initial learning rate of hash grids; 0: as --lrate", at_least=0, affects="training")
+    lrate_grid: float = option(
+        0.0, "initial learning rate of hash grids; 0: as --lrate", at_least=0, affects="training"
+    )
     backend: str = option(
         "auto",
-        "implementation that evaluates networks and hash grids; auto: the preferred one for the device that passes its self-test",
+        "code that evaluates networks and hash grids; auto: the preferred one that passes its self-test on the device",
         choices=("auto", "torch", "compiled", "triton", "tinycudann"),
         affects="neutral",
     )
@@ -261,7 +272,9 @@ class RecordOptions:
     expname: str = option("", "experiment name; empty: the name of the scene, shape or data set", affects="neutral")
     basedir: str = option("./logs", "results are written to BASEDIR/EXPNAME", affects="neutral")
     no_reload: bool = option(
-        False, "start a new run even if the experiment has checkpoints (they are renamed, not deleted)", affects="neutral"
+        False,
+        "start a new run even if the experiment has checkpoints (they are renamed, not deleted)",
+        affects="neutral",
     )
     ft_path: str = option(
         "",
@@ -271,11 +284,14 @@ class RecordOptions:
     )
     i_print: int = option(100, "steps between lines of train.jsonl; 0: at the end only", at_least=0, affects="neutral")
     i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0, affects="neutral")
-    i_eval: int = option(
-        1000, "steps between evaluations for the test curve; 0: never", at_least=0, affects="neutral"
+    i_eval: int = option(1000, "steps between evaluations for the test curve; 0: never", at_least=0, affects="neutral")
+    i_img: int = option(
+        500, "steps between small test renderings in TensorBoard; 0: never", at_least=0, affects="neutral"
     )
-    i_img: int = option(500, "steps between small test renderings in TensorBoard; 0: never", at_least=0, affects="neutral")
     i_spectrum: int = option(
-        1000, "steps between logs of the condition numbers κ(W) and row norms of layers; 0: never", at_least=0, affects="neutral"
+        1000,
+        "steps between logs of the condition numbers κ(W) and row norms of layers; 0: never",
+        at_least=0,
+        affects="neutral",
     )
     no_final_eval: bool = option(False, "skip the final evaluation", affects="neutral")

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG_FOLDER = ROOT / "configs"
 CONFIG_FOLDERS = (*([CONFIG_FOLDER] if (ROOT / "pyproject.toml").is_file() else []), ROOT / "enerf" / "configs")
 # Options of nerf-pytorch that are not supported, with the reason.
-UNSUPPORTED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
+UNSUPPORTED = {"shape": "it chooses among deepvoxels scenes, which are not supported"}
 T = TypeVar("T")
 
 

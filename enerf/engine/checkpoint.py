@@ -17,7 +17,12 @@ from enerf.core.errors import InputError
 FORMAT = 1
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
 OPTION_KEYS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
-OPTIMIZER_KEYS = ("betas", "alpha", "dampening", "lr_decay")  # each in the parameter groups of one class of optimizer only
+OPTIMIZER_KEYS = (
+    "betas",
+    "alpha",
+    "dampening",
+    "lr_decay",
+)  # each in the parameter groups of one class of optimizer only
 PARTS = {
     **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
     **{"model": dict, "optimiser": dict},
@@ -259,7 +264,7 @@ def kind_of(config: dict[str, Any]) -> str:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
-    """Load an optimizer's state; group entries that the options decide (epsilon, betas ...) keep their present values."""
+    """Load an optimizer's state; group entries that the options decide (epsilon, betas ...) keep their values."""
     current: list[dict[str, Any]] = [
         {k: v for k, v in group.items() if k in OPTION_KEYS} for group in optimizer.param_groups
     ]

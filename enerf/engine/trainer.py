@@ -53,7 +53,7 @@ class Report(Protocol):
 
     @classmethod
     def averaged(cls, reports: Sequence[Any]) -> dict[str, float]:
-        """Return the mean figures of several steps by name, ``loss`` among them, for the journal and the progress bar."""
+        """Return the mean figures of several steps by name, ``loss`` among them, for journal and progress bar."""
         ...
 
 
@@ -199,7 +199,7 @@ def _seconds_left(state: State, n_iters: int, max_seconds: float | int) -> float
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Catch SIGINT and SIGTERM; yield a function that tells whether one was received. A second one interrupts at once."""
+    """Catch SIGINT and SIGTERM; yield a function that returns whether one came. A second one interrupts at once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -302,10 +302,10 @@ def test_names_of_scene_and_folder():
         (["--use_viewdirs", "maybe"], "option --use_viewdirs: found 'maybe', expected True or False"),
         (
             ["--dataset_type", "LINEMOD"],
-            "option --dataset_type: LINEMOD scenes are not read here, expected llff or blender",
+            "option --dataset_type: LINEMOD scenes are not supported, expected llff or blender",
         ),
         (["--dataset_type", "foo"], "option --dataset_type: found 'foo', expected llff or blender"),
-        (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not read here"),
+        (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not supported"),
     ],
 )
 def test_mistakes_are_one_sentence(words, sentence):
@@ -317,10 +317,10 @@ def test_mistakes_are_one_sentence(words, sentence):
     [
         ("N_rnad = 3", "unknown option 'N_rnad'; nearest known: N_rand, no_reload"),
         ("N_rand = x", "option --N_rand: found 'x', expected a whole number"),
-        ("shape = greek", "option --shape: it chooses among deepvoxels scenes, which are not read here"),
+        ("shape = greek", "option --shape: it chooses among deepvoxels scenes, which are not supported"),
         (
             "dataset_type = deepvoxels",
-            "option --dataset_type: deepvoxels scenes are not read here, expected llff or blender",
+            "option --dataset_type: deepvoxels scenes are not supported, expected llff or blender",
         ),
         ("init = best", "option --init: found 'best', expected one of default, glorot, he, unit_row"),
     ],

@@ -52,7 +52,9 @@ def test_the_length_counts_where_the_learning_rate_depends_on_it(schedule: str, 
     saved = {"N_iters": 1000, "max_seconds": 0.0, "lrate_schedule": schedule}
     asked = config(N_iters=2000, max_seconds=5.0, lrate_schedule=schedule)
     found = resume.changed_options(saved, asked, "training")
-    assert found == (["N_iters (saved 1000, requested 2000)", "max_seconds (saved 0.0, requested 5.0)"] if counts else [])
+    assert found == (
+        ["N_iters (saved 1000, requested 2000)", "max_seconds (saved 0.0, requested 5.0)"] if counts else []
+    )
 
 
 @pytest.mark.parametrize("option", ["precision", "precrop_iters", "testskip", "ft_path", "raw_noise_std", "half_res"])

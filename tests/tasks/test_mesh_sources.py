@@ -115,7 +115,7 @@ def test_cropping_leaves_what_cameras_see(demo):
 
 def test_a_field_of_thin_air_has_no_level(demo):
     where = torch.from_numpy(frusta.surface_box(demo)).float()
-    with pytest.raises(InputError, match=r"no training ray stops half of its light .* density reaches 0.01; give"):
+    with pytest.raises(InputError, match=r"no training ray reaches an opacity of 0.5 .* density reaches 0.01; give"):
         nerf_mesh.source_from_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
 
 
