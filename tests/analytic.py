@@ -1,4 +1,4 @@
-"""Toy radiance fields with known answers, for the tests of whatever renders.
+"""Radiance fields with closed-form renderings, for tests of rendering.
 
 Each is a ``RadianceField``: call it with points (*b, s, 3) and viewdirs (*b, 3). Its ``optical_depth`` is the
 exact ∫σ‖direction‖dt over [near, far] along rays (*b, 3), so the exact opacity is 1 − exp(−optical_depth)

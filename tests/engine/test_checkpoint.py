@@ -1,4 +1,4 @@
-"""Laws of checkpoints: what is saved comes back bit for bit, whole or not at all, and nothing in a file is executed."""
+"""Tests of checkpoints: exact round trips, atomic writing, and no execution of code in a file."""
 
 import os
 import pickle
@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_else(error, tm
         told = refusal(checkpoint.save, of, tmp_path, {})
         reason = "No space left on device" if isinstance(error, OSError) else "a write failed"
         expected = f"{tmp_path}/checkpoints/{now:06d}.pt: the checkpoint cannot be written ({reason})"
-        assert told == f"{expected}; earlier ones are untouched"
+        assert told == f"{expected}; earlier ones are unchanged"
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["000003.pt"]
     assert path.read_bytes() == before
 
@@ -383,7 +383,7 @@ def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path)
     nets = {"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}
     nets["network_fine_state_dict"] = PeerNeRF(2, 6, 15, 27, True).state_dict()
     torch.save(nets, path)
-    assert f"{path}: its optimizer's state is not nerf-pytorch's" in refusal(start_from, fresh(), path)
+    assert f"{path}: its optimizer state is not that of nerf-pytorch" in refusal(start_from, fresh(), path)
 
 
 # learning rate and optimizer

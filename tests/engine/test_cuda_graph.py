@@ -1,4 +1,4 @@
-"""Laws of recorded steps; without a GPU, of what happens when a step cannot be recorded."""
+"""Tests of CUDA graphs of the gradient, and of the fallback where none can be recorded."""
 
 import logging
 
@@ -18,7 +18,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_with_one_line(monkeypatch, caplog
     def refuse(*args):
         raise RuntimeError("no capture today\nand more")
 
-    monkeypatch.setattr(cuda_graph, "Recorded", refuse)
+    monkeypatch.setattr(cuda_graph, "GraphedStep", refuse)
     weight = torch.ones(2, requires_grad=True)
     weight.grad = torch.ones(2)
     generator = torch.Generator().manual_seed(5)

@@ -1,4 +1,4 @@
-"""Rules of resuming, from what options affect."""
+"""Tests of resuming: which changed options are errors, warnings, or ignored."""
 
 import pytest
 

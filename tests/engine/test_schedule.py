@@ -1,4 +1,4 @@
-"""Laws of learning rates over a run."""
+"""Tests of learning-rate schedules."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Laws of the loop: when it ends, what runs between steps, and that a bad step changes nothing."""
+"""Tests of the training loop: when it ends, when hooks run, and that a non-finite step changes no weight."""
 
 import logging
 import math

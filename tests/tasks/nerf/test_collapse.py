@@ -1,4 +1,4 @@
-"""Laws of a collapse: what a blank image is, and that a run which keeps making one is told of."""
+"""Tests of collapse detection: what a blank image is, and the warning after many of them."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Laws of the metrics, against closed forms and a slow reference."""
+"""Tests of image metrics, against closed forms and a slow reference implementation."""
 
 import math
 import sys

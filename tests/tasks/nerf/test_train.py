@@ -1,4 +1,4 @@
-"""Laws of whole runs, on a generated scene of six tiny pictures: what is trained, saved, resumed and refused."""
+"""Tests of whole runs on a generated scene of six tiny images: training, saving, resuming, error messages."""
 
 import json
 import math
@@ -47,7 +47,7 @@ RATES = [
 OFTEN = ["--i_print", "5", "--i_eval", "5", "--i_spectrum", "5", "--i_weights", "5"]
 BASE = [*MODEL, *RAYS, *RATES, *OFTEN, "--factor", "1", "--llffhold", "3", "--device", "cpu", "--expname", "run"]
 SHORT = ["--N_iters", "2", "--i_spectrum", "0"]
-MEASURED = ("seconds", "rays_per_second")  # what a clock says differs from run to run
+MEASURED = ("seconds", "rays_per_second")  # differs from run to run
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def copied(finished, make) -> NerfConfig:
 
 
 def saved(folder: Path) -> dict:
-    """What the last checkpoint holds, less the clocks and the folder."""
+    """Return the content of the last checkpoint without times and folder."""
     content = engine_checkpoint.read(engine_checkpoint.checkpoints(folder)[-1])
     return {key: content[key] for key in ("step", "model", "optimiser", "curve", "collapsed", "blank_for")}
 
@@ -470,7 +470,7 @@ def test_render_only_needs_weights(make):
     assert "option --render_only found no checkpoint there to render" in refusal(make("--render_only"))
 
 
-# what is refused, and what is kept
+# error messages, and what they leave unchanged
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Laws of whole views: a renderer that knows the scene gives back its photographs."""
+"""Tests of whole views: an exact renderer of the scene reproduces its photographs."""
 
 import math
 from dataclasses import replace
@@ -31,7 +31,7 @@ def rendering(rgb: torch.Tensor, depth: torch.Tensor) -> Rendering:
 
 
 def oracle(scene: Scene):
-    """What the ray tracer says of rays in the scene's coordinates."""
+    """Renderer that calls the ray tracer, for rays in scene coordinates."""
     to_world = np.linalg.inv(scene.world_to_scene.double().numpy())
 
     def render(asked: Rays) -> Rendering:
