@@ -61,7 +61,7 @@ class OurSide:
         training = self.run.state
         began, before = time.perf_counter(), training.seconds
         while training.seconds < until:
-            checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+            checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
             trainer.one_step(
                 training, lambda now: shape_step.followed(self.run.field, partial(self.parts_of, now.step))
             )

@@ -1,4 +1,4 @@
-"""Every door opens: the programs run as a newcomer would run them, and a mistake is one sentence."""
+"""Tests of the scripts as subprocesses: each runs, and an error is one sentence."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def run(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedPr
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A generated scene and a tiny E-NeRF of it, trained through the door."""
+    """A generated scene and a tiny E-NeRF of it, trained by the script."""
     folder = tmp_path_factory.mktemp("doors")
     synthetic.write_scene(folder / "toy", views=5, width=16, height=12, supersample=1, progress=False)
     done = run(
@@ -161,7 +161,7 @@ def test_a_classifier_is_trained_through_its_door_and_resumed(figures, tmp_path)
     assert (tmp_path / "one" / "metrics.json").read_text() == before
 
 
-def test_normalisers_are_compared_through_their_door(figures, tmp_path):
+def test_normalizers_are_compared_by_the_script(figures, tmp_path):
     words = ["--images", figures, "--basedir", tmp_path, "--expname", "c", *SMALL_CLASSIFIER, "--epochs", "2"]
     done = run("compare_classifiers.py", *words, "--methods", "bn,bn+e")
     assert done.returncode == 0, done.stderr

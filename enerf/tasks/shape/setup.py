@@ -72,7 +72,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
         For a user's mistake.
     """
     found = resume.last_checkpoint(config)
-    t, recorded = config.train, backend_record.recorded_or(found, shared)
+    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     subject = load_subject(config)
     made = new_field(config).to(device)
@@ -198,7 +198,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     if "box" not in saved:
         raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
     config = parser.from_dict(ShapeConfig, saved)
-    again = backend_record.recorded(content)
+    again = backend_record.checkpoint_backend(content)
     if precision != "auto":
         again = replace(again, precision=precision)  # the caller's choice, not a difference to warn of
     where, backend = registry.resolve_device_and_backend(device, "auto", precision, again)

@@ -316,8 +316,8 @@ def test_hidden_layers_are_analysed_unless_all_are_asked_for_the_head_among_them
 
 def test_another_model_and_another_kind_are_refused_with_the_difference(make):
     classifier_train.train(make("--no_final_eval", "--N_iters", "1"))
-    assert "depth (10 there, 16 asked)" in refusal(make("--depth", "16"))
-    assert "normalisation ( there, bn+e asked)" in refusal(make("--normalisation", "bn+e"))
+    assert "depth (saved 10, requested 16)" in refusal(make("--depth", "16"))
+    assert "normalisation (saved empty, requested bn+e)" in refusal(make("--normalisation", "bn+e"))
     path = checkpoint.checkpoints(make().folder)[-1]
     content = torch.load(path, weights_only=True)
     content["config"]["kind"] = "nerf"

@@ -1,4 +1,4 @@
-"""Laws of one gradient: parts add up to the whole, and the whole is what autograd says of the plain loss."""
+"""Tests of the gradient of a batch: chunks add up to it, and it equals that of the plain loss."""
 
 import dataclasses
 

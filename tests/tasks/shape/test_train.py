@@ -250,7 +250,7 @@ def test_a_folder_without_meshes_is_one_sentence(make, tmp_path):
 
 def test_another_model_and_another_kind_are_refused_with_the_difference(make):
     shape_train.train(make("--no_final_eval"))
-    assert "netwidth (16 there, 8 asked)" in refusal(make("--netwidth", "8"))
+    assert "netwidth (saved 16, requested 8)" in refusal(make("--netwidth", "8"))
     path = checkpoint.checkpoints(make().folder)[-1]
     content = torch.load(path, weights_only=True)
     content["config"]["kind"] = "nerf"
@@ -272,7 +272,7 @@ def test_a_missing_file_is_one_sentence(make, tmp_path):
         (["--pool", "10"], "option --pool: found 10, expected at least the 256 points"),
         (["--eikonal", "1"], "option --eikonal is for signed distances of meshes"),
         (["--hash_finest", "4"], "option --hash_finest: found 4, expected at least --hash_coarsest"),
-        (["--equilibrate", "--weight_norm"], "two answers to one question"),
+        (["--equilibrate", "--weight_norm"], "mutually exclusive"),
         (["--margin", "1"], "option --margin: found '1', expected at most 0.9"),
     ],
 )
