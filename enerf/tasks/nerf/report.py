@@ -30,7 +30,7 @@ PUBLISHED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
 )
 
 
-def results_table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
+def table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
     """Rows of PSNRs as text: one per method and protocol, one column per scene, and the mean over the scenes shown.
 
     Runs that differ in their seed only are averaged. The mean is given only where all the scenes shown have a figure.
