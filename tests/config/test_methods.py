@@ -8,7 +8,7 @@ from enerf.config import parser
 from enerf.config.methods import Methods
 from enerf.experiments import compare
 from enerf.tasks import registry
-from enerf.tasks.classifier.config import NORMALISATIONS, ClassifierConfig
+from enerf.tasks.classifier.config import NORMALIZATIONS, ClassifierConfig
 from enerf.tasks.classifier.methods import CLASSIFIERS
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.shape.config import ShapeConfig
@@ -85,7 +85,7 @@ def test_what_one_arm_begins_with_is_the_plain_start_for_every_kind():
 
 
 def test_every_normalisation_is_a_method_under_its_own_name():
-    for name in NORMALISATIONS:
+    for name in NORMALIZATIONS:
         assert CLASSIFIERS.changes[name] == {"normalisation": name}
 
 

@@ -1,4 +1,4 @@
-"""Laws of whole extractions, on a tiny trained run: what is written, said, refused, and left alone."""
+"""Tests of whole extractions, on a tiny trained run: what is written, said, refused, and left alone."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Laws of what meshes are extracted from: a density comes back as the geometry of the world that it was made of."""
+"""Tests of what meshes are extracted from: a density comes back as the geometry of the world that it was made of."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def test_the_mesh_of_a_known_density_lies_where_the_world_has_its_geometry(demo,
     scene = dataclasses.replace(demo, ndc=ndc, near=0.0 if ndc else 1.0, far=1.0 if ndc else float(demo.bounds.max()))
     subject = made(scene, level=1000.0)  # half of the peak: at distance 0
     chosen = ExtractOptions(resolution=RESOLUTION)
-    vertices, faces = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, faces = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     off = np.abs(distance(vertices)) / cell_at(scene, vertices, subject)
     assert off.max() < 1
     assert off.mean() < 0.1
@@ -84,7 +84,7 @@ def test_the_level_that_rays_tell_gives_the_same_geometry(demo):
     assert 0 < subject.iso_value < 2000
     assert "of the ray's length" in subject.description
     chosen = ExtractOptions(resolution=RESOLUTION)
-    vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, _ = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     assert np.median(np.abs(distance(vertices))) < 0.1
 
 
@@ -94,7 +94,7 @@ def test_a_box_of_the_world_holds_the_one_ball_that_is_asked_for(demo):
     where = torch.from_numpy(frusta.field_box_from_world(demo, asked)).float()
     subject = nerf_mesh.source_from_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
     chosen = ExtractOptions(resolution=96, largest=1)
-    vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, _ = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     np.testing.assert_allclose(vertices.min(0), np.array(ball.center) - ball.radius, atol=0.02)
     np.testing.assert_allclose(vertices.max(0), np.array(ball.center) + ball.radius, atol=0.02)
 
@@ -103,14 +103,14 @@ def test_cropping_leaves_what_cameras_see(demo):
     subject = made(demo, level=1000.0)
     chosen = ExtractOptions(resolution=96)
     found = extract.march(subject, chosen, "demo")
-    left = [len(extract.polished(subject, found, chosen)[0])]
+    left = [len(extract.postprocess(subject, found, chosen)[0])]
     for n in (1, len(demo.train)):
-        some, _ = extract.polished(subject, found, dataclasses.replace(chosen, crop=n))
+        some, _ = extract.postprocess(subject, found, dataclasses.replace(chosen, crop=n))
         assert (frusta.count_views(demo, some) >= n).all()
         left.append(len(some))
     assert left[2] < left[1] <= left[0]
     with pytest.raises(InputError, match="nothing is left"):
-        extract.polished(subject, found, dataclasses.replace(chosen, crop=100))
+        extract.postprocess(subject, found, dataclasses.replace(chosen, crop=100))
 
 
 def test_a_field_of_thin_air_has_no_level(demo):
@@ -124,12 +124,12 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
     scene = dataclasses.replace(demo, ndc=ndc)
     subject = made(scene, level=1000.0)
     chosen = ExtractOptions(resolution=128)
-    vertices, faces = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, faces = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     upright = coordinates.apply_transform(subject.frame, vertices)
     view = subject.view(upright, 60)
     assert (view.width, view.height) == (80, 60)
-    mesh = raycast.MeshScene(upright, faces).picture(view, supersample=1)
-    field = extract.traced(subject, upright, view)
+    mesh = raycast.MeshScene(upright, faces).picture(view, finer=1)
+    field = extract.trace_view(subject, upright, view)
     empty = [(picture == 1).all(-1) for picture in (mesh, field)]
     assert 0.1 < (~empty[0]).mean() < 0.9
     assert (empty[0] != empty[1]).mean() < 0.02
@@ -138,7 +138,7 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
 
 @pytest.fixture(scope="module")
 def shape_run(tmp_path_factory):
-    """A signed distance of an off-centre ball, far from unit scale, learned for some steps."""
+    """A signed distance of an off-center ball, far from unit scale, learned for some steps."""
     folder = tmp_path_factory.mktemp("shape")
     ball = trimesh.creation.icosphere(3, radius=30.0)
     ball.apply_translation(OFF)

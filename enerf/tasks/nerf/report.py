@@ -30,7 +30,7 @@ PUBLISHED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
 )
 
 
-def results_table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
+def table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
     """Return a table of PSNRs: one row per method and protocol, one column per scene, and the mean over these scenes.
 
     Runs that differ in their seed only are averaged. The mean is empty unless all scenes of the table have a value.
