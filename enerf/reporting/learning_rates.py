@@ -11,7 +11,7 @@ BEST = "each method at its own best learning rate"
 def at_best_rate(
     variants: dict[str, list[dict[str, Any]]], part: str = "mean", name: str = "psnr"
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the variants named METHOD@LRATE with the highest mean test PSNR, one per method; only those with all seeds count.
+    """Return, for each method, the variant METHOD@LRATE with the highest mean test PSNR among those with all seeds.
 
     The rate is chosen by the figures that are then compared, for every method alike. ``part`` and ``name`` are of
     another figure of the metrics.
