@@ -186,7 +186,7 @@ class ConditioningOptions:
     equilibrate_scale: str = option(
         "fixed",
         "Frobenius norm of an equilibrated matrix: fixed: as the map gives it, as in the paper; kept: that of the raw "
-        "weights; constant: that of the raw weights at initialization; learned: initially so, times a trained gain",
+        "weights; constant: that of the raw weights at initialization; learned: a trained gain, initially as constant",
         choices=SCALES,
         affects="model",
     )

@@ -38,7 +38,7 @@ def run(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedPr
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A generated scene and a tiny E-NeRF of it, trained by the script."""
-    folder = tmp_path_factory.mktemp("doors")
+    folder = tmp_path_factory.mktemp("scripts")
     synthetic.write_scene(folder / "toy", views=5, width=16, height=12, supersample=1, progress=False)
     done = run(
         "train_nerf.py", *SMALL, "--equilibrate", "--datadir", folder / "toy", "--basedir", folder, "--expname", "run"
@@ -55,7 +55,7 @@ def test_help_explains_the_program(script: Path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
-def test_doors_are_thin(script: Path):
+def test_scripts_are_thin(script: Path):
     assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
 
 
@@ -89,7 +89,7 @@ def test_a_video_has_the_frames_that_were_asked_for(trained):
     assert len(images.list_images(path.with_name("video_interpolate_depth_frames"))) == 4
 
 
-def test_a_comparison_runs_through_its_door(trained):
+def test_a_comparison_runs_by_its_script(trained):
     folder, _ = trained
     words = [
         "--datadir",
@@ -108,7 +108,7 @@ def test_a_comparison_runs_through_its_door(trained):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """The generated shapes, and two methods compared on one of them, through their doors."""
+    """The generated shapes, and two methods compared on one of them, by the scripts."""
     folder = tmp_path_factory.mktemp("shapes")
     shapes.write_shapes(folder)
     words = ["--mesh", folder / "torus.ply", "--basedir", folder / "logs", "--expname", "c", *SMALL_SHAPE]
@@ -117,7 +117,7 @@ def learned(tmp_path_factory):
     return folder, done
 
 
-def test_shapes_are_compared_through_their_door(learned):
+def test_shapes_are_compared_by_their_script(learned):
     folder, done = learned
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines[2:4]] == [["torus", "plain"], ["torus", "equilibrate"]]
@@ -126,7 +126,7 @@ def test_shapes_are_compared_through_their_door(learned):
     ]
 
 
-def test_a_shape_is_learned_through_its_door_and_leaves_metrics_and_a_mesh(learned):
+def test_a_shape_is_learned_by_its_script_and_leaves_metrics_and_a_mesh(learned):
     folder, _ = learned
     words = ["--mesh", folder / "torus.ply", "--basedir", folder / "logs", "--expname", "one", *SMALL_SHAPE]
     done = run("fit_shape.py", *words, "--N_iters", "60", "--resolution", "24")
@@ -149,7 +149,7 @@ def figures(tmp_path_factory) -> Path:
     return figures_of.write_cifar(tmp_path_factory.mktemp("figures") / "figures", 40, 20)
 
 
-def test_a_classifier_is_trained_through_its_door_and_resumed(figures, tmp_path):
+def test_a_classifier_is_trained_by_its_script_and_resumed(figures, tmp_path):
     words = ["--images", figures, "--basedir", tmp_path, "--expname", "one", *SMALL_CLASSIFIER]
     done = run("train_classifier.py", *words, "--normalisation", "bn+e", "--layers", "first_conv_and_last_linear")
     assert done.returncode == 0, done.stderr

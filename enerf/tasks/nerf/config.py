@@ -151,7 +151,11 @@ class TrainOptions(FitOptions):
         0, "number of first steps on central crops of the images (needs --no_batching)", at_least=0, affects="training"
     )
     precrop_frac: float = option(
-        0.5, "side lengths of the central crop as a fraction of the image", above=0, at_most=1, affects="training"
+        0.5,
+        "size of the central crop as a fraction of the image size, in (0, 1]",
+        above=0,
+        at_most=1,
+        affects="training",
     )
 
 
