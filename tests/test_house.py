@@ -6,35 +6,34 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "enerf").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 HEAVY = ("torch", "numpy", "cv2", "imageio", "matplotlib", "tensorboard")
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.name == "__init__.py"], ids=lambda p: p.parent.name)
-def test_init_files_hold_a_docstring_and_plain_values_only(path: Path):
-    first, *rest = ast.parse(path.read_text(encoding="utf-8")).body
-    assert isinstance(first, ast.Expr)
-    assert isinstance(first.value, ast.Constant)
-    assert all(isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.List) for node in rest)
+def test_init_files_hold_a_docstring_and_plain_values_only():
+    for path in (p for p in MODULES if p.name == "__init__.py"):
+        first, *rest = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(first, ast.Expr), path
+        assert isinstance(first.value, ast.Constant), path
+        plain = (ast.Constant, ast.List)
+        assert all(isinstance(node, ast.Assign) and isinstance(node.value, plain) for node in rest), path
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_files_stay_short_and_are_named_for_what_they_do(path: Path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
-    assert path.stem not in {"utils", "util", "helpers", "common", "base", "misc"}
+def test_files_stay_short_and_are_named_for_what_they_do():
+    for path in MODULES + SCRIPTS:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+        assert path.stem not in {"utils", "util", "helpers", "common", "base", "misc"}, path
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_functions_stay_readable(path: Path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef):
-            docstring = ast.get_docstring(node, clean=False) or ""
-            length = node.end_lineno - node.lineno + 1 - docstring.count("\n")
-            assert length <= 60, f"{node.name} is {length} lines long without its docstring"
+def test_functions_stay_readable():
+    for path in MODULES + SCRIPTS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                docstring = ast.get_docstring(node, clean=False) or ""
+                length = node.end_lineno - node.lineno + 1 - docstring.count("\n")
+                assert length <= 60, f"{path}: {node.name} is {length} lines long without its docstring"
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -144,6 +144,14 @@ def test_how_many_points_are_asked_at_once_changes_nothing(at_once):
     assert field.most <= at_once
 
 
+def test_bricks_worked_on_by_several_threads_change_nothing(two_threads):
+    found = []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        found.append(extract.extract(Ellipsoid(), BOX.float(), 40, inside="below", coarsest=10))
+    assert _same(found[0], (found[1].vertices, found[1].faces))
+
+
 def test_no_sample_is_asked_for_twice():
     seen = []
     field = lambda p: seen.append(p) or Torus()(p)  # noqa: E731

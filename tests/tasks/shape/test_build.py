@@ -17,6 +17,7 @@ from enerf.fields import encoders, init
 from enerf.fields.activations import KINDS
 from enerf.fields.shape import ShapeField
 from enerf.tasks.shape.build import shape_field
+from tests.grids import latin, pairs
 
 SMALL: dict[str, Any] = {
     "depth": 4,
@@ -55,8 +56,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # shared starts
 
 
-@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "weight norm"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(("arm", "activation"), latin(2, [arm for arm in ARMS if arm != "weight norm"], KINDS))
 def test_baseline_and_treatment_share_every_raw_weight(arm: str, activation: str):
     baseline = built(activation=activation)
     treatment = built(arm=ARMS[arm], activation=activation)
@@ -117,9 +117,7 @@ def test_fourier_features_depend_on_the_seed_alone(numbers: dict[str, Any]):
 # what is built
 
 
-@pytest.mark.parametrize("inputs", [2, 3])
-@pytest.mark.parametrize("encoding", ["none", "positional", "fourier"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(("inputs", "encoding", "activation"), pairs([2, 3], ["none", "positional", "fourier"], KINDS))
 def test_all_that_is_asked_for_together_answers_with_finite_values_and_gradients(
     inputs: int, encoding: str, activation: str
 ):
@@ -159,10 +157,10 @@ def over_the_sphere(field: ShapeField, radius: float) -> float:
         return float(field(radius * directions / directions.norm(dim=-1, keepdim=True)).mean())
 
 
-@pytest.mark.parametrize(
-    "arm", [{}, ARMS["row"], ARMS["column"], ARMS["kept"], ARMS["weight norm"], {"init": "unit_row"}]
-)
-@pytest.mark.parametrize("encoding", encoders.KINDS)
+STARTED = [{}, ARMS["row"], ARMS["column"], ARMS["kept"], ARMS["weight norm"], {"init": "unit_row"}]
+
+
+@pytest.mark.parametrize(("arm", "encoding"), latin(2, STARTED, encoders.KINDS))
 def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(arm: dict[str, Any], encoding: str):
     field = built(arm=arm, encoding=encoding, start_radius=0.4, width=64)
     assert abs(over_the_sphere(field, 0.4)) < 0.03
