@@ -170,7 +170,7 @@ def test_a_truncated_checkpoint_is_told(share, tmp_path):
         assert refusal(reader, path).startswith(f"{path}: cannot be read as a checkpoint (")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [0, 1, 2, 7, 19])  # of no byte, and of some hundred
 def test_random_bytes_are_told(seed, tmp_path):
     generator = torch.Generator().manual_seed(seed)
     noise = bytes(torch.randint(256, (1 + 40 * seed,), generator=generator).tolist())

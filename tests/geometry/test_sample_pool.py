@@ -137,9 +137,10 @@ def test_closing_does_not_wait_for_a_process_at_work():
 
 
 ENDLESS = """
-import sys, time
+import signal, sys, time
 from enerf.geometry import sample_pool
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
     with sample_pool.Pools(time.sleep) as made:
         made.take(0)
         made._request(599)
@@ -173,7 +174,10 @@ def test_the_background_ends_with_its_parent_however_that_ends(then, number, tmp
         os.killpg(parent.pid, number)  # as a terminal does: to parent and child
     elif number is not None:
         parent.send_signal(number)
-    _, words = parent.communicate(timeout=120)
+    try:
+        _, words = parent.communicate(timeout=120)
+    finally:
+        parent.kill()
     assert words.count("Traceback") == (0 if number == signal.SIGKILL else 1)
     for _ in range(300):
         if not _runs(worker):

@@ -145,9 +145,7 @@ def shape_run(tmp_path_factory):
     ball.export(folder / "ball.ply")
     words = [*("--mesh", str(folder / "ball.ply"), "--basedir", str(folder), "--expname", "run", "--device", "cpu")]
     words += [*("--representation", "sdf", "--netdepth", "4", "--netwidth", "128", "--encoding", "none")]
-    words += [
-        *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
-    ]
+    words += [*("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--no_final_eval")]
     shape_train.train(parser.parse(ShapeConfig, words)[0])
     return folder / "run"
 

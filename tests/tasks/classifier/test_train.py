@@ -203,6 +203,7 @@ def test_a_frozen_network_answers_as_the_network_in_evaluation(make):
         torch.testing.assert_close(classifier_setup.frozen(run.model)(images), run.model.eval()(images))
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_an_odd_number_of_images_and_narrow_layers_are_no_end_of_the_process(make):
     """torch's convolutions of 8 channels in channels-last order are, on a CPU with two threads."""
     words = [

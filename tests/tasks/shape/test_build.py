@@ -17,6 +17,7 @@ from enerf.fields.activations import KINDS
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.shape import ShapeField
 from enerf.tasks.shape.build import shape_field
+from tests.grids import latin, pairs
 
 SMALL: dict[str, Any] = {
     "depth": 4,
@@ -55,8 +56,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # shared starts
 
 
-@pytest.mark.parametrize("arm", [variant for variant in VARIANTS if variant != "weight norm"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(
+    ("variant", "activation"), latin(2, [variant for variant in VARIANTS if variant != "weight norm"], KINDS)
+)
 def test_baseline_and_treatment_share_every_raw_weight(variant: str, activation: str):
     baseline = built(activation=activation)
     treatment = built(variant=VARIANTS[variant], activation=activation)
@@ -100,7 +102,7 @@ def test_torchs_own_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatc
         {"width": 32},
         {"activation": "sine"},
         {"activation": "gaussian", "outputs": 3},
-        {"arm": {"equilibrate": "row", "init": "he"}},
+        {"variant": {"equilibrate": "row", "init": "he"}},
         {"start_radius": 0.5},
     ],
 )
@@ -117,9 +119,7 @@ def test_fourier_features_depend_on_the_seed_alone(numbers: dict[str, Any]):
 # what is built
 
 
-@pytest.mark.parametrize("inputs", [2, 3])
-@pytest.mark.parametrize("encoding", ["none", "positional", "fourier"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(("inputs", "encoding", "activation"), pairs([2, 3], ["none", "positional", "fourier"], KINDS))
 def test_all_that_is_asked_for_together_answers_with_finite_values_and_gradients(
     inputs: int, encoding: str, activation: str
 ):
@@ -159,10 +159,10 @@ def over_the_sphere(field: ShapeField, radius: float) -> float:
         return float(field(radius * directions / directions.norm(dim=-1, keepdim=True)).mean())
 
 
-@pytest.mark.parametrize(
-    "arm", [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}]
-)
-@pytest.mark.parametrize("encoding", encoders.KINDS)
+STARTED = [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}]
+
+
+@pytest.mark.parametrize(("variant", "encoding"), latin(2, STARTED, encoders.KINDS))
 def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(variant: dict[str, Any], encoding: str):
     field = built(variant=variant, encoding=encoding, start_radius=0.4, width=64)
     assert abs(over_the_sphere(field, 0.4)) < 0.03
@@ -209,10 +209,13 @@ def test_the_sphere_is_trained_away_like_any_start(activation: str):
         ({"activation": "tanh"}, r"'tanh'; it must be one of relu"),
         ({"start_radius": 0.5, "activation": "sine"}, "not for sine"),
         ({"start_radius": 0.5, "outputs": 3}, "a distance is one"),
-        ({"start_radius": 0.5, "arm": {"init": "he"}}, "init he redraws weights that start_radius has set"),
-        ({"arm": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
-        ({"arm": {"equilibrate": "row", "equilibrate_layers": "head"}}, "head cannot be conditioned: it has a single"),
-        ({"start_radius": 0.5, "arm": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
+        ({"start_radius": 0.5, "variant": {"init": "he"}}, "init he redraws weights that start_radius has set"),
+        ({"variant": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
+        (
+            {"variant": {"equilibrate": "row", "equilibrate_layers": "head"}},
+            "head cannot be conditioned: it has a single",
+        ),
+        ({"start_radius": 0.5, "variant": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
     ],
 )
 def test_what_does_not_go_together_is_told_in_one_sentence(numbers: dict[str, Any], said: str):
