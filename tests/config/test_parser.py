@@ -375,7 +375,7 @@ def test_help_is_grouped_and_tells_every_option_with_its_default(capsys, monkeyp
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert "What it does." in printed
-    groups = [printed.index(f"\n{parser.title(table)}:\n") for table in TABLES]
+    groups = [printed.index(f"\n{options.title(table)}:\n") for table in TABLES]
     assert groups == sorted(groups)
     words = " ".join(printed.split())
     for item in FIELDS.values():
