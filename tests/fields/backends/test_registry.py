@@ -379,7 +379,7 @@ def test_the_tests_of_torch_compile_pass_in_a_process_without_checks_of_shapes()
     command = [sys.executable, "-m", "pytest", "-q", "-k", "inductor", "-p", "no:cacheprovider", str(here)]
     environment = {**os.environ, "JAXTYPING_DISABLE": "1"}
     ran = subprocess.run(
-        command, cwd=here.parents[2], env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=here.parents[3], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert "6 passed" in ran.stdout

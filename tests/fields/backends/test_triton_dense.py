@@ -175,7 +175,7 @@ def test_a_reason_is_one_line_that_says_what_works_without_it(monkeypatch: pytes
 
 def test_importing_the_backend_imports_no_triton():
     code = (
-        "import sys, enerf.fields.triton_dense, enerf.fields.triton_hashgrid; print('triton.language' in sys.modules)"
+        "import sys, enerf.fields.backends.triton_dense, enerf.fields.backends.triton_hashgrid; print('triton.language' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -220,5 +220,5 @@ def test_the_chain_compiles_for_a_gpu_that_need_not_be_there(
 def test_the_tests_pass_in_tritons_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=HERE.parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=HERE.parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
