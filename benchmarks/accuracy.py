@@ -17,7 +17,7 @@ from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
-from enerf.tasks.nerf.setup import passes_of
+from enerf.tasks.nerf.setup import sampling_config
 
 RAYS = 32
 HEADING = ("", "largest pixel error", "gradient, relative", "worst tensor, relative")
@@ -62,7 +62,7 @@ def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: tor
     viewdirs = directions / directions.norm(dim=-1, keepdim=True)
     made = (origins, directions, viewdirs, torch.zeros(RAYS), torch.ones(RAYS))
     batch = Rays(*(x.to(device, dtype) for x in made))
-    passes = passes_of(options)
+    passes = sampling_config(options)
     with torch.no_grad():
         _, final = render.render_rays(fields.coarse, fields.fine, batch, passes)
     unused = rng.generator_for(0, 0, device)

@@ -29,7 +29,7 @@ from enerf.reporting import tables
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier import optimizers as classifier_optimizers
 from enerf.tasks.classifier import step as classifier_step
-from enerf.tasks.classifier.config import MODELS, NORMALISATIONS, ClassifierTrainOptions, NormalisationOptions
+from enerf.tasks.classifier.config import MODELS, NORMALIZATIONS, ClassifierTrainOptions, NormalizationOptions
 from enerf.tasks.classifier.step import Targets
 
 HEADER = ["method", "ms a step", "ratio", "noise", "quartiles", "layers"]
@@ -40,7 +40,7 @@ class Training:
     """A network with a normalization, trained step by step."""
 
     def __init__(self, args: argparse.Namespace, normalisation: str, images: Tensor, labels: Tensor) -> None:
-        norm, treatment = NormalisationOptions(normalisation=normalisation).parts
+        norm, treatment = NormalizationOptions(normalisation=normalisation).parts
         try:
             model = classifier_build.network(
                 args.model,
@@ -82,7 +82,7 @@ def batch(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, Tenso
     noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     middle, deviation = [0.5] * args.channels, [0.29] * args.channels
     labels = torch.randint(args.classes, (args.batch,), generator=generator)
-    return classifier_step.standardised(noise, middle, deviation, device), labels.to(device)
+    return classifier_step.standardize(noise, middle, deviation, device), labels.to(device)
 
 
 def row_of(name: str, found: dict[str, list[float]], first: str, treated: int) -> list[str]:
@@ -104,7 +104,7 @@ def measured(args: argparse.Namespace, methods: Sequence[str], device: torch.dev
     again = f"{first} again"
     named = {first: first, again: first, **{name: name for name in methods[1:]}}
     made = {name: Training(args, normalisation, images, labels) for name, normalisation in named.items()}
-    title = classifier_build.words(args.model, args.width, args.depth, args.patch, args.size)
+    title = classifier_build.model_title(args.model, args.width, args.depth, args.patch, args.size)
     report(
         f"{title}: {made[first].parameters()} parameters, {args.batch} images of {args.size}×{args.size}×"
         f"{args.channels}, SGD, {args.precision}; {args.rounds} rounds, steps a turn: {args.steps}"
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = sides.parser(__doc__)
     made.add_argument(
-        "--methods", default="bn,bn+w,bn+ws,bn+e,none,none+bnp", help=f"some of {', '.join(NORMALISATIONS)}"
+        "--methods", default="bn,bn+w,bn+ws,bn+e,none,none+bnp", help=f"some of {', '.join(NORMALIZATIONS)}"
     )
     made.add_argument("--model", default="densenet", choices=MODELS, help="architecture")
     made.add_argument("--depth", type=int, help="layers of DenseNet (22), blocks of a ViT (its own)")
@@ -143,7 +143,7 @@ def main() -> None:
     depth, width = SMALL if args.model == "densenet" else (0, 1.0)
     args.depth = depth if args.depth is None else args.depth
     args.width = width if args.width is None else args.width
-    methods = conditioning.words_of("--methods", args.methods, NORMALISATIONS)
+    methods = conditioning.words_of("--methods", args.methods, NORMALIZATIONS)
     for name in ("rounds", "steps", "threads", "batch", "channels", "classes"):
         if getattr(args, name) < 1:
             raise InputError(f"option --{name}: found {getattr(args, name)}, expected at least 1")

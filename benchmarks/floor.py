@@ -6,7 +6,7 @@ from ours import seconds_of
 from enerf.fields.backends.dense import DTYPES, Network
 from enerf.fields.backends.module import NetworkModule
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf.setup import Run, passes_of
+from enerf.tasks.nerf.setup import Run, sampling_config
 
 
 def training_flops(network: Network, inputs_trained: bool) -> int:
@@ -23,7 +23,7 @@ def training_flops(network: Network, inputs_trained: bool) -> int:
 
 def step_flops(run: Run) -> int:
     """Floating-point operations of a training step's dense networks."""
-    passes = passes_of(run.config)
+    passes = sampling_config(run.config)
     coarse, fine = points(passes)
     per_ray = coarse * _of(run.fields.coarse)
     if run.fields.fine is not None:

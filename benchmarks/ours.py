@@ -85,7 +85,7 @@ class Training:
     def step(self) -> float:
         """Take one step; returns its loss."""
         training = self.run.state
-        checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+        checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
         return trainer.one_step(training, self._gradient).loss
 
     def seconds(self, steps: int) -> float:

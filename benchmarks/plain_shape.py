@@ -29,7 +29,7 @@ from enerf.geometry import mesh as geometry_mesh
 from enerf.geometry.mesh import Mesh
 
 BANDS, WIDTH, HIDDEN, RATE, BATCH = 6, 256, 4, 5e-4, 1 << 12
-AT_ONCE = 1 << 16  # points of the dense grid
+POINTS_PER_CALL = 1 << 16  # points of the dense grid
 
 
 class Plain(nn.Module):
@@ -85,7 +85,7 @@ class Fit:
     @torch.no_grad()
     def field(self, points: Tensor) -> Tensor:
         """Logits of points ``n 3``, positive inside."""
-        return torch.cat([self._model(part) for part in points.split(AT_ONCE)])
+        return torch.cat([self._model(part) for part in points.split(POINTS_PER_CALL)])
 
 
 def begin(mesh: Mesh, seed: int = 0, batch: int = BATCH) -> Fit:
@@ -160,7 +160,7 @@ def main() -> None:
         began = time.perf_counter()
         vertices, faces = extract(made.field, args.resolution)
         report(f"{len(faces)} faces from a dense grid of {args.resolution}³ in {time.perf_counter() - began:.1f} s")
-        found = shape_metrics.of_mesh(vertices, faces, reference)
+        found = shape_metrics.measure_mesh(vertices, faces, reference)
         names = ("chamfer_l1_percent", "normal_consistency", "fscore_0.5", "hausdorff_percent", "parts")
         report(words(found, names))
 

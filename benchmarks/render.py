@@ -54,7 +54,7 @@ class OurSide:
             registry.use(self.run.fields, made)
             self.renderers[name] = nerf_setup.renderer_of(self.run, skip)  # a copy of the fields, as they are now
             chosen.append(f"{name}: {made}")
-        coarse, fine = floor.points(nerf_setup.passes_of(self.run.config))
+        coarse, fine = floor.points(nerf_setup.sampling_config(self.run.config))
         self.words = (
             f"{len(self.rays)} pixels of {scene.camera.width}x{scene.camera.height}, {coarse} coarse and {fine} fine "
             f"evaluations a ray, {model.netdepth}x{model.netwidth}; {'; '.join(chosen)}"

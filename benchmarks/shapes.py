@@ -61,9 +61,9 @@ class OurSide:
         training = self.run.state
         began, before = time.perf_counter(), training.seconds
         while training.seconds < until:
-            checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+            checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
             trainer.one_step(
-                training, lambda now: shape_step.followed(self.run.field, partial(self.parts_of, now.step))
+                training, lambda now: shape_step.gradient_step(self.run.field, partial(self.terms_at, now.step))
             )
             training.seconds = before + time.perf_counter() - began
         return training.seconds, training.step
@@ -71,14 +71,14 @@ class OurSide:
     def measured(self) -> dict[str, Any]:
         """Figures of the field now."""
         field = shape_setup.frozen(self.run.field)
-        return shape_metrics.of_field(shape_setup.inside_of(field, "occupancy"), self.reference)
+        return shape_metrics.measure_field(shape_setup.inside_test(field, "occupancy"), self.reference)
 
     def mesh(self) -> tuple[float, dict[str, Any]]:
         """Seconds to a mesh, and its figures."""
         began = time.perf_counter()
-        found = shape_evaluate.extracted(self.run, shape_setup.frozen(self.run.field))
+        found = shape_evaluate.extract_surface(self.run, shape_setup.frozen(self.run.field))
         seconds = time.perf_counter() - began
-        return seconds, {} if found is None else shape_metrics.of_mesh(found.vertices, found.faces, self.reference)
+        return seconds, {} if found is None else shape_metrics.measure_mesh(found.vertices, found.faces, self.reference)
 
 
 class PlainSide:
@@ -96,13 +96,13 @@ class PlainSide:
 
     def measured(self) -> dict[str, Any]:
         """Figures of the field now."""
-        return shape_metrics.of_field(lambda points: self.made.field(points) > 0, self.reference)
+        return shape_metrics.measure_field(lambda points: self.made.field(points) > 0, self.reference)
 
     def mesh(self) -> tuple[float, dict[str, Any]]:
         """Seconds to a mesh, and its figures."""
         began = time.perf_counter()
         vertices, faces = plain_shape.extract(self.made.field, self.resolution)
-        return time.perf_counter() - began, shape_metrics.of_mesh(vertices, faces, self.reference)
+        return time.perf_counter() - began, shape_metrics.measure_mesh(vertices, faces, self.reference)
 
 
 def measure(both: dict[str, Side], seconds: float, report: sides.Report) -> dict[str, list[list[float]]]:

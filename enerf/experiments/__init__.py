@@ -1,1 +1,1 @@
-"""Several runs together: comparison, analysis; and meshes of finished runs."""
+"""Comparison of methods, analysis of checkpoints, and mesh extraction from finished runs."""

@@ -1,8 +1,8 @@
-"""Weights and curvature of runs over steps, to a table, panels and a text.
+"""Report of an analysis: weights and curvature of runs over training steps, as table, plots and text.
 
-A **record** is what was measured of one checkpoint: its ``step``, a report of each of its ``layers``, and the
-``curvature`` of its loss, if that was asked for. A **history** is a run's records, oldest first, with the name and
-scene of the run. None stands for what is not finite or was not measured.
+A **record** contains the measurements of one checkpoint: ``step``, a report for each of its ``layers``, and optionally
+the ``curvature`` of its loss. A **history** contains the ``records`` of a run, oldest first, and its ``name`` and
+``scene``. None stands for a value that is not finite or was not measured.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 from enerf.core import io
 from enerf.reporting import tables
 
-# Of a checkpoint: key, heading, whether it is drawn on a logarithmic axis.
+# Plotted values of a checkpoint: key, title, whether the axis is logarithmic.
 FIGURES = (
     ("kappa_raw", "κ(W), raw weights", True),
     ("kappa", "κ(W), applied weights", True),
@@ -27,63 +27,65 @@ FIGURES = (
     ("gauss_newton_kappa", "κ of the Gauss–Newton matrix", True),
     ("gauss_newton_effective_rank", "effective rank of Gauss–Newton", False),
 )
-OF_WEIGHTS = 4  # the first figures need no curvature
+N_WEIGHT_FIGURES = 4  # the first ones do not need the curvature
 
 LEGEND = """\
-Each figure is of the last checkpoint; behind it, ×: how much larger it is than at the first. Of layers the median is
-told (of row norms the extremes).
+Values are those of the last checkpoint, followed by × and their ratio to the first one. Values of layers are medians
+over layers (row norms: minimum and maximum).
 
-- **κ(W)**: largest over smallest singular value of a weight matrix, of the raw weights that the optimiser sees and of
-  those that the layer applies; **effective rank**: exponential of the entropy of its singular values.
+- **κ(W)**: largest over smallest singular value of a weight matrix, of the raw weights that the optimizer updates and
+  of the effective weights of the layer; **effective rank**: exponential of the entropy of its singular values.
 - **row norms** of the paper's W, one for each input of a layer.
-- **κ([1, H])**: of a layer's inputs with a column of ones, without directions below rounding. The Hessian of each unit
-  of the layer is built from this matrix.
+- **κ([1, H])**: condition number of the matrix of a layer's inputs with a column of ones, without directions below
+  rounding. The Hessian of each unit of the layer is built from this matrix.
 - **λ_max**, **λ_min**: largest and most negative eigenvalue of the Hessian of the loss with respect to the raw
-  weights; "~" marks what did not converge. They measure the scale of the weights more than anything else: compare the
-  ratios, and arms of the same scale.
-- **κ(G)**: largest over smallest eigenvalue above rounding of the Gauss–Newton matrix, which has no more than there
-  are numbers in the batch's outputs; **rank G**: how many are above rounding; **effective rank** of them.
+  weights; "~" marks values that did not converge. They depend mostly on the scale of the weights: compare ratios, and
+  variants of the same scale.
+- **κ(G)**: largest over smallest eigenvalue above rounding of the Gauss–Newton matrix, which has at most as many
+  nonzero eigenvalues as the batch has output values; **rank G**: number above rounding; **effective rank** of them.
 """
 
 
 def summary(record: dict[str, Any]) -> dict[str, float | int | None]:
-    """The figures of one checkpoint: over its layers the median of each, the extremes of row norms.
+    """Summarize one checkpoint: medians over its layers, minimum and maximum of row norms, and curvature.
 
     >>> summary({"step": 7, "layers": {"a": {"kappa": 3.0, "row_norm_min": 1.0, "row_norm_max": 2.0}}})["kappa_raw"]
     3.0
     """
     layers = list(record["layers"].values())
-    bent = record.get("curvature") or {}
-    largest, smallest = bent.get("hessian_max"), bent.get("hessian_min")
+    curvature = record.get("curvature") or {}
+    largest, smallest = curvature.get("hessian_max"), curvature.get("hessian_min")
     return {
         "kappa_raw": _median([layer.get("kappa_raw", layer["kappa"]) for layer in layers]),
         **{key: _median([layer[key] for layer in layers if key in layer]) for key in ("kappa", "effective_rank")},
         "kappa_inputs": _median([layer["kappa_inputs"] for layer in layers if "kappa_inputs" in layer]),
-        "row_norm_min": min(_infinite(layer["row_norm_min"]) for layer in layers),
-        "row_norm_max": max(_infinite(layer["row_norm_max"]) for layer in layers),
+        "row_norm_min": min(_inf_if_none(layer["row_norm_min"]) for layer in layers),
+        "row_norm_max": max(_inf_if_none(layer["row_norm_max"]) for layer in layers),
         "negative_share": max(0.0, -smallest / largest) if largest and largest > 0 and smallest is not None else None,
-        **{key: bent.get(key) for key in ("hessian_max", "hessian_min", "gauss_newton_kappa", "gauss_newton_rank")},
-        **{key: bent.get(key) for key in ("gauss_newton_effective_rank", "loss")},
+        **{
+            key: curvature.get(key) for key in ("hessian_max", "hessian_min", "gauss_newton_kappa", "gauss_newton_rank")
+        },
+        **{key: curvature.get(key) for key in ("gauss_newton_effective_rank", "loss")},
     }
 
 
 def table(histories: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """One row a run: its last checkpoint, and the change since the first."""
-    bent = any("curvature" in record for history in histories for record in history["records"])
+    """Return rows of text, the header first: one per run, its last checkpoint and the ratio to the first."""
+    curvature = any("curvature" in record for history in histories for record in history["records"])
     rows = [["run", "step", "κ(W) raw", "κ(W) applied", "row norms", "eff. rank W"]]
-    rows[0] += ["κ([1, H])", "λ_max", "λ_min", "κ(G)", "rank G", "eff. rank G", "loss"] * bent
+    rows[0] += ["κ([1, H])", "λ_max", "λ_min", "κ(G)", "rank G", "eff. rank G", "loss"] * curvature
     for history in histories:
         last = summary(history["records"][-1])
         first = summary(history["records"][0]) if len(history["records"]) > 1 else dict.fromkeys(last)
 
         def cell(key: str, first: dict[str, Any] = first, last: dict[str, Any] = last, mark: str = "") -> str:
-            return mark + _changed(first[key], last[key])
+            return mark + _with_ratio(first[key], last[key])
 
         row = [history["name"], str(history["records"][-1]["step"]), cell("kappa_raw"), cell("kappa")]
         row += [f"{_short(last['row_norm_min'])}–{_short(last['row_norm_max'])}", cell("effective_rank")]
-        if bent:
-            found = history["records"][-1].get("curvature") or {}
-            mark = "" if found.get("converged", True) else "~"
+        if curvature:
+            last_curvature = history["records"][-1].get("curvature") or {}
+            mark = "" if last_curvature.get("converged", True) else "~"
             row += [cell("kappa_inputs"), cell("hessian_max", mark=mark), cell("hessian_min", mark=mark)]
             row += [cell("gauss_newton_kappa"), _short(last["gauss_newton_rank"]), cell("gauss_newton_effective_rank")]
             row += [cell("loss")]
@@ -92,24 +94,26 @@ def table(histories: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def draw(histories: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
-    """A panel a figure over steps, a line a run; runs that differ in their seed alone share a colour."""
+    """Plot each value over steps, one line per run; runs that differ only in their seed share a color."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    bent = any("curvature" in record for history in histories for record in history["records"])
-    figures = FIGURES if bent else FIGURES[:OF_WEIGHTS]
-    columns = 3 if bent else 2
+    curvature = any("curvature" in record for history in histories for record in history["records"])
+    figures = FIGURES if curvature else FIGURES[:N_WEIGHT_FIGURES]
+    columns = 3 if curvature else 2
     figure = Figure(figsize=(4.6 * columns, 3.1 * math.ceil(len(figures) / columns) + 0.6), layout="constrained")
-    colours = {arm: f"C{i}" for i, arm in enumerate(dict.fromkeys(_arm(history) for history in histories))}
+    colors = {
+        name: f"C{i}" for i, name in enumerate(dict.fromkeys(_name_without_seed(history) for history in histories))
+    }
     for i, (key, heading, logarithmic) in enumerate(figures):
         axes = figure.add_subplot(math.ceil(len(figures) / columns), columns, i + 1)
         for history in histories:
             steps = [record["step"] for record in history["records"]]
             values = [summary(record) for record in history["records"]]
-            look: dict[str, Any] = {"color": colours[_arm(history)], "marker": ".", "linewidth": 1.2}
-            axes.plot(steps, [_number(v[key]) for v in values], label=_arm(history), **look)
+            style: dict[str, Any] = {"color": colors[_name_without_seed(history)], "marker": ".", "linewidth": 1.2}
+            axes.plot(steps, [_nan_if_missing(v[key]) for v in values], label=_name_without_seed(history), **style)
             if key == "row_norm_max":
-                axes.plot(steps, [_number(v["row_norm_min"]) for v in values], linestyle="--", **look)
+                axes.plot(steps, [_nan_if_missing(v["row_norm_min"]) for v in values], linestyle="--", **style)
         axes.set_title(heading, fontsize="medium")
         axes.set_xlabel("step" if i >= len(figures) - columns else "")
         axes.set_yscale("log" if logarithmic and _positive(axes) else "linear")
@@ -122,7 +126,7 @@ def draw(histories: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
 
 
 def draw_densities(histories: Sequence[dict[str, Any]], path: Path) -> Path | None:
-    """Spectral densities of the Hessians at the last checkpoints, against λ / λ_max; None if there are none."""
+    """Plot the spectral densities of the Hessians at the last checkpoints over λ / λ_max; None if there are none."""
     from matplotlib.figure import Figure
 
     found = {h["name"]: h["records"][-1]["density"] for h in histories if h["records"][-1].get("density")}
@@ -133,7 +137,7 @@ def draw_densities(histories: Sequence[dict[str, Any]], path: Path) -> Path | No
     top = 0.0
     for name, points in found.items():
         largest = max(map(abs, points["values"])) or 1.0
-        at, curve = smoothed([v / largest for v in points["values"]], points["weights"])
+        at, curve = smooth_density([v / largest for v in points["values"]], points["weights"])
         axes.plot(at, curve, label=name)
         top = max(top, *curve)
     axes.set(xlabel="λ / largest |λ|", ylabel="density", yscale="log", title="spectral density of the Hessian")
@@ -143,42 +147,42 @@ def draw_densities(histories: Sequence[dict[str, Any]], path: Path) -> Path | No
     return _save(figure, path)
 
 
-def smoothed(values: list[float], weights: list[float], width: float = 0.01) -> tuple[list[float], list[float]]:
-    """Abscissae over [−1, 1] and a little beyond, and the density there if every point is a Gaussian of that width."""
+def smooth_density(values: list[float], weights: list[float], width: float = 0.01) -> tuple[list[float], list[float]]:
+    """Return abscissae over about [−1, 1] and the density there: a weighted sum of Gaussians at the points."""
     at = [i / 500 for i in range(-525, 526)]
     scale = 1 / (width * math.sqrt(2 * math.pi))
     points = list(zip(values, weights, strict=True))
     return at, [sum(w * scale * math.exp(-0.5 * ((x - v) / width) ** 2) for v, w in points) for x in at]
 
 
-def write(histories: Sequence[dict[str, Any]], folder: Path, words: str) -> str:
-    """Write ``analysis.md`` and the pictures; returns the table as text. ``words`` say what was measured, and how."""
+def write(histories: Sequence[dict[str, Any]], folder: Path, description: str) -> str:
+    """Write ``analysis.md`` and the plots; return the table as text. ``description`` says what was measured."""
     rows = table(histories)
     scenes = ", ".join(dict.fromkeys(history["scene"] for history in histories))
-    text = f"# Weights and curvature: {scenes}\n\n{words}\n\n{tables.as_markdown(rows)}\n\n{LEGEND}"
+    text = f"# Weights and curvature: {scenes}\n\n{description}\n\n{tables.as_markdown(rows)}\n\n{LEGEND}"
     io.write_atomic(folder / "analysis.md", text)
     draw(histories, folder / "analysis.png", scenes)
     draw_densities(histories, folder / "density.png")
     return tables.as_text(rows)
 
 
-def _arm(history: dict[str, Any]) -> str:
-    """The run's name without its seed."""
+def _name_without_seed(history: dict[str, Any]) -> str:
+    """Return the run's name without its seed."""
     return re.sub(r"_seed\d+$", "", history["name"])
 
 
 def _median(values: list[float | int | None]) -> float | int | None:
-    found = [_infinite(value) for value in values]
+    found = [_inf_if_none(value) for value in values]
     return median(found) if found else None
 
 
-def _infinite(value: float | int | None) -> float | int:
-    """JSON has no infinity: a layer's figure that is None was infinite."""
+def _inf_if_none(value: float | int | None) -> float | int:
+    """Return infinity for None: JSON has no infinity, values of layers are saved as None instead."""
     return math.inf if value is None else value
 
 
-def _number(value: float | int | None) -> float | int:
-    """What matplotlib leaves out if there is nothing to draw."""
+def _nan_if_missing(value: float | int | None) -> float | int:
+    """Return NaN, which matplotlib does not draw, for values that are missing or not finite."""
     return math.nan if value is None or not math.isfinite(value) else value
 
 
@@ -186,10 +190,10 @@ def _positive(axes: Any) -> bool:
     return any(value > 0 for line in axes.lines for value in line.get_ydata())
 
 
-def _changed(first: float | int | None, last: float | int | None) -> str:
-    """The last value, and its ratio to the first.
+def _with_ratio(first: float | int | None, last: float | int | None) -> str:
+    """Format the last value and its ratio to the first.
 
-    >>> _changed(2.0, 3.0), _changed(0.0, 3.0), _changed(None, None)
+    >>> _with_ratio(2.0, 3.0), _with_ratio(0.0, 3.0), _with_ratio(None, None)
     ('3 ×1.5', '3', '–')
     """
     if first is None or last is None or not math.isfinite(first) or first == 0 or not math.isfinite(last):
@@ -198,7 +202,7 @@ def _changed(first: float | int | None, last: float | int | None) -> str:
 
 
 def _short(value: float | int | None) -> str:
-    """Three digits.
+    """Format a value with three significant digits.
 
     >>> _short(1234567.0), _short(0.5), _short(384), _short(math.inf), _short(None)
     ('1.23e+06', '0.5', '384', '∞', '–')
@@ -209,7 +213,7 @@ def _short(value: float | int | None) -> str:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
         figure.savefig(temporary, format="png", dpi=110)
     return path

@@ -1,8 +1,8 @@
-"""Hallway: the checkpoints of finished runs to condition numbers, row norms and Hessian extremes over steps.
+"""Analysis of checkpoints: condition numbers, row norms and extreme Hessian eigenvalues over training steps.
 
-Runs are analysed side by side, all of one scene on the same batch. What a run is of (a scene, a shape, pictures) is
-told by its checkpoints; a **subject** knows how to open one kind. What is measured of a checkpoint is kept at once, and
-the same call goes on from there.
+Several runs are analyzed together, all runs of a scene on the same batch. The task of a run is read from its
+checkpoints; it opens the run as a ``RunProbe``. The record of each checkpoint is saved when it is complete; an
+interrupted analysis is resumed by the same call.
 """
 
 import logging
@@ -31,29 +31,29 @@ from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
-FORMAT = 1  # of what is measured; another number, and everything is measured anew
-TOLERANCE = 1e-2  # relative, of the Hessian's extremes
-JACOBIAN_BYTES = 4 << 30  # the Gauss–Newton spectrum is left out where it would need more
+FORMAT = 1  # version of the records; records of another version are not reused
+TOLERANCE = 1e-2  # relative, of the extreme eigenvalues of the Hessian
+JACOBIAN_BYTES = 4 << 30  # the Gauss–Newton spectrum is skipped if it needs more
 
 
 def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
-    """Measure the checkpoints that are not measured yet; returns the table, and where the rest is.
+    """Measure the checkpoints without a record; return the table, and the folder of the results.
 
     Raises
     ------
     InputError
-        If a folder is no run, its kind is not known, its scene is gone, or a layer is unknown.
+        If a folder is not a run, its task cannot be analyzed, its scene is missing, or a layer is unknown.
     KeyboardInterrupt
-        If interrupted; what is measured is written, and the same call goes on.
+        If interrupted; the records so far are saved, and the same call resumes.
     """
     found = list(dict.fromkeys(folder.resolve() for folder in checkpoint.find_runs([f.expanduser() for f in folders])))
-    chosen = _possible(chosen)
+    chosen = _without_missing_extras(chosen)
     out = Path(chosen.out).expanduser() if chosen.out else Path(os.path.commonpath(found)) / "analysis"
-    kept = {"format": FORMAT, "rays": chosen.rays, "seed": chosen.seed, "layers": chosen.layers}
-    records = Records(out / "analysis.json", kept)
-    plan = {folder: spread(checkpoint.checkpoints(folder), chosen.checkpoints) for folder in found}
+    settings = {"format": FORMAT, "rays": chosen.rays, "seed": chosen.seed, "layers": chosen.layers}
+    records = Records(out / "analysis.json", settings)
+    plan = {folder: evenly_spaced(checkpoint.checkpoints(folder), chosen.checkpoints) for folder in found}
     missing = {
-        folder: [path for path in plan[folder] if _lacks(records, path, plan[folder], chosen)] for folder in plan
+        folder: [path for path in plan[folder] if _is_missing(records, path, plan[folder], chosen)] for folder in plan
     }
     core_device.prepare(core_device.resolve_device(chosen.device))
     try:
@@ -62,29 +62,29 @@ def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
                 probe = open_probe(folder, chosen)
                 for path in paths:
                     bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=on_terminal())
-                    with sdpa_kernel(SDPBackend.MATH):  # attention's other kernels have no second derivatives
-                        record = measured(probe.at(path), chosen, _is_end(path, plan[folder]))
+                    with sdpa_kernel(SDPBackend.MATH):  # other attention kernels have no second derivatives
+                        record = measure(probe.at(path), chosen, _is_end(path, plan[folder]))
                     records.add(path, {"scene": probe.scene, "method": probe.method}, record)
                     bar.update()
     finally:
-        text = _written(records, plan, out, chosen)
+        text = _write(records, plan, out, chosen)
     return f"{text}\n{out}"
 
 
-def _written(records: Records, plan: dict[Path, list[Path]], out: Path, chosen: AnalyzeOptions) -> str:
-    """Table and pictures of all that is measured; returns the table."""
+def _write(records: Records, plan: dict[Path, list[Path]], out: Path, chosen: AnalyzeOptions) -> str:
+    """Write table and plots of all records; return the table."""
     repeated = Counter(folder.name for folder in plan)
     histories = []
     for folder, paths in plan.items():
         name = folder.name if repeated[folder.name] == 1 else f"{folder.parent.name}/{folder.name}"
-        histories += [{**told, "name": name}] if (told := records.history(paths)) else []
-    return analysis_report.write(histories, out, words(chosen)) if histories else ""
+        histories += [{**history, "name": name}] if (history := records.history(paths)) else []
+    return analysis_report.write(histories, out, describe(chosen)) if histories else ""
 
 
-def spread(paths: list[Path], n: int) -> list[Path]:
-    """``n`` of the paths, evenly spread by their number, first and last among them; all if ``n`` is 0.
+def evenly_spaced(paths: list[Path], n: int) -> list[Path]:
+    """Return ``n`` paths, evenly spaced by index, with the first and the last; all if ``n`` is 0.
 
-    >>> [path.name for path in spread([Path("a"), Path("b"), Path("c"), Path("d")], 2)]
+    >>> [path.name for path in evenly_spaced([Path("a"), Path("b"), Path("c"), Path("d")], 2)]
     ['a', 'd']
     """
     if n <= 0 or n >= len(paths):
@@ -98,7 +98,7 @@ def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:
     Raises
     ------
     InputError
-        If it is no run, or its task cannot be analyzed.
+        If the folder is not a run, or its task cannot be analyzed.
     """
     task, content = registry.with_part("probe", folder)
     settings = ProbeSettings(chosen.layers, chosen.rays, chosen.seed, chosen.datadir, chosen.device)
@@ -106,15 +106,15 @@ def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:
     return opened
 
 
-def measured(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = False) -> dict[str, Any]:
-    """The record of one checkpoint; see ``evaluation.analysis``."""
+def measure(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = False) -> dict[str, Any]:
+    """Measure one checkpoint; return its record, see ``analysis_report``."""
     began, names, loss = time.perf_counter(), probe.layers, probe.objective
     record: dict[str, Any] = {"step": probe.step, "layers": spectrum.layer_report(probe.model, names)}
     if not chosen.no_hessian:
-        told = [name for name in names if _is_called(probe.model.get_submodule(name))]
-        inputs = layer_inputs.record_layer_inputs(probe.model, told, lambda: loss.model(loss.inputs))
-        for name, seen in inputs.items():
-            kappa, rank = layer_inputs.extended_condition_number(seen)
+        called = [name for name in names if _is_called(probe.model.get_submodule(name))]
+        inputs = layer_inputs.record_layer_inputs(probe.model, called, lambda: loss.model(loss.inputs))
+        for name, layer_input in inputs.items():
+            kappa, rank = layer_inputs.extended_condition_number(layer_input)
             record["layers"][name] |= {"kappa_inputs": kappa, "rank_inputs": rank}
         hessian = curvature.hessian(loss)
         ends = eigenvalues.extremes(hessian, tolerance=TOLERANCE, seed=chosen.seed)
@@ -132,16 +132,18 @@ def measured(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = Fals
 
 
 def _is_called(module: nn.Module) -> bool:
-    """Whether a layer is called as one with a matrix; attention applies its output layer out of sight."""
+    """Return whether a layer's ``forward`` is called; attention uses the weights of its output layer directly."""
     kinds = (nn.Linear, *weight_views.CONVOLUTIONS)
     return isinstance(module, kinds) and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
 def _gauss_newton(loss: Objective) -> dict[str, Any]:
-    """What the eigenvalues of the Gauss–Newton matrix tell; nothing if its Jacobian would be too large."""
+    """Return statistics of the eigenvalues of the Gauss–Newton matrix; empty if its Jacobian is too large."""
     size = sum(p.numel() * p.element_size() for p in loss.free_parameters()) * loss.targets.numel()
     if size > JACOBIAN_BYTES:
-        log.info("no Gauss–Newton matrix: its Jacobian has %.0f GB; fewer --rays or --layers help", size / 2**30)
+        log.info(
+            "the Gauss–Newton matrix is skipped: its Jacobian has %.0f GiB; use fewer --rays or --layers", size / 2**30
+        )
         return {}
     values = curvature.gauss_newton_spectrum(loss)
     kappa, rank = eigenvalues.condition_number_above(values, curvature.rounding(values, loss.inputs.dtype))
@@ -152,8 +154,8 @@ def _gauss_newton(loss: Objective) -> dict[str, Any]:
     }
 
 
-def words(chosen: AnalyzeOptions) -> str:
-    """What was measured, and how."""
+def describe(chosen: AnalyzeOptions) -> str:
+    """Return a description of what was measured, and how."""
     if chosen.no_hessian:
         return f"Weights of the layers {chosen.layers or 'hidden'}."
     parameters = f"the parameters of {chosen.layers}" if chosen.layers else "all parameters"
@@ -164,8 +166,8 @@ def words(chosen: AnalyzeOptions) -> str:
     )
 
 
-def _possible(chosen: AnalyzeOptions) -> AnalyzeOptions:
-    """What was chosen, without what needs an extra that is not there."""
+def _without_missing_extras(chosen: AnalyzeOptions) -> AnalyzeOptions:
+    """Return the options with ``no_hessian`` set if the packages that it needs are not installed."""
     if chosen.no_hessian:
         return chosen
     try:
@@ -177,9 +179,9 @@ def _possible(chosen: AnalyzeOptions) -> AnalyzeOptions:
     return chosen
 
 
-def _lacks(records: Records, path: Path, paths: list[Path], chosen: AnalyzeOptions) -> bool:
-    """Whether something that was asked for is not measured yet."""
-    record = records.of(path)
+def _is_missing(records: Records, path: Path, paths: list[Path], chosen: AnalyzeOptions) -> bool:
+    """Return whether a checkpoint has no record, or its record lacks requested values."""
+    record = records.get(path)
     if record is None or (not chosen.no_hessian and "curvature" not in record):
         return True
     wanted = chosen.density if _is_end(path, paths) and not chosen.no_hessian else 0

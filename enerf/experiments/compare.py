@@ -29,7 +29,7 @@ def compare(base: C, chosen: CompareOptions) -> str:
     Raises
     ------
     InputError
-        For an unknown method, a seed or a rate that is no number, or a variant trained with other options.
+        For an unknown method, an invalid seed or learning rate, or a variant trained with other options.
     NotFinite
         If every variant failed.
     KeyboardInterrupt
@@ -99,7 +99,7 @@ def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Reso
     if metrics is not None:
         return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
     found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
-    return backend_record.recorded(checkpoint.read(found[-1])) if found else None
+    return backend_record.checkpoint_backend(checkpoint.read(found[-1])) if found else None
 
 
 def check_unchanged(variant: RunConfig) -> None:
@@ -172,7 +172,7 @@ def read_seeds(text: str) -> list[int]:
     Raises
     ------
     InputError
-        If one is negative, repeated or no whole number.
+        If one is negative, repeated or not a whole number.
     """
     try:
         seeds = [int(word) for word in text.split(",")]
@@ -192,7 +192,7 @@ def read_lrates(text: str) -> list[float | None]:
     Raises
     ------
     InputError
-        If one is not positive, not finite, repeated or no number.
+        If one is not positive, not finite, repeated or not a number.
     """
     if not text.strip():
         return [None]

@@ -1,7 +1,8 @@
-"""Hallway: a finished run to a mesh in the user's coordinates, and pictures of it.
+"""Mesh extraction from a finished run, in the coordinates of the user's files, and pictures of the mesh.
 
-What a run is of is told by its checkpoint; a **subject** says what is to be known of it. The way: plan, march
-(``shapes.marching``), map to the world, crop, drop, smooth, decimate, colour, write, look.
+The task of a run is read from its checkpoint; it opens the run's field as a ``MeshSource``. Steps: plan, march
+(``enerf.geometry.isosurface``), map to the files' coordinates, crop, drop small parts, smooth, decimate, color, write,
+render pictures.
 """
 
 import logging
@@ -29,7 +30,7 @@ from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
-TRACED_STEPS = 384  # along a ray, where no slope is known
+TRACED_STEPS = 384  # largest number of steps along a ray
 Faces = Int[np.ndarray, "m 3"]
 Colors = UInt8[np.ndarray, "n 3"]
 
@@ -63,28 +64,28 @@ def mesh_of(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Ext
     folder
         Folder of the run.
     chosen
-        Options of the command; those of output files are not used here, but for the precision that ``out`` can hold.
+        Options of the command; of those for output files only the suffix of ``out`` is used, for its precision.
     box
-        Where to search, two opposite corners in the coordinates of the user's files; None: everywhere.
+        Region to search, as two opposite corners in the coordinates of the user's files; None: everywhere.
 
     Raises
     ------
     InputError
-        If the folder is no run, its task has no surface, an option has no meaning for it, the level is not crossed, or
-        the work does not fit in memory; before the bulk of the work where that is known.
+        If the folder is not a run, its task has no surface or does not support an option, the iso value is not crossed,
+        or memory is too small; raised before the extraction if possible.
     """
     source = open_source(folder, chosen, box)
     if chosen.out:
         _check_precision(Path(chosen.out), source, chosen.resolution)
     log.info("%s: %s", source.name, source.description)
     surface = march(source, chosen, folder)
-    vertices, faces = polished(source, surface, chosen)
+    vertices, faces = postprocess(source, surface, chosen)
     colors = None if chosen.no_colors else _colors(source, vertices, faces)
     return ExtractedMesh(vertices, faces, colors, source, surface)
 
 
 def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
-    """Write the mesh of a run, and pictures if asked for; return a description of it and the files' names.
+    """Write the mesh of a run, and pictures with ``views``; return a description of it and the names of the files.
 
     Arguments as for ``mesh_of``.
 
@@ -93,7 +94,7 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     InputError
         As ``mesh_of``, or if a file cannot be written.
     KeyboardInterrupt
-        If interrupted; a mesh that was there before is kept.
+        If interrupted; an existing mesh file is kept.
     """
     began = time.perf_counter()
     folder = folder.expanduser()
@@ -101,10 +102,10 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     write.check_suffix(out)
     mesh = mesh_of(folder, replace(chosen, out=str(out)), box)
     write.write(out, mesh.vertices, mesh.faces, mesh.colors)
-    lines = [described(mesh.surface, mesh.vertices, mesh.faces, time.perf_counter() - began)]
+    lines = [describe(mesh.surface, mesh.vertices, mesh.faces, time.perf_counter() - began)]
     if chosen.views:
         where = out.with_name(f"{out.stem}_views") if chosen.views == BESIDE else Path(chosen.views).expanduser()
-        lines += map(str, look(mesh.source, mesh.vertices, mesh.faces, mesh.colors, chosen, where))
+        lines += map(str, write_pictures(mesh.source, mesh.vertices, mesh.faces, mesh.colors, chosen, where))
     return "\n".join([*lines, str(out)])
 
 
@@ -114,21 +115,21 @@ def open_source(folder: Path, chosen: ExtractOptions, box: Box | None = None) ->
     Raises
     ------
     InputError
-        If it is no run, or its task has no surface.
+        If the folder is not a run, or its task has no surface.
     """
     task, _ = registry.with_part("mesh_source", folder)
-    settings = MeshSourceSettings(_level(chosen), box, chosen.device, chosen.precision, chosen.datadir)
+    settings = MeshSourceSettings(_iso_value(chosen), box, chosen.device, chosen.precision, chosen.datadir)
     opened: MeshSource = task.load("mesh_source")(folder, settings)
     return opened
 
 
-def march(subject: MeshSource, chosen: ExtractOptions, source: Path | str) -> Surface:
-    """The surface in the field's coordinates, with progress; its plan is told first, what was missed afterwards.
+def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surface:
+    """Extract the surface in the field's coordinates; log the plan, progress, and the result of ``check``.
 
     Raises
     ------
     InputError
-        If the level is not crossed, the field is not finite, or memory will not do.
+        If the iso value is not crossed, the field is not finite, or memory is too small.
     """
 
     def announce(plan: Plan) -> None:
@@ -136,51 +137,51 @@ def march(subject: MeshSource, chosen: ExtractOptions, source: Path | str) -> Su
 
     settings = ExtractionSettings(
         chosen.resolution,
-        subject.iso_value,
-        inside=subject.inside,
-        slope=subject.slope,
+        source.iso_value,
+        inside=source.inside,
+        slope=source.slope,
         closed=chosen.closed,
         coarsest=chosen.coarsest,
         check=chosen.check,
-        points_at_once=subject.points_at_once,
+        points_at_once=source.points_at_once,
         memory=int(chosen.memory * 2**30),
         progress=True,
     )
     try:
-        found = isosurface_extract.extract(subject.field, subject.box, settings, announce=announce)
+        found = isosurface_extract.extract(source.field, source.box, settings, announce=announce)
     except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
-    log.info("the field ranges over [%.4g, %.4g] where it was asked", *found.value_range)
+        raise InputError(f"{label}: {error}") from None
+    log.info("the evaluated values of the field range over [%.4g, %.4g]", *found.value_range)
     if found.check is not None:
         log.info("%s", found.check)
     return found
 
 
-def polished(subject: MeshSource, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
-    """The mesh in the world: cropped, without small parts, smoothed, decimated, as far as asked for.
+def postprocess(source: MeshSource, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
+    """Map the mesh to the files' coordinates, crop it, drop small parts, smooth and decimate it, as the options say.
 
     Raises
     ------
     InputError
-        If nothing is left.
+        If no face is left.
     """
-    made = found.mapped(subject.to_world)
-    vertices, faces = made.vertices, made.faces
+    mapped = found.mapped(source.to_world)
+    vertices, faces = mapped.vertices, mapped.faces
     kept = np.ones(len(vertices), dtype=bool)
-    if subject.bounds is not None:
-        slack = 1e-6 * np.ptp(subject.bounds, axis=0)
-        kept &= ((vertices >= subject.bounds[0] - slack) & (vertices <= subject.bounds[1] + slack)).all(1)
-    if chosen.crop and subject.camera_counts is None:
+    if source.bounds is not None:
+        slack = 1e-6 * np.ptp(source.bounds, axis=0)
+        kept &= ((vertices >= source.bounds[0] - slack) & (vertices <= source.bounds[1] + slack)).all(1)
+    if chosen.crop and source.camera_counts is None:
         raise InputError(f"option --crop: found {chosen.crop}, expected 0: a shape run has no cameras")
-    if chosen.crop and subject.camera_counts is not None:
-        kept &= subject.camera_counts(vertices) >= chosen.crop
+    if chosen.crop and source.camera_counts is not None:
+        kept &= source.camera_counts(vertices) >= chosen.crop
     if not kept.all():
         vertices, faces = cleanup.keep(vertices, faces, kept)
     if not len(faces):
-        raise InputError(f"options --box and --crop: nothing is left of {len(made.faces):,} faces, expected some")
+        raise InputError(f"options --box and --crop: nothing is left of {len(mapped.faces):,} faces, expected some")
     if chosen.largest or chosen.floaters:
         vertices, faces, left, parts = cleanup.largest(vertices, faces, chosen.largest, chosen.floaters)
-        log.info("%d of %d parts are kept", left, parts)
+        log.info("kept %d of %d parts", left, parts)
     if chosen.smooth:
         vertices = cleanup.smooth(vertices, faces, chosen.smooth)
     if chosen.decimate:
@@ -188,8 +189,8 @@ def polished(subject: MeshSource, found: Surface, chosen: ExtractOptions) -> tup
     return vertices, faces
 
 
-def described(found: Surface, vertices: Points, faces: Faces, seconds: float) -> str:
-    """What was made, and what it took."""
+def describe(found: Surface, vertices: Points, faces: Faces, seconds: float) -> str:
+    """Return a description of the mesh, the time and the number of field evaluations."""
     edges = topology.edges(faces)
     whole = "watertight" if not edges.boundary.any() else f"open ({int(edges.boundary.sum()):,} edges with one face)"
     parts = topology.parts(faces)[0]
@@ -200,67 +201,67 @@ def described(found: Surface, vertices: Points, faces: Faces, seconds: float) ->
     )
 
 
-def look(
-    subject: MeshSource, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
+def write_pictures(
+    source: MeshSource, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
 ) -> list[Path]:
-    """Write pictures of the mesh, and of the field by sphere tracing; what was written."""
-    upright = coordinates.apply_transform(subject.frame, vertices)
-    view = subject.view(upright, chosen.size)
+    """Write pictures of the mesh, and with ``traced`` of the field by sphere tracing; return the files."""
+    upright = coordinates.apply_transform(source.frame, vertices)
+    view = source.view(upright, chosen.size)
     mesh = MeshScene(upright, faces, None if colors is None else colors / 255)
-    written = turntable.write(folder, mesh, view, swing=subject.swing, frames=chosen.frames)
+    written = turntable.write(folder, mesh, view, swing=source.swing, frames=chosen.frames)
     if chosen.traced:
         written.append(folder / "traced.png")
-        images.write_png(written[-1], traced(subject, upright, view))
+        images.write_png(written[-1], trace_view(source, upright, view))
     return written
 
 
-def traced(subject: MeshSource, upright: Points, view: View) -> Float64[np.ndarray, "h w 3"]:
-    """The field's level set as rays find it, within the box of the mesh: nothing of it cropped or polished."""
-    back, outside = np.linalg.inv(subject.frame), subject.iso_value - (1 if subject.inside == "above" else -1)
-    low, high = subject.box.double().cpu().numpy()
+def trace_view(source: MeshSource, upright: Points, view: View) -> Float64[np.ndarray, "h w 3"]:
+    """Render the field's level set by sphere tracing, within the bounding box of the mesh, without post-processing."""
+    back, outside = np.linalg.inv(source.frame), source.iso_value - (1 if source.inside == "above" else -1)
+    low, high = source.box.double().cpu().numpy()
 
-    def asked(points: torch.Tensor) -> torch.Tensor:
+    def values_at(points: torch.Tensor) -> torch.Tensor:
         with np.errstate(divide="ignore", invalid="ignore"):
-            at = subject.from_world(coordinates.apply_transform(back, points.cpu().numpy()))
+            at = source.from_world(coordinates.apply_transform(back, points.cpu().numpy()))
         within = torch.from_numpy(((at >= low) & (at <= high)).all(1))
         values = torch.full((len(at),), float(outside), dtype=torch.float64)
-        some = torch.from_numpy(at[within.numpy()]).to(subject.box)
-        parts = [subject.field(part).double().cpu() for part in some.split(subject.points_at_once)]
+        some = torch.from_numpy(at[within.numpy()]).to(source.box)
+        parts = [source.field(part).double().cpu() for part in some.split(source.points_at_once)]
         values[within] = torch.cat([values[:0], *parts])
         return values
 
     box = torch.from_numpy(np.stack([upright.min(0), upright.max(0)]))
     box += torch.tensor([[-1e-3], [1e-3]]) * (box[1] - box[0])
     size = float((box[1] - box[0]).norm())
-    slope = None if subject.slope is None else subject.slope * _stretch(subject)
+    slope = None if source.slope is None else source.slope * _stretch(source)
     return sphere_tracing.picture(
-        asked,
+        values_at,
         view,
         box,
-        subject.iso_value,
-        inside=subject.inside,
+        source.iso_value,
+        inside=source.inside,
         slope=slope,
         steps=TRACED_STEPS,
-        differences=2e-3 * size,
+        difference_step=2e-3 * size,
     )
 
 
-def _stretch(subject: MeshSource) -> float:
-    """How many of the field's units one of the picture frame is; where a slope is known, maps are similarities."""
-    ends = coordinates.apply_transform(subject.frame, subject.to_world(subject.box.double().cpu().numpy()))
-    return float((subject.box[1] - subject.box[0]).double().norm()) / float(np.linalg.norm(ends[1] - ends[0]))
+def _stretch(source: MeshSource) -> float:
+    """Return the length of one unit of the picture frame in field units; requires that the maps are similarities."""
+    ends = coordinates.apply_transform(source.frame, source.to_world(source.box.double().cpu().numpy()))
+    return float((source.box[1] - source.box[0]).double().norm()) / float(np.linalg.norm(ends[1] - ends[0]))
 
 
-def _colors(subject: MeshSource, vertices: Points, faces: Faces) -> Colors | None:
-    if subject.colors is None:
+def _colors(source: MeshSource, vertices: Points, faces: Faces) -> Colors | None:
+    if source.colors is None:
         return None
-    return images.to_uint8(subject.colors(vertices, raycast.vertex_normals(vertices, faces)))
+    return images.to_uint8(source.colors(vertices, raycast.vertex_normals(vertices, faces)))
 
 
-def _check_precision(out: Path, subject: MeshSource, resolution: int) -> None:
-    """Refuse a format that could not tell the mesh's vertices apart."""
-    low, high = subject.box.double().cpu().numpy()
-    corners = subject.to_world(
+def _check_precision(out: Path, source: MeshSource, resolution: int) -> None:
+    """Check that the file format has enough precision to distinguish neighboring vertices."""
+    low, high = source.box.double().cpu().numpy()
+    corners = source.to_world(
         np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     )
     cell = float(np.ptp(corners, axis=0).max()) / resolution
@@ -271,8 +272,8 @@ def _check_precision(out: Path, subject: MeshSource, resolution: int) -> None:
         )
 
 
-def _level(chosen: ExtractOptions) -> float | None:
-    """The level asked for, if one is."""
+def _iso_value(chosen: ExtractOptions) -> float | None:
+    """Parse ``--level``; None if it is empty."""
     if not chosen.level:
         return None
     try:
@@ -280,5 +281,7 @@ def _level(chosen: ExtractOptions) -> float | None:
     except ValueError:
         level = float("nan")
     if not np.isfinite(level):
-        raise InputError(f"option --level: found {chosen.level!r}, expected a finite number, or nothing for the rule")
+        raise InputError(
+            f"option --level: found {chosen.level!r}, expected a finite number, or nothing for the default rule"
+        )
     return level

@@ -1,6 +1,6 @@
-"""What is measured of checkpoints, kept in one JSON file, so that nothing is measured twice.
+"""Cache of the measurements of checkpoints in one JSON file.
 
-A **record** is what was measured of one checkpoint; it counts as long as the file is the one that was measured.
+A **record** contains the measurements of one checkpoint; it is valid as long as the checkpoint file is unchanged.
 """
 
 import logging
@@ -13,12 +13,12 @@ log = logging.getLogger("enerf")
 
 
 class Records:
-    """Records by run and checkpoint, written after each; those made with other ``settings`` do not count.
+    """Records by run and checkpoint, saved after each change; records made with other ``settings`` are discarded.
 
     Raises
     ------
     InputError
-        If the file is there and cannot be read, or later if it cannot be written.
+        If the file exists and cannot be read, or later if it cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -26,35 +26,35 @@ class Records:
         found = io.read_json(path) if path.is_file() else {}
         same = isinstance(found, dict) and found.get("settings") == settings
         if found and not same:
-            log.info("%s was made with other settings: all is measured anew", path)
+            log.info("%s was made with other settings: all checkpoints are measured again", path)
         self.runs: dict[str, Any] = found["runs"] if same else {}
 
-    def of(self, checkpoint: Path) -> dict[str, Any] | None:
-        """The record of a checkpoint, or None."""
-        run = self.runs.get(_run_of(checkpoint), {"records": []})
-        return next((record for record in run["records"] if record["file"] == _stamp(checkpoint)), None)
+    def get(self, checkpoint: Path) -> dict[str, Any] | None:
+        """Return the record of a checkpoint, or None."""
+        run = self.runs.get(_run_key(checkpoint), {"records": []})
+        return next((record for record in run["records"] if record["file"] == _file_stamp(checkpoint)), None)
 
-    def add(self, checkpoint: Path, about: dict[str, Any], record: dict[str, Any]) -> None:
-        """Keep a record of a checkpoint in the place of older ones; ``about`` tells of its run."""
-        run = self.runs.setdefault(_run_of(checkpoint), {"records": []})
-        run |= about
+    def add(self, checkpoint: Path, metadata: dict[str, Any], record: dict[str, Any]) -> None:
+        """Save the record of a checkpoint, replacing an older one; ``metadata`` describes its run."""
+        run = self.runs.setdefault(_run_key(checkpoint), {"records": []})
+        run |= metadata
         kept = [old for old in run["records"] if old["file"][0] != checkpoint.name]
-        made = io.nan_to_none({**record, "file": _stamp(checkpoint)})
-        run["records"] = sorted([*kept, made], key=lambda each: each["step"])
+        added = io.nan_to_none({**record, "file": _file_stamp(checkpoint)})
+        run["records"] = sorted([*kept, added], key=lambda each: each["step"])
         io.write_json(self.path, {"settings": self.settings, "runs": self.runs})
 
     def history(self, checkpoints: list[Path]) -> dict[str, Any] | None:
-        """What is told of a run, and its records of those of its checkpoints that have one; None if none has."""
-        records = [record for checkpoint in checkpoints if (record := self.of(checkpoint)) is not None]
-        return {**self.runs[_run_of(checkpoints[0])], "records": records} if records else None
+        """Return the metadata of a run and the records of its checkpoints; None if there are no records."""
+        records = [record for checkpoint in checkpoints if (record := self.get(checkpoint)) is not None]
+        return {**self.runs[_run_key(checkpoints[0])], "records": records} if records else None
 
 
-def _run_of(checkpoint: Path) -> str:
-    """The run's folder, as a text that is the same on every system."""
+def _run_key(checkpoint: Path) -> str:
+    """Return the run's folder as a POSIX path."""
     return checkpoint.resolve().parent.parent.as_posix()
 
 
-def _stamp(checkpoint: Path) -> list[Any]:
-    """What changes if the file does: name, size, time."""
-    told = checkpoint.stat()
-    return [checkpoint.name, told.st_size, told.st_mtime_ns]
+def _file_stamp(checkpoint: Path) -> list[Any]:
+    """Return what identifies the content of a file: name, size and modification time."""
+    status = checkpoint.stat()
+    return [checkpoint.name, status.st_size, status.st_mtime_ns]

@@ -1,4 +1,4 @@
-"""The tasks: what each is called, and where its parts are. Nothing else lists the tasks.
+"""Registry of tasks: their names, and where their parts are. The only place that lists the tasks.
 
 Parts are named as ``module:attribute`` and imported when they are used, so that command-line help and errors import no
 torch. Another package adds a task with ``register``.
@@ -12,7 +12,7 @@ from typing import Any
 
 from enerf.core.errors import InputError
 
-# An object, or where it is: "module:attribute".
+# An object, or its location: "module:attribute".
 Part = str | Callable[..., Any] | object
 
 
@@ -33,9 +33,9 @@ class Task:
     methods
         ``config.methods.Methods``, for comparisons.
     train
-        Configuration -> metrics, or None if none were asked for.
+        Configuration -> metrics, or None with ``--no_final_eval``.
     evaluate
-        Folder of a run, device, new place of its data (or "") -> metrics, measured again.
+        Folder of a run, device, new path of its data (or "") -> metrics, measured again.
     table
         Metrics of several runs -> rows of cells, the first of them headings.
     write_comparison
@@ -45,7 +45,7 @@ class Task:
     train_all
         Configuration -> metrics of several runs, where one configuration can mean several. Optional.
     resolve
-        Configuration -> configuration with everything that its data decides: epochs as steps, say. Optional.
+        Configuration -> configuration with values that depend on its data filled in, such as epochs as steps. Optional.
     resolve_backend
         Configuration, and the ``Resolved`` of an earlier run or None -> backend and precision of all variants of a
         comparison; ``train`` then takes them as its second argument. Optional.
@@ -88,7 +88,7 @@ _TASKS: dict[str, Task] = {}
 
 
 def register(task: Task) -> None:
-    """Add a task, in the place of one of the same kind."""
+    """Add a task, replacing one of the same kind."""
     _TASKS[task.kind] = task
 
 
@@ -121,7 +121,7 @@ def with_part(part: str, folder: Path) -> tuple[Task, dict[str, Any]]:
     Raises
     ------
     InputError
-        If the folder is no run, or its task does not have this part.
+        If the folder is not a run, or its task does not have this part.
     """
     from enerf.engine import checkpoint
 
@@ -138,7 +138,7 @@ register(
         methods="enerf.config.methods:FIELDS",
         train="enerf.tasks.nerf.train:train",
         evaluate="enerf.tasks.nerf.evaluate:evaluate_folder",
-        table="enerf.tasks.nerf.report:results_table",
+        table="enerf.tasks.nerf.report:table",
         write_comparison="enerf.tasks.nerf.comparison:write_all",
         draw_comparison="enerf.tasks.nerf.comparison:draw_test_view",
         resolve_backend="enerf.tasks.nerf.setup:resolve_backend",
@@ -150,7 +150,7 @@ register(
     Task(
         kind="shape",
         command="shape",
-        summary="fit an occupancy or signed distance field to a mesh, a point cloud or a picture",
+        summary="fit an occupancy or signed distance field to a mesh or a point cloud, or a field to an image",
         config="enerf.tasks.shape.config:ShapeConfig",
         methods="enerf.config.methods:FIELDS",
         train="enerf.tasks.shape.train:train",
@@ -174,8 +174,8 @@ register(
         evaluate="enerf.tasks.classifier.evaluate:evaluate_folder",
         table="enerf.tasks.classifier.report:table",
         write_comparison="enerf.tasks.classifier.comparison:write_all",
-        resolve="enerf.tasks.classifier.setup:resolved",
-        resolve_backend="enerf.tasks.classifier.setup:resolve_precision",
+        resolve="enerf.tasks.classifier.setup:resolve_steps",
+        resolve_backend="enerf.tasks.classifier.setup:resolve_backend",
         probe="enerf.tasks.classifier.probe:open_probe",
     )
 )

@@ -1,4 +1,4 @@
-"""Laws of how programs are left: the exit code, and one line on standard error."""
+"""Tests of the command-line wrapper: exit codes, and one line on standard error."""
 
 import logging
 import os

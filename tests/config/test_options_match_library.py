@@ -8,9 +8,9 @@ from enerf.conditioning import baselines, maps, norms, parametrization, selectio
 from enerf.config import options
 from enerf.config.options import ConditioningOptions, MapOptions
 from enerf.optim import shrinkage
-from enerf.tasks.classifier.config import ClassifierTrainOptions, NormalisationOptions
+from enerf.tasks.classifier.config import ClassifierTrainOptions, NormalizationOptions
 
-TABLES = (ConditioningOptions, NormalisationOptions)
+TABLES = (ConditioningOptions, NormalizationOptions)
 
 
 def choices(table: type[Any], name: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Laws of the table and the panels of an analysis."""
+"""Tests of the table and the panels of an analysis."""
 
 import math
 
@@ -68,11 +68,13 @@ def test_without_curvature_there_are_no_empty_columns():
 
 @pytest.mark.parametrize("bent", [True, False])
 def test_pictures_and_text_are_written(bent: bool, tmp_path):
-    arms = [
-        history(f"{arm}_seed{seed}", record(2, bent=bent), record(8, None, bent)) for arm in "pq" for seed in (0, 1)
+    variants = [
+        history(f"{variant}_seed{seed}", record(2, bent=bent), record(8, None, bent))
+        for variant in "pq"
+        for seed in (0, 1)
     ]
-    arms[0]["records"][-1]["density"] = {"values": [-1.0, 4.0], "weights": [0.75, 0.25]}
-    text = analysis_report.write(arms, tmp_path, "What was measured.")
+    variants[0]["records"][-1]["density"] = {"values": [-1.0, 4.0], "weights": [0.75, 0.25]}
+    text = analysis_report.write(variants, tmp_path, "What was measured.")
     assert "p_seed0" in text
     assert "∞" in text
     written = (tmp_path / "analysis.md").read_text(encoding="utf-8")
@@ -87,7 +89,7 @@ def test_no_density_no_picture(tmp_path):
 
 
 def test_a_smoothed_density_has_its_weights_at_its_values():
-    at, density = analysis_report.smoothed([0.0, 0.5], [0.75, 0.25])
+    at, density = analysis_report.smooth_density([0.0, 0.5], [0.75, 0.25])
     assert sum(density) * 0.002 == pytest.approx(1, abs=1e-6)
     assert sum(d for x, d in zip(at, density, strict=True) if x > 0.25) * 0.002 == pytest.approx(0.25, abs=1e-6)
 

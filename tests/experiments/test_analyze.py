@@ -1,4 +1,4 @@
-"""Laws of whole analyses, on tiny trained runs: what is measured, kept, resumed and refused."""
+"""Tests of whole analyses, on tiny trained runs: what is measured, kept, resumed and refused."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def few(**words) -> AnalyzeOptions:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A comparison of three arms with three checkpoints each; look, do not write."""
+    """A comparison of three variants with three checkpoints each; look, do not write."""
     folder = tmp_path_factory.mktemp("analysis")
     scene = synthetic.write_scene(folder / "toy", views=5, width=16, height=12, supersample=1, progress=False)
     base = parser.from_dict(
@@ -70,10 +70,10 @@ def test_arms_are_told_side_by_side_at_every_checkpoint(analysed):
     out, text = analysed
     found = content(out)
     assert {name: [r["step"] for r in run["records"]] for name, run in found.items()} == {
-        f"{arm}_seed0": [2, 4, 6] for arm in ("plain", "weight_norm", "detached")
+        f"{variant}_seed0": [2, 4, 6] for variant in ("plain", "weight_norm", "detached")
     }
     assert [line.split()[:2] for line in text.splitlines()[2:5]] == [
-        [f"{arm}_seed0", "6"] for arm in ("detached", "plain", "weight_norm")
+        [f"{variant}_seed0", "6"] for variant in ("detached", "plain", "weight_norm")
     ]
     assert text.splitlines()[-1] == str(out)
     assert "detached_seed0" in (out / "analysis.md").read_text(encoding="utf-8")
@@ -95,14 +95,14 @@ def test_all_arms_of_a_scene_have_the_loss_of_the_same_rays_and_the_curvature_of
 
 
 def test_what_is_told_of_weights_is_what_the_layers_of_the_checkpoint_apply(analysed, trained):
-    for arm in ("plain", "detached"):
-        path = trained / f"{arm}_seed0" / "checkpoints" / "000004.pt"
+    for variant in ("plain", "detached"):
+        path = trained / f"{variant}_seed0" / "checkpoints" / "000004.pt"
         weights = checkpoint.read(path)["model"]
-        record = content(analysed[0])[f"{arm}_seed0"]["records"][1]
+        record = content(analysed[0])[f"{variant}_seed0"]["records"][1]
         told = record["layers"]["fine.feature"]
-        key = "fine.feature.weight" if arm == "plain" else "fine.feature.parametrizations.weight.original"
+        key = "fine.feature.weight" if variant == "plain" else "fine.feature.parametrizations.weight.original"
         raw = spectrum.condition_number(weights[key]).item()
-        assert told["kappa" if arm == "plain" else "kappa_raw"] == pytest.approx(raw)
+        assert told["kappa" if variant == "plain" else "kappa_raw"] == pytest.approx(raw)
         assert set(record["layers"]) == {
             f"{f}.{n}" for f in ("coarse", "fine") for n in ("trunk.0", "trunk.1", "feature", "view")
         }
@@ -118,11 +118,11 @@ def test_the_hessian_of_a_checkpoint_is_that_of_its_loss(trained, monkeypatch):
         lambda hessian, **_: seen.append(hessian) or eigenvalues.Extremes((-1.0,), (1.0,), True, 0),
     )
     subject = analyze.open_probe(trained / "plain_seed0", FEW)
-    snapshot = subject.at(trained / "plain_seed0" / "checkpoints" / "000002.pt")
-    analyze.measured(snapshot, FEW)
-    parameters = dict(snapshot.model.named_parameters())
+    probe = subject.at(trained / "plain_seed0" / "checkpoints" / "000002.pt")
+    analyze.measure(probe, FEW)
+    parameters = dict(probe.model.named_parameters())
     assert seen[0].shape == (sum(p.numel() for p in parameters.values()),) * 2
-    assert snapshot.step == 2
+    assert probe.step == 2
     assert (subject.scene, subject.method) == ("toy", "nerf")
 
 
@@ -136,7 +136,7 @@ def test_a_second_call_measures_nothing_and_says_the_same(runs, monkeypatch):
 
 
 def test_an_interrupted_analysis_leaves_what_is_finished_and_goes_on(runs, monkeypatch):
-    original, seen = analyze.measured, []
+    original, seen = analyze.measure, []
 
     def measured(*args):
         seen.append(1)
@@ -144,7 +144,7 @@ def test_an_interrupted_analysis_leaves_what_is_finished_and_goes_on(runs, monke
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(analyze, "measured", measured)
+    monkeypatch.setattr(analyze, "measure", measured)
     with pytest.raises(KeyboardInterrupt):
         analyze.analyze([runs], few(no_hessian=True))
     assert sum(len(run["records"]) for run in content(runs / "analysis").values()) == 4
@@ -265,10 +265,10 @@ def test_a_run_of_an_unknown_kind_is_one_sentence(runs):
 
 def test_checkpoints_are_spread_with_both_ends():
     paths = [Path(f"{i}") for i in range(10)]
-    assert analyze.spread(paths, 0) == analyze.spread(paths, 99) == paths
-    assert analyze.spread(paths, 1) == paths[-1:]
+    assert analyze.evenly_spaced(paths, 0) == analyze.evenly_spaced(paths, 99) == paths
+    assert analyze.evenly_spaced(paths, 1) == paths[-1:]
     for n in range(2, 10):
-        found = analyze.spread(paths, n)
+        found = analyze.evenly_spaced(paths, n)
         assert (len(set(found)), found[0], found[-1]) == (n, paths[0], paths[-1])
 
 

@@ -64,22 +64,22 @@ def metrics(psnr, seed=0, collapsed=False, steps=4):
 def test_every_method_differs_from_plain_by_its_own_options_only(base):
     plain = parser.to_dict(compare.variant_config(base, "plain", None, 0))
     for method, changes in methods.FIELDS.changes.items():
-        arm = parser.to_dict(compare.variant_config(base, method, None, 0))
-        differing = {name for name in plain if plain[name] != arm[name]} - {"expname"}
+        variant = parser.to_dict(compare.variant_config(base, method, None, 0))
+        differing = {name for name in plain if plain[name] != variant[name]} - {"expname"}
         assert differing == set(changes)
 
 
 def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_nothing(base, monkeypatch):
     chosen = CompareOptions(methods="plain,he,equilibrate", seeds="0,1")
     text = compare.compare(base, chosen)
-    arms = json.loads((base.folder / "comparison.json").read_text())
-    assert {m: [r["seed"] for r in runs] for m, runs in arms.items()} == {
+    variants = json.loads((base.folder / "comparison.json").read_text())
+    assert {m: [r["seed"] for r in runs] for m, runs in variants.items()} == {
         m: [0, 1] for m in ("plain", "he", "equilibrate")
     }
-    assert [r["method"] for r in arms["equilibrate"]] == ["e-nerf", "e-nerf"]
+    assert [r["method"] for r in variants["equilibrate"]] == ["e-nerf", "e-nerf"]
     for name in ("curves.png", "crops.png"):
         assert images.read(base.folder / name).std() > 0.01
-    untrained = lambda _: pytest.fail("a finished arm was trained again")  # noqa: E731
+    untrained = lambda _: pytest.fail("a finished variant was trained again")  # noqa: E731
     monkeypatch.setitem(registry._TASKS, "nerf", dataclasses.replace(registry.task("nerf"), train=untrained))
     assert compare.compare(base, chosen) == text
 
@@ -87,37 +87,37 @@ def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_not
 def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
     pixels = parser.replace(base, final_pixels=True, eval_rays=5)
     text = compare.compare(pixels, CompareOptions(methods="plain,gain", seeds="0", lrates="1e-3,1e-2"))
-    arms = json.loads((base.folder / "comparison.json").read_text())
-    assert list(arms) == ["plain@0.001", "gain@0.001", "plain@0.01", "gain@0.01"]
+    variants = json.loads((base.folder / "comparison.json").read_text())
+    assert list(variants) == ["plain@0.001", "gain@0.001", "plain@0.01", "gain@0.01"]
     rates = {
         name: parser.to_dict(
             parser.parse(nerf_config.NerfConfig, ["--config", str(base.folder / f"{name}_seed0/config.txt")])[0]
         )["lrate"]
-        for name in arms
+        for name in variants
     }
-    assert rates == {name: float(name.split("@")[1]) for name in arms}
+    assert rates == {name: float(name.split("@")[1]) for name in variants}
     assert images.read(base.folder / "rates.png").std() > 0.01
     _, best = text.split(learning_rates.BEST)
     for method in ("plain", "gain"):
-        scores = {name: arms[name][0]["mean"]["psnr"] for name in arms if name.startswith(method)}
+        scores = {name: variants[name][0]["mean"]["psnr"] for name in variants if name.startswith(method)}
         assert max(scores, key=scores.get) in best
         assert min(scores, key=scores.get) not in best
 
 
 def test_fixed_pixels_are_measured_as_the_curve_is_and_said_so(base):
-    arm = compare.variant_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
-    found = nerf_train.train(arm)
+    variant = compare.variant_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
+    found = nerf_train.train(variant)
     assert found["mean"] == {"psnr": found["curve"][-1][1], "ssim": None, "lpips": None}
     assert found["views"] == []
     assert "5 fixed pixels" in found["protocol"]["average"]
     assert found["fit_psnr"] > 0
     assert found["method"] == "e-nerf-kept-he"
-    assert not (arm.folder / "test").exists()
+    assert not (variant.folder / "test").exists()
 
 
 def computed_with(base):
-    arms = json.loads((base.folder / "comparison.json").read_text())
-    return {name: {(run["backend"], run["precision"]) for run in some} for name, some in arms.items()}
+    variants = json.loads((base.folder / "comparison.json").read_text())
+    return {name: {(run["backend"], run["precision"]) for run in some} for name, some in variants.items()}
 
 
 def warnings_of(caplog):
@@ -133,9 +133,9 @@ def test_backend_and_precision_are_resolved_once_for_all_arms(base, monkeypatch,
     flags(monkeypatch)
     train = nerf_train.train
 
-    def changing(arm, shared):
+    def changing(variant, shared):
         flags(monkeypatch, "avx2", "fma", "avx512_bf16")  # a new run would take other kernels, and bf16
-        return train(arm, shared)
+        return train(variant, shared)
 
     monkeypatch.setitem(registry._TASKS, "nerf", dataclasses.replace(registry.task("nerf"), train=changing))
     compare.compare(pixels, CompareOptions(methods="plain"))
@@ -166,11 +166,11 @@ def test_learning_rates_that_are_none_are_refused(text):
 
 
 def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
-    arm = compare.variant_config(base, "plain", None, 0)
-    nerf_train.train(arm)
-    assert resume.finished_metrics(arm) is not None
-    assert resume.finished_metrics(parser.replace(arm, N_iters=6)) is None
-    assert nerf_train.train(parser.replace(arm, N_iters=6))["steps"] == 6
+    variant = compare.variant_config(base, "plain", None, 0)
+    nerf_train.train(variant)
+    assert resume.finished_metrics(variant) is not None
+    assert resume.finished_metrics(parser.replace(variant, N_iters=6)) is None
+    assert nerf_train.train(parser.replace(variant, N_iters=6))["steps"] == 6
 
 
 def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
@@ -206,8 +206,8 @@ def test_wrong_seeds_are_one_sentence(text):
 
 
 def test_the_table_gives_mean_sample_deviation_and_success_rate():
-    arms = {"plain": [metrics(20.0, 0), metrics(22.0, 1), metrics(12.5, 2)], "e": [metrics(21.0, collapsed=True)]}
-    header, plain, e = nerf_comparison.table(arms)
+    variants = {"plain": [metrics(20.0, 0), metrics(22.0, 1), metrics(12.5, 2)], "e": [metrics(21.0, collapsed=True)]}
+    header, plain, e = nerf_comparison.table(variants)
     row = dict(zip(header, plain, strict=True))
     assert row["PSNR [dB]"] == f"{np.mean([20, 22, 12.5]):.2f} ± {np.std([20, 22, 12.5], ddof=1):.2f}"
     assert (row["success"], row["seeds"], row["LPIPS"]) == ("2/3", "0,1,2", "–")

@@ -1,4 +1,4 @@
-"""Laws of whole extractions, on a tiny trained run: what is written, said, refused, and left alone."""
+"""Tests of whole extractions, on a tiny trained run: what is written, said, refused, and left alone."""
 
 import logging
 import os
@@ -136,7 +136,7 @@ def test_polish_is_applied_in_turn(trained, some, tmp_path):
 def test_the_plan_the_range_and_the_check_are_told(trained, some, caplog, capsys):
     with caplog.at_level(logging.INFO, logger="enerf"):
         extract.extract(trained, replace(some, check=1.0))
-    for words in ("as asked for; densities are per unit of NDC", "cells: about", "field ranges over [", "checked all"):
+    for words in ("as requested; densities are per unit of NDC", "cells: about", "field ranges over [", "checked all"):
         assert words in caplog.text
     assert "extract" in capsys.readouterr().err
 

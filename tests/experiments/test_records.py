@@ -1,4 +1,4 @@
-"""Laws of records of checkpoints: none is lost, none outlives its checkpoint."""
+"""Tests of records of checkpoints: none is lost, none outlives its checkpoint."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def test_what_is_added_is_there_for_the_next_reader_in_the_order_of_steps(checkp
     for path in reversed(checkpoints):
         records.add(path, ABOUT, {"step": int(path.stem), "kappa": math.inf})
     again = Records(tmp_path / "out" / "analysis.json", {"rays": 4})
-    assert again.of(checkpoints[0])["step"] == 5
+    assert again.get(checkpoints[0])["step"] == 5
     told = again.history(checkpoints)
     assert (told["scene"], told["method"]) == ("toy", "nerf")
     assert [record["step"] for record in told["records"]] == [5, 10]
@@ -47,21 +47,21 @@ def test_a_checkpoint_that_was_replaced_has_no_record(checkpoints, tmp_path):
     records = Records(tmp_path / "a.json", {})
     records.add(checkpoints[0], ABOUT, {"step": 5})
     os.utime(checkpoints[0], (1, 1))
-    assert records.of(checkpoints[0]) is None
+    assert records.get(checkpoints[0]) is None
     assert records.history(checkpoints) is None
 
 
 def test_other_settings_are_another_measurement(checkpoints, tmp_path, caplog):
     caplog.set_level("INFO", "enerf")
     Records(tmp_path / "a.json", {"rays": 4}).add(checkpoints[0], ABOUT, {"step": 5})
-    assert Records(tmp_path / "a.json", {"rays": 8}).of(checkpoints[0]) is None
+    assert Records(tmp_path / "a.json", {"rays": 8}).get(checkpoints[0]) is None
     assert "made with other settings" in caplog.text
 
 
 @pytest.mark.parametrize("content", ["[1]", "{}", '{"runs": 3}'])
 def test_a_file_of_something_else_holds_no_records(content, checkpoints, tmp_path):
     (tmp_path / "a.json").write_text(content)
-    assert Records(tmp_path / "a.json", {"rays": 4}).of(checkpoints[0]) is None
+    assert Records(tmp_path / "a.json", {"rays": 4}).get(checkpoints[0]) is None
 
 
 @pytest.mark.parametrize("content", ["", "{"])

@@ -12,6 +12,7 @@ from enerf.fields import init
 from enerf.fields.activations import Activation
 from enerf.fields.encoders import Encoder, Fourier, Positional, WithPoints
 from enerf.fields.shape import HEADS, ShapeField
+from tests.grids import pairs
 
 OMEGA, RADIUS = 30.0, 0.5
 
@@ -135,10 +136,9 @@ def error(field: ShapeField, d: int = 3) -> float:
         return float((field(points) - (lengths - RADIUS)).square().mean().sqrt())
 
 
-@pytest.mark.parametrize("kind", init.GEOMETRIC)
-@pytest.mark.parametrize("encoder", ["none", "positional", "fourier"])
-@pytest.mark.parametrize("skip", [0, 5])
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize(
+    ("kind", "encoder", "skip", "d"), pairs(init.GEOMETRIC, ["none", "positional", "fourier"], [0, 5], [2, 3])
+)
 def test_the_papers_network_begins_as_about_a_sphere(kind: str, encoder: str, skip: int, d: int):
     field = sphere(kind, encoder, skip=skip, d=d)
     init.calibrate_(field, RADIUS)

@@ -17,6 +17,7 @@ from enerf.fields.backends.dense import Bound
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.encoders import Encoder, Fourier, HashEncoder, Positional, WithPoints
 from enerf.fields.shape import HEADS, ShapeField, shape_network
+from tests.grids import latin, pairs
 
 has_kernel = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
 GRID, BOX = make_grid(3, 2, 10, 4, 16), Space((-1.0,) * 3, (1.0,) * 3)
@@ -80,8 +81,7 @@ def test_it_computes_what_a_loop_through_all_weights_does(kind: str, skip: int, 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("encoder", "outputs"), latin(2, ENCODERS, [1, 3]))
 def test_a_batch_of_any_shape_is_accepted(encoder: str, outputs: int):
     field = made(encoder=encoder, outputs=outputs)
     for shape in [(), (5,), (2, 3), (0,)]:
@@ -126,16 +126,14 @@ def test_the_head_is_the_one_layer_that_is_never_conditioned():
 # derivatives in the points
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("kind", "encoder"), latin(2, KINDS, ENCODERS))
 def test_gradients_in_the_points_are_those_of_differences(kind: str, encoder: str):
     field, at = made(kind, encoder).double(), points(6)
     _, exact = derivatives.with_gradient(field, at)
     torch.testing.assert_close(exact, derivatives.differences(field, at, 1e-6), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", ["positional", "hash and points"])
+@pytest.mark.parametrize(("kind", "encoder"), latin(2, KINDS, ["positional", "hash and points"]))
 def test_an_eikonal_loss_has_the_gradient_of_differences_in_every_weight(kind: str, encoder: str):
     field, at = made(kind, encoder).double(), points(5)
 
@@ -174,9 +172,7 @@ def values_alone(field: ShapeField) -> Tensor:
 
 
 @has_kernel
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("conditioned", [False, True])
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("encoder", "conditioned", "outputs"), pairs(ENCODERS, [False, True], [1, 3]))
 def test_the_compiled_backend_gives_the_twins_values_and_gradients(encoder: str, conditioned: bool, outputs: int):
     field = made(encoder=encoder, width=24, outputs=outputs)
     if conditioned:
@@ -276,8 +272,7 @@ def test_the_state_dict_does_not_depend_on_backends():
 # conditioning
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", ["none", "positional", "hash"])
+@pytest.mark.parametrize(("kind", "encoder"), latin(2, KINDS, ["none", "positional", "hash"]))
 def test_an_equilibrated_field_is_the_plain_one_with_inputs_divided_by_their_norms(kind: str, encoder: str):
     plain, field = made(kind, encoder).double(), made(kind, encoder).double()
     layers.condition(field, "row", "hidden", heads=HEADS)

@@ -179,7 +179,7 @@ def test_one_row_a_method_and_protocol_and_one_column_a_scene():
         *(run("fern", "nerf", 20.0), run("flower", "nerf", 30.0, test_views=["a", "b", "c"])),
         *(run("fern", "e-nerf", 21.0), run("fern", "nerf", 19.0, factor=4)),
     ]
-    header, *rows = nerf_report.results_table(runs, published=False)
+    header, *rows = nerf_report.table(runs, published=False)
     assert header == ["method", "protocol", "fern", "flower", "mean"]
     words = "504×378 (factor 8), llffhold 8, 100 steps"
     assert rows == [
@@ -191,21 +191,21 @@ def test_one_row_a_method_and_protocol_and_one_column_a_scene():
 
 def test_seeds_are_averaged():
     runs = [run(psnr=20.0), run(psnr=23.0, seed=1)]
-    assert nerf_report.results_table(runs, published=False)[1][2:] == ["21.50", "21.50"]
+    assert nerf_report.table(runs, published=False)[1][2:] == ["21.50", "21.50"]
 
 
 def test_a_figure_that_is_not_there_leaves_its_cell_empty():
-    assert nerf_report.results_table([run(psnr=None), run("room")], published=False)[1][2:] == ["", "20.00", ""]
+    assert nerf_report.table([run(psnr=None), run("room")], published=False)[1][2:] == ["", "20.00", ""]
 
 
 @pytest.mark.parametrize("other", [{"factor": 4}, {"llffhold": 0}, {"llffhold": None}, {"width": 9}, {"height": 9}])
 def test_figures_of_other_protocols_are_never_mixed(other):
-    assert len(nerf_report.results_table([run(), run(**other)], published=False)) == 3
-    assert len(nerf_report.results_table([run(), run(steps=101)], published=False)) == 3
+    assert len(nerf_report.table([run(), run(**other)], published=False)) == 3
+    assert len(nerf_report.table([run(), run(steps=101)], published=False)) == 3
 
 
 def test_published_rows_stand_below_each_labelled_with_its_protocol():
-    rows = nerf_report.results_table([run(scene) for scene in nerf_report.LLFF_SCENES])[2:]
+    rows = nerf_report.table([run(scene) for scene in nerf_report.LLFF_SCENES])[2:]
     assert len(rows) == len(nerf_report.PUBLISHED) == 7
     assert all(method.startswith("published: ") and protocol for method, protocol, *_ in rows)
     means = {row[0].removeprefix("published: "): row[-1] for row in rows}
@@ -217,7 +217,7 @@ def test_published_rows_stand_below_each_labelled_with_its_protocol():
     }
     paper = dict(
         zip(
-            nerf_report.results_table([run(scene) for scene in nerf_report.LLFF_SCENES])[0][2:],
+            nerf_report.table([run(scene) for scene in nerf_report.LLFF_SCENES])[0][2:],
             rows[0][2:],
             strict=True,
         )
@@ -228,9 +228,9 @@ def test_published_rows_stand_below_each_labelled_with_its_protocol():
 
 
 def test_published_rows_show_the_scenes_that_are_shown_and_no_others():
-    rows = nerf_report.results_table([run("fern"), run("mine")])[2:]
+    rows = nerf_report.table([run("fern"), run("mine")])[2:]
     assert rows[0][2:] == ["25.17", "", ""]
-    assert len(nerf_report.results_table([run("mine")])) == 2
+    assert len(nerf_report.table([run("mine")])) == 2
 
 
 AWKWARD = [["method", "b"], ['n,"e"', "1"], ["x", ""]]

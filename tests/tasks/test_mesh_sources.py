@@ -1,4 +1,4 @@
-"""Laws of what meshes are extracted from: a density comes back as the geometry of the world that it was made of."""
+"""Tests of what meshes are extracted from: a density comes back as the geometry of the world that it was made of."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ def density_of(scene: Scene, peak: float = 2000.0, width: float = 0.02):
 
 def made(scene: Scene, **options) -> source.MeshSource:
     where = torch.from_numpy(frusta.surface_box(scene)).float()
-    return nerf_mesh.of_density(scene, density_of(scene), None, where, **options)
+    return nerf_mesh.source_from_density(scene, density_of(scene), None, where, **options)
 
 
 def cell_at(scene: Scene, points: np.ndarray, subject: source.MeshSource) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_the_mesh_of_a_known_density_lies_where_the_world_has_its_geometry(demo,
     scene = dataclasses.replace(demo, ndc=ndc, near=0.0 if ndc else 1.0, far=1.0 if ndc else float(demo.bounds.max()))
     subject = made(scene, level=1000.0)  # half of the peak: at distance 0
     chosen = ExtractOptions(resolution=RESOLUTION)
-    vertices, faces = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, faces = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     off = np.abs(distance(vertices)) / cell_at(scene, vertices, subject)
     assert off.max() < 1
     assert off.mean() < 0.1
@@ -84,7 +84,7 @@ def test_the_level_that_rays_tell_gives_the_same_geometry(demo):
     assert 0 < subject.iso_value < 2000
     assert "of the ray's length" in subject.description
     chosen = ExtractOptions(resolution=RESOLUTION)
-    vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, _ = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     assert np.median(np.abs(distance(vertices))) < 0.1
 
 
@@ -92,9 +92,9 @@ def test_a_box_of_the_world_holds_the_one_ball_that_is_asked_for(demo):
     ball = BALLS[2]
     asked = np.array([np.array(ball.center) - 1.2 * ball.radius, np.array(ball.center) + 1.2 * ball.radius])
     where = torch.from_numpy(frusta.field_box_from_world(demo, asked)).float()
-    subject = nerf_mesh.of_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
+    subject = nerf_mesh.source_from_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
     chosen = ExtractOptions(resolution=96, largest=1)
-    vertices, _ = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, _ = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     np.testing.assert_allclose(vertices.min(0), np.array(ball.center) - ball.radius, atol=0.02)
     np.testing.assert_allclose(vertices.max(0), np.array(ball.center) + ball.radius, atol=0.02)
 
@@ -103,20 +103,20 @@ def test_cropping_leaves_what_cameras_see(demo):
     subject = made(demo, level=1000.0)
     chosen = ExtractOptions(resolution=96)
     found = extract.march(subject, chosen, "demo")
-    left = [len(extract.polished(subject, found, chosen)[0])]
+    left = [len(extract.postprocess(subject, found, chosen)[0])]
     for n in (1, len(demo.train)):
-        some, _ = extract.polished(subject, found, dataclasses.replace(chosen, crop=n))
+        some, _ = extract.postprocess(subject, found, dataclasses.replace(chosen, crop=n))
         assert (frusta.count_views(demo, some) >= n).all()
         left.append(len(some))
     assert left[2] < left[1] <= left[0]
     with pytest.raises(InputError, match="nothing is left"):
-        extract.polished(subject, found, dataclasses.replace(chosen, crop=100))
+        extract.postprocess(subject, found, dataclasses.replace(chosen, crop=100))
 
 
 def test_a_field_of_thin_air_has_no_level(demo):
     where = torch.from_numpy(frusta.surface_box(demo)).float()
-    with pytest.raises(InputError, match=r"no training ray stops half of its light .* density reaches 0.01; give"):
-        nerf_mesh.of_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
+    with pytest.raises(InputError, match=r"no training ray reaches an opacity of 0.5 .* density reaches 0.01; give"):
+        nerf_mesh.source_from_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
 
 
 @pytest.mark.parametrize("ndc", [True, False], ids=["ndc", "scene"])
@@ -124,12 +124,12 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
     scene = dataclasses.replace(demo, ndc=ndc)
     subject = made(scene, level=1000.0)
     chosen = ExtractOptions(resolution=128)
-    vertices, faces = extract.polished(subject, extract.march(subject, chosen, "demo"), chosen)
+    vertices, faces = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     upright = coordinates.apply_transform(subject.frame, vertices)
     view = subject.view(upright, 60)
     assert (view.width, view.height) == (80, 60)
     mesh = raycast.MeshScene(upright, faces).picture(view, finer=1)
-    field = extract.traced(subject, upright, view)
+    field = extract.trace_view(subject, upright, view)
     empty = [(picture == 1).all(-1) for picture in (mesh, field)]
     assert 0.1 < (~empty[0]).mean() < 0.9
     assert (empty[0] != empty[1]).mean() < 0.02
@@ -138,16 +138,14 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
 
 @pytest.fixture(scope="module")
 def shape_run(tmp_path_factory):
-    """A signed distance of an off-centre ball, far from unit scale, learned for some steps."""
+    """A signed distance of an off-center ball, far from unit scale, learned for some steps."""
     folder = tmp_path_factory.mktemp("shape")
     ball = trimesh.creation.icosphere(3, radius=30.0)
     ball.apply_translation(OFF)
     ball.export(folder / "ball.ply")
     words = [*("--mesh", str(folder / "ball.ply"), "--basedir", str(folder), "--expname", "run", "--device", "cpu")]
     words += [*("--representation", "sdf", "--netdepth", "4", "--netwidth", "128", "--encoding", "none")]
-    words += [
-        *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
-    ]
+    words += [*("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--no_final_eval")]
     shape_train.train(parser.parse(ShapeConfig, words)[0])
     return folder / "run"
 

@@ -1,4 +1,4 @@
-"""Laws of the loss that is differentiated twice: it is the training loss without its noise."""
+"""Tests of the loss that is differentiated twice: it is the training loss without its noise."""
 
 import pytest
 import torch
@@ -25,10 +25,10 @@ def fields(with_fine: bool = True, proposal: bool = False, **more) -> nerf_build
 
 def batch(n: int = 6) -> tuple[Rays, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    origins, directions, colours = (torch.randn(n, 3, dtype=torch.float64, generator=generator) for _ in range(3))
+    origins, directions, colors = (torch.randn(n, 3, dtype=torch.float64, generator=generator) for _ in range(3))
     viewdirs = torch.nn.functional.normalize(directions, dim=-1)
     ends = torch.ones(n, dtype=torch.float64)
-    return Rays(0.1 * origins, viewdirs, viewdirs, 0.1 * ends, ends), colours.sigmoid()
+    return Rays(0.1 * origins, viewdirs, viewdirs, 0.1 * ends, ends), colors.sigmoid()
 
 
 CASES = [
@@ -41,10 +41,10 @@ CASES = [
 
 @pytest.mark.parametrize(("make", "passes"), CASES)
 def test_its_value_and_gradient_are_those_of_a_training_step_without_noise(make, passes):
-    model, (rays, colours) = make(), batch()
-    loss = nerf_probe.photometric(model, passes, rays, colours)
+    model, (rays, colors) = make(), batch()
+    loss = nerf_probe.photometric(model, passes, rays, colors)
     none = torch.Generator().manual_seed(0)
-    seen = nerf_step.gradient(model, rays, colours, passes, none, jitter=False, interlevel=0.0)
+    seen = nerf_step.gradient(model, rays, colors, passes, none, jitter=False, interlevel=0.0)
     assert loss.value() == pytest.approx(seen[0].item(), rel=1e-12)
     parameters = loss.free_parameters()
     made = loss.loss(loss.model(loss.inputs), loss.targets)
@@ -54,8 +54,8 @@ def test_its_value_and_gradient_are_those_of_a_training_step_without_noise(make,
 
 @pytest.mark.parametrize(("make", "passes"), CASES)
 def test_its_hessian_is_the_derivative_of_that_gradient(make, passes):
-    model, (rays, colours) = make(), batch()
-    loss = nerf_probe.photometric(model, passes, rays, colours)
+    model, (rays, colors) = make(), batch()
+    loss = nerf_probe.photometric(model, passes, rays, colors)
     parameters = loss.free_parameters()
     first = torch.autograd.grad(loss.loss(loss.model(loss.inputs), loss.targets), parameters, create_graph=True)
     signs = [
@@ -69,23 +69,23 @@ def test_its_hessian_is_the_derivative_of_that_gradient(make, passes):
 
 
 def test_a_proposal_has_no_part_in_it():
-    model, (rays, colours) = fields(proposal=True), batch()
-    loss = nerf_probe.photometric(model, SamplingConfig(4, 4, proposal=True), rays, colours)
+    model, (rays, colors) = fields(proposal=True), batch()
+    loss = nerf_probe.photometric(model, SamplingConfig(4, 4, proposal=True), rays, colors)
     assert [id(p) for p in loss.free_parameters()] == [id(p) for p in model.fine.parameters()]
     assert loss.targets.shape == (6, 1, 3)
 
 
 def test_there_are_no_more_gauss_newton_eigenvalues_than_colours():
-    model, (rays, colours) = fields(), batch()
-    values = curvature.gauss_newton_spectrum(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours))
+    model, (rays, colors) = fields(), batch()
+    values = curvature.gauss_newton_spectrum(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colors))
     assert values.shape == (6 * 2 * 3,)
-    operator = curvature.gauss_newton(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours))
+    operator = curvature.gauss_newton(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colors))
     start = torch.ones(operator.shape[0])
     assert values[0].item() == pytest.approx(eigenvalues.lanczos(operator, start, 15)[0].max().item(), rel=1e-6)
 
 
 def test_some_parameters_can_be_named():
-    model, (rays, colours) = fields(), batch()
+    model, (rays, colors) = fields(), batch()
     some = tuple(model.fine.trunk.parameters())
-    assert nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colours, some).free_parameters() == list(some)
+    assert nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colors, some).free_parameters() == list(some)
     assert layers.conditioned_layers(model)["fine.trunk.0"] == "row"

@@ -1,8 +1,8 @@
-"""Name and numbers to a classifier: freshly started, and conditioned from outside.
+"""Construction of classifiers from options: build, initialize, condition.
 
-The order is the same contract as for fields: ``network`` (build) -> ``condition`` (start, then treatment) -> device ->
-optimiser -> load. Random numbers are drawn before any treatment is applied, so that arms of a comparison share every
-raw weight.
+The order of operations is fixed, as for fields: ``network`` (build) -> ``condition`` (initialize, then treatment) ->
+device -> optimizer -> load. Random numbers are drawn before any treatment is applied, so that the variants of a
+comparison share every raw weight.
 """
 
 import logging
@@ -34,11 +34,11 @@ TITLES = {
     "vit_b": "ViT-B",
 }
 HEADS = frozenset({"head"})  # the layer whose outputs are the logits
-DEEP = ("densenet", *vit.SIZES)  # models whose depth can be chosen
+MODELS_WITH_DEPTH = ("densenet", *vit.SIZES)  # models whose depth can be chosen
 RESNETS = {"resnet18": 18, "resnet50": 50}
-DENSE = (100, 12)  # depth and growth of the DenseNet
-SMALLEST = 8  # pixels, so that something is left after three halvings
-NORMS = {"bn": "batch norm", "gn": "group norm", "none": "way to go without a norm", "ln": "layer norm"}
+DENSENET_SIZES = (100, 12)  # depth and growth rate of the DenseNet
+MIN_SIZE = 8  # pixels; networks halve the resolution three times
+NORMS = {"bn": "batch norm", "gn": "group norm", "none": "variant without a norm", "ln": "layer norm"}
 
 
 def network(
@@ -53,34 +53,34 @@ def network(
     depth: int = 0,
     patch: int = 0,
 ) -> nn.Module:
-    """A freshly started classifier, on the CPU; torch's global random numbers stay as they were.
+    """Build a classifier on the CPU; the state of torch's global generator is not changed.
 
-    It takes images ``b channels size size`` and returns logits ``b classes``. Layers start as PyTorch starts them.
+    It maps images ``b channels size size`` to logits ``b classes``. Layers have PyTorch's default initialization.
 
     Parameters
     ----------
     name
         One of ``MODELS``.
     classes, channels, size
-        Of the logits; of the images; their width and height in pixels.
+        Number of logits; channels of the images; their width and height in pixels.
     norm
         One of ``norms_of(name)``.
     seed
-        Fixes every weight.
+        Determines every weight.
     width
-        Multiplies the channels of a CNN (of a DenseNet, the growth) and the tokens' width of a vision transformer.
+        Multiplies the channels of a CNN (the growth rate of a DenseNet) or the token width of a vision transformer.
     depth
-        Layers of a DenseNet, blocks of a vision transformer; 0: the model's own.
+        Layers of a DenseNet, blocks of a vision transformer; 0: the model's default.
     patch
-        Pixels along a vision transformer's patch; 0: 4 for images up to 64 pixels, 16 for larger ones.
+        Side of a vision transformer's patches in pixels; 0: 4 for images up to 64 pixels, 16 for larger ones.
 
     Raises
     ------
     ValueError
-        If a number is out of its range, or the model has no such norm, depth or patch.
+        If a number is out of range, or the model does not support the norm, depth or patch.
     """
     _check(name, norm, width, depth, patch)
-    for option, value, least in (("classes", classes, 1), ("channels", channels, 1), ("size", size, SMALLEST)):
+    for option, value, least in (("classes", classes, 1), ("channels", channels, 1), ("size", size, MIN_SIZE)):
         if value < least:
             raise ValueError(f"{option} is {value}; {TITLES[name]} needs at least {least}")
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +98,7 @@ def network(
 
 
 def norms_of(name: str) -> tuple[str, ...]:
-    """What can normalise a model.
+    """Return the norms that a model supports.
 
     Raises
     ------
@@ -115,21 +115,21 @@ def norms_of(name: str) -> tuple[str, ...]:
 
 
 def default_patch(size: int) -> int:
-    """Pixels along a patch of images of that size, if none is asked for."""
+    """Return the default side of patches for images of a size, in pixels."""
     return 4 if size <= 64 else 16
 
 
-def words(name: str, width: float | int = 1.0, depth: int = 0, patch: int = 0, size: int = 32) -> str:
-    """What a model is called in tables: its title, and what was chosen otherwise than its authors did.
+def model_title(name: str, width: float | int = 1.0, depth: int = 0, patch: int = 0, size: int = 32) -> str:
+    """Return the name of a model in tables: its title, and settings that differ from its authors'.
 
     Raises
     ------
     ValueError
-        If there is no such model, width, depth or patch.
+        If the model is unknown, or does not support the width, depth or patch.
 
     Examples
     --------
-    >>> words("densenet", depth=22), words("vit_s", depth=6), words("resnet18", width=0.25)
+    >>> model_title("densenet", depth=22), model_title("vit_s", depth=6), model_title("resnet18", width=0.25)
     ('DenseNet-BC-22-12', 'ViT-S/4, 6 blocks', 'ResNet-18, width 0.25')
     """
     _check(name, norms_of(name)[0], width, depth, patch)
@@ -155,58 +155,58 @@ def condition(
     p: float | int = 2.0,
     seed: int = 0,
 ) -> list[str]:
-    """Start layers anew and treat them, in place; returns the names of those treated, or of those started if none is.
+    """Initialize and condition layers in place; return the names of the treated layers (initialized, if untreated).
 
-    The start is that of all layers meant, whatever the treatment, so that arms share it. Layers that a group, a kind or
-    a pattern means and that the treatment does not suit are left out, and logged.
+    All selected layers are initialized, whatever the treatment, so that the variants of a comparison share their
+    weights. Layers selected by a group, a type or a pattern that do not support the treatment are skipped and logged.
 
     Parameters
     ----------
     model
-        What ``network`` made.
+        Network built by ``network``.
     treatment
-        ``""``: none; ``w``: weight normalisation; ``ws``: weight standardisation; ``e``: the map ``method``; ``bnp``:
-        batch-norm preconditioning of the gradients, which packed projections of attention cannot have.
+        ``""``: none; ``w``: weight normalization; ``ws``: weight standardization; ``e``: the map ``method``; ``bnp``:
+        batch-norm preconditioning of the gradients, not available for packed projections of attention.
     layers
-        Words of ``conditioning.selection``: ``all`` has the head too, ``hidden`` has not.
+        Selection as in ``conditioning.selection``: ``all`` includes the head, ``hidden`` does not.
     init, seed
-        ``default``, ``glorot``, ``he`` or ``unit_row``, and the seed of what it draws.
+        ``default``, ``glorot``, ``he`` or ``unit_row``, and its seed.
     method, gradient, scale, p
-        Of the map ``e``, as for ``conditioning.layers.condition``; other treatments have none of these.
+        Options of the map ``e``, as in ``conditioning.layers.condition``; ignored by other treatments.
 
     Raises
     ------
     ValueError
-        If an option or a word is unknown, or a layer named cannot be treated.
+        If an option or a layer is unknown, or a layer selected by name does not support the treatment.
     """
     if treatment not in TREATMENTS:
         raise ValueError(f"treatment is {treatment!r}; it must be one of {', '.join(TREATMENTS[1:])}, or empty")
-    # weight norm suits every layer that there is
-    started = conditioned.select(model, layers, HEADS, "unit_row" if init == "unit_row" else "weight_norm").names
+    # every layer supports weight norm
+    initialized = conditioned.select(model, layers, HEADS, "unit_row" if init == "unit_row" else "weight_norm").names
     maps = {"w": "weight_norm", "ws": "weight_standardisation", "e": method, "bnp": "batch_norm"}
     treated: list[str] = []
     if treatment:
-        treated, left_out = conditioned.select(model, layers, HEADS, maps[treatment])
-        _tell(maps[treatment], left_out)
-    conditioned.initialize_(model, started, init, torch.Generator().manual_seed(seed))
+        treated, skipped = conditioned.select(model, layers, HEADS, maps[treatment])
+        _log_skipped(maps[treatment], skipped)
+    conditioned.initialize_(model, initialized, init, torch.Generator().manual_seed(seed))
     if treatment == "e":
         return conditioned.condition(model, method, treated, gradient, scale=scale, p=p)
-    return conditioned.condition(model, maps[treatment], treated) if treatment else started
+    return conditioned.condition(model, maps[treatment], treated) if treatment else initialized
 
 
-def _tell(method: str, left_out: dict[str, str]) -> None:
-    """Log the layers that are left out, in one line."""
+def _log_skipped(method: str, skipped: dict[str, str]) -> None:
+    """Log the skipped layers in one line."""
     reasons: dict[str, list[str]] = {}
-    for name, why in left_out.items():
+    for name, why in skipped.items():
         reasons.setdefault(why, []).append(name)
     if reasons:
-        told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
-        log.info("%s leaves out %s", method, told)
+        words = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+        log.info("%s skips %s", method, words)
 
 
 def _dense(width: float | int, depth: int) -> tuple[int, int]:
-    """Depth and growth of a DenseNet."""
-    return depth or DENSE[0], scaled(DENSE[1], width)
+    """Return depth and growth rate of a DenseNet."""
+    return depth or DENSENET_SIZES[0], scaled(DENSENET_SIZES[1], width)
 
 
 def _check(name: str, norm: str, width: float | int, depth: int, patch: int) -> None:
@@ -218,12 +218,14 @@ def _check(name: str, norm: str, width: float | int, depth: int, patch: int) -> 
     if not 0 < width < float("inf"):
         raise ValueError(f"width is {width} for {title}; expected a number above 0")
     if depth < 0:
-        raise ValueError(f"depth is {depth} for {title}; expected a number of layers, or 0 for the model's own")
-    if depth and name not in DEEP:
-        raise ValueError(f"depth is {depth}, and that of {title} is fixed; it can be chosen for {', '.join(DEEP)}")
+        raise ValueError(f"depth is {depth} for {title}; expected a number of layers, or 0 for the model's default")
+    if depth and name not in MODELS_WITH_DEPTH:
+        raise ValueError(
+            f"depth is {depth}, but that of {title} is fixed; it can be set for {', '.join(MODELS_WITH_DEPTH)}"
+        )
     if depth and name == "densenet":
         layers_per_block(depth)
     if patch < 0:
-        raise ValueError(f"patch is {patch} for {title}; expected a number of pixels, or 0 for the usual one")
+        raise ValueError(f"patch is {patch} for {title}; expected a number of pixels, or 0 for the default")
     if patch and name not in vit.SIZES:
-        raise ValueError(f"patch is {patch}, and {title} has no patches; they belong to {', '.join(vit.SIZES)}")
+        raise ValueError(f"patch is {patch}, but {title} has no patches; it can be set for {', '.join(vit.SIZES)}")

@@ -9,7 +9,7 @@ from enerf.tasks.classifier.config import ClassifierConfig
 
 
 def write_all(variants: dict[str, list[dict[str, Any]]], base: ClassifierConfig) -> str:
-    """Write table and curves of a comparison, with published figures beside them; return the table as text."""
+    """Write table and curves of a comparison, with published results; return the tables as text."""
     measured = _labelled(variants)
     rows = report.table(measured)
     has_rates = len({name.partition("@")[2] for name in variants}) > 1
@@ -35,5 +35,5 @@ def write_all(variants: dict[str, list[dict[str, Any]]], base: ClassifierConfig)
 
 
 def _labelled(variants: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The metrics of all variants, each with the name of its own."""
-    return [{**run, "arm": name} for name, some in variants.items() for run in some]
+    """Return the metrics of all variants, each with its name under the key ``arm``."""
+    return [{**run, "arm": name} for name, runs in variants.items() for run in runs]

@@ -1,4 +1,4 @@
-"""The options of classifier runs, by subject; ``options`` says how a table becomes options."""
+"""Options of classifier runs, grouped in dataclasses; see ``enerf.config.options``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,36 +17,44 @@ from enerf.config.options import (
 from enerf.core.errors import InputError
 
 MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s", "vit_b")
-# What normalises activations, and what is done to the weights or to their gradients.
+# Norms of activations, and treatments of weights or of their gradients.
 NORMS = ("bn", "gn", "none", "ln")
 TREATMENTS = ("", "w", "ws", "e", "bnp")
-NORMALISATIONS = tuple(norm + (f"+{treatment}" if treatment else "") for norm in NORMS for treatment in TREATMENTS)
-OPTIMISERS = (
+NORMALIZATIONS = tuple(norm + (f"+{treatment}" if treatment else "") for norm in NORMS for treatment in TREATMENTS)
+OPTIMIZERS = (
     *("sgd", "adam", "adamw", "rmsprop", "adagrad"),
     *("intrinsic_adam", "intrinsic_rmsprop", "intrinsic_adagrad"),
 )
 
 
 @dataclass(frozen=True)
-class LabelledOptions:
-    """Labelled images."""
+class ClassifierDataOptions:
+    """Labeled images."""
 
     images: str = option(
         "",
-        "CIFAR-10 or CIFAR-100 (binary or Python form), idx files (MNIST, Fashion-MNIST), or images in "
-        "train/CLASS/ and test/CLASS/ (val/CLASS/): a folder, or an archive",
+        "folder or archive of CIFAR-10 or CIFAR-100 (binary or Python version), idx files (MNIST, "
+        "Fashion-MNIST), or images in "
+        "train/CLASS/ and test/CLASS/ (or val/CLASS/)",
         affects="data",
     )
     image_size: int = option(
-        0, "side that images are brought to; 0: as they are, all alike", at_least=0, at_most=4096, affects="data"
+        0,
+        "width and height to which images are resized; 0: not resized, all images must have the same size",
+        at_least=0,
+        at_most=4096,
+        affects="data",
     )
     train_images: int = option(
-        0, "train on that many images, the same for all seeds; 0: all", at_least=0, affects="data"
+        0, "number of training images, the same subset for all seeds; 0: all", at_least=0, affects="data"
     )
-    test_images: int = option(0, "test on that many images, the same for all seeds; 0: all", at_least=0, affects="data")
+    test_images: int = option(
+        0, "number of test images, the same subset for all seeds; 0: all", at_least=0, affects="data"
+    )
     augment: str = option(
         "shift_flip",
-        "of training images: shift by up to 4 pixels, flip left to right; or crop to a random part, for --image_size",
+        "augmentation of training images: random shift by up to 4 pixels, and horizontal flip; or random resized "
+        "crop, which needs --image_size",
         choices=("none", "shift", "shift_flip", "crop"),
         affects="data",
     )
@@ -56,68 +64,75 @@ class LabelledOptions:
 class ClassifierModelOptions:
     """Network."""
 
-    model: str = option("densenet", "architecture, in its form for small images", choices=MODELS, affects="model")
-    width: float = option(1.0, "times the architecture's own channels", above=0, at_most=16, affects="model")
-    depth: int = option(
-        0, "layers of DenseNet, blocks of a ViT; 0: the architecture's own", at_least=0, affects="model"
+    model: str = option(
+        "densenet", "network architecture, in its variant for small images", choices=MODELS, affects="model"
     )
-    patch: int = option(0, "side of a ViT's patches; 0: 4 for images up to 64, else 16", at_least=0, affects="model")
+    width: float = option(
+        1.0, "multiplier of the architecture's number of channels", above=0, at_most=16, affects="model"
+    )
+    depth: int = option(
+        0, "layers of DenseNet, or blocks of a ViT; 0: the architecture's default", at_least=0, affects="model"
+    )
+    patch: int = option(
+        0, "side of a ViT's patches in pixels; 0: 4 for images up to 64 pixels, else 16", at_least=0, affects="model"
+    )
 
 
 @dataclass(frozen=True)
-class NormalisationOptions:
-    """Normalisation and conditioning."""
+class NormalizationOptions:
+    """Normalization and conditioning."""
 
     normalisation: str = option(
         "",
-        "activations: bn (batch), gn (group), none, ln (layer, of ViTs); weights of --layers: +w weight normalisation, "
-        "+ws weight standardisation, +e equilibration; +bnp gradients preconditioned by batch statistics; "
-        "empty: bn, of ViTs ln",
-        choices=("", *NORMALISATIONS),
+        "NORM or NORM+TREATMENT. Norm of activations: bn (batch), gn (group), none, or ln (layer, for ViTs). Treatment "
+        "of the layers --layers: w (weight normalization), ws (weight standardization), e (equilibration), bnp "
+        "(batch-norm preconditioning of gradients). Empty: bn, for ViTs ln",
+        choices=("", *NORMALIZATIONS),
         affects="model",
     )
     layers: str = option(
         "all",
-        "which layers are conditioned, or started by --init: all, first_conv_and_last_linear, hidden, Conv2d, Linear, "
-        "or names and patterns with commas",
+        "layers that are conditioned and initialized by --init: all, first_conv_and_last_linear, hidden, Conv2d, "
+        "Linear, "
+        "or comma-separated names and patterns",
         affects="model",
     )
-    equilibrate: str = option("row", "the map of +e", choices=METHODS, bare="row", affects="model")
+    equilibrate: str = option("row", "equilibration method of +e", choices=METHODS, bare="row", affects="model")
     equilibrate_gradient: str = inherited(ConditioningOptions, "equilibrate_gradient", "through")
     equilibrate_scale: str = inherited(ConditioningOptions, "equilibrate_scale", "fixed")
     equilibrate_p: float = inherited(ConditioningOptions, "equilibrate_p", 2.0)
     init: str = option(
         "default",
-        "control: start of the same layers: the network's own, Glorot's, He's, or unit rows",
+        "control: initialization of the same layers: the network's default, Glorot, He, or rows of unit norm",
         choices=INITS,
         affects="training",
     )
 
     @property
     def parts(self) -> tuple[str, str]:
-        """What normalises activations (empty: the network's usual), and the treatment of weights.
+        """Norm of activations (empty: the network's default) and treatment of weights (empty: none).
 
-        >>> NormalisationOptions(normalisation="bn+ws").parts
+        >>> NormalizationOptions(normalisation="bn+ws").parts
         ('bn', 'ws')
         """
         norm, _, treatment = self.normalisation.partition("+")
         return norm, treatment
 
     def check(self) -> None:
-        """Refuse options of the map without the map.
+        """Check that options of equilibration are only set with ``+e``.
 
         Raises
         ------
         InputError
-            For the first that would have no effect.
+            For the first one that would have no effect.
         """
         if self.parts[1] == "e":
             return
-        asked = self.normalisation or "(empty)"
+        found = self.normalisation or "(empty)"
         for name in ("equilibrate", "equilibrate_gradient", "equilibrate_scale", "equilibrate_p"):
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(
-                    f"option --{name}: found {getattr(self, name)} with --normalisation {asked}, expected one with +e: "
+                    f"option --{name}: found {getattr(self, name)} with --normalisation {found}, expected one with +e: "
                     "only equilibration has such an option"
                 )
 
@@ -126,59 +141,67 @@ class NormalisationOptions:
 class ClassifierTrainOptions(StepOptions):
     """Training."""
 
-    N_iters: int = option(0, "at most that many steps; 0: as many as --epochs says", at_least=0, affects="training")
+    N_iters: int = option(0, "largest number of steps; 0: determined by --epochs", at_least=0, affects="training")
     epochs: float = option(
         200.0,
-        "times that every training image is seen; 0: as many as --N_iters says",
+        "number of passes over the training images; 0: determined by --N_iters",
         at_least=0,
         at_most=1e6,
         affects="training",
     )
-    N_batch: int = option(128, "images a step", at_least=1, affects="training")
+    N_batch: int = option(128, "batch size", at_least=1, affects="training")
     lrate: float = inherited(StepOptions, "lrate", 1e-3)
     lrate_schedule: str = inherited(StepOptions, "lrate_schedule", "constant")
-    optimiser: str = option("sgd", "what follows the gradients", choices=OPTIMISERS, affects="model")
-    momentum: float = option(0.0, "of sgd and rmsprop", at_least=0, at_most=0.9999, affects="model")
+    optimiser: str = option("sgd", "optimizer", choices=OPTIMIZERS, affects="model")
+    momentum: float = option(0.0, "momentum of sgd and rmsprop", at_least=0, at_most=0.9999, affects="model")
     weight_decay: float = option(
         0.0,
-        "of weights, not of biases and normalisers: L2 in the loss; adamw: decoupled",
+        "weight decay of weights, not of biases and norm parameters: L2 penalty; decoupled for adamw",
         at_least=0,
         affects="training",
     )
     l1: float = option(
-        0.0, "L1 of the same weights: in the loss; intrinsic optimisers: of z = P⁻¹θ", at_least=0, affects="training"
+        0.0, "L1 penalty of the same weights; for intrinsic optimizers: of z = P⁻¹θ", at_least=0, affects="training"
     )
-    l2: float = option(0.0, "intrinsic optimisers: L2 of z = P⁻¹θ", at_least=0, affects="training")
+    l2: float = option(0.0, "L2 penalty of z = P⁻¹θ, for intrinsic optimizers only", at_least=0, affects="training")
     shrinkage: str = option(
         "sign",
-        "how an intrinsic optimiser steps along L1: the theorem's sign, or to exact zeros",
+        "L1 step of an intrinsic optimizer: by the sign, as in the theorem, or by soft thresholding, which gives "
+        "exact zeros",
         choices=("sign", "soft"),
         affects="training",
     )
     label_smoothing: float = option(
-        0.0, "share of a target that is spread over all classes", at_least=0, at_most=0.99, affects="training"
+        0.0,
+        "fraction of each target that is distributed uniformly over all classes",
+        at_least=0,
+        at_most=0.99,
+        affects="training",
     )
     mixup: float = option(
-        0.0, "images are mixed in pairs, shares drawn from Beta(mixup, mixup); 0: not", at_least=0, affects="training"
+        0.0,
+        "mixup: images are mixed in pairs with weights from Beta(mixup, mixup); 0: off",
+        at_least=0,
+        affects="training",
     )
 
 
 @dataclass(frozen=True)
 class ClassifierRunOptions(RecordOptions):
-    """Experiment and its records."""
+    """Experiment and logging."""
 
     i_eval: int = option(
-        -1, "steps between points of the curve; -1: once an epoch; 0: never", at_least=-1, affects="neutral"
+        -1, "steps between points of the curve; -1: once per epoch; 0: never", at_least=-1, affects="neutral"
     )
     i_spectrum: int = option(
         -1,
-        "steps between records of κ and row norms of --layers; -1: with the curve; 0: never",
+        "steps between records of condition number κ and row norms of --layers; -1: as --i_eval; 0: never",
         at_least=-1,
         affects="neutral",
     )
     eval_images: int = option(
         2000,
-        "test and training images that a point of the curve is measured on; 0: all test images",
+        "number of test images, and of training images, that a point of the curve is evaluated on; 0: all test images",
         at_least=0,
         affects="neutral",
     )
@@ -186,27 +209,27 @@ class ClassifierRunOptions(RecordOptions):
 
 @dataclass(frozen=True)
 class ClassifierConfig(RunConfig):
-    """Everything a classifier run is told, by subject."""
+    """All options of a classifier run."""
 
     run: ClassifierRunOptions
-    data: LabelledOptions
+    data: ClassifierDataOptions
     model: ClassifierModelOptions
-    conditioning: NormalisationOptions
+    conditioning: NormalizationOptions
     train: ClassifierTrainOptions
     kind: ClassVar[str] = "classifier"
 
     @property
     def scene(self) -> str:
-        """The name of the images' folder or archive, and of the network."""
+        """Name of the images' folder or archive, and of the network."""
         return f"{Path(self.data.images).name.split('.')[0] or 'images'}_{self.model.model}"
 
     def check(self) -> None:
-        """Refuse combinations that cannot mean anything, with the reason.
+        """Check that the options are compatible.
 
         Raises
         ------
         InputError
-            For the first of them.
+            For the first combination that is not.
         """
         if not self.data.images:
             raise InputError("option --images: found nothing, expected a folder or an archive of labelled images")
@@ -246,6 +269,6 @@ class ClassifierConfig(RunConfig):
             )
         if t.N_batch == 1 and self.conditioning.parts[0] in ("", "bn") and not self.model.model.startswith("vit"):
             raise InputError(
-                "option --N_batch: found 1, expected at least 2 with batch normalisation: one image has no statistics "
-                "of a batch (--normalisation gn needs none)"
+                "option --N_batch: found 1, expected at least 2 with batch normalization, which needs statistics of "
+                "several images (--normalisation gn does not)"
             )

@@ -1,4 +1,4 @@
-"""What a classifier run is measured to be: its ``metrics.json``, with the protocol of every figure beside it."""
+"""Evaluation of classifier runs: writes ``metrics.json`` with the metrics and the protocol of their measurement."""
 
 import math
 import statistics
@@ -21,32 +21,32 @@ from enerf.tasks.classifier.setup import ClassifierRun
 
 
 def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
-    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its images, if any.
+    """Open a finished run, evaluate it again and return its metrics.
+
+    ``source`` is the new path of its images, if they were moved.
 
     Raises
     ------
     InputError
-        If the folder is no run of a classifier, or its images are missing.
+        If the folder is not a classifier run, or its images are missing.
     """
     run = setup.open_run(folder, device, source)
     return evaluate(run, Spectra(run))
 
 
 def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
-    """Measure the network on all test images, and on as many training images as a point of the curve has.
-
-    Writes ``metrics.json``.
-    """
+    """Evaluate the network on all test images and on ``fit_indices`` of the training images; write ``metrics.json``."""
     began = time.perf_counter()
     model = setup.frozen(run.model)
-    test = classifier_metrics.measured(answers_of(run, model), run.data.test)
-    fit = classifier_metrics.measured(answers_of(run, model), run.data.train, fit_numbers(run))
-    seconds, steps, asked = run.state.seconds, max(run.state.step, 1), run.config.run
-    is_continued = bool(asked.ft_path) and not asked.no_reload  # its steps are partly another run's, its seconds not
+    test = classifier_metrics.measure(logits_function(run, model), run.data.test)
+    fit = classifier_metrics.measure(logits_function(run, model), run.data.train, fit_indices(run))
+    seconds, steps, options = run.state.seconds, max(run.state.step, 1), run.config.run
+    # with another run's weights, steps include that run's, seconds do not
+    is_continued = bool(options.ft_path) and not options.no_reload
     metrics = {
-        **_described(run),
+        **_protocol(run),
         **run.record.metrics(run.state.step),
-        **{"test": test, "fit": fit, "kappa": kappa_of(spectra(run.state)), "sparsity": _sparsity(run)},
+        **{"test": test, "fit": fit, "kappa": kappa_summary(spectra(run.state)), "sparsity": _sparsity(run)},
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
     }
@@ -55,72 +55,72 @@ def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
 
 
 class Spectra:
-    """κ and row norms of ``--layers`` at a run's present step, computed once: for the curve, records and metrics."""
+    """Condition numbers and row norms of ``--layers``, cached for the current step."""
 
     def __init__(self, run: ClassifierRun) -> None:
         self.run, self.step = run, -1
-        self.told: LayerReport = {}
+        self.report: LayerReport = {}
 
     def __call__(self, training: State) -> LayerReport:
-        """The report of each layer."""
+        """Return the report of each layer."""
         if training.step != self.step:
-            self.told, self.step = spectrum.layer_report(training.model, self.run.layers), training.step
-        return self.told
+            self.report, self.step = spectrum.layer_report(training.model, self.run.layers), training.step
+        return self.report
 
 
-def point(run: ClassifierRun, spectra: Spectra) -> list[float]:
-    """A point of the curve: test accuracy and loss, accuracy and loss of training images, median κ of ``--layers``."""
+def curve_point(run: ClassifierRun, spectra: Spectra) -> list[float]:
+    """Return a point of the curve: test accuracy and loss, training accuracy and loss, median κ of ``--layers``."""
     model, n = setup.frozen(run.model), run.config.run.eval_images
-    test = classifier_metrics.measured(
-        answers_of(run, model), run.data.test, classifier_metrics.some_of(run.data.test, n)
+    test = classifier_metrics.measure(
+        logits_function(run, model), run.data.test, classifier_metrics.fixed_subset(run.data.test, n)
     )
-    fit = classifier_metrics.measured(answers_of(run, model), run.data.train, fit_numbers(run))
-    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa_of(spectra(run.state))["median"]]
+    fit = classifier_metrics.measure(logits_function(run, model), run.data.train, fit_indices(run))
+    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa_summary(spectra(run.state))["median"]]
 
 
 def finished_metrics(run: ClassifierRun) -> dict[str, Any] | None:
-    """The run's metrics if they were measured at its present step, of the same images."""
-    return resume.matching_metrics(run.config.folder, _described(run))
+    """Return the saved metrics if they were measured at the current step with the same protocol, else None."""
+    return resume.matching_metrics(run.config.folder, _protocol(run))
 
 
-def answers_of(run: ClassifierRun, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Images as bytes -> the logits of a network, as the run's data and precision have it."""
-    standardised = partial(step.standardised, mean=run.data.mean, std=run.data.std, device=run.device)
-    return lambda images: step.logits_of(model, standardised(images), run.precision)
+def logits_function(run: ClassifierRun, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a function from images as bytes to logits, with the run's standardization and precision."""
+    standardize = partial(step.standardize, mean=run.data.mean, std=run.data.std, device=run.device)
+    return lambda images: step.logits_of(model, standardize(images), run.precision)
 
 
-def fit_numbers(run: ClassifierRun) -> Tensor:
-    """The training images that are measured: as many as a point of the curve has."""
-    return classifier_metrics.some_of(run.data.train, run.config.run.eval_images or len(run.data.test))
+def fit_indices(run: ClassifierRun) -> Tensor:
+    """Return the indices of the training images that are evaluated: ``--eval_images``, or as many as test images."""
+    return classifier_metrics.fixed_subset(run.data.train, run.config.run.eval_images or len(run.data.test))
 
 
-def kappa_of(told: LayerReport) -> dict[str, float]:
-    """Median and largest κ of the weights that layers really apply, and of how many: those of full rank."""
-    values = [layer["kappa"] for layer in told.values() if math.isfinite(layer["kappa"])]
+def kappa_summary(report: LayerReport) -> dict[str, float]:
+    """Return median and largest κ of the effective weights, and the number of layers, without rank-deficient ones."""
+    values = [layer["kappa"] for layer in report.values() if math.isfinite(layer["kappa"])]
     if not values:
         return {"median": math.inf, "largest": math.inf, "layers": 0}
     return {"median": statistics.median(values), "largest": max(values), "layers": len(values)}
 
 
 def _sparsity(run: ClassifierRun) -> float:
-    """The share of weights that are exactly 0, as the optimiser sees them."""
-    chosen = optimizers.weights(run.model)
+    """Return the fraction of raw weights that are exactly 0."""
+    chosen = optimizers.regularized_weights(run.model)
     zeros = sum(int((p == 0).sum()) for p in chosen)
     return zeros / max(1, sum(p.numel() for p in chosen))
 
 
-def _described(run: ClassifierRun) -> dict[str, Any]:
-    """What a figure needs beside it: images, network, method, steps."""
+def _protocol(run: ClassifierRun) -> dict[str, Any]:
+    """Return what identifies a measurement: images, network, method, steps, seed, device, options of training."""
     config, m, t, data = run.config, run.config.model, run.config.train, run.data
     return {
         "dataset": data.name,
         "note": data.note,
-        "model": build.words(m.model, width=m.width, depth=m.depth, patch=m.patch, size=data.size),
+        "model": build.model_title(m.model, width=m.width, depth=m.depth, patch=m.patch, size=data.size),
         "parameters": sum(p.numel() for p in setup.frozen(run.model).parameters()),
         "method": setup.method_name(config),
         "steps": run.state.step,
-        "epochs": run.state.step / run.steps_an_epoch,
-        "steps_an_epoch": run.steps_an_epoch,
+        "epochs": run.state.step / run.steps_per_epoch,
+        "steps_an_epoch": run.steps_per_epoch,
         "seed": t.seed,
         "device": str(run.device),
         "precision": run.record.trained(run.state.step).precision,
@@ -131,6 +131,6 @@ def _described(run: ClassifierRun) -> dict[str, Any]:
             **{"train_images": len(data.train), "test_images": len(data.test), "size": data.size},
             **{"channels": data.channels, "classes": len(data.classes), "layers": config.conditioning.layers},
             "images": config.data.images,
-            "fit": f"{len(fit_numbers(run))} training images, the same for all runs, without augmentation",
+            "fit": f"{len(fit_indices(run))} training images, the same for all runs, without augmentation",
         },
     }

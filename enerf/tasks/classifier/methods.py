@@ -3,29 +3,29 @@
 from typing import Any
 
 from enerf.config.methods import Methods
-from enerf.tasks.classifier.config import NORMALISATIONS
+from enerf.tasks.classifier.config import NORMALIZATIONS
 
 _COMMON: dict[str, Any] = {
     **{"normalisation": "", "init": "default", "equilibrate": "row", "equilibrate_gradient": "through"},
     **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
 }
 ENDS = "first_conv_and_last_linear"
-# What an arm that is about its optimiser says of all that belongs to one; strengths are those of the name alone.
+# All options of the optimizer, for the variants that differ in it; penalties are only those that the name says.
 _ADAM: dict[str, Any] = {
     **{"optimiser": "adam", "lrate": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "l1": 0.0, "l2": 0.0},
     "shrinkage": "sign",
 }
 _INTRINSIC = {**_ADAM, "optimiser": "intrinsic_adam"}
 _CHANGES: dict[str, dict[str, Any]] = {
-    **{name: {"normalisation": name} for name in NORMALISATIONS},
-    # controls: the start of the layers that +e maps, without a map
+    **{name: {"normalisation": name} for name in NORMALIZATIONS},
+    # controls: initialization of the layers that +e conditions, without a map
     **{f"{norm}_{init}": {"normalisation": norm, "init": init} for norm in ("bn", "ln") for init in ("he", "unit_row")},
-    # at the size of the network's own start: kept at every step, or a learned gain from there
+    # scale of the default initialization: fixed at every step, or a learned gain that starts there
     **{f"{norm}+e_kept": {"normalisation": f"{norm}+e", "equilibrate_scale": "kept"} for norm in ("bn", "ln")},
     **{f"{norm}+e_gain": {"normalisation": f"{norm}+e", "equilibrate_scale": "learned"} for norm in ("bn", "ln")},
-    # the first convolution and the last linear layer alone
+    # only the first convolution and the last linear layer
     **{f"bn+{how}_ends": {"normalisation": f"bn+{how}", "layers": ENDS} for how in ("w", "ws", "e")},
-    # regularisation in the parameter that an optimiser really descends in, beside that in the loss
+    # regularization of the intrinsic parameter, and in the loss
     "adam": _ADAM,
     "adam_l2": {**_ADAM, "weight_decay": 1e-3},
     "adamw": {**_ADAM, "optimiser": "adamw", "weight_decay": 0.1},

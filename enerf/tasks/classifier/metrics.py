@@ -1,4 +1,4 @@
-"""How often a classifier is right: accuracy, top-5 accuracy and cross entropy of labelled images."""
+"""Accuracy, top-5 accuracy and cross entropy of a classifier on labeled images."""
 
 from collections.abc import Callable, Sized
 from typing import Any
@@ -10,46 +10,46 @@ from torch.nn import functional
 
 from enerf.datasets.labelled.dataset import Split
 
-AT_ONCE = 500  # images
+IMAGES_PER_CALL = 500  # batch size of the evaluation
 TOP = 5
 # images as bytes -> logits
-Answers = Callable[[Tensor], Tensor]
+LogitsFunction = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def measured(answers: Answers, split: Split, numbers: Int64[Tensor, " n"] | None = None) -> dict[str, Any]:
-    """``accuracy`` and ``top5`` in percent, ``loss`` in nats (mean cross entropy), and how many ``images``.
+def measure(logits_of: LogitsFunction, split: Split, indices: Int64[Tensor, " n"] | None = None) -> dict[str, Any]:
+    """Return ``accuracy`` and ``top5`` in percent, ``loss`` (mean cross entropy in nats), and the number of ``images``.
 
-    Images are not augmented. ``top5`` is missing where there are no more than five classes.
+    Images are not augmented. ``top5`` is omitted for five classes or fewer.
 
     Parameters
     ----------
-    answers
+    logits_of
         Images as bytes, ``b c h w``, -> logits ``b classes``, on any device.
     split
         Images and labels.
-    numbers
-        Which of them; all unless told otherwise.
+    indices
+        Indices of the evaluated images; None: all.
     """
-    asked = torch.arange(len(split)) if numbers is None else numbers
-    right, right5, loss, with_top = 0, 0, 0.0, False
-    for some in asked.split(AT_ONCE):
-        logits, labels = answers(split.batch(some)), split.labels[some]
+    chosen = torch.arange(len(split)) if indices is None else indices
+    correct, correct5, loss, with_top = 0, 0, 0.0, False
+    for batch in chosen.split(IMAGES_PER_CALL):
+        logits, labels = logits_of(split.batch(batch)), split.labels[batch]
         logits, labels = logits.float(), labels.to(logits.device)
-        right += int((logits.argmax(1) == labels).sum())
+        correct += int((logits.argmax(1) == labels).sum())
         with_top = logits.shape[1] > TOP
         if with_top:
-            right5 += int((logits.topk(TOP, 1).indices == labels[:, None]).sum())
+            correct5 += int((logits.topk(TOP, 1).indices == labels[:, None]).sum())
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    n = max(len(asked), 1)
-    found: dict[str, Any] = {"accuracy": 100 * right / n, "loss": loss / n, "images": len(asked)}
-    return {**found, "top5": 100 * right5 / n} if with_top else found
+    n = max(len(chosen), 1)
+    found: dict[str, Any] = {"accuracy": 100 * correct / n, "loss": loss / n, "images": len(chosen)}
+    return {**found, "top5": 100 * correct5 / n} if with_top else found
 
 
-def some_of(split: Sized, n: int) -> Int64[Tensor, " m"]:
-    """Numbers of ``n`` images, drawn once for all runs, in order; of all if ``n`` is 0 or more than there are.
+def fixed_subset(split: Sized, n: int) -> Int64[Tensor, " m"]:
+    """Return sorted indices of ``n`` random images, the same for all runs; of all images if ``n`` is 0 or too large.
 
-    >>> len(set(some_of(range(10), 4).tolist())), len(some_of(range(10), 0))
+    >>> len(set(fixed_subset(range(10), 4).tolist())), len(fixed_subset(range(10), 0))
     (4, 10)
     """
     total = len(split)

@@ -14,31 +14,32 @@ from enerf.core import device as core_device
 from enerf.core import rng
 from enerf.engine import checkpoint
 from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe, analyzed_layers, parameters_of
-from enerf.tasks.classifier import build as classifiers
-from enerf.tasks.classifier import setup
+from enerf.tasks.classifier import build, setup
 from enerf.tasks.classifier import step as classifier_step
 from enerf.tasks.classifier.config import ClassifierConfig
 
 
 def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
-    """A classifier, and its cross entropy on random training images, without augmentation.
+    """Open a classifier run; its loss is the cross entropy of random training images, without augmentation.
 
-    Batch normalisation applies its running statistics, so that an image's logits depend on that image alone.
+    Batch normalization uses its running statistics, so that the logits of an image depend on that image only.
     """
     config = parser.from_dict(ClassifierConfig, {**saved, **({"images": settings.source} if settings.source else {})})
     device, data = core_device.resolve_device(settings.device), setup.load_data(config)
-    made, _ = setup.new_model(config, data)
-    made = made.to(device)
-    names = analyzed_layers(made, settings.layers, classifiers.HEADS)
-    numbers = torch.randperm(len(data.train), generator=rng.generator_for(settings.seed, 0))[: settings.samples]
-    images = classifier_step.standardised(data.train.batch(numbers), data.mean, data.std, device)
-    labels = data.train.labels[numbers].to(device)
+    network, _ = setup.new_model(config, data)
+    network = network.to(device)
+    names = analyzed_layers(network, settings.layers, build.HEADS)
+    indices = torch.randperm(len(data.train), generator=rng.generator_for(settings.seed, 0))[: settings.samples]
+    images = classifier_step.standardize(data.train.batch(indices), data.mean, data.std, device)
+    labels = data.train.labels[indices].to(device)
 
     def at(path: Path) -> CheckpointProbe:
-        content, model = checkpoint.read(path), copy.deepcopy(made).eval()
+        content, model = checkpoint.read(path), copy.deepcopy(network).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
-        some = parameters_of(model, names) if settings.layers else ()
-        return CheckpointProbe(content["step"], model, names, Objective(model, cross_entropy, images, labels, some))
+        parameters = parameters_of(model, names) if settings.layers else ()
+        return CheckpointProbe(
+            content["step"], model, names, Objective(model, cross_entropy, images, labels, parameters)
+        )
 
     return RunProbe(data.name, setup.method_name(config), at)

@@ -1,8 +1,8 @@
-"""Metrics of classifier runs to a table, beside published figures; ``classifier_curves`` draws them.
+"""Tables of the metrics of classifier runs, and published results; ``curves`` plots them.
 
-A run is what ``metrics.json`` holds: ``dataset``, ``note``, ``model``, ``method``, ``epochs``, ``seed``, ``step_ms``;
-``test`` and ``fit`` with ``accuracy`` and ``loss``; ``kappa`` with ``median`` and ``largest``; and ``curve``: rows
-``[step, seconds, test accuracy, test loss, training accuracy, training loss, median κ]``.
+A run is the content of its ``metrics.json``: ``dataset``, ``note``, ``model``, ``method``, ``epochs``, ``seed``,
+``step_ms``; ``test`` and ``fit`` with ``accuracy`` and ``loss``; ``kappa`` with ``median`` and ``largest``; and
+``curve``: rows ``[step, seconds, test accuracy, test loss, training accuracy, training loss, median κ]``.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("largest κ", ("kappa", "largest"), 0),
     ("step [ms]", ("step_ms",), 1),
 )
-CHANCES = 2.0  # times the accuracy of guessing: less is a run that has not learned
+LEARNED_FACTOR = 2.0  # times chance accuracy, below which a run counts as not learned
 
 PROTOCOL = "Saratchandran, Wang, Lucey, ECCV 2024 (CNNs: SGD 1e-3, batch 128, 200 epochs; ViT-B: AdamW)"
-# Top-1 in percent, as published: architecture, images -> normalisation -> figure.
+# Published top-1 accuracy in percent: (architecture, data set) -> normalization -> accuracy.
 PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
     ("Inception", "CIFAR-10"): {"bn": 83.1, "bn+w": 83.1, "bn+ws": 82.9, "bn+e": 83.3},
     ("Inception", "CIFAR-100"): {"bn": 55.9, "bn+w": 56.3, "bn+ws": 56.1, "bn+e": 58.7},
@@ -37,55 +37,54 @@ CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 
 
 def table(runs: Sequence[Run]) -> list[list[str]]:
-    """Rows as text: one for each data set, network and method, ± the deviation over seeds.
+    """Return rows of text, the header first: one per data set, network and method, mean ± deviation over seeds.
 
-    Accuracies are top-1 in percent, losses cross entropies in nats; κ is of the weights that the layers of ``--layers``
-    apply. "learned" counts the seeds that end at twice the accuracy of guessing or more; "zeros" is the share of
-    weights that are exactly 0, where any are.
+    Accuracies are top-1 in percent, losses cross entropies in nats; κ is that of the effective weights of ``--layers``.
+    "learned" is the number of seeds for which ``has_learned``; "zeros" is the percentage of weights that are exactly 0,
+    if there are any.
     """
     with_zeros = any(run.get("sparsity") for run in runs)
     heads = ["images", "network", "method", *(heading for heading, *_ in COLUMNS), "learned", "epochs"]
     rows = [heads + (["zeros [%]"] if with_zeros else [])]
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        groups.setdefault((_images(run), run["model"], named(run)), []).append(run)
+        groups.setdefault((_images(run), run["model"], method_label(run)), []).append(run)
     for key, some in groups.items():
         cells = [plots.mean_and_std([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
         epochs = sorted({f"{run['epochs']:g}" for run in some}, key=float)
         length = plots.DASH.join(epochs if len(epochs) < 2 else (epochs[0], epochs[-1]))
         zeros = [plots.mean_and_std([_percent(run.get("sparsity")) for run in some], 1)] if with_zeros else []
-        rows.append([*key, *cells, f"{sum(map(learned, some))}/{len(some)}", length, *zeros])
+        rows.append([*key, *cells, f"{sum(map(has_learned, some))}/{len(some)}", length, *zeros])
     return rows
 
 
 def published(runs: Sequence[Run]) -> list[list[str]]:
-    """Rows of the paper's figures for the architectures and images among these runs; the heads alone if there are none.
+    """Return rows of the paper's results for the architectures and data sets of these runs, the header first.
 
-    Images are known by the name of their folder or archive and by how many classes they have. Those that were stored
-    with losses (a note says so) count as the ones they were made of; their figures cannot be compared, which the
-    table's first column says.
+    Data sets are identified by the name of their folder or archive and their number of classes. Lossily compressed
+    copies (with a note in the first column of ``table``) match too, although their results are not comparable.
     """
     found = [(run["model"], _published_images(run)) for run in runs]
     rows = [["published", "network", "method", "test [%]"]]
-    for (network, images), figures in PUBLISHED.items():
+    for (network, images), results in PUBLISHED.items():
         if any(model.startswith(network) and named == images for model, named in found):
-            rows += [[images, network, method, f"{value:g}"] for method, value in figures.items()]
+            rows += [[images, network, method, f"{value:g}"] for method, value in results.items()]
     return rows
 
 
-def learned(run: Run) -> bool:
-    """Whether a run ends at twice the accuracy of guessing, or at half way to all if that is less.
+def has_learned(run: Run) -> bool:
+    """Return whether the test accuracy is at least twice chance, or half way from chance to 100 % if that is less.
 
     >>> of = lambda accuracy: {"test": {"accuracy": accuracy}, "protocol": {"classes": 10}}
-    >>> learned(of(30.0)), learned(of(15.0))
+    >>> has_learned(of(30.0)), has_learned(of(15.0))
     (True, False)
     """
-    guessing = 100 / run["protocol"]["classes"]
-    return bool(run["test"]["accuracy"] >= min(CHANCES * guessing, (100 + guessing) / 2))
+    chance = 100 / run["protocol"]["classes"]
+    return bool(run["test"]["accuracy"] >= min(LEARNED_FACTOR * chance, (100 + chance) / 2))
 
 
-def named(run: Run) -> str:
-    """What a run's method is called: the comparison's name for it, or its own."""
+def method_label(run: Run) -> str:
+    """Return the name of a run's variant in a comparison, otherwise of its method."""
     return str(run.get("arm") or run["method"])
 
 
@@ -94,7 +93,7 @@ def _images(run: Run) -> str:
 
 
 def _published_images(run: Run) -> str:
-    """The images of published figures that a run's data set is named for and has all classes of; "" if there are none.
+    """Return the key of ``CLASSES`` that matches a run's data set by name and number of classes; "" if none does.
 
     >>> of = lambda name, classes: {"dataset": name, "protocol": {"classes": classes}}
     >>> _published_images(of("cifar-10-batches-bin", 10)), _published_images(of("cifar-100-python", 100))
@@ -102,15 +101,15 @@ def _published_images(run: Run) -> str:
     >>> _published_images(of("imagenette2", 10))
     ''
     """
-    name = _plain(run["dataset"])
-    longest = max((images for images in CLASSES if name.startswith(_plain(images))), key=len, default="")
+    name = _alphanumeric(run["dataset"])
+    longest = max((images for images in CLASSES if name.startswith(_alphanumeric(images))), key=len, default="")
     return longest if CLASSES.get(longest) == run["protocol"]["classes"] else ""
 
 
-def _plain(name: str) -> str:
-    """Its letters and digits, in lower case.
+def _alphanumeric(name: str) -> str:
+    """Return the letters and digits of a name, in lower case.
 
-    >>> _plain("CIFAR-10")
+    >>> _alphanumeric("CIFAR-10")
     'cifar10'
     """
     return "".join(filter(str.isalnum, name.lower()))
@@ -121,7 +120,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _value(run: Run, path: tuple[str, ...]) -> float | None:
-    """A number of a run, None if it is missing."""
+    """Return a value of a run, None if it is missing."""
     found: Any = run
     for name in path:
         found = (found or {}).get(name)

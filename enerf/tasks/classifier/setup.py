@@ -1,4 +1,4 @@
-"""A classifier run: labelled images, their network, and what can be asked of them; prepared from options or opened."""
+"""Classifier runs: images, network, optimizer and precision; prepared from options or opened from a folder."""
 
 import copy
 import logging
@@ -30,22 +30,22 @@ log = logging.getLogger("enerf")
 
 @dataclass(frozen=True)
 class ClassifierRun:
-    """A network, and all that is needed to train and to measure it.
+    """A network with all that is needed to train and evaluate it.
 
     Attributes
     ----------
     config
-        With its steps counted: see ``resolved``.
+        Options, with numbers of steps filled in by ``resolve_steps``.
     data
         Images and labels, on the CPU.
     model
-        Images -> logits; what ``state.model`` holds.
+        Images -> logits; the same object as ``state.model``.
     layers
-        The layers that the options mean: conditioned, or left plain as a control.
+        Names of the selected layers: conditioned, or unconditioned as a control.
     state, device
-        Weights and optimiser, and where they are.
+        Weights, optimizer and step; their device.
     record
-        Of the precisions that have trained it.
+        Precisions that trained it.
     """
 
     config: ClassifierConfig
@@ -58,31 +58,31 @@ class ClassifierRun:
 
     @property
     def precision(self) -> str:
-        """What products inside the network are computed with."""
-        return self.record.now.precision
+        """Precision of matrix products in the network: ``fp32`` or ``bf16``."""
+        return self.record.current.precision
 
     @property
-    def steps_an_epoch(self) -> int:
-        """Whole batches of the training images."""
-        return steps_an_epoch(self.config, self.data)
+    def steps_per_epoch(self) -> int:
+        """Number of full batches in the training images."""
+        return steps_per_epoch(self.config, self.data)
 
 
 def prepare(config: ClassifierConfig, shared: Resolved | None = None) -> ClassifierRun:
-    """Images, network and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+    """Load the images, build network and optimizer, and resume from the run's last checkpoint if there is one.
 
-    ``shared`` is what ``auto`` means for a fresh run: the precision of the comparison that it is part of.
+    ``shared`` is the precision of the comparison that the run belongs to: a new run uses it for ``auto``.
 
     Raises
     ------
     InputError
-        For a user's mistake.
+        If the options, the images or the checkpoint cannot be used.
     """
     device = core_device.resolve_device(config.train.device)
     words = core_device.prepare(device)
-    config, data = resolved(config), load_data(config)
+    config, data = resolve_steps(config), load_data(config)
     found = resume.last_checkpoint(config)
-    record = backend_record.record_of(found, resolve_precision(config, backend_record.recorded_or(found, shared)))
-    log.info("%s; %s", words, record.now.precision)
+    record = backend_record.record_of(found, resolve_backend(config, backend_record.backend_to_reuse(found, shared)))
+    log.info("%s; %s", words, record.current.precision)
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=core_device.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimizers.make(config.train, model), found)
@@ -92,29 +92,29 @@ def prepare(config: ClassifierConfig, shared: Resolved | None = None) -> Classif
 
 
 def open_run(folder: Path, device: str = "auto", source: str = "") -> ClassifierRun:
-    """Open a run as its last checkpoint left it; ``source`` is the new place of its images, if they have moved.
+    """Open a run at its last checkpoint; ``source`` is the new path of its images, if they were moved.
 
     Raises
     ------
     InputError
-        If the folder is no run of a classifier, or its images are missing.
+        If the folder is not a classifier run, or its images are missing.
     """
     content, _ = checkpoint.newest(folder, [ClassifierConfig.kind])
     return prepare(resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source))
 
 
-def resolve_precision(config: ClassifierConfig, recorded: Resolved | None = None) -> Resolved:
-    """The precision of products inside the network; classifiers are evaluated by torch.
+def resolve_backend(config: ClassifierConfig, recorded: Resolved | None = None) -> Resolved:
+    """Return the precision of matrix products in the network; the backend is always torch.
 
-    The option decides, then what the run was trained with before, then the device: bf16 where it has instructions for
-    it, except that torch's group normalisation of bf16 on a CPU takes several times longer than of fp32. A difference
-    to the record is logged as a warning.
+    Priority: the option, the precision that the run was trained with before, the device (bf16 if it has instructions
+    for it, except with group norm on a CPU, where torch is several times slower in bf16 than in fp32). A difference to
+    ``recorded`` is logged as a warning.
     """
-    asked, device = config.train.precision, core_device.resolve_device(config.train.device)
+    requested, device = config.train.precision, core_device.resolve_device(config.train.device)
     is_known = recorded is not None and recorded.precision != registry.UNKNOWN
-    if asked == "auto" and not is_known and device.type == "cpu" and norm_of(config) == "gn":
-        asked = "fp32"
-    precision, reason = registry.resolve_precision(asked, device, recorded)
+    if requested == "auto" and not is_known and device.type == "cpu" and norm_of(config) == "gn":
+        requested = "fp32"
+    precision, reason = registry.resolve_precision(requested, device, recorded)
     found = Resolved("torch", precision, device.type)
     if recorded is not None and recorded.differs(found):
         log.warning("%s", registry.difference_words(recorded, found, reason))
@@ -122,20 +122,20 @@ def resolve_precision(config: ClassifierConfig, recorded: Resolved | None = None
 
 
 def load_data(config: ClassifierConfig) -> LabelledImages:
-    """The labelled images of a configuration, as many as it asks for.
+    """Load the labeled images of a configuration, limited to the number that it asks for.
 
     Raises
     ------
     InputError
-        If they are missing, damaged, fewer than that, or fewer than a batch.
+        If they are missing, damaged, or fewer than that number or than a batch.
     """
     try:
         path = Path(config.data.images).expanduser()
         stamp = path.stat().st_mtime_ns if path.exists() else 0
-    except (OSError, RuntimeError) as error:  # a name that is too long, a home that is nobody's
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of an unknown user
         reason = str(getattr(error, "strerror", None) or error).rstrip(".").lower()
         raise InputError(f"option --images: the path cannot be looked up ({reason}), expected one that can") from None
-    data = _loaded(path, stamp, config.data.image_size).fewer(config.data.train_images, config.data.test_images)
+    data = _load(path, stamp, config.data.image_size).fewer(config.data.train_images, config.data.test_images)
     if len(data.train) < config.train.N_batch:
         raise InputError(
             f"option --N_batch: found {config.train.N_batch}, expected at most the {len(data.train)} training images"
@@ -144,20 +144,20 @@ def load_data(config: ClassifierConfig) -> LabelledImages:
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path, stamp: int, image_size: int) -> LabelledImages:
-    """The images of a path, read again only if it has changed: comparisons learn the same ones many times."""
+def _load(path: Path, stamp: int, image_size: int) -> LabelledImages:
+    """Load images; the last ones are cached, until the path changes, because all runs of a comparison use them."""
     return load.load(path, image_size=image_size)
 
 
-def resolved(config: ClassifierConfig) -> ClassifierConfig:
-    """The configuration with epochs and points of the curve counted in steps, as ``config.txt`` will say them.
+def resolve_steps(config: ClassifierConfig) -> ClassifierConfig:
+    """Return the configuration with epochs and curve intervals converted to steps, as written to ``config.txt``.
 
     Raises
     ------
     InputError
         As ``load_data``.
     """
-    steps = steps_an_epoch(config, load_data(config))
+    steps = steps_per_epoch(config, load_data(config))
     t, r = config.train, config.run
     wanted = [n for n in (t.N_iters, math.ceil(t.epochs * steps)) if n > 0]
     every = steps if r.i_eval < 0 else r.i_eval
@@ -168,18 +168,18 @@ def resolved(config: ClassifierConfig) -> ClassifierConfig:
     )
 
 
-def steps_an_epoch(config: ClassifierConfig, data: LabelledImages) -> int:
-    """Whole batches of the training images."""
+def steps_per_epoch(config: ClassifierConfig, data: LabelledImages) -> int:
+    """Return the number of full batches in the training images."""
     return len(data.train) // config.train.N_batch
 
 
 def norm_of(config: ClassifierConfig) -> str:
-    """What normalises activations, the network's usual one unless told otherwise."""
+    """Return the norm of activations; the network's default if the option is empty."""
     return config.conditioning.parts[0] or build.norms_of(config.model.model)[0]
 
 
 def method_name(config: ClassifierConfig) -> str:
-    """How a run's method is called: its normalisation, the start of a control, and what differs from the usual map."""
+    """Return the name of a run's method: normalization, and options that differ from their defaults."""
     c, t, norm = config.conditioning, config.train, norm_of(config)
     words = [norm + (f"+{c.parts[1]}" if c.parts[1] else "")]
     words += conditioning.map_words(c) if c.parts[1] == "e" else []
@@ -190,12 +190,12 @@ def method_name(config: ClassifierConfig) -> str:
 
 
 def new_model(config: ClassifierConfig, data: LabelledImages) -> tuple[nn.Module, list[str]]:
-    """The freshly started and conditioned network of a configuration, on the CPU, and the layers that are meant.
+    """Build, initialize and condition the network on the CPU; return it and the names of the selected layers.
 
     Raises
     ------
     InputError
-        If options do not go together: layer normalisation for a CNN, say, or a layer that is not there.
+        If options are incompatible, such as layer normalization for a CNN, or a layer does not exist.
     """
     m, c = config.model, config.conditioning
     try:
@@ -227,6 +227,6 @@ def new_model(config: ClassifierConfig, data: LabelledImages) -> tuple[nn.Module
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """A copy of a network as it is now, baked, for everything but learning."""
-    made = layers.bake(copy.deepcopy(model)).eval()
-    return made.requires_grad_(False)
+    """Return a copy of a network for evaluation, with baked weights and without gradients."""
+    baked = layers.bake(copy.deepcopy(model)).eval()
+    return baked.requires_grad_(False)

@@ -1,7 +1,7 @@
-"""One step of a classifier: images and labels -> loss, gradients, and what was seen.
+"""Gradient step of classifiers: standardization of images, loss and gradients.
 
-Images travel as bytes and become numbers here: ``(x / 255 − mean) / std`` for each channel. Cross entropy is in nats,
-its mean over the images of the batch. Inside the network products may be of bf16 factors; the loss is fp32.
+Images are loaded as bytes and standardized here: ``(x / 255 − mean) / std`` per channel. The loss is the cross entropy
+in nats, averaged over the batch. Matrix products in the network may be in bf16; the loss is computed in fp32.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from enerf.datasets.labelled import augmentation
 
 @dataclass(frozen=True)
 class ClassifierReport:
-    """What one step saw: its objective, how many of its images it got right, and how many these were."""
+    """Loss of one step, number of correctly classified images, and number of images."""
 
     loss: float
     correct: int
@@ -27,7 +27,7 @@ class ClassifierReport:
 
     @classmethod
     def averaged(cls, reports: Sequence["ClassifierReport"]) -> dict[str, float]:
-        """Mean loss, and the share of images that were right, in percent.
+        """Return the mean loss, and the accuracy in percent.
 
         >>> ClassifierReport.averaged([ClassifierReport(1.0, 3, 4), ClassifierReport(2.0, 2, 4)])
         {'loss': 1.5, 'accuracy': 62.5}
@@ -38,16 +38,16 @@ class ClassifierReport:
 
 @dataclass(frozen=True)
 class Targets:
-    """How labels become targets.
+    """Conversion of labels to targets.
 
     Attributes
     ----------
     classes
-        How many there are.
+        Number of classes.
     smoothing
-        Share of each target that is spread over all classes (Szegedy et al., CVPR 2016, section 7).
+        Label smoothing: fraction of each target spread over all classes (Szegedy et al., CVPR 2016, section 7).
     mixup
-        Above 0: pairs of images and of targets are mixed by shares from Beta(mixup, mixup) (Zhang et al., ICLR 2018).
+        Above 0: pairs of images and targets are mixed with weights from Beta(mixup, mixup) (Zhang et al., ICLR 2018).
     """
 
     classes: int
@@ -55,21 +55,21 @@ class Targets:
     mixup: float = 0.0
 
 
-def standardised(
+def standardize(
     images: UInt8[Tensor, "b c h w"], mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> Float[Tensor, "b c h w"]:
-    """Images as numbers on the device, of mean 0 and deviation 1 for each channel over the training images.
+    """Move images to the device and standardize each channel by mean and standard deviation of values in [0, 1].
 
-    >>> standardised(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8), [0.5], [0.25], torch.device("cpu")).item()
+    >>> standardize(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8), [0.5], [0.25], torch.device("cpu")).item()
     2.0
     """
     scale = torch.tensor([1 / (255 * s) for s in std], device=device)[:, None, None]
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)[:, None, None]
-    numbers = images.to(device, non_blocking=True).float()
-    return (numbers * scale - shift).contiguous(memory_format=core_device.image_order(device))
+    values = images.to(device, non_blocking=True).float()
+    return (values * scale - shift).contiguous(memory_format=core_device.image_order(device))
 
 
-def followed(
+def gradient_step(
     model: nn.Module,
     images: Float[Tensor, "b c h w"],
     labels: Int64[Tensor, " b"],
@@ -77,10 +77,10 @@ def followed(
     *,
     precision: str = "fp32",
     l1: float = 0.0,
-    penalised: Sequence[nn.Parameter] = (),
+    penalized: Sequence[nn.Parameter] = (),
     generator: torch.Generator | None = None,
 ) -> ClassifierReport:
-    """What one step saw; the gradient of its loss is added to the parameters.
+    """Compute the loss and add its gradient to the parameters' ``grad``; return loss and accuracy counts.
 
     Conditioned weights are computed once.
 
@@ -91,13 +91,13 @@ def followed(
     images, labels
         The batch, on the model's device.
     targets
-        How labels become targets.
+        Label smoothing and mixup.
     precision
-        ``bf16``: products by torch's autocast; ``fp32``.
-    l1, penalised
-        ``l1`` times the sum of magnitudes of these parameters is part of the loss.
+        ``bf16`` (torch's autocast) or ``fp32``.
+    l1, penalized
+        ``l1`` times the sum of absolute values of these parameters is added to the loss.
     generator
-        Random numbers of the mixing.
+        Generator of mixup; needed only with it.
     """
     soft: Tensor = labels
     if targets.mixup > 0:
@@ -107,13 +107,13 @@ def followed(
         logits = logits_of(model, images, precision)
         loss = functional.cross_entropy(logits, soft, label_smoothing=targets.smoothing)
         if l1 > 0:
-            loss = loss + l1 * torch.stack([p.abs().sum() for p in penalised]).sum()
+            loss = loss + l1 * torch.stack([p.abs().sum() for p in penalized]).sum()
         loss.backward()
     correct = int((logits.detach().argmax(1) == labels).sum())
     return ClassifierReport(float(loss.detach()), correct, len(labels))
 
 
 def logits_of(model: nn.Module, images: Float[Tensor, "b c h w"], precision: str) -> Float[Tensor, "b classes"]:
-    """The network's answers, in fp32 whatever it computes with."""
+    """Return the logits in fp32; the network computes in ``precision``."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return model(images).float()

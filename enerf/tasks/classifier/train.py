@@ -1,7 +1,4 @@
-"""Hallway 3: labelled images to a trained CNN or transformer and its accuracy.
-
-``train`` reads like the story it is: prepare the run (images, network, optimiser, last checkpoint), train, report.
-"""
+"""Training of image classifiers: prepare the run, fit, evaluate."""
 
 import logging
 from functools import partial
@@ -27,18 +24,18 @@ CURVE = ("test_accuracy", "test_loss", "fit_accuracy", "fit_loss", "kappa")
 
 
 def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
-    """Train a classifier to the end of the run and report; returns its metrics, or None if none were asked for.
+    """Train a run to its end and evaluate it; return its metrics, or None with ``--no_final_eval``.
 
-    ``shared`` is as for ``classifier_runs.prepare``.
+    ``shared`` is as for ``setup.prepare``.
 
     Raises
     ------
     InputError
-        For a user's mistake.
+        If the options, the images or the checkpoint cannot be used.
     NotFinite
-        If training met a value that is not finite; the last good checkpoint stays.
+        If the loss or a gradient is not finite; the last good checkpoint is kept.
     KeyboardInterrupt
-        If the run was interrupted; it has been saved.
+        If the run was interrupted; a checkpoint was saved.
     """
     run = setup.prepare(config, shared)
     t, spectra = run.config.train, Spectra(run)
@@ -50,7 +47,7 @@ def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str,
             partial(_hooks, run, spectra),
             unit="images",
             per_step=t.N_batch,
-            told={
+            metadata={
                 **{"classes": list(run.data.classes), "channels": run.data.channels, "size": run.data.size},
                 **run.record.saved(),
             },
@@ -62,29 +59,29 @@ def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str,
 
 
 def step(run: ClassifierRun, batches: Batches, training: State) -> ClassifierReport:
-    """What one step saw; its gradient is added."""
+    """Add the gradient of one batch to the parameters' ``grad``; return its loss and accuracy counts."""
     t = run.config.train
     run.model.train()
     images, labels = batches.at(training.step)
-    return classifier_step.followed(
+    return classifier_step.gradient_step(
         run.model,
-        classifier_step.standardised(images, run.data.mean, run.data.std, run.device),
+        classifier_step.standardize(images, run.data.mean, run.data.std, run.device),
         labels.to(run.device),
         Targets(len(run.data.classes), t.label_smoothing, t.mixup),
         precision=run.precision,
         l1=0.0 if t.optimiser.startswith("intrinsic") else t.l1,
-        penalised=optimizers.weights(run.model) if t.l1 else (),
+        penalized=optimizers.regularized_weights(run.model) if t.l1 else (),
         generator=rng.generator_for(t.seed, training.step) if t.mixup else None,
     )
 
 
 def _hooks(run: ClassifierRun, spectra: Spectra, journal: Journal) -> list[Hook]:
-    """What happens between steps: a point of the curve, ``[step, seconds, figures ...]``."""
+    """Return the hook that appends a point ``[step, seconds, metrics ...]`` to the curve."""
 
-    def look(training: State) -> None:
-        figures = evaluate.point(run, spectra)
-        training.curve.append([training.step, training.seconds, *figures])
-        journal.record(training.step, dict(zip(CURVE, figures, strict=True)))
+    def evaluate_point(state: State) -> None:
+        values = evaluate.curve_point(run, spectra)
+        state.curve.append([state.step, state.seconds, *values])
+        journal.record(state.step, dict(zip(CURVE, values, strict=True)))
 
     every = run.config.run.i_eval
-    return [Hook(every, look, at_end=every > 0)]
+    return [Hook(every, evaluate_point, at_end=every > 0)]

@@ -1,1 +1,1 @@
-"""Occupancy and signed distance fields of meshes and point clouds, and pictures as fields."""
+"""Occupancy and signed distance fields fitted to meshes and point clouds, and images fitted as 2D fields."""

@@ -1,8 +1,8 @@
-"""Numbers to a shape's field: freshly started, and conditioned from outside as ``build.radiance_fields`` does it.
+"""Construction of shape fields from options: build, initialize, condition.
 
-The order is the same contract: build -> start -> condition -> device -> optimiser -> load. Random numbers are drawn
-before any control or map is applied, those of the encoder first: Fourier features depend on the seed (and on their own
-size), and on nothing else.
+The order of operations is fixed, as in ``tasks.nerf.build``: build -> initialize -> condition -> device -> optimizer ->
+load. Random numbers are drawn before any control or map is applied, those of the encoder first, so Fourier features
+depend only on the seed and on their own size.
 """
 
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("enerf")
 
 BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 GRID = make_grid(8, 4, 16, 16, 768)  # the options' defaults
-DIVIDES_INPUTS = ("row", "row_column", "jacobi", "ruiz")  # maps that raise an input of zero weights to a unit row
+DIVIDES_INPUTS = ("row", "row_column", "jacobi", "ruiz")  # maps that scale a row of zero weights to unit norm
 
 
 def shape_field(
@@ -47,34 +47,34 @@ def shape_field(
     sigma: float | int = 0.1,
     start_radius: float | int = 0.0,
 ) -> ShapeField:
-    """A freshly started and conditioned field, on the CPU; torch's global random numbers stay as they were.
+    """Build, initialize and condition a field on the CPU; the state of torch's global generator is not changed.
 
-    Sine layers get SIREN's start, all others PyTorch's, unless a sphere is asked for.
+    Sine layers are initialized as in SIREN, all others as PyTorch does by default, unless ``start_radius`` is above 0.
 
     Parameters
     ----------
     conditioning
-        Start, map or control, and the layers that they concern.
+        Initialization, map or control, and the layers that they apply to.
     seed
-        Fixes every raw weight, whatever ``conditioning`` says (but for an ``init`` that draws anew, and for the size of
-        the head under ``start_radius``).
+        Determines every raw weight, independently of ``conditioning`` (except for an ``init`` that redraws weights, and
+        for the scale of the head with ``start_radius``).
     inputs, outputs
-        Coordinates of a point, 2 or 3; values of a point, 1 for a shape and 3 for an image.
+        Dimensions of a point, 2 or 3; values per point, 1 for a shape and 3 for an image.
     depth, width, skip_at
-        Activated layers, their width, and which of them sees the encoded points again (0: none).
+        Number of hidden layers, their width, and the one to which the encoded points are concatenated (0: none).
     encoding
         ``none``, ``positional`` with ``bands``, ``fourier`` with ``waves`` of standard deviation ``wave_scale``, or
         ``hash`` with ``grid`` over ``space``.
     activation
         ``relu``, ``softplus`` with ``beta``, ``sine`` with ``omega``, or ``gaussian`` with ``sigma``.
     start_radius
-        Above 0: the field begins as about the distance to a sphere of that radius around the origin, and Fourier
-        features and hash grids come with the points themselves. 0: the usual start.
+        Above 0: initialize the field as the approximate signed distance to a sphere of that radius around the origin,
+        and append the points to Fourier features and hash grids. 0: the usual initialization.
 
     Raises
     ------
     InputError
-        If options do not go together, or a layer or method is asked for that cannot be conditioned.
+        If options are incompatible, or a selected layer cannot be conditioned by the selected method.
     """
     try:
         with torch.random.fork_rng(devices=[]):
@@ -82,7 +82,7 @@ def shape_field(
             encoder = _encoder(encoding, inputs, bands, waves, wave_scale, grid, space, start_radius > 0)
             function = Activation(activation, beta, omega, sigma)
             field = ShapeField(encoder, depth, width, outputs, activation=function, skip_at=skip_at)
-            _start(field, start_radius)
+            _initialize(field, start_radius)
         _condition(field, conditioning, seed, start_radius)
     except ValueError as error:
         raise InputError(f"the options of the field: {error}") from None
@@ -99,7 +99,7 @@ def _encoder(
     space: Space,
     with_points: bool,
 ) -> Encoder:
-    """The encoder; one that begins with the points if these are asked for."""
+    """Return the encoder; its output begins with the points if ``with_points``."""
     if kind == "none":
         return Encoder(d)
     if kind == "positional":
@@ -110,8 +110,8 @@ def _encoder(
     return encoders.WithPoints(inner) if with_points else inner
 
 
-def _start(field: ShapeField, radius: float | int) -> None:
-    """Put the weights where training begins."""
+def _initialize(field: ShapeField, radius: float | int) -> None:
+    """Initialize the weights for a sphere, or for sine activations."""
     if radius > 0:
         init.geometric_(field, radius)
     elif field.activation.kind == "sine":
@@ -119,19 +119,19 @@ def _start(field: ShapeField, radius: float | int) -> None:
 
 
 def _condition(field: ShapeField, options: ConditioningOptions, seed: int, start_radius: float | int) -> None:
-    """Apply the control's start, then the map or the control, to the chosen layers; then see to the sphere.
+    """Apply the initialization, then the map or the control, to the selected layers; then calibrate the sphere.
 
-    A map that divides inputs by their norms would raise an input that begins with zero weights to a unit row in one
-    step, and with it what a start on a sphere keeps out: such layers are left out.
+    A map that divides rows by their norms would scale a row that is initially zero to unit norm after one step, which
+    would destroy the initialization as a sphere: layers with such rows are not conditioned.
     """
     if start_radius > 0 and options.init in ("he", "glorot"):
-        raise ValueError(f"init {options.init} draws weights anew that start_radius has set; expected one of the two")
-    spared: dict[str, str] = {}
+        raise ValueError(f"init {options.init} redraws weights that start_radius has set; expected one of the two")
+    skipped: dict[str, str] = {}
     if options.equilibrate in DIVIDES_INPUTS:
-        spared = {
-            name: f"{zeros} of its inputs begin with zero weights (the start on a sphere)"
+        skipped = {
+            name: f"{zeros} of its inputs have zero initial weights (initialization as a sphere)"
             for name, zeros in init.zero_inputs(field).items()
         }
-    fields_conditioning.apply(field, options, HEADS, seed, spared)
+    fields_conditioning.apply(field, options, HEADS, seed, skipped)
     if start_radius > 0:
         init.calibrate_(field, start_radius)

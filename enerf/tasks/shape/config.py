@@ -1,4 +1,4 @@
-"""The options of shape runs, by subject; ``options`` says how a table becomes options."""
+"""Options of shape runs, grouped in dataclasses; see ``enerf.config.options``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +23,41 @@ class ShapeDataOptions:
     """Shape."""
 
     mesh: str = option(
-        "", "a mesh (OBJ, PLY, STL, OFF, GLB ...), or a folder of meshes: a run each, and one table", affects="data"
+        "",
+        "mesh to learn (OBJ, PLY, STL, OFF, GLB ...), or a folder of meshes: one run for each, and one table",
+        affects="data",
     )
     cloud: str = option(
-        "", "instead: points of a surface with normals (PLY); learned as a signed distance", affects="data"
+        "", "instead of --mesh: oriented point cloud (PLY with normals), learned as a signed distance", affects="data"
     )
-    image: str = option("", "instead: a picture, whose colours are learned over the plane", affects="data")
+    image: str = option(
+        "", "instead of --mesh: image whose colors are learned as a field over the plane", affects="data"
+    )
     representation: str = option(
         "occupancy",
-        "what is learned of a mesh: occupancy logits, positive inside, or the signed distance, negative inside",
+        "quantity learned from a mesh: occupancy logits, positive inside, or the signed distance, negative inside",
         choices=("occupancy", "sdf"),
         affects="data",
     )
     margin: float = option(
-        0.1, "of the box [-1, 1]³ that stays free around the shape", at_least=0.01, at_most=0.9, affects="data"
+        0.1,
+        "fraction of the box [-1, 1]³ that is left empty around the shape",
+        at_least=0.01,
+        at_most=0.9,
+        affects="data",
     )
     holdout: float = option(
-        0.0, "picture: the share of pixels that is kept for testing", at_least=0, at_most=0.9, affects="data"
+        0.0, "image: fraction of the pixels that is held out for testing", at_least=0, at_most=0.9, affects="data"
     )
 
     @property
     def source(self) -> str:
-        """The file or folder that was given."""
+        """Path of the mesh, point cloud or image."""
         return self.mesh or self.cloud or self.image
 
     @property
     def target(self) -> str:
-        """What is learned: ``occupancy``, ``sdf`` or ``colours``."""
+        """Learned quantity: ``occupancy``, ``sdf`` or ``colours``."""
         if self.image:
             return "colours"
         return "sdf" if self.cloud else self.representation
@@ -60,34 +68,43 @@ class ShapeModelOptions(GridOptions):
     """Field."""
 
     netdepth: int = option(2, "hidden layers", at_least=1, affects="model")
-    netwidth: int = option(64, "width of hidden layers", at_least=2, affects="model")
+    netwidth: int = option(64, "width of the hidden layers", at_least=2, affects="model")
     netskip: int = option(
-        0, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0, affects="model"
+        0,
+        "index (from 0) of the layer to which the encoded input is concatenated again; 0: none",
+        at_least=0,
+        affects="model",
     )
     encoding: str = option(
         "hash",
-        "of points: none, NeRF's waves, random Fourier features, or a multiresolution hash grid",
+        "encoding of points: none, NeRF's positional encoding, random Fourier features, or a multiresolution hash grid",
         choices=("none", "positional", "fourier", "hash"),
         affects="model",
     )
     hash_log2_entries: int = inherited(GridOptions, "hash_log2_entries", 17)
     hash_finest: int = inherited(GridOptions, "hash_finest", 256)
     multires: int = option(6, "frequency bands of the positional encoding", at_least=0, affects="model")
-    fourier_features: int = option(256, "random waves, a cosine and a sine each", at_least=1, affects="model")
+    fourier_features: int = option(
+        256, "number of random frequencies, each with a cosine and a sine", at_least=1, affects="model"
+    )
     fourier_scale: float = option(
-        6.0, "standard deviation of their frequencies, in cycles a unit of length", above=0, affects="model"
+        6.0, "standard deviation of the random frequencies, in cycles per unit length", above=0, affects="model"
     )
     activation: str = option(
         "relu",
-        "between layers; sine layers start as SIREN's",
+        "activation of the hidden layers; sine layers are initialized as in SIREN",
         choices=("relu", "softplus", "sine", "gaussian"),
         affects="model",
     )
-    softplus_beta: float = option(100.0, "sharpness of softplus", above=0, affects="model")
-    omega_0: float = option(30.0, "frequency of sine layers", above=0, affects="model")
-    gaussian_sigma: float = option(0.1, "width of Gaussian activations", above=0, affects="model")
+    softplus_beta: float = option(100.0, "beta of the softplus activation", above=0, affects="model")
+    omega_0: float = option(30.0, "frequency factor of sine activations", above=0, affects="model")
+    gaussian_sigma: float = option(0.1, "standard deviation of Gaussian activations", above=0, affects="model")
     start_radius: float = option(
-        0.0, "above 0: start as the signed distance to a sphere of that radius", at_least=0, at_most=1, affects="model"
+        0.0,
+        "above 0: initialize as the signed distance to a sphere of that radius",
+        at_least=0,
+        at_most=1,
+        affects="model",
     )
 
 
@@ -95,52 +112,66 @@ class ShapeModelOptions(GridOptions):
 class SampleOptions:
     """Samples and losses."""
 
-    N_points: int = option(16384, "points a step", at_least=1, affects="training")
-    uniform: float = option(2.0, "share of the points that is drawn from the whole box", at_least=0, affects="training")
+    N_points: int = option(16384, "points per step", at_least=1, affects="training")
+    uniform: float = option(
+        2.0, "relative number of points drawn uniformly from the box", at_least=0, affects="training"
+    )
     near: str = option(
         SCALES_NEAR,
-        "points near the surface: standard deviation of their distance, colon, share; several by commas",
+        "points near the surface, as comma-separated pairs STD:SHARE of the standard deviation of their distance "
+        "and their relative number",
         affects="training",
     )
-    surface: float = option(0.0, "share of the points on the surface itself", at_least=0, affects="training")
-    pool: int = option(1 << 18, "points that are prepared together, in the background", at_least=1, affects="training")
-    pool_uses: int = option(4, "how often each of them is used", at_least=1, affects="training")
+    surface: float = option(0.0, "relative number of points on the surface itself", at_least=0, affects="training")
+    pool: int = option(
+        1 << 18, "number of points that are sampled and labeled together", at_least=1, affects="training"
+    )
+    pool_uses: int = option(4, "number of times that each sampled point is used", at_least=1, affects="training")
     background: str = option(
         "process",
-        "where they are prepared: in a process of its own, or between steps",
+        "where points are sampled: in a separate process, or between steps (none)",
         choices=("process", "none"),
         affects="neutral",
     )
     balanced: bool = option(
-        False, "occupancy: inside and outside weigh the same, whatever their share", affects="training"
+        False, "occupancy: give inside and outside equal weight, whatever their number of points", affects="training"
     )
     loss_sdf: str = option(
         "mape",
-        "signed distance: relative error, absolute error, or absolute error near the surface only",
+        "signed distance: relative error, absolute error, or absolute error of distances clamped to --truncate",
         choices=("mape", "l1", "truncated_l1"),
         affects="training",
     )
-    truncate: float = option(0.1, "for truncated_l1: how near", above=0, affects="training")
+    truncate: float = option(0.1, "truncated_l1: distance at which errors are clamped", above=0, affects="training")
     eikonal: float = option(
-        0.0, "signed distance: weight of the loss that makes gradients unit", at_least=0, affects="training"
+        0.0, "signed distance: weight of the eikonal loss (|∇f| - 1)²", at_least=0, affects="training"
     )
     normals: float = option(
-        0.0, "signed distance: weight of the loss that turns gradients to the normals", at_least=0, affects="training"
+        0.0, "signed distance: weight of the loss between gradients and normals", at_least=0, affects="training"
     )
     gradient_step: float = option(
         0.0,
-        "0: exact gradients; above: by differences over that distance, which suit hash grids",
+        "0: gradients by automatic differentiation; above 0: by finite differences with that step, recommended "
+        "for hash grids",
         at_least=0,
         affects="training",
     )
-    cloud_surface: float = option(1500.0, "cloud: weight of |f| at its points", at_least=0, affects="training")
+    cloud_surface: float = option(1500.0, "point cloud: weight of |f| at its points", at_least=0, affects="training")
     cloud_off: float = option(
-        50.0, "cloud: weight of the loss that keeps other points off the surface", at_least=0, affects="training"
+        50.0,
+        "point cloud: weight of the loss that penalizes small |f| away from the points",
+        at_least=0,
+        affects="training",
     )
-    cloud_normals: float = option(50.0, "cloud: weight of the loss of normals", at_least=0, affects="training")
-    cloud_eikonal: float = option(50.0, "cloud: weight of the eikonal loss", at_least=0, affects="training")
+    cloud_normals: float = option(
+        50.0, "point cloud: weight of the loss between gradients and normals", at_least=0, affects="training"
+    )
+    cloud_eikonal: float = option(50.0, "point cloud: weight of the eikonal loss", at_least=0, affects="training")
     cloud_alpha: float = option(
-        100.0, "cloud: how fast the loss off the surface falls with |f|", above=0, affects="training"
+        100.0,
+        "point cloud: decay rate alpha of the loss exp(-alpha |f|) away from the points",
+        above=0,
+        affects="training",
     )
 
 
@@ -158,19 +189,19 @@ class ShapeTrainOptions(FitOptions):
 
 @dataclass(frozen=True)
 class ShapeRunOptions(RecordOptions):
-    """Experiment and its records."""
+    """Experiment and logging."""
 
     i_eval: int = option(
-        500, "steps between points of the curve of IoU (PSNR of a picture); 0: never", at_least=0, affects="neutral"
+        500, "steps between points of the curve of IoU (PSNR for an image); 0: never", at_least=0, affects="neutral"
     )
     resolution: int = option(
-        256, "cells along a side of the mesh that is measured at the end; 0: none", at_least=0, affects="neutral"
+        256, "grid cells along each side for the mesh extracted at the end; 0: no mesh", at_least=0, affects="neutral"
     )
 
 
 @dataclass(frozen=True)
 class ShapeConfig(RunConfig):
-    """Everything a shape run is told, by subject."""
+    """All options of a shape run."""
 
     run: ShapeRunOptions
     data: ShapeDataOptions
@@ -182,32 +213,32 @@ class ShapeConfig(RunConfig):
 
     @property
     def scene(self) -> str:
-        """The file's name without its ending, or the folder's."""
+        """Name of the file without its suffix, or of the folder."""
         return Path(self.data.source).stem or "shape"
 
     @property
     def near(self) -> tuple[tuple[float, float], ...]:
-        """Pairs of a scale and a share; raises as ``scales``."""
+        """Pairs (standard deviation, share) of ``--near``; raises as ``scales``."""
         return scales(self.samples.near)
 
     def check(self) -> None:
-        """Refuse combinations that cannot mean anything, with the reason.
+        """Check that the options are compatible.
 
         Raises
         ------
         InputError
-            For the first of them.
+            For the first combination that is not.
         """
         data, samples = self.data, self.samples
         given = [name for name in ("mesh", "cloud", "image") if getattr(data, name)]
         if len(given) != 1:
             found = " and ".join(f"--{name}" for name in given) or "none of them"
-            raise InputError(f"options --mesh, --cloud and --image: found {found}, expected one: what is to be learned")
+            raise InputError(f"options --mesh, --cloud and --image: found {found}, expected one of them")
         self.conditioning.check()
         self.model.check()
         total = samples.uniform + samples.surface + sum(share for _, share in self.near)
         if total <= 0:
-            raise InputError("options --uniform, --near and --surface: found no share above 0, expected one at least")
+            raise InputError("options --uniform, --near and --surface: found no share above 0, expected at least one")
         if samples.pool < samples.N_points and not data.image:
             raise InputError(
                 f"option --pool: found {samples.pool}, expected at least the {samples.N_points} points of a step "
@@ -219,7 +250,7 @@ class ShapeConfig(RunConfig):
 
 
 def scales(text: str) -> tuple[tuple[float, float], ...]:
-    """Pairs of a scale and a share, as ``--near`` tells them.
+    """Parse ``--near`` into pairs (standard deviation, share).
 
     >>> scales("0.1:0.5, 0.03:1")
     ((0.1, 0.5), (0.03, 1.0))
@@ -227,15 +258,15 @@ def scales(text: str) -> tuple[tuple[float, float], ...]:
     Raises
     ------
     InputError
-        If the text says something else.
+        If the text is not of this form.
     """
-    told = text.strip()
+    stripped = text.strip()
     try:
-        pairs = [tuple(map(float, pair.split(":"))) for pair in told.split(",")] if told else []
+        pairs = [tuple(map(float, pair.split(":"))) for pair in stripped.split(",")] if stripped else []
         if any(len(pair) != 2 or not 0 < pair[0] < 10 or not 0 <= pair[1] < 1e9 for pair in pairs):
             raise ValueError
     except ValueError:
         raise InputError(
-            f"option --near: found {told!r}, expected scales and shares above 0 such as {SCALES_NEAR}"
+            f"option --near: found {stripped!r}, expected scales and shares above 0 such as {SCALES_NEAR}"
         ) from None
     return tuple((scale, share) for scale, share in pairs)

@@ -1,4 +1,4 @@
-"""What a shape run is measured to be: its ``metrics.json``, with the protocol of every figure beside it."""
+"""Evaluation of shape runs: writes ``metrics.json`` with the metrics and the protocol of their measurement."""
 
 import logging
 import time
@@ -27,42 +27,44 @@ BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
 def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
-    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its file, if any.
+    """Open a finished run, evaluate it again and return its metrics.
+
+    ``source`` is the new path of its mesh, point cloud or image, if that was moved.
 
     Raises
     ------
     InputError
-        If the folder is no run of a shape, or its mesh, cloud or picture is missing.
+        If the folder is not a shape run, or its mesh, point cloud or image is missing.
     """
     return evaluate(setup.open_run(folder, device, source))
 
 
 def evaluate(run: ShapeRun) -> dict[str, Any]:
-    """Measure the field, and the mesh that is extracted from it; writes ``metrics.json`` and ``mesh.ply``.
+    """Evaluate the field and the mesh extracted from it; write ``metrics.json`` and ``mesh.ply``.
 
-    A cloud of points has no inside to compare with: how far the mesh lies from its points is measured instead.
+    A point cloud defines no interior: the distance of its points to the mesh is measured instead.
     """
     began = time.perf_counter()
-    measured = _picture(run) if isinstance(run.subject, Picture) else _shape(run)
+    measured = _picture_metrics(run) if isinstance(run.target, Picture) else _shape_metrics(run)
     computed = run.record.metrics(run.state.step)
-    metrics = {**_described(run), **computed, **measured, "curve": run.state.curve}
+    metrics = {**_protocol(run), **computed, **measured, "curve": run.state.curve}
     metrics["seconds"] = {"train": run.state.seconds, "eval": time.perf_counter() - began}
     io.write_json(run.config.folder / "metrics.json", metrics)
     return metrics
 
 
 def finished_metrics(run: ShapeRun) -> dict[str, Any] | None:
-    """The run's metrics if they were measured at its present step, of the same subject."""
-    return resume.matching_metrics(run.config.folder, _described(run))
+    """Return the saved metrics if they were measured at the current step with the same protocol, else None."""
+    return resume.matching_metrics(run.config.folder, _protocol(run))
 
 
-def _described(run: ShapeRun) -> dict[str, Any]:
-    """What a figure needs beside it: shape, method, steps."""
+def _protocol(run: ShapeRun) -> dict[str, Any]:
+    """Return what identifies a measurement: shape, method, model, steps, seed, device."""
     config, m = run.config, run.config.model
     grid = f"hash {m.hash_levels}×{m.hash_features}, 2^{m.hash_log2_entries}, {m.hash_coarsest}..{m.hash_finest}"
     network = f"{m.netdepth}×{m.netwidth} {m.activation}, {grid if m.encoding == 'hash' else m.encoding}"
     return {
-        "shape": run.subject.name,
+        "shape": run.target.name,
         "target": config.data.target,
         "method": conditioning.method_name(config.conditioning, "mlp"),
         "model": network,
@@ -75,50 +77,50 @@ def _described(run: ShapeRun) -> dict[str, Any]:
     }
 
 
-def _picture(run: ShapeRun) -> dict[str, Any]:
-    """PSNR of a picture."""
-    assert isinstance(run.subject, Picture)
-    made = setup.in_parts(setup.frozen(run.field))
-    return {"picture": picture.measured(made, run.subject)}
+def _picture_metrics(run: ShapeRun) -> dict[str, Any]:
+    """Return the PSNR of an image."""
+    assert isinstance(run.target, Picture)
+    field = setup.in_chunks(setup.frozen(run.field))
+    return {"picture": picture.measure(field, run.target)}
 
 
-def _shape(run: ShapeRun) -> dict[str, Any]:
-    """Figures of a field and of its mesh, which is written."""
-    field, target = setup.frozen(run.field), run.config.data.target
-    inside = setup.inside_of(field, target)
-    surface = extracted(run, field) if run.config.run.resolution else None
+def _shape_metrics(run: ShapeRun) -> dict[str, Any]:
+    """Return metrics of the field and of its mesh, which is written to ``mesh.ply``."""
+    field = setup.frozen(run.field)
+    inside = setup.inside_test(field, run.config.data.target)
+    surface = extract_surface(run, field) if run.config.run.resolution else None
     if surface is not None:
         path = run.config.folder / "mesh.ply"
-        assert not isinstance(run.subject, Picture)
-        write.write(path, run.subject.normalisation.to_file(surface.vertices), surface.faces)
+        assert not isinstance(run.target, Picture)
+        write.write(path, run.target.normalization.to_file(surface.vertices), surface.faces)
         log.info("mesh: %d vertices, %d faces: %s", len(surface.vertices), len(surface.faces), path)
-    if not isinstance(run.subject, Mesh):
-        return {"cloud": _from_cloud(run, surface)}
+    if not isinstance(run.target, Mesh):
+        return {"cloud": _cloud_distances(run, surface)}
     mesh = None if surface is None else (surface.vertices, surface.faces)
-    return shape_metrics.describe(setup.reference_of(run.subject), inside, mesh)
+    return shape_metrics.measure(setup.reference_of(run.target), inside, mesh)
 
 
-def extracted(run: ShapeRun, field: Any) -> Surface | None:
-    """The mesh of a field in the box, or None with a warning if there is none."""
+def extract_surface(run: ShapeRun, field: Any) -> Surface | None:
+    """Extract the mesh of a field in the box; None, with a warning, if there is no surface."""
     inside: Inside = "above" if run.config.data.target == "occupancy" else "below"
     settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True)
     try:
-        return extract.extract(setup.in_parts(field), BOX, settings)
+        return extract.extract(setup.in_chunks(field), BOX, settings)
     except ValueError as error:
         log.warning("no mesh: %s", error)
         return None
 
 
-def _from_cloud(run: ShapeRun, surface: Surface | None) -> dict[str, Any]:
-    """How far the points of a cloud lie from the mesh."""
-    if surface is None or isinstance(run.subject, Mesh | Picture):
+def _cloud_distances(run: ShapeRun, surface: Surface | None) -> dict[str, Any]:
+    """Return distances of the points of a cloud to the mesh."""
+    if surface is None or isinstance(run.target, Mesh | Picture):
         return {"mean_distance": None, "points": 0}
     import igl
 
-    points = run.subject.points
+    points = run.target.points
     squares, _, _ = igl.point_mesh_squared_distance(points, surface.vertices, surface.faces)
     distances = np.sqrt(np.asarray(squares))
-    scale = run.subject.normalisation.scale
+    scale = run.target.normalization.scale
     return {
         "points": len(points),
         "mean_distance": float(distances.mean()),

@@ -1,7 +1,7 @@
-"""Residuals of shapes: occupancy logits, signed distances, their gradients, and clouds of points on a surface.
+"""Losses of shape fields: occupancy, signed distance, eikonal, normals, and point clouds.
 
-Everything is a mean over points, and a function of tensors alone. Signed distances are negative inside, occupancy
-logits positive inside. ``gradients`` are those of the field in the points, not normalised.
+All losses are means over points and pure functions of tensors. Signed distances are negative inside, occupancy logits
+positive inside. ``gradients`` are derivatives of the field with respect to the points, not normalized.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ NEAR = 0.01  # instant-ngp's, in units of distance
 def occupancy(
     logits: Float[Tensor, "*b"], inside: Bool[Tensor, "*b"] | Float[Tensor, "*b"], *, balanced: bool = False
 ) -> Float[Tensor, ""]:
-    """The binary cross entropy of logits; ``balanced``: the mean of its mean inside and its mean outside.
+    """Binary cross entropy of logits; ``balanced``: the average of its mean inside and its mean outside.
 
-    Labels between 0 and 1 count for both sides. A side without points counts for nothing.
+    Labels between 0 and 1 contribute to both means. A side without points is ignored.
 
     >>> occupancy(torch.zeros(4), torch.tensor([True, False, False, False]))
     tensor(0.6931)
@@ -35,17 +35,16 @@ def occupancy(
 
 
 def l1(sdf: Float[Tensor, "*b"], target: Float[Tensor, "*b"]) -> Float[Tensor, ""]:
-    """The mean absolute error."""
+    """Mean absolute error."""
     return (sdf - target).abs().mean()
 
 
 def truncated_l1(sdf: Float[Tensor, "*b"], target: Float[Tensor, "*b"], distance: float | int) -> Float[Tensor, ""]:
-    """The mean absolute error, where beyond ``distance`` from the surface only "at least so far" is asked.
+    """Mean absolute error to targets clamped to ± ``distance``, zero where value and target are both beyond it.
 
-    Targets beyond are charged up to the distance and on the right side of the surface only. For values within ± the
-    distance, and for values on the far side of a target beyond it, this is |clamp(f) − clamp(d)| (Park et al., DeepSDF,
-    CVPR 2019, equation 4). That formula has no gradient where a value lies beyond the distance on the wrong side or
-    beside a near target; this one charges the whole error there.
+    Where the value is within ± ``distance``, or both are beyond it on the same side, this equals |clamp(f) − clamp(d)|
+    (Park et al., DeepSDF, CVPR 2019, equation 4). That formula has zero gradient where the value is beyond ``distance``
+    and the target is not, or is on the other side; here the full error is used.
 
     >>> truncated_l1(torch.tensor([0.3, -0.3]), torch.tensor([0.9, 0.9]), 0.1)
     tensor(0.2000)
@@ -56,7 +55,7 @@ def truncated_l1(sdf: Float[Tensor, "*b"], target: Float[Tensor, "*b"], distance
 
 
 def mape(sdf: Float[Tensor, "*b"], target: Float[Tensor, "*b"], near: float | int = NEAR) -> Float[Tensor, ""]:
-    """The mean error relative to the distance: |f − d| / (|d| + ``near``), so that the surface counts most.
+    """Mean relative error |f − d| / (|d| + ``near``), which weights points near the surface most.
 
     Source: Müller et al., Instant Neural Graphics Primitives, SIGGRAPH 2022, section 5.2, and its code.
 
@@ -67,7 +66,7 @@ def mape(sdf: Float[Tensor, "*b"], target: Float[Tensor, "*b"], near: float | in
 
 
 def eikonal(gradients: Float[Tensor, "*b d"]) -> Float[Tensor, ""]:
-    """The mean of (|∇f| − 1)², zero for distances. Where ∇f is zero it has no gradient.
+    """Mean of (|∇f| − 1)², zero for exact distances. Its gradient is zero where ∇f is zero.
 
     Source: Gropp et al., IGR, ICML 2020, equation 2.
 
@@ -80,9 +79,9 @@ def eikonal(gradients: Float[Tensor, "*b d"]) -> Float[Tensor, ""]:
 def normal_agreement(
     gradients: Float[Tensor, "*b d"], normals: Float[Tensor, "*b d"], *, oriented: bool = True
 ) -> Float[Tensor, ""]:
-    """The mean of 1 − cos between gradients and normals: 0 where they agree, 2 where they are opposed.
+    """Mean of 1 − cos of the angle between gradients and normals: 0 if parallel, 2 if opposite.
 
-    ``oriented=False``: 1 − |cos|, for normals whose side is not known.
+    ``oriented=False``: 1 − |cos|, for normals of unknown orientation.
 
     >>> normal_agreement(torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 0.0]]))
     tensor(1.)
@@ -92,7 +91,7 @@ def normal_agreement(
 
 
 def off_surface(sdf: Float[Tensor, "*b"], alpha: float | int = 100.0) -> Float[Tensor, ""]:
-    """The mean of exp(−α |f|): no surface where there are no points.
+    """Mean of exp(−α |f|): penalizes a zero level set where there are no points.
 
     Source: Sitzmann et al., SIREN, NeurIPS 2020, section 4.2, equation 6.
     """
@@ -102,11 +101,11 @@ def off_surface(sdf: Float[Tensor, "*b"], alpha: float | int = 100.0) -> Float[T
 def off_surface_signed(
     sdf: Float[Tensor, "*b"], labels: Float[Tensor, "*b"], alpha: float | int = 100.0
 ) -> Float[Tensor, ""]:
-    """``off_surface`` where it is known what is inside (label 1) and what is not (0); at 1/2 it is as it was.
+    """``off_surface`` with labels: 1 inside, 0 outside, 1/2 unknown (then equal to ``off_surface``).
 
-    With x = α |f| on the right side and −α |f| on the wrong one, a point is charged exp(−x) for x ≥ 0 and 1 − x below:
-    the same slope goes on where the sign is wrong. Without it, nothing keeps a second surface from standing where no
-    points are.
+    With x = α |f| where the sign of f is correct and −α |f| where it is wrong, the loss of a point is exp(−x) for x ≥ 0
+    and 1 − x for x < 0, the linear extension. Without labels, nothing prevents additional surfaces away from the
+    points.
 
     >>> off_surface_signed(torch.tensor([-0.01, 0.01]), torch.tensor([1.0, 1.0]))
     tensor(1.1839)
@@ -117,10 +116,10 @@ def off_surface_signed(
 
 @dataclass(frozen=True)
 class CloudWeights:
-    """What the parts of ``point_cloud`` weigh, and its α.
+    """Weights of the terms of ``point_cloud``, and its α.
 
-    The defaults are those of SIREN's authors' code: 3000, 100, 100 and 50, where the first three are of means over both
-    sets of points, in equal parts.
+    The defaults correspond to 3000, 100, 100 and 50 in the code of SIREN's authors, where the first three multiply
+    means over both sets of points, which are of equal size; here each is a mean over its own set.
     """
 
     surface: float | int = 1500.0
@@ -141,30 +140,30 @@ def point_cloud(
     oriented: bool = True,
     labels: Float[Tensor, " m"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The weighted parts of a signed distance's loss on a cloud of points, by name; their sum is the loss.
+    """Return the weighted loss terms of a signed distance fitted to a point cloud; the loss is their sum.
 
-    Source: Sitzmann et al., SIREN, NeurIPS 2020, section 4.2, equation 6, with (|∇f| − 1)² for its absolute value.
+    Source: Sitzmann et al., SIREN, NeurIPS 2020, section 4.2, equation 6, with (|∇f| − 1)² for the absolute value.
 
     Parameters
     ----------
     on, on_gradients
-        Values and gradients at points of the cloud.
+        Values and gradients of the field at points of the cloud.
     normals
-        Of these points, unit or not; None: unknown, and that part is missing.
+        Normals of these points, of any length; None: unknown, the term is omitted.
     off, off_gradients
-        The same at points anywhere else.
+        Values and gradients at other points of the box.
     weights
-        Of the parts; None: the defaults.
+        Weights of the terms; None: the defaults.
     oriented
         Whether normals point outwards, as for ``normal_agreement``.
     labels
-        What is known of the other points, as for ``off_surface_signed``; None: nothing.
+        Labels of the other points, as for ``off_surface_signed``; None: unknown.
 
     Returns
     -------
     dict
-        ``surface`` |f|, ``off`` exp(−α |f|) or as the labels say, ``eikonal`` over both sets, and ``normals``, if they
-        are known.
+        ``surface`` |f|, ``off`` (``off_surface``, or ``off_surface_signed`` with labels), ``eikonal`` over both sets,
+        and ``normals`` if they are known.
     """
     w = weights or CloudWeights()
     parts = {

@@ -1,4 +1,4 @@
-"""The field of a shape run as a mesh source."""
+"""Shape runs as mesh sources, for mesh extraction."""
 
 from pathlib import Path
 
@@ -11,35 +11,35 @@ from enerf.tasks.shape import setup
 
 
 def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
-    """The occupancy logits or the signed distance of a shape; its box is [−1, 1]³, or what is asked for of it.
+    """Return the occupancy logits or the signed distance of a shape run as a mesh source.
 
-    No slope is claimed of a learned distance.
+    Its box is [−1, 1]³, intersected with ``settings.box``. ``slope`` is None: a learned distance is not exact.
 
     Raises
     ------
     InputError
-        If the run cannot be opened, or the box lies elsewhere.
+        If the run cannot be opened, or the boxes do not intersect.
     """
     run = setup.open_field(folder, settings.device, settings.precision)
     box, level = settings.box, 0.0 if settings.level is None else settings.level
     run.field.requires_grad_(False)
-    way, where = run.normalisation, np.array([[-1.0] * 3, [1.0] * 3])
+    normalization, bounds = run.normalization, np.array([[-1.0] * 3, [1.0] * 3])
     if box is not None:
-        asked = way.to_box(box)
-        where = np.array([np.maximum(asked[0], -1), np.minimum(asked[1], 1)])
-        if not (where[0] < where[1]).all():
-            low, high = way.to_file(np.array([[-1.0] * 3, [1.0] * 3])).tolist()
+        requested = normalization.to_box(box)
+        bounds = np.array([np.maximum(requested[0], -1), np.minimum(requested[1], 1)])
+        if not (bounds[0] < bounds[1]).all():
+            low, high = normalization.to_file(np.array([[-1.0] * 3, [1.0] * 3])).tolist()
             raise InputError(f"option --box: found {box.ravel().tolist()}, expected a box within {low} and {high}")
     logits = run.config.data.target == "occupancy"
-    told = "logit 0 is one chance in two" if logits else "distance 0 is the surface"
+    meaning = "logit 0 is a probability of 1/2" if logits else "distance 0 is the surface"
     return MeshSource(
         name=folder.resolve().name,
         field=run.field,
-        box=torch.from_numpy(where).to(run.device, torch.float32),
+        box=torch.from_numpy(bounds).to(run.device, torch.float32),
         iso_value=level,
         inside="above" if logits else "below",
-        description=f"level {level:g}; {told}",
-        to_world=way.to_file,
-        from_world=way.to_box,
+        description=f"level {level:g}; {meaning}",
+        to_world=normalization.to_file,
+        from_world=normalization.to_box,
         bounds=box,
     )

@@ -1,18 +1,17 @@
-"""Shapes to numbers: a field and an extracted mesh against the mesh they are of.
+"""Metrics of shapes: a field, or a mesh extracted from it, against the reference mesh.
 
-Everything is measured in the box [−1, 1]³; names that end in ``_percent`` are of its side (2), those in ``_file`` in
-the units of the mesh's file. ``heldout`` says which points are asked, ``surfaces`` how two surfaces are compared.
+All quantities are measured in the box [−1, 1]³. Names that end in ``_percent`` are in percent of its side (2), those in
+``_file`` in the units of the mesh file. ``eval_points`` defines the points at which fields are evaluated,
+``surface_distance`` the comparison of surfaces.
 
-Words of this file:
+- ``iou`` is the intersection over union of the interiors, on the grid. It saturates: an error layer of thickness t on a
+  shape of volume V and area A reduces it only by about t·A/V. ``iou_near`` is the same within the shell and does not
+  saturate.
+- ``sign_f1_near`` is the mean of the F1 scores of inside and of outside within the shell. (The F1 score of inside alone
+  is 2·iou/(1 + iou), which is equivalent to IoU.)
+- ``volume_error`` is relative and signed: +0.01 is 1 % too large.
 
-- ``iou`` is the intersection over union of what is inside, by the grid. It saturates: a shape of volume V and area A
-  that is wrong by a skin of thickness t loses about t·A/V of it. ``iou_near`` is the same within the shell, and does
-  not.
-- ``sign_f1_near`` is the mean of the F1 of inside and of outside within the shell; the F1 of inside alone would be
-  2·iou/(1 + iou), and say nothing new.
-- ``volume_error`` is relative and signed: +0.01 is 1 % too much.
-
-A value that cannot be had is None, and ``reason`` of the mesh, or ``assumed`` of the reference, says why.
+A value that cannot be computed is None; ``reason`` of the mesh, or ``assumed`` of the reference, explains it.
 """
 
 from collections.abc import Callable
@@ -27,100 +26,104 @@ from enerf.core.errors import InputError
 from enerf.geometry.mesh import Mesh
 from enerf.geometry.solid import Solid
 from enerf.tasks.shape import eval_points, surface_distance
-from enerf.tasks.shape.eval_points import Reference, Settings
+from enerf.tasks.shape.eval_points import EvalSettings, Reference
 
-Inside = Callable[[Tensor], Tensor]  # points (n, 3) float32 -> bool (n)
+InsideTest = Callable[[Tensor], Tensor]  # points (n, 3) float32 -> bool (n)
 
-_OF_SOLID = ("iou", "iou_near", "sign_f1_near", "volume", "volume_file", "volume_error")
-_OF_SURFACE = (
+_SOLID_NAMES = ("iou", "iou_near", "sign_f1_near", "volume", "volume_file", "volume_error")
+_SURFACE_NAMES = (
     *(f"{name}{unit}" for name in ("chamfer_l1", "accuracy", "completeness", "hausdorff")
       for unit in ("", "_percent", "_file")),
     "chamfer_l2", "chamfer_l2_file", "normal_consistency", "normal_consistency_signed",
 )  # fmt: skip
-_OF_FACES = (
+_FACE_NAMES = (
     *("vertices", "faces", "watertight", "boundary_edges", "euler_number", "parts"),
     *("volume_by_faces", "volume_error_by_faces"),
 )
 
 
-def of_field(inside: Inside, reference: Reference, *, quick: bool = False) -> dict[str, Any]:
-    """Figures of a field, flat.
+def measure_field(inside: InsideTest, reference: Reference, *, quick: bool = False) -> dict[str, Any]:
+    """Return metrics of a field as a flat dictionary.
 
     Parameters
     ----------
     inside
-        Says which of up to ``heldout.AT_ONCE`` points are inside: occupancy logits above 0, signed distances below 0.
-        It may ask its field for fewer at once, and answer on any device.
+        Maps up to ``eval_points.POINTS_PER_CALL`` points to booleans, on any device: occupancy logits above 0, or
+        signed distances below 0.
     reference
-        What is true.
+        Ground truth.
     quick
-        Ask about 1/``thin``³ of the points (33,000 instead of 2.1 million, and as many of the shell), for curves.
+        Use 1/``thin``³ of the grid points (33,000 instead of 2.1 million, and as many of the shell), for curves.
 
     Raises
     ------
     ValueError
-        If the answer is of another shape, or not of truth values.
+        If ``inside`` returns another shape or dtype.
     """
     settings, near = reference.settings, reference.near
     if quick:
         chosen, n = reference.quick_index, settings.quick_points
-        parts = [_asked(inside, p) for p in eval_points.grid_points(chosen, settings.grid).split(eval_points.AT_ONCE)]
-        truth, near = reference.grid_labels[chosen], eval_points.Labelled(near.points[:n], near.inside[:n])
+        parts = [
+            _evaluate(inside, p)
+            for p in eval_points.grid_points(chosen, settings.grid).split(eval_points.POINTS_PER_CALL)
+        ]
+        truth, near = reference.grid_labels[chosen], eval_points.LabeledPoints(near.points[:n], near.inside[:n])
     else:
-        parts = [_asked(inside, part) for part in eval_points.grid(settings.grid)]
+        parts = [_evaluate(inside, part) for part in eval_points.grid(settings.grid)]
         truth = reference.grid_labels
     found = torch.cat(parts)
-    found_near = torch.cat([_asked(inside, part) for part in near.points.split(eval_points.AT_ONCE)])
+    found_near = torch.cat([_evaluate(inside, part) for part in near.points.split(eval_points.POINTS_PER_CALL)])
     volume, true = (eval_points.VOLUME * float(each.double().mean()) for each in (found, truth))
     return {
         "iou": iou(found, truth),
         "iou_near": iou(found_near, near.inside),
         "sign_f1_near": sign_f1(found_near, near.inside),
         "volume": volume,
-        "volume_file": volume / reference.solid.mesh.normalisation.scale**3,
+        "volume_file": volume / reference.solid.mesh.normalization.scale**3,
         "volume_error": volume / true - 1 if true else None,
     }
 
 
-def of_mesh(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], reference: Reference) -> dict[str, Any]:
-    """Figures of an extracted mesh, flat: those of a field by its winding number, those of its surface, what it is.
+def measure_mesh(
+    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], reference: Reference
+) -> dict[str, Any]:
+    """Return metrics of an extracted mesh as a flat dictionary: interior (by winding number), surface, and topology.
 
-    Vertices are in the box; the mesh is taken as it is, nothing is mended. ``volume_error_by_faces`` is that of the
-    volume which the faces enclose, where both meshes are watertight: free of the grid's error, but what parts that
-    overlap share counts twice.
+    Vertices are in the box; the mesh is not repaired. ``volume_error_by_faces`` compares the volumes enclosed by the
+    faces, if both meshes are watertight: without discretization error, but overlaps of parts are counted twice.
     """
     places, triangles = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
     scores = (f"fscore_{percent:g}" for percent in reference.settings.thresholds)
-    found: dict[str, Any] = dict.fromkeys((*_OF_SOLID, *_OF_SURFACE, *scores, *_OF_FACES))
-    found["reason"] = _unusable(places, triangles)
+    found: dict[str, Any] = dict.fromkeys((*_SOLID_NAMES, *_SURFACE_NAMES, *scores, *_FACE_NAMES))
+    found["reason"] = _mesh_problem(places, triangles)
     if np.isfinite(places).all():
-        mesh = surface_distance.as_it_is(places, triangles)
-        found |= _what_it_is(mesh, reference)
+        mesh = surface_distance.mesh_from_arrays(places, triangles)
+        found |= _mesh_statistics(mesh, reference)
     if found["reason"] is None:
-        found |= _apart(mesh, reference)
+        found |= _surface_metrics(mesh, reference)
         try:
-            found |= of_field(Solid(mesh).occupancy, reference)
+            found |= measure_field(Solid(mesh).occupancy, reference)
         except InputError:
-            found["reason"] = "the extracted mesh is flat, looks inwards or encloses no volume"
+            found["reason"] = "the extracted mesh is flat, has inward normals or encloses no volume"
     return found
 
 
-def describe(
+def measure(
     reference: Reference,
-    field: Inside | None = None,
+    field: InsideTest | None = None,
     mesh: tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]] | None = None,
 ) -> dict[str, Any]:
-    """All of a shape run for ``metrics.json``: ``field``, ``mesh``, ``reference`` and ``protocol``, flat each."""
+    """Return all metrics of a shape run: flat dictionaries ``field``, ``mesh``, ``reference`` and ``protocol``."""
     found: dict[str, Any] = {"reference": reference.describe(), "protocol": protocol(reference.settings)}
     if field is not None:
-        found["field"] = of_field(field, reference)
+        found["field"] = measure_field(field, reference)
     if mesh is not None:
-        found["mesh"] = of_mesh(*mesh, reference)
+        found["mesh"] = measure_mesh(*mesh, reference)
     return found
 
 
-def protocol(settings: Settings) -> dict[str, Any]:
-    """How all figures are measured, flat."""
+def protocol(settings: EvalSettings) -> dict[str, Any]:
+    """Return the evaluation protocol as a flat dictionary."""
     return {
         **settings.protocol(),
         "box_side": eval_points.SIDE,
@@ -135,7 +138,7 @@ def protocol(settings: Settings) -> dict[str, Any]:
 
 
 def iou(found: Bool[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float | None:
-    """Intersection over union of what is true; None where neither has anything.
+    """Intersection over union of the true elements; None if neither has any.
 
     >>> iou(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
     0.5
@@ -145,7 +148,7 @@ def iou(found: Bool[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float | None:
 
 
 def sign_f1(found: Bool[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float | None:
-    """Mean of the F1 of true and of false; None where either has nothing.
+    """Mean of the F1 scores of true and of false; None if one of the two classes is empty.
 
     >>> sign_f1(torch.tensor([True, False]), torch.tensor([True, False]))
     1.0
@@ -160,16 +163,18 @@ def sign_f1(found: Bool[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float | Non
 
 
 @torch.no_grad()
-def _asked(inside: Inside, some: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-    """What a field says about points."""
-    answer = inside(some)
-    if answer.shape != some.shape[:1] or answer.dtype != torch.bool:
-        raise ValueError(f"inside or not was asked of {len(some)} points, found {answer.dtype} {tuple(answer.shape)}")
+def _evaluate(inside: InsideTest, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+    """Evaluate the inside test and check its result."""
+    answer = inside(points)
+    if answer.shape != points.shape[:1] or answer.dtype != torch.bool:
+        raise ValueError(
+            f"inside test of {len(points)} points: found {answer.dtype} {tuple(answer.shape)}, expected one bool each"
+        )
     return answer.cpu()
 
 
-def _unusable(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> str | None:
-    """Why a mesh has no surface, if it has none."""
+def _mesh_problem(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> str | None:
+    """Return why a mesh has no surface; None if it has one."""
     if not len(faces):
         return "the extracted mesh is empty"
     if not np.isfinite(vertices).all():
@@ -178,19 +183,21 @@ def _unusable(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"])
     return None if float(np.abs(np.cross(b - a, c - a)).sum()) > 0 else "the extracted mesh has no area"
 
 
-def _what_it_is(mesh: Mesh, reference: Reference) -> dict[str, Any]:
-    """Counts of an extracted mesh, and its volume by its faces."""
-    about, true, scale = mesh.report, reference.solid.mesh.report, reference.solid.mesh.normalisation.scale
+def _mesh_statistics(mesh: Mesh, reference: Reference) -> dict[str, Any]:
+    """Return counts of an extracted mesh, and its enclosed volume."""
+    about, true, scale = mesh.report, reference.solid.mesh.report, reference.solid.mesh.normalization.scale
     both = about.watertight and true.watertight and about.faces > 0
     counts = (about.vertices, about.faces, about.watertight and about.faces > 0)
     more = (about.boundary_edges, about.euler_number, about.parts, about.volume)
     error = about.volume / (true.volume * scale**3) - 1 if both and true.volume else None
-    return dict(zip(_OF_FACES, (*counts, *more, error), strict=True))
+    return dict(zip(_FACE_NAMES, (*counts, *more, error), strict=True))
 
 
-def _apart(mesh: Mesh, reference: Reference) -> dict[str, float]:
-    """How far an extracted mesh and the reference lie apart."""
+def _surface_metrics(mesh: Mesh, reference: Reference) -> dict[str, float]:
+    """Return distances and normal agreement between an extracted mesh and the reference."""
     settings, true = reference.settings, reference.solid.mesh
-    there = surface_distance.apart(mesh, true, settings.surface_points, settings.generator("other"))
-    back = surface_distance.apart(true, mesh, settings.surface_points, settings.generator("surface"))
-    return surface_distance.between(there, back, settings.thresholds, eval_points.SIDE, true.normalisation.scale)
+    there = surface_distance.distances_to(mesh, true, settings.surface_points, settings.generator("other"))
+    back = surface_distance.distances_to(true, mesh, settings.surface_points, settings.generator("surface"))
+    return surface_distance.surface_metrics(
+        there, back, settings.thresholds, eval_points.SIDE, true.normalization.scale
+    )

@@ -1,13 +1,11 @@
-"""Pictures as fields of the plane: pixels to points and colours, and a field back to a picture.
+"""Images as fields over the plane: pixels to points and colors, and a field rendered as an image.
 
-Words of this file:
-
-- The *square* is [−1, 1]². A picture lies in its middle, its longest side as long as the square's, its pixels square:
-  x grows to the right, y upwards. A pixel's point is its centre.
-- *Colours* are those the file stores, in [0, 1], grey ones three times over.
-- *Learned* pixels are those that batches are drawn from; *held-out* ones are never drawn. Which they are is decided by
-  share and seed alone, at random over the whole picture, so they lie between learned ones: PSNR there says how well
-  the field fills in, not how it goes on beyond an edge.
+- Coordinates: the image is centered in [−1, 1]², its longer side spans the square, pixels are square; x points right, y
+  up. The point of a pixel is its center.
+- Colors are the stored values in [0, 1]; gray images are expanded to three channels.
+- Batches are drawn from the *training* pixels and never from the *held-out* ones. The split is random over the whole
+  image and depends only on the held-out fraction and the seed, so PSNR of held-out pixels measures interpolation, not
+  extrapolation.
 """
 
 import logging
@@ -28,128 +26,127 @@ from enerf.core.errors import InputError
 
 log = logging.getLogger("enerf")
 
-Colours = Callable[[Tensor], Tensor]  # points (n, 2) -> colours (n, 3)
+ColorField = Callable[[Tensor], Tensor]  # points (n, 2) -> colors (n, 3)
 
-AT_ONCE = 1 << 17  # points asked together
+POINTS_PER_CALL = 1 << 17  # largest number of points in one call of a field
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Colours of pixels, and which of them are learned.
+    """An image with a split of its pixels into training and held-out ones.
 
     Attributes
     ----------
     name, source
         The file's name without its suffix, and the file.
-    colours
-        Row by row from the top, in [0, 1].
-    learned, heldout
-        Numbers of pixels, row by row, in growing order; together they are all.
+    colors
+        Rows from top to bottom, in [0, 1].
+    train_pixels, heldout_pixels
+        Sorted flat (row-major) indices of the pixels; together they are all pixels.
     """
 
     name: str
     source: str
-    colours: Float32[Tensor, "h w 3"]
-    learned: Int64[Tensor, " n"]
-    heldout: Int64[Tensor, " m"]
+    colors: Float32[Tensor, "h w 3"]
+    train_pixels: Int64[Tensor, " n"]
+    heldout_pixels: Int64[Tensor, " m"]
 
     def points(self, index: Int64[Tensor, " k"]) -> Float32[Tensor, "k 2"]:
-        """Centres of pixels by their numbers."""
-        height, width = self.colours.shape[:2]
+        """Return the centers of pixels by their flat indices."""
+        height, width = self.colors.shape[:2]
         x, y = index % width + 0.5 - width / 2, height / 2 - 0.5 - index // width
         return (torch.stack([x, y], -1).double() * (2 / max(height, width))).float()
 
-    def colours_of(self, index: Int64[Tensor, " k"]) -> Float32[Tensor, "k 3"]:
-        """Colours of pixels by their numbers."""
-        return self.colours.reshape(-1, 3)[index]
+    def colors_at(self, index: Int64[Tensor, " k"]) -> Float32[Tensor, "k 3"]:
+        """Return the colors of pixels by their flat indices."""
+        return self.colors.reshape(-1, 3)[index]
 
 
 def load(path: str | os.PathLike[str], holdout: float | int = 0.0, seed: int = 0, *, white: bool = True) -> Picture:
-    """Picture of a file; a share ``holdout`` of its pixels is kept from learning.
+    """Load an image; a fraction ``holdout`` of its pixels is held out.
 
-    Transparent pixels are laid over white, or else over black, and that is logged. Files of 8 and 16 bits are read in
-    full; those of 32 bits have no agreed range.
+    Transparent images are composited over white, or over black if not ``white``, which is logged. Images of 8 and 16
+    bits per channel are supported, those of 32 bits are not.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated or not an image, or nothing would be left to learn or to test.
+        If the file is missing, truncated or not an image, or no pixel would be left to train or to test on.
     """
     path = Path(path)
     pixels = images.read(path)
     if pixels.shape[-1] == 4:
-        log.info("%s: has transparency and was laid over %s", path, "white" if white else "black")
+        log.info("%s: transparent image was composited over %s", path, "white" if white else "black")
         alpha = pixels[..., 3:]
         pixels = pixels[..., :3] * alpha + (1 - alpha) * np.float32(white)
     return from_array(pixels, path.as_posix(), holdout, seed)
 
 
 def from_array(pixels: Float[np.ndarray, "h w 3"], source: str, holdout: float | int = 0.0, seed: int = 0) -> Picture:
-    """Picture of colours in [0, 1].
+    """Make a picture from an array of colors in [0, 1].
 
     Raises
     ------
     InputError
-        If the share of held-out pixels leaves nothing to learn, or is above 0 and holds no pixel.
+        If ``holdout`` leaves no training pixel, or is above 0 and selects no pixel.
     """
     n = pixels.shape[0] * pixels.shape[1]
-    kept = round(holdout * n) if 0 <= holdout < 1 else -1
-    if not 0 <= kept < n or (holdout and not kept):
+    n_heldout = round(holdout * n) if 0 <= holdout < 1 else -1
+    if not 0 <= n_heldout < n or (holdout and not n_heldout):
         raise InputError(
-            f"{source}: a share of {holdout:g} of its {n} pixels was to be held out, expected some of each"
+            f"{source}: found --holdout {holdout:g} with {n} pixels, expected some training and some held-out pixels"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    colours = torch.from_numpy(np.array(pixels, dtype=np.float32))
-    return Picture(Path(source).stem, source, colours, order[kept:].sort().values, order[:kept].sort().values)
+    colors = torch.from_numpy(np.array(pixels, dtype=np.float32))
+    return Picture(Path(source).stem, source, colors, order[n_heldout:].sort().values, order[:n_heldout].sort().values)
 
 
 def batch(
     picture: Picture, n: int, generator: torch.Generator
 ) -> tuple[Float32[Tensor, "n 2"], Float32[Tensor, "n 3"]]:
-    """Points and colours of ``n`` learned pixels, drawn with replacement.
-
-    The same generator gives the same batch: one of (seed, step) makes each step's its own.
-    """
-    chosen = picture.learned[torch.randint(len(picture.learned), (n,), generator=generator)]
-    return picture.points(chosen), picture.colours_of(chosen)
+    """Return points and colors of ``n`` training pixels, drawn with replacement."""
+    chosen = picture.train_pixels[torch.randint(len(picture.train_pixels), (n,), generator=generator)]
+    return picture.points(chosen), picture.colors_at(chosen)
 
 
 @torch.no_grad()
-def rendered(field: Colours, picture: Picture, points_at_once: int = AT_ONCE) -> Float32[Tensor, "h w 3"]:
-    """A field as a picture of the same size, its colours as it gives them.
+def render(field: ColorField, picture: Picture, chunk: int = POINTS_PER_CALL) -> Float32[Tensor, "h w 3"]:
+    """Render a field as an image of the same size, without clipping.
 
     Raises
     ------
     ValueError
-        If it gives something else than three numbers a point.
+        If the field does not return three values per point.
     """
     parts = []
-    for index in torch.arange(picture.colours.shape[0] * picture.colours.shape[1]).split(points_at_once):
+    for index in torch.arange(picture.colors.shape[0] * picture.colors.shape[1]).split(chunk):
         found = field(picture.points(index))
         if found.shape != (len(index), 3):
-            raise ValueError(f"colours of {len(index)} points were asked for, found shape {tuple(found.shape)}")
+            raise ValueError(
+                f"colors of {len(index)} points: found shape {tuple(found.shape)}, expected ({len(index)}, 3)"
+            )
         parts.append(found.float().cpu())
-    return torch.cat(parts).reshape(picture.colours.shape)
+    return torch.cat(parts).reshape(picture.colors.shape)
 
 
-def measured(field: Colours, picture: Picture, points_at_once: int = AT_ONCE) -> dict[str, Any]:
-    """PSNR of a field in dB, flat: of learned pixels and of held-out ones, None where there are none.
+def measure(field: ColorField, picture: Picture, chunk: int = POINTS_PER_CALL) -> dict[str, Any]:
+    """Return the PSNR of a field in dB on training pixels and on held-out ones (None if there are none), and sizes.
 
-    Colours are clipped to [0, 1]; PSNR is of the mean over all pixels and channels, infinite where nothing differs.
+    Colors are clipped to [0, 1]. The squared error is averaged over pixels and channels; PSNR is infinite if it is 0.
     """
-    found = rendered(field, picture, points_at_once)
+    found = render(field, picture, chunk)
     return {
-        "psnr": _psnr(found, picture, picture.learned),
-        "psnr_heldout": _psnr(found, picture, picture.heldout) if len(picture.heldout) else None,
-        "pixels_learned": len(picture.learned),
-        "pixels_heldout": len(picture.heldout),
-        "width": picture.colours.shape[1],
-        "height": picture.colours.shape[0],
+        "psnr": _psnr(found, picture, picture.train_pixels),
+        "psnr_heldout": _psnr(found, picture, picture.heldout_pixels) if len(picture.heldout_pixels) else None,
+        "pixels_learned": len(picture.train_pixels),
+        "pixels_heldout": len(picture.heldout_pixels),
+        "width": picture.colors.shape[1],
+        "height": picture.colors.shape[0],
     }
 
 
 def _psnr(found: Float32[Tensor, "h w 3"], picture: Picture, index: Int64[Tensor, " k"]) -> float:
-    """PSNR of some pixels."""
-    error = found.reshape(-1, 3)[index].clamp(0, 1) - picture.colours_of(index)
+    """Return the PSNR in dB over some pixels."""
+    error = found.reshape(-1, 3)[index].clamp(0, 1) - picture.colors_at(index)
     mean = float(error.square().mean(dtype=torch.float64))
     return math.inf if mean == 0 else -10 * math.log10(mean)

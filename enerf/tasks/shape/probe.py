@@ -26,51 +26,51 @@ from enerf.tasks.shape.step import DistanceLoss
 
 
 def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
-    """A shape of a mesh, and its loss without those of gradients on samples drawn as in training.
+    """Open a shape run of a mesh; its loss is evaluated on samples drawn as in training, without gradient terms.
 
-    Its weights stay conditioned, and torch evaluates them in fp32, whatever has trained them.
+    Weights stay conditioned and are evaluated by torch in fp32, whichever backend trained them.
 
     Raises
     ------
     InputError
-        If it was learned from a cloud of points or a picture.
+        If the run was trained on a point cloud or an image.
     """
     moved = {"mesh": settings.source} if settings.source else {}
     config = parser.from_dict(ShapeConfig, {**saved, **moved})
-    subject = setup.load_subject(config)
-    if not isinstance(subject, Mesh):
-        raise InputError(f"{config.data.source}: runs of pictures and clouds are not analysed, expected one of a mesh")
+    target = setup.load_target(config)
+    if not isinstance(target, Mesh):
+        raise InputError(f"{config.data.source}: found a run of an image or a point cloud, expected one of a mesh")
     device = core_device.resolve_device(settings.device)
-    made = setup.new_field(config).to(device)
-    registry.use(made, registry.make("torch", "fp32", device))
-    names = analyzed_layers(made, settings.layers, shape_field.HEADS)
+    field = setup.new_field(config).to(device)
+    registry.use(field, registry.make("torch", "fp32", device))
+    names = analyzed_layers(field, settings.layers, shape_field.HEADS)
     is_distance = config.data.target == "sdf"
     mixture = geometry_samples.Mixture(config.samples.uniform, config.near)
-    some = geometry_samples.pool(
-        setup.solid_of(subject), mixture, settings.samples, settings.seed, 0, distances=is_distance
+    samples = geometry_samples.pool(
+        setup.solid_of(target), mixture, settings.samples, settings.seed, 0, distances=is_distance
     ).to(device)
 
     def at(path: Path) -> CheckpointProbe:
-        content, model = checkpoint.read(path), copy.deepcopy(made).eval()
+        content, model = checkpoint.read(path), copy.deepcopy(field).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
         chosen = parameters_of(model, names) if settings.layers else ()
-        loss = of_shape(model, some, config.samples.loss_sdf, config.samples.truncate, chosen)
+        loss = shape_objective(model, samples, config.samples.loss_sdf, config.samples.truncate, chosen)
         return CheckpointProbe(content["step"], model, names, loss)
 
-    return RunProbe(subject.name, conditioning.method_name(config.conditioning, "mlp"), at)
+    return RunProbe(target.name, conditioning.method_name(config.conditioning, "mlp"), at)
 
 
-def of_shape(
+def shape_objective(
     field: nn.Module,
     samples: ShapeSamples,
     distance_loss: str = "mape",
     truncate: float | int = 0.1,
     parameters: tuple[nn.Parameter, ...] = (),
 ) -> Objective:
-    """The loss of a field at some samples, as a function of its parameters or of those that are named.
+    """Return the loss of a field on fixed samples as a function of ``parameters`` (empty: all parameters).
 
-    That of signed distances if the samples have them, else that of occupancy logits; losses of gradients are left out.
+    The distance error if the samples have distances, otherwise the occupancy loss; gradient terms are not included.
     """
     if samples.distances is None:
         return Objective(field, losses.occupancy, samples.points, samples.labels, parameters)

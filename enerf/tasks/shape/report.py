@@ -1,9 +1,9 @@
-"""Metrics of shape runs to a table and to curves.
+"""Tables and curves of the metrics of shape runs.
 
-A run is what ``metrics.json`` holds: ``shape``, ``method``, ``model``, ``steps``, ``seed``, ``seconds`` with ``train``;
-of a mesh ``field`` and, if one was extracted, ``mesh``; of a picture ``picture``; and ``curve``: rows ``[step, seconds,
-IoU, IoU near]`` of a mesh, ``[step, seconds, PSNR, PSNR of held-out pixels]`` of a picture. Whatever is missing leaves
-a dash.
+A run is the content of its ``metrics.json``: ``shape``, ``method``, ``model``, ``steps``, ``seed``, ``seconds`` with
+``train``; for a mesh ``field`` and, if one was extracted, ``mesh``; for an image ``picture``; and ``curve``: rows
+``[step, seconds, IoU, IoU near]`` for a mesh, ``[step, seconds, PSNR, PSNR of held-out pixels]`` for an image. Missing
+values are shown as a dash.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from enerf.reporting import plots
 Run = dict[str, Any]
 
 # heading, part, name, decimals
-_OF_SHAPES = (
+_SHAPE_COLUMNS = (
     ("IoU", "field", "iou", 4),
     ("near IoU", "field", "iou_near", 4),
     ("near F1", "field", "sign_f1_near", 4),
@@ -24,17 +24,17 @@ _OF_SHAPES = (
     ("F 0.5 %", "mesh", "fscore_0.5", 4),
     ("Hausdorff [%]", "mesh", "hausdorff_percent", 2),
 )
-_OF_PICTURES = (("PSNR [dB]", "picture", "psnr", 2), ("held out [dB]", "picture", "psnr_heldout", 2))
+_PICTURE_COLUMNS = (("PSNR [dB]", "picture", "psnr", 2), ("held out [dB]", "picture", "psnr_heldout", 2))
 _CURVES = {"field": (("IoU", 2), ("IoU near the surface", 3)), "picture": (("PSNR [dB]", 2), ("held-out PSNR [dB]", 3))}
 
 
 def table(runs: Sequence[Run]) -> list[list[str]]:
-    """Rows as text: one for each shape and method, runs that differ in their seed averaged, ± their deviation.
+    """Return rows of text, the header first: one row per shape and method, with mean ± standard deviation over seeds.
 
-    Chamfer and Hausdorff distances are in percent of the side of the box; "near" is the shell of the protocol. Shapes
-    and pictures have columns of their own, left out where no run has one.
+    Chamfer and Hausdorff distances are in percent of the side of the box; "near" refers to the shell of
+    ``eval_points``. Columns without a value in any run are omitted.
     """
-    columns = [c for c in (*_OF_SHAPES, *_OF_PICTURES) if any(_value(run, *c[1:3]) is not None for run in runs)]
+    columns = [c for c in (*_SHAPE_COLUMNS, *_PICTURE_COLUMNS) if any(_value(run, *c[1:3]) is not None for run in runs)]
     rows = [["shape", "method", *(heading for heading, *_ in columns), "steps", "train [s]", "seeds"]]
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -51,7 +51,7 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def label(run: Run) -> str:
-    """Method and model in one cell.
+    """Return method and model as one cell.
 
     >>> label({"method": "plain", "model": "8×256 relu"}), label({"method": "plain"})
     ('plain, 8×256 relu', 'plain')
@@ -59,22 +59,22 @@ def label(run: Run) -> str:
     return f"{run['method']}, {run['model']}" if run.get("model") else str(run["method"])
 
 
-def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Run], str] = label) -> Path | None:
-    """Both figures of the curves against steps and against seconds, a row a shape, a colour a method; None without any.
+def draw_curves(runs: Sequence[Run], path: Path, title: str, label_of: Callable[[Run], str] = label) -> Path | None:
+    """Plot the curves against steps and seconds, one row per shape, one color per method; None if there are none.
 
-    Lines are means over seeds, shades lie between their extremes. Seeds are brought to the same seconds between their
-    points; where one has ended, the mean ends.
+    Lines are means over seeds, shaded areas their range. Curves are interpolated to common abscissae; the mean ends
+    with the shortest of them.
 
     Parameters
     ----------
     runs
-        Of any shapes and methods; all of meshes, or all of pictures.
+        Metrics of runs, all of meshes or all of images.
     path
-        The PNG to be written.
+        PNG file to write.
     title
-        Above all.
-    named
-        What a run's line is called.
+        Title of the figure.
+    label_of
+        Maps a run to its label in the legend.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Ru
     drawn = [run for run in runs if len(run.get("curve") or ()) > 1]
     if not drawn:
         return None
-    shapes, methods = list(dict.fromkeys(r["shape"] for r in drawn)), list(dict.fromkeys(map(named, drawn)))
+    shapes, methods = list(dict.fromkeys(r["shape"] for r in drawn)), list(dict.fromkeys(map(label_of, drawn)))
     known = _CURVES["picture" if "picture" in drawn[0] else "field"]
     wanted = [w for w in known if all(len(row) > w[1] for run in drawn for row in run["curve"])]
     figure = Figure(figsize=(4.4 * 2 * len(wanted), 3.3 * len(shapes) + 0.8), layout="constrained")
@@ -95,7 +95,7 @@ def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Ru
         places = [(words, column, x) for words, column in wanted for x in (0, 1)]
         for axes, (words, column, x) in zip(axes_of_shape, places, strict=True):
             for i, method in enumerate(methods):
-                some = [run["curve"] for run in drawn if run["shape"] == shape and named(run) == method]
+                some = [run["curve"] for run in drawn if run["shape"] == shape and label_of(run) == method]
                 plots.plot_curves(axes, [plots.curve_points(curve, x, column) for curve in some], method, f"C{i}")
             axes.set(xlabel=("step", "seconds of training")[x], ylabel=words, title=shape)
             axes.grid(alpha=0.3)
@@ -106,5 +106,5 @@ def draw_curves(runs: Sequence[Run], path: Path, title: str, named: Callable[[Ru
 
 
 def _value(run: Run, part: str, name: str) -> float | None:
-    """A number of a run, None if it is missing."""
+    """Return a value of a run, None if it is missing."""
     return (run.get(part) or {}).get(name)

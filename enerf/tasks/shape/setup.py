@@ -1,7 +1,7 @@
-"""A shape run: what is learned, its field, and what can be asked of them; prepared from options or opened.
+"""Shape runs: training target, field, optimizer and backend; prepared from options or opened from a folder.
 
-What is learned is a mesh, a cloud of oriented points, or a picture. Fields live in the box [−1, 1]ᵈ; the way back to
-the file's coordinates is kept in the checkpoints, so that a mesh can be extracted when the file is gone.
+The target is a mesh, an oriented point cloud, or an image. Fields are defined on the box [−1, 1]ᵈ; the transform to the
+file's coordinates is saved in checkpoints, so that a mesh can be extracted without the file.
 """
 
 import copy
@@ -26,64 +26,64 @@ from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.fields.shape import ShapeField
 from enerf.geometry import mesh as geometry_mesh
-from enerf.geometry.mesh import Mesh, Normalisation, PointCloud
+from enerf.geometry.mesh import Mesh, Normalization, PointCloud
 from enerf.geometry.solid import Solid
 from enerf.tasks.shape import build, picture
 from enerf.tasks.shape.config import ShapeConfig
-from enerf.tasks.shape.eval_points import Reference, Settings
+from enerf.tasks.shape.eval_points import EvalSettings, Reference
 from enerf.tasks.shape.picture import Picture
 
 log = logging.getLogger("enerf")
 
-Subject = Mesh | PointCloud | Picture
-SETTINGS = Settings()  # what fields and meshes are measured with
-POINTS_AT_ONCE = 1 << 17  # of a field, where nothing is learned
+TrainingTarget = Mesh | PointCloud | Picture
+EVAL_SETTINGS = EvalSettings()  # evaluation points of fields and meshes
+POINTS_PER_CALL = 1 << 17  # largest number of points in one call of a field, without gradients
 
 
 @dataclass(frozen=True)
 class ShapeRun:
-    """A field, and all that is needed to learn and to measure it."""
+    """A field with all that is needed to train and evaluate it."""
 
     config: ShapeConfig
-    subject: Subject
-    field: ShapeField  # what state.model holds
+    target: TrainingTarget
+    field: ShapeField  # the same object as state.model
     state: State
     device: torch.device
     backend: Backend
-    record: Record  # of the backends that have trained it
+    record: Record  # backends that trained it
 
     @property
-    def box(self) -> dict[str, Any]:
-        """The way back to the file's coordinates, as checkpoints tell it; nothing for a picture."""
-        if isinstance(self.subject, Picture):
+    def box_metadata(self) -> dict[str, Any]:
+        """Transform from the box to the file's coordinates, as saved in checkpoints; empty for an image."""
+        if isinstance(self.target, Picture):
             return {}
-        way = self.subject.normalisation
-        return {"box": {"centre": list(way.centre), "scale": way.scale}}
+        normalization = self.target.normalization
+        return {"box": {"centre": list(normalization.center), "scale": normalization.scale}}
 
 
 def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
-    """Subject, field and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+    """Load the target, build field and optimizer, and resume from the run's last checkpoint if there is one.
 
-    ``shared`` is what ``auto`` means for a fresh run: the backend and precision of the comparison that it is part of.
+    ``shared`` is the backend and precision of the comparison that the run belongs to: a new run uses them for ``auto``.
 
     Raises
     ------
     InputError
-        For a user's mistake.
+        If the options, the file or the checkpoint cannot be used.
     """
     found = resume.last_checkpoint(config)
-    t, recorded = config.train, backend_record.recorded_or(found, shared)
+    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
-    subject = load_subject(config)
-    made = new_field(config).to(device)
-    registry.use(made, backend)
-    training = resume.begin(config, made, resume.adam(config.train, made), found)
+    target = load_target(config)
+    field = new_field(config).to(device)
+    registry.use(field, backend)
+    state = resume.begin(config, field, resume.adam(config.train, field), found)
     record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
-    return ShapeRun(config, subject, made, training, device, backend, record)
+    return ShapeRun(config, target, field, state, device, backend, record)
 
 
 def precision_of(config: ShapeConfig) -> str:
-    """The precision option; ``fp32`` for networks with other activations than ReLU, which torch evaluates in it."""
+    """Return the precision option; ``fp32`` for activations other than ReLU, which are evaluated by torch in fp32."""
     return config.train.precision if config.model.activation == "relu" else "fp32"
 
 
@@ -92,13 +92,13 @@ def resolve_backend(config: ShapeConfig, recorded: Resolved | None = None) -> Re
     return registry.resolve(config.train.device, config.train.backend, precision_of(config), recorded)
 
 
-def load_subject(config: ShapeConfig) -> Subject:
-    """What a configuration says is to be learned.
+def load_target(config: ShapeConfig) -> TrainingTarget:
+    """Load the mesh, point cloud or image of a configuration.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, or holds something else.
+        If the file is missing, damaged, or of another kind.
     """
     data = config.data
     if data.image:
@@ -107,35 +107,35 @@ def load_subject(config: ShapeConfig) -> Subject:
         return geometry_mesh.load_point_cloud(Path(data.cloud).expanduser(), data.margin)
     path = Path(data.mesh).expanduser()
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    return _mesh(path, stamp, data.margin)
+    return _load_mesh(path, stamp, data.margin)
 
 
 @lru_cache(maxsize=1)
-def _mesh(path: Path, stamp: tuple[int, int] | None, margin: float) -> Mesh:
-    """The mesh of a file, read again only if it has changed: comparisons learn the same one many times."""
+def _load_mesh(path: Path, stamp: tuple[int, int] | None, margin: float) -> Mesh:
+    """Load a mesh; the last one is cached, until its file changes, because all runs of a comparison use it."""
     return geometry_mesh.load(path, margin)
 
 
 @lru_cache(maxsize=1)
 def reference_of(mesh: Mesh) -> Reference:
-    """What is true of a mesh; found once for runs of the same mesh that follow each other."""
-    return Reference(solid_of(mesh), SETTINGS)
+    """Return the ground truth of a mesh; the last one is cached, for consecutive runs of the same mesh."""
+    return Reference(solid_of(mesh), EVAL_SETTINGS)
 
 
 @lru_cache(maxsize=1)
 def solid_of(mesh: Mesh) -> Solid:
-    """A mesh that can be asked what is inside; its trees are built once, for learning and for measuring."""
+    """Return the solid of a mesh; the last one is cached, because building its search trees is slow."""
     return Solid(mesh)
 
 
 def new_field(config: ShapeConfig) -> ShapeField:
-    """The freshly started and conditioned field of a configuration, on the CPU."""
-    m, of_picture = config.model, bool(config.data.image)
+    """Build, initialize and condition the field of a configuration, on the CPU."""
+    m, is_picture = config.model, bool(config.data.image)
     return build.shape_field(
         config.conditioning,
         config.train.seed,
-        inputs=2 if of_picture else 3,
-        outputs=3 if of_picture else 1,
+        inputs=2 if is_picture else 3,
+        outputs=3 if is_picture else 1,
         depth=m.netdepth,
         width=m.netwidth,
         skip_at=m.netskip,
@@ -153,12 +153,12 @@ def new_field(config: ShapeConfig) -> ShapeField:
 
 
 def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
-    """Open a run as its last checkpoint left it; ``source`` is the new place of its mesh, cloud or picture, if any.
+    """Open a run at its last checkpoint; ``source`` is the new path of its mesh, cloud or image, if that was moved.
 
     Raises
     ------
     InputError
-        If the folder is no run of a shape, or its file is missing.
+        If the folder is not a shape run, or its file is missing.
     """
     content, _ = checkpoint.newest(folder, [ShapeConfig.kind])
     return prepare(
@@ -167,76 +167,84 @@ def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
 
 
 def _source_option(saved: dict[str, Any]) -> str:
-    """Return the option that names what a saved run was trained on."""
+    """Return the name of the option that holds the path of a saved run's training target."""
     return next((name for name in ("mesh", "cloud", "image") if saved.get(name)), "mesh")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A learned field without what it was learned from; ``normalisation`` leads back to the file's coordinates."""
+class OpenedField:
+    """A trained field without its training target; ``normalisation`` maps to the file's coordinates."""
 
     config: ShapeConfig
     field: ShapeField
-    normalisation: Normalisation
+    normalization: Normalization
     step: int
     device: torch.device
 
 
-def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> Opened:
-    """The field of a run's last checkpoint, its weights baked and held; its file need not be there.
+def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> OpenedField:
+    """Open the field of a run's last checkpoint, with baked and cached weights; the mesh or cloud file is not needed.
 
-    The backend that trained it evaluates it too, in the same precision if ``precision`` is ``auto``; where it cannot,
-    one warning says why.
+    It is evaluated by the backend that trained it, in the same precision if ``precision`` is ``auto``; if that is not
+    possible, another one is used with a warning.
 
     Raises
     ------
     InputError
-        If the folder is no shape run, or one of a picture.
+        If the folder is not a shape run, or is one of an image.
     """
     content, path = checkpoint.newest(folder, [ShapeConfig.kind])
     saved = content["config"]
     if "box" not in saved:
-        raise InputError(f"{folder}: found the run of a picture, expected one of a mesh or a cloud of points")
+        raise InputError(f"{folder}: found a run of an image, expected one of a mesh or a point cloud")
     config = parser.from_dict(ShapeConfig, saved)
-    again = backend_record.recorded(content)
+    recorded = backend_record.checkpoint_backend(content)
     if precision != "auto":
-        again = replace(again, precision=precision)  # the caller's choice, not a difference to warn of
-    where, backend = registry.resolve_device_and_backend(device, "auto", precision, again)
-    made = new_field(config).to(where)
-    registry.use(made, backend)
-    checkpoint.load_weights(made, content["model"], path)
+        recorded = replace(recorded, precision=precision)  # chosen by the caller: no warning
+    on_device, backend = registry.resolve_device_and_backend(device, "auto", precision, recorded)
+    field = new_field(config).to(on_device)
+    registry.use(field, backend)
+    checkpoint.load_weights(field, content["model"], path)
     x, y, z = saved["box"]["centre"]
-    return Opened(config, frozen(made), Normalisation((x, y, z), saved["box"]["scale"]), content["step"], where)
+    return OpenedField(
+        config, frozen(field), Normalization((x, y, z), saved["box"]["scale"]), content["step"], on_device
+    )
 
 
-def frozen(of: ShapeField) -> ShapeField:
-    """A copy of a field as it is now, baked, its weights held: for everything but learning."""
-    made = layers.bake(copy.deepcopy(of)).eval()
-    module.freeze(made)
-    return made
+def frozen(field: ShapeField) -> ShapeField:
+    """Return a copy of a field for evaluation, with baked and cached weights."""
+    baked = layers.bake(copy.deepcopy(field)).eval()
+    module.freeze(baked)
+    return baked
 
 
-def inside_of(of: ShapeField, target: str) -> Callable[[Tensor], Tensor]:
-    """Which points a field says are inside: logits above 0, signed distances below; asked on the field's device."""
+def inside_test(field: ShapeField, target: str) -> Callable[[Tensor], Tensor]:
+    """Return a function from points to whether they are inside.
+
+    ``target`` is ``occupancy`` (inside: logits above 0) or ``sdf`` (distances below 0).
+    """
     sign = 1.0 if target == "occupancy" else -1.0
-    values = in_parts(of)
+    values = in_chunks(field)
     return lambda points: sign * values(points) > 0
 
 
-def in_parts(of: ShapeField) -> Callable[[Tensor], Tensor]:
-    """A field asked for some points at a time, without gradients, wherever they are; values come back there."""
-    device = next(of.parameters()).device
+def in_chunks(field: ShapeField) -> Callable[[Tensor], Tensor]:
+    """Return the field as a function that evaluates points in chunks, without gradients.
+
+    Points are moved to the field's device, values to that of the points.
+    """
+    device = next(field.parameters()).device
 
     @torch.no_grad()
     def values(points: Tensor) -> Tensor:
-        parts = [of(part.to(device)).to(points.device) for part in points.split(POINTS_AT_ONCE)]
+        parts = [field(part.to(device)).to(points.device) for part in points.split(POINTS_PER_CALL)]
         return torch.cat(parts)
 
     return values
 
 
 def with_source(config: ShapeConfig, mesh: Path, expname: str) -> ShapeConfig:
-    """The same run of another mesh, in a folder of its own."""
+    """Return the configuration with another mesh and experiment name."""
     return replace(
         config,
         data=replace(config.data, mesh=str(mesh)),

@@ -1,6 +1,6 @@
-"""One gradient of a shape's loss: a field asked at samples of a mesh, at points of a cloud, or at pixels.
+"""Gradient step of shape runs: loss terms at samples of a mesh, points of a cloud, or pixels.
 
-A loss is a mapping of weighted parts by name; their sum is what is followed.
+A loss is a mapping from names to weighted terms; the training loss is their sum.
 """
 
 import math
@@ -19,42 +19,42 @@ from enerf.geometry.samples import ShapeSamples
 from enerf.tasks.shape import losses
 from enerf.tasks.shape.losses import CloudWeights
 
-Parts = Mapping[str, Tensor]
+LossTerms = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class ShapeReport:
-    """What one step saw: its loss, and the weighted parts of it."""
+    """Loss of one step, and its weighted terms."""
 
     loss: float
     parts: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def averaged(cls, reports: Sequence["ShapeReport"]) -> dict[str, float]:
-        """Mean loss of some steps; its parts if there are several; for colours the PSNR of the mean squared error."""
+        """Return the mean loss of some steps, and its terms if there are several; for colors the PSNR instead."""
         n = max(1, len(reports))
         names = list(reports[0].parts) if reports else []
         means = {name: sum(r.parts[name] for r in reports) / n for name in names}
-        told = {"loss": sum(r.loss for r in reports) / n}
+        averages = {"loss": sum(r.loss for r in reports) / n}
         if names == ["mse"]:
-            return told | {"psnr": -10 * math.log10(max(means["mse"], 1e-12))}
-        return told | (means if len(names) > 1 else {})
+            return averages | {"psnr": -10 * math.log10(max(means["mse"], 1e-12))}
+        return averages | (means if len(names) > 1 else {})
 
 
 @dataclass(frozen=True)
 class DistanceLoss:
-    """How a signed distance is learned from a mesh.
+    """Loss of a signed distance fitted to a mesh.
 
     Attributes
     ----------
     kind
-        Of the error of values: ``mape``, ``l1``, ``truncated_l1``.
+        Error of the values: ``mape``, ``l1`` or ``truncated_l1``.
     truncate
-        For the last: beyond which distance "at least so far" is enough.
+        Distance of ``truncated_l1``.
     eikonal, normals
-        Weights of the losses of gradients; 0 leaves them out.
+        Weights of the gradient terms; 0: omitted.
     step
-        Of differences; 0: exact gradients.
+        Step of finite differences; 0: automatic differentiation.
     """
 
     kind: str = "mape"
@@ -64,70 +64,73 @@ class DistanceLoss:
     step: float | int = 0.0
 
 
-def occupancy_parts(model: ScalarField, samples: ShapeSamples, balanced: bool = False) -> Parts:
-    """The loss of occupancy logits."""
+def occupancy_terms(model: ScalarField, samples: ShapeSamples, balanced: bool = False) -> LossTerms:
+    """Return the loss term of occupancy logits."""
     return {"entropy": losses.occupancy(model(samples.points), samples.labels, balanced=balanced)}
 
 
-def distance_parts(model: ScalarField, samples: ShapeSamples, loss: DistanceLoss) -> Parts:
-    """The losses of a signed distance.
+def distance_terms(model: ScalarField, samples: ShapeSamples, loss: DistanceLoss) -> LossTerms:
+    """Return the loss terms of a signed distance.
 
     Raises
     ------
     ValueError
-        If the samples lack what the loss needs.
+        If the samples have no distances, or no normals although the loss needs them.
     """
     if samples.distances is None or (loss.normals and samples.normals is None):
-        raise ValueError("samples without distances or normals, and the loss is of them")
+        raise ValueError("found samples without distances or normals, which the loss needs")
     with_gradients = bool(loss.eikonal or loss.normals)
-    values, gradients = _values(model, samples.points, with_gradients, loss.step)
-    parts = {loss.kind: distance_error(values, samples.distances, loss)}
+    values, gradients = _values_and_gradients(model, samples.points, with_gradients, loss.step)
+    terms = {loss.kind: distance_error(values, samples.distances, loss)}
     if loss.eikonal:
-        parts["eikonal"] = loss.eikonal * losses.eikonal(gradients)
+        terms["eikonal"] = loss.eikonal * losses.eikonal(gradients)
     if loss.normals and samples.normals is not None:
-        parts["normals"] = loss.normals * losses.normal_agreement(gradients, samples.normals)
-    return parts
+        terms["normals"] = loss.normals * losses.normal_agreement(gradients, samples.normals)
+    return terms
 
 
-def cloud_parts(
+def cloud_terms(
     model: ScalarField,
     on: ShapeSamples,
     off: ShapeSamples,
     weights: CloudWeights,
     step: float | int = 0.0,
-) -> Parts:
-    """The losses of a signed distance of which points of the surface and their normals are known."""
-    values, gradients = _values(model, torch.cat([on.points, off.points]), True, step)
+) -> LossTerms:
+    """Return the loss terms of a signed distance fitted to a point cloud.
+
+    ``on`` are points of the cloud with normals, ``off`` labeled points of the box; ``step`` as in ``DistanceLoss``.
+    """
+    values, gradients = _values_and_gradients(model, torch.cat([on.points, off.points]), True, step)
     n = len(on)
     return losses.point_cloud(
         values[:n], gradients[:n], on.normals, values[n:], gradients[n:], weights, labels=off.labels
     )
 
 
-def colour_parts(
-    model: Callable[[Tensor], Tensor], points: Float[Tensor, "n 2"], colours: Float[Tensor, "n 3"]
-) -> Parts:
-    """The mean squared error of colours."""
-    return {"mse": (model(points) - colours).square().mean()}
+def color_terms(
+    model: Callable[[Tensor], Tensor], points: Float[Tensor, "n 2"], colors: Float[Tensor, "n 3"]
+) -> LossTerms:
+    """Return the mean squared error of colors."""
+    return {"mse": (model(points) - colors).square().mean()}
 
 
-def followed(model: nn.Module, parts_of: Callable[[], Parts]) -> ShapeReport:
-    """What was seen of a loss, whose gradient is added to the model's parameters.
+def gradient_step(model: nn.Module, loss_terms: Callable[[], LossTerms]) -> ShapeReport:
+    """Compute the loss and add its gradient to the parameters' ``grad``; return the loss and its terms.
 
-    Conditioned weights are computed once, however often the loss asks the model.
+    Conditioned weights are computed once, even if the loss calls the model several times.
     """
     with computed_once(model), frozen(model):
-        parts = parts_of()
-        loss = torch.stack(list(parts.values())).sum()
+        terms = loss_terms()
+        loss = torch.stack(list(terms.values())).sum()
         loss.backward()
-    seen = torch.stack([loss, *parts.values()]).detach().tolist()  # one look at the device
-    return ShapeReport(seen[0], dict(zip(parts, seen[1:], strict=True)))
+    numbers = torch.stack([loss, *terms.values()]).detach().tolist()  # a single device synchronization
+    return ShapeReport(numbers[0], dict(zip(terms, numbers[1:], strict=True)))
 
 
-def _values(
+def _values_and_gradients(
     model: ScalarField, points: Float[Tensor, "n 3"], with_gradients: bool, step: float | int
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """Values, and gradients if they are wanted, exact or by differences; both can be differentiated."""
+    """Return differentiable values and gradients (zeros if not ``with_gradients``); ``step`` as in ``DistanceLoss``."""
     if not with_gradients:
         return model(points), points.new_zeros(points.shape)
     if step > 0:
@@ -138,7 +141,7 @@ def _values(
 def distance_error(
     values: Float[Tensor, " n"], distances: Float[Tensor, " n"], loss: DistanceLoss
 ) -> Float[Tensor, ""]:
-    """The error of values, as the loss says."""
+    """Return the error of values by ``loss.kind``."""
     if loss.kind == "truncated_l1":
         return losses.truncated_l1(values, distances, loss.truncate)
     return {"mape": losses.mape, "l1": losses.l1}[loss.kind](values, distances)

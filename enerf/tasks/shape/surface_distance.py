@@ -1,17 +1,14 @@
-"""Two surfaces, how far they lie apart and how their normals agree: distances both ways between sampled points.
+"""Distances between two surfaces and agreement of their normals: Chamfer, Hausdorff, F-score, normal consistency.
 
-Words of this file:
-
-- Points are drawn uniformly by area from each surface. From each of them the distance goes to the nearest place of the
-  other surface's *triangles*, not to the nearest of points drawn from it: that would not fall below the distance
-  between such points (0.003 in the box, for 100,000 on a shape of usual size), however near the surfaces are.
+- Points are sampled uniformly by area from each surface. Distances are to the nearest point on the *triangles* of the
+  other surface, not to its sampled points: those distances would not fall below the spacing of the samples (0.003 in
+  the box, for 100,000 points on a shape of usual size), however close the surfaces are.
 - *Accuracy* is the mean distance from the extracted surface to the reference, *completeness* that from the reference to
   the extracted one. Chamfer L1 is half their sum, Chamfer L2 half the sum of the mean squares.
 - *Precision* and *recall* are the shares of those points within a threshold; the F-score is their harmonic mean.
-- The Hausdorff distance is the greatest of all distances found: a lower bound of the true one, which a spike that no
-  point was drawn from escapes.
-- *Normal consistency* is the cosine between the normal at a point and that of the nearest face, the mean over points of
-  both surfaces; unsigned as usual, and signed, which tells a surface that looks inwards.
+- The Hausdorff distance is the maximum over all sampled points: a lower bound, which can miss thin spikes.
+- *Normal consistency* is the mean, over points of both surfaces, of the cosine between the normal at a point and that
+  of the nearest face; unsigned as usual, and signed, which detects inverted orientation.
 
 Sources: Mescheder, Oechsle, Niemeyer, Nowozin, Geiger, Occupancy networks (2019), section 4; Tatarchenko et al., What
 do single-view 3D reconstruction networks learn? (2019), section 5.1, for the F-score.
@@ -25,25 +22,27 @@ from jaxtyping import Float64, Int64
 from torch import Generator
 
 from enerf.geometry import samples, solid, topology
-from enerf.geometry.mesh import Mesh, Normalisation, Report
+from enerf.geometry.mesh import Mesh, Normalization, Report
 
 Rows = Float64[np.ndarray, "n 3"]
 
 
 @dataclass(frozen=True)
-class Apart:
-    """From points of one surface to the nearest places of another: distances, and cosines between the normals."""
+class SurfaceDistances:
+    """Distances from points of a surface to another surface, and cosines between the normals."""
 
     distances: Float64[np.ndarray, " n"]
     cosines: Float64[np.ndarray, " n"]
 
 
-def as_it_is(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], name: str = "extracted") -> Mesh:
-    """Mesh of vertices and faces of the box, neither moved nor mended nor turned; its units are the box's."""
+def mesh_from_arrays(
+    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], name: str = "extracted"
+) -> Mesh:
+    """Make a mesh from vertices in box units, without normalizing, repairing or reorienting it."""
     edges, (n, part) = topology.edges(faces), topology.parts(faces)
     boundary = int(edges.boundary.sum())
     volume = topology.volumes(vertices, faces, part, n)[0] if n else np.zeros(0)
-    about = Report(
+    report = Report(
         vertices=len(vertices),
         faces=len(faces),
         watertight=not (boundary or edges.inconsistent or edges.non_manifold),
@@ -57,34 +56,40 @@ def as_it_is(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3
         volume=float(volume.sum()),
         notes=(),
     )
-    return Mesh(vertices, faces, name, name, Normalisation((0.0, 0.0, 0.0), 1.0), about)
+    return Mesh(vertices, faces, name, name, Normalization((0.0, 0.0, 0.0), 1.0), report)
 
 
-def apart(surface: Mesh, other: Mesh, n: int, generator: Generator) -> Apart:
-    """From ``n`` points drawn by area from a surface to another, both of some area."""
-    places, faces = samples.on_surface(surface, n, generator)
-    order = solid.along_a_curve(places)
-    places, faces = np.ascontiguousarray(places[order]), faces[order]
-    with_area = np.flatnonzero(other.areas > 0)  # others have no normal, and lie on the edges of their neighbours
+def distances_to(surface: Mesh, other: Mesh, n: int, generator: Generator) -> SurfaceDistances:
+    """Return distances from ``n`` points, sampled by area on a surface, to another; both have a positive area."""
+    points, faces = samples.on_surface(surface, n, generator)
+    order = solid.morton_order(points)
+    points, faces = np.ascontiguousarray(points[order]), faces[order]
+    with_area = np.flatnonzero(other.areas > 0)  # degenerate faces have no normal and are covered by their neighbors
     triangles = np.ascontiguousarray(other.faces[with_area])
-    squares, nearest, _ = igl.point_mesh_squared_distance(places, other.vertices, triangles)
+    squares, nearest, _ = igl.point_mesh_squared_distance(points, other.vertices, triangles)
     cosines = np.einsum("nd,nd->n", surface.normals[faces], other.normals[with_area[nearest]])
-    return Apart(np.sqrt(squares), cosines.clip(-1, 1))
+    return SurfaceDistances(np.sqrt(squares), cosines.clip(-1, 1))
 
 
-def between(
-    accuracy: Apart, completeness: Apart, thresholds: tuple[float | int, ...], side: float | int, scale: float | int
+def surface_metrics(
+    accuracy: SurfaceDistances,
+    completeness: SurfaceDistances,
+    thresholds: tuple[float | int, ...],
+    side: float | int,
+    scale: float | int,
 ) -> dict[str, float]:
-    """Figures of two surfaces, flat: plain names in the box's units, ``_percent`` of its side, ``_file`` in the file's.
+    """Return metrics of two surfaces as a flat dictionary.
+
+    Plain names are in box units, ``_percent`` in percent of the box's side, ``_file`` in the file's units.
 
     Parameters
     ----------
     accuracy, completeness
-        From the extracted surface to the reference, and back.
+        Distances from the extracted surface to the reference, and from the reference to it.
     thresholds
-        Of F-scores, in percent of the side.
+        Distance thresholds of F-scores, in percent of the side.
     side
-        Of the box.
+        Side of the box.
     scale
         Box units per unit of the file.
     """
@@ -109,7 +114,7 @@ def between(
 
 
 def f_score(there: Float64[np.ndarray, " n"], back: Float64[np.ndarray, " m"], threshold: float | int) -> float:
-    """Harmonic mean of the shares of distances below a threshold.
+    """Harmonic mean of precision and recall: the fractions of distances below a threshold.
 
     >>> f_score(np.array([0.0, 2.0]), np.array([0.0, 0.0]), 1.0)
     0.6666666666666666

@@ -1,7 +1,4 @@
-"""Hallway 2: a mesh, a cloud of points or a picture to a learned field, its metrics and a mesh.
-
-``fit`` reads like the story it is: prepare the run (subject, field, optimiser, last checkpoint), learn, report.
-"""
+"""Training of shape fields on a mesh, a point cloud or an image: prepare the run, fit, evaluate."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -32,39 +29,39 @@ from enerf.tasks.shape.config import ShapeConfig
 from enerf.tasks.shape.losses import CloudWeights
 from enerf.tasks.shape.picture import Picture
 from enerf.tasks.shape.setup import ShapeRun
-from enerf.tasks.shape.step import DistanceLoss, Parts
+from enerf.tasks.shape.step import DistanceLoss, LossTerms
 
 log = logging.getLogger("enerf")
 
-CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # figures of a point of the curve
-# step -> the parts of its loss
-PartsOf = Callable[[int], Parts]
+CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # metrics of a point of the curve
+# step -> the terms of its loss
+LossTermsAt = Callable[[int], LossTerms]
 
 
 def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
-    """Learn a shape to the end of the run and report; returns its metrics, or None if none were asked for.
+    """Train a run to its end and evaluate it; return its metrics, or None with ``--no_final_eval``.
 
-    ``shared`` is as for ``shape_runs.prepare``.
+    ``shared`` is as for ``setup.prepare``.
 
     Raises
     ------
     InputError
-        For a user's mistake.
+        If the options, the file or the checkpoint cannot be used.
     NotFinite
-        If training met a value that is not finite; the last good checkpoint stays.
+        If the loss or a gradient is not finite; the last good checkpoint is kept.
     KeyboardInterrupt
-        If the run was interrupted; it has been saved.
+        If the run was interrupted; a checkpoint was saved.
     """
     run = setup.prepare(config, shared)
-    with losses(run) as parts_of:
+    with loss_terms(run) as terms_at:
         trainer.fit(
             config,
             run.state,
-            lambda training: shape_step.followed(run.field, partial(parts_of, training.step)),
+            lambda state: shape_step.gradient_step(run.field, partial(terms_at, state.step)),
             partial(_hooks, run),
             unit="points",
             per_step=config.samples.N_points,
-            told={**run.box, **run.record.saved()},
+            metadata={**run.box_metadata, **run.record.saved()},
         )
     if config.run.no_final_eval:
         return None
@@ -72,16 +69,17 @@ def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any]
 
 
 def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
-    """Train one run, or one for every mesh if ``--mesh`` is a folder; the table in the folder grows with each.
+    """Train one run, or one for every mesh if ``--mesh`` is a folder; return the metrics of all runs.
 
-    Finished runs are not run again, a half-finished one goes on; a file that cannot be used is told of and left out.
+    The table in the experiment's folder is rewritten after each run. Finished runs are not repeated, an unfinished one
+    is resumed; a file that cannot be used is skipped with a warning.
 
     Raises
     ------
     InputError
-        If the folder holds no mesh that can be used.
+        If the folder contains no usable mesh.
     KeyboardInterrupt
-        If interrupted; the same call goes on where it stopped.
+        If interrupted; the same call resumes.
     """
     folder = Path(config.data.mesh).expanduser()
     if not config.data.mesh or not folder.is_dir():
@@ -93,12 +91,14 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
     named = {path: path.stem if [p.stem for p in found].count(path.stem) == 1 else path.name for path in found}
     measured: list[dict[str, Any]] = []
     for i, (path, name) in enumerate(named.items()):
-        arm = setup.with_source(config, path, f"{config.run.expname or config.scene}/{name}")
-        log.info("shape %d of %d: %s (%s)", i + 1, len(named), name, arm.folder)
+        variant = setup.with_source(config, path, f"{config.run.expname or config.scene}/{name}")
+        log.info("shape %d of %d: %s (%s)", i + 1, len(named), name, variant.folder)
         try:
-            metrics = resume.finished_metrics(arm) or train(replace(arm, run=replace(arm.run, no_final_eval=False)))
+            metrics = resume.finished_metrics(variant) or train(
+                replace(variant, run=replace(variant.run, no_final_eval=False))
+            )
         except InputError as error:
-            log.warning("%s is left out: %s", path, error)
+            log.warning("%s is skipped: %s", path, error)
             continue
         measured += [metrics] if metrics else []
         io.write_atomic(config.folder / "results.md", tables.as_markdown(report.table(measured)) + "\n")
@@ -109,22 +109,22 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def losses(run: ShapeRun) -> Iterator[PartsOf]:
-    """The loss of every step; within, samples are prepared in the background."""
-    subject = run.subject
-    if isinstance(subject, Mesh):
-        with _of_mesh(run, setup.solid_of(subject)) as parts_of:
-            yield parts_of
-    elif isinstance(subject, PointCloud):
-        with _of_cloud(run, subject) as parts_of:
-            yield parts_of
+def loss_terms(run: ShapeRun) -> Iterator[LossTermsAt]:
+    """Context manager of the loss terms of every step; inside it, samples may be drawn in a background process."""
+    target = run.target
+    if isinstance(target, Mesh):
+        with _mesh_terms(run, setup.solid_of(target)) as terms_at:
+            yield terms_at
+    elif isinstance(target, PointCloud):
+        with _cloud_terms(run, target) as terms_at:
+            yield terms_at
     else:
-        yield _of_picture(run, subject)
+        yield _picture_terms(run, target)
 
 
 @contextmanager
-def _of_mesh(run: ShapeRun, solid: Solid) -> Iterator[PartsOf]:
-    """Losses of labelled samples of a mesh, drawn in pools."""
+def _mesh_terms(run: ShapeRun, solid: Solid) -> Iterator[LossTermsAt]:
+    """Loss terms on labeled samples of a mesh, drawn from pools."""
     config, s = run.config, run.config.samples
     mixture = Mixture(uniform=s.uniform, near=config.near, surface=s.surface)
     is_distance = config.data.target == "sdf"
@@ -135,18 +135,18 @@ def _of_mesh(run: ShapeRun, solid: Solid) -> Iterator[PartsOf]:
     with _pools(make, s.background) as prepared:
         stream = sample_pool.Stream(prepared, s.pool, s.N_points, s.pool_uses, config.train.seed)
 
-        def parts_of(step: int) -> Parts:
+        def terms_at(step: int) -> LossTerms:
             samples = stream.batch(step).to(run.device)
             if is_distance:
-                return shape_step.distance_parts(run.field, samples, loss)
-            return shape_step.occupancy_parts(run.field, samples, s.balanced)
+                return shape_step.distance_terms(run.field, samples, loss)
+            return shape_step.occupancy_terms(run.field, samples, s.balanced)
 
-        yield parts_of
+        yield terms_at
 
 
 @contextmanager
-def _of_cloud(run: ShapeRun, cloud: PointCloud) -> Iterator[PartsOf]:
-    """Losses of points of a cloud, half of a step's points, and of places all over the box, drawn in pools."""
+def _cloud_terms(run: ShapeRun, cloud: PointCloud) -> Iterator[LossTermsAt]:
+    """Loss terms on points of a cloud (half of the batch) and on points of the box, drawn from pools."""
     s, seed = run.config.samples, run.config.train.seed
     weights = CloudWeights(s.cloud_surface, s.cloud_off, s.cloud_normals, s.cloud_eikonal, s.cloud_alpha)
     n_on = max(1, s.N_points // 2)
@@ -155,47 +155,47 @@ def _of_cloud(run: ShapeRun, cloud: PointCloud) -> Iterator[PartsOf]:
     with _pools(make, s.background) as prepared:
         stream = sample_pool.Stream(prepared, s.pool, n_off, s.pool_uses, seed)
 
-        def parts_of(step: int) -> Parts:
+        def terms_at(step: int) -> LossTerms:
             on = geometry_samples.from_cloud(cloud, n_on, rng.generator_for(seed, step)).to(run.device)
-            return shape_step.cloud_parts(run.field, on, stream.batch(step).to(run.device), weights, s.gradient_step)
+            return shape_step.cloud_terms(run.field, on, stream.batch(step).to(run.device), weights, s.gradient_step)
 
-        yield parts_of
+        yield terms_at
 
 
 def _pools(make: Callable[[int], ShapeSamples], background: str) -> sample_pool.Pools[ShapeSamples]:
-    """Pools that are made where the option says."""
+    """Pools of samples, filled in a background process if the option says so."""
     return sample_pool.Pools(make, background="process" if background == "process" else "none")
 
 
-def _of_picture(run: ShapeRun, picture: Picture) -> PartsOf:
-    """Losses of random pixels of a picture."""
+def _picture_terms(run: ShapeRun, picture: Picture) -> LossTermsAt:
+    """Loss terms on random pixels of an image."""
     config = run.config
 
-    def parts_of(step: int) -> Parts:
-        places, colours = shape_picture.batch(
+    def terms_at(step: int) -> LossTerms:
+        points, colors = shape_picture.batch(
             picture, config.samples.N_points, rng.generator_for(config.train.seed, step)
         )
-        return shape_step.colour_parts(run.field, places.to(run.device), colours.to(run.device))
+        return shape_step.color_terms(run.field, points.to(run.device), colors.to(run.device))
 
-    return parts_of
+    return terms_at
 
 
 def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:
-    """What happens between steps: a point of the curve, ``[step, seconds, figures ...]``."""
+    """Return the hook that appends a point ``[step, seconds, metrics ...]`` to the curve."""
 
-    def look(training: State) -> None:
+    def evaluate_point(state: State) -> None:
         field = setup.frozen(run.field)
-        figures: dict[str, Any]
-        if isinstance(run.subject, Picture):
-            figures = shape_picture.measured(setup.in_parts(field), run.subject)
-        elif isinstance(run.subject, Mesh):
-            inside = setup.inside_of(field, run.config.data.target)
-            figures = shape_metrics.of_field(inside, setup.reference_of(run.subject), quick=True)
+        measured: dict[str, Any]
+        if isinstance(run.target, Picture):
+            measured = shape_picture.measure(setup.in_chunks(field), run.target)
+        elif isinstance(run.target, Mesh):
+            inside = setup.inside_test(field, run.config.data.target)
+            measured = shape_metrics.measure_field(inside, setup.reference_of(run.target), quick=True)
         else:
             return
-        told = {name: figures[name] for name in CURVE if figures.get(name) is not None}
-        training.curve.append([training.step, training.seconds, *told.values()])
-        journal.record(training.step, told)
+        point = {name: measured[name] for name in CURVE if measured.get(name) is not None}
+        state.curve.append([state.step, state.seconds, *point.values()])
+        journal.record(state.step, point)
 
     every = run.config.run.i_eval
-    return [Hook(every, look, at_end=every > 0)]
+    return [Hook(every, evaluate_point, at_end=every > 0)]

@@ -1,4 +1,4 @@
-"""Laws of built classifiers: arms of a comparison differ by what is asked for, and by nothing else."""
+"""Tests of built classifiers: variants of a comparison differ by what is asked for, and by nothing else."""
 
 import copy
 import logging
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from enerf.conditioning import layers
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier.config import MODELS, TREATMENTS
+from tests.grids import latin, pairs
 
 CNNS = ("inception", "densenet", "googlenet", "resnet18", "resnet50")
 SMALL: dict[str, dict[str, Any]] = {
@@ -18,9 +19,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "vit_s": {"width": 0.1, "depth": 2},
     "vit_b": {"width": 0.1, "depth": 2},
 }
-ARMS = [(name, norm) for name in MODELS for norm in classifier_build.norms_of(name)]
-# every treatment of every model, and the paper's of every norm; without a norm, standardised weights overflow
-TREATED = [(name, norm, t) for name, norm in ARMS for t in TREATMENTS if norm in ("bn", "ln") or t in ("", "e")]
+VARIANTS = [(name, norm) for name in MODELS for norm in classifier_build.norms_of(name)]
+# every other pair of an arm and a treatment; without a norm, standardised weights overflow
+TREATED = [(*arm, t) for arm, t in latin(2, VARIANTS, TREATMENTS) if arm[1] in ("bn", "ln") or t in ("", "e")]
 RAW = ("w", "ws", "e", "bnp")
 
 
@@ -34,7 +35,7 @@ def images(n: int = 6, channels: int = 3, size: int = 16) -> Tensor:
 
 
 def raw(model: nn.Module) -> dict[str, Tensor]:
-    """What the optimiser sees, under the names of the plain model."""
+    """The raw weights, under the names of the plain model."""
     found = {}
     for name, p in model.named_parameters():
         plain = name.removesuffix(".original").replace("parametrizations.", "")
@@ -49,8 +50,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # networks
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
-@pytest.mark.parametrize(("name", "norm"), ARMS)
+@pytest.mark.parametrize(
+    ("name", "norm", "channels", "size"), [(*arm, *shape) for arm, shape in latin(2, VARIANTS, [(1, 28), (3, 32)])]
+)
 def test_every_network_gives_logits_in_any_memory_format(name: str, norm: str, channels: int, size: int):
     net = built(name, norm, channels=channels, size=size).double().eval()
     pictures = images(3, channels, size).double()
@@ -62,7 +64,7 @@ def test_every_network_gives_logits_in_any_memory_format(name: str, norm: str, c
         torch.testing.assert_close(last(pictures.to(memory_format=torch.channels_last)), logits)
 
 
-@pytest.mark.parametrize(("name", "norm"), ARMS)
+@pytest.mark.parametrize(("name", "norm"), VARIANTS)
 def test_a_samples_logits_do_not_depend_on_its_company(name: str, norm: str):
     net = built(name, norm).double()
     pictures = images().double()
@@ -144,9 +146,9 @@ def test_each_treatment_trains_with_finite_gradients_and_bakes_to_the_same_logit
         assert torch.equal(layers.bake(copy.deepcopy(net))(images()), logits)
 
 
-@pytest.mark.parametrize("init", layers.INITS)
-@pytest.mark.parametrize("treatment", ["ws", "e", "bnp"])
-@pytest.mark.parametrize("name", ["resnet18", "densenet", "vit_s"])
+@pytest.mark.parametrize(
+    ("name", "treatment", "init"), pairs(["resnet18", "densenet", "vit_s"], ["ws", "e", "bnp"], layers.INITS)
+)
 def test_baseline_and_treatment_share_every_raw_weight(name: str, treatment: str, init: str):
     baseline, treated = built(name), built(name)
     classifier_build.condition(baseline, "", init=init)
@@ -185,18 +187,18 @@ def test_words_choose_the_layers(treatment: str):
 
     assert chosen("resnet18", "first_conv_and_last_linear") == ["stem.0", "head"]
     assert chosen("vit_s", "first_conv_and_last_linear") == ["patches", "head"]
-    every = [n for n, m in built("resnet50").named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert chosen("resnet50", "all") == every
-    assert chosen("resnet50", "hidden") == every[:-1]
+    every = [n for n, m in built("resnet18").named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert chosen("resnet18", "all") == every
+    assert chosen("resnet18", "hidden") == every[:-1]
 
 
-def test_what_preconditioning_does_not_suit_is_left_out_and_told_in_one_line(caplog: pytest.LogCaptureFixture):
+def test_what_preconditioning_does_not_suit_is_skipped_and_logged_in_one_line(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="enerf"):
         names = classifier_build.condition(built("vit_s"), "bnp")
     assert names == ["patches", *(f"blocks.{i}.linear{j}" for i in (0, 1) for j in (1, 2)), "head"]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "batch_norm leaves out blocks.0.self_attn, blocks.1.self_attn (batch_norm preconditions linear layers and "
+        "batch_norm skips blocks.0.self_attn, blocks.1.self_attn (batch_norm preconditions linear layers and "
         "convolutions, and it is a MultiheadAttention); blocks.0.self_attn.out_proj, blocks.1.self_attn.out_proj "
         "(batch_norm preconditions linear layers and convolutions, and it is a NonDynamicallyQuantizableLinear)"
     )
@@ -211,7 +213,7 @@ def test_what_preconditioning_does_not_suit_is_left_out_and_told_in_one_line(cap
 
 def test_tables_name_the_model_and_what_was_reduced():
     assert set(classifier_build.TITLES) == set(MODELS)
-    assert [classifier_build.words(name) for name in MODELS] == [
+    assert [classifier_build.model_title(name) for name in MODELS] == [
         "Inception",
         "DenseNet-BC-100-12",
         "GoogLeNet",
@@ -220,10 +222,10 @@ def test_tables_name_the_model_and_what_was_reduced():
         "ViT-S/4",
         "ViT-B/4",
     ]
-    assert classifier_build.words("vit_b", size=224) == "ViT-B/16"
-    assert classifier_build.words("vit_s", depth=6, width=0.5, patch=7, size=28) == "ViT-S/7, 6 blocks, width 0.5"
-    assert classifier_build.words("densenet", depth=22, width=0.5) == "DenseNet-BC-22-6"
-    assert classifier_build.words("inception", width=2) == "Inception, width 2"
+    assert classifier_build.model_title("vit_b", size=224) == "ViT-B/16"
+    assert classifier_build.model_title("vit_s", depth=6, width=0.5, patch=7, size=28) == "ViT-S/7, 6 blocks, width 0.5"
+    assert classifier_build.model_title("densenet", depth=22, width=0.5) == "DenseNet-BC-22-6"
+    assert classifier_build.model_title("inception", width=2) == "Inception, width 2"
 
 
 # refusals
@@ -279,6 +281,6 @@ def test_what_cannot_be_treated_is_told_in_one_sentence(asked: dict[str, Any], s
 
 def test_words_refuse_what_networks_refuse():
     with pytest.raises(ValueError, match="the nearest: 46 and 52"):
-        classifier_build.words("densenet", depth=50)
+        classifier_build.model_title("densenet", depth=50)
     with pytest.raises(ValueError, match="model is 'lenet'"):
-        classifier_build.words("lenet")
+        classifier_build.model_title("lenet")

@@ -1,4 +1,4 @@
-"""Laws of how often a classifier is right, against a slow count, image by image."""
+"""Tests of how often a classifier is right, against a slow count, image by image."""
 
 import math
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from enerf.datasets.labelled.dataset import Held
+from enerf.datasets.labelled.dataset import InMemorySplit
 from enerf.tasks.classifier import metrics as classifier_metrics
 
 
-def split(n: int = 37, classes: int = 9, seed: int = 0) -> Held:
+def split(n: int = 37, classes: int = 9, seed: int = 0) -> InMemorySplit:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (n, 3, 4, 4), generator=generator, dtype=torch.uint8)
-    return Held(images, torch.randint(classes, (n,), generator=generator))
+    return InMemorySplit(images, torch.randint(classes, (n,), generator=generator))
 
 
 def network(classes: int = 9):
@@ -22,7 +22,7 @@ def network(classes: int = 9):
     return lambda images: images.flatten(1).float() / 32 @ weight
 
 
-def counted(answers, of: Held, numbers: list[int]) -> tuple[float, float, float]:
+def counted(answers, of: InMemorySplit, numbers: list[int]) -> tuple[float, float, float]:
     """Accuracy and top-5 accuracy in percent, and loss: a loop over images and classes."""
     right, among, loss = 0, 0, 0.0
     for i in numbers:
@@ -36,7 +36,7 @@ def counted(answers, of: Held, numbers: list[int]) -> tuple[float, float, float]
 
 
 def test_figures_are_those_of_a_count_image_by_image():
-    found = classifier_metrics.measured(network(), split())
+    found = classifier_metrics.measure(network(), split())
     right, among, loss = counted(network(), split(), list(range(37)))
     assert (found["accuracy"], found["top5"]) == (right, among)
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
@@ -46,7 +46,7 @@ def test_figures_are_those_of_a_count_image_by_image():
 
 def test_of_some_images_figures_are_those_of_them_alone():
     numbers = [30, 2, 2, 17]
-    found = classifier_metrics.measured(network(), split(), torch.tensor(numbers))
+    found = classifier_metrics.measure(network(), split(), torch.tensor(numbers))
     right, among, loss = counted(network(), split(), numbers)
     assert (found["accuracy"], found["top5"], found["images"]) == (right, among, 4)
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
@@ -54,21 +54,21 @@ def test_of_some_images_figures_are_those_of_them_alone():
 
 @pytest.mark.parametrize(("classes", "has"), [(2, False), (5, False), (6, True)])
 def test_top5_is_a_figure_only_where_there_are_more_than_five_classes(classes: int, has: bool):
-    found = classifier_metrics.measured(network(classes), split(classes=classes))
+    found = classifier_metrics.measure(network(classes), split(classes=classes))
     assert ("top5" in found) == has
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 36, 37, 1000])
 def test_figures_do_not_depend_on_how_many_images_are_asked_for_at_once(at_once: int, monkeypatch):
-    expected = classifier_metrics.measured(network(), split())
-    monkeypatch.setattr(classifier_metrics, "AT_ONCE", at_once)
+    expected = classifier_metrics.measure(network(), split())
+    monkeypatch.setattr(classifier_metrics, "IMAGES_PER_CALL", at_once)
     sizes: list[int] = []
 
     def answers(images: Tensor) -> Tensor:
         sizes.append(len(images))
         return network()(images)
 
-    found = classifier_metrics.measured(answers, split())
+    found = classifier_metrics.measure(answers, split())
     assert sum(sizes) == 37
     assert max(sizes) == min(at_once, 37)
     assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
@@ -83,8 +83,8 @@ def test_who_is_always_right_has_all_and_who_knows_nothing_has_the_loss_of_guess
         labels = torch.stack([known[image.numpy().tobytes()] for image in images])
         return 100 * torch.nn.functional.one_hot(labels, 9).double()
 
-    assert classifier_metrics.measured(right, of) == {"accuracy": 100, "loss": 0, "images": 37, "top5": 100}
-    ignorant = classifier_metrics.measured(lambda images: torch.zeros(len(images), 9), of)
+    assert classifier_metrics.measure(right, of) == {"accuracy": 100, "loss": 0, "images": 37, "top5": 100}
+    ignorant = classifier_metrics.measure(lambda images: torch.zeros(len(images), 9), of)
     assert ignorant["loss"] == pytest.approx(math.log(9), rel=1e-6)
 
 
@@ -98,13 +98,13 @@ def test_images_are_asked_for_without_augmentation_and_nothing_is_learned():
         assert not logits.requires_grad
         return logits
 
-    classifier_metrics.measured(answers, split())
+    classifier_metrics.measure(answers, split())
     assert torch.equal(torch.cat(seen), split().images)
 
 
 def test_logits_of_few_bits_are_summed_as_float32():
-    found = classifier_metrics.measured(lambda images: network()(images).bfloat16(), split())
-    exact = classifier_metrics.measured(lambda images: network()(images).bfloat16().float(), split())
+    found = classifier_metrics.measure(lambda images: network()(images).bfloat16(), split())
+    exact = classifier_metrics.measure(lambda images: network()(images).bfloat16().float(), split())
     assert found == exact
 
 
@@ -113,11 +113,11 @@ def test_logits_of_few_bits_are_summed_as_float32():
 
 @pytest.mark.parametrize("n", [1, 2, 5, 36, 37])
 def test_some_are_different_in_order_always_the_same_and_as_many_as_asked_for(n: int):
-    numbers = classifier_metrics.some_of(split(), n).tolist()
+    numbers = classifier_metrics.fixed_subset(split(), n).tolist()
     assert len(set(numbers)) == n
     assert numbers == sorted(numbers)
     assert set(numbers) <= set(range(37))
-    assert numbers == classifier_metrics.some_of(split(), n).tolist()
+    assert numbers == classifier_metrics.fixed_subset(split(), n).tolist()
 
 
 def test_some_of_labels_that_take_turns_have_all_of_them():
@@ -125,7 +125,9 @@ def test_some_of_labels_that_take_turns_have_all_of_them():
     assert (
         len(
             labels[
-                classifier_metrics.some_of(Held(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100)
+                classifier_metrics.fixed_subset(
+                    InMemorySplit(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100
+                )
             ].unique()
         )
         == 10
@@ -134,4 +136,4 @@ def test_some_of_labels_that_take_turns_have_all_of_them():
 
 @pytest.mark.parametrize("n", [0, 38, 10**9])
 def test_none_or_too_many_are_all(n: int):
-    assert classifier_metrics.some_of(split(), n).tolist() == list(range(37))
+    assert classifier_metrics.fixed_subset(split(), n).tolist() == list(range(37))

@@ -1,4 +1,4 @@
-"""Laws of what follows a classifier's gradients: which weights are regularised, and how."""
+"""Tests of what follows a classifier's gradients: which weights are regularised, and how."""
 
 import copy
 from collections import OrderedDict
@@ -14,8 +14,9 @@ from enerf.core.errors import InputError
 from enerf.engine import checkpoint
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier import optimizers as classifier_optimizers
-from enerf.tasks.classifier.config import OPTIMISERS, ClassifierTrainOptions
+from enerf.tasks.classifier.config import OPTIMIZERS, ClassifierTrainOptions
 from tests.contents import same
+from tests.grids import latin
 
 TREATED: dict[str, dict[str, Any]] = {
     "plain": {"treatment": ""},
@@ -78,28 +79,31 @@ def test_regularised_is_the_raw_weight_of_every_convolution_and_linear_layer_and
     plain = [name for name, m in small().named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     ending = ENDINGS.get(treated, ".parametrizations.weight.original")
     model = network(treated)
-    assert sorted(names_of(model, classifier_optimizers.weights(model))) == sorted(name + ending for name in plain)
+    assert sorted(names_of(model, classifier_optimizers.regularized_weights(model))) == sorted(
+        name + ending for name in plain
+    )
 
 
 def test_of_a_transformer_tokens_positions_and_normalisers_are_left_alone():
     for treatment in ("", "e"):
         model = transformer()
         classifier_build.condition(model, treatment)
-        left = set(dict(model.named_parameters())) - set(names_of(model, classifier_optimizers.weights(model)))
+        left = set(dict(model.named_parameters())) - set(
+            names_of(model, classifier_optimizers.regularized_weights(model))
+        )
         assert {"token", "positions", "norm.weight", "norm.bias", "head.bias"} <= left
         assert all(name.endswith(("token", "positions", "bias", "norm.weight", "norm1.weight", "norm2.weight")) for name
                    in left)  # fmt: skip
         kinds = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)  # in attention: the packed projection and the last one
         layers = [m for m in model.modules() if isinstance(m, kinds)]
-        assert len(classifier_optimizers.weights(model)) == len(layers)
+        assert len(classifier_optimizers.regularized_weights(model)) == len(layers)
 
 
-@every_treatment
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(("name", "treated"), latin(3, OPTIMIZERS, TREATED))
 def test_every_parameter_is_in_one_group_and_weights_come_first(name: str, treated: str):
     model = network(treated)
     groups = classifier_optimizers.make(ClassifierTrainOptions(optimiser=name), model).param_groups
-    assert [id(p) for p in groups[0]["params"]] == [id(p) for p in classifier_optimizers.weights(model)]
+    assert [id(p) for p in groups[0]["params"]] == [id(p) for p in classifier_optimizers.regularized_weights(model)]
     everything = [id(p) for group in groups for p in group["params"]]
     assert len(everything) == len(set(everything))
     assert set(everything) == {id(p) for p in model.parameters()}
@@ -107,7 +111,7 @@ def test_every_parameter_is_in_one_group_and_weights_come_first(name: str, treat
     assert bool(gains) == (treated in ("learned gains", "w"))
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_strengths_reach_the_weights_alone(name: str):
     own = {"l1": 0.01, "l2": 0.02, "shrinkage": "soft"} if name.startswith("intrinsic") else {"weight_decay": 0.03}
     weights, others = classifier_optimizers.make(ClassifierTrainOptions(optimiser=name, **own), network()).param_groups
@@ -124,20 +128,21 @@ def test_a_network_of_weights_alone_has_one_group():
 # steps
 
 
-@every_treatment
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(("name", "treated"), latin(3, OPTIMIZERS, TREATED))
 def test_every_optimiser_makes_finite_steps_and_moves_every_weight(name: str, treated: str):
     strengths = {"l1": 1e-4, "l2": 1e-3} if name.startswith("intrinsic") else {"weight_decay": 1e-3}
     momentum = 0.9 if name.endswith(("sgd", "rmsprop")) else 0.0
     model = network(treated)
-    before = [p.detach().clone() for p in classifier_optimizers.weights(model)]
+    before = [p.detach().clone() for p in classifier_optimizers.regularized_weights(model)]
     asked = ClassifierTrainOptions(optimiser=name, lrate=1e-3, momentum=momentum, **strengths)
     trained(model, classifier_optimizers.make(asked, model), 2)
     assert all(p.isfinite().all() for p in model.parameters())
-    assert not any(torch.equal(p, was) for p, was in zip(classifier_optimizers.weights(model), before, strict=True))
+    assert not any(
+        torch.equal(p, was) for p, was in zip(classifier_optimizers.regularized_weights(model), before, strict=True)
+    )
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rates_and_constants_are_those_of_the_options(name: str):
     asked = ClassifierTrainOptions(optimiser=name, lrate=0.07, momentum=0.0, adam_beta2=0.98, adam_eps=1e-5)
     for group in classifier_optimizers.make(asked, network()).param_groups:
@@ -174,7 +179,7 @@ def test_weight_decay_of_sgd_is_l2_of_the_weights_in_the_loss(treated: str):
     for step in range(3):
         for optimiser, of, l2 in ((decayed, model, 0.0), (plain, twin, 0.05)):
             optimiser.zero_grad()
-            penalty = torch.stack([p.square().sum() for p in classifier_optimizers.weights(of)]).sum()
+            penalty = torch.stack([p.square().sum() for p in classifier_optimizers.regularized_weights(of)]).sum()
             (loss(of, step) + l2 / 2 * penalty).backward()
             optimiser.step()
     for (name, a), b in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
@@ -191,28 +196,29 @@ def _saved(optimiser: str, momentum: float = 0.0) -> dict[str, Any]:
     return made.state_dict()
 
 
-@pytest.mark.parametrize("there", OPTIMISERS)
-@pytest.mark.parametrize("here", OPTIMISERS)
-def test_the_state_of_another_kind_of_optimiser_is_refused_and_that_of_the_same_kind_goes_on(there: str, here: str):
-    model = small()
-    made = classifier_optimizers.make(ClassifierTrainOptions(optimiser=here), model)
-    # AdamW is an Adam, and an intrinsic optimiser keeps what the plain one keeps
-    if there.removeprefix("intrinsic_").rstrip("w") != here.removeprefix("intrinsic_").rstrip("w"):
-        with pytest.raises(InputError, match="its state is of another optimiser"):
-            checkpoint._restore_optimiser(made, _saved(there), Path("a.pt"))
-        return
-    checkpoint._restore_optimiser(made, _saved(there), Path("a.pt"))
-    trained(model, made)
+@pytest.mark.parametrize("there", OPTIMIZERS)
+def test_the_state_of_another_kind_of_optimiser_is_refused_and_that_of_the_same_kind_goes_on(there: str):
+    saved = _saved(there)
+    for here in OPTIMIZERS:
+        model = small()
+        made = classifier_optimizers.make(ClassifierTrainOptions(optimiser=here), model)
+        # AdamW is an Adam, and an intrinsic optimiser keeps what the plain one keeps
+        if there.removeprefix("intrinsic_").rstrip("w") != here.removeprefix("intrinsic_").rstrip("w"):
+            with pytest.raises(InputError, match="its state is of another optimizer"):
+                checkpoint._restore_optimizer(made, saved, Path("a.pt"))
+        else:
+            checkpoint._restore_optimizer(made, copy.deepcopy(saved), Path("a.pt"))
+            trained(model, made)
 
 
 def test_rmsprop_does_not_go_on_with_a_momentum_that_was_not_kept():
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="rmsprop", momentum=0.5), small())
     with pytest.raises(InputError, match="another momentum"):
-        checkpoint._restore_optimiser(made, _saved("rmsprop"), Path("a.pt"))
-    checkpoint._restore_optimiser(made, _saved("rmsprop", momentum=0.9), Path("a.pt"))
+        checkpoint._restore_optimizer(made, _saved("rmsprop"), Path("a.pt"))
+    checkpoint._restore_optimizer(made, _saved("rmsprop", momentum=0.9), Path("a.pt"))
 
 
 def test_a_decay_of_squares_that_was_changed_counts_when_a_run_goes_on():
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="rmsprop", adam_beta2=0.5), small())
-    checkpoint._restore_optimiser(made, _saved("rmsprop"), Path("a.pt"))
+    checkpoint._restore_optimizer(made, _saved("rmsprop"), Path("a.pt"))
     assert [group["alpha"] for group in made.param_groups] == [0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Laws of tables and curves of classifier runs."""
+"""Tests of tables and curves of classifier runs."""
 
 import copy
 import csv
@@ -77,7 +77,7 @@ def test_zeros_have_a_column_only_where_there_are_any():
 )
 def test_to_have_learned_is_twice_guessing_or_half_way_to_all(classes: int, accuracy: float, learned: bool):
     run = _run(accuracy=accuracy, protocol={"classes": classes})
-    assert classifier_report.learned(run) is learned
+    assert classifier_report.has_learned(run) is learned
     (row,) = _columns(classifier_report.table([run, _run(seed=1, accuracy=99.0, protocol={"classes": classes})]))
     assert row["learned"] == f"{1 + learned}/2"
 

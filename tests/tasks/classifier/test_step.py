@@ -1,4 +1,4 @@
-"""Laws of a classifier's step: its images, its loss and its gradients, against plain arithmetic and plain autograd."""
+"""Tests of a classifier's step: its images, its loss and its gradients, against plain arithmetic and plain autograd."""
 
 import copy
 
@@ -59,7 +59,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], rel: flo
 def test_images_are_shifted_and_scaled_channel_by_channel(channels: int):
     images = torch.randint(256, (4, channels, 5, 6), generator=generator(), dtype=torch.uint8)
     mean, std = [0.2, 0.5, 0.7][:channels], [0.1, 0.25, 1 / 255][:channels]
-    found = classifier_step.standardised(images, mean, std, CPU)
+    found = classifier_step.standardize(images, mean, std, CPU)
     expected = torch.empty(images.shape, dtype=torch.float64)
     for c in range(channels):
         expected[:, c] = (images[:, c].double() / 255 - mean[c]) / std[c]
@@ -72,7 +72,7 @@ def test_standardised_by_their_own_figures_images_have_mean_0_and_deviation_1():
     images = torch.randint(256, (50, 3, 8, 8), generator=generator(), dtype=torch.uint8)
     numbers = images.double() / 255
     mean, std = numbers.mean((0, 2, 3)).tolist(), numbers.std((0, 2, 3), correction=0).tolist()
-    found = classifier_step.standardised(images, mean, std, CPU).double()
+    found = classifier_step.standardize(images, mean, std, CPU).double()
     torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-6)
     torch.testing.assert_close(found.std((0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64))
 
@@ -86,7 +86,7 @@ def test_a_step_is_plain_cross_entropy_and_its_gradient():
     logits = twin(images)
     exact = (logits.logsumexp(1) - logits[torch.arange(7), labels]).mean()
     expected = by_autograd(model, lambda of: functional.cross_entropy(of(images), labels))
-    report = classifier_step.followed(model, images, labels, TEN)
+    report = classifier_step.gradient_step(model, images, labels, TEN)
     assert report.loss == pytest.approx(exact.item(), rel=1e-6)
     assert (report.correct, report.images) == (int((logits.argmax(1) == labels).sum()), 7)
     assert_close(gradients(model), expected)
@@ -94,9 +94,9 @@ def test_a_step_is_plain_cross_entropy_and_its_gradient():
 
 def test_gradients_are_added_to_those_that_are_there():
     model, (images, labels) = network("e"), batch()
-    classifier_step.followed(model, images, labels, TEN)
+    classifier_step.gradient_step(model, images, labels, TEN)
     once = gradients(model)
-    classifier_step.followed(model, images, labels, TEN)
+    classifier_step.gradient_step(model, images, labels, TEN)
     assert_close(gradients(model), {name: 2 * g for name, g in once.items()})
 
 
@@ -106,7 +106,7 @@ def test_smoothing_spreads_its_share_over_all_classes(smoothing: float):
     target = torch.full((7, 10), smoothing / 10, dtype=torch.float64)
     target[torch.arange(7), labels] += 1 - smoothing
     expected = by_autograd(model, lambda of: -(target * of(images).log_softmax(1)).sum(1).mean())
-    classifier_step.followed(model, images, labels, Targets(10, smoothing))
+    classifier_step.gradient_step(model, images, labels, Targets(10, smoothing))
     assert_close(gradients(model), expected)
 
 
@@ -115,7 +115,7 @@ def test_mixup_mixes_images_and_targets_by_one_share():
     mixed, soft = augmentation.mixup(images, labels, 10, 0.8, generator(5))
     assert not torch.equal(mixed, images)
     expected = by_autograd(model, lambda of: -(soft * of(mixed).log_softmax(1)).sum(1).mean())
-    report = classifier_step.followed(model, images, labels, Targets(10, 0.0, 0.8), generator=generator(5))
+    report = classifier_step.gradient_step(model, images, labels, Targets(10, 0.0, 0.8), generator=generator(5))
     assert_close(gradients(model), expected)
     assert report.images == 7
 
@@ -124,8 +124,8 @@ def test_without_smoothing_and_mixing_no_random_number_is_drawn():
     images, labels = batch()
     one, other, drawn = network(), network(), generator(5)
     before = drawn.get_state()
-    classifier_step.followed(one, images, labels, TEN)
-    classifier_step.followed(other, images, labels, Targets(10, 0.0, 0.0), generator=drawn)
+    classifier_step.gradient_step(one, images, labels, TEN)
+    classifier_step.gradient_step(other, images, labels, Targets(10, 0.0, 0.0), generator=drawn)
     assert all(torch.equal(a, b) for a, b in zip(gradients(one).values(), gradients(other).values(), strict=True))
     assert torch.equal(drawn.get_state(), before)
 
@@ -134,15 +134,17 @@ def test_without_smoothing_and_mixing_no_random_number_is_drawn():
 def test_the_l1_penalty_adds_its_strength_times_the_signs(treatment: str):
     model, (images, labels) = network(treatment), batch()
     twin = copy.deepcopy(model)
-    report = classifier_step.followed(
-        model, images, labels, TEN, l1=0.01, penalised=classifier_optimizers.weights(model)
+    report = classifier_step.gradient_step(
+        model, images, labels, TEN, l1=0.01, penalized=classifier_optimizers.regularized_weights(model)
     )
-    plain = classifier_step.followed(twin, images, labels, TEN)
-    for p, q in zip(classifier_optimizers.weights(model), classifier_optimizers.weights(twin), strict=True):
+    plain = classifier_step.gradient_step(twin, images, labels, TEN)
+    for p, q in zip(
+        classifier_optimizers.regularized_weights(model), classifier_optimizers.regularized_weights(twin), strict=True
+    ):
         q.grad += 0.01 * q.detach().sign()
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-12)
     assert_close(gradients(model), gradients(twin), 1e-12)
-    size = sum(p.abs().sum().item() for p in classifier_optimizers.weights(model))
+    size = sum(p.abs().sum().item() for p in classifier_optimizers.regularized_weights(model))
     assert report.loss == pytest.approx(plain.loss + 0.01 * size, rel=1e-6)
     assert report.correct == plain.correct
 
@@ -156,7 +158,7 @@ def test_a_step_of_a_conditioned_network_is_that_of_weights_computed_at_every_us
     twin = copy.deepcopy(model)
     expected = by_autograd(model, lambda of: functional.cross_entropy(of(images).float(), labels))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    classifier_step.followed(model, images, labels, TEN)
+    classifier_step.gradient_step(model, images, labels, TEN)
     assert_close(gradients(model), expected)
     for name, p in twin.named_parameters():
         p.grad = expected[name]
@@ -173,8 +175,8 @@ def test_a_step_of_a_conditioned_network_is_that_of_weights_computed_at_every_us
 def test_products_of_bf16_factors_give_nearly_the_same_step(treatment: str):
     exact, (images, labels) = network(treatment), batch(32)
     near = copy.deepcopy(exact).float()
-    of_exact = classifier_step.followed(exact, images, labels, TEN)
-    of_near = classifier_step.followed(near, images.float(), labels, TEN, precision="bf16")
+    of_exact = classifier_step.gradient_step(exact, images, labels, TEN)
+    of_near = classifier_step.gradient_step(near, images.float(), labels, TEN, precision="bf16")
     assert of_near.loss == pytest.approx(of_exact.loss, rel=0.03)
     assert all(p.grad.dtype == torch.float32 for p in near.parameters())
     a, b = (torch.cat([g.double().flatten() for g in gradients(of).values()]) for of in (exact, near))

@@ -1,4 +1,4 @@
-"""Laws of whole classifier runs, on generated figures: what is learned, saved, resumed, compared and refused."""
+"""Tests of whole classifier runs, on generated figures: what is learned, saved, resumed, compared and refused."""
 
 import json
 import math
@@ -91,7 +91,7 @@ def test_a_resumed_run_is_the_run_in_one_go(make, words):
 
 
 def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
-    config, followed, seen = make(), classifier_step.followed, []
+    config, followed, seen = make(), classifier_step.gradient_step, []
 
     def interrupted(*more, **named):
         seen.append(1)
@@ -99,7 +99,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return followed(*more, **named)
 
-    monkeypatch.setattr(classifier_step, "followed", interrupted)
+    monkeypatch.setattr(classifier_step, "gradient_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         classifier_train.train(config)
     assert saved(config.folder)["step"] == 4
@@ -114,7 +114,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_arms_of_one_seed_share_raw_weights_and_batches(make, monkeypatch):
-    raw, seen, followed = {}, {}, classifier_step.followed
+    raw, seen, followed = {}, {}, classifier_step.gradient_step
     for method in ("bn", "bn+e", "bn+w", "bn+ws", "none+bnp"):
         run = classifier_setup.prepare(make("--normalisation", method))
         module = run.model.get_submodule("stem")
@@ -158,12 +158,12 @@ def test_figures_are_learned_and_the_metrics_say_how(normalisation, tmp_path):
 
 
 def test_epochs_are_whole_batches_and_n_iters_is_a_limit(make):
-    assert classifier_setup.resolved(make()).train.N_iters == 10
-    assert classifier_setup.resolved(make("--epochs", "0.5")).train.N_iters == 3
-    assert classifier_setup.resolved(make("--N_iters", "7")).train.N_iters == 7
-    assert classifier_setup.resolved(make("--N_iters", "7", "--epochs", "0")).train.N_iters == 7
-    again = classifier_setup.resolved(classifier_setup.resolved(make()))
-    assert again == classifier_setup.resolved(make())
+    assert classifier_setup.resolve_steps(make()).train.N_iters == 10
+    assert classifier_setup.resolve_steps(make("--epochs", "0.5")).train.N_iters == 3
+    assert classifier_setup.resolve_steps(make("--N_iters", "7")).train.N_iters == 7
+    assert classifier_setup.resolve_steps(make("--N_iters", "7", "--epochs", "0")).train.N_iters == 7
+    again = classifier_setup.resolve_steps(classifier_setup.resolve_steps(make()))
+    assert again == classifier_setup.resolve_steps(make())
     assert (again.run.i_eval, again.run.i_spectrum) == (5, 5)
 
 
@@ -183,7 +183,7 @@ def test_after_another_runs_steps_there_is_no_time_of_a_step(make):
     assert classifier_train.train(make(*start, "--no_reload"))["step_ms"] > 0
 
 
-def test_that_nothing_is_left_to_train_is_said(make, caplog):
+def test_that_nothing_is_left_to_train_is_logged(make, caplog):
     classifier_train.train(make("--N_iters", "2", "--no_final_eval"))
     with caplog.at_level("INFO", logger="enerf"):
         classifier_train.train(make("--N_iters", "2", "--epochs", "3", "--no_final_eval"))
@@ -203,6 +203,7 @@ def test_a_frozen_network_answers_as_the_network_in_evaluation(make):
         torch.testing.assert_close(classifier_setup.frozen(run.model)(images), run.model.eval()(images))
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_an_odd_number_of_images_and_narrow_layers_are_no_end_of_the_process(make):
     """torch's convolutions of 8 channels in channels-last order are, on a CPU with two threads."""
     words = [
@@ -275,10 +276,10 @@ def test_a_resumed_run_multiplies_as_it_began(make, monkeypatch):
 def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     base = make("--expname", "cmp", "--N_iters", "4")
     compare.compare(base, CompareOptions(methods="adam,adamw,intrinsic_l2,intrinsic_l1_soft"))
-    arms = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
-    assert arms["adamw"]["test"] == arms["intrinsic_l2"]["test"]
-    assert arms["adam"]["test"] != arms["adamw"]["test"]
-    assert arms["adam"]["protocol"]["lrate"] == 1e-3
+    variants = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
+    assert variants["adamw"]["test"] == variants["intrinsic_l2"]["test"]
+    assert variants["adam"]["test"] != variants["adamw"]["test"]
+    assert variants["adam"]["protocol"]["lrate"] == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -316,8 +317,8 @@ def test_hidden_layers_are_analysed_unless_all_are_asked_for_the_head_among_them
 
 def test_another_model_and_another_kind_are_refused_with_the_difference(make):
     classifier_train.train(make("--no_final_eval", "--N_iters", "1"))
-    assert "depth (10 there, 16 asked)" in refusal(make("--depth", "16"))
-    assert "normalisation ( there, bn+e asked)" in refusal(make("--normalisation", "bn+e"))
+    assert "depth (saved 10, requested 16)" in refusal(make("--depth", "16"))
+    assert "normalisation (saved empty, requested bn+e)" in refusal(make("--normalisation", "bn+e"))
     path = checkpoint.checkpoints(make().folder)[-1]
     content = torch.load(path, weights_only=True)
     content["config"]["kind"] = "nerf"

@@ -1,4 +1,4 @@
-"""Laws of built shapes' fields: arms of a comparison differ by what is asked for, and by nothing else."""
+"""Tests of built shapes' fields: variants of a comparison differ by what is asked for, and by nothing else."""
 
 import logging
 from typing import Any
@@ -17,6 +17,7 @@ from enerf.fields.activations import KINDS
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.shape import ShapeField
 from enerf.tasks.shape.build import shape_field
+from tests.grids import latin, pairs
 
 SMALL: dict[str, Any] = {
     "depth": 4,
@@ -26,7 +27,7 @@ SMALL: dict[str, Any] = {
     "waves": 8,
     "grid": make_grid(2, 2, 8, 4, 8),
 }
-ARMS = {
+VARIANTS = {
     **{method: {"equilibrate": method} for method in METHODS},
     **{scale: {"equilibrate": "row", "equilibrate_scale": scale} for scale in ("kept", "constant", "learned")},
     "weight norm": {"weight_norm": True},
@@ -34,12 +35,12 @@ ARMS = {
 }
 
 
-def built(seed: int = 3, arm: dict[str, Any] | None = None, **numbers: Any) -> ShapeField:
-    return shape_field(ConditioningOptions(**(arm or {})), seed, **{**SMALL, **numbers})
+def built(seed: int = 3, variant: dict[str, Any] | None = None, **numbers: Any) -> ShapeField:
+    return shape_field(ConditioningOptions(**(variant or {})), seed, **{**SMALL, **numbers})
 
 
 def raw(field: nn.Module) -> dict[str, Tensor]:
-    """What the optimiser sees and the buffers of the encoder; of weight norm, whose raw weights are others, biases."""
+    """The raw weights and the buffers of the encoder; of weight norm, whose raw weights are others, biases."""
     found = {}
     for name, value in field.state_dict().items():
         plain = name.replace(".parametrizations.weight.original", ".weight")
@@ -55,11 +56,12 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # shared starts
 
 
-@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "weight norm"])
-@pytest.mark.parametrize("activation", KINDS)
-def test_baseline_and_treatment_share_every_raw_weight(arm: str, activation: str):
+@pytest.mark.parametrize(
+    ("variant", "activation"), latin(2, [variant for variant in VARIANTS if variant != "weight norm"], KINDS)
+)
+def test_baseline_and_treatment_share_every_raw_weight(variant: str, activation: str):
     baseline = built(activation=activation)
-    treatment = built(arm=ARMS[arm], activation=activation)
+    treatment = built(variant=VARIANTS[variant], activation=activation)
     assert same(raw(treatment), raw(baseline))
     assert layers.conditioned_layers(treatment)
     assert "head" not in layers.conditioned_layers(treatment)
@@ -67,7 +69,7 @@ def test_baseline_and_treatment_share_every_raw_weight(arm: str, activation: str
 
 
 def test_weight_norm_starts_from_the_baselines_weights():
-    control, baseline = built(arm=ARMS["weight norm"]), built()
+    control, baseline = built(variant=VARIANTS["weight norm"]), built()
     assert set(layers.conditioned_layers(control).values()) == {"weight_norm"}
     for a, b in zip(control.linears(), baseline.linears(), strict=True):
         torch.testing.assert_close(a.weight, b.weight)
@@ -89,7 +91,7 @@ def test_torchs_own_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatc
     before = torch.get_rng_state()
     for encoding in encoders.KINDS:
         built(encoding=encoding, start_radius=0.5)
-        built(encoding=encoding, activation="sine", arm={"init": "he"})
+        built(encoding=encoding, activation="sine", variant={"init": "he"})
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -100,7 +102,7 @@ def test_torchs_own_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatc
         {"width": 32},
         {"activation": "sine"},
         {"activation": "gaussian", "outputs": 3},
-        {"arm": {"equilibrate": "row", "init": "he"}},
+        {"variant": {"equilibrate": "row", "init": "he"}},
         {"start_radius": 0.5},
     ],
 )
@@ -117,14 +119,12 @@ def test_fourier_features_depend_on_the_seed_alone(numbers: dict[str, Any]):
 # what is built
 
 
-@pytest.mark.parametrize("inputs", [2, 3])
-@pytest.mark.parametrize("encoding", ["none", "positional", "fourier"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(("inputs", "encoding", "activation"), pairs([2, 3], ["none", "positional", "fourier"], KINDS))
 def test_all_that_is_asked_for_together_answers_with_finite_values_and_gradients(
     inputs: int, encoding: str, activation: str
 ):
-    for arm in ({}, ARMS["row"]):
-        field = built(inputs=inputs, outputs=3, encoding=encoding, activation=activation, arm=arm)
+    for variant in ({}, VARIANTS["row"]):
+        field = built(inputs=inputs, outputs=3, encoding=encoding, activation=activation, variant=variant)
         values = field(torch.rand(5, inputs, generator=torch.Generator().manual_seed(0)))
         assert values.shape == (5, 3)
         gradients = torch.autograd.grad(values.square().sum(), list(field.parameters()))
@@ -159,16 +159,16 @@ def over_the_sphere(field: ShapeField, radius: float) -> float:
         return float(field(radius * directions / directions.norm(dim=-1, keepdim=True)).mean())
 
 
-@pytest.mark.parametrize(
-    "arm", [{}, ARMS["row"], ARMS["column"], ARMS["kept"], ARMS["weight norm"], {"init": "unit_row"}]
-)
-@pytest.mark.parametrize("encoding", encoders.KINDS)
-def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(arm: dict[str, Any], encoding: str):
-    field = built(arm=arm, encoding=encoding, start_radius=0.4, width=64)
+STARTED = [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}]
+
+
+@pytest.mark.parametrize(("variant", "encoding"), latin(2, STARTED, encoders.KINDS))
+def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(variant: dict[str, Any], encoding: str):
+    field = built(variant=variant, encoding=encoding, start_radius=0.4, width=64)
     assert abs(over_the_sphere(field, 0.4)) < 0.03
     assert over_the_sphere(field, 0.05) < -0.1
     assert over_the_sphere(field, 1.2) > 0.2
-    if "weight_norm" not in arm and "init" not in arm:
+    if "weight_norm" not in variant and "init" not in variant:
         mine, plain = raw(field), raw(built(encoding=encoding, start_radius=0.4, width=64))
         ratio = mine.pop("head.weight") / plain.pop("head.weight")
         assert ratio.min() > 0
@@ -178,20 +178,20 @@ def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(arm: d
 
 def test_maps_of_inputs_leave_out_layers_whose_encoded_inputs_begin_at_zero(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="enerf"):
-        field = built(arm=ARMS["row"], start_radius=0.5)
+        field = built(variant=VARIANTS["row"], start_radius=0.5)
     assert list(layers.conditioned_layers(field)) == ["trunk.1", "trunk.3"]
     said = "\n".join(record.getMessage() for record in caplog.records)
-    assert "row equilibration leaves out trunk.0: 18 of its inputs begin with zero weights" in said
+    assert "row equilibration leaves out trunk.0: 18 of its inputs have zero initial weights" in said
     assert "leaves out trunk.2" in said
-    assert set(layers.conditioned_layers(built(arm=ARMS["column"], start_radius=0.5))) == {
+    assert set(layers.conditioned_layers(built(variant=VARIANTS["column"], start_radius=0.5))) == {
         f"trunk.{i}" for i in range(4)
     }
-    assert set(layers.conditioned_layers(built(arm=ARMS["row"]))) == {f"trunk.{i}" for i in range(4)}
+    assert set(layers.conditioned_layers(built(variant=VARIANTS["row"]))) == {f"trunk.{i}" for i in range(4)}
 
 
 @pytest.mark.parametrize("activation", init.GEOMETRIC)
 def test_the_sphere_is_trained_away_like_any_start(activation: str):
-    field = built(start_radius=0.4, activation=activation, arm=ARMS["row"])
+    field = built(start_radius=0.4, activation=activation, variant=VARIANTS["row"])
     values = field(torch.rand(5, 3, generator=torch.Generator().manual_seed(0)))
     for name, p in field.named_parameters():
         (gradient,) = torch.autograd.grad(values.sum(), p, retain_graph=True)
@@ -209,10 +209,13 @@ def test_the_sphere_is_trained_away_like_any_start(activation: str):
         ({"activation": "tanh"}, r"'tanh'; it must be one of relu"),
         ({"start_radius": 0.5, "activation": "sine"}, "not for sine"),
         ({"start_radius": 0.5, "outputs": 3}, "a distance is one"),
-        ({"start_radius": 0.5, "arm": {"init": "he"}}, "init he draws weights anew that start_radius has set"),
-        ({"arm": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
-        ({"arm": {"equilibrate": "row", "equilibrate_layers": "head"}}, "head cannot be conditioned: it has a single"),
-        ({"start_radius": 0.5, "arm": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
+        ({"start_radius": 0.5, "variant": {"init": "he"}}, "init he redraws weights that start_radius has set"),
+        ({"variant": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
+        (
+            {"variant": {"equilibrate": "row", "equilibrate_layers": "head"}},
+            "head cannot be conditioned: it has a single",
+        ),
+        ({"start_radius": 0.5, "variant": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
     ],
 )
 def test_what_does_not_go_together_is_told_in_one_sentence(numbers: dict[str, Any], said: str):
@@ -222,7 +225,7 @@ def test_what_does_not_go_together_is_told_in_one_sentence(numbers: dict[str, An
 
 
 def test_a_conditioned_fields_weights_are_computed_from_the_raw_ones():
-    field = built(arm=ARMS["row"])
+    field = built(variant=VARIANTS["row"])
     for layer in field.linears()[:-1]:
         assert parametrize.is_parametrized(layer, "weight")
         torch.testing.assert_close(layer.weight.norm(dim=0), torch.ones(layer.in_features))

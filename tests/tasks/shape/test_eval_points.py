@@ -1,4 +1,4 @@
-"""Laws of the points that shapes are judged at: the grid is even, the shell uniform, the labels those of the mesh."""
+"""Tests of the points that shapes are judged at: the grid is even, the shell uniform, the labels those of the mesh."""
 
 import functools
 import pickle
@@ -12,10 +12,10 @@ from enerf.core import rng
 from enerf.geometry import mesh
 from enerf.geometry import solid as geometry_solid
 from enerf.tasks.shape import eval_points as shape_eval_points
-from enerf.tasks.shape.eval_points import Reference, Settings
+from enerf.tasks.shape.eval_points import EvalSettings, Reference
 from tests.geometry import solids
 
-SMALL = Settings(grid=32, shell_points=20_000, surface_points=5_000)
+SMALL = EvalSettings(grid=32, shell_points=20_000, surface_points=5_000)
 
 
 def _solid(vertices, faces):
@@ -64,9 +64,9 @@ def test_a_part_is_the_same_by_number():
     assert torch.equal(shape_eval_points.grid_points(index, 16), whole[index])
 
 
-def test_a_quick_look_asks_one_point_of_each_block():
+def test_a_quick_evaluation_uses_one_point_of_each_block():
     for grid, thin in ((32, 4), (30, 4), (8, 16)):
-        found = Reference(_cube(), Settings(grid=grid, thin=thin, shell_points=500)).quick_index
+        found = Reference(_cube(), EvalSettings(grid=grid, thin=thin, shell_points=500)).quick_index
         side = -(-grid // thin)
         block = torch.stack([found // grid**2, found // grid % grid, found % grid], -1) // thin
         assert torch.equal(block, torch.cartesian_prod(*[torch.arange(side)] * 3).reshape(-1, 3))
@@ -136,7 +136,7 @@ def test_labels_are_those_of_the_very_points():
 
 
 def test_the_volume_is_that_of_the_shape():
-    reference = Reference(_ball(), Settings(grid=64, shell_points=10))
+    reference = Reference(_ball(), EvalSettings(grid=64, shell_points=10))
     assert reference.volume == pytest.approx(4 / 3 * np.pi * 0.9**3, 2e-3)
     about = reference.describe()
     assert about["volume_file"] == pytest.approx(4 / 3 * np.pi, 2e-3)
@@ -163,7 +163,7 @@ def test_it_travels_to_another_process():
     ],
     ids=["ellipsoid", "torus", "touching", "overlapping", "open", "plate"],
 )
-def test_what_is_assumed_about_inside_is_said(parts, words):
+def test_assumptions_about_the_interior_are_reported(parts, words):
     reference = Reference(_solid(*solids.together(*parts)), SMALL)
     assumed = reference.describe()["assumed"]
     assert (assumed is None) == (words is None)
@@ -175,4 +175,4 @@ def test_what_is_assumed_about_inside_is_said(parts, words):
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
-        Settings(**wrong)
+        EvalSettings(**wrong)

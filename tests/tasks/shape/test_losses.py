@@ -1,4 +1,4 @@
-"""Laws of the residuals of shapes: loops, closed forms, and distances that are known."""
+"""Tests of the residuals of shapes: loops, closed forms, and distances that are known."""
 
 import math
 from collections.abc import Callable
@@ -216,7 +216,7 @@ def test_the_parts_on_a_cloud_are_the_single_losses_times_their_weights():
 def test_the_true_distance_costs_nothing_but_what_lies_near_the_surface():
     parts = losses.point_cloud(*cloud(ball))
     near = parts.pop("off")
-    assert sum(parts.values()) < 1e-4  # the ball's centre is given in float32
+    assert sum(parts.values()) < 1e-4  # the ball's center is given in float32
     assert near < 5
     inverted = losses.point_cloud(*cloud(lambda x: -ball(x)))
     assert float(inverted["normals"]) == pytest.approx(2 * CloudWeights().normals, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Laws of tables and curves of shape runs."""
+"""Tests of tables and curves of shape runs."""
 
 import copy
 import csv

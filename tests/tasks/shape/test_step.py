@@ -1,4 +1,4 @@
-"""Laws of a shape's step: the parts add up to what is followed, and every way to a gradient leads to the same one."""
+"""Tests of a shape's step: the parts add up to what is followed, and every way to a gradient leads to the same one."""
 
 import math
 
@@ -45,33 +45,33 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("step", [0.0, 1e-3])
 def test_the_true_distance_has_no_loss(kind, step):
     loss = DistanceLoss(kind, 0.1, eikonal=1.0, normals=1.0, step=step)
-    parts = shape_step.distance_parts(ball, drawn(), loss)
+    parts = shape_step.distance_terms(ball, drawn(), loss)
     assert list(parts) == [kind, "eikonal", "normals"]
     assert all(part.detach().abs() < 1e-4 for part in parts.values())
 
 
-def test_weights_of_zero_leave_parts_out_and_need_no_normals():
+def test_terms_of_zero_weight_are_omitted_and_need_no_normals():
     samples = drawn()
     bare = ShapeSamples(samples.points, samples.labels, samples.distances)
-    assert list(shape_step.distance_parts(ball, bare, DistanceLoss())) == ["mape"]
+    assert list(shape_step.distance_terms(ball, bare, DistanceLoss())) == ["mape"]
     with pytest.raises(ValueError, match="without distances or normals"):
-        shape_step.distance_parts(ball, bare, DistanceLoss(normals=1.0))
+        shape_step.distance_terms(ball, bare, DistanceLoss(normals=1.0))
     with pytest.raises(ValueError, match="without distances or normals"):
-        shape_step.distance_parts(ball, ShapeSamples(samples.points, samples.labels), DistanceLoss())
+        shape_step.distance_terms(ball, ShapeSamples(samples.points, samples.labels), DistanceLoss())
 
 
-def test_parts_weigh_what_they_are_told():
-    one = shape_step.distance_parts(Scaled(2.0), drawn(), DistanceLoss("l1", eikonal=1.0, normals=1.0))
-    two = shape_step.distance_parts(Scaled(2.0), drawn(), DistanceLoss("l1", eikonal=3.0, normals=5.0))
+def test_terms_have_their_weights():
+    one = shape_step.distance_terms(Scaled(2.0), drawn(), DistanceLoss("l1", eikonal=1.0, normals=1.0))
+    two = shape_step.distance_terms(Scaled(2.0), drawn(), DistanceLoss("l1", eikonal=3.0, normals=5.0))
     assert torch.isclose(two["eikonal"], 3 * one["eikonal"])
     assert torch.isclose(one["eikonal"], torch.tensor(1.0))
     assert torch.isclose(two["l1"], one["l1"])
 
 
-def test_what_is_followed_is_the_sum_of_the_parts():
+def test_the_loss_is_the_sum_of_its_terms():
     samples, model = drawn(), Scaled(1.5)
-    seen = shape_step.followed(
-        model, lambda: shape_step.distance_parts(model, samples, DistanceLoss("l1", eikonal=0.1))
+    seen = shape_step.gradient_step(
+        model, lambda: shape_step.distance_terms(model, samples, DistanceLoss("l1", eikonal=0.1))
     )
     loss = (1.5 * ball(samples.points) - samples.distances).abs().mean() + 0.1 * 0.25
     assert math.isclose(seen.loss, float(loss), rel_tol=1e-5)
@@ -82,9 +82,9 @@ def test_what_is_followed_is_the_sum_of_the_parts():
 
 def test_occupancy_is_the_cross_entropy_of_the_labels():
     samples = drawn()
-    (part,) = shape_step.occupancy_parts(lambda p: -5 * ball(p), samples).values()
+    (part,) = shape_step.occupancy_terms(lambda p: -5 * ball(p), samples).values()
     assert torch.isclose(part, shape_losses.occupancy(-5 * ball(samples.points), samples.labels))
-    (part,) = shape_step.occupancy_parts(lambda p: -5 * ball(p), samples, balanced=True).values()
+    (part,) = shape_step.occupancy_terms(lambda p: -5 * ball(p), samples, balanced=True).values()
     assert torch.isclose(part, shape_losses.occupancy(-5 * ball(samples.points), samples.labels, balanced=True))
 
 
@@ -92,17 +92,17 @@ def test_a_cloud_on_the_surface_of_the_true_distance_leaves_what_is_off_it():
     on = drawn()
     on = ShapeSamples(0.5 * on.normals, on.labels, torch.zeros(len(on)), on.normals)
     off = drawn(seed=1)
-    parts = shape_step.cloud_parts(ball, on, off, CloudWeights())
+    parts = shape_step.cloud_terms(ball, on, off, CloudWeights())
     assert list(parts) == ["surface", "off", "eikonal", "normals"]
     assert all(parts[name].detach() < 1e-3 for name in ("surface", "eikonal", "normals"))
     assert torch.isclose(parts["off"], 50 * torch.exp(-100 * ball(off.points).abs()).mean())
-    inverted = shape_step.cloud_parts(lambda p: -ball(p), on, off, CloudWeights())
+    inverted = shape_step.cloud_terms(lambda p: -ball(p), on, off, CloudWeights())
     assert torch.isclose(inverted["off"], 50 * (1 + 100 * ball(off.points).abs()).mean())
 
 
 @pytest.mark.parametrize("encoding", ["positional", "hash"])
 @pytest.mark.parametrize("method", ["none", "row"])
-def test_every_backend_follows_the_same_gradient(encoding, method):
+def test_every_backend_gives_the_same_gradient(encoding, method):
     samples, found, loss = drawn(256), [], DistanceLoss("l1", eikonal=0.1)
     for name in ("torch", "compiled"):
         if name == "compiled" and registry.unavailable_reason(name, "fp32", torch.device("cpu")):
@@ -111,8 +111,8 @@ def test_every_backend_follows_the_same_gradient(encoding, method):
             ConditioningOptions(equilibrate=method), 0, depth=2, width=16, skip_at=0, encoding=encoding
         )
         registry.use(made, registry.make(name, "fp32", torch.device("cpu")))
-        seen = shape_step.followed(made, lambda made=made: shape_step.distance_parts(made, samples, loss))
-        plain = shape_step.followed(made, lambda made=made: shape_step.occupancy_parts(made, samples))
+        seen = shape_step.gradient_step(made, lambda made=made: shape_step.distance_terms(made, samples, loss))
+        plain = shape_step.gradient_step(made, lambda made=made: shape_step.occupancy_terms(made, samples))
         found.append((seen.loss, plain.loss, torch.cat([p.grad.flatten() for p in made.parameters()])))
     (a, b, grad), (c, d, other) = found
     assert math.isclose(a, c, rel_tol=1e-5)
@@ -123,21 +123,21 @@ def test_every_backend_follows_the_same_gradient(encoding, method):
 def test_baking_changes_no_loss():
     made = shape_build.shape_field(ConditioningOptions(equilibrate="row"), 0, depth=3, width=8)
     samples = drawn()
-    before = shape_step.occupancy_parts(made, samples)["entropy"]
+    before = shape_step.occupancy_terms(made, samples)["entropy"]
     layers.bake(made)
-    assert torch.equal(before, shape_step.occupancy_parts(made, samples)["entropy"])
+    assert torch.equal(before, shape_step.occupancy_terms(made, samples)["entropy"])
 
 
 def test_colours_have_a_mean_squared_error_and_a_psnr():
-    points, colours = torch.zeros(4, 2), torch.full((4, 3), 0.6)
-    (part,) = shape_step.colour_parts(lambda p: torch.full((len(p), 3), 0.5), points, colours).values()
+    points, colors = torch.zeros(4, 2), torch.full((4, 3), 0.6)
+    (part,) = shape_step.color_terms(lambda p: torch.full((len(p), 3), 0.5), points, colors).values()
     assert torch.isclose(part, torch.tensor(0.01))
     told = ShapeReport.averaged([ShapeReport(0.01, {"mse": 0.01}), ShapeReport(0.03, {"mse": 0.03})])
     assert told["loss"] == pytest.approx(0.02)
     assert told["psnr"] == pytest.approx(-10 * math.log10(0.02))
 
 
-def test_averages_tell_the_parts_where_there_are_several():
+def test_averages_include_the_terms_where_there_are_several():
     assert ShapeReport.averaged([ShapeReport(1.0, {"entropy": 1.0})]) == {"loss": 1.0}
     some = [ShapeReport(1.0, {"l1": 0.5, "eikonal": 0.5}), ShapeReport(3.0, {"l1": 2.5, "eikonal": 0.5})]
     assert ShapeReport.averaged(some) == {"loss": 2.0, "l1": 1.5, "eikonal": 0.5}

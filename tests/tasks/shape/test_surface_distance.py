@@ -1,4 +1,4 @@
-"""Laws of distances between surfaces: what spheres, boxes and shifts give is known in closed form."""
+"""Tests of distances between surfaces: what spheres, boxes and shifts give is known in closed form."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from tests.geometry import solids
 
 def _ball(radius, subdivisions=5):
     made = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
-    return shape_surface_distance.as_it_is(np.array(made.vertices), np.array(made.faces, dtype=np.int64))
+    return shape_surface_distance.mesh_from_arrays(np.array(made.vertices), np.array(made.faces, dtype=np.int64))
 
 
 def _box(low, high):
-    return shape_surface_distance.as_it_is(*solids.box(low, high))
+    return shape_surface_distance.mesh_from_arrays(*solids.box(low, high))
 
 
 def _compared(one, other, n=20_000, scale=1.0):
@@ -28,7 +28,7 @@ def test_a_surface_is_at_no_distance_from_itself():
     for mesh in (
         _ball(0.7),
         _box((-0.5, -0.2, 0), (0.5, 0.4, 0.1)),
-        shape_surface_distance.as_it_is(*solids.hemisphere()),
+        shape_surface_distance.mesh_from_arrays(*solids.hemisphere()),
     ):
         found = _compared(mesh, mesh)
         for name in ("chamfer_l1", "accuracy", "completeness", "hausdorff", "chamfer_l2"):
@@ -79,7 +79,7 @@ def test_distances_are_the_same_from_either_side():
 
 def test_normals_tell_a_surface_that_looks_inwards():
     ball = _ball(0.7)
-    inwards = shape_surface_distance.as_it_is(ball.vertices, np.ascontiguousarray(ball.faces[:, ::-1]))
+    inwards = shape_surface_distance.mesh_from_arrays(ball.vertices, np.ascontiguousarray(ball.faces[:, ::-1]))
     found = _compared(inwards, ball)
     assert found["normal_consistency"] == pytest.approx(1, abs=1e-12)
     assert found["normal_consistency_signed"] == pytest.approx(-1, abs=1e-12)
@@ -103,7 +103,7 @@ def test_finer_sampling_does_not_lower_the_distance_of_equal_surfaces_for_there_
 
 def test_faces_without_area_change_nothing():
     ball = _ball(0.6, 3)
-    more = shape_surface_distance.as_it_is(ball.vertices, np.concatenate([ball.faces, [[0, 0, 1], [2, 2, 2]]]))
+    more = shape_surface_distance.mesh_from_arrays(ball.vertices, np.concatenate([ball.faces, [[0, 0, 1], [2, 2, 2]]]))
     assert _compared(more, _ball(0.7, 3)) == _compared(ball, _ball(0.7, 3))
 
 
@@ -117,8 +117,8 @@ def test_f_scores_are_the_harmonic_mean():
 def test_counts_of_known_shapes():
     about = _ball(0.5).report
     assert (about.watertight, about.euler_number, about.parts, about.open_parts) == (True, 2, 1, 0)
-    about = shape_surface_distance.as_it_is(*solids.together(solids.torus(), solids.hemisphere())).report
+    about = shape_surface_distance.mesh_from_arrays(*solids.together(solids.torus(), solids.hemisphere())).report
     assert (about.watertight, about.euler_number, about.parts, about.open_parts) == (False, 1, 2, 1)
     assert about.boundary_edges == 32
-    none = shape_surface_distance.as_it_is(np.zeros((0, 3)), np.zeros((0, 3), np.int64)).report
+    none = shape_surface_distance.mesh_from_arrays(np.zeros((0, 3)), np.zeros((0, 3), np.int64)).report
     assert (none.faces, none.parts, none.volume, none.area) == (0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Laws of whole shape runs, on small generated shapes: what is learned, saved, resumed and refused."""
+"""Tests of whole shape runs, on small generated shapes: what is learned, saved, resumed and refused."""
 
 import json
 import logging
@@ -35,14 +35,14 @@ BASE = [*MODEL, *SAMPLES, *RATES, "--device", "cpu", "--expname", "run", "--reso
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Fewer points to measure with."""
-    small = shape_eval_points.Settings(grid=24, shell=0.05, shell_points=500, surface_points=500)
-    monkeypatch.setattr(shape_setup, "SETTINGS", small)
+    small = shape_eval_points.EvalSettings(grid=24, shell=0.05, shell_points=500, surface_points=500)
+    monkeypatch.setattr(shape_setup, "EVAL_SETTINGS", small)
     shape_setup.reference_of.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory) -> Path:
-    """An off-centre ellipsoid, a thousand times as large as the box."""
+    """An off-center ellipsoid, a thousand times as large as the box."""
     path = tmp_path_factory.mktemp("meshes") / "ellipsoid.ply"
     vertices, faces = solids.ellipsoid()
     trimesh.Trimesh(1000 * vertices, faces, process=False).export(path)
@@ -90,7 +90,7 @@ def test_two_runs_with_one_seed_are_equal_to_the_last_bit_and_another_seed_is_an
 )
 def test_a_resumed_run_is_the_run_in_one_go(make, words):
     words = [*words, "--lrate_schedule", "decay"]  # a cosine ends elsewhere if the run does
-    whole, parts = make(*words), make(*words, "--expname", "parts")
+    whole, parts = make(*words, "--background", "none"), make(*words, "--expname", "parts")
     shape_train.train(parser.replace(whole, no_final_eval=True))
     for n_iters in (3, 10):
         shape_train.train(parser.replace(parts, N_iters=n_iters, i_eval=5, no_final_eval=True))
@@ -100,7 +100,7 @@ def test_a_resumed_run_is_the_run_in_one_go(make, words):
 
 
 def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
-    config, followed, seen = make(), shape_step.followed, []
+    config, followed, seen = make(), shape_step.gradient_step, []
 
     def interrupted(*more):
         seen.append(1)
@@ -108,7 +108,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return followed(*more)
 
-    monkeypatch.setattr(shape_step, "followed", interrupted)
+    monkeypatch.setattr(shape_step, "gradient_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shape_train.train(config)
     assert saved(config.folder)["step"] == 4
@@ -116,13 +116,13 @@ def test_an_interrupted_run_is_saved_and_goes_on(make, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(make, monkeypatch):
-    config, parts_of, seen = make(), shape_step.occupancy_parts, []
+    config, terms_at, seen = make(), shape_step.occupancy_terms, []
 
     def broken(*more):
         seen.append(1)
-        return {"entropy": parts_of(*more)["entropy"] * (math.nan if len(seen) == 8 else 1)}
+        return {"entropy": terms_at(*more)["entropy"] * (math.nan if len(seen) == 8 else 1)}
 
-    monkeypatch.setattr(shape_step, "occupancy_parts", broken)
+    monkeypatch.setattr(shape_step, "occupancy_terms", broken)
     with pytest.raises(NotFinite, match="step 7: the loss is nan"):
         shape_train.train(config)
     assert [path.stem for path in checkpoint.checkpoints(config.folder)] == ["000005"]
@@ -137,7 +137,7 @@ def test_no_reload_starts_anew_and_keeps_the_earlier_run_aside(make):
 
 def test_a_finished_run_is_not_measured_again(make, monkeypatch):
     first = shape_train.train(make())
-    monkeypatch.setattr(shape_train.shape_results, "evaluate", lambda run: pytest.fail("measured again"))
+    monkeypatch.setattr(shape_train.evaluate, "evaluate", lambda run: pytest.fail("measured again"))
     assert shape_train.train(make()) == json.loads((make().folder / "metrics.json").read_text())
     assert first["steps"] == 10
 
@@ -202,7 +202,7 @@ def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
     shape_train.train(config)
     moved.unlink()
     opened = shape_setup.open_field(config.folder, "cpu")
-    assert opened.normalisation == run.subject.normalisation
+    assert opened.normalisation == run.target.normalisation
     at = torch.rand(50, 3) * 2 - 1
     trained = shape_setup.prepare(make())
     torch.testing.assert_close(opened.field(at), shape_setup.frozen(trained.field)(at))
@@ -213,7 +213,7 @@ def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
 # many shapes
 
 
-def test_a_folder_is_learned_mesh_by_mesh_into_one_table_and_what_is_broken_is_left_out(make, mesh, tmp_path, caplog):
+def test_a_folder_is_learned_mesh_by_mesh_into_one_table_and_broken_files_are_skipped(make, mesh, tmp_path, caplog):
     folder = tmp_path / "many"
     folder.mkdir()
     for name in ("a.ply", "b.ply"):
@@ -224,7 +224,7 @@ def test_a_folder_is_learned_mesh_by_mesh_into_one_table_and_what_is_broken_is_l
     with caplog.at_level(logging.WARNING, "enerf"):
         measured = shape_train.train_all(config)
     assert [run["shape"] for run in measured] == ["a", "b"]
-    assert any("c.obj is left out" in message for message in caplog.messages)
+    assert any("c.obj is skipped" in message for message in caplog.messages)
     assert len((config.folder / "results.md").read_text().splitlines()) == 4
     assert json.loads((config.folder / "results.json").read_text()) == measured
 
@@ -235,7 +235,7 @@ def test_finished_shapes_of_a_folder_are_not_learned_again(make, mesh, tmp_path,
     shutil.copy(mesh, folder / "a.ply")
     config = make(path=folder)
     measured = shape_train.train_all(config)
-    monkeypatch.setattr(shape_train, "fit", lambda config: pytest.fail("learned again"))
+    monkeypatch.setattr(shape_train, "train", lambda config: pytest.fail("learned again"))
     assert shape_train.train_all(config) == measured
 
 
@@ -250,7 +250,7 @@ def test_a_folder_without_meshes_is_one_sentence(make, tmp_path):
 
 def test_another_model_and_another_kind_are_refused_with_the_difference(make):
     shape_train.train(make("--no_final_eval"))
-    assert "netwidth (16 there, 8 asked)" in refusal(make("--netwidth", "8"))
+    assert "netwidth (saved 16, requested 8)" in refusal(make("--netwidth", "8"))
     path = checkpoint.checkpoints(make().folder)[-1]
     content = torch.load(path, weights_only=True)
     content["config"]["kind"] = "nerf"
@@ -259,7 +259,9 @@ def test_another_model_and_another_kind_are_refused_with_the_difference(make):
 
 
 def test_a_missing_file_is_one_sentence(make, tmp_path):
-    assert "gone.obj" in refusal(make(path=tmp_path / "gone.obj"))
+    with pytest.raises(InputError, match=r"gone\.obj does not exist, expected a mesh file") as caught:
+        shape_train.train(make(path=tmp_path / "gone.obj"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_a_missing_file_is_one_sentence(make, tmp_path):
         (["--pool", "10"], "option --pool: found 10, expected at least the 256 points"),
         (["--eikonal", "1"], "option --eikonal is for signed distances of meshes"),
         (["--hash_finest", "4"], "option --hash_finest: found 4, expected at least --hash_coarsest"),
-        (["--equilibrate", "--weight_norm"], "two answers to one question"),
+        (["--equilibrate", "--weight_norm"], "mutually exclusive"),
         (["--margin", "1"], "option --margin: found '1', expected at most 0.9"),
     ],
 )
