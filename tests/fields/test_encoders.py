@@ -1,4 +1,4 @@
-"""Laws of what coordinate networks see of a point."""
+"""Tests of what coordinate networks see of a point."""
 
 import math
 from collections.abc import Callable
@@ -55,19 +55,19 @@ def test_a_point_becomes_as_many_values_as_the_encoder_says(name: str):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_twin_has_the_same_values(name: str):
+def test_the_reference_has_the_same_values(name: str):
     encoder = made(name)
     torch.testing.assert_close(encoder.reference(points()), encoder(points()), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_it_is_said_truly_whether_the_first_values_are_the_points(name: str):
+def test_it_is_known_whether_the_first_values_are_the_points(name: str):
     encoder = made(name)
     assert encoders.begins_with_points(encoder) is torch.equal(encoder(points())[:, :3], points())
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_twin_can_be_differentiated_twice(name: str):
+def test_the_reference_can_be_differentiated_twice(name: str):
     encoder = made(name)
     at = points(2).requires_grad_()
     assert torch.autograd.gradcheck(encoder.reference, at, fast_mode=True)
@@ -85,7 +85,7 @@ def test_features_beside_points_are_those_of_the_inner_encoder():
 
 
 @pytest.mark.skipif(not cpu_hashgrid.available(), reason="no compiled hash grid")
-def test_a_grids_twin_does_not_depend_on_its_backend():
+def test_a_grids_reference_does_not_depend_on_its_backend():
     encoder = made("hash").float()
     at = points().float()
     before = encoder.reference(at)
@@ -134,7 +134,7 @@ def test_fourier_features_compare_points_by_their_difference_alone():
 
 
 @pytest.mark.parametrize("d", [2, 3])
-def test_frequencies_are_normal_with_the_deviation_asked_for(d: int):
+def test_frequencies_are_normal_with_the_deviation_requested(d: int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         frequencies = Fourier(d, 4096, 5.0).frequencies

@@ -1,4 +1,4 @@
-"""Laws of shapes' fields: what they compute, by which way, and what backends leave as it is."""
+"""Tests of shapes' fields: what they compute, by which way, and what backends leave as it is."""
 
 import math
 from collections.abc import Callable
@@ -66,8 +66,8 @@ def _slow(field: ShapeField, features: list[float]) -> list[float]:
 
     h = features
     for i, layer in enumerate(field.trunk):
-        seen = features + h if 0 < i == field.skip_at else h
-        h = [functions[field.activation.kind](z) for z in affine(layer, seen)]
+        sources = features + h if 0 < i == field.skip_at else h
+        h = [functions[field.activation.kind](z) for z in affine(layer, sources)]
     return affine(field.head, h)
 
 
@@ -82,7 +82,7 @@ def test_it_computes_what_a_loop_through_all_weights_does(kind: str, skip: int, 
 
 
 @pytest.mark.parametrize(("encoder", "outputs"), latin(2, ENCODERS, [1, 3]))
-def test_a_batch_of_any_shape_may_be_asked(encoder: str, outputs: int):
+def test_a_batch_of_any_shape_is_accepted(encoder: str, outputs: int):
     field = made(encoder=encoder, outputs=outputs)
     for shape in [(), (5,), (2, 3), (0,)]:
         values = field(points(*shape, dtype=torch.float32))
@@ -157,7 +157,7 @@ def test_an_eikonal_loss_has_the_gradient_of_differences_in_every_weight(kind: s
 
 
 def losses(field: ShapeField, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Values by the backend, gradients by the twin: one loss of both."""
+    """Values by the backend, gradients by the reference: one loss of both."""
     near, far = points(40, dtype=dtype), points(30, seed=2, dtype=dtype)
     _, gradients = derivatives.with_gradient(field, far, for_training=True)
     return field(near).square().mean() + (gradients.norm(dim=-1) - 1).square().mean()
@@ -242,7 +242,7 @@ def test_a_step_may_ask_values_and_derivatives_with_weights_computed_once(kind: 
 
 
 @pytest.mark.parametrize("kind", ["relu", "sine"])
-def test_held_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
+def test_frozen_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
     field, times = made(kind), 0
     layers.condition(field, "row", ["trunk.1"])
     step = field.trunk[1].parametrizations.weight[0]
@@ -260,7 +260,7 @@ def test_held_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
     assert times == 1
 
 
-def test_the_state_dict_knows_nothing_of_backends():
+def test_the_state_dict_does_not_depend_on_backends():
     field, plain = made(), made()
     field.bind = Refusing()
     assert list(field.state_dict()) == list(plain.state_dict())
