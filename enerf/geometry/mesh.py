@@ -177,7 +177,7 @@ def from_arrays(
     normalization = normalize(vertices[np.unique(faces)], source, margin)
     vertices, faces, repairs = _repair(normalization.to_box(vertices), faces)
     if not len(faces):
-        raise InputError(f"{source}: its faces have no area or cancel each other, expected a surface.")
+        raise InputError(f"{source}: its faces have no area or cancel each other, expected a surface")
     faces, turned = topology.orient_outwards(vertices, faces)
     report = _report(vertices, faces, normalization.scale, notes + repairs + turned)
     return Mesh(vertices, faces, Path(source).stem, source, normalization, report)
@@ -199,7 +199,7 @@ def load_point_cloud(path: str | os.PathLike[str], margin: float | int = MARGIN)
         length = np.linalg.norm(normals, axis=1)
     good = np.isfinite(points).all(axis=1) & np.isfinite(length) & (length > 0)
     if not good.any():
-        raise InputError(f"{path}: none of its {len(points)} points has a finite position and normal.")
+        raise InputError(f"{path}: none of its {len(points)} points has a finite position and normal")
     if not good.all():
         log.warning("%s: %d points without a finite position and normal were skipped", path, (~good).sum())
     normalization = normalize(points[good], path.as_posix(), margin)
@@ -223,7 +223,7 @@ def normalize(points: Float64[np.ndarray, "n 3"], source: str, margin: float | i
     low, high = points.min(axis=0), points.max(axis=0)
     longest = float((high / 2 - low / 2).max()) * 2  # halved first, to avoid overflow
     if not _SMALLEST < longest < _LARGEST:
-        raise InputError(f"{source}: its longest side is {longest:g}, expected between {_SMALLEST:g} and {_LARGEST:g}.")
+        raise InputError(f"{source}: its longest side is {longest:g}, expected between {_SMALLEST:g} and {_LARGEST:g}")
     x, y, z = (float(value) for value in low + (high - low) / 2)
     return Normalization((x, y, z), 2 * (1 - margin) / longest)
 
@@ -238,7 +238,7 @@ def _finite(
         found = (
             "has no faces" if not len(faces) else f"has vertices that are not finite in all of its {len(faces)} faces"
         )
-        raise InputError(f"{source} {found}, expected a triangle mesh with finite vertices.")
+        raise InputError(f"{source} {found}, expected a triangle mesh with finite vertices")
     dropped = len(faces) - len(kept)
     notes = [f"{dropped} faces with vertices that are not finite were dropped"] if dropped else []
     return np.where(bad[:, None], 0.0, vertices), kept, notes

@@ -43,7 +43,7 @@ def mesh(path: Path) -> _Arrays:
         raise _without_faces(path, points)
     if faces.min() < 0 or faces.max() >= len(vertices):
         bad = int(faces.max() if faces.max() >= len(vertices) else faces.min())
-        raise InputError(f"{path}: a face names vertex {bad}, expected numbers from 0 to {len(vertices) - 1}.")
+        raise InputError(f"{path}: a face names vertex {bad}, expected numbers from 0 to {len(vertices) - 1}")
     return vertices, faces
 
 
@@ -63,7 +63,7 @@ def oriented_points(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.
     missing = [name for name in ("x", "y", "z", "nx", "ny", "nz") if name not in vertex]
     if missing:
         raise InputError(
-            f"{path}: its points have no {', '.join(missing)}, expected a PLY file with x y z and the normals nx ny nz."
+            f"{path}: its points have no {', '.join(missing)}, expected a PLY file with x y z and the normals nx ny nz"
         )
     return tuple(np.stack([vertex[p + axis] for axis in "xyz"], axis=1) for p in ("", "n"))  # type: ignore[return-value]
 
@@ -72,9 +72,9 @@ def _check_file(path: Path) -> None:
     """Raise if the path is not a file, or the file is empty."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {found}, expected a mesh file ({', '.join(SUFFIXES)}).")
+        raise InputError(f"{path} {found}, expected a mesh file ({', '.join(SUFFIXES)})")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes), expected a mesh file ({', '.join(SUFFIXES)}).")
+        raise InputError(f"{path} is empty (0 bytes), expected a mesh file ({', '.join(SUFFIXES)})")
 
 
 def _scene(path: Path) -> trimesh.Scene:
@@ -82,10 +82,10 @@ def _scene(path: Path) -> trimesh.Scene:
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in SUFFIXES and suffix not in trimesh.exchange.load.mesh_formats():
         raise InputError(
-            f"{path}: files of kind {suffix or 'without a suffix'!r} are not read, expected {', '.join(SUFFIXES)}."
+            f"{path}: files of kind {suffix or 'without a suffix'!r} are not read, expected {', '.join(SUFFIXES)}"
         )
     if suffix == "obj" and _OBJ_ZERO.search(path.read_bytes()):
-        raise InputError(f"{path}: a face names vertex 0, expected numbers from 1, as OBJ files count.")
+        raise InputError(f"{path}: a face names vertex 0, expected numbers from 1, as OBJ files count")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy deprecations in trimesh; the content is checked below
@@ -98,7 +98,7 @@ def _scene(path: Path) -> trimesh.Scene:
         if suffix in SUFFIXES:  # invalid binary files are tried as text, which needs another package
             raise _damaged(path, ValueError("it does not hold what its header says")) from None
         raise InputError(
-            f"{path}: reading it needs the package {error.name}, expected one of {', '.join(SUFFIXES)}."
+            f"{path}: reading it needs the package {error.name}, expected one of {', '.join(SUFFIXES)}"
         ) from None
     except Exception as error:  # trimesh's readers raise errors of any type
         raise _damaged(path, error) from None
@@ -143,10 +143,10 @@ def _strips(path: Path) -> _Arrays:
 def _without_faces(path: Path, points: int) -> InputError:
     """Error for a file with points only, or nothing."""
     if not points:
-        return InputError(f"{path} holds no vertices and no faces, expected a triangle mesh.")
+        return InputError(f"{path} holds no vertices and no faces, expected a triangle mesh")
     return InputError(
         f"{path} holds {points} points and no faces, expected a triangle mesh; points in a PLY file with normals "
-        "(nx ny nz) are read as an oriented point cloud (--cloud)."
+        "(nx ny nz) are read as an oriented point cloud (--cloud)"
     )
 
 
@@ -157,4 +157,4 @@ def _damaged(path: Path, error: Exception) -> InputError:
         words = "a face refers to a missing vertex, or the file is truncated"
     reason = words[:120] or type(error).__name__
     kind = path.suffix.lstrip(".").upper() or "mesh"
-    return InputError(f"{path} cannot be read ({reason}), expected a whole and well-formed {kind} file.")
+    return InputError(f"{path} cannot be read ({reason}), expected a whole and well-formed {kind} file")

@@ -130,7 +130,7 @@ class Solid:
         if thickness < _FLAT * np.sqrt(len(mesh.vertices)) or not self._inside(probes).any():
             raise InputError(
                 f"{mesh.source} is flat or encloses no volume, expected a surface with an inside; "
-                "an open sheet has no occupancy and no signed distance."
+                "an open sheet has no occupancy and no signed distance"
             )
 
 

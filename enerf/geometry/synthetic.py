@@ -243,7 +243,7 @@ def write_shapes(folder: str | Path) -> list[Path]:
             with io.os_errors_as_input_errors(path):
                 there = path.exists()
                 if there and path.read_bytes() != made.read_bytes():
-                    raise InputError(f"{path} exists and is another shape; name another folder or remove it.")
+                    raise InputError(f"{path} exists and is another shape; name another folder or remove it")
             if not there:
                 with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
                     temporary.write_bytes(made.read_bytes())

@@ -22,7 +22,7 @@ def _write(path, vertices, faces):
 def _sentence(caught):
     words = str(caught.value)
     assert "\n" not in words
-    assert words.endswith(".")
+    assert not words.endswith(".")
     return words
 
 
