@@ -61,7 +61,7 @@ def step(config, state):
     x = torch.randn(64, 1, generator=rng.generator_for(config.train.seed, state.step))
     loss = (state.model(x) - config.data.slope * x - 1).square().mean()
     loss.backward()
-    return Report(float(loss))
+    return Report(float(loss.detach()))
 
 
 def prepare(config):

@@ -130,7 +130,7 @@ def test_a_network_of_weights_alone_has_one_group():
 
 @every_treatment
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_makes_finite_steps_and_moves_every_weight(name: str, treated: str):
+def test_every_optimizer_makes_finite_steps_and_moves_every_weight(name: str, treated: str):
     strengths = {"l1": 1e-4, "l2": 1e-3} if name.startswith("intrinsic") else {"weight_decay": 1e-3}
     momentum = 0.9 if name.endswith(("sgd", "rmsprop")) else 0.0
     model = network(treated)
@@ -199,7 +199,7 @@ def _saved(optimiser: str, momentum: float = 0.0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("there", OPTIMIZERS)
 @pytest.mark.parametrize("here", OPTIMIZERS)
-def test_the_state_of_another_kind_of_optimiser_is_refused_and_that_of_the_same_kind_goes_on(there: str, here: str):
+def test_the_state_of_another_kind_of_optimizer_is_refused_and_that_of_the_same_kind_goes_on(there: str, here: str):
     model = small()
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser=here), model)
     # AdamW is an Adam, and an intrinsic optimiser keeps what the plain one keeps

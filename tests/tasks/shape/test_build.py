@@ -55,7 +55,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # shared starts
 
 
-@pytest.mark.parametrize("arm", [variant for variant in VARIANTS if variant != "weight norm"])
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "weight norm"])
 @pytest.mark.parametrize("activation", KINDS)
 def test_baseline_and_treatment_share_every_raw_weight(variant: str, activation: str):
     baseline = built(activation=activation)
@@ -100,7 +100,7 @@ def test_torchs_own_random_numbers_are_left_alone(monkeypatch: pytest.MonkeyPatc
         {"width": 32},
         {"activation": "sine"},
         {"activation": "gaussian", "outputs": 3},
-        {"arm": {"equilibrate": "row", "init": "he"}},
+        {"variant": {"equilibrate": "row", "init": "he"}},
         {"start_radius": 0.5},
     ],
 )
@@ -160,10 +160,11 @@ def over_the_sphere(field: ShapeField, radius: float) -> float:
 
 
 @pytest.mark.parametrize(
-    "arm", [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}]
+    "variant",
+    [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}],
 )
 @pytest.mark.parametrize("encoding", encoders.KINDS)
-def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(variant: dict[str, Any], encoding: str):
+def test_every_variant_begins_on_the_sphere_and_shares_all_but_the_heads_size(variant: dict[str, Any], encoding: str):
     field = built(variant=variant, encoding=encoding, start_radius=0.4, width=64)
     assert abs(over_the_sphere(field, 0.4)) < 0.03
     assert over_the_sphere(field, 0.05) < -0.1
@@ -209,13 +210,16 @@ def test_the_sphere_is_trained_away_like_any_start(activation: str):
         ({"activation": "tanh"}, r"'tanh'; it must be one of relu"),
         ({"start_radius": 0.5, "activation": "sine"}, "not for sine"),
         ({"start_radius": 0.5, "outputs": 3}, "a distance is one"),
-        ({"start_radius": 0.5, "arm": {"init": "he"}}, "init he redraws weights that start_radius has set"),
-        ({"arm": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
-        ({"arm": {"equilibrate": "row", "equilibrate_layers": "head"}}, "head cannot be conditioned: it has a single"),
-        ({"start_radius": 0.5, "arm": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
+        ({"start_radius": 0.5, "variant": {"init": "he"}}, "init he redraws weights that start_radius has set"),
+        ({"variant": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
+        (
+            {"variant": {"equilibrate": "row", "equilibrate_layers": "head"}},
+            "head cannot be conditioned: it has a single",
+        ),
+        ({"start_radius": 0.5, "variant": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
     ],
 )
-def test_what_does_not_go_together_is_told_in_one_sentence(numbers: dict[str, Any], said: str):
+def test_what_does_not_go_together_is_reported_in_one_sentence(numbers: dict[str, Any], said: str):
     with pytest.raises(InputError, match=said) as caught:
         built(**numbers)
     assert "\n" not in str(caught.value)
