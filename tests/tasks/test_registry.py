@@ -71,7 +71,7 @@ def prepare(config):
 
 
 def measured(config, state):
-    error = abs(float(state.model.weight) - config.data.slope)
+    error = abs(float(state.model.weight.detach()) - config.data.slope)
     metrics = {"steps": state.step, "error": error, "seed": config.train.seed, "seconds": {"train": state.seconds}}
     io.write_json(config.folder / "metrics.json", metrics)
     return metrics
