@@ -9,7 +9,7 @@ from enerf.core.errors import InputError
 from enerf.experiments import analysis_report
 
 
-def record(step: int, kappa: float | None = 4.0, bent: bool = True, **layer) -> dict:
+def record(step: int, kappa: float | None = 4.0, curved: bool = True, **layer) -> dict:
     layers = {
         name: {"kappa": kappa, "row_norm_min": low, "row_norm_max": 2.0, "effective_rank": rank, **layer}
         for name, low, rank in (("a", 1.0, 7.0), ("b", 0.5, 8.0), ("c", 1.0, 30.0))
@@ -18,7 +18,7 @@ def record(step: int, kappa: float | None = 4.0, bent: bool = True, **layer) -> 
         **{"loss": 0.1, "hessian_max": 4.0 * step, "hessian_min": -step, "converged": step < 9},
         **{"gauss_newton_kappa": 1e5, "gauss_newton_rank": 12, "gauss_newton_effective_rank": 3.0},
     }
-    return {"step": step, "layers": layers, **({"curvature": curvature} if bent else {})}
+    return {"step": step, "layers": layers, **({"curvature": curvature} if curved else {})}
 
 
 def history(name: str, *records: dict) -> dict:
@@ -36,7 +36,7 @@ def test_a_checkpoint_is_summed_up_by_medians_and_by_the_extremes_of_row_norms()
 
 
 def test_what_json_could_not_hold_is_infinite_and_what_was_not_measured_is_not():
-    found = analysis_report.summary(record(3, kappa=None, bent=False))
+    found = analysis_report.summary(record(3, kappa=None, curved=False))
     assert found["kappa"] == math.inf
     assert found["hessian_max"] is None
     assert found["kappa_inputs"] is None
@@ -62,14 +62,14 @@ def test_what_did_not_converge_is_marked():
 
 
 def test_without_curvature_there_are_no_empty_columns():
-    header, _ = analysis_report.table([history("plain", record(2, bent=False))])
+    header, _ = analysis_report.table([history("plain", record(2, curved=False))])
     assert header == ["run", "step", "κ(W) raw", "κ(W) applied", "row norms", "eff. rank W"]
 
 
-@pytest.mark.parametrize("bent", [True, False])
-def test_pictures_and_text_are_written(bent: bool, tmp_path):
+@pytest.mark.parametrize("curved", [True, False])
+def test_pictures_and_text_are_written(curved: bool, tmp_path):
     variants = [
-        history(f"{variant}_seed{seed}", record(2, bent=bent), record(8, None, bent))
+        history(f"{variant}_seed{seed}", record(2, curved=curved), record(8, None, curved))
         for variant in "pq"
         for seed in (0, 1)
     ]

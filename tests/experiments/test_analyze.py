@@ -56,7 +56,7 @@ def runs(trained, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def analysed(trained, tmp_path_factory) -> tuple[Path, str]:
+def analyzed(trained, tmp_path_factory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("out")
     return out, analyze.analyze([trained], few(out=str(out), density=5))
 
@@ -66,8 +66,8 @@ def content(folder: Path) -> dict:
     return {Path(key).name: run for key, run in found["runs"].items()}
 
 
-def test_arms_are_told_side_by_side_at_every_checkpoint(analysed):
-    out, text = analysed
+def test_variants_are_reported_side_by_side_at_every_checkpoint(analyzed):
+    out, text = analyzed
     found = content(out)
     assert {name: [r["step"] for r in run["records"]] for name, run in found.items()} == {
         f"{variant}_seed0": [2, 4, 6] for variant in ("plain", "weight_norm", "detached")
@@ -81,8 +81,8 @@ def test_arms_are_told_side_by_side_at_every_checkpoint(analysed):
         assert images.read(out / name).std() > 0.01
 
 
-def test_all_arms_of_a_scene_have_the_loss_of_the_same_rays_and_the_curvature_of_their_own_parameters(analysed):
-    found = content(analysed[0])
+def test_all_variants_of_a_scene_have_the_loss_of_the_same_rays_and_the_curvature_of_their_own_parameters(analyzed):
+    found = content(analyzed[0])
     sizes = {name: run["records"][0]["curvature"]["parameters"] for name, run in found.items()}
     assert sizes["plain_seed0"] == sizes["detached_seed0"] < sizes["weight_norm_seed0"]  # one length more an output
     for run in found.values():
@@ -94,11 +94,11 @@ def test_all_arms_of_a_scene_have_the_loss_of_the_same_rays_and_the_curvature_of
             assert ("density" in record) == (record["step"] in (2, 6))
 
 
-def test_what_is_told_of_weights_is_what_the_layers_of_the_checkpoint_apply(analysed, trained):
+def test_reported_weights_are_what_the_layers_of_the_checkpoint_apply(analyzed, trained):
     for variant in ("plain", "detached"):
         path = trained / f"{variant}_seed0" / "checkpoints" / "000004.pt"
         weights = checkpoint.read(path)["model"]
-        record = content(analysed[0])[f"{variant}_seed0"]["records"][1]
+        record = content(analyzed[0])[f"{variant}_seed0"]["records"][1]
         told = record["layers"]["fine.feature"]
         key = "fine.feature.weight" if variant == "plain" else "fine.feature.parametrizations.weight.original"
         raw = spectrum.condition_number(weights[key]).item()
@@ -193,7 +193,7 @@ def test_a_jacobian_that_would_be_too_large_is_left_out_and_said(runs, monkeypat
     "words",
     [{"sampler": "proposal", "encoding": "hash", "hash_levels": 2, "hash_log2_entries": 6}, {"N_importance": 0}],
 )
-def test_other_fields_are_analysed_too(words, trained, tmp_path):
+def test_other_fields_are_analyzed_too(words, trained, tmp_path):
     scene = trained.parent / "toy"
     more = {"datadir": str(scene), "basedir": str(tmp_path), "expname": "other", "no_final_eval": True, "i_weights": 0}
     config = parser.from_dict(nerf_config.NerfConfig, {**TINY, **more, **words})
@@ -203,7 +203,7 @@ def test_other_fields_are_analysed_too(words, trained, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["occupancy", "sdf"])
-def test_shapes_are_analysed_too_with_the_same_points_for_every_arm(target, tmp_path):
+def test_shapes_are_analyzed_too_with_the_same_points_for_every_variant(target, tmp_path):
     synthetic_shapes.write_shapes(tmp_path)
     torus = tmp_path / "torus.ply"
     told = ["--mesh", str(torus), "--basedir", str(tmp_path), "--expname", "cmp", "--representation", target]

@@ -84,7 +84,7 @@ def test_a_comparison_leaves_table_curves_and_crops_and_a_second_call_trains_not
     assert compare.compare(base, chosen) == text
 
 
-def test_learning_rates_make_arms_and_each_method_is_judged_at_its_best(base):
+def test_learning_rates_make_variants_and_each_method_is_judged_at_its_best(base):
     pixels = parser.replace(base, final_pixels=True, eval_rays=5)
     text = compare.compare(pixels, CompareOptions(methods="plain,gain", seeds="0", lrates="1e-3,1e-2"))
     variants = json.loads((base.folder / "comparison.json").read_text())
@@ -144,7 +144,7 @@ def test_backend_and_precision_are_resolved_once_for_all_arms(base, monkeypatch,
     assert warnings_of(caplog) == []
 
 
-def test_an_arm_that_was_computed_by_other_code_is_one_line(base, monkeypatch, caplog):
+def test_a_variant_that_was_computed_by_other_code_is_one_line(base, monkeypatch, caplog):
     pixels = parser.replace(base, final_pixels=True, eval_rays=5)
     flags(monkeypatch)
     nerf_train.train(compare.variant_config(pixels, "plain", None, 0))
@@ -165,7 +165,7 @@ def test_learning_rates_that_are_none_are_refused(text):
         compare.read_lrates(text)
 
 
-def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
+def test_a_variant_whose_options_changed_is_not_taken_for_finished(base):
     variant = compare.variant_config(base, "plain", None, 0)
     nerf_train.train(variant)
     assert resume.finished_metrics(variant) is not None
@@ -173,7 +173,7 @@ def test_an_arm_whose_options_changed_is_not_taken_for_finished(base):
     assert nerf_train.train(parser.replace(variant, N_iters=6))["steps"] == 6
 
 
-def test_arms_of_one_seed_see_the_same_rays(base, monkeypatch):
+def test_variants_of_one_seed_see_the_same_rays(base, monkeypatch):
     from enerf.tasks.nerf import step as nerf_step
 
     seen: dict[str, list] = {}

@@ -85,7 +85,7 @@ def test_it_lies_in_the_world_of_the_files(trained, some):
     assert vertices[:, 2].min() > -1.5 * 9
 
 
-def test_colours_are_those_of_the_field_along_a_training_cameras_sight(trained, some):
+def test_colors_are_those_of_the_field_along_a_training_cameras_sight(trained, some):
     subject = extract.open_source(trained, some)
     run = nerf_setup.open_run(trained, "cpu")
     point = np.array([[0.2, -0.1, -5.0]])

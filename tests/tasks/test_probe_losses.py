@@ -75,7 +75,7 @@ def test_a_proposal_has_no_part_in_it():
     assert loss.targets.shape == (6, 1, 3)
 
 
-def test_there_are_no_more_gauss_newton_eigenvalues_than_colours():
+def test_there_are_no_more_gauss_newton_eigenvalues_than_colors():
     model, (rays, colors) = fields(), batch()
     values = curvature.gauss_newton_spectrum(nerf_probe.photometric(model, SamplingConfig(4, 4), rays, colors))
     assert values.shape == (6 * 2 * 3,)

@@ -61,7 +61,7 @@ def step(config, state):
     x = torch.randn(64, 1, generator=rng.generator_for(config.train.seed, state.step))
     loss = (state.model(x) - config.data.slope * x - 1).square().mean()
     loss.backward()
-    return Report(float(loss))
+    return Report(float(loss.detach()))
 
 
 def prepare(config):
@@ -71,7 +71,7 @@ def prepare(config):
 
 
 def measured(config, state):
-    error = abs(float(state.model.weight) - config.data.slope)
+    error = abs(float(state.model.weight.detach()) - config.data.slope)
     metrics = {"steps": state.step, "error": error, "seed": config.train.seed, "seconds": {"train": state.seconds}}
     io.write_json(config.folder / "metrics.json", metrics)
     return metrics

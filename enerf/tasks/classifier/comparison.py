@@ -10,14 +10,14 @@ from enerf.tasks.classifier.config import ClassifierConfig
 
 def write_all(variants: dict[str, list[dict[str, Any]]], base: ClassifierConfig) -> str:
     """Write table and curves of a comparison, with published results; return the tables as text."""
-    measured = _labelled(variants)
+    measured = _labeled(variants)
     rows = report.table(measured)
     has_rates = len({name.partition("@")[2] for name in variants}) > 1
     best = learning_rates.at_best_rate(variants, "test", "accuracy") if has_rates else {}
     known = report.published(measured)
     parts = [
         ("", rows),
-        (learning_rates.BEST, report.table(_labelled(best))),
+        (learning_rates.BEST, report.table(_labeled(best))),
         (report.PROTOCOL, known),
     ]
     shown = [(words, table) for words, table in parts if len(table) > 1]
@@ -34,6 +34,6 @@ def write_all(variants: dict[str, list[dict[str, Any]]], base: ClassifierConfig)
     )
 
 
-def _labelled(variants: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _labeled(variants: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the metrics of all variants, each with its name under the key ``arm``."""
     return [{**run, "arm": name} for name, runs in variants.items() for run in runs]

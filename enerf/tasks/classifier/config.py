@@ -232,7 +232,7 @@ class ClassifierConfig(RunConfig):
             For the first combination that is not.
         """
         if not self.data.images:
-            raise InputError("option --images: found nothing, expected a folder or an archive of labelled images")
+            raise InputError("option --images: found nothing, expected a folder or an archive of labeled images")
         self.conditioning.check()
         norm, is_vit = self.conditioning.parts[0], self.model.model.startswith("vit")
         if norm and is_vit != (norm == "ln"):

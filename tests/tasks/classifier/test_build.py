@@ -110,7 +110,7 @@ def test_more_width_or_depth_is_more_parameters_and_other_sizes_are_the_same_net
             return sum(p.numel() for p in built(name, **numbers).parameters())
 
     assert count(width=0.2) < count(width=0.4) < count(width=0.8)
-    if name in classifier_build.DEEP:
+    if name in classifier_build.MODELS_WITH_DEPTH:
         assert count(depth=10) < count(depth=16)
         own = 100 if name == "densenet" else 12
         assert count(depth=0) == count(depth=own)
@@ -237,12 +237,12 @@ def test_tables_name_the_model_and_what_was_reduced():
         ("resnet", {}, r"model is 'resnet'; it must be one of inception.*did you mean resnet"),
         ("resnet18", {"norm": "ln"}, r"norm is 'ln', and ResNet-18 has no layer norm; expected bn or gn or none"),
         ("vit_s", {"norm": "bn"}, r"norm is 'bn', and ViT-S has no batch norm; expected ln"),
-        ("vit_b", {"norm": "none"}, r"norm is 'none', and ViT-B has no way to go without a norm; expected ln"),
+        ("vit_b", {"norm": "none"}, r"norm is 'none', and ViT-B has no variant without a norm; expected ln"),
         ("inception", {"norm": "batch"}, r"norm is 'batch' for Inception; expected bn or gn or none"),
-        ("resnet50", {"depth": 20}, r"depth is 20, and that of ResNet-50 is fixed; .* for densenet, vit_s, vit_b"),
+        ("resnet50", {"depth": 20}, r"depth is 20, but that of ResNet-50 is fixed; .* for densenet, vit_s, vit_b"),
         ("densenet", {"depth": 50}, r"depth is 50, .*the nearest: 46 and 52"),
         ("vit_s", {"depth": -1}, r"depth is -1 for ViT-S; expected a number of layers, or 0"),
-        ("googlenet", {"patch": 4}, r"patch is 4, and GoogLeNet has no patches; they belong to vit_s, vit_b"),
+        ("googlenet", {"patch": 4}, r"patch is 4, but GoogLeNet has no patches; it can be set for vit_s, vit_b"),
         ("vit_s", {"patch": -4}, r"patch is -4 for ViT-S; expected a number of pixels, or 0"),
         ("vit_s", {"patch": 7}, r"patch is 7; expected a number that divides the images' 16 pixels"),
         ("vit_s", {"width": 0}, r"width is 0 for ViT-S; expected a number above 0"),
@@ -252,7 +252,7 @@ def test_tables_name_the_model_and_what_was_reduced():
         ("densenet", {"size": 4}, r"size is 4; DenseNet-BC needs at least 8"),
     ],
 )
-def test_what_cannot_be_built_is_told_in_one_sentence(name: str, numbers: dict[str, Any], said: str):
+def test_what_cannot_be_built_is_reported_in_one_sentence(name: str, numbers: dict[str, Any], said: str):
     chosen: dict[str, Any] = {"classes": 7, "channels": 3, "size": 16, "seed": 0, "norm": "bn"}
     chosen["norm"] = "ln" if name.startswith("vit") else "bn"
     with pytest.raises(ValueError, match=said) as caught:
@@ -271,7 +271,7 @@ def test_what_cannot_be_built_is_told_in_one_sentence(name: str, numbers: dict[s
         ({"treatment": "bnp", "layers": "blocks.0.self_attn"}, r"blocks\.0\.self_attn cannot be conditioned"),
     ],
 )
-def test_what_cannot_be_treated_is_told_in_one_sentence(asked: dict[str, Any], said: str):
+def test_what_cannot_be_treated_is_reported_in_one_sentence(asked: dict[str, Any], said: str):
     net = built("vit_s")
     with pytest.raises(ValueError, match=said):
         classifier_build.condition(net, **asked)

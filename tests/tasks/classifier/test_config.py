@@ -41,7 +41,7 @@ def refusal(**changes: Any) -> str:
 # parts
 
 
-def test_a_normalisation_is_what_normalises_activations_and_what_is_done_to_weights():
+def test_a_normalization_is_what_normalizes_activations_and_what_is_done_to_weights():
     pairs = [NormalizationOptions(normalisation=name).parts for name in NORMALIZATIONS]
     assert pairs == [(norm, treatment) for norm in NORMS for treatment in TREATMENTS]
     assert NormalizationOptions().parts == ("", "")
@@ -108,8 +108,8 @@ def test_strengths_are_those_of_the_optimiser(option: str):
 @pytest.mark.parametrize("normalisation", ["", "bn", "bn+e", "bn+bnp"])
 def test_one_image_has_no_statistics_of_a_batch(normalisation: str):
     assert refusal(N_batch=1, normalisation=normalisation) == (
-        "option --N_batch: found 1, expected at least 2 with batch normalisation: one image has no statistics of a "
-        "batch (--normalisation gn needs none)"
+        "option --N_batch: found 1, expected at least 2 with batch normalization, which needs statistics of several "
+        "images (--normalisation gn does not)"
     )
     made(N_batch=2, normalisation=normalisation).check()
 
@@ -197,7 +197,7 @@ def test_there_are_recipes_for_every_network():
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_every_recipe_says_what_it_says_and_fits_every_normalisation_of_its_network(path):
+def test_every_recipe_says_what_it_says_and_fits_every_normalization_of_its_network(path):
     found, _ = parser.parse(ClassifierConfig, _words(path))
     said = parser.to_dict(found)
     for line in path.read_text(encoding="utf-8").splitlines():

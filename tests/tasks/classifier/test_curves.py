@@ -32,13 +32,13 @@ def test_curves_lie_at_epochs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(classifier_curves.plots, "plot_curves", drawn)
     monkeypatch.setattr(classifier_curves.plots, "save", lambda figure, path: path)
-    classifier_curves.draw([_run(), _run("bn+e", variant="E")], tmp_path / "a.png", "epochs")
-    assert [name for name, _ in seen] == ["bn", "E"] * len(classifier_curves.DRAWN)
-    for (_, column, _), (_, found) in zip(classifier_curves.DRAWN, seen[::2], strict=True):
+    classifier_curves.draw([_run(), _run("bn+e", arm="E")], tmp_path / "a.png", "epochs")
+    assert [name for name, _ in seen] == ["bn", "E"] * len(classifier_curves.PANELS)
+    for (_, column, _), (_, found) in zip(classifier_curves.PANELS, seen[::2], strict=True):
         np.testing.assert_allclose(found[0], [[row[0] / 10, row[column]] for row in _run()["curve"]])
 
 
-def test_curves_without_a_kappa_and_of_more_methods_than_a_palette_has_colours_are_drawn(tmp_path):
+def test_curves_without_a_kappa_and_of_more_methods_than_a_palette_has_colors_are_drawn(tmp_path):
     runs = [_run(f"method {i}") for i in range(21)]
     for run, kappa in zip(runs, [None, math.inf, *[5.0] * 19], strict=True):
         run["curve"] = [[*row[:-1], kappa] for row in run["curve"][::10]]
@@ -60,9 +60,9 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_rates_are_drawn_where_arms_name_several_and_a_seed_without_all_of_them_is_left_out(tmp_path, monkeypatch):
-    runs = [_run(accuracy=70.0 + i, variant=f"bn@{rate}") for i, rate in enumerate((0.1, 0.02, 0.5))]
-    runs += [_run(seed=1, accuracy=10.0, variant="bn@0.1")]
+def test_rates_are_drawn_where_variants_name_several_and_a_seed_without_all_of_them_is_skipped(tmp_path, monkeypatch):
+    runs = [_run(accuracy=70.0 + i, arm=f"bn@{rate}") for i, rate in enumerate((0.1, 0.02, 0.5))]
+    runs += [_run(seed=1, accuracy=10.0, arm="bn@0.1")]
     assert images.read(classifier_curves.draw_rates(runs, tmp_path / "a.png", "rates")).std() > 0.05
     assert classifier_curves.draw_rates(runs[:1], tmp_path / "b.png", "one rate") is None
     assert classifier_curves.draw_rates([_run(), _run("bn+e")], tmp_path / "b.png", "no rate") is None

@@ -43,7 +43,7 @@ def test_runs_of_the_same_images_network_and_method_are_averaged_over_seeds():
     assert (other["method"], other["test [%]"], other["learned"]) == ("bn+e", "80.00", "1/1")
 
 
-def test_other_images_networks_and_names_of_arms_are_told_apart():
+def test_other_images_networks_and_names_of_variants_are_distinguished():
     others = [{}, {"dataset": "idx"}, {"note": "JPEG, lossy"}, {"model": "Inception"}, {"arm": "bn+e@0.01"}]
     rows = _columns(classifier_report.table([_run(**more) for more in others]))
     assert [row["images"] for row in rows[1:3]] == ["idx", "cifar-10-batches-bin (JPEG, lossy)"]

@@ -113,7 +113,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     assert steps == list(range(1, len(steps) + 1))
 
 
-def test_arms_of_one_seed_share_raw_weights_and_batches(make, monkeypatch):
+def test_variants_of_one_seed_share_raw_weights_and_batches(make, monkeypatch):
     raw, seen, followed = {}, {}, classifier_step.gradient_step
     for method in ("bn", "bn+e", "bn+w", "bn+ws", "none+bnp"):
         run = classifier_setup.prepare(make("--normalisation", method))
@@ -226,7 +226,7 @@ def test_an_odd_number_of_images_and_narrow_layers_are_no_end_of_the_process(mak
 # comparisons and analyses
 
 
-def test_a_comparison_tells_what_failed_and_trains_nothing_twice(make, monkeypatch):
+def test_a_comparison_reports_what_failed_and_trains_nothing_twice(make, monkeypatch):
     base = make("--expname", "cmp")
     text = compare.compare(base, CompareOptions(methods="bn,bn+e,none", lrates="0.1,1e30"))
     rows = [line.split()[2] for line in text.splitlines()[2:] if line.startswith("figures")]
@@ -240,7 +240,7 @@ def test_a_comparison_tells_what_failed_and_trains_nothing_twice(make, monkeypat
     assert len(compare.compare(base, again).splitlines()) == 4
 
 
-def test_an_arm_does_not_go_on_with_other_options_but_for_longer(make):
+def test_a_variant_does_not_go_on_with_other_options_but_for_longer(make):
     compare.compare(make("--expname", "cmp", "--N_iters", "2"), CompareOptions(methods="bn"))
     for words in (["--lrate", "0.2"], ["--augment", "none"], ["--weight_decay", "0.1"]):
         changed = make("--expname", "cmp", "--N_iters", "2", *words)
@@ -255,7 +255,7 @@ def test_a_comparison_of_nothing_but_failures_has_failed(make):
         compare.compare(make("--lrate", "1e30"), CompareOptions(methods="none"))
 
 
-def test_all_arms_multiply_alike(make):
+def test_all_variants_multiply_alike(make):
     base = make("--expname", "cmp", "--precision", "auto", "--N_iters", "1")
     compare.compare(base, CompareOptions(methods="bn,gn"))
     told = json.loads((base.folder / "comparison.json").read_text())
@@ -273,7 +273,7 @@ def test_a_resumed_run_multiplies_as_it_began(make, monkeypatch):
     assert content["config"]["resolved"] == {"backend": "torch", "precision": "fp32", "device": "cpu"}
 
 
-def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
+def test_optimizers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     base = make("--expname", "cmp", "--N_iters", "4")
     compare.compare(base, CompareOptions(methods="adam,adamw,intrinsic_l2,intrinsic_l1_soft"))
     variants = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
@@ -291,7 +291,7 @@ def test_optimisers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     ],
     ids=["bn+e", "gn", "vit"],
 )
-def test_runs_are_analysed(make, tmp_path, words, names):
+def test_runs_are_analyzed(make, tmp_path, words, names):
     config = make(*words, "--N_iters", "2", "--epochs", "0", "--no_final_eval")
     classifier_train.train(config)
     out = tmp_path / "analysis"
@@ -302,7 +302,7 @@ def test_runs_are_analysed(make, tmp_path, words, names):
     assert '"gauss_newton_kappa"' in content
 
 
-def test_hidden_layers_are_analysed_unless_all_are_asked_for_the_head_among_them(make, tmp_path):
+def test_hidden_layers_are_analyzed_unless_all_are_asked_for_the_head_among_them(make, tmp_path):
     config = make("--N_iters", "1", "--no_final_eval")
     classifier_train.train(config)
     for asked, has_head in (("", False), ("all", True)):

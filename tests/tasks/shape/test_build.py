@@ -218,7 +218,7 @@ def test_the_sphere_is_trained_away_like_any_start(activation: str):
         ({"start_radius": 0.5, "variant": {"equilibrate": "row", "equilibrate_layers": "trunk.0"}}, "no layer is left"),
     ],
 )
-def test_what_does_not_go_together_is_told_in_one_sentence(numbers: dict[str, Any], said: str):
+def test_what_does_not_go_together_is_reported_in_one_sentence(numbers: dict[str, Any], said: str):
     with pytest.raises(InputError, match=said) as caught:
         built(**numbers)
     assert "\n" not in str(caught.value)

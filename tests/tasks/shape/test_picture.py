@@ -78,7 +78,7 @@ def test_learned_and_held_out_pixels_are_all_pixels_once_and_fixed_by_the_seed(t
     assert len(shape_picture.load(path).heldout_pixels) == 0
 
 
-def test_batches_are_learned_pixels_with_their_colours_the_same_for_a_step(tmp_path):
+def test_batches_are_learned_pixels_with_their_colors_the_same_for_a_step(tmp_path):
     picture = shape_picture.load(_written(tmp_path / "a.png", _noise(20, 20)), 0.5)
     drawn = [shape_picture.batch(picture, 300, rng.generator_for(0, step)) for step in (0, 0, 1)]
     assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
@@ -89,7 +89,7 @@ def test_batches_are_learned_pixels_with_their_colours_the_same_for_a_step(tmp_p
     assert {tuple(p) for p in at.tolist()} <= known
 
 
-def test_psnr_is_that_of_pictures_and_of_clipped_colours(tmp_path):
+def test_psnr_is_that_of_pictures_and_of_clipped_colors(tmp_path):
     picture = shape_picture.load(_written(tmp_path / "a.png", _noise()), 0.4)
     found = shape_picture.measure(lambda at: torch.full((len(at), 3), 1.7), picture)
     for name, index in (("psnr", picture.train_pixels), ("psnr_heldout", picture.heldout_pixels)):
@@ -118,7 +118,7 @@ def test_transparency_is_composited_over_white_or_black_and_logged(tmp_path, cap
     assert "over black" in caplog.text
 
 
-def test_grey_and_16_bit_files_keep_what_they_have(tmp_path):
+def test_gray_and_16_bit_files_keep_what_they_have(tmp_path):
     grey = shape_picture.load(_written(tmp_path / "grey.png", _noise(channels=1))).colors
     assert torch.equal(grey[..., 0], grey[..., 2])
     deep = np.random.default_rng(0).integers(0, 1 << 16, (4, 5, 3)).astype(np.uint16)
@@ -129,7 +129,7 @@ def test_grey_and_16_bit_files_keep_what_they_have(tmp_path):
 @pytest.mark.parametrize("holdout", [-0.1, 1.0, 0.999, 0.001, math.nan])
 def test_a_share_that_leaves_nothing_to_learn_or_to_test_is_one_sentence(tmp_path, holdout):
     path = _written(tmp_path / "a.png", _noise())
-    with pytest.raises(InputError, match=r"a\.png.*held out") as caught:
+    with pytest.raises(InputError, match=r"a\.png.*held-out") as caught:
         shape_picture.load(path, holdout)
     assert "\n" not in str(caught.value)
 

@@ -53,7 +53,7 @@ def test_what_is_missing_is_a_dash_and_no_zero():
     assert _columns(shape_report.table([_run(), none]))[0]["NC"] == "–"
 
 
-def test_runs_of_other_lengths_and_models_are_told_apart():
+def test_runs_of_other_lengths_and_models_are_distinguished():
     rows = _columns(shape_report.table([_run(steps=50), _run(steps=70), _run(model="8×256 sine")]))
     assert rows[0]["steps"] == "50–70"
     assert rows[1]["method"] == "plain, 8×256 sine"

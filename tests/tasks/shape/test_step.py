@@ -128,7 +128,7 @@ def test_baking_changes_no_loss():
     assert torch.equal(before, shape_step.occupancy_terms(made, samples)["entropy"])
 
 
-def test_colours_have_a_mean_squared_error_and_a_psnr():
+def test_colors_have_a_mean_squared_error_and_a_psnr():
     points, colors = torch.zeros(4, 2), torch.full((4, 3), 0.6)
     (part,) = shape_step.color_terms(lambda p: torch.full((len(p), 3), 0.5), points, colors).values()
     assert torch.isclose(part, torch.tensor(0.01))

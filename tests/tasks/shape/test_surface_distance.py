@@ -19,9 +19,9 @@ def _box(low, high):
 
 
 def _compared(one, other, n=20_000, scale=1.0):
-    there = shape_surface_distance.apart(one, other, n, core_rng.generator_for(0, 0))
-    back = shape_surface_distance.apart(other, one, n, core_rng.generator_for(0, 1))
-    return shape_surface_distance.between(there, back, (0.5, 1.0), 2.0, scale)
+    there = shape_surface_distance.distances_to(one, other, n, core_rng.generator_for(0, 0))
+    back = shape_surface_distance.distances_to(other, one, n, core_rng.generator_for(0, 1))
+    return shape_surface_distance.surface_metrics(there, back, (0.5, 1.0), 2.0, scale)
 
 
 def test_a_surface_is_at_no_distance_from_itself():
