@@ -32,6 +32,7 @@ from enerf.rendering.render import in_chunks
 from enerf.reporting import tables
 from enerf.tasks.nerf import image_metrics as nerf_image_metrics
 from enerf.tasks.nerf import setup as nerf_setup
+from enerf.tasks.nerf import views as nerf_views
 
 EXACT, LOW, SKIPPING = "every sample, fp32", "every sample", "samples skipped"
 
@@ -52,7 +53,7 @@ class OurSide:
         for name, (backend, precision, skip) in ways.items():
             made = registry.choose(backend, precision, self.run.device)
             registry.use(self.run.fields, made)
-            self.renderers[name] = nerf_setup.renderer_of(self.run, skip)  # a copy of the fields, as they are now
+            self.renderers[name] = nerf_views.renderer_of(self.run, skip)  # a copy of the fields, as they are now
             chosen.append(f"{name}: {made}")
         coarse, fine = floor.points(nerf_setup.sampling_config(self.run.config))
         self.words = (

@@ -25,7 +25,7 @@ from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.reporting import tables
 from enerf.tasks.nerf import config as nerf_config
-from enerf.tasks.nerf import setup as nerf_setup
+from enerf.tasks.nerf import views as nerf_views
 
 # What varies, over which values; then over which with --quick.
 STEPS = {
@@ -61,7 +61,7 @@ class Point:
     def frame(self) -> dict[str, float]:
         """Seconds and memory of a rendered frame."""
         run = self.training.run
-        renderer = nerf_setup.renderer_of(run)
+        renderer = nerf_views.renderer_of(run)
         pose = run.scene.c2w[run.scene.test[0]]
 
         def seconds() -> float:

@@ -64,7 +64,7 @@ class OurSide(ours.Training):
     def psnr(self) -> float:
         """The curve's value now."""
         return nerf_views.psnr_of_pixels(
-            nerf_setup.renderer_of(self.run), self.run.scene, self.run.scene.test, self.n_pixels
+            nerf_views.renderer_of(self.run), self.run.scene, self.run.scene.test, self.n_pixels
         )
 
     def save(self) -> None:

@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         raise InputError("options --frames, --factor and --fps: expected at least 1, at least 1 and more than 0")
 
     from enerf.datasets.scenes import camera_paths
-    from enerf.tasks.nerf import setup
+    from enerf.tasks.nerf import setup, video
 
     run = setup.open_run(args.run, args.device, args.datadir)
     kind = args.path or camera_paths.default_kind(run.scene)
     out = args.out or args.run / f"video_{kind}{'_depth' if args.depth else ''}.mp4"
     appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png}
-    print(setup.write_video(run, out, kind, args.frames, args.fps, **appearance))
+    print(video.write_video(run, out, kind, args.frames, args.fps, **appearance))

@@ -166,6 +166,6 @@ class OpenedRun:
 
     @cached_property
     def _renderer(self) -> Any:
-        from enerf.tasks.nerf import setup
+        from enerf.tasks.nerf import views
 
-        return setup.renderer_of(self._opened)
+        return views.renderer_of(self._opened)

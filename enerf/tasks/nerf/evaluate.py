@@ -29,7 +29,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     PSNR is the mean over test images of per-image PSNR, of float renderings clipped to [0, 1]; ``fit_psnr`` is that of
     fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too.
     """
-    began, renderer, scene = time.perf_counter(), setup.renderer_of(run), run.scene
+    began, renderer, scene = time.perf_counter(), views.renderer_of(run), run.scene
     if run.config.run.final_pixels:
         value = views.psnr_of_pixels(renderer, scene, scene.test, run.config.run.eval_rays)
         measured, mean = [], {"psnr": value, "ssim": None, "lpips": None}

@@ -1,36 +1,27 @@
 """Set-up of NeRF runs: scene, fields and training state, from options or from the folder of a finished run."""
 
-import copy
 import logging
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from enerf.conditioning import layers
 from enerf.core import device as core_device
-from enerf.core import images
 from enerf.core.errors import InputError
-from enerf.core.types import Rays, Rendering, Scene
-from enerf.datasets.scenes import blender, bounds, camera_paths, llff, rays
+from enerf.core.types import Scene
+from enerf.datasets.scenes import blender, bounds, llff, rays
 from enerf.engine import backend_record, checkpoint, resume
 from enerf.engine.backend_record import Record
 from enerf.engine.checkpoint import State
-from enerf.fields.backends import module, registry
+from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
-from enerf.rendering import empty_space, render
 from enerf.rendering.render import SamplingConfig
-from enerf.reporting import video
 from enerf.tasks.nerf import build, import_checkpoint
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
-from enerf.tasks.nerf.views import Renderer
 
 log = logging.getLogger("enerf")
-
-VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
 
 
 @dataclass(frozen=True)
@@ -134,21 +125,6 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     return run
 
 
-def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
-    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
-    fields = layers.bake(copy.deepcopy(run.fields)).eval()
-    module.freeze(fields)  # the copy's weights never change
-    sampling = sampling_config(run.config)
-    at_once = rays_at_once(run.config, run.device)
-    return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
-
-
-def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
-    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
-        return empty_space.render_rays(fields.coarse, fields.fine, batch, sampling, skip)
-    return render.render_rays(fields.coarse, fields.fine, batch, sampling)[1]
-
-
 def sampling_config(config: NerfConfig) -> SamplingConfig:
     """Return the sampling of a configuration; in NDC ``lindisp`` is ignored with a warning."""
     r = config.render
@@ -166,33 +142,3 @@ def rays_at_once(config: NerfConfig, device: torch.device) -> int:
     r = config.render
     per_ray = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
     return max(1, min(r.chunk, points // per_ray))
-
-
-def write_video(
-    run: Run,
-    path: Path,
-    kind: str,
-    frames: int,
-    fps: float,
-    *,
-    factor: float = 1.0,
-    depth: bool = False,
-    keep_pngs: bool = False,
-) -> Path:
-    """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file."""
-    poses = camera_paths.camera_path(run.scene, kind, frames)
-    camera = rays.resized(run.scene.camera, factor)
-    renderer = renderer_of(run, run.config.render.skip)
-
-    def frame(i: int) -> Any:
-        picture = renderer.picture(run.scene, poses[i], camera)
-        if depth:
-            return video.colorize_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
-        return images.to_uint8(picture.rgb.cpu())
-
-    trained = {
-        "step": run.state.step,
-        "seconds": run.state.seconds,
-    }  # distinguishes runs that were trained in the same folder
-    settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
-    return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)

@@ -18,7 +18,7 @@ from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
-from enerf.tasks.nerf import evaluate, setup, views
+from enerf.tasks.nerf import evaluate, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.setup import Run
@@ -115,25 +115,25 @@ def _hooks(run: Run, journal: Journal) -> list[Hook]:
     config, scene = run.config, run.scene
 
     def evaluate_pixels(training: State) -> None:
-        value = views.psnr_of_pixels(setup.renderer_of(run), scene, scene.test, config.run.eval_rays)
+        value = views.psnr_of_pixels(views.renderer_of(run), scene, scene.test, config.run.eval_rays)
         training.curve.append([training.step, value])
         journal.record(training.step, {"test_psnr": value})
 
     def show_picture(training: State) -> None:
         camera = views.preview_camera(scene.camera)
-        picture = setup.renderer_of(run, config.render.skip).picture(scene, scene.c2w[scene.test[0]], camera)
+        picture = views.renderer_of(run, config.render.skip).picture(scene, scene.c2w[scene.test[0]], camera)
         journal.picture(training.step, "test_view", picture.rgb.cpu())
 
     def render_testset(training: State) -> None:
         folder = config.folder / "test" / f"{training.step:06d}"
         journal.record(
             training.step,
-            {"testset": views.means(views.measure(setup.renderer_of(run), scene, scene.test, folder))},
+            {"testset": views.means(views.measure(views.renderer_of(run), scene, scene.test, folder))},
         )
 
     def render_video(training: State) -> None:
         path = config.folder / f"video_{training.step:06d}.mp4"
-        setup.write_video(run, path, camera_paths.default_kind(scene), setup.VIDEO_FRAMES, setup.VIDEO_FPS)
+        video.write_video(run, path, camera_paths.default_kind(scene), video.FRAMES, video.FPS)
 
     r = config.run
     return [
@@ -152,5 +152,5 @@ def _render_only(run: Run) -> None:
     kind = "test" if run.config.render.render_test else camera_paths.default_kind(run.scene)
     path = run.config.folder / name / "video.mp4"
     factor = float(run.config.render.render_factor or 1)
-    setup.write_video(run, path, kind, setup.VIDEO_FRAMES, setup.VIDEO_FPS, factor=factor, keep_pngs=True)
+    video.write_video(run, path, kind, video.FRAMES, video.FPS, factor=factor, keep_pngs=True)
     log.info("rendered to %s", path)

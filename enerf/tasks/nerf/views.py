@@ -1,8 +1,10 @@
 """Rendering and evaluation of whole views."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from enerf.conditioning import layers
 from enerf.core import images
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering, Scene
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays
-from enerf.rendering.render import Picture, in_chunks
-from enerf.tasks.nerf import image_metrics
+from enerf.fields.backends import module
+from enerf.rendering import empty_space, render
+from enerf.rendering.render import Picture, SamplingConfig, in_chunks
+from enerf.tasks.nerf import image_metrics, setup
+from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.setup import Run
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,21 @@ class Renderer:
         flat = in_chunks(self.render, camera_rays, self.rays_at_once)
         size = (camera.height, camera.width)
         return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
+
+
+def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
+    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
+    fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    module.freeze(fields)  # the copy's weights never change
+    sampling = setup.sampling_config(run.config)
+    at_once = setup.rays_at_once(run.config, run.device)
+    return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
+
+
+def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
+    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
+        return empty_space.render_rays(fields.coarse, fields.fine, batch, sampling, skip)
+    return render.render_rays(fields.coarse, fields.fine, batch, sampling)[1]
 
 
 def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:

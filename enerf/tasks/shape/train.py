@@ -1,41 +1,32 @@
 """Training of shape fields on a mesh, a point cloud or an image: prepare the run, fit, evaluate."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from enerf.core import io, rng
+from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.engine import resume, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
-from enerf.geometry import point_cloud, read, sample_pool
-from enerf.geometry import samples as geometry_samples
-from enerf.geometry.mesh import Mesh, PointCloud
-from enerf.geometry.samples import Mixture, ShapeSamples
-from enerf.geometry.solid import Solid
+from enerf.geometry import read
+from enerf.geometry.mesh import Mesh
 from enerf.reporting import tables
-from enerf.tasks.shape import evaluate, report, setup
+from enerf.tasks.shape import evaluate, loss_terms, report, setup
 from enerf.tasks.shape import metrics as shape_metrics
 from enerf.tasks.shape import picture as shape_picture
 from enerf.tasks.shape import step as shape_step
 from enerf.tasks.shape.config import ShapeConfig
-from enerf.tasks.shape.losses import CloudWeights
 from enerf.tasks.shape.picture import Picture
 from enerf.tasks.shape.setup import ShapeRun
-from enerf.tasks.shape.step import DistanceLoss, LossTerms
 
 log = logging.getLogger("enerf")
 
 CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # metrics of a point of the curve
-# step -> the terms of its loss
-LossTermsAt = Callable[[int], LossTerms]
 
 
 def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
@@ -53,7 +44,7 @@ def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any]
         If the run was interrupted; a checkpoint was saved.
     """
     run = setup.prepare(config, shared)
-    with loss_terms(run) as terms_at:
+    with loss_terms.of_run(run) as terms_at:
         trainer.fit(
             config,
             run.state,
@@ -106,78 +97,6 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
     if not measured:
         raise InputError(f"{folder}: none of its {len(found)} meshes could be learned")
     return measured
-
-
-@contextmanager
-def loss_terms(run: ShapeRun) -> Iterator[LossTermsAt]:
-    """Context manager of the loss terms of every step; inside it, samples may be drawn in a background process."""
-    target = run.target
-    if isinstance(target, Mesh):
-        with _mesh_terms(run, setup.solid_of(target)) as terms_at:
-            yield terms_at
-    elif isinstance(target, PointCloud):
-        with _cloud_terms(run, target) as terms_at:
-            yield terms_at
-    else:
-        yield _picture_terms(run, target)
-
-
-@contextmanager
-def _mesh_terms(run: ShapeRun, solid: Solid) -> Iterator[LossTermsAt]:
-    """Loss terms on labeled samples of a mesh, drawn from pools."""
-    config, s = run.config, run.config.samples
-    mixture = Mixture(uniform=s.uniform, near=config.near, surface=s.surface)
-    is_distance = config.data.target == "sdf"
-    make = partial(
-        geometry_samples.pool, solid, mixture, s.pool, config.train.seed, distances=is_distance, normals=s.normals > 0
-    )
-    loss = DistanceLoss(s.loss_sdf, s.truncate, s.eikonal, s.normals, s.gradient_step)
-    with _pools(make, s.background) as prepared:
-        stream = sample_pool.Stream(prepared, s.pool, s.N_points, s.pool_uses, config.train.seed)
-
-        def terms_at(step: int) -> LossTerms:
-            samples = stream.batch(step).to(run.device)
-            if is_distance:
-                return shape_step.distance_terms(run.field, samples, loss)
-            return shape_step.occupancy_terms(run.field, samples, s.balanced)
-
-        yield terms_at
-
-
-@contextmanager
-def _cloud_terms(run: ShapeRun, cloud: PointCloud) -> Iterator[LossTermsAt]:
-    """Loss terms on points of a cloud (half of the batch) and on points of the box, drawn from pools."""
-    s, seed = run.config.samples, run.config.train.seed
-    weights = CloudWeights(s.cloud_surface, s.cloud_off, s.cloud_normals, s.cloud_eikonal, s.cloud_alpha)
-    n_on = max(1, s.N_points // 2)
-    n_off = max(1, s.N_points - n_on)
-    make = partial(point_cloud.pool, point_cloud.CloudSolid(cloud), s.pool, seed)
-    with _pools(make, s.background) as prepared:
-        stream = sample_pool.Stream(prepared, s.pool, n_off, s.pool_uses, seed)
-
-        def terms_at(step: int) -> LossTerms:
-            on = geometry_samples.from_cloud(cloud, n_on, rng.generator_for(seed, step)).to(run.device)
-            return shape_step.cloud_terms(run.field, on, stream.batch(step).to(run.device), weights, s.gradient_step)
-
-        yield terms_at
-
-
-def _pools(make: Callable[[int], ShapeSamples], background: str) -> sample_pool.Pools[ShapeSamples]:
-    """Pools of samples, filled in a background process if the option says so."""
-    return sample_pool.Pools(make, background="process" if background == "process" else "none")
-
-
-def _picture_terms(run: ShapeRun, picture: Picture) -> LossTermsAt:
-    """Loss terms on random pixels of an image."""
-    config = run.config
-
-    def terms_at(step: int) -> LossTerms:
-        points, colors = shape_picture.batch(
-            picture, config.samples.N_points, rng.generator_for(config.train.seed, step)
-        )
-        return shape_step.color_terms(run.field, points.to(run.device), colors.to(run.device))
-
-    return terms_at
 
 
 def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:

@@ -263,7 +263,7 @@ def test_a_conditioned_run_is_called_so_and_opens_baked_to_the_same_pictures(mak
     assert result["method"] == "e-nerf"
     opened = nerf_setup.open_run(config.folder)
     assert not any("parametrizations" in name for name in opened.state.model.state_dict())
-    again = nerf_views.measure(nerf_setup.renderer_of(opened), opened.scene, opened.scene.test, None)
+    again = nerf_views.measure(nerf_views.renderer_of(opened), opened.scene, opened.scene.test, None)
     assert [view["psnr"] for view in again] == [view["psnr"] for view in result["views"]]
 
 
