@@ -235,7 +235,7 @@ def test_a_comparison_reports_what_failed_and_trains_nothing_twice(make, monkeyp
     assert (base.folder / "curves.png").stat().st_size > 10_000
     measured = json.loads((base.folder / "comparison.json").read_text())
     assert {run["arm"] for run in measured} == set(rows)
-    monkeypatch.setattr(classifier_train.fitting, "fit", lambda *more, **named: pytest.fail("trained again"))
+    monkeypatch.setattr(classifier_train.trainer, "fit", lambda *more, **named: pytest.fail("trained again"))
     again = CompareOptions(methods="bn,bn+e", lrates="0.1")
     assert len(compare.compare(base, again).splitlines()) == 4
 
