@@ -1,4 +1,4 @@
-"""How far one small training step lies from the same step in float64: pixels and gradients, backend by backend."""
+"""Errors of one small training step against float64, pixels and gradients, for each backend."""
 
 import math
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
-from enerf.tasks.nerf.setup import passes_of
+from enerf.tasks.nerf.setup import sampling_config
 
 RAYS = 32
 HEADING = ("", "largest pixel error", "gradient, relative", "worst tensor, relative")
 
 
 def table(options: NerfConfig, device: torch.device) -> list[tuple[str, ...]]:
-    """One row for stock torch in fp32 and for the chosen backend in fp32 and bf16, against torch's twin in float64.
+    """One row for stock torch in fp32 and for the chosen backend in fp32 and bf16, against the reference in float64.
 
-    The step has no jitter and no noise, the weights are plain ones at their start, with densities raised so that every
-    ray meets something (a start that is blank would show no error). Relative errors are norms of the difference over
-    norms of the gradient: of all parameters together, and of the one tensor that is farthest off.
+    The step has no jitter and no noise; the weights are unconditioned and untrained, with densities raised so that rays
+    are not empty (the errors would be zero). Relative errors are norms of differences over norms of gradients: of all
+    parameters together, and of the tensor with the largest error.
     """
-    twin = registry.make("torch", "fp32", device)
-    exact = _step(options, twin, torch.float64, device)
+    reference = registry.make("torch", "fp32", device)
+    exact = _step(options, reference, torch.float64, device)
     rows = [HEADING]
     with _stock_products():
-        rows.append(_row("stock torch, fp32", _step(options, twin, torch.float32, device), exact))
+        rows.append(_row("stock torch, fp32", _step(options, reference, torch.float32, device), exact))
     for precision in ("fp32", "bf16"):
         chosen = registry.choose(options.train.backend, precision, device)
         rows.append(_row(f"enerf, {chosen}", _step(options, chosen, torch.float32, device), exact))
@@ -43,7 +43,7 @@ def table(options: NerfConfig, device: torch.device) -> list[tuple[str, ...]]:
 
 @contextmanager
 def _stock_products() -> Iterator[None]:
-    """Within, fp32 products take torch's default path."""
+    """Context manager: fp32 products at torch's default precision."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -61,18 +61,18 @@ def _step(options: NerfConfig, backend: Backend, dtype: torch.dtype, device: tor
     origins, directions = origins - 0.5, directions - 0.5
     viewdirs = directions / directions.norm(dim=-1, keepdim=True)
     made = (origins, directions, viewdirs, torch.zeros(RAYS), torch.ones(RAYS))
-    asked = Rays(*(x.to(device, dtype) for x in made))
-    passes = passes_of(options)
+    batch = Rays(*(x.to(device, dtype) for x in made))
+    passes = sampling_config(options)
     with torch.no_grad():
-        _, final = render.render_rays(fields.coarse, fields.fine, asked, passes)
+        _, final = render.render_rays(fields.coarse, fields.fine, batch, passes)
     unused = rng.generator_for(0, 0, device)
-    nerf_step.accumulate_gradient(fields, asked, target.to(device, dtype), passes, unused, jitter=False)
+    nerf_step.accumulate_gradient(fields, batch, target.to(device, dtype), passes, unused, jitter=False)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in fields.parameters()]
     return [x.detach().double().cpu() for x in (final.rgb, *gradients)]
 
 
 def _fields(options: NerfConfig) -> RadianceFields:
-    """Fields at their start, the densities raised."""
+    """Untrained fields with raised densities."""
     proposing = options.render.sampler == "proposal"
     made = nerf_build.radiance_fields(
         options.model, ConditioningOptions(), options.render.N_importance > 0, options.train.seed, proposal=proposing

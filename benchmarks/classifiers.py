@@ -1,13 +1,13 @@
-"""What each normalisation of a classifier costs: training steps of one network by turns.
+"""Cost of each normalization of a classifier: training steps of one network by turns.
 
     python benchmarks/classifiers.py [--methods bn,bn+w,bn+ws,bn+e,none,none+bnp] [--model densenet] [--precision bf16]
 
-Work: a step as a run takes it (``classifier_steps.followed``, then SGD) on one batch of noise; every side starts from
-the same raw weights. The learning rate is 0, which costs what any other does, so that all rounds compute the same. The
-sides take turns in one process: each method, and the first one again (the A/A row: what this machine makes of a ratio
-of 1). A side without a norm has other numbers inside, and biases.
+Work: a training step of ``tasks.classifier.step``, then SGD, on one batch of noise; every side starts from the same raw
+weights. The learning rate is 0, at the same cost as any other, so that all rounds compute the same. The sides take
+turns in one process: each method, and the first one again (the A/A ratio, which measures the noise). A side without a
+normalization has other activations, and biases.
 
-A row a method: median milliseconds of a step, its ratio to the first method round by round, with its noise (see
+One row per method: median milliseconds of a step, its ratio to the first method round by round, with its noise (see
 ``sides.py``), the quartiles of these ratios, and how many layers are treated. The last line is ``ratio=X
 noise=LOW..HIGH`` of the last method.
 """
@@ -37,7 +37,7 @@ SMALL = (22, 0.67)  # depth and width of DenseNet-BC-22-8
 
 
 class Training:
-    """A network under a normalisation, asked for steps."""
+    """A network with a normalization, trained step by step."""
 
     def __init__(self, args: argparse.Namespace, normalisation: str, images: Tensor, labels: Tensor) -> None:
         norm, treatment = NormalizationOptions(normalisation=normalisation).parts
@@ -58,25 +58,25 @@ class Training:
             raise InputError(f"{normalisation}: {error}") from None
         self.treated = len(names) if treatment else 0
         self.model = model.to(images.device).to(memory_format=core_device.image_order(images.device)).train()
-        self.optimiser = classifier_optimizers.make(ClassifierTrainOptions(lrate=0.0), self.model)
+        self.optimizer = classifier_optimizers.make(ClassifierTrainOptions(lrate=0.0), self.model)
         self.images, self.labels, self.precision = images, labels, args.precision
         self.targets = Targets(args.classes)
-        self.step()  # allocations and other first times are not what is measured
+        self.step()  # so that allocations are not measured
         self.step()
 
     def step(self) -> None:
         """Take one step."""
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         classifier_step.gradient_step(self.model, self.images, self.labels, self.targets, precision=self.precision)
-        self.optimiser.step()
+        self.optimizer.step()
 
     def parameters(self) -> int:
-        """How many numbers are learned."""
+        """Number of trainable values."""
         return sum(p.numel() for p in self.model.parameters())
 
 
 def batch(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Standardised noise and its labels."""
+    """A batch of standardized noise, with labels."""
     generator = torch.Generator().manual_seed(0)
     shape = (args.batch, args.channels, args.size, args.size)
     noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
@@ -86,7 +86,7 @@ def batch(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def row_of(name: str, found: dict[str, list[float]], first: str, treated: int) -> list[str]:
-    """One side's figures."""
+    """The row of one side."""
     took = f"{statistics.median(found[name]) * 1e3:.2f}"
     layers = str(treated) if treated else "-"
     if name == first:
@@ -109,8 +109,8 @@ def measured(args: argparse.Namespace, methods: Sequence[str], device: torch.dev
         f"{title}: {made[first].parameters()} parameters, {args.batch} images of {args.size}×{args.size}×"
         f"{args.channels}, SGD, {args.precision}; {args.rounds} rounds, steps a turn: {args.steps}"
     )
-    asked = {name: lambda side=side: ours.seconds_of(side.step, args.steps, device) for name, side in made.items()}
-    found = sides.by_turns(asked, args.rounds)
+    timers = {name: lambda side=side: ours.seconds_of(side.step, args.steps, device) for name, side in made.items()}
+    found = sides.by_turns(timers, args.rounds)
     report(tables.as_text([HEADER, *(row_of(name, found, first, side.treated) for name, side in made.items())]))
     last = methods[-1] if len(methods) > 1 else again
     return f"{last} / {first}:\n{sides.ratio_line(sides.ratios(found[last], found[first]), 3)}"

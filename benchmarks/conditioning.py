@@ -1,20 +1,20 @@
-"""What each way of conditioning costs: training steps of an MLP, a CNN and a ViT block by turns, and evaluation after.
+"""Cost of each conditioning method: training steps of an MLP, a CNN and a ViT block by turns, and evaluation.
 
     python benchmarks/conditioning.py [--blocks mlp,cnn,vit] [--methods row,row_once] [--rounds 10] [--compile]
 
-Work: forward, backward and optimiser step on noise; every side starts from the same weights. The learning rate is 0,
-which costs what any other does, so that all rounds compute the same. The sides take turns in one process: ``plain``,
-``plain again`` (the A/A row: what this machine makes of a ratio of 1), and each method on all layers that it suits.
+Work: forward, backward and optimizer step on noise; every side starts from the same weights. The learning rate is 0, at
+the same cost as any other, so that all rounds compute the same. The sides take turns in one process: ``plain``,
+``plain again`` (the A/A ratio, which measures the noise), and each method on all layers that it supports.
 
-- ``layers``: conditioned ones of all; ``maps a step``: how often a step computes a weight. A map runs at each access,
-  and ``nn.MultiheadAttention`` reads its weight three times; ``row_once`` steps inside ``computed_once``.
+- ``layers``: number of conditioned layers; ``maps a step``: weights computed per step. A map is computed at each
+  access, and ``nn.MultiheadAttention`` reads its weight three times; ``row_once`` steps inside ``computed_once``.
 - ``ratio``: seconds of a step over the plain one's, median over the rounds; ``row_compiled`` over ``plain_compiled``.
-- ``ms a pass``: every conditioned weight computed once and a gradient of each pulled back, alone: it is measurable
-  where its share of a step is below the noise. For ``batch_norm``, statistics of the inputs and its own gradients.
+- ``ms a pass``: all conditioned weights computed once and a gradient of each backpropagated, measured alone, because
+  its share of a step may be below the noise. For ``batch_norm``, statistics of the inputs and their gradients.
 - ``baked``: the same model after ``bake``, evaluated, over the plain one.
 
-``row_every_10`` computes its divisors at every tenth access: a median over turns of fewer than ten steps leaves that
-out, a pass is a mean over ten. The last line is ``ratio=X noise=LOW..HIGH`` of the first method in the first block.
+``row_every_10`` computes its divisors at every tenth access: a median over turns of fewer than ten steps excludes that,
+a pass is a mean over ten. The last line is ``ratio=X noise=LOW..HIGH`` of the first method in the first block.
 """
 
 import statistics
@@ -45,28 +45,28 @@ HEADER += ["baked", "noise"]
 
 @dataclass(frozen=True)
 class Block:
-    """What is trained: how it is built, the shape of what it is fed, its optimiser."""
+    """A network to train: its constructor, the shape of its inputs, and its optimizer."""
 
     name: str
     words: str
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
-    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to a block: a method of ``layers.condition`` (None: nothing) with its options, and how it steps."""
+    """A method of ``layers.condition`` (None: none) with its options; whether steps cache weights or are compiled."""
 
     method: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    once: bool = False
+    cached: bool = False
     compiled: bool = False
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how much is measured: rounds, seconds of a turn (one step at least), passes in a row; who is told."""
+    """Settings of a measurement: device, report, rounds, seconds of a turn (at least one step), passes in a row."""
 
     device: torch.device
     report: sides.Report
@@ -80,7 +80,7 @@ TREATMENTS = {
     "row_detached": Treatment("row", {"gradient": "detached"}),
     "row_every_10": Treatment("row", {"gradient": "detached", "every": 10}),
     "row_learned": Treatment("row", {"scale": "learned"}),
-    "row_once": Treatment("row", once=True),
+    "row_once": Treatment("row", cached=True),
 }
 COMPILED = {PLAIN_COMPILED: Treatment(compiled=True), "row_compiled": Treatment("row", compiled=True)}
 
@@ -125,14 +125,14 @@ def vit(wide: int, images: int, tokens: int) -> Block:
 
 
 def blocks_of(quick: bool) -> dict[str, tuple[Block, ...]]:
-    """Word -> the blocks that it means; tiny ones if it has to be quick."""
+    """Blocks by name; tiny ones if ``quick``."""
     if quick:
         return {"mlp": (mlp(2, 16, 64), mlp(2, 16, 16)), "cnn": (cnn(8, 2, 8),), "vit": (vit(24, 2, 5),)}
     return {"mlp": (mlp(8, 256, 16384), mlp(8, 256, 1024)), "cnn": (cnn(64, 32, 32),), "vit": (vit(192, 32, 65),)}
 
 
 class Training:
-    """A block under a treatment, asked for steps; then baked and asked for evaluations."""
+    """A block under a treatment: training steps, then evaluations after baking."""
 
     def __init__(self, block: Block, treatment: Treatment, inputs: Tensor) -> None:
         self.treatment, self.inputs = treatment, inputs
@@ -141,57 +141,57 @@ class Training:
         method = treatment.method
         self.names = [] if method is None else layers.condition(self.model, method, **treatment.options)
         self.model.to(inputs.device).train()
-        more = {"momentum": 0.9} if block.optimiser is torch.optim.SGD else {}
-        self.optimiser = block.optimiser(self.model.parameters(), lr=0.0, **more)
+        more = {"momentum": 0.9} if block.optimizer is torch.optim.SGD else {}
+        self.optimizer = block.optimizer(self.model.parameters(), lr=0.0, **more)
         self._call = torch.compile(self.model) if treatment.compiled else self.model
         self._fed = [(m, self._inputs_of(m)) for m in self.model.modules() if batch_norm.is_preconditioned(m)]
-        self.step()  # allocations, compilers and other first times are not what is measured
+        self.step()  # so that allocations and compilation are not measured
 
     def step(self) -> None:
         """Take one step."""
-        self.optimiser.zero_grad()
-        with computed_once(self.model) if self.treatment.once else nullcontext():
+        self.optimizer.zero_grad()
+        with computed_once(self.model) if self.treatment.cached else nullcontext():
             self._call(self.inputs).square().mean().backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
     def evaluate(self) -> None:
-        """Compute the outputs alone."""
+        """Compute the outputs without gradients."""
         with torch.no_grad():
             self.model(self.inputs)
 
     def maps_a_step(self) -> int:
-        """How often a step computes a weight; 0 if it is compiled, which a count would do anew."""
-        if self.treatment.compiled or self.treatment.once:
-            return len(self._computed()) if self.treatment.once else 0
-        seen: list[nn.Module] = []
-        hook = register_module_forward_hook(lambda module, *_: seen.append(module))
+        """Number of weights computed in a step; 0 if compiled, because counting would compile again."""
+        if self.treatment.compiled or self.treatment.cached:
+            return len(self._computed()) if self.treatment.cached else 0
+        called: list[nn.Module] = []
+        hook = register_module_forward_hook(lambda module, *_: called.append(module))
         self.step()
         hook.remove()
-        return sum(isinstance(m, parametrize.ParametrizationList) or batch_norm.is_preconditioned(m) for m in seen)
+        return sum(isinstance(m, parametrize.ParametrizationList) or batch_norm.is_preconditioned(m) for m in called)
 
     def pass_seconds(self, bench: Bench) -> float | None:
-        """Seconds to compute all conditioned weights and pull gradients back; None if compiled, or there are none."""
+        """Seconds to compute all conditioned weights and backpropagate; None if compiled, or without such weights."""
         pulled = [torch.randn_like(value) for value in self._computed()]
         if not pulled or self.treatment.compiled:
             return None
 
-        def once() -> None:
-            self.optimiser.zero_grad()
-            if not self.treatment.once:
+        def compute() -> None:
+            self.optimizer.zero_grad()
+            if not self.treatment.cached:
                 torch.autograd.backward(self._computed(), pulled)
                 return
             with computed_once(self.model):
                 for leaf, gradient in zip(self._computed(), pulled, strict=True):
                     leaf.grad = gradient
 
-        once()
+        compute()
         found: list[float] = []
-        while not found or (len(found) < bench.rounds and sum(found) * bench.passes < 0.5):  # slow ones less often
-            found.append(ours.seconds_of(once, bench.passes, bench.device))
+        while not found or (len(found) < bench.rounds and sum(found) * bench.passes < 0.5):  # half a second at most
+            found.append(ours.seconds_of(compute, bench.passes, bench.device))
         return statistics.median(found)
 
     def _computed(self) -> list[Tensor]:
-        """The weights as they are computed now; for batch-norm preconditioning the biases too."""
+        """The conditioned weights, computed now; for batch-norm preconditioning the biases too."""
         if self._fed:
             pairs = [module._preconditioned(inputs, module.weight.dim() - 2) for module, inputs in self._fed]
             return [value for pair in pairs for value in pair if value is not None]
@@ -199,32 +199,32 @@ class Training:
         return [getattr(module, name) for module, name in views if parametrize.is_parametrized(module, name)]
 
     def _inputs_of(self, module: nn.Module) -> Tensor:
-        """What a layer is fed in a step."""
-        seen: list[Tensor] = []
-        hook = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+        """The inputs of a layer in a step."""
+        found: list[Tensor] = []
+        hook = module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach()))
         self.evaluate()
         hook.remove()
-        return seen[0]
+        return found[0]
 
 
 def trainings(block: Block, treatments: dict[str, Treatment], bench: Bench) -> dict[str, Training]:
-    """The sides by name; what does not suit the block is left out, and that is said."""
-    torch.compiler.reset()  # it gives up on code that it has compiled for many models
+    """The sides by name; methods that do not support the block are skipped and reported."""
+    torch.compiler.reset()  # torch.compile stops recompiling code after many models
     inputs = torch.randn(block.shape, generator=torch.Generator().manual_seed(0)).to(bench.device)
     made = {name: Training(block, Treatment(), inputs) for name in (PLAIN, AGAIN)}
     for name, treatment in treatments.items():
         try:
             made[name] = Training(block, treatment, inputs)
-        except (ValueError, RuntimeError) as error:  # no layer that it suits; or torch.compile failed
-            bench.report(textwrap.shorten(f"{block.name}: {name} is left out: {error}", 160, placeholder=" …"))
+        except (ValueError, RuntimeError) as error:  # no supported layer, or torch.compile failed
+            bench.report(textwrap.shorten(f"{block.name}: {name} is skipped: {error}", 160, placeholder=" …"))
     return made
 
 
 def by_turns(calls: dict[str, Callable[[], None]], bench: Bench) -> tuple[dict[str, list[float]], int]:
-    """Seconds a call in each round; and how many calls a turn were, such that a plain turn lasts what is asked for."""
+    """Seconds per call in each round, and calls per turn; a turn of ``plain`` lasts about ``bench.turn``."""
     times = max(1, round(bench.turn / ours.seconds_of(calls[PLAIN], 2, bench.device)))
-    asked = {name: lambda call=call: ours.seconds_of(call, times, bench.device) for name, call in calls.items()}
-    return sides.by_turns(asked, bench.rounds), times
+    timers = {name: lambda call=call: ours.seconds_of(call, times, bench.device) for name, call in calls.items()}
+    return sides.by_turns(timers, bench.rounds), times
 
 
 def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
@@ -254,14 +254,14 @@ def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
 
 
 def ratio_cells(above: Sequence[float], below: Sequence[float]) -> list[str]:
-    """Median of the quotients, and its noise."""
+    """Median of the ratios, and its noise."""
     values = sides.ratios(above, below)
     low, high = sides.interval(values)
     return [f"{statistics.median(values):.3f}", f"{low:.3f}..{high:.3f}"] if above is not below else ["1", "-"]
 
 
 def words_of(option: str, text: str, known: Collection[str]) -> list[str]:
-    """The words of an option, each once."""
+    """The words of a comma-separated option, without duplicates."""
     words = list(dict.fromkeys(word.strip() for word in text.split(",")))
     for word in words:
         if word not in known:
@@ -286,7 +286,7 @@ def main() -> None:
     device = ours.device_of(args.device)
     report = sides.Report(args.out, device)
     bench = Bench(device, report, args.rounds, 0.0, 1) if args.quick else Bench(device, report, args.rounds)
-    report(f"# {core_device.prepare(device)}{'; quick, so the figures say nothing' if args.quick else ''}")
+    report(f"# {core_device.prepare(device)}{'; quick: the figures are not meaningful' if args.quick else ''}")
     reason = inductor.unavailable_reason() if args.compile else None
     if reason:
         report(f"nothing is compiled: {reason}")

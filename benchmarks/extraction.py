@@ -3,12 +3,11 @@
     python benchmarks/extraction.py RUN [--resolution 512] [--rounds 2] [--precision fp32] [--share 1]
     python benchmarks/extraction.py RUN --resolution 1024 --rounds 0
 
-Both sides ask the same field through the same backend, and the same code makes triangles of the cells; the dense side
-goes through the lattice in slabs, each sample asked once. Sides take turns in processes of their own, whose peak memory
-is told beside what they held before the extraction. With a ``--share`` below 1 the dense side asks in that share of its
-slabs, evenly spread, its seconds and evaluations are divided by the share, and vertices are compared in those slabs.
-``--rounds 0`` runs this project's side alone. The last line is ``ratio=X noise=LOW..HIGH``: seconds of the dense side
-over ours.
+Both sides evaluate the same field with the same backend and triangulate cells with the same code; the dense side
+evaluates every sample of the lattice once, in slabs. Sides take turns in separate processes, whose peak memory is
+reported beside that before the extraction. With a ``--share`` below 1 the dense side evaluates evenly spaced slabs
+only: its seconds and evaluations are divided by the share, and vertices are compared in those slabs. ``--rounds 0``
+runs this project's side alone. The last line is ``ratio=X noise=LOW..HIGH``: seconds of the dense side over ours.
 """
 
 import resource
@@ -31,12 +30,12 @@ THICK = 8  # cells of a slab
 
 
 def peak() -> float:
-    """GiB that this process held at the most so far."""
+    """Peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class Extraction:
-    """One side: the field of a run, opened in this process."""
+    """One side: extraction from the field of a run."""
 
     def __init__(self, run: str, level: str, resolution: int, precision: str, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -46,7 +45,7 @@ class Extraction:
         self.level = self.subject.iso_value
         points = self.subject.box.mean(0).expand(self.subject.points_at_once, 3).contiguous()
         with torch.no_grad():
-            self.subject.field(points)  # kernels are made, buffers are there
+            self.subject.field(points)  # compiles kernels and allocates memory
         marching_cubes.cases()
         self.before = peak()
 
@@ -62,11 +61,11 @@ class Extraction:
         )
         found = extract.extract(subject.field, subject.box, settings)
         seconds = time.perf_counter() - began
-        told = {"seconds": seconds, "evaluations": found.evaluations, "plan": str(found.plan)}
-        return {**told, "vertices": found.vertices, "faces": found.faces, "before": self.before, "peak": peak()}
+        result = {"seconds": seconds, "evaluations": found.evaluations, "plan": str(found.plan)}
+        return {**result, "vertices": found.vertices, "faces": found.faces, "before": self.before, "peak": peak()}
 
     def dense(self, share: float) -> dict[str, Any]:
-        """What every sample says, slab by slab."""
+        """The mesh by dense evaluation, slab by slab."""
         began, subject = time.perf_counter(), self.subject
         lattice = Lattice(subject.box, extract.cells_of(subject.box, self.resolution))
         sampler = FieldSampler(subject.field, lattice, subject.iso_value, subject.inside, subject.points_at_once)
@@ -83,15 +82,15 @@ class Extraction:
             last = (stop, values[-1:])
         vertices, faces = pieces.welded()
         seconds, part = time.perf_counter() - began, len(chosen) / len(starts)
-        told = {"seconds": seconds / part, "evaluations": round(sampler.evaluations / part), "share": part}
+        result = {"seconds": seconds / part, "evaluations": round(sampler.evaluations / part), "share": part}
         kept = [(int(start), int(min(start + THICK, lattice.cells[0]))) for start in chosen]
         along = [(lattice._along[0][a], lattice._along[0][b]) for a, b in kept]
-        return {**told, "vertices": vertices, "faces": faces, "slabs": along, "before": self.before, "peak": peak()}
+        return {**result, "vertices": vertices, "faces": faces, "slabs": along, "before": self.before, "peak": peak()}
 
     def _slab(
         self, sampler: FieldSampler, lattice: Lattice, start: int, stop: int, known: np.ndarray | None
     ) -> np.ndarray:
-        """Values of the samples from one layer to another; the first is not asked for if it is known."""
+        """Values of the samples of layers ``start`` to ``stop``; ``known`` are those of the first, if given."""
         _, ny, nz = lattice.counts
         layers = np.arange(start + (known is not None), stop + 1)
         x, y, z = np.meshgrid(layers, np.arange(ny), np.arange(nz), indexing="ij")
@@ -100,7 +99,7 @@ class Extraction:
 
 
 def same(found: dict[str, Any], dense: dict[str, Any]) -> str:
-    """How many vertices the sides do not share, inside the slabs that the dense side looked at."""
+    """Number of vertices that only one side has, in the slabs of the dense side."""
     ours_, theirs = found["vertices"], dense["vertices"]
     if dense["share"] < 1:
         within = np.zeros(len(ours_), dtype=bool)
@@ -119,7 +118,7 @@ def main() -> None:
     parser.add_argument("--level", default="")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "auto"))
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--share", type=float, default=1.0, help="of the dense side's slabs that are asked for")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the slabs that the dense side evaluates")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     device = torch.device("cpu")
@@ -127,18 +126,18 @@ def main() -> None:
     made = (args.run, args.level, args.resolution, args.precision, args.threads)
     side = sides.Side("coarse to fine", Extraction, *made)
     report(side.words)
-    found: dict[str, Any] = side.ask("sparse")
+    found: dict[str, Any] = side.call("sparse")
     report(found["plan"])
-    report(_told("coarse to fine", found))
+    report(_summary("coarse to fine", found))
     if not args.rounds:
         return
     other = sides.Side("dense", Extraction, *made)
-    sparse, dense = [found], [other.ask("dense", args.share)]
-    report(_told("dense" + (f" (from {dense[0]['share']:.1%} of it)" if args.share < 1 else ""), dense[0]))
+    sparse, dense = [found], [other.call("dense", args.share)]
+    report(_summary("dense" + (f" (from {dense[0]['share']:.1%} of it)" if args.share < 1 else ""), dense[0]))
     report(same(found, dense[0]))
     for _ in range(args.rounds - 1):
-        sparse.append(side.ask("sparse"))
-        dense.append(other.ask("dense", args.share))
+        sparse.append(side.call("sparse"))
+        dense.append(other.call("dense", args.share))
     quotients = sides.ratios([d["seconds"] for d in dense], [s["seconds"] for s in sparse])
     report(f"evaluations: {dense[0]['evaluations'] / found['evaluations']:.1f} times fewer")
     seconds = [statistics.median(x["seconds"] for x in many) for many in (sparse, dense)]
@@ -146,7 +145,7 @@ def main() -> None:
     report(sides.ratio_line(quotients, 1))
 
 
-def _told(name: str, found: dict[str, Any]) -> str:
+def _summary(name: str, found: dict[str, Any]) -> str:
     return (
         f"{name}: {found['evaluations']:,} evaluations, {found['seconds']:.1f} s, {len(found['vertices']):,} vertices, "
         f"{len(found['faces']):,} faces, peak {found['peak']:.2f} GiB ({found['before']:.2f} before)"

@@ -1,29 +1,29 @@
-"""How much arithmetic a training step is, and how fast this machine multiplies: the floor under its time."""
+"""Arithmetic of a training step, and the measured speed of matrix products: a lower bound of its time."""
 
 import torch
 from ours import seconds_of
 
 from enerf.fields.backends.dense import DTYPES, Network
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf.setup import Run, passes_of
+from enerf.tasks.nerf.setup import Run, sampling_config
 
 
 def training_flops(network: Network, inputs_trained: bool) -> int:
-    """Floating-point operations a point, forward and backward: two a product and direction, biases and ReLU aside.
+    """Floating-point operations per point, forward and backward: two per multiplication, without biases and ReLU.
 
-    Backward is twice forward, less the gradient of inputs that nobody asks for: that of layers that read only those.
+    Backward is twice forward, minus the gradients of inputs that are not needed, in layers that read only inputs.
     """
     if inputs_trained:
         return 6 * network.products
     first = [layer for layer in network.layers if max(layer.sources) < len(network.inputs)]
-    unasked = sum(layer.width * sum(network.widths[s] for s in layer.sources) for layer in first)
-    return 6 * network.products - 2 * unasked
+    unneeded = sum(layer.width * sum(network.widths[s] for s in layer.sources) for layer in first)
+    return 6 * network.products - 2 * unneeded
 
 
 def step_flops(run: Run) -> int:
     """Floating-point operations of a training step's dense networks."""
-    passes = passes_of(run.config)
+    passes = sampling_config(run.config)
     coarse, fine = points(passes)
     per_ray = coarse * _of(run.fields.coarse)
     if run.fields.fine is not None:
@@ -32,18 +32,18 @@ def step_flops(run: Run) -> int:
 
 
 def points(passes: SamplingConfig) -> tuple[int, int]:
-    """Evaluations a ray of the coarse and of the fine field."""
+    """Evaluations per ray of the coarse and of the fine field."""
     if passes.proposal:
         return passes.n_samples, passes.n_importance
     return passes.n_samples, passes.n_samples + passes.n_importance
 
 
-def _of(field: Networked) -> int:
+def _of(field: NetworkModule) -> int:
     return training_flops(field.network, inputs_trained=getattr(field, "hashed", None) is not None)
 
 
 def peak(device: torch.device, precision: str, tries: int = 6) -> float:
-    """FLOP/s of the fastest of some large ``torch.mm``, with this process's settings: measured, no data sheet."""
+    """FLOP/s of the fastest of ``tries`` large ``torch.mm``, measured with the settings of this process."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
     times = 10 if device.type == "cuda" else 1
@@ -52,7 +52,7 @@ def peak(device: torch.device, precision: str, tries: int = 6) -> float:
 
 
 def share_words(run: Run, seconds: float, precision: str) -> str:
-    """A step's arithmetic, how fast it went, and what share that is of what ``torch.mm`` reaches here."""
+    """Arithmetic and speed of a step, and its share of the measured speed of ``torch.mm``, in words."""
     flops, top = step_flops(run), peak(run.device, precision)
     return (
         f"{flops / 1e9:.1f} GFLOP a step at {flops / seconds / 1e9:.0f} GFLOP/s, {flops / seconds / top:.0%} of the "

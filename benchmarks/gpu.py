@@ -1,13 +1,12 @@
-"""All GPU figures, part by part: ``bash benchmarks/gpu.sh PART|all`` is how it is called.
+"""All GPU measurements, in parts; started by ``bash benchmarks/gpu.sh PART|all``.
 
     bash benchmarks/gpu.sh all [--data DIR] [--peer PATH_TO_NERF_PYTORCH] [--out FOLDER]
 
-Each part takes at most nine minutes and runs the other benchmarks here, one file of results each in
-``benchmarks/results/gpu_MACHINE``. Files that are there are not made again, so a part that was cut short goes on when
-it is asked for once more; what failed is kept as ``NAME.failed.txt`` and tried anew. ``DIR`` holds ``llff/fern``, or
-``ENERF_DATA`` says where that is; without it the parts ``render`` and ``preset`` are left out, without a peer ``peer``.
-Checkpoints go to ``logs/``.
-Exits with 2 if there is no CUDA GPU, and with 1 if something failed.
+Each part takes at most nine minutes and runs other benchmarks of this folder; each writes a file of results to
+``benchmarks/results/gpu_MACHINE``. Existing files are not measured again, so the same command continues an interrupted
+part; the output of a failure is ``NAME.failed.txt``, and is tried again. ``DIR`` contains ``llff/fern`` (default:
+``ENERF_DATA``); without it the parts ``render`` and ``preset`` are skipped, and without a peer the part ``peer``.
+Checkpoints go to ``logs/``. Exits with 2 if there is no CUDA GPU, and with 1 if something failed.
 """
 
 import argparse
@@ -27,14 +26,15 @@ import torch
 
 from enerf.core.errors import InputError
 
-MINUTES = 9.0  # of a part
-LEAST = 20.0  # seconds that must be left for another command to begin
+MINUTES = 9.0  # time limit of a part
+LEAST = 20.0  # seconds that must remain to start another command
 BACKENDS = ("torch", "compiled", "triton", *(["tinycudann"] if find_spec("tinycudann") else []))
 PRECISIONS = ("bf16", "fp32")
 WORK = sides.ROOT / "logs"
-TESTS = ("test_triton_dense.py", "test_triton_hashgrid.py", "test_tinycuda.py", "test_backends.py")
+_BACKEND_TESTS = ("triton_dense", "triton_hashgrid", "tinycudann", "registry")
+TESTS = tuple(f"tests/fields/backends/test_{name}.py" for name in _BACKEND_TESTS)
 
-Command = tuple[str, list[str]]  # name of the result, words after "python"
+Command = tuple[str, list[str]]  # name of the result, arguments of python
 
 
 def parts(args: argparse.Namespace, device: str, out: Path) -> dict[str, list[Command]]:
@@ -66,7 +66,7 @@ def parts(args: argparse.Namespace, device: str, out: Path) -> dict[str, list[Co
         train += ["--basedir", str(trained.parent), "--expname", trained.name, "--no_final_eval", "--i_video", "0"]
         render = [*_bench("render", device), "--run", str(trained), *scene, *peer, "--pixels", "65536", "--pairs", "5"]
         found["render"] = [("render_training", train), ("render", render)]
-        found["preset"] = [command for arm in ("plain", "row") for command in _preset(arm, scene, device, out)]
+        found["preset"] = [command for variant in ("plain", "row") for command in _preset(variant, scene, device, out)]
     return found
 
 
@@ -75,7 +75,7 @@ def _bench(name: str, device: str) -> list[str]:
 
 
 def _steps(name: str, config: str, steps: int, device: str, precisions: Sequence[str] = PRECISIONS) -> list[Command]:
-    """Milliseconds of a step and the cost of equilibration, backend by backend."""
+    """Commands that measure a step and the cost of equilibration, for each backend."""
     found = []
     for precision in precisions:
         for backend in BACKENDS:
@@ -85,22 +85,21 @@ def _steps(name: str, config: str, steps: int, device: str, precisions: Sequence
     return found
 
 
-def _preset(arm: str, scene: list[str], device: str, out: Path) -> list[Command]:
-    """The fast preset on fern at factor 4 for a minute: seconds to 25 dB."""
-    name = f"preset_fern_factor4_{arm}"
+def _preset(variant: str, scene: list[str], device: str, out: Path) -> list[Command]:
+    """Command that trains the fast preset on fern at factor 4 for a minute: seconds to 25 dB."""
+    name = f"preset_fern_factor4_{variant}"
     words = [*_bench("time_to_psnr", device), *scene, "--factor", "4", "--minutes", "1", "--slice", "60"]
     words += ["--at", "5", "10", "15", "20", "25", "30", "45", "--goals", "24", "25", "--pixels", "0"]
     words += ["--work", str(WORK / out.name / name), "--out", str(out / "curves" / f"{name}.txt")]
-    return [(name, words if arm == "plain" else [*words, "--equilibrate", arm])]
+    return [(name, words if variant == "plain" else [*words, "--equilibrate", variant])]
 
 
 def _tests() -> list[str]:
-    found = [sides.ROOT / "tests" / "fields" / name for name in TESTS]
-    return [path.relative_to(sides.ROOT).as_posix() for path in found if path.is_file()]
+    return [path for path in TESTS if (sides.ROOT / path).is_file()]
 
 
 def run_part(commands: Sequence[Command], out: Path, device: torch.device, seconds: float) -> list[str]:
-    """Run what is missing until the time is over; returns what is still missing."""
+    """Run commands without results until the time limit; returns the names that are still missing."""
     until = time.monotonic() + seconds
     for name, words in commands:
         result = out / f"{name}.txt"
@@ -123,7 +122,7 @@ def run_part(commands: Sequence[Command], out: Path, device: torch.device, secon
 
 
 def _run(words: Sequence[str], seconds: float) -> tuple[int | None, str, str]:
-    """Exit code (None: it was stopped) and what a command said."""
+    """Exit code (None: stopped at the time limit), standard output and standard error of a command."""
     path = os.pathsep.join(filter(None, [str(sides.ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "ENERF_COMMIT": sides.commit()}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -133,7 +132,7 @@ def _run(words: Sequence[str], seconds: float) -> tuple[int | None, str, str]:
         try:
             printed, errors = process.communicate(timeout=seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
-            os.killpg(process.pid, signal.SIGKILL)  # its own sides too
+            os.killpg(process.pid, signal.SIGKILL)  # with its child processes
             printed, errors = process.communicate()
             if isinstance(stopped, KeyboardInterrupt):
                 raise
@@ -142,7 +141,7 @@ def _run(words: Sequence[str], seconds: float) -> tuple[int | None, str, str]:
 
 
 def _without_folders(text: str) -> str:
-    """The text with this machine's folders left out."""
+    """The text without the names of local folders."""
     return re.sub(r"(?<![\w.:/])/(?:[\w.+-]+/)+", "", text.replace(f"{sides.ROOT}/", ""))
 
 
@@ -153,7 +152,7 @@ def main() -> int:
     parser.add_argument("--peer", type=Path, help="a checkout of yenchenlin/nerf-pytorch")
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="most minutes of a part")
-    parser.add_argument("--device", default="cuda", help="another one only to try this command out")
+    parser.add_argument("--device", default="cuda", help="another device only to test this command")
     args = parser.parse_args()
     args.data = Path(args.data) if args.data else None
     if args.device.startswith("cuda") and not torch.cuda.is_available():
@@ -169,7 +168,7 @@ def main() -> int:
     missing = []
     for name in table if args.part == "all" else (args.part,):
         missing += run_part(table[name], out, device, args.minutes * 60)
-    print(f"missing: {', '.join(missing)}; the same command goes on with them" if missing else "all there")
+    print(f"missing: {', '.join(missing)}; the same command continues with them" if missing else "all there")
     return 1 if missing else 0
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# All GPU figures, wherever a CUDA GPU is met: one part (at most nine minutes), or all of them one after the other.
+# All GPU measurements, on a computer with a CUDA GPU: one part (at most nine minutes), or all of them in sequence.
 #
 #   bash benchmarks/gpu.sh PART|all [--data DIR] [--peer PATH] [--out FOLDER]
 #
-# What is there is not measured again: give the same command until it says "all there". See benchmarks/gpu.py.
+# Existing results are not measured again: repeat the command until it prints "all there". See benchmarks/gpu.py.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 python="${PYTHON:-}"

@@ -3,9 +3,9 @@
     python benchmarks/grid.py [--device cuda] [--points 65536] [--rounds 9]
 
 The grid is that of the fast preset; points are drawn uniformly, which is the worst case for caches: samples of a scene
-lie closer together. Backends take turns in one process; values and gradients are compared with the twin's first. The
-last line is ``ratio=X noise=LOW..HIGH``: points/s of the last backend over the twin's, forward and with the gradient of
-the table.
+lie closer together. Backends take turns in one process; values and gradients are compared with those of the reference.
+The last line is ``ratio=X noise=LOW..HIGH``: points/s of the last backend over the reference's, forward and with the
+gradient of the table.
 """
 
 import statistics
@@ -24,7 +24,7 @@ from enerf.fields.backends.registry import Backend
 from enerf.reporting import tables
 from enerf.tasks.nerf import config as nerf_config
 
-TWIN = "torch"
+REFERENCE = "torch"
 TASKS = ("forward", "and the table's gradient", "and the points' too")
 
 
@@ -49,9 +49,9 @@ class Encoding:
 
 
 def backends_here(device: torch.device, only: str) -> dict[str, Backend]:
-    """The backends with an encoding of their own that can run here, the twin first."""
+    """The backends with an encoding of their own that can run here, the reference first."""
     names = ("compiled", "triton") if device.type == "cuda" else ("compiled",)
-    found = {TWIN: registry.make(TWIN, "fp32", device)}
+    found = {REFERENCE: registry.make(REFERENCE, "fp32", device)}
     for name in names if only == "auto" else (only,):
         if reason := registry.unavailable_reason(name, "fp32", device):
             if only != "auto":
@@ -70,7 +70,7 @@ def main() -> None:
     parser = sides.parser(__doc__)
     parser.add_argument("--config", default="fast/fern.txt", help="one of configs/ with a hash grid")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--backend", default="auto", help="besides the twin; auto: all that run here")
+    parser.add_argument("--backend", default="auto", help="besides the reference; auto: all that run here")
     parser.add_argument("--points", type=int, default=1 << 16)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
@@ -82,14 +82,14 @@ def main() -> None:
     points = torch.rand(args.points, 3, generator=torch.Generator().manual_seed(0)).to(device)
     made = {name: Encoding(backend, grid, points) for name, backend in backends_here(device, args.backend).items()}
     rows, last = [["", *TASKS, "relative error"]], {}
-    errors = {name: max(error(e.do(task), made[TWIN].do(task)) for task in TASKS) for name, e in made.items()}
+    errors = {name: max(error(e.do(task), made[REFERENCE].do(task)) for task in TASKS) for name, e in made.items()}
     speeds: dict[str, list[str]] = {name: [] for name in made}
     for task in TASKS:
 
-        def asked(encoding: Encoding, task: str = task) -> Callable[[], float]:
+        def timer(encoding: Encoding, task: str = task) -> Callable[[], float]:
             return lambda: ours.seconds_of(lambda: encoding.do(task), 3, device)
 
-        last[task] = sides.by_turns({name: asked(encoding) for name, encoding in made.items()}, args.rounds)
+        last[task] = sides.by_turns({name: timer(encoding) for name, encoding in made.items()}, args.rounds)
         for name, seconds in last[task].items():
             speeds[name].append(f"{args.points / statistics.median(seconds) / 1e6:.2f}")
     rows += [[name, *speeds[name], f"{errors[name]:.1e}"] for name in made]
@@ -97,8 +97,8 @@ def main() -> None:
     report(f"{args.points} points, {size}; millions of points a second")
     report(tables.as_text(rows))
     seconds, final = last[TASKS[1]], list(made)[-1]
-    report(f"ratio: {final} over {TWIN}, forward {TASKS[1]}")
-    report(sides.ratio_line(sides.ratios(seconds[TWIN], seconds[final])))
+    report(f"ratio: {final} over {REFERENCE}, forward {TASKS[1]}")
+    report(sides.ratio_line(sides.ratios(seconds[REFERENCE], seconds[final])))
 
 
 if __name__ == "__main__":

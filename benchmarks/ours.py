@@ -1,6 +1,6 @@
-"""Our side of the benchmarks: a run prepared as a user's is, on photographs of noise that touch no disk.
+"""Side of this project in the benchmarks: a run as ``train_nerf.py`` prepares it, on images of noise in memory.
 
-Steps are those of ``train_nerf.py``, from drawing pixels to Adam; only hooks (records, checkpoints) are left out.
+Steps are those of ``train_nerf.py``, from sampling pixels to Adam, without hooks (journal, checkpoints).
 """
 
 import argparse
@@ -26,12 +26,12 @@ from enerf.tasks.nerf import train as nerf_train
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.setup import Run
 
-# A photo of nerf-pytorch's fern at factor 8, and how many it has.
+# Number and size of the images of nerf-pytorch's fern scene at factor 8.
 PHOTOS, WIDTH, HEIGHT = 20, 504, 378
 
 
 def add_options(parser: argparse.ArgumentParser, config_file: str = "fern.txt") -> None:
-    """The options that say what is trained and how."""
+    """Add the options of training to a parser."""
     parser.add_argument("--config", default=config_file, help="one of configs/")
     parser.add_argument("--rays", type=int, default=0, help="rays a step; 0: the config's")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
@@ -40,18 +40,18 @@ def add_options(parser: argparse.ArgumentParser, config_file: str = "fern.txt") 
 
 
 def options_of(args: argparse.Namespace, **changes: Any) -> NerfConfig:
-    """The configuration of a command line, with changes by option name."""
-    told = {name: getattr(args, name) for name in ("device", "backend", "precision")}
+    """The configuration of parsed arguments, with changes by option name."""
+    options = {name: getattr(args, name) for name in ("device", "backend", "precision")}
     if args.rays:
-        told["N_rand"] = args.rays
+        options["N_rand"] = args.rays
     return config_parser.replace(
-        config_parser.parse(nerf_config.NerfConfig, ["--config", args.config])[0], no_reload=True, **told, **changes
+        config_parser.parse(nerf_config.NerfConfig, ["--config", args.config])[0], no_reload=True, **options, **changes
     )
 
 
 @functools.cache
 def noise_scene(photos: int = PHOTOS, width: int = WIDTH, height: int = HEIGHT) -> Scene:
-    """Forward-facing cameras, and noise in the place of what they saw: a step costs what it costs anywhere."""
+    """Forward-facing cameras with images of noise: the cost of a step does not depend on the images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (photos, height, width, 3), generator=generator, dtype=torch.uint8)
     camera = synthetic.camera(width, height)
@@ -74,22 +74,22 @@ def noise_scene(photos: int = PHOTOS, width: int = WIDTH, height: int = HEIGHT) 
 
 
 class Training:
-    """A run in training, asked for steps."""
+    """A run, trained step by step."""
 
     def __init__(self, options: NerfConfig, scene: Scene | None, *, warm: bool = True) -> None:
         self.run, self.words = prepared(options, scene)
         self._gradient = nerf_train.step_function(self.run)
-        if warm:  # allocations, compilers and other first times are not what is measured
+        if warm:  # so that allocations and compilation are not measured
             self.step()
 
     def step(self) -> float:
         """Take one step; returns its loss."""
         training = self.run.state
-        checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+        checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
         return trainer.one_step(training, self._gradient).loss
 
     def seconds(self, steps: int) -> float:
-        """Seconds a step, over so many."""
+        """Mean seconds per step, over ``steps``."""
         return seconds_of(self.step, steps, self.run.device)
 
     @property
@@ -99,59 +99,59 @@ class Training:
 
 
 def prepared(options: NerfConfig, scene: Scene | None = None) -> tuple[Run, str]:
-    """``runs.prepare`` and what it logged; a scene, if given, takes the place of the one on disk."""
-    heard = Heard()
+    """A prepared run, and what was logged; ``scene``, if given, replaces the one on disk."""
+    recorder = LogRecorder()
     log = logging.getLogger("enerf")
     level, handlers = log.level, log.handlers[:]
     log.setLevel(logging.INFO)
-    log.handlers[:] = [heard]
+    log.handlers[:] = [recorder]
     try:
         with patch.object(nerf_setup, "load_scene", lambda _: scene) if scene is not None else nullcontext():
             run = nerf_setup.prepare(options)
     finally:
         log.setLevel(level)
         log.handlers[:] = handlers
-    return run, "; ".join(line for line in heard.lines if not line.startswith("going on from"))
+    return run, "; ".join(line for line in recorder.lines if not line.startswith("going on from"))
 
 
-class Heard(logging.Handler):
-    """Log lines, kept."""
+class LogRecorder(logging.Handler):
+    """Logging handler that stores messages in ``lines``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line."""
+        """Store the message of a record."""
         self.lines.append(record.getMessage())
 
 
 def seconds_of(call: Callable[[], Any], times: int, device: torch.device) -> float:
-    """Seconds a call, over so many in a row, to the end of the device's work."""
-    synchronise(device)
+    """Mean seconds per call, over ``times`` calls, with synchronization of the device."""
+    synchronize(device)
     began = time.perf_counter()
     for _ in range(times):
         call()
-    synchronise(device)
+    synchronize(device)
     return (time.perf_counter() - began) / times
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has completed all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def device_of(name: str) -> torch.device:
-    """The device of an option, and nothing set up yet."""
+    """The device of an option, without changing global settings."""
     return core_device.resolve_device(name)
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory that this process has held so far, in MB: of the GPU, or resident on the CPU."""
+    """Peak memory of this process in MB: allocated on the GPU, or resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    try:  # not getrusage's figure: that one begins with what the parent process held
+    try:  # not getrusage, whose peak includes that of the parent process
         with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) * 1024 / 1e6 for line in file if line.startswith("VmHWM"))
     except (OSError, StopIteration):

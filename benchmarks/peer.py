@@ -1,4 +1,4 @@
-"""nerf-pytorch, run from a checkout outside this repository: imported as it is, nothing of it is changed."""
+"""nerf-pytorch, imported unchanged from a checkout outside this repository."""
 
 import importlib
 import os
@@ -20,7 +20,7 @@ from enerf.fields import nerf
 def load(path: Path) -> ModuleType:
     """The peer's ``run_nerf`` module, from the folder of its checkout."""
     if not (path / "run_nerf.py").is_file():
-        sys.exit(f"error: option --peer: {path} holds no run_nerf.py, expected a checkout of yenchenlin/nerf-pytorch")
+        sys.exit(f"error: option --peer: {path} has no run_nerf.py, expected a checkout of yenchenlin/nerf-pytorch")
     sys.path.insert(0, str(path))
     warnings.filterwarnings("ignore", message="torch.meshgrid")
     return importlib.import_module("run_nerf")
@@ -36,22 +36,22 @@ def arguments(peer: ModuleType, path: Path, config: str = "fern.txt") -> Any:
 
 
 def add_option(parser: Any, *, required: bool = True) -> None:
-    """The option that says where the peer is."""
+    """Add the option with the path of the peer."""
     parser.add_argument(
         "--peer", type=Path, required=required, metavar="PATH", help="a checkout of yenchenlin/nerf-pytorch"
     )
 
 
 class Peer:
-    """The peer's networks and optimiser as its own ``create_nerf`` makes them, in a process that is stock otherwise."""
+    """The peer's networks and optimizer, made by its own ``create_nerf``, with torch's settings otherwise unchanged."""
 
     def __init__(self, path: Path, device: str, **changes: Any) -> None:
         if device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it would take a GPU that it finds
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it uses a GPU wherever one is available
         self.module = load(path)
         if self.module.device.type == "cuda":
             warnings.filterwarnings("ignore", message="torch.set_default_tensor_type")
-            torch.set_default_tensor_type("torch.cuda.FloatTensor")  # as its own start does
+            torch.set_default_tensor_type("torch.cuda.FloatTensor")  # as its own script does
         self.args = arguments(self.module, path)
         for name, value in changes.items():
             setattr(self.args, name, value)
@@ -72,7 +72,7 @@ class Peer:
         return float(loss.detach())
 
     def render(self, rays: tuple[Tensor, Tensor], camera: tuple[Any, ...]) -> Tensor:
-        """Colours of scene rays, as the peer renders a view."""
+        """Colors of scene rays, as the peer renders a view."""
         with torch.no_grad():
             rgb, *_ = self.module.render(*camera, chunk=self.args.chunk, rays=rays, **self.test_kwargs)
         return rgb
@@ -88,13 +88,13 @@ class Peer:
 
 
 def camera_of(camera: Any) -> tuple[int, int, np.ndarray]:
-    """Height, width and K of one of our cameras, as the peer wants them."""
+    """Height, width and K of one of our cameras, in the format of the peer."""
     k = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
     return camera.height, camera.width, k
 
 
 class Stepping(Peer):
-    """The peer's training step on random rays that lie in NDC already, and random colours."""
+    """The peer's training step on random rays in NDC, and random colors."""
 
     def __init__(self, path: Path, device: str, n_rays: int, **changes: Any) -> None:
         super().__init__(path, device, **changes)
@@ -102,10 +102,10 @@ class Stepping(Peer):
         origins, directions, target = (torch.rand(n_rays, 3, generator=generator, device="cpu") for _ in range(3))
         self._rays = ((origins - 0.5).to(self.device), (directions - 0.5).to(self.device))
         self._target = target.to(self.device)
-        self.seconds(1)  # allocations and lazy set-up are not what is measured
+        self.seconds(1)  # so that allocations and lazy set-up are not measured
 
     def seconds(self, steps: int) -> float:
-        """Seconds a step, over so many."""
+        """Mean seconds per step, over ``steps``."""
         began = time.perf_counter()
         for _ in range(steps):  # the loss is read each time, which waits for the device
             self.step(self._rays, self._target, (1, 1, None), near=0.0, far=1.0, ndc=False)

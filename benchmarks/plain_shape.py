@@ -2,14 +2,14 @@
 
     python benchmarks/plain_shape.py --mesh MESH [--seconds 60] [--batch 4096]
 
-Nothing of this project is in it but the reading of the mesh, so that both sides see the same box. It is what published
+Only the mesh reader is this project's, so that both sides have the same box. It is what published
 code does, with the choices of Tancik et al., Fourier features let networks learn high frequency functions (2020), in
 the occupancy experiment of their repository: a ReLU network of width 256, binary cross entropy, Adam at 5e-4, points
 drawn uniformly from the box and labelled as they come ("dense sampling": no sample is drawn near the surface). As in
 the papers on activations and conditioning there are 4 hidden layers, float32, and NeRF's positional encoding, here of 6
 bands. Two choices are ours, in its favour: 4,096 points a step where theirs are 32,768, which on a CPU are so few steps
 that nothing is learned in a minute (IoU 0.00 beside 0.92 of the armadillo), and a rate that stays as it is, for theirs
-falls tenfold in 5,000 steps. Labels are generalised winding numbers above 1/2 by libigl; their time counts, as does
+falls tenfold in 5,000 steps. Labels are generalized winding numbers above 1/2 by libigl; their time counts, as does
 that of everything after the mesh was read.
 """
 
@@ -50,12 +50,12 @@ class Plain(nn.Module):
 
 @dataclass
 class Fit:
-    """A fit that goes on when it is told to; it can be asked for its field at any time.
+    """A fit that is trained in slices of time, with its field in between.
 
     Attributes
     ----------
     seconds, steps
-        What has been spent on it, its setting up included.
+        Seconds of training and set-up, and steps, so far.
     """
 
     seconds: float
@@ -89,7 +89,7 @@ class Fit:
 
 
 def begin(mesh: Mesh, seed: int = 0, batch: int = BATCH) -> Fit:
-    """A fit that has not made a step: network, optimiser, and the tree that labels points."""
+    """A fit before its first step: network, optimizer, and the tree that labels points."""
     began = time.perf_counter()
     tree = igl.FastWindingNumberBVH()
     tree.init(mesh.vertices, mesh.faces, 2)
@@ -154,8 +154,8 @@ def main() -> None:
     for until in sorted(args.seconds):
         seconds, steps = made.train(until)
         found = shape_metrics.measure_field(lambda points: made.field(points) > 0, reference)
-        told = words(found, ("iou", "iou_near", "sign_f1_near", "volume_error"))
-        report(f"{mesh.name}: {seconds:.1f} s, step {steps}: {told}")
+        metric_words = words(found, ("iou", "iou_near", "sign_f1_near", "volume_error"))
+        report(f"{mesh.name}: {seconds:.1f} s, step {steps}: {metric_words}")
     if args.resolution:
         began = time.perf_counter()
         vertices, faces = extract(made.field, args.resolution)

@@ -5,9 +5,9 @@
 Work: rows of pixels around the middle of the first test view, through both networks, deterministic samples, no
 gradients. The weights are those of a run of this project (trained, so that densities are those of a scene), baked, and
 the peer gets the same ones and the same rays. Our ways by turns: every sample in fp32 (must agree with the peer to
-rounding), every sample in ``--precision``, and without the samples that ``--skip`` leaves out (0: not measured). PSNR
-is that of two renders against each other. The last line is ``ratio=X noise=LOW..HIGH``: pixels/s of our fastest way
-over the peer's, median over the pairs; without a peer, over our fp32.
+rounding), every sample in ``--precision``, and without the samples that ``--skip`` skips (0: not measured). PSNR is
+that of two renders against each other. The last line is ``ratio=X noise=LOW..HIGH``: pixels/s of our fastest way over
+the peer's, median over the pairs; without a peer, over our fp32.
 """
 
 import math
@@ -54,7 +54,7 @@ class OurSide:
             registry.use(self.run.fields, made)
             self.renderers[name] = nerf_setup.renderer_of(self.run, skip)  # a copy of the fields, as they are now
             chosen.append(f"{name}: {made}")
-        coarse, fine = floor.points(nerf_setup.passes_of(self.run.config))
+        coarse, fine = floor.points(nerf_setup.sampling_config(self.run.config))
         self.words = (
             f"{len(self.rays)} pixels of {scene.camera.width}x{scene.camera.height}, {coarse} coarse and {fine} fine "
             f"evaluations a ray, {model.netdepth}x{model.netwidth}; {'; '.join(chosen)}"
@@ -65,12 +65,12 @@ class OurSide:
         return ours.seconds_of(lambda: self.picture(name), 1, self.run.device)
 
     def picture(self, name: str) -> np.ndarray:
-        """The rendered colours."""
+        """The rendered colors."""
         way = self.renderers[name]
         return in_chunks(way.render, self.rays, way.rays_at_once).rgb.cpu().numpy()
 
     def photograph(self) -> np.ndarray:
-        """What the camera saw."""
+        """The pixels of the photograph."""
         return pixels.colors_of(self.run.scene, self.pixels).cpu().numpy()
 
     def for_peer(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class PeerSide(peer.Peer):
         return ours.seconds_of(self.picture, 1, self.device)
 
     def picture(self) -> np.ndarray:
-        """The rendered colours."""
+        """The rendered colors."""
         return self.render(self._rays, self._camera).cpu().numpy()
 
 
@@ -126,8 +126,8 @@ def rows_of(pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], tr
         likeness = nerf_image_metrics.psnr(rgb, tensors[reference].clamp(0, 1))
         likeness_words = "same" if math.isinf(likeness) else f"{likeness:.1f} dB"
         furthest = float((rgb - tensors[reference]).abs().max())
-        told = f"{nerf_image_metrics.psnr(rgb, torch.as_tensor(truth)):.2f} dB"
-        rows.append([name, f"{speed:.0f}", likeness_words, f"{furthest:.1e}", told])
+        truth_words = f"{nerf_image_metrics.psnr(rgb, torch.as_tensor(truth)):.2f} dB"
+        rows.append([name, f"{speed:.0f}", likeness_words, f"{furthest:.1e}", truth_words])
     return rows
 
 
@@ -150,15 +150,17 @@ def main() -> None:
         ways[SKIPPING] = (args.backend, args.precision, args.skip)
     mine = Side("enerf", OurSide, str(args.run), args.datadir, args.device, ways, args.pixels)
     report(f"enerf: {mine.words}")
-    asked = {name: lambda name=name: mine.ask("seconds", name) for name in ways}
+    timers = {name: lambda name=name: mine.call("seconds", name) for name in ways}
     if args.peer:
-        other = Side("nerf-pytorch", PeerSide, args.peer.resolve(), device.type, mine.ask("for_peer"))
+        other = Side("nerf-pytorch", PeerSide, args.peer.resolve(), device.type, mine.call("for_peer"))
         report(f"nerf-pytorch: {other.words}")
-        asked = {"nerf-pytorch": lambda: other.ask("seconds"), **asked}
-    pictures = {name: other.ask("picture") if name == "nerf-pytorch" else mine.ask("picture", name) for name in asked}
-    seconds = sides.by_turns(asked, args.pairs)
-    report(tables.as_text(rows_of(pictures, seconds, mine.ask("photograph"))))
-    reference, fastest = next(iter(asked)), SKIPPING if args.skip > 0 else LOW
+        timers = {"nerf-pytorch": lambda: other.call("seconds"), **timers}
+    pictures = {
+        name: other.call("picture") if name == "nerf-pytorch" else mine.call("picture", name) for name in timers
+    }
+    seconds = sides.by_turns(timers, args.pairs)
+    report(tables.as_text(rows_of(pictures, seconds, mine.call("photograph"))))
+    reference, fastest = next(iter(timers)), SKIPPING if args.skip > 0 else LOW
     report(f"ratio: pixels/s of {fastest!r} over {reference!r}")
     report(sides.ratio_line(sides.ratios(seconds[reference], seconds[fastest])))
 

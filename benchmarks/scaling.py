@@ -105,10 +105,10 @@ def plan(options: nerf_config.NerfConfig, quick: bool) -> list[dict[str, Any]]:
 
 def measured(point: dict[str, Any], options: nerf_config.NerfConfig, limit: float) -> dict[str, Any]:
     """A point's figures, or the reason for which it has none."""
-    asked = config_parser.replace(options, **point["changes"])
+    changed = config_parser.replace(options, **point["changes"])
     try:
-        side = Side("a point", Point, asked, point["photographs"], point["height"])
-        found = side.ask(point["kind"], limit=limit)
+        side = Side("a point", Point, changed, point["photographs"], point["height"])
+        found = side.call(point["kind"], limit=limit)
         side.close()
         return {**found, "words": side.words}
     except TimeoutError:

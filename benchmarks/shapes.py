@@ -2,13 +2,13 @@
 
     python benchmarks/shapes.py --meshes armadillo.obj bunny.obj [--config shape_fast.txt] [--seconds 300]
 
-Both sides learn the occupancy of the same mesh in the same box, in slices of equal seconds, each in a process of its
-own that computes only when it is told to (ours prepares samples in one more process, at low priority, which may work on
-during the other's first moments). Ours takes the steps of ``fit_shape.py``; its rate falls to its end in ``--seconds``.
-The plain side is ``plain_shape.py``: a 4×256 ReLU network with positional encoding in stock torch. Seconds are those of
-fitting with its samples; reading the mesh and measuring are not counted. Figures are those of the field: IoU on a grid
-of 128³, and near the surface. At the end each side extracts a mesh, ours from coarse to fine, the plain side from a
-dense grid of ``--plain_resolution`` cells a side.
+Both sides learn the occupancy of the same mesh in the same box, in slices of equal seconds, each in a separate process
+that computes only in its turn (ours prepares samples in one more process, at low priority, which may continue at the
+beginning of the other's turn). Ours takes the steps of ``fit_shape.py``; its learning rate is scheduled to end after
+``--seconds``. The plain side is ``plain_shape.py``: a 4×256 ReLU network with positional encoding in stock torch.
+Seconds are those of fitting with its samples; reading the mesh and measuring are not counted. Figures are those of the
+field: IoU on a grid of 128³, and near the surface. At the end each side extracts a mesh, ours from coarse to fine, the
+plain side from a dense grid of ``--plain_resolution`` cells a side.
 
 The last line is ``ratio=X noise=LOW..HIGH``: how many times sooner our curve reaches the plain side's last near-surface
 IoU, the median over the meshes; where our first point is above it, the ratio is at least that. It compares two ways of
@@ -41,27 +41,27 @@ from enerf.tasks.shape import train as shape_train
 from enerf.tasks.shape.config import ShapeConfig
 
 AT = (2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300)
-TOLD = ("chamfer_l1_percent", "normal_consistency", "fscore_0.5", "hausdorff_percent", "watertight")
+MESH_METRICS = ("chamfer_l1_percent", "normal_consistency", "fscore_0.5", "hausdorff_percent", "watertight")
 
 
 class OurSide:
     """A run of this project, without its records."""
 
     def __init__(self, options: ShapeConfig) -> None:
-        heard = ours.Heard()
-        shape_setup.log.handlers[:] = [heard]
+        recorder = ours.LogRecorder()
+        shape_setup.log.handlers[:] = [recorder]
         shape_setup.log.setLevel("INFO")
         self.run = shape_setup.prepare(options)
-        self.words = heard.lines[0]  # the machine and the backend
-        self.reference = shape_setup.reference_of(self.run.target)
-        self.terms_at = ExitStack().enter_context(shape_train.loss_terms(self.run))
+        self.words = recorder.lines[0]  # the device and the backend
+        self.reference = shape_setup.reference_of(self.run.subject)
+        self.parts_of = ExitStack().enter_context(shape_train.losses(self.run))
 
     def train(self, until: float) -> tuple[float, int]:
         """Train until so many seconds of training have passed; returns seconds and steps."""
         training = self.run.state
         began, before = time.perf_counter(), training.seconds
         while training.seconds < until:
-            checkpoint.set_learning_rate(training.optimiser, schedule.of_step(self.run.config.train, training))
+            checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
             trainer.one_step(
                 training, lambda now: shape_step.gradient_step(self.run.field, partial(self.terms_at, now.step))
             )
@@ -110,8 +110,8 @@ def measure(both: dict[str, Side], seconds: float, report: sides.Report) -> dict
     curves: dict[str, list[list[float]]] = {name: [] for name in both}
     for until in sorted({float(t) for t in AT if t < seconds} | {seconds}):
         for name, side in both.items():
-            passed, steps = side.ask("train", until)
-            found = side.ask("measured")
+            passed, steps = side.call("train", until)
+            found = side.call("measured")
             curves[name].append([passed, steps, found["iou"] or 0.0, found["iou_near"] or 0.0])
             report(
                 f"{name}: {passed:.1f} s, step {steps}, IoU {curves[name][-1][2]:.4f}, near {curves[name][-1][3]:.4f}"
@@ -129,16 +129,16 @@ def sooner(curves: dict[str, list[list[float]]]) -> float:
 
 def one_mesh(path: Path, args: argparse.Namespace, report: sides.Report) -> dict[str, list[list[float]]]:
     """Both sides on one mesh."""
-    told = ["--config", args.config, "--mesh", str(path), "--max_seconds", str(args.seconds), "--no_reload"]
-    options, _ = config_parser.parse(ShapeConfig, [*told, "--N_iters", "1000000000", "--seed", str(args.seed)])
+    arguments = ["--config", args.config, "--mesh", str(path), "--max_seconds", str(args.seconds), "--no_reload"]
+    options, _ = config_parser.parse(ShapeConfig, [*arguments, "--N_iters", "1000000000", "--seed", str(args.seed)])
     plain = (path, options.data.margin, args.seed, args.batch, args.plain_resolution)
     both = {"enerf": Side("enerf", OurSide, options, children=True), "plain": Side("plain", PlainSide, *plain)}
     for name, side in both.items():
         report(f"{path.stem}, {name}: {side.words}")
     curves = measure(both, args.seconds, report)
     for name, side in both.items():
-        seconds, found = side.ask("mesh")
-        figures = ", ".join(f"{key} {found.get(key)}" for key in TOLD)
+        seconds, found = side.call("mesh")
+        figures = ", ".join(f"{key} {found.get(key)}" for key in MESH_METRICS)
         report(f"{path.stem}, {name}: mesh in {seconds:.1f} s: {figures}")
         side.close()
     return curves

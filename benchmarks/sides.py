@@ -1,7 +1,7 @@
-"""What the benchmarks share: sides that compute by turns, medians with their noise, and what is said and kept.
+"""Utilities of the benchmarks: sides that take turns, medians with confidence intervals, reports and plots.
 
-A ratio is a median over rounds; its noise is the interval that holds the true median with 95 % certainty if rounds are
-independent (from the order of the values alone), and with fewer than six rounds their whole range.
+A **side** is one of the programs that are compared. A ratio is a median over rounds; its noise is the 95 % confidence
+interval of the median from order statistics, for independent rounds, and the whole range for fewer than six rounds.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from enerf.core import io
 from enerf.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("enerf", "configs", ":(glob)benchmarks/*.py")  # what a figure depends on
+CODE = ("enerf", "configs", ":(glob)benchmarks/*.py")  # files that determine the results
 OPEN: list["Side"] = []
 SPAWN = mp.get_context("spawn")  # a fresh interpreter: sides change settings of their whole process
 
 
 class Side:
-    """An object in a process of its own that computes only when it is asked.
+    """An object in a separate process, whose methods are called from this one.
 
-    ``make(*args)`` builds it there; its ``words`` say what it is. Whatever it prints does not appear. One with
-    ``children`` may start processes of its own; it has to be closed.
+    ``make(*args)`` builds it there; its attribute ``words`` describes it. Its standard output is discarded. With
+    ``children`` it may start processes, and has to be closed.
     """
 
     def __init__(self, name: str, make: Callable[..., Any], *args: Any, children: bool = False) -> None:
@@ -43,19 +43,19 @@ class Side:
         self._process = SPAWN.Process(target=_serve, args=(there, make, args), daemon=not children)
         self._process.start()
         OPEN.append(self)
-        there.close()  # so that the end of that process is noticed here
+        there.close()  # so that the end of that process raises EOFError here
         self.words: str = self._answer()
 
-    def ask(self, method: str, *args: Any, limit: float | None = None) -> Any:
-        """What a method of the object returns; raises ``TimeoutError`` if that takes longer than the limit."""
+    def call(self, method: str, *args: Any, limit: float | None = None) -> Any:
+        """Call a method of the object; raises ``TimeoutError`` if it takes longer than ``limit`` seconds."""
         self._pipe.send((method, args))
         return self._answer(limit)
 
     def close(self) -> None:
-        """End the process; it is idle, or has to be stopped."""
+        """End the process; one that is not idle is killed after ``patience`` seconds."""
         if self in OPEN:
             OPEN.remove(self)
-            self._pipe.close()  # an idle one notices and leaves
+            self._pipe.close()  # an idle process then exits
             self._process.join(self.patience)
             self._process.kill()
             self._process.join()
@@ -68,15 +68,15 @@ class Side:
                 raise TimeoutError(f"{self.name} took longer than {limit:g} s")
             done, answer = self._pipe.recv()
         except (EOFError, ConnectionResetError):
-            raise InputError(f"the process of {self.name} ended without a word: did memory run out?") from None
+            raise InputError(f"the process of {self.name} ended without an answer: did memory run out?") from None
         if not done:
             raise InputError(f"{self.name}: {answer.removeprefix('error: ')}")
         return answer
 
 
 def _serve(pipe: Any, make: Callable[..., Any], args: Sequence[Any]) -> None:
-    """Build the object and answer until the other end closes."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+    """Build the object and execute calls until the other end of the pipe is closed."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     try:
         made = make(*args)
         pipe.send((True, made.words))
@@ -93,31 +93,33 @@ def _serve(pipe: Any, make: Callable[..., Any], args: Sequence[Any]) -> None:
 
 
 def by_turns(
-    asked: Mapping[str, Callable[[], float]], rounds: int, told: Callable[[int, dict[str, float]], None] | None = None
+    timers: Mapping[str, Callable[[], float]],
+    rounds: int,
+    on_round: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, list[float]]:
-    """What each callable returned in each round; the order rotates, so that a drift of the machine meets all alike."""
-    names, found = list(asked), {name: [] for name in asked}
+    """Values of each callable in each round; the order rotates, so that drift of the computer affects all equally."""
+    names, found = list(timers), {name: [] for name in timers}
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            found[name].append(asked[name]())
-        if told is not None:
-            told(turn, {name: values[-1] for name, values in found.items()})
+            found[name].append(timers[name]())
+        if on_round is not None:
+            on_round(turn, {name: values[-1] for name, values in found.items()})
     return found
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Quotients round by round."""
+    """Quotients of each round."""
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def ratio_line(values: Sequence[float], digits: int = 2) -> str:
-    """The line that every benchmark ends with."""
+    """The last line of every benchmark."""
     low, high = interval(values)
     return f"ratio={statistics.median(values):.{digits}f} noise={low:.{digits}f}..{high:.{digits}f}"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The interval that holds the median with 95 % certainty; the whole range of fewer than six values.
+    """The 95 % confidence interval of the median; the whole range for fewer than six values.
 
     >>> interval([3, 1, 2]), interval(range(1, 11))
     ((1, 3), (2, 9))
@@ -133,7 +135,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 class Report:
-    """Prints lines and, with a file, keeps them there; begins with what a figure needs beside it."""
+    """Prints lines, and writes them to a file if given; begins with the command, commit, versions and device."""
 
     def __init__(self, out: Path | None, device: torch.device | None = None) -> None:
         self.out, self.lines = out, []
@@ -141,7 +143,7 @@ class Report:
         self(f"# commit {commit()}, torch {importlib.metadata.version('torch')}, {machine_words(device)}")
 
     def __call__(self, text: str) -> None:
-        """Print, and keep."""
+        """Print a line, and write it to the file."""
         print(text, flush=True)
         self.lines.append(text)
         if self.out is not None:
@@ -150,14 +152,14 @@ class Report:
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A command line with what all benchmarks take."""
+    """A parser with the options of all benchmarks."""
     made = argparse.ArgumentParser(description=doc.splitlines()[0], allow_abbrev=False)
-    made.add_argument("--out", type=Path, help="keep what is printed in this file too")
+    made.add_argument("--out", type=Path, help="also write the output to this file")
     return made
 
 
 def command_line() -> str:
-    """The command as it was given, without the folders of this machine."""
+    """The command line, with absolute paths reduced to their last component."""
     words = [f"benchmarks/{Path(sys.argv[0]).name}"]
     for word in sys.argv[1:]:
         option, equals, value = word.rpartition("=")
@@ -166,7 +168,7 @@ def command_line() -> str:
 
 
 def commit() -> str:
-    """The commit of this repository, with a plus if files differ from it; ``ENERF_COMMIT`` where git does not know."""
+    """The commit of this repository, with a plus if files differ from it; ``ENERF_COMMIT`` if git fails."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -178,7 +180,7 @@ def commit() -> str:
 
 
 def machine_words(device: torch.device | None = None) -> str:
-    """The processor, or the GPU if that is the device."""
+    """Name of the GPU if it is the device, else of the processor with its cores and threads."""
     if device is not None and device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -191,7 +193,7 @@ def machine_words(device: torch.device | None = None) -> str:
 
 
 def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None:
-    """Curves as a PNG: each panel has ``curves`` (name to x and y), ``x``, ``y``, and ``log`` ("x", "y", "xy")."""
+    """Plot curves to a PNG; each panel has ``curves`` (name -> x and y), ``x``, ``y``, and ``log`` ("x", "y", "xy")."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -220,7 +222,7 @@ def draw(panels: Sequence[Mapping[str, Any]], path: Path, rows: int = 1) -> None
 
 
 def enter(main: Callable[[], int | None]) -> None:
-    """Run a benchmark; a user's mistake ends it with one sentence."""
+    """Run a benchmark: errors of the user print one sentence; all sides are closed at the end."""
     try:
         app.run(main)
     finally:

@@ -1,11 +1,11 @@
-"""Training steps per second on this machine: this project against nerf-pytorch, the same work, interleaved in one run.
+"""Training steps per second on this computer: this project against nerf-pytorch, the same work, interleaved in one run.
 
     python benchmarks/step.py --peer PATH_TO_NERF_PYTORCH [--pairs 5] [--precision fp32] [--equilibrate]
 
 Work: a step of nerf-pytorch's fern.txt (1024 rays, 64 coarse and 64 + 64 fine samples, two 8×256 networks, Adam). Each
-side runs in a process of its own, because both change process-wide settings; only one computes at a time. The peer gets
-its rays and colours ready-made, our side draws pixels and makes their rays as in training. Then our side alone says how
-far its gradients are from float64, and what share of this machine's products it reaches. The last line is
+side runs in a separate process, because both change process-wide settings; only one computes at a time. The peer gets
+precomputed rays and colors, our side samples pixels and computes their rays as in training. Then the errors of our
+gradients against float64 are reported, and the share of the speed of matrix products that is reached. The last line is
 ``ratio=X noise=LOW..HIGH``: our rays/s over theirs, median over the pairs.
 """
 
@@ -30,7 +30,7 @@ class OurSide(ours.Training):
         return accuracy.table(self.run.config, self.run.device)
 
     def arithmetic(self, seconds: float) -> str:
-        """How fast a step of so many seconds computes."""
+        """The arithmetic of a step that takes ``seconds``, in words."""
         return floor.share_words(self.run, seconds, self.precision)
 
     def flops(self) -> int:
@@ -63,20 +63,20 @@ def main() -> None:
     for name, side in both.items():
         report(f"{name}: {side.words}")
 
-    def told(turn: int, seconds: dict[str, float]) -> None:
+    def on_round(turn: int, seconds: dict[str, float]) -> None:
         report(f"pair {turn}: " + ", ".join(f"{n} {n_rays / s:.0f} rays/s" for n, s in sorted(seconds.items())))
 
-    asked = {name: lambda side=side: side.ask("seconds", args.steps) for name, side in both.items()}
-    seconds = sides.by_turns(asked, args.pairs, told)
+    timers = {name: lambda side=side: side.call("seconds", args.steps) for name, side in both.items()}
+    seconds = sides.by_turns(timers, args.pairs, on_round)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    flops = both["enerf"].ask("flops")
+    flops = both["enerf"].call("flops")
     for name, value in median.items():
         speed = f"{n_rays / value:.0f} rays/s, {value * 1e3:.1f} ms a step, {flops / value / 1e9:.0f} GFLOP/s"
         report(f"{name}: median {speed}")
-    report(f"enerf: {both['enerf'].ask('arithmetic', median['enerf'])}")
+    report(f"enerf: {both['enerf'].call('arithmetic', median['enerf'])}")
     if not args.no_errors:
         report(f"errors of a step of {accuracy.RAYS} rays against float64:")
-        report(tables.as_text(both["enerf"].ask("errors")))
+        report(tables.as_text(both["enerf"].call("errors")))
     report(sides.ratio_line(sides.ratios(seconds["nerf-pytorch"], seconds["enerf"])))
 
 

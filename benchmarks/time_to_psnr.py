@@ -3,16 +3,16 @@
     python benchmarks/time_to_psnr.py --peer PATH --datadir SCENE --work DIR [--config fast/fern.txt] [--minutes 10]
 
 Both sides train on the scene as we load it (same photographs, poses and split), in slices of equal seconds, each in a
-process of its own that computes only when it is told to. The peer takes its fern.txt, its own ``create_nerf``,
-``get_rays_np`` and ``render``, draws its batches from a shuffle of all training pixels as its loop does, and passes its
-rays through pixel corners, as it always does. Our rate falls to its end in ``--minutes``, as for a run that is meant to
-take so long; the peer's falls as its configuration says. PSNR is the mean over test views of the same fixed pixels; the
-seconds that it takes, and those of starting up, are not counted; compiling in the first step is. The command can be
-interrupted and given again: states and curves are kept in ``--work``. Without ``--peer`` our side trains alone.
+separate process that computes only in its turn. The peer uses its fern.txt, its own ``create_nerf``, ``get_rays_np``
+and ``render``, draws its batches from a permutation of all training pixels as in its loop, with rays through pixel
+corners. Our learning rate is scheduled to end after ``--minutes``; the peer's follows its configuration. PSNR is the
+mean over test views of the same fixed pixels; its seconds, and those of set-up, are not counted; compilation in the
+first step is. The command can be interrupted and started again: states and curves are saved in ``--work``. Without
+``--peer`` our side trains alone.
 
 ``difference`` is our PSNR less the peer's at the end. The last line is ``ratio=X noise=LOW..HIGH``: how many times
-sooner our curve reaches the peer's last PSNR, between its neighbouring points on a scale of log seconds; the noise is
-those two points. It compares two ways of solving one task, not the same mathematics.
+sooner our curve reaches the peer's last PSNR, interpolated between points in log seconds; the noise is the two
+neighboring points. It compares two ways of solving one task, not the same mathematics.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class OurSide(ours.Training):
         began, before = time.perf_counter(), training.seconds
         while training.seconds < until:
             self.step()
-            ours.synchronise(self.run.device)
+            ours.synchronize(self.run.device)
             training.seconds = before + time.perf_counter() - began
         return training.seconds, training.step
 
@@ -68,7 +68,7 @@ class OurSide(ours.Training):
         )
 
     def save(self) -> None:
-        """Keep the state, and only the newest."""
+        """Save a checkpoint and delete the previous one."""
         folder = self.run.config.folder
         old = checkpoint.checkpoints(folder)
         new = checkpoint.save(self.run.state, folder, config_parser.to_dict(self.run.config))
@@ -83,16 +83,16 @@ class PeerSide(peer.Peer):
     def __init__(self, path: Path, options: nerf_config.NerfConfig, work: Path, pixels: int) -> None:
         scene = nerf_setup.load_scene(options)
         self.scene, self.camera, self.file = scene, peer.camera_of(scene.camera), work / "nerf-pytorch.pt"
-        self.asked = [scenes_pixels.fixed_pixels(view, scene.camera, pixels) for view in scene.test]
+        self.test_pixels = [scenes_pixels.fixed_pixels(view, scene.camera, pixels) for view in scene.test]
         super().__init__(path, options.train.device)  # which may move torch's defaults to a GPU
         self.seconds, self.steps, self.epoch, self.at = 0.0, 0, 0, 0
         self.bounds = {"near": scene.near, "far": scene.far, "ndc": scene.ndc}
         self.test_kwargs |= self.bounds
         origins, directions = zip(*(self._rays_of(v) for v in scene.train), strict=True)
         self.origins, self.directions = torch.stack(origins), torch.stack(directions)
-        colours = [scenes_pixels.view_image(scene, view).reshape(-1, 3) for view in scene.train]
-        self.colours = torch.cat(colours).to(self.device)
-        self.words += f", {len(self.colours)} training rays"
+        colors = [scenes_pixels.view_image(scene, view).reshape(-1, 3) for view in scene.train]
+        self.colors = torch.cat(colors).to(self.device)
+        self.words += f", {len(self.colors)} training rays"
         if self.file.is_file():
             self._restore(torch.load(self.file, map_location=self.device, weights_only=True))
         self._shuffle()
@@ -104,7 +104,7 @@ class PeerSide(peer.Peer):
             chosen = self.order[self.at : self.at + self.args.N_rand]
             view, pixel = chosen // self.per_view, chosen % self.per_view
             rays = (self.origins[view, pixel], self.directions[view, pixel])
-            self.step(rays, self.colours[chosen], self.camera, **self.bounds)
+            self.step(rays, self.colors[chosen], self.camera, **self.bounds)
             self.at += self.args.N_rand
             if self.at >= len(self.order):
                 self.epoch, self.at = self.epoch + 1, 0
@@ -118,7 +118,7 @@ class PeerSide(peer.Peer):
     def psnr(self) -> float:
         """The curve's value now: the same pixels of the same views as ours."""
         values = []
-        for view, pixels in zip(self.scene.test, self.asked, strict=True):
+        for view, pixels in zip(self.scene.test, self.test_pixels, strict=True):
             index = (pixels.y * self.scene.camera.width + pixels.x).to(self.device)
             origins, directions = self._rays_of(view)
             rgb = self.render((origins[index], directions[index]), self.camera)
@@ -126,7 +126,7 @@ class PeerSide(peer.Peer):
         return sum(values) / len(values)
 
     def save(self) -> None:
-        """Keep the state, whole or not at all."""
+        """Save the state atomically."""
         content = {name: getattr(self, name) for name in ("seconds", "steps", "epoch", "at")}
         content |= {key: self.train_kwargs[key].state_dict() for key in ("network_fn", "network_fine")}
         with atomic_path(self.file) as temporary:
@@ -148,7 +148,7 @@ class PeerSide(peer.Peer):
     def _shuffle(self) -> None:
         """The order of all training pixels in this epoch."""
         generator = torch.Generator("cpu").manual_seed(self.epoch)
-        self.order = torch.randperm(len(self.colours), generator=generator, device="cpu").to(self.device)
+        self.order = torch.randperm(len(self.colors), generator=generator, device="cpu").to(self.device)
 
     @property
     def per_view(self) -> int:
@@ -169,37 +169,37 @@ def interpolated(curve: list[list[float]], goal: float) -> tuple[float, float, f
 
 
 def settings_of(args: argparse.Namespace, scene: Scene) -> dict[str, Any]:
-    """What a measurement that is resumed must agree in."""
+    """Settings that must be equal when a measurement is resumed."""
     size = f"{scene.camera.width}x{scene.camera.height}"
     names = ("config", "minutes", "pixels", "rays", "backend", "precision", "seed", "equilibrate")
     return {"scene": scene.name, "size": size, **{name: getattr(args, name) for name in names}}
 
 
 def opened(work: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The record of the work folder, new or gone on with."""
+    """The record of the work folder, loaded if it exists."""
     path = work / "time_to_psnr.json"
     found = io.read_json(path) if path.is_file() else {"settings": settings, "curves": {}}
     for name, value in settings.items():
         if found["settings"].get(name) != value:
             raise InputError(f"{path}: holds another measurement ({name} {found['settings'].get(name)!r} there, "
-                             f"{value!r} asked), expected the same or another --work")  # fmt: skip
+                             f"{value!r} requested), expected the same or another --work")  # fmt: skip
     return found
 
 
 def measure(both: dict[str, Side], record: dict[str, Any], args: argparse.Namespace, report: sides.Report) -> None:
-    """Train by turns to the end, with a point of each curve at its times."""
+    """Train both sides by turns to the end, and measure the points of their curves."""
     end = args.minutes * 60
     wanted = sorted({float(t) for t in (args.at or AT) if t < end} | {end})
     slices = [args.slice * (i + 1) for i in range(math.ceil(end / args.slice))]
     for until in sorted({*wanted, *(s for s in slices if s < end)}):
         for name, side in both.items():
             curve = record["curves"].setdefault(name, [])
-            seconds, steps = side.ask("train", until)
+            seconds, steps = side.call("train", until)
             if until in wanted and wanted.index(until) == len(curve):
                 same = curve and curve[-1][1] == steps  # a step of the peer may be longer than a slice
-                curve.append([seconds, steps, curve[-1][2] if same else side.ask("psnr")])
+                curve.append([seconds, steps, curve[-1][2] if same else side.call("psnr")])
                 report(f"{name}: {curve[-1][0]:.1f} s, step {steps}, {curve[-1][2]:.2f} dB")
-            side.ask("save")
+            side.call("save")
             io.write_json(args.work / "time_to_psnr.json", record)
 
 
@@ -208,14 +208,14 @@ def conclude(curves: dict[str, list[list[float]]], goals: list[float], report: s
     names = list(curves)
     rows = [["seconds of training", *names]]
     for points in zip(*curves.values(), strict=True):
-        told = [f"{psnr:.2f} dB ({seconds:.0f} s, step {steps})" for seconds, steps, psnr in points]
-        rows.append([f"{min(p[0] for p in points):.0f}", *told])
+        cells = [f"{psnr:.2f} dB ({seconds:.0f} s, step {steps})" for seconds, steps, psnr in points]
+        rows.append([f"{min(p[0] for p in points):.0f}", *cells])
     report(tables.as_text(rows))
     for name, curve in curves.items():
         for goal in goals:
             found = interpolated(curve, goal)
-            told = f"after {found[0]:.0f} s ({found[1]:.0f}..{found[2]:.0f})" if found else "not reached"
-            report(f"{name}: {goal:g} dB {told}")
+            reached = f"after {found[0]:.0f} s ({found[1]:.0f}..{found[2]:.0f})" if found else "not reached"
+            report(f"{name}: {goal:g} dB {reached}")
     if len(names) == 1:
         return
     mine, other = curves[names[0]], curves[names[1]]
@@ -240,14 +240,14 @@ def main() -> None:
     parser.add_argument("--slice", type=float, default=20, help="most seconds of a turn")
     parser.add_argument("--at", type=float, nargs="*", help="seconds at which PSNR is taken")
     parser.add_argument("--pixels", type=int, default=1024, help="fixed pixels a test view; 0: all")
-    parser.add_argument("--goals", type=float, nargs="*", default=[24, 25, 25.3], help="PSNR whose time is told")
+    parser.add_argument("--goals", type=float, nargs="*", default=[24, 25, 25.3], help="PSNR whose time is reported")
     parser.add_argument("--equilibrate", nargs="?", const="row", default="none", help="our side trains E-NeRF")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    told = {name: getattr(args, name) for name in ("factor", "seed", "equilibrate")}
+    changes = {name: getattr(args, name) for name in ("factor", "seed", "equilibrate")}
     seconds = args.minutes * 60
     work = {"basedir": str(args.work), "expname": "enerf", "datadir": str(args.datadir), "max_seconds": seconds}
-    options = config_parser.replace(ours.options_of(args, **told, **work), no_reload=False)
+    options = config_parser.replace(ours.options_of(args, **changes, **work), no_reload=False)
     args.work.mkdir(parents=True, exist_ok=True)
     record = opened(args.work, settings_of(args, nerf_setup.load_scene(options)))
     report = sides.Report(args.out, ours.device_of(args.device))

@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh: makes .venv beside pyproject.toml and installs what is asked for, once.
+# Sourced by demo.sh and test.sh: makes .venv beside pyproject.toml and installs the requested extras, if missing.
 #
 #   prepare_environment EXTRAS     EXTRAS: "[app]" (also ""), or "[test]", which includes it
 #
@@ -37,14 +37,14 @@ prepare_environment() {
     nvidia-smi >/dev/null 2>&1 && torch="torch>=2.6"
     wanted="$(cat pyproject.toml scripts/constraints.txt | cksum) $PWD"
     installed=$(cat .venv/.installed 2>/dev/null || true)
-    # an environment with the extra test serves the demo as well; one that was moved or copied serves nobody
+    # an environment with the extra test is sufficient for the demo too; a moved or copied one is not usable
     if .venv/bin/python -c 'import enerf, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null; then
         case "$installed" in
             "$wanted $torch $extras" | "$wanted $torch [test]") return 0 ;;
         esac
     fi
     .venv/bin/python -c 'import pip' 2>/dev/null || make_venv || return 1
-    say "installing into .venv: $torch and what pyproject.toml asks for (once, some minutes)"
+    say "installing into .venv: $torch and the requirements of pyproject.toml (once, some minutes)"
     if ! .venv/bin/python -m pip install -q --disable-pip-version-check -c scripts/constraints.txt "$torch" -e ".$extras"; then
         say "error: pip could not install the packages (see above); check the network and the disk, and run this again"
         return 1

@@ -1,8 +1,8 @@
-"""Toy radiance fields with known answers, for the tests of whatever renders.
+"""Radiance fields with closed-form renderings, for tests of rendering.
 
 Each is a ``RadianceField``: call it with points (*b, s, 3) and viewdirs (*b, 3). Its ``optical_depth`` is the
 exact ∫σ‖direction‖dt over [near, far] along rays (*b, 3), so the exact opacity is 1 − exp(−optical_depth)
-and, as every field has one colour, the exact rgb is opacity · colour. Directions need not be unit. Dtype and
+and, as every field has one color, the exact rgb is opacity · color. Directions need not be unit. Dtype and
 device are those of the points.
 """
 
@@ -96,7 +96,7 @@ class SoftBall:
     def optical_depth(self, origins: Tensor, directions: Tensor, near: float, far: float) -> Tensor:
         speed = directions.norm(dim=-1)
         to_center = origins.new_tensor(self.center) - origins
-        closest = (to_center * directions).sum(-1) / speed**2  # the t nearest to the centre
+        closest = (to_center * directions).sum(-1) / speed**2  # the t nearest to the center
         miss2 = ((to_center - closest[..., None] * directions) ** 2).sum(-1)
         scale = speed / (math.sqrt(2) * self.radius)
         share = (torch.erf(scale * (far - closest)) - torch.erf(scale * (near - closest))) / 2

@@ -1,5 +1,6 @@
 """Every shape in ``enerf``'s signatures is executed while the tests run; what a test sets for the process is undone."""
 
+import os
 import warnings
 
 import pytest
@@ -11,6 +12,10 @@ install_import_hook("enerf", "beartype.beartype")
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="tensorboard.*")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes that share the cores
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
+
 
 @pytest.fixture(autouse=True)
 def _precision_of_products():
@@ -18,3 +23,12 @@ def _precision_of_products():
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
+def two_threads():
+    """What goes wrong on several threads only is looked for on two, however many this process has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

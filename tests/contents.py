@@ -1,4 +1,4 @@
-"""What tests ask of contents: whether they are the same to the last bit, what a run saved, what a refusal says."""
+"""Helpers of tests: exact equality of nested values, content of the last checkpoint, error messages."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from enerf.engine import checkpoint
 
 
 def same(a, b) -> bool:
-    """Whether two nested contents are equal to the last bit."""
+    """Return whether two nested values are equal bit for bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
     if isinstance(a, dict):
@@ -21,14 +21,14 @@ def same(a, b) -> bool:
 
 
 def saved(folder: Path) -> dict:
-    """What the last checkpoint of a run holds, less the clocks and the folder."""
+    """Return the content of a run's last checkpoint without times and folder."""
     content = checkpoint.read(checkpoint.checkpoints(folder)[-1])
     curve = [[step, *figures] for step, _, *figures in content["curve"]]
     return {**{key: content[key] for key in ("step", "model", "optimiser")}, "curve": curve}
 
 
 def refusal(call, *of, **named) -> str:
-    """The one sentence with which a call refuses what the user gave."""
+    """Return the message of the ``InputError`` that a call raises, which must be one sentence."""
     with pytest.raises(InputError) as caught:
         call(*of, **named)
     words = str(caught.value)

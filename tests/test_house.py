@@ -1,4 +1,4 @@
-"""The house rules that no other tool holds."""
+"""Tests of conventions of the code that no linter checks."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def is_plain(node: ast.stmt) -> bool:
     return ast.unparse(node) == "_moved.register()"  # module paths of the previous release
 
 
-def test_init_files_hold_a_docstring_plain_values_and_lazy_exports_only():
+def test_init_files_contain_a_docstring_plain_values_and_lazy_exports_only():
     for path in (p for p in MODULES if p.name == "__init__.py"):
         first, *rest = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(first, ast.Expr), path
@@ -36,11 +36,11 @@ def test_init_files_hold_a_docstring_plain_values_and_lazy_exports_only():
         assert [ast.unparse(node) for node in rest if not is_plain(node)] == [], path
 
 
-def test_the_top_level_holds_packages_only():
+def test_the_top_level_contains_packages_only():
     assert {p.name for p in (ROOT / "enerf").iterdir() if p.is_file()} == {"__init__.py", "py.typed"}
 
 
-def test_modules_do_not_import_the_package_that_holds_them():
+def test_modules_do_not_import_the_top_level_package():
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -49,13 +49,13 @@ def test_modules_do_not_import_the_package_that_holds_them():
                 assert node.module != "enerf", path
 
 
-def test_files_stay_short_and_are_named_for_what_they_do():
+def test_files_are_short_and_have_specific_names():
     for path in MODULES + SCRIPTS:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path
         assert path.stem not in {"utils", "util", "helpers", "common", "base", "misc"}, path
 
 
-def test_functions_stay_readable():
+def test_functions_are_short():
     for path in MODULES + SCRIPTS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
@@ -69,7 +69,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_what_the_readme_names_exists():
+def test_files_named_in_the_readme_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in re.findall(r"(?:scripts|benchmarks)/[\w/]+\.(?:py|sh)", readme):
         assert (ROOT / name).is_file(), name
@@ -79,7 +79,7 @@ def test_what_the_readme_names_exists():
         assert (ROOT / name).exists(), name
 
 
-def test_the_repository_does_not_speak_of_machines_it_was_written_on():
+def test_no_file_names_absolute_local_paths():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wrong = re.compile(r"/(?:work|root|home)/\w|/tmp/(?!\w*\{)")
     for name in tracked.split():

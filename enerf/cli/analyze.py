@@ -1,20 +1,20 @@
-"""Analysis of the checkpoints of finished runs: ``enerf analyze``."""
+"""Conditioning analysis of the checkpoints of runs: ``enerf analyze``."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from enerf.experiments.options import AnalyzeOptions
 
-DESCRIPTION = "Measure how well conditioned finished runs are: weights and curvature over steps, side by side."
+DESCRIPTION = "Compare the condition numbers of weights and the curvature of the loss over the checkpoints of runs."
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
-    """Measure the checkpoints, print the table and say where the plots are."""
+    """Analyze the checkpoints, print the table and the paths of the plots."""
     from enerf.config import parser  # needs the extra app
 
     reader = parser.make_parser([AnalyzeOptions], description, prog=prog)
     reader.usage = "%(prog)s RUN [RUN ...] [--OPTION VALUE] ..."
-    reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder of runs")
+    reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of several runs")
     given = vars(reader.parse_args(argv))
 
     from enerf.experiments import analyze

@@ -9,15 +9,15 @@ from enerf.core.errors import InputError, NotFinite
 
 EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
 
-# Distributions of the extra `app` by the name that is imported, where the two differ.
+# Name of the imported module -> name of the distribution in the extra `app`, where they differ.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "igl": "libigl"}
 
 
 class ProgressBarHandler(logging.Handler):
-    """Writes log lines to standard error without breaking progress bars."""
+    """Log handler that writes to standard error without breaking progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one record as a line."""
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         line = prefix + record.getMessage()
         if "tqdm" in sys.modules:
@@ -29,8 +29,8 @@ class ProgressBarHandler(logging.Handler):
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
-    The exit code is 0 on success, 2 for a user's mistake or a missing package, 3 for values that are not finite and 130
-    for an interruption.
+    Exit codes: 0 on success, 2 for invalid input or a missing package, 3 if training met a value that is not finite,
+    130 if interrupted.
     """
     log = logging.getLogger("enerf")
     log.setLevel(logging.INFO)
@@ -53,7 +53,7 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def missing(module: str) -> str:
-    """Return the sentence for a package that is not installed.
+    """Return the error message for a package that is not installed.
 
     >>> missing("cv2.ximgproc")
     "the package opencv-python-headless is not installed; the commands need the extra app: pip install 'enerf[app]'"
@@ -68,6 +68,3 @@ def missing(module: str) -> str:
 def _exit(message: str, code: int) -> None:
     sys.stderr.write(message + "\n")
     sys.exit(code)
-
-
-enter = run

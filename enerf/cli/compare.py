@@ -12,12 +12,12 @@ WRITTEN = ("comparison.json", "comparison.md", "curves.png", "rates.png", "crops
 
 
 def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
-    """Run the comparison of the task that the first argument names.
+    """Run a comparison; the first argument is the task.
 
     Raises
     ------
     InputError
-        If the first argument names no task.
+        If the first argument is not a task.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     kinds = [task.kind for task in registry.tasks()]
@@ -27,25 +27,25 @@ def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> No
         )
         return
     if arguments[0] not in kinds:
-        raise InputError(f"found {arguments[0]!r} as what is compared, expected one of {', '.join(kinds)}")
+        raise InputError(f"found {arguments[0]!r} as the task to compare, expected one of {', '.join(kinds)}")
     main(arguments[0], arguments[1:], prog=f"{prog or 'enerf compare'} {arguments[0]}")
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
-    """Train the variants, print the table, and say where the rest is."""
+    """Train all variants, print the table and the paths of the files."""
     from enerf.config import parser  # needs the extra app
 
     task = registry.task(kind)
     known: Methods = task.load("methods")
     about = description or f"Train several methods with equal seeds and steps, and compare them ({task.kind} runs)."
     epilog = f"methods (default: {known.default}): {', '.join(known.changes)}"
-    base, (chosen,) = parser.parse(
+    base, (comparison,) = parser.parse(
         task.load("config"), argv, description=about, extra=[CompareOptions], prog=prog, epilog=epilog
     )
 
     from enerf.experiments import compare
 
-    print(compare.compare(base, chosen))
+    print(compare.compare(base, comparison))
     for name in WRITTEN:
         if (base.folder / name).is_file():
             print(base.folder / name)

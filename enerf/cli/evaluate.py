@@ -7,21 +7,25 @@ from typing import Any
 
 from enerf.tasks import registry
 
-DESCRIPTION = "Measure finished runs again and print one table per task, beside published figures where there are any."
+DESCRIPTION = (
+    "Evaluate finished runs and print one table per task, with published results for comparison where available."
+)
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
-    """Evaluate each run at full size and print the tables."""
+    """Evaluate each run and print the tables."""
     from enerf.config import parser  # needs the extra app
 
     reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder of runs")
-    reader.add_argument("--datadir", default="", help="new place of the data, if it has moved since training")
-    reader.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
-    reader.add_argument("--stored", action="store_true", help="read the metrics.json that is there, measure nothing")
+    reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of several runs")
+    reader.add_argument("--datadir", default="", help="new path of the data, if they have moved since training")
+    reader.add_argument("--device", default="auto", help="device: auto (cuda if available), cpu, cuda, cuda:1 ...")
+    reader.add_argument(
+        "--stored", action="store_true", help="print the metrics stored in metrics.json, evaluate nothing"
+    )
     form = reader.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="comma-separated values")
-    form.add_argument("--markdown", action="store_true", help="a Markdown table")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = reader.parse_args(argv)
 
     from enerf.core import io

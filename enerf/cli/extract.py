@@ -1,26 +1,26 @@
-"""Meshes of finished runs: ``enerf extract``."""
+"""Mesh extraction: ``enerf extract``."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from enerf.experiments.options import ExtractOptions
 
-DESCRIPTION = "Extract a mesh from a finished run, in the coordinates of your files, and render pictures of it."
+DESCRIPTION = "Extract a mesh from a finished run, in the coordinates of the input data, and render previews of it."
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
-    """Extract the mesh, write it and its pictures, and say where they are."""
+    """Extract the mesh, write it and its previews, and print their paths."""
     from enerf.config import parser  # needs the extra app
 
     reader = parser.make_parser([ExtractOptions], description, prog=prog)
     reader.usage = "%(prog)s RUN [--OPTION VALUE] ..."
-    reader.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    reader.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     reader.add_argument(
         "--box",
         nargs=6,
         type=float,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
-        help="search here only, in the coordinates of your files; default: everything that the cameras see",
+        help="extract within this box only, in the coordinates of the input data; default: all that the cameras see",
     )
     given = vars(reader.parse_args(argv))
 

@@ -1,4 +1,4 @@
-"""The command ``enerf``: subcommands, each imported when it is used."""
+"""Console command ``enerf``: dispatch to subcommands, each imported when it is used."""
 
 import difflib
 import importlib
@@ -11,9 +11,9 @@ from enerf.cli import app
 from enerf.core.errors import InputError
 from enerf.tasks import registry
 
-# Subcommand -> where its function is, and one line of help; the subcommands that train come from the registry of tasks.
+# Subcommand -> (module:function, one line of help); the subcommands that train come from the task registry.
 COMMANDS = {
-    "eval": ("enerf.cli.evaluate:main", "measure finished runs again and print their tables"),
+    "eval": ("enerf.cli.evaluate:main", "evaluate finished runs and print their metrics"),
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),
@@ -24,12 +24,12 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Run the subcommand that the command line names.
+    """Run the subcommand given on the command line; return its exit code, None for 0.
 
     Raises
     ------
     InputError
-        If there is no such subcommand.
+        If the subcommand is unknown.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def usage() -> str:
-    """Return the list of subcommands."""
+    """Return the usage text with the list of subcommands."""
     lines = {task.command: task.summary for task in registry.tasks()} | {k: text for k, (_, text) in COMMANDS.items()}
     rows = [f"  {name:<10}{text}" for name, text in lines.items()]
     head = ["usage: enerf COMMAND [--config FILE] [--OPTION VALUE] ...", "", "commands:"]
@@ -51,7 +51,7 @@ def usage() -> str:
 
 
 def function_of(command: str) -> Any:
-    """Return the function of a subcommand; it takes the remaining arguments and the name of the program."""
+    """Return the function of a subcommand, which takes the remaining arguments and ``prog``."""
     for task in registry.tasks():
         if task.command == command:
             from enerf.cli import train

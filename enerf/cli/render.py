@@ -1,4 +1,4 @@
-"""Videos of finished NeRF runs: ``enerf render``."""
+"""Video rendering: ``enerf render``."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ PATHS = ("spiral", "circle", "turntable", "interpolate", "test")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = DESCRIPTION) -> None:
-    """Open the run and write its video."""
+    """Open a NeRF run and write its video."""
     from enerf.config import parser  # needs the extra app
 
     reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    reader.add_argument("--path", choices=PATHS, help="camera path; default: by the kind of scene")
+    reader.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    reader.add_argument("--path", choices=PATHS, help="camera path; default: depends on the scene")
     reader.add_argument("--frames", type=int, default=120, help="number of frames (not for --path test)")
     reader.add_argument("--fps", type=float, default=30.0, help="frames per second")
-    reader.add_argument("--factor", type=float, default=1.0, help="render at 1/FACTOR of the size")
-    reader.add_argument("--depth", action="store_true", help="depth in false colors instead of the image")
-    reader.add_argument("--png", action="store_true", help="keep the frames as PNG too")
-    reader.add_argument("--out", type=Path, help="the mp4; default: RUN/video_PATH.mp4")
-    reader.add_argument("--datadir", default="", help="new place of the scene, if it has moved since training")
-    reader.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    reader.add_argument("--factor", type=float, default=1.0, help="render at 1/FACTOR of the width and height")
+    reader.add_argument("--depth", action="store_true", help="render depth in false colors instead of the image")
+    reader.add_argument("--png", action="store_true", help="also keep the frames as PNG files")
+    reader.add_argument("--out", type=Path, help="output file; default: RUN/video_PATH.mp4")
+    reader.add_argument("--datadir", default="", help="new path of the scene, if it has moved since training")
+    reader.add_argument("--device", default="auto", help="device: auto (cuda if available), cpu, cuda, cuda:1 ...")
     args = reader.parse_args(argv)
     if args.frames < 1 or not args.factor >= 1 or not args.fps > 0:
         raise InputError("options --frames, --factor and --fps: expected at least 1, at least 1 and more than 0")

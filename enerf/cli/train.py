@@ -7,7 +7,7 @@ from enerf.tasks import registry
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
-    """Train, print the table of the result, and say where the results are."""
+    """Train one configuration, print its metrics and the folder of its results."""
     from enerf.config import parser  # needs the extra app
 
     task = registry.task(kind)

@@ -1,7 +1,7 @@
-"""Methods that comparisons of fields train: each is a set of options that it changes.
+"""Methods that comparisons of fields train: each is a set of option values.
 
-The scale-matched controls stand beside the maps, because the scale of the initialization can explain much of a gain.
-Imports no torch.
+Every conditioning map has scale-matched controls (``he``, ``glorot``, ``unit_row``, ``kept`` ...), because the scale of
+the initialization can explain a large part of a gain. Imports no torch.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ class Methods:
     Attributes
     ----------
     changes
-        Method -> the options that it changes.
+        Method -> the options that it sets.
     common
-        Options that every method starts from, whatever the configuration says of initialization and maps.
+        Options that are set for every method first; they override the configuration's initialization and maps.
     default
-        The methods compared if none are named.
+        The methods that are compared if none are named.
     """
 
     changes: dict[str, dict[str, Any]]
@@ -46,7 +46,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "kept": {"equilibrate": "row", "equilibrate_scale": "kept", "init": "he"},
     "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
     "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
-    # at the scale of the network's own start: sine layers have one that others do not
+    # at the scale of the network's default initialization, which for sine layers is not that of other layers
     "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
     "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},
 }

@@ -1,9 +1,9 @@
-"""Options: how one is declared, and the tables that several tasks share.
+"""Declaration of options, and the option tables that several tasks share.
 
-Each field of an option table is one option: its name, type, default, help, bounds and what it affects stand in one
-place. The parser, the saved ``config.txt``, the rules of resuming and ``docs/options.md`` are made from them. The
-docstring of a table is the title of its group in ``--help``. Names that nerf-pytorch users know keep their meaning and
-their defaults. Imports no torch.
+Each field of an option table declares one option: name, type, default, help, bounds and effect. The parser, the saved
+``config.txt``, the rules of resuming and ``docs/options.md`` are generated from it. The first line of a table's
+docstring is the title of its group in ``--help``. Options of nerf-pytorch keep their names, meaning and defaults.
+Imports no torch.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
 SCALES = ("fixed", "kept", "constant", "learned")
 INITS = ("default", "glorot", "he", "unit_row")
 
-# What an option decides. model: the weights' names, shapes or meaning, so that a checkpoint made with another value
-# does not fit. data: what is learned and measured. training: how it is learned. neutral: none of these.
+# Effect of an option. model: names, shapes or meaning of the weights, so that a checkpoint made with another value does
+# not fit. data: training and test data. training: the optimization. neutral: none of these.
 Effect = Literal["model", "data", "training", "neutral"]
 
 
@@ -35,17 +35,18 @@ def option(
     default, help
         The default value, and the text for ``--help``.
     affects
-        What the option decides; see ``Effect``.
+        The effect of the option; see ``Effect``.
     model_key
-        The part of the value that decides the weights, for options that do so in part: ``bool`` for a count that adds
-        a network when it is above 0.
+        Function of the value, for options that also decide the model in part: checkpoints fit if its results are equal.
+        ``bool`` for a count that adds a network when it is above 0.
     bounds
-        ``choices``, ``at_least``, ``at_most``, ``above``; ``bare``: the value of the option given without one.
+        ``choices``, ``at_least``, ``at_most``, ``above`` (exclusive); ``bare``: the value if the option is given
+        without one.
 
     Raises
     ------
     ValueError
-        If ``affects`` is none of the effects.
+        If ``affects`` is not an effect.
     """
     if affects not in get_args(Effect):
         raise ValueError(f"affects is {affects!r}; it must be one of {', '.join(get_args(Effect))}")
@@ -86,16 +87,21 @@ class RunConfig(ABC):
         return Path(self.run.basedir) / (self.run.expname or self.scene)
 
     def check(self) -> None:  # noqa: B027
-        """Raise ``InputError`` for the first combination of options that has no meaning; the base accepts all."""
+        """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
 
 
 def declared(config: type[RunConfig]) -> dict[str, "dataclasses.Field[Any]"]:
-    """Return all options of a kind of run by name.
+    """Return all options of a configuration class by name.
 
-    Each value is the dataclass field, whose metadata holds help, bounds and effect.
+    Each value is the dataclass field, whose metadata contains help, bounds and effect.
     """
     tables = [table.type for table in dataclasses.fields(config)]
     return {item.name: item for table in tables for item in dataclasses.fields(table)}  # type: ignore[arg-type]
+
+
+def title(table: type) -> str:
+    """Return the title of a table's group in the help: the first line of its docstring."""
+    return (table.__doc__ or table.__name__).strip().split("\n")[0].rstrip(".")
 
 
 def affecting(config: type[RunConfig], *effects: Effect) -> list[str]:
@@ -109,40 +115,42 @@ class MapOptions(Protocol):
 
     @property
     def equilibrate(self) -> str:
-        """The map."""
+        """The map: ``none`` or one of ``METHODS``."""
 
     @property
     def equilibrate_gradient(self) -> str:
-        """``through`` or ``detached``."""
+        """Whether the gradient passes ``through`` the norms, or they are ``detached``."""
 
     @property
     def equilibrate_scale(self) -> str:
-        """One of ``SCALES``."""
+        """Scale of the equilibrated matrix: one of ``SCALES``."""
 
     @property
     def equilibrate_p(self) -> float:
-        """Order of the norm: 1, 2 or inf."""
+        """Order of the row or column norm: 1, 2 or inf."""
 
 
 @dataclass(frozen=True)
 class GridOptions:
-    """Hash grid."""
+    """Hash grid (with --encoding hash)."""
 
-    hash_levels: int = option(8, "levels of the hash grid", at_least=1, at_most=32, affects="model")
-    hash_features: int = option(4, "features an entry", choices=(1, 2, 4, 8), affects="model")
-    hash_log2_entries: int = option(
-        16, "at most two to that power entries a level", at_least=4, at_most=26, affects="model"
+    hash_levels: int = option(
+        8, "number of resolution levels of the hash grid", at_least=1, at_most=32, affects="model"
     )
-    hash_coarsest: int = option(16, "cells a side of the coarsest level", at_least=1, affects="model")
-    hash_finest: int = option(768, "cells a side of the finest level", at_least=1, affects="model")
+    hash_features: int = option(4, "features per entry of the hash table", choices=(1, 2, 4, 8), affects="model")
+    hash_log2_entries: int = option(
+        16, "log2 of the maximum number of entries per level", at_least=4, at_most=26, affects="model"
+    )
+    hash_coarsest: int = option(16, "resolution of the coarsest level, in cells per axis", at_least=1, affects="model")
+    hash_finest: int = option(768, "resolution of the finest level, in cells per axis", at_least=1, affects="model")
 
     def check(self) -> None:
-        """Refuse a grid that grows coarser.
+        """Check that the finest level is not coarser than the coarsest.
 
         Raises
         ------
         InputError
-            If it does.
+            If it is.
         """
         if self.hash_finest < self.hash_coarsest:
             raise InputError(
@@ -153,90 +161,95 @@ class GridOptions:
 
 @dataclass(frozen=True)
 class ConditioningOptions:
-    """Conditioning (E-NeRF) and its scale-matched controls."""
+    """Weight conditioning (E-NeRF) and scale-matched controls."""
 
     equilibrate: str = option(
         "none",
-        "equilibrate the weights; bare: row, the paper's choice",
+        "matrix map that conditions the weights; without a value: row, as in the paper",
         choices=("none", *METHODS),
         bare="row",
         affects="model",
     )
     equilibrate_layers: str = option(
         "hidden",
-        "which layers are conditioned, weight-normalised or started by --init: hidden (every linear layer with more "
-        "than one output that is not an output head), trunk, or names such as trunk.0,feature",
+        "layers to which --equilibrate, --weight_norm and --init apply: hidden (all linear layers with more than one "
+        "output except output heads), trunk, or names separated by commas, e.g. trunk.0,feature",
         bare="hidden",
         affects="model",
     )
     equilibrate_gradient: str = option(
         "through",
-        "the gradient passes through the norms, or takes them as constants",
+        "through: backpropagate through the norms of the map; detached: treat them as constants",
         choices=("through", "detached"),
         affects="model",
     )
     equilibrate_scale: str = option(
         "fixed",
-        "the size of an equilibrated matrix: fixed by the map as in the paper, kept as the raw weights' at every step, "
-        "constant as at the start, or a learned gain from there (with --init he: He's variance)",
+        "Frobenius norm of an equilibrated matrix: fixed: as the map gives it, as in the paper; kept: that of the raw "
+        "weights; constant: that of the raw weights at initialization; learned: a trained gain, initially as constant",
         choices=SCALES,
         affects="model",
     )
     equilibrate_p: float = option(
-        2.0, "norm of rows and columns: 1, 2 or inf", choices=(1.0, 2.0, math.inf), affects="model"
+        2.0, "order p of the row and column norms: 1, 2 or inf", choices=(1.0, 2.0, math.inf), affects="model"
     )
-    weight_norm: bool = option(False, "control: weight normalisation of the same layers", affects="model")
+    weight_norm: bool = option(
+        False, "control: weight normalization (Salimans, Kingma 2016) of the same layers", affects="model"
+    )
     init: str = option(
         "default",
-        "control: start of the same layers: PyTorch's, Glorot's, He's, or rows of unit norm",
+        "control: initialization of the same layers: default (PyTorch's), glorot, he, or unit_row (rows of unit norm)",
         choices=INITS,
         affects="training",
     )
 
     def check(self) -> None:
-        """Refuse two answers to one question.
+        """Check that ``weight_norm`` and ``equilibrate`` are not combined.
 
         Raises
         ------
         InputError
-            If both are given.
+            If they are.
         """
         if self.weight_norm and self.equilibrate != "none":
-            raise InputError(
-                "options --weight_norm and --equilibrate are two answers to one question: give one of them"
-            )
+            raise InputError("options --weight_norm and --equilibrate are mutually exclusive: give one of them")
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """Training, by whatever optimiser."""
+    """Training."""
 
-    N_iters: int = option(200_000, "steps", at_least=0, affects="training")
+    N_iters: int = option(200_000, "number of training steps", at_least=0, affects="training")
     max_seconds: float = option(
-        0.0, "end after that many seconds of training, evaluation aside; 0: never", at_least=0, affects="training"
+        0.0, "stop after this many seconds of training, without evaluation; 0: no limit", at_least=0, affects="training"
     )
-    lrate: float = option(5e-4, "learning rate", above=0, affects="training")
+    lrate: float = option(5e-4, "initial learning rate", above=0, affects="training")
     lrate_decay: int = option(
-        250, "the learning rate falls to a tenth in that many thousand steps", at_least=1, affects="training"
+        250,
+        "thousands of steps in which the learning rate decays to a tenth (--lrate_schedule decay)",
+        at_least=1,
+        affects="training",
     )
     lrate_schedule: str = option(
         "decay",
-        "decay: as lrate_decay says; cosine: from lrate to a hundredth of it over the whole run, by steps or by "
-        "max_seconds, whichever ends first; constant: lrate; milestones: a tenth of it from half of the run on, a "
-        "hundredth from three quarters",
+        "decay: exponential, see --lrate_decay; cosine: from lrate to lrate/100 over the whole run, by steps or "
+        "max_seconds, whichever ends first; constant: lrate; milestones: lrate/10 from half of the run on, lrate/100 "
+        "from three quarters",
         choices=("decay", "cosine", "constant", "milestones"),
         affects="training",
     )
-    lrate_warmup: int = option(
-        0, "steps over which the learning rate rises to its value", at_least=0, affects="training"
+    lrate_warmup: int = option(0, "steps of linear learning-rate warm-up; 0: none", at_least=0, affects="training")
+    adam_beta2: float = option(
+        0.999, "Adam's beta2, the decay of the squared-gradient average", above=0, at_most=0.99999, affects="training"
     )
-    adam_beta2: float = option(0.999, "Adam's decay of squared gradients", above=0, at_most=0.99999, affects="training")
     adam_eps: float = option(1e-8, "Adam's epsilon", above=0, affects="training")
-    seed: int = option(0, "fixes start, batches and noise", at_least=0, at_most=2**63 - 1, affects="training")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1 ...", affects="neutral")
+    seed: int = option(
+        0, "random seed of initialization, batches and noise", at_least=0, at_most=2**63 - 1, affects="training"
+    )
+    device: str = option("auto", "device: auto (cuda if available), cpu, cuda, cuda:1 ...", affects="neutral")
     precision: str = option(
         "auto",
-        "of the factors of products inside networks; auto: bf16 where the machine multiplies in it",
+        "precision of matrix products inside networks; auto: bf16 where the device has bf16 arithmetic",
         choices=("auto", "fp32", "bf16"),
         affects="training",
     )
@@ -244,12 +257,14 @@ class StepOptions:
 
 @dataclass(frozen=True)
 class FitOptions(StepOptions):
-    """Training, whatever field is trained."""
+    """Training of a field."""
 
-    lrate_grid: float = option(0.0, "learning rate of hash grids; 0: lrate", at_least=0, affects="training")
+    lrate_grid: float = option(
+        0.0, "initial learning rate of hash grids; 0: as --lrate", at_least=0, affects="training"
+    )
     backend: str = option(
         "auto",
-        "what evaluates networks and grids",
+        "code that evaluates networks and hash grids; auto: the preferred one that passes its self-test on the device",
         choices=("auto", "torch", "compiled", "triton", "tinycudann"),
         affects="neutral",
     )
@@ -257,26 +272,31 @@ class FitOptions(StepOptions):
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """Experiment and its records, whatever is trained."""
+    """Experiment, logging and checkpoints."""
 
-    expname: str = option("", "name of the experiment; empty: the name of what it is trained on", affects="neutral")
-    basedir: str = option("./logs", "results go to basedir/expname", affects="neutral")
+    expname: str = option("", "experiment name; empty: the name of the scene, shape or data set", affects="neutral")
+    basedir: str = option("./logs", "results are written to BASEDIR/EXPNAME", affects="neutral")
     no_reload: bool = option(
-        False, "start anew even if the experiment has checkpoints (they are kept aside)", affects="neutral"
+        False,
+        "start a new run even if the experiment has checkpoints (they are renamed, not deleted)",
+        affects="neutral",
     )
     ft_path: str = option(
         "",
-        "start from this checkpoint (.pt, or nerf-pytorch's .tar) unless the experiment has its own: weights, "
-        "optimiser and step; with --no_reload its weights only, at step 0",
+        "checkpoint (.pt, or nerf-pytorch's .tar) to start from if the experiment has none: weights, optimizer state "
+        "and step; with --no_reload the weights only, at step 0",
         affects="training",
     )
-    i_print: int = option(100, "steps between lines of train.jsonl", at_least=0, affects="neutral")
+    i_print: int = option(100, "steps between lines of train.jsonl; 0: at the end only", at_least=0, affects="neutral")
     i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0, affects="neutral")
-    i_eval: int = option(
-        1000, "steps between points of the curve of test figures; 0: never", at_least=0, affects="neutral"
+    i_eval: int = option(1000, "steps between evaluations for the test curve; 0: never", at_least=0, affects="neutral")
+    i_img: int = option(
+        500, "steps between small test renderings in TensorBoard; 0: never", at_least=0, affects="neutral"
     )
-    i_img: int = option(500, "steps between small test renders in TensorBoard; 0: never", at_least=0, affects="neutral")
     i_spectrum: int = option(
-        1000, "steps between records of κ(W) and row norms; 0: never", at_least=0, affects="neutral"
+        1000,
+        "steps between logs of the condition numbers κ(W) and row norms of layers; 0: never",
+        at_least=0,
+        affects="neutral",
     )
-    no_final_eval: bool = option(False, "do not measure the result at the end", affects="neutral")
+    no_final_eval: bool = option(False, "skip the final evaluation", affects="neutral")

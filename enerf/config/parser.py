@@ -1,6 +1,6 @@
-"""Command lines and ``.txt`` files to the option tables of ``options`` and its neighbours, and back.
+"""Parser of command lines and configuration files into option tables, and writer of configuration files.
 
-nerf-pytorch's configuration files run unmodified. A value on the command line wins over the file.
+Configuration files of nerf-pytorch are read unmodified. Values on the command line override those of the file.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import configargparse
 
+from enerf.config import options
 from enerf.config.options import RunConfig
 from enerf.core.errors import InputError
 
@@ -25,27 +26,27 @@ C = TypeVar("C", bound=RunConfig)
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG_FOLDER = ROOT / "configs"
 CONFIG_FOLDERS = (*([CONFIG_FOLDER] if (ROOT / "pyproject.toml").is_file() else []), ROOT / "enerf" / "configs")
-# nerf-pytorch's options that cannot mean anything here, with the reason.
-REFUSED = {"shape": "it chooses among deepvoxels scenes, which are not read here"}
+# Options of nerf-pytorch that are not supported, with the reason.
+UNSUPPORTED = {"shape": "it chooses among deepvoxels scenes, which are not supported"}
 T = TypeVar("T")
 
 
 class Parser(configargparse.ArgumentParser):
-    """A parser whose errors are one sentence and an ``InputError``, not a usage page and an exit."""
+    """Argument parser that raises ``InputError`` with one sentence instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the message as the user's mistake."""
+        """Raise ``InputError`` with the message."""
         raise InputError(message.replace("argument --", "option --"))
 
 
 class Help(argparse.HelpFormatter):
-    """Help that ends with the default, in words where it is empty."""
+    """Help formatter that appends the default value of each option."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        told = action.help or ""
+        text = action.help or ""
         if action.default is None or action.default == argparse.SUPPRESS:
-            return told
-        return told + (" (default: empty)" if action.default == "" else " (default: %(default)s)")
+            return text
+        return text + (" (default: empty)" if action.default == "" else " (default: %(default)s)")
 
 
 def parse(
@@ -57,18 +58,18 @@ def parse(
     prog: str | None = None,
     epilog: str = "",
 ) -> tuple[C, list[Any]]:
-    """The configuration of a command line, and the ``extra`` option tables filled from the same line.
+    """Return the configuration of a command line, and the ``extra`` option tables filled from the same line.
 
     Raises
     ------
     InputError
-        For an unknown option (with the nearest known names), an ill-typed value, or a missing file.
+        For an unknown option (with the nearest known names), an invalid value or combination, or a missing file.
     """
     own = dataclasses.fields(kind)
     tables: list[Any] = [f.type for f in own] + list(extra)
     parser = make_parser(tables, description, prog=prog, epilog=epilog)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    file = _config_of(arguments)  # a missing one is told in our words, before configargparse tells it in its own
+    file = _config_path(arguments)  # first, for a better error message than configargparse's if it is missing
     try:
         namespace, unknown = parser.parse_known_args(arguments)
         if unknown:
@@ -77,12 +78,12 @@ def parse(
         config = kind(*filled[: len(own)])
         config.check()
     except InputError as error:
-        raise InputError(_placed(str(error), arguments, file)) from None
+        raise InputError(_with_file(str(error), arguments, file)) from None
     return config, filled[len(own) :]
 
 
 def make_parser(tables: Iterable[Any], description: str, *, prog: str | None = None, epilog: str = "") -> Parser:
-    """The command-line parser of some option tables, one help group a table."""
+    """Return the command-line parser of some option tables, one help group per table."""
     parser = Parser(
         prog=prog,
         usage="%(prog)s [--config FILE] [--OPTION VALUE] ...",
@@ -95,31 +96,26 @@ def make_parser(tables: Iterable[Any], description: str, *, prog: str | None = N
     )
     parser.add_argument("--config", is_config_file=True, metavar="FILE", help="a .txt file, by path or in configs/")
     for table in tables:
-        group = parser.add_argument_group(_title(table))
+        group = parser.add_argument_group(options.title(table))
         for item in dataclasses.fields(table):
             group.add_argument(f"--{item.name}", **_argument(item))
     return parser
 
 
-def _title(table: type) -> str:
-    """The name of a table's help group: the first line of its docstring."""
-    return (table.__doc__ or table.__name__).strip().split("\n")[0].rstrip(".")
-
-
 def read_table(table: type[T], values: dict[str, Any]) -> T:
-    """One option table filled from a flat mapping; missing options keep their defaults, options of others are left."""
+    """Return an option table filled from a flat mapping: defaults for missing options, other keys are ignored."""
     known = {f.name: f.type for f in dataclasses.fields(table)}  # type: ignore[arg-type]
     given = {name: value for name, value in values.items() if name in known}
     return table(**{name: float(value) if known[name] is float else value for name, value in given.items()})
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """All options as one flat mapping of plain values."""
+    """Return all options as one flat mapping."""
     return {name: value for part in dataclasses.asdict(config).values() for name, value in part.items()}
 
 
 def from_dict(kind: type[C], values: dict[str, Any]) -> C:
-    """The configuration of a flat mapping, as ``to_dict`` makes it.
+    """Return the configuration of a flat mapping as ``to_dict`` returns it; defaults for missing options.
 
     >>> from enerf.tasks.shape.config import ShapeConfig
     >>> from_dict(ShapeConfig, {"N_points": 7}).samples.N_points
@@ -129,12 +125,12 @@ def from_dict(kind: type[C], values: dict[str, Any]) -> C:
 
 
 def replace(config: C, **changes: Any) -> C:
-    """The configuration with some options changed, by their flat names.
+    """Return a copy of the configuration with some options changed, by name.
 
     Raises
     ------
     TypeError
-        For a name that is no option.
+        If a name is not an option.
 
     >>> from enerf.tasks.nerf.config import NerfConfig
     >>> replace(from_dict(NerfConfig, {}), N_rand=7).train.N_rand
@@ -147,24 +143,24 @@ def replace(config: C, **changes: Any) -> C:
 
 
 def to_text(config: RunConfig) -> str:
-    """The configuration as a ``.txt`` file that ``--config`` reads back to the same values.
+    """Return the text of a configuration file that ``--config`` reads back to the same values.
 
     Raises
     ------
     InputError
-        If a text option holds what such a file cannot say: a line break, say.
+        If a string value cannot be written to such a file, e.g. because it contains a line break.
     """
     lines = []
     for part in dataclasses.fields(config):
         values = getattr(config, part.name)
-        lines.append(f"# {_title(type(values))}")
+        lines.append(f"# {options.title(type(values))}")
         lines += [_line(f.name, str(getattr(values, f.name))) for f in dataclasses.fields(values)]
         lines.append("")
     return "\n".join(lines)
 
 
 def read_text(kind: type[C], path: Path) -> C | None:
-    """Return the configuration in a ``config.txt``, defaults for options that it lacks; None if it is no such file.
+    """Return the configuration of a ``config.txt``, with defaults for missing options; None if the file is invalid.
 
     Unlike ``parse``, it does not check combinations.
     """
@@ -177,24 +173,24 @@ def read_text(kind: type[C], path: Path) -> C | None:
 
 
 def _line(name: str, value: str) -> str:
-    """``name = value``, in quotes if it reads back only so."""
+    """Return ``name = value``, with quotes if the value would be read back differently without."""
     reader = configargparse.DefaultConfigFileParser()
     for quote in ("", '"', "'"):
         line = f"{name} = {quote}{value}{quote}".rstrip()
         if len(line.splitlines()) == 1 and reader.parse([line]).get(name) == value:
             return line
-    raise InputError(f"option --{name}: found {value!r}, expected a text that a configuration file can hold")
+    raise InputError(f"option --{name}: found {value!r}, expected a text that can be written to a configuration file")
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a configuration file: a path, or a name in ``configs/``, with or without ``.txt``.
+    """Return the path of a configuration file, given as a path or a name in ``configs/``, with or without ``.txt``.
 
-    A path comes first, then the checkout's ``configs/``, then the ``enerf/configs`` of an installed package.
+    The path is tried first, then the checkout's ``configs/``, then the ``enerf/configs`` of an installed package.
 
     Raises
     ------
     InputError
-        If there is none, with the nearest names.
+        If no file is found, with the nearest names.
     """
     for candidate in (Path(name).expanduser(), *(folder / name for folder in CONFIG_FOLDERS)):
         for path in (candidate, Path(f"{candidate}.txt")):
@@ -209,30 +205,30 @@ def find_config(name: str) -> Path:
 
 
 def _open_config(name: str) -> Any:
-    """The text file behind ``--config``."""
+    """Open the file of ``--config``; raise ``InputError`` if it is not a text file."""
     path = find_config(name)
     try:
         path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a text file of `name = value` lines ({error})") from None
-    return path.open(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+    return path.open(encoding="utf-8-sig")  # skips the byte order mark of Windows editors
 
 
 def _argument(item: dataclasses.Field) -> dict[str, Any]:
-    """What argparse is told of one option."""
+    """Return the keyword arguments of ``add_argument`` for one option."""
     meta = item.metadata
-    told: dict[str, Any] = {"default": item.default, "help": meta["help"].replace("%", "%%"), "type": _reader(item)}
+    kwargs: dict[str, Any] = {"default": item.default, "help": meta["help"].replace("%", "%%"), "type": _reader(item)}
     if item.type is bool:
-        return {**told, "nargs": "?", "const": True, "metavar": "True|False"}
+        return {**kwargs, "nargs": "?", "const": True, "metavar": "True|False"}
     if "bare" in meta:
-        told |= {"nargs": "?", "const": meta["bare"]}
+        kwargs |= {"nargs": "?", "const": meta["bare"]}
     choices = meta.get("choices")
-    told["metavar"] = "|".join(str(c) for c in choices if c != "") if choices else item.type.__name__.upper()  # type: ignore[union-attr]
-    return told
+    kwargs["metavar"] = "|".join(str(c) for c in choices if c != "") if choices else item.type.__name__.upper()  # type: ignore[union-attr]
+    return kwargs
 
 
 def _reader(item: dataclasses.Field) -> Any:
-    """The function that turns an option's text into its value, or raises with what was expected."""
+    """Return the function that converts an option's text to its value; it raises ``ArgumentTypeError`` if invalid."""
     meta = item.metadata
 
     def read(text: str) -> Any:
@@ -254,7 +250,7 @@ def _reader(item: dataclasses.Field) -> Any:
 
 
 def _convert(text: str, item: dataclasses.Field) -> Any:
-    """An option's text as its type."""
+    """Convert an option's text to the option's type."""
     if item.type is bool or (item.metadata.get("bare") and text.lower() in ("true", "false")):
         if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
             raise configargparse.ArgumentTypeError(f"found {text!r}, expected True or False")
@@ -270,19 +266,19 @@ def _convert(text: str, item: dataclasses.Field) -> Any:
 
 
 def _unknown_message(word: str, parser: Parser) -> str:
-    """The sentence about a word that is no option."""
+    """Return the error message for an argument that is not an option."""
     name = word.lstrip("-").split("=")[0]
     if not word.startswith("-"):
         return f"found {word!r} where an option was expected (options start with --)"
-    if name in REFUSED:
-        return f"option --{name}: {REFUSED[name]}"
+    if name in UNSUPPORTED:
+        return f"option --{name}: {UNSUPPORTED[name]}"
     known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"unknown option {name!r}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")
 
 
-def _config_of(arguments: list[str]) -> Path | None:
-    """The configuration file that a command line names, the last one if it names several."""
+def _config_path(arguments: list[str]) -> Path | None:
+    """Return the configuration file of a command line, the last one if there are several."""
     named = [value for word, value in itertools.pairwise(arguments) if word == "--config"]
     named += [word.split("=", 1)[1] for word in arguments if word.startswith("--config=")]
     if not named:
@@ -292,8 +288,8 @@ def _config_of(arguments: list[str]) -> Path | None:
     return file
 
 
-def _placed(message: str, arguments: list[str], file: Path | None) -> str:
-    """The message, behind the name of the configuration file if the option it tells of stands there."""
-    told = re.match(r"(?:unknown )?option (?:--|')(\w+)", message)
+def _with_file(message: str, arguments: list[str], file: Path | None) -> str:
+    """Prefix an error message with the configuration file if its option was given there, not on the command line."""
+    named = re.match(r"(?:unknown )?option (?:--|')(\w+)", message)
     given = {word.lstrip("-").split("=")[0] for word in arguments if word.startswith("--")}
-    return f"{file}: {message}" if file and told and told[1] not in given else message
+    return f"{file}: {message}" if file and named and named[1] not in given else message

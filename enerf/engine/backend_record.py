@@ -11,71 +11,76 @@ Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
 
 @dataclass(frozen=True)
 class Record:
-    """Which code and precision a run's steps were computed with: kept in its checkpoints, reported by its metrics.
+    """Backend and precision of a run's training steps.
 
     Attributes
     ----------
-    now
-        What this process computes with.
-    before
-        What the checkpoint that it goes on from was trained with; None for a fresh run.
-    since
-        The step of that checkpoint.
+    current
+        Backend and precision of this process.
+    previous
+        Those of the checkpoint from which the run was resumed; None for a new run.
+    resumed_at
+        Step of that checkpoint.
     earlier
-        What changed before that: ``backend``, ``precision``, ``device``, and ``until`` which step.
+        Changes before that checkpoint, oldest first: ``backend``, ``precision`` and ``device`` of the steps up to and
+        including step ``until``.
     """
 
-    now: Resolved
-    before: Resolved | None = None
-    since: int = 0
+    current: Resolved
+    previous: Resolved | None = None
+    resumed_at: int = 0
     earlier: tuple[dict[str, Any], ...] = ()
 
     def trained(self, step: int) -> Resolved:
-        """What the last of so many steps was computed with."""
-        if self.before is None or step > self.since:
-            return self.now
-        return self.before.completed(self.now)
+        """Return the backend and precision with which a step was computed."""
+        if self.previous is None or step > self.resumed_at:
+            return self.current
+        return self.previous.completed(self.current)
 
     def changes(self, step: int) -> list[dict[str, Any]]:
-        """What earlier ones of so many steps were computed with, if it was something else."""
-        if self.before is None or step <= self.since or not self.since or not self.before.differs(self.now):
+        """Return the backends and precisions of earlier steps that differ from those of this step, oldest first."""
+        previous = self.previous
+        if previous is None or step <= self.resumed_at or not self.resumed_at or not previous.differs(self.current):
             return list(self.earlier)
-        return [*self.earlier, {**asdict(self.before.completed(self.now)), "until": self.since}]
+        return [*self.earlier, {**asdict(previous.completed(self.current)), "until": self.resumed_at}]
 
     def saved(self) -> dict[str, Any]:
-        """What checkpoints of further steps keep beside the options."""
-        changes = self.changes(self.since + 1)
-        return {"resolved": {**asdict(self.now), **({"earlier": changes} if changes else {})}}
+        """Return the entries that checkpoints of further steps store beside the options."""
+        changes = self.changes(self.resumed_at + 1)
+        return {"resolved": {**asdict(self.current), **({"earlier": changes} if changes else {})}}
 
     def metrics(self, step: int) -> dict[str, Any]:
-        """What metrics of a step report beside the precision; what evaluated them only if that differs."""
+        """Return the entries of ``metrics.json`` at a step; those of the evaluation only if they differ."""
         trained, changes = self.trained(step), self.changes(step)
-        told: dict[str, Any] = {"backend": trained.backend}
+        entries: dict[str, Any] = {"backend": trained.backend}
         if changes:
-            told["trained_earlier"] = changes
-        if trained.differs(self.now):
-            told |= {"eval_backend": self.now.backend, "eval_precision": self.now.precision}
-        return told
+            entries["trained_earlier"] = changes
+        if trained.differs(self.current):
+            entries |= {"eval_backend": self.current.backend, "eval_precision": self.current.precision}
+        return entries
 
 
-def recorded(content: dict[str, Any]) -> Resolved:
-    """What a checkpoint was trained with; of earlier versions' checkpoints, as far as their options name it."""
+def checkpoint_backend(content: dict[str, Any]) -> Resolved:
+    """Return the backend and precision that a checkpoint was trained with.
+
+    Checkpoints of earlier versions have no such record: they give the values of the options, ``auto`` possibly.
+    """
     saved = content["config"]
     found = saved.get("resolved")
     return Resolved.of(found if isinstance(found, dict) else {**saved, "device": ""})
 
 
-def recorded_or(found: Found | None, shared: Resolved | None) -> Resolved | None:
-    """What a run is to be computed with again: as its checkpoint records it, else as the runs it is compared with."""
+def backend_to_reuse(found: Found | None, shared: Resolved | None) -> Resolved | None:
+    """Return the backend of a run's checkpoint, or, for a new run, that of the comparison that it belongs to."""
     if found is None:
         return shared
-    return recorded(found[0]).completed(shared or Resolved())
+    return checkpoint_backend(found[0]).completed(shared or Resolved())
 
 
-def record_of(found: Found | None, now: Resolved) -> Record:
-    """The record of a run that goes on from a checkpoint, or begins."""
+def record_of(found: Found | None, current: Resolved) -> Record:
+    """Return the record of a run that is resumed from a checkpoint, or is new."""
     if found is None:
-        return Record(now)
-    kept = found[0]["config"].get("resolved")
-    earlier = tuple(kept.get("earlier", ())) if isinstance(kept, dict) else ()
-    return Record(now, recorded(found[0]), found[0]["step"], earlier)
+        return Record(current)
+    stored = found[0]["config"].get("resolved")
+    earlier = tuple(stored.get("earlier", ())) if isinstance(stored, dict) else ()
+    return Record(current, checkpoint_backend(found[0]), found[0]["step"], earlier)

@@ -1,4 +1,4 @@
-"""What training changes: weights, optimiser, step. Saved atomically as tensors and plain Python, loaded as such."""
+"""Checkpoints: weights, optimizer state, step and curve, saved atomically and loaded with ``weights_only=True``."""
 
 import pickle
 import re
@@ -15,9 +15,14 @@ from enerf.core import io as core_io
 from enerf.core.errors import InputError
 
 FORMAT = 1
-# What options say of an optimiser's groups; all else is the state of its steps.
-OF_OPTIONS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
-MARKS = ("betas", "alpha", "dampening", "lr_decay")  # each in the groups of one kind of optimiser alone
+# Entries of parameter groups that the options decide; on resume they keep the values of the present options.
+OPTION_KEYS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
+OPTIMIZER_KEYS = (
+    "betas",
+    "alpha",
+    "dampening",
+    "lr_decay",
+)  # each in the parameter groups of one class of optimizer only
 PARTS = {
     **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
     **{"model": dict, "optimiser": dict},
@@ -26,24 +31,24 @@ PARTS = {
 
 @dataclass
 class State:
-    """A model in training, and what travels with its checkpoints.
+    """State of a training run; all of it is stored in checkpoints.
 
     Attributes
     ----------
-    model, optimiser
-        What is trained, and by what; the optimiser holds the model's own parameters.
+    model, optimizer
+        The trained model, and the optimizer of its parameters.
     step
-        Finished steps.
+        Number of finished steps.
     seconds, eval_seconds
-        Time spent on steps, and on what happened between them.
+        Time spent in training steps, and in hooks between them (evaluation, logging, checkpoints).
     collapsed, blank_for
-        Whether the image counts as blank, and for how many steps in a row it has been.
+        Whether training has collapsed to a blank image, and the number of consecutive blank steps so far.
     curve
-        Rows of a step and what was measured then: test PSNR, say.
+        Rows of a step and the values measured at it, e.g. test PSNR.
     """
 
     model: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -60,9 +65,10 @@ def adam(
     beta2: float | int = 0.999,
     eps: float | int = 1e-8,
 ) -> torch.optim.Optimizer:
-    """NeRF's optimiser: Adam, with PyTorch's defaults unless told otherwise.
+    """Return an Adam optimizer of a model's parameters.
 
-    Hash grids, if there are any, form a second group, whose learning rate is ``grid_scale`` times that of the rest.
+    Hash tables, if there are any, form a second parameter group, whose learning rate is ``grid_scale`` times ``lrate``.
+    Adam is fused if there are hash tables.
     """
     grids = [p for name, p in model.named_parameters() if name.endswith(".table")]
     others = [p for name, p in model.named_parameters() if not name.endswith(".table")]
@@ -72,14 +78,14 @@ def adam(
     return torch.optim.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, value: float | int) -> None:
-    """Give every parameter group the learning rate, times the group's own scale."""
-    for group in optimiser.param_groups:
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float | int) -> None:
+    """Set the learning rate of every parameter group: ``value`` times the ``scale`` of the group."""
+    for group in optimizer.param_groups:
         group["lr"] = value * group.get("scale", 1.0)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, oldest first; files that are not named by a step do not count."""
+    """Return the checkpoint files of a run, oldest first; files whose name is not a step number are ignored."""
     found = [path for path in (folder / "checkpoints").glob("*.pt") if re.fullmatch("[0-9]+", path.stem)]
     return sorted(found, key=lambda path: int(path.stem))
 
@@ -90,7 +96,7 @@ def find_runs(folders: list[Path]) -> list[Path]:
     Raises
     ------
     InputError
-        If a folder neither is nor holds a run.
+        If a folder is neither a run nor contains one.
     """
     runs: list[Path] = []
     for folder in folders:
@@ -105,12 +111,12 @@ def find_runs(folders: list[Path]) -> list[Path]:
 
 
 def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
-    """Write ``checkpoints/STEP.pt`` atomically.
+    """Write ``checkpoints/STEP.pt`` atomically; return its path.
 
     Raises
     ------
     InputError
-        If the folder cannot be written (read-only, full).
+        If the file cannot be written (read-only folder, full disk).
     """
     path = folder / "checkpoints" / f"{state.step:06d}.pt"
     content = {
@@ -123,7 +129,7 @@ def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
         "curve": state.curve,
         "config": config,
         "model": state.model.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
+        "optimiser": state.optimizer.state_dict(),
     }
     temporary_name = f".{path.name}.saving"
     with core_io.atomic_path(path, fsync=True, temporary_name=temporary_name, error=_write_error) as temporary:
@@ -136,23 +142,23 @@ def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors on the CPU.
+    """Return the content of a checkpoint, its tensors on the CPU.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated, or no checkpoint of this program.
+        If the file is missing or truncated, or is not a checkpoint of this program.
     """
     return _checked(_read_tensors(path), path)
 
 
 def newest(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], Path]:
-    """The content of a run's newest checkpoint, and its file.
+    """Return the content of a run's newest checkpoint, and its file.
 
     Raises
     ------
     InputError
-        If the folder is no run, or its run is of none of these kinds.
+        If the folder is not a run, or is a run of another task than ``kinds``.
     """
     found = checkpoints(folder)
     if not found:
@@ -164,36 +170,36 @@ def newest(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], Path]:
 
 
 def restore(state: State, content: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint into a state: weights, optimiser, step, clocks.
+    """Load a checkpoint into a training state, in place: weights, optimizer state, step, times and curve.
 
     Raises
     ------
     InputError
-        If it is of another model.
+        If the checkpoint does not fit the model or the optimizer.
     """
     load_weights(state.model, content["model"], path)
-    _restore_optimiser(state.optimiser, content["optimiser"], path)
+    _restore_optimizer(state.optimizer, content["optimiser"], path)
     state.step, state.seconds, state.collapsed = content["step"], content["seconds"], content["collapsed"]
     state.eval_seconds, state.blank_for = content["eval_seconds"], content.get("blank_for", 0)
     state.curve = [list(point) for point in content["curve"]]
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Put weights into a model of exactly their names and shapes.
+    """Load a state dict into a model; names and shapes must match exactly.
 
     Raises
     ------
     InputError
-        If a name or a shape differs, with the first that does; the model is as before.
+        For the first name or shape that differs; the model is unchanged then.
     """
     own = model.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:
-        told = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
+        differences = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
         hint = ""
         if any("parametrizations" in name for name in (*missing, *extra)):
             hint = ": one of the two is conditioned (--equilibrate, --weight_norm, --normalisation), the other is not"
-        raise InputError(f"{path}: its weights are of another model, the file {' and '.join(told)}{hint}")
+        raise InputError(f"{path}: its weights are of another model, the file {' and '.join(differences)}{hint}")
     for name, value in own.items():
         if weights[name].shape != value.shape:
             found, expected = tuple(weights[name].shape), tuple(value.shape)
@@ -221,9 +227,10 @@ class Importer:
 
 
 def start_from(state: State, path: Path, *, weights_only: bool = False, importers: Sequence[Importer] = ()) -> None:
-    """Start a state from a checkpoint of another run: one of this program, or one that an importer recognizes.
+    """Initialize a training state from a checkpoint of another run, of this program or of another one.
 
-    Weights, optimizer and step are taken over, or with ``weights_only`` the weights alone; clocks and curve are not.
+    Weights, optimizer state and step are loaded, or with ``weights_only`` the weights only; times and curve are not. A
+    file that one of the ``importers`` recognizes is read by it.
 
     Raises
     ------
@@ -235,20 +242,20 @@ def start_from(state: State, path: Path, *, weights_only: bool = False, importer
     if importer is not None:
         load_weights(state.model, importer.weights(content, path), path)
         state.step = (
-            state.step if weights_only else importer.restore_optimizer(state.optimiser, state.model, content, path)
+            state.step if weights_only else importer.restore_optimizer(state.optimizer, state.model, content, path)
         )
         return
     content = _checked(content, path)
     load_weights(state.model, content["model"], path)
     if not weights_only:
-        _restore_optimiser(state.optimiser, content["optimiser"], path)
+        _restore_optimizer(state.optimizer, content["optimiser"], path)
         state.step = content["step"]
 
 
 def kind_of(config: dict[str, Any]) -> str:
-    """Of what kind the run is whose checkpoint has these options: ``nerf``, ``shape``, ``classifier``.
+    """Return the task of a run from the options in its checkpoint: ``nerf``, ``shape``, ``classifier``.
 
-    The first NeRFs did not say.
+    The oldest NeRF checkpoints have no key ``kind``; they are recognized by ``N_samples``.
 
     >>> kind_of({"N_samples": 64}), kind_of({"kind": "shape"}), kind_of({})
     ('nerf', 'shape', 'unknown')
@@ -256,32 +263,32 @@ def kind_of(config: dict[str, Any]) -> str:
     return str(config.get("kind", "nerf" if "N_samples" in config else "unknown"))
 
 
-def _restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
-    """Put an optimiser's state back; what the options say of it (epsilon, rates of its groups) stays as asked now."""
-    asked: list[dict[str, Any]] = [
-        {k: v for k, v in group.items() if k in OF_OPTIONS} for group in optimiser.param_groups
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
+    """Load an optimizer's state; group entries that the options decide (epsilon, betas ...) keep their values."""
+    current: list[dict[str, Any]] = [
+        {k: v for k, v in group.items() if k in OPTION_KEYS} for group in optimizer.param_groups
     ]
     try:
-        _check_kind(optimiser.param_groups[0], saved["param_groups"][0], path)
-        optimiser.load_state_dict(saved)
-        for group, options in zip(optimiser.param_groups, asked, strict=True):
+        _check_kind(optimizer.param_groups[0], saved["param_groups"][0], path)
+        optimizer.load_state_dict(saved)
+        for group, options in zip(optimizer.param_groups, current, strict=True):
             group.update(options)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{path}: the optimiser's state does not fit this model ({error})") from None
+        raise InputError(f"{path}: the optimizer's state does not fit this model ({error})") from None
 
 
-def _check_kind(own: dict[str, Any], there: dict[str, Any], path: Path) -> None:
-    """Refuse the state of an optimiser of another kind, or without the momentum that RMSprop goes on with."""
-    differs = any((mark in own) != (mark in there) for mark in MARKS)
-    if differs or ("alpha" in own and own["momentum"] > 0 and not there["momentum"]):
+def _check_kind(own: dict[str, Any], saved: dict[str, Any], path: Path) -> None:
+    """Raise ``InputError`` for the state of another class of optimizer, or of RMSprop without its momentum buffers."""
+    differs = any((key in own) != (key in saved) for key in OPTIMIZER_KEYS)
+    if differs or ("alpha" in own and own["momentum"] > 0 and not saved["momentum"]):
         raise InputError(
-            f"{path}: its state is of another optimiser or another momentum, expected the same, or --no_reload to take "
+            f"{path}: its state is of another optimizer or another momentum, expected the same, or --no_reload to take "
             "the weights alone"
         )
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:
-    """The content of a file if it has all the parts of a checkpoint."""
+    """Return the content of a file; raise ``InputError`` unless it has all the parts of a checkpoint."""
     whole = isinstance(content, dict) and content.get("format") == FORMAT
     wrong = [name for name, kind in PARTS.items() if whole and not isinstance(content.get(name), kind)]
     if not whole or wrong or not all(isinstance(value, torch.Tensor) for value in content["model"].values()):
@@ -290,22 +297,22 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path) -> Any:
-    """A file of tensors and plain Python; nothing in it is executed."""
+    """Return the content of a file of tensors and plain Python values; no code in it is executed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice about odd files; the sentence below says enough
+            warnings.simplefilter("ignore")  # torch's warnings about damaged files; the error below is enough
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
-        reason = "it holds other things than tensors and plain values; nothing in it was executed"
-    except Exception as error:  # torch raises whatever the bytes of a damaged file lead to
+        reason = "it contains objects other than tensors and plain values; nothing in it was executed"
+    except Exception as error:  # a damaged file can raise any exception in torch
         reason = f"it may be truncated: {_first_line(error)}"
     raise InputError(f"{path}: cannot be read as a checkpoint ({reason})")
 
 
 def _write_error(path: Path, reason: str) -> InputError:
-    return InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are untouched")
+    return InputError(f"{path}: the checkpoint cannot be written ({reason}); earlier ones are unchanged")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,8 @@
-"""A training step recorded once as a CUDA graph and replayed: one launch instead of hundreds.
+"""CUDA graph of a gradient computation: recorded once, then replayed with a single launch.
 
-On a GPU the step of a small batch is over before Python has asked for the next one: the work of ``fern.txt`` takes a
-Hopper about a millisecond, launching it kernel by kernel several. A graph fixes addresses, so rays and colours are
-copied into buffers of its own; weights, gradients and the generator are those it was recorded with. No figure of this
-has been measured yet: no GPU was at hand.
+With small batches on a GPU, launching the kernels one by one takes longer than running them. A graph has fixed
+addresses, so rays and target colors are copied into its input buffers; weights, gradients and the generator are those
+it was recorded with. The speedup has not been measured on a GPU yet.
 """
 
 import logging
@@ -16,53 +15,57 @@ from enerf.core.types import Rays
 
 log = logging.getLogger("enerf")
 
-WARM_UP = 3  # steps before the recording, in which kernels are compiled and memory is found; torch asks for it
-# rays, target -> what was seen, as one tensor; adds to gradients
-Work = Callable[[Rays, Tensor], Tensor]
+WARMUP_STEPS = 3  # eager calls before the recording, as PyTorch's documentation requires
+# rays, target -> the figures of the batch as one tensor; accumulates gradients
+GradientFunction = Callable[[Rays, Tensor], Tensor]
 
 
-class Recorded:
-    """Work recorded for batches of one size.
+class GraphedStep:
+    """CUDA graph of a gradient function, for batches of one size.
 
     Raises
     ------
     RuntimeError
-        If the work cannot be recorded: it looks at its results, say, or asks for memory in another way than torch's.
+        If the function cannot be recorded, e.g. because it synchronizes with the host or allocates memory outside of
+        PyTorch's allocator.
     """
 
-    def __init__(self, work: Work, rays: Rays, target: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, function: GradientFunction, rays: Rays, target: Tensor, generator: torch.Generator) -> None:
         self.rays = Rays(**{name: value.clone() for name, value in vars(rays).items()})
         self.target = target.clone()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                work(self.rays, self.target)
-        torch.cuda.current_stream().wait_stream(aside)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUP_STEPS):
+                function(self.rays, self.target)
+        torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
-            self.seen = work(self.rays, self.target)
+            self.output = function(self.rays, self.target)
 
     def __call__(self, rays: Rays, target: Tensor) -> Tensor:
-        """What is seen of a batch; random numbers go on from where the generator stands."""
+        """Return the figures of a batch; random numbers continue from the state of the generator."""
         for name, value in vars(rays).items():
             getattr(self.rays, name).copy_(value)
         self.target.copy_(target)
         self.graph.replay()
-        return self.seen
+        return self.output
 
 
-def recorded(
-    work: Work, rays: Rays, target: Tensor, generator: torch.Generator, optimiser: torch.optim.Optimizer
-) -> Work:
-    """The work as a recording, or as it is if that fails, with one line in the log; gradients are zero afterwards."""
+def record(
+    function: GradientFunction, rays: Rays, target: Tensor, generator: torch.Generator, optimizer: torch.optim.Optimizer
+) -> GradientFunction:
+    """Return the CUDA graph of a gradient function, or the function itself, with a log line, if it cannot be recorded.
+
+    The state of the generator is restored; gradients are zero afterwards.
+    """
     state = generator.get_state()
     try:
-        made: Work = Recorded(work, rays, target, generator)
+        made: GradientFunction = GraphedStep(function, rays, target, generator)
     except RuntimeError as error:
         log.info("the step is not recorded as a CUDA graph (%s): it runs kernel by kernel", str(error).split("\n")[0])
-        made = work
+        made = function
     generator.set_state(state)
-    optimiser.zero_grad(set_to_none=False)
+    optimizer.zero_grad(set_to_none=False)
     return made

@@ -1,4 +1,4 @@
-"""The journal of a run: train.jsonl and TensorBoard's event files."""
+"""Training log of a run: ``train.jsonl`` and TensorBoard event files."""
 
 import json
 import math
@@ -13,10 +13,10 @@ from enerf.core.io import nan_to_none, write_atomic
 
 
 class Journal:
-    """``train.jsonl`` and TensorBoard's event files of a run.
+    """Writer of a run's ``train.jsonl`` and TensorBoard event files.
 
-    Records past ``step`` belong to work that was lost when an earlier run was cut off; they are dropped. Every method
-    raises ``InputError`` if the folder cannot be written.
+    Existing records after ``step`` are dropped: they belong to steps after the checkpoint from which the run is
+    resumed. Every method raises ``InputError`` if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -29,7 +29,7 @@ class Journal:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line; its numbers also go to TensorBoard, nested ones as ``group/name``."""
+        """Append one line; its numbers are also written to TensorBoard, nested ones as ``group/name``."""
         line = json.dumps(nan_to_none({"step": step, **values}), allow_nan=False)
         with core_io.os_errors_as_input_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -39,12 +39,12 @@ class Journal:
                     self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "h w 3"]) -> None:
-        """Show a picture in [0, 1] in TensorBoard."""
+        """Write an image with values in [0, 1] to TensorBoard."""
         with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
             self.board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
+        """Flush and close the TensorBoard file."""
         with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
             self.board.close()
 
@@ -56,7 +56,7 @@ class Journal:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one level, keys joined by slashes.
+    """Return a nested mapping as a flat one, keys joined by slashes.
 
     >>> flat({"a": {"b": 1}, "c": 2})
     {'a/b': 1, 'c': 2}
@@ -68,7 +68,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _step_of(line: str) -> float:
-    """The step of a journal line; infinite for a line cut short."""
+    """Return the step of a journal line; infinity for a truncated line."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
 """Probes of a run's checkpoints, for analysis: the model, the analyzed layers, and the loss on a fixed batch.
 
-A task opens its runs with one function, ``(saved options, ProbeSettings) -> RunProbe``. All runs of one scene or shape
-see the same batch, and so do all classifiers of one data set that train on equally many images.
+Each task opens its runs with one function, ``(saved options, ProbeSettings) -> RunProbe``. All runs of one scene or
+shape are analyzed on the same batch, and so are all classifiers of one data set that train on equally many images.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,21 @@ from enerf.core.errors import InputError
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What is analyzed of every run.
+    """Settings of the analysis, the same for every run.
 
     Attributes
     ----------
     layers
-        Layers that are reported, and by whose parameters the loss is differentiated, as the option names them; empty:
-        the hidden layers, and all parameters.
+        Value of the option ``--layers``: the layers that are reported and whose parameters the loss is differentiated
+        by; empty: the hidden layers are reported, and the loss is differentiated by all parameters.
     samples
         Number of rays, points or images in the batch.
     seed
-        Seed of the choice of the batch.
+        Seed of the random batch.
     source
-        New place of the scene, the mesh or the images, if they have moved; else empty.
+        New path of the scene, the mesh or the images, if they have moved; else empty.
     device
-        Device by the name of the option ``--device``.
+        Value of the option ``--device``.
     """
 
     layers: str
@@ -60,7 +60,7 @@ class RunProbe:
     scene, method
         Names of its data and of its method.
     at
-        File of a checkpoint -> its probe.
+        Function from the file of a checkpoint to its probe.
     """
 
     scene: str
@@ -69,7 +69,7 @@ class RunProbe:
 
 
 def analyzed_layers(model: nn.Module, names: str, heads: frozenset[str]) -> list[str]:
-    """Return the names of the layers that ``--layers`` selects, the hidden ones if it is empty.
+    """Return the names of the layers that ``--layers`` selects; the hidden layers if it is empty.
 
     Raises
     ------
@@ -77,12 +77,12 @@ def analyzed_layers(model: nn.Module, names: str, heads: frozenset[str]) -> list
         If a name is unknown.
     """
     try:
-        # weight_norm is only a method that every layer allows; nothing is applied
+        # weight_norm is allowed on every layer; only the selection is used, nothing is applied
         return selection.select(model, names or "hidden", heads=heads, method="weight_norm").names
     except ValueError as error:
         raise InputError(f"option --layers: {error}") from None
 
 
 def parameters_of(model: nn.Module, names: list[str]) -> tuple[nn.Parameter, ...]:
-    """Return the parameters of some layers, each once."""
+    """Return the parameters of some layers; shared parameters appear once."""
     return tuple({id(p): p for name in names for p in model.get_submodule(name).parameters()}.values())

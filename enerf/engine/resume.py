@@ -1,4 +1,4 @@
-"""Start of a run: resumed from its last checkpoint if the options allow it, otherwise new, with old results kept."""
+"""Resuming: which checkpoint a run continues from, and which options may have changed since."""
 
 import logging
 import sys
@@ -23,15 +23,15 @@ LENGTH_OPTIONS = ("N_iters", "max_seconds", "epochs")
 
 
 def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
-    """Return the content and the file of a run's newest checkpoint, or None if the run starts anew.
+    """Return the content and the file of a run's newest checkpoint, or None if the run is new.
 
-    Options that affect the model must be those that the checkpoint was made with. Other options that changed and affect
-    the data or the training are logged as warnings.
+    Options that affect the model must be those of the checkpoint. Changed options that affect the data or the training
+    are logged as warnings.
 
     Raises
     ------
     InputError
-        If the file cannot be read, is of another task, or was made with other model options.
+        If the file cannot be read, or is of another task or of other model options.
     """
     found = checkpoint.checkpoints(config.folder)
     if config.run.no_reload or not found:
@@ -54,45 +54,45 @@ def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
 
 
 def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) -> list[str]:
-    """Return the options with one of these effects whose values differ from the saved ones, in words.
+    """Return the options with one of these effects whose values differ from the saved ones, as text.
 
-    Options that the checkpoint does not have are skipped, and those that are ``auto`` on one side. The length of the
-    run counts only where the learning rate depends on it: under exponential decay a longer run has the same first
-    steps.
+    Options that the checkpoint lacks are skipped, and those that are ``auto`` on either side. The length of the run is
+    compared only if the learning rate depends on it: with exponential decay a longer run has the same first steps.
 
     >>> from enerf.tasks.nerf.config import NerfConfig
     >>> changed_options({"N_rand": 64}, parser.from_dict(NerfConfig, {"N_rand": 32}), "training")
-    ['N_rand (64 there, 32 asked)']
+    ['N_rand (saved 64, requested 32)']
     """
-    asked = parser.to_dict(config)
+    current = parser.to_dict(config)
     ignored = () if schedule.depends_on_length(config.train) else LENGTH_OPTIONS
     changed = []
     for name, item in options.declared(type(config)).items():
-        if name not in saved or name in ignored or "auto" in (saved[name], asked[name]):
+        if name not in saved or name in ignored or "auto" in (saved[name], current[name]):
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
-        differs = saved[name] != asked[name]
-        in_model = differs and model_key is not None and model_key(saved[name]) != model_key(asked[name])
+        differs = saved[name] != current[name]
+        in_model = differs and model_key is not None and model_key(saved[name]) != model_key(current[name])
         if (differs and affects in effects) or (in_model and "model" in effects):
-            changed.append(f"{name} ({saved[name]} there, {asked[name]} asked)")
+            before, now = (str(value) or "empty" for value in (saved[name], current[name]))
+            changed.append(f"{name} (saved {before}, requested {now})")
     return changed
 
 
 def reopened(
     kind: type[C], saved: dict[str, Any], folder: Path, device: str, source_option: str, source: str = ""
 ) -> C:
-    """Return the configuration of a finished run, for opening it where its folder is now.
+    """Return the configuration of a finished run whose folder may have been moved.
 
     Parameters
     ----------
     kind, saved
         Class of the configuration, and the options in the run's checkpoint.
     folder
-        Folder of the run, which may have been moved.
+        Present folder of the run.
     device
-        Device by the name of the option ``--device``.
+        Value of the option ``--device``.
     source_option, source
-        Option that names the run's data, and the data's new place, if it has moved; else empty.
+        Name of the option with the path of the data, and the new path, if the data have moved; else empty.
     """
     where = {"basedir": str(folder.resolve().parent), "expname": folder.resolve().name}
     now = {"device": device, "backend": "auto", "no_reload": False, **({source_option: source} if source else {})}
@@ -106,21 +106,21 @@ def begin(
     found: tuple[dict[str, Any], Path] | None,
     importers: Sequence[Importer] = (),
 ) -> State:
-    """Return the training state of a model on its device: resumed, started from ``--ft_path``, or fresh.
+    """Return the training state of a model on its device: resumed, initialized from ``--ft_path``, or new.
 
     Parameters
     ----------
     config, model, optimizer
         The run, its model, and the optimizer of the model's parameters.
     found
-        Result of ``last_checkpoint``.
+        The result of ``last_checkpoint``.
     importers
         Readers of other programs' checkpoints for ``--ft_path``.
 
     Raises
     ------
     InputError
-        If a checkpoint is of another model.
+        If the checkpoint does not fit the model.
     """
     training = State(model, optimizer)
     if found is not None:
@@ -139,18 +139,18 @@ def adam(train: FitOptions, model: nn.Module) -> torch.optim.Optimizer:
     return checkpoint.adam(model, train.lrate, grid_scale=grid_scale, beta2=train.adam_beta2, eps=train.adam_eps)
 
 
-def set_aside(folder: Path) -> None:
-    """Rename the checkpoints, metrics and journal of an earlier run, all with one number; nothing is deleted."""
-    left = [path for name in ("checkpoints", "metrics.json", "train.jsonl") if (path := folder / name).exists()]
+def rename_old_results(folder: Path) -> None:
+    """Append one free number to the names of the checkpoints, metrics and journal of an earlier run; delete nothing."""
+    old = [path for name in ("checkpoints", "metrics.json", "train.jsonl") if (path := folder / name).exists()]
     taken = {path.suffix for path in folder.glob("*.[0-9]*")}
     n = next(n for n in range(1, sys.maxsize) if f".{n}" not in taken)
-    for path in left:
+    for path in old:
         path.rename(path.with_name(f"{path.name}.{n}"))
         log.info("--no_reload: the earlier %s is now %s.%d", path, path.name, n)
 
 
 def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
-    """Return the metrics of a run that was trained to its end with exactly these options, else None."""
+    """Return the metrics of a run that is finished and has exactly these options, else None."""
     metrics_file, config_file = config.folder / "metrics.json", config.folder / "config.txt"
     if not metrics_file.is_file() or not config_file.is_file():
         return None
@@ -162,7 +162,7 @@ def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
 
 
 def matching_metrics(folder: Path, protocol: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the content of a run's ``metrics.json`` if all of these keys have these values there, else None."""
+    """Return the content of a run's ``metrics.json`` if it contains these keys with these values, else None."""
     path = folder / "metrics.json"
     found = io.read_json(path) if path.is_file() else {}
     return found if all(found.get(key) == value for key, value in io.nan_to_none(protocol).items()) else None

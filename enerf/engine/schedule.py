@@ -1,4 +1,4 @@
-"""Learning rates over a run."""
+"""Learning-rate schedules."""
 
 import math
 
@@ -6,27 +6,27 @@ from enerf.config.options import StepOptions
 from enerf.engine.checkpoint import State
 
 
-def of_step(options: StepOptions, training: State) -> float:
-    """The learning rate of the next step: the schedule's, times the share of the warm-up that is done.
+def learning_rate(options: StepOptions, training: State) -> float:
+    """Return the learning rate of the next step: the schedule's value times a linear warm-up factor.
 
-    Cosine and milestones run over the steps or over the seconds of training, whichever are nearer to their end; with
-    ``max_seconds`` they are therefore not the same from run to run.
+    ``cosine`` and ``milestones`` depend on the finished fraction of the run: of its steps or, with ``max_seconds``, of
+    its training time, whichever is larger. With ``max_seconds`` they are therefore not reproducible.
     """
-    warm = min(1.0, (training.step + 1) / (options.lrate_warmup + 1))
+    warmup = min(1.0, (training.step + 1) / (options.lrate_warmup + 1))
     if options.lrate_schedule == "decay":
-        return warm * decay(training.step, options.lrate, options.lrate_decay)
+        return warmup * decay(training.step, options.lrate, options.lrate_decay)
     if options.lrate_schedule == "constant":
-        return warm * options.lrate
+        return warmup * options.lrate
     done = training.step / max(options.N_iters, 1)
     if options.max_seconds > 0:
         done = max(done, training.seconds / options.max_seconds)
     if options.lrate_schedule == "milestones":
-        return warm * milestones(done, options.lrate)
-    return warm * cosine(done, options.lrate)
+        return warmup * milestones(done, options.lrate)
+    return warmup * cosine(done, options.lrate)
 
 
 def depends_on_length(options: StepOptions) -> bool:
-    """Return whether the learning rate of a step depends on how long the run is, not only on the step.
+    """Return whether the learning rate of a step depends on the length of the run, not only on the step.
 
     >>> depends_on_length(StepOptions(lrate_schedule="cosine")), depends_on_length(StepOptions(lrate_schedule="decay"))
     (True, False)
@@ -35,7 +35,7 @@ def depends_on_length(options: StepOptions) -> bool:
 
 
 def decay(step: int, lrate: float | int, decay_thousands: float | int) -> float:
-    """The learning rate of a step: falls exponentially, to a tenth in ``decay_thousands`` · 1000 steps.
+    """Return the learning rate of a step: exponential decay to a tenth in ``decay_thousands`` · 1000 steps.
 
     >>> decay(250_000, 5e-4, 250)
     5e-05
@@ -44,7 +44,7 @@ def decay(step: int, lrate: float | int, decay_thousands: float | int) -> float:
 
 
 def cosine(done: float | int, lrate: float | int, end: float | int = 0.01) -> float:
-    """The learning rate when a share of the run is done: half a cosine wave from ``lrate`` to ``end`` of it.
+    """Return the learning rate at a finished fraction of the run: cosine annealing from ``lrate`` to ``end * lrate``.
 
     Source: Loshchilov, Hutter, SGDR, ICLR 2017, equation 5, without restarts.
 
@@ -55,7 +55,7 @@ def cosine(done: float | int, lrate: float | int, end: float | int = 0.01) -> fl
 
 
 def milestones(done: float | int, lrate: float | int) -> float:
-    """The learning rate when a share of the run is done: a tenth from half of it on, a hundredth from three quarters.
+    """Return the learning rate at a finished fraction of the run: lrate, lrate / 10 from 0.5 on, lrate / 100 from 0.75.
 
     Sources: He et al., ResNet, CVPR 2016, section 4.2; Huang et al., DenseNet, CVPR 2017, section 4.2.
 

@@ -1,6 +1,6 @@
-"""The loop: steps until an end, hooks between them, a progress bar, and clean stops.
+"""Training loop: gradient steps, hooks between them, a progress bar, and a clean stop on a signal.
 
-What would point backwards (validation, logging, checkpoints) is a hook passed in.
+The loop knows no task: validation, logging and checkpoints are hooks that the caller passes in.
 """
 
 import logging
@@ -32,9 +32,9 @@ log = logging.getLogger("enerf")
 
 @dataclass(frozen=True)
 class Hook:
-    """Something to do after every ``every`` steps (0: never), and after the last one if ``at_end``.
+    """Function called after every ``every`` steps (0: never), and after the last step if ``at_end``.
 
-    Its seconds do not count as training.
+    Its time does not count as training time.
     """
 
     every: int
@@ -44,16 +44,16 @@ class Hook:
 
 @runtime_checkable
 class Report(Protocol):
-    """What one step saw."""
+    """Figures of one training step."""
 
     @property
     def loss(self) -> float:
-        """What is followed downwards."""
+        """Training loss."""
         ...
 
     @classmethod
     def averaged(cls, reports: Sequence[Any]) -> dict[str, float]:
-        """The figures of some steps together, by name, the loss among them: for records and the progress bar."""
+        """Return the mean figures of several steps by name, ``loss`` among them, for journal and progress bar."""
         ...
 
 
@@ -62,19 +62,22 @@ R = TypeVar("R", bound=Report)
 
 @dataclass
 class Progress:
-    """Averages since the last record; ``unit`` is what a step takes some of: rays, points."""
+    """Figures since the last journal record; ``unit`` names the samples of a batch (rays, points), for the speed.
+
+    ``count`` is the number of samples since then, ``seconds`` the training time.
+    """
 
     unit: str = "rays"
-    seen: int = 0
+    count: int = 0
     seconds: float = 0.0
     reports: list[Any] = field(default_factory=list)
 
     def take(self) -> dict[str, float]:
-        """The averages, and start anew."""
-        taken = type(self.reports[0]).averaged(self.reports) if self.reports else {}
-        taken[f"{self.unit}_per_second"] = self.seen / max(self.seconds, 1e-9)
-        self.seen, self.seconds, self.reports = 0, 0.0, []
-        return taken
+        """Return the averages and the speed, and reset."""
+        averages = type(self.reports[0]).averaged(self.reports) if self.reports else {}
+        averages[f"{self.unit}_per_second"] = self.count / max(self.seconds, 1e-9)
+        self.count, self.seconds, self.reports = 0, 0.0, []
+        return averages
 
 
 def train_loop(
@@ -89,30 +92,50 @@ def train_loop(
     per_step: int = 0,
     watch: Callable[[State, R], None] | None = None,
 ) -> str:
-    """Why training ended: ``finished`` (``n_iters``), ``time`` (``max_seconds``) or ``interrupted`` (a signal).
+    """Train until ``n_iters`` steps, ``max_seconds`` of training, or a signal.
 
-    ``step`` adds a gradient, ``schedule`` says the learning rate of the next step, ``watch`` sees what every step saw;
-    a step takes ``per_step`` of the progress's unit. Hooks run between steps; those that are due at the end do not run
-    when the loop is interrupted, because the same run goes on later.
+    Parameters
+    ----------
+    state
+        Training state, updated in place.
+    step
+        Computes the loss of a batch and adds its gradient to the parameters.
+    schedule
+        Learning rate of the next step.
+    progress
+        Accumulates the figures of the steps.
+    hooks
+        Called between steps. Hooks that are due at the end are not called if the loop is interrupted.
+    n_iters, max_seconds
+        End of training; ``max_seconds`` 0: no limit of time.
+    per_step
+        Batch size, for the speed.
+    watch
+        Called with the state and the report of every step.
+
+    Returns
+    -------
+    str
+        ``finished`` (``n_iters`` reached), ``time`` (``max_seconds`` reached) or ``interrupted`` (by a signal).
 
     Raises
     ------
     NotFinite
-        If the loss or a gradient is not finite; the weights are left as before that step.
+        If the loss or a gradient is not finite; the weights are those before that step.
     """
-    with _interruptible() as asked_to_stop, _bar(state, n_iters) as bar:
+    with _interruptible() as stop_requested, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
-            if asked_to_stop():
+            if stop_requested():
                 return "interrupted"
             began = time.perf_counter()
-            set_learning_rate(state.optimiser, schedule(state))
+            set_learning_rate(state.optimizer, schedule(state))
             report = one_step(state, step)
             if watch is not None:
                 watch(state, report)
             elapsed = time.perf_counter() - began
             state.seconds += elapsed
             progress.reports.append(report)
-            progress.seen += per_step
+            progress.count += per_step
             progress.seconds += elapsed
             left = _seconds_left(state, n_iters, max_seconds)
             bar.set_postfix_str(_describe(report, per_step / max(elapsed, 1e-9), progress.unit, left), refresh=False)
@@ -123,14 +146,14 @@ def train_loop(
 
 
 def one_step(state: State, step: Callable[[State], R]) -> R:
-    """What one step saw: its gradient is computed, checked and followed.
+    """Compute the gradient, check that it is finite, and take one optimizer step; return the report of the step.
 
     Raises
     ------
     NotFinite
-        If the loss or a gradient is not finite; nothing but the gradients has changed then.
+        If the loss or a gradient is not finite; only the gradients have changed then.
     """
-    state.optimiser.zero_grad(set_to_none=False)
+    state.optimizer.zero_grad(set_to_none=False)
     report = step(state)
     if not math.isfinite(report.loss):
         raise NotFinite(f"step {state.step}: the loss is {report.loss}")
@@ -138,13 +161,13 @@ def one_step(state: State, step: Callable[[State], R]) -> R:
     if not math.isfinite(float(torch.nn.utils.get_total_norm([g for _, g in named]))):
         bad = next((n for n, g in named if not torch.isfinite(g).all()), "the total norm of the gradients")
         raise NotFinite(f"step {state.step}: the gradient is not finite in {bad}")
-    state.optimiser.step()
+    state.optimizer.step()
     state.step += 1
     return report
 
 
 def _call_hooks(hooks: Sequence[Hook], state: State, ended: bool) -> None:
-    """Run what is due; its time counts as evaluation."""
+    """Call the hooks that are due; their time counts as evaluation time."""
     began = time.perf_counter()
     for hook in hooks:
         if (hook.every and state.step % hook.every == 0) or (ended and hook.at_end):
@@ -163,20 +186,20 @@ def _bar(state: State, n_iters: int) -> tqdm:
 
 
 def _describe(report: Report, per_second: float, unit: str, seconds_left: float) -> str:
-    """Figures, speed and the time that is left, for the bar."""
+    """Return the figures of a step, the speed and the remaining time, for the progress bar."""
     figures = ", ".join(f"{name} {value:.4g}" for name, value in type(report).averaged([report]).items())
     return f"{figures}, {per_second:,.0f} {unit}/s, ETA {tqdm.format_interval(seconds_left)}"
 
 
 def _seconds_left(state: State, n_iters: int, max_seconds: float | int) -> float:
-    """The time to the end, were all steps as long as those so far."""
+    """Return the estimated remaining time, from the mean time of the steps so far."""
     left = (n_iters - state.step) * state.seconds / max(state.step, 1)
     return min(left, max(0.0, max_seconds - state.seconds)) if max_seconds > 0 else left
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM become a question the loop asks; a second Ctrl-C stops at once."""
+    """Catch SIGINT and SIGTERM; yield a function that returns whether one came. A second one interrupts at once."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -187,7 +210,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller stops us
+    except ValueError:  # not in the main thread: signals cannot be caught here
         before = {}
     try:
         yield lambda: bool(received)
@@ -196,9 +219,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-log = logging.getLogger("enerf")
-
-LayerReport = dict[str, dict[str, float]]  # layer -> κ, row norms ...
+LayerReport = dict[str, dict[str, float]]  # layer -> condition number, row norms ...
 
 
 def fit(
@@ -210,37 +231,39 @@ def fit(
     unit: str,
     per_step: int,
     watch: Callable[[State, R], None] | None = None,
-    told: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
     spectra: Callable[[State], LayerReport] | None = None,
 ) -> None:
-    """Train to the end of ``N_iters`` or ``max_seconds``, and save.
+    """Train until ``N_iters`` or ``max_seconds``; write the journal and the checkpoints.
 
     Parameters
     ----------
     config, training
-        The run, and its state, resumed or fresh.
-    step, watch, unit, per_step
-        As for ``loop.fit`` and ``Progress``.
+        The run, and its training state, resumed or new.
+    step, watch, per_step
+        As in ``train_loop``.
+    unit
+        Name of the samples of a batch: rays, points, images.
     hooks
-        More to do between steps, records aside.
-    told
-        More that checkpoints tell beside the options.
+        Function from the journal to the task's hooks, called besides those that write the journal.
+    metadata
+        Entries of the checkpoints' ``config`` besides the options.
     spectra
-        The record of κ and row norms; of all linear layers unless told otherwise.
+        Condition numbers and row norms by layer; default: those of all linear layers.
 
     Raises
     ------
     InputError
         If the results cannot be written.
     NotFinite
-        If training met a value that is not finite; the last good checkpoint stays.
+        If the loss or a gradient is not finite; the last checkpoint is kept.
     KeyboardInterrupt
-        If the run was interrupted; it has been saved.
+        If the run was interrupted; a checkpoint has been saved.
     """
     if config.run.no_reload:
-        resume.set_aside(config.folder)  # only now: a mistake before leaves the earlier run as it is
+        resume.rename_old_results(config.folder)  # after the set-up, so that its errors leave the earlier run unchanged
     io.write_atomic(config.folder / "config.txt", parser.to_text(config))
-    saved = {"kind": config.kind, **(told or {}), **parser.to_dict(config)}
+    saved = {"kind": config.kind, **(metadata or {}), **parser.to_dict(config)}
 
     def save(training: State) -> None:
         checkpoint.save(training, config.folder, saved)
@@ -251,7 +274,7 @@ def fit(
         why = train_loop(
             training,
             step,
-            partial(schedule.of_step, config.train),
+            partial(schedule.learning_rate, config.train),
             progress,
             [*records, *hooks(journal), Hook(config.run.i_weights, save)],
             n_iters=config.train.N_iters,
@@ -264,7 +287,7 @@ def fit(
     finally:
         journal.close()
     if why == "interrupted":
-        log.info("saved at step %d: run the same command again to go on", training.step)
+        log.info("saved at step %d: run the same command again to resume", training.step)
         raise KeyboardInterrupt
 
 
@@ -275,16 +298,16 @@ def _records(
     progress: Progress,
     spectra: Callable[[State], LayerReport] | None,
 ) -> list[Hook]:
-    """What is written into the journal of every run."""
+    """Return the hooks that write the journal of every run."""
     names = spectrum.linear_layers(training.model)
 
     def record(training: State) -> None:
-        lrate = training.optimiser.param_groups[0]["lr"]
+        lrate = training.optimizer.param_groups[0]["lr"]
         journal.record(training.step, {**progress.take(), "lrate": lrate, "seconds": training.seconds})
 
     def record_spectrum(training: State) -> None:
-        told = spectra(training) if spectra else spectrum.layer_report(training.model, names)
-        journal.record(training.step, {"spectrum": told})
+        report = spectra(training) if spectra else spectrum.layer_report(training.model, names)
+        journal.record(training.step, {"spectrum": report})
 
     r = config.run
     return [Hook(r.i_print, record, at_end=True), Hook(r.i_spectrum, record_spectrum, at_end=r.i_spectrum > 0)]

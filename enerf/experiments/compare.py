@@ -99,7 +99,7 @@ def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Reso
     if metrics is not None:
         return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
     found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
-    return backend_record.recorded(checkpoint.read(found[-1])) if found else None
+    return backend_record.checkpoint_backend(checkpoint.read(found[-1])) if found else None
 
 
 def check_unchanged(variant: RunConfig) -> None:

@@ -242,7 +242,7 @@ def trace_view(source: MeshSource, upright: Points, view: View) -> Float64[np.nd
         inside=source.inside,
         slope=slope,
         steps=TRACED_STEPS,
-        differences=2e-3 * size,
+        difference_step=2e-3 * size,
     )
 
 

@@ -1,1 +1,1 @@
-"""Points to values."""
+"""Neural fields: encoders, radiance and shape networks, initialization, and the backends that evaluate them."""

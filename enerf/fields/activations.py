@@ -1,13 +1,13 @@
-"""Activations of coordinate networks, and the twin of networks that have another one than ReLU.
+"""Activation functions of coordinate networks, and torch evaluation of networks with any of them.
 
 - ``relu``: max(x, 0);
-- ``softplus``: log(1 + exp(β x)) / β, a ReLU whose corner is rounded over a width of 1/β, so that a surface has normals
-  everywhere (Gropp et al., IGR, ICML 2020, take β = 100);
+- ``softplus``: log(1 + exp(β x)) / β, a ReLU smoothed over a width of 1/β, so that level sets have normals
+  everywhere (Gropp et al., IGR, ICML 2020, use β = 100);
 - ``sine``: sin(ω₀ x) (Sitzmann et al., SIREN, NeurIPS 2020, section 3.2: ω₀ = 30);
 - ``gaussian``: exp(−x² / 2σ²) (Ramasinghe, Lucey, Beyond Periodicity, ECCV 2022, table 1; σ = 0.1 is the value of
   Chng et al., GARF, ECCV 2022).
 
-All but ReLU can be differentiated as often as one likes. The fused backends know ReLU alone.
+All except ReLU are infinitely differentiable. The fused backends support only ReLU.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from enerf.fields.backends.dense import Bound, Network, spread
+from enerf.fields.backends.dense import Bound, Network, repeat_rows
 
 KINDS = ("relu", "softplus", "sine", "gaussian")
-LINEAR_FROM = 40.0  # β x beyond which softplus is x: the difference, e⁻⁴⁰, is below float64's rounding
+LINEAR_FROM = 40.0  # softplus returns x where β x is larger: the difference, e⁻⁴⁰, is below float64's rounding
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of each value by itself: one of ``KINDS``, with the number that its kind takes.
+    """An element-wise activation: one of ``KINDS``, with the parameter that it uses (β, ω₀ or σ).
 
     >>> Activation("gaussian", sigma=0.5)(torch.tensor([0.0, 0.5]))
     tensor([1.0000, 0.6065])
@@ -44,7 +44,7 @@ class Activation:
             raise ValueError(f"β, ω₀ and σ must be above 0; they are {self.beta}, {self.omega} and {self.sigma}")
 
     def __call__(self, x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Its values."""
+        """Apply the activation to each element."""
         if self.kind == "relu":
             return torch.relu(x)
         if self.kind == "softplus":
@@ -57,18 +57,19 @@ class Activation:
 def bind(
     network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation | None = None
 ) -> Bound:
-    """The network with its weights, by torch, in any dtype; what stands for its ReLUs is ``activation``.
+    """Return the network as a function of its inputs, evaluated by torch in any dtype, with ``activation`` for ReLU.
 
-    With ReLU it is ``dense.bind``. Differentiable in weights, biases and inputs, as often as the activation is.
+    With ReLU it equals ``dense.bind``. Differentiable in weights, biases and inputs, as often as the activation is.
     """
     activation = activation or Activation()
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        slots = spread(inputs)
+        buffers = repeat_rows(inputs)
         for layer, weight, bias in zip(network.layers, weights, biases, strict=True):
-            seen = [slots[s] for s in layer.sources]
-            out = functional.linear(seen[0] if len(seen) == 1 else torch.cat(seen, -1), weight, bias)
-            slots.append(activation(out) if layer.relu else out)
-        return tuple(slots[s] for s in network.outputs)
+            sources = [buffers[s] for s in layer.sources]
+            x = sources[0] if len(sources) == 1 else torch.cat(sources, -1)
+            out = functional.linear(x, weight, bias)
+            buffers.append(activation(out) if layer.relu else out)
+        return tuple(buffers[s] for s in network.outputs)
 
     return run

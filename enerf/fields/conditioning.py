@@ -1,4 +1,4 @@
-"""Options to conditioned layers, the same for every field: which are chosen, their start, their map or control."""
+"""Apply conditioning options to a field: layer selection, initialization, and the map or weight normalization."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -17,16 +17,18 @@ def apply(
     options: ConditioningOptions,
     heads: Collection[str],
     seed: int,
-    spared: Mapping[str, str] | None = None,
+    excluded: Mapping[str, str] | None = None,
 ) -> None:
-    """Apply the start, then the map or the control, to the chosen layers; arguments as of ``chosen_layers``.
+    """Initialize the selected layers, then condition them in place; arguments as for ``selected_layers``.
+
+    ``seed`` is that of the initialization.
 
     Raises
     ------
     ValueError
-        As for ``chosen_layers``.
+        As for ``selected_layers``.
     """
-    names = chosen_layers(model, options, heads, spared)
+    names = selected_layers(model, options, heads, excluded)
     layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
     if options.equilibrate != "none":
         gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
@@ -35,43 +37,44 @@ def apply(
         layers.weight_norm(model, names)
 
 
-def chosen_layers(
+def selected_layers(
     model: nn.Module,
     options: ConditioningOptions,
     heads: Collection[str],
-    spared: Mapping[str, str] | None = None,
+    excluded: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Names of the layers that ``equilibrate_layers`` means; logs which of them are left out.
+    """Names of the layers selected by the option ``equilibrate_layers``; logs those that are skipped.
 
     Parameters
     ----------
     model
-        Holds the layers.
+        The module that contains the layers.
     options
-        Say which.
+        The options of conditioning.
     heads
-        The output layers.
-    spared
-        Name -> reason, for layers that are left out whatever the options say.
+        Names of the output layers.
+    excluded
+        Name -> reason, for layers that are never conditioned, whatever the options say.
 
     Raises
     ------
     ValueError
-        If a word means no layer, or a layer that cannot be conditioned; tells the nearest known names. If none is left.
+        If a name matches no layer, or a layer that cannot be conditioned (the message lists the nearest known names);
+        if no layer is left.
     """
     method = "row" if options.equilibrate == "none" else options.equilibrate
-    names, left_out = layers.select(model, options.equilibrate_layers, heads=heads, method=method)
-    left_out |= {name: reason for name, reason in (spared or {}).items() if name in names}
-    for name, reason in left_out.items():
+    names, skipped = layers.select(model, options.equilibrate_layers, heads=heads, method=method)
+    skipped |= {name: reason for name, reason in (excluded or {}).items() if name in names}
+    for name, reason in skipped.items():
         log.info("%s equilibration leaves out %s: %s", method, name, reason)
-    names = [name for name in names if name not in left_out]
+    names = [name for name in names if name not in skipped]
     if not names:
         raise ValueError("equilibrate_layers: no layer is left that could be conditioned")
     return names
 
 
 def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
-    """How a run's method is called in tables and ``metrics.json``; options without effect are not named.
+    """Name of a run's method in tables and ``metrics.json``; options without effect are omitted.
 
     >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
     ('e-nerf', 'nerf-he')
@@ -88,7 +91,7 @@ def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
 
 
 def map_words(options: MapOptions) -> list[str]:
-    """What differs from the paper's map, word by word.
+    """Words for each option that differs from the paper's map.
 
     >>> map_words(ConditioningOptions(equilibrate="column", equilibrate_scale="learned"))
     ['column', 'learned']

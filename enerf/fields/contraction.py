@@ -1,4 +1,4 @@
-"""All of space in a ball, for scenes without bounds: places far away, where little is seen, get little room."""
+"""Contraction of unbounded space into a ball, so that distant regions take up little volume."""
 
 import torch
 from jaxtyping import Float
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def contract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
-    """All of space in the ball of radius 2: points of the unit ball stay, others x move to (2 − 1/‖x‖) x/‖x‖.
+    """Map space into the ball of radius 2: identity in the unit ball, (2 − 1/‖x‖) x/‖x‖ outside it.
 
-    Continuous with its first derivatives; finite, as they are, for every finite point.
+    Continuously differentiable; values and derivatives are finite for every finite point.
 
     Source: Barron et al., mip-NeRF 360, CVPR 2022, equation 10.
 
@@ -22,7 +22,7 @@ def contract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
 
 
 def uncontract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
-    """The points of space that ``contract`` moves to these; those on the sphere of radius 2 become very far ones.
+    """The inverse of ``contract``; points on the sphere of radius 2 are mapped to very large, finite ones.
 
     >>> uncontract(torch.tensor([0.0, 0.0, -1.75])).tolist()
     [0.0, 0.0, -4.0]

@@ -1,8 +1,8 @@
-"""Derivatives of scalar fields with respect to the points: normals, and what eikonal losses ask for.
+"""Gradients of scalar fields with respect to the points, for normals and eikonal losses.
 
-``with_gradient`` is exact, and can be differentiated again; a shape's field takes its torch twin for it.
-``differences`` asks for twice as many values as there are coordinates instead: they go through any backend, and see
-what a grid holds beyond the cell of the point.
+``with_gradient`` uses autograd: exact, and differentiable again (a ``ShapeField`` then uses its reference
+implementation). ``differences`` uses central differences, two evaluations for each coordinate: it works with every
+backend, and reaches beyond the grid cell of the point.
 """
 
 import torch
@@ -15,16 +15,16 @@ from enerf.core.types import ScalarField
 def with_gradient(
     field: ScalarField, points: Float[Tensor, "*b d"], *, for_training: bool = False
 ) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b d"]]:
-    """Values and their gradients in the points, each point by itself.
+    """Values, and their gradients with respect to the points.
 
     Parameters
     ----------
     field
-        Values of points, none of which depends on another point.
+        The field; each value depends on its own point only.
     points
-        Where; whatever they came from gets no gradient.
+        Where it is evaluated; they are detached.
     for_training
-        Whether the two can be differentiated again, in the field's parameters; if not, they are plain numbers.
+        Whether both results are differentiable with respect to the field's parameters; if not, they are detached.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""What a coordinate network sees of a point: modules from points in 2 or 3 dimensions to features.
+"""Encoders: modules from points in 2 or 3 dimensions to the input features of a coordinate network.
 
-Each has two ways to the same values: ``forward``, by whatever backend is in use, and ``twin``, by torch alone, which
-can be differentiated twice in the points.
+Each computes the same values in two ways: ``forward`` uses the backend that is set, ``reference`` only torch, and is
+twice differentiable with respect to the points.
 """
 
 import math
@@ -30,7 +30,7 @@ def positional(x: Float[Tensor, "*b d"], bands: int) -> Float[Tensor, "*b e"]:
 
 
 def positional_width(d: int, bands: int) -> int:
-    """How many values ``positional`` makes of ``d`` coordinates.
+    """Number of features that ``positional`` returns for ``d`` coordinates.
 
     >>> positional_width(3, 10)
     63
@@ -42,14 +42,14 @@ KINDS = ("none", "positional", "fourier", "hash")
 
 
 class Encoder(nn.Module):
-    """Points as they are; the class from which the other encoders come.
+    """The identity, and the base class of the other encoders.
 
     Attributes
     ----------
     d
-        Coordinates of a point.
+        Number of coordinates of a point.
     width
-        Values of an encoded point.
+        Number of features of a point.
     """
 
     def __init__(self, d: int, width: int | None = None) -> None:
@@ -60,13 +60,13 @@ class Encoder(nn.Module):
         """Features of points."""
         return points
 
-    def twin(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
-        """The same by torch alone, differentiable twice in the points."""
+    def reference(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
+        """The same features by torch, twice differentiable with respect to the points."""
         return self(points)
 
 
 class Positional(Encoder):
-    """Points, and waves of doubling frequency along each axis (``encoding.positional``)."""
+    """Positional encoding: the points, and sines and cosines of doubling frequency (see ``positional``)."""
 
     def __init__(self, d: int, bands: int) -> None:
         super().__init__(d, positional_width(d, bands))
@@ -78,10 +78,10 @@ class Positional(Encoder):
 
 
 class Fourier(Encoder):
-    """Waves along random directions: cos(2π B x), sin(2π B x), with B fixed and drawn from a normal distribution.
+    """Random Fourier features cos(2π B x), sin(2π B x), with a fixed matrix B of normally distributed entries.
 
-    B has a row for each of ``count`` waves and standard deviation ``scale``, in cycles a unit of length: what is 12 in
-    a cube of side 1 is 6 in a cube of side 2. It is drawn from torch's own random numbers, and is no parameter.
+    B has ``count`` rows; its entries have standard deviation ``scale``, in cycles per unit of length (12 in a cube of
+    side 1 corresponds to 6 in a cube of side 2). It is drawn from torch's global generator and stored as a buffer.
 
     Source: Tancik et al., Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains,
     NeurIPS 2020, equation 5 with all a_j = 1, and section 6.1.
@@ -99,11 +99,11 @@ class Fourier(Encoder):
         return torch.cat([phases.cos(), phases.sin()], -1)
 
 
-class Hashed(Encoder):
-    """Features of a multiresolution hash grid over a box; points of a plane lie on its lowest face.
+class HashEncoder(Encoder):
+    """Features of a multiresolution hash grid over a box; points with 2 coordinates lie on its lowest face in z.
 
-    Within a cell the features are trilinear, so that their second derivatives are those of a product of three hats.
-    Outside the box they are those of the nearest face, and do not change along its normal.
+    The features are trilinear in each cell: pure second derivatives vanish there, mixed ones do not. Points outside
+    the box are clamped to its nearest face, so derivatives along that face's normal are zero.
     """
 
     def __init__(self, grid: Grid, space: Space, d: int = 3) -> None:
@@ -113,37 +113,37 @@ class Hashed(Encoder):
         self.hashed = HashedSpace(grid, space)
 
     def forward(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
-        """Features of points, by the grid's backend."""
-        features: Tensor = self.hashed(self._in_space(points))
+        """Features of points, computed by the backend of the grid."""
+        features: Tensor = self.hashed(self._to_3d(points))
         return features
 
-    def twin(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
-        """The same by torch alone: some backends of grids cannot be differentiated twice."""
-        return self.hashed.twin(self._in_space(points))
+    def reference(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
+        """The same features by torch; some grid backends are not twice differentiable."""
+        return self.hashed.reference(self._to_3d(points))
 
-    def _in_space(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n 3"]:
-        """The points; those of a plane with the lowest z."""
+    def _to_3d(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n 3"]:
+        """The points, with the lowest z appended if they have 2 coordinates."""
         if self.d == 3:
             return points
         return torch.cat([points, self.hashed.low[2].expand(len(points), 1)], -1)
 
 
-class AndPoints(Encoder):
-    """The points themselves, followed by the features of another encoder."""
+class WithPoints(Encoder):
+    """The coordinates of the points, followed by the features of another encoder."""
 
     def __init__(self, inner: Encoder) -> None:
         super().__init__(inner.d, inner.d + inner.width)
         self.inner = inner
 
     def forward(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
-        """Points and features."""
+        """Coordinates and features."""
         return torch.cat([points, self.inner(points)], -1)
 
-    def twin(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
-        """The same by torch alone."""
-        return torch.cat([points, self.inner.twin(points)], -1)
+    def reference(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
+        """The same features by torch."""
+        return torch.cat([points, self.inner.reference(points)], -1)
 
 
 def begins_with_points(encoder: Encoder) -> bool:
-    """Whether the first features of a point are its coordinates."""
-    return isinstance(encoder, Positional | AndPoints) or type(encoder) is Encoder
+    """Whether the first ``d`` features of a point are its coordinates."""
+    return isinstance(encoder, Positional | WithPoints) or type(encoder) is Encoder

@@ -1,7 +1,7 @@
-"""Where hash-encoded fields live: scene coordinates to the unit cube, and the density that proposes samples.
+"""Hash encoding in scene coordinates, and the proposal density field of importance sampling.
 
-A bounded scene (NDC, an object) fills a box. An unbounded one is contracted first: what lies within the radius stays,
-everything beyond moves into a shell around it, and the box of side 4 around both is the cube.
+The box of a bounded scene (NDC, an object) is scaled to the unit cube of the grid. An unbounded scene is contracted
+first (``contraction.contract``): its result, a ball of radius 2, lies in a box of side 4, which is scaled to the cube.
 """
 
 import math
@@ -14,14 +14,14 @@ from enerf.core.types import FieldOutput, Space
 from enerf.fields.backends import hashgrid
 from enerf.fields.backends.dense import Layer, Network
 from enerf.fields.backends.hashgrid import Grid, HashEncoding
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.fields.contraction import contract
 
 DENSITIES = ("relu", "softplus", "exp")
 
 
 class HashedSpace(nn.Module):
-    """A hash encoding of a scene's space: points in scene coordinates to features."""
+    """Hash encoding of points in scene coordinates."""
 
     low: Tensor
     size: Tensor
@@ -34,24 +34,23 @@ class HashedSpace(nn.Module):
         self.register_buffer("size", torch.tensor(space.high) - torch.tensor(space.low))
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
-        """Features of points; those outside the box are taken at its nearest face."""
+        """Features of points; points outside the box are clamped to its nearest face."""
         return self.encoding(self.unit(points))
 
-    def twin(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
-        """The same by torch alone: some backends of grids cannot be differentiated twice."""
+    def reference(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
+        """The same features by torch; some grid backends are not twice differentiable."""
         return hashgrid.encode(self.unit(points), self.encoding.table, self.encoding.grid)
 
     def unit(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Points in the unit cube that the grid covers."""
+        """Points in the coordinates of the unit cube that the grid covers."""
         inside = (points - self.low) / self.size
         return contract(2.0 * inside - 1.0) / 4.0 + 0.5 if self.contracted else inside
 
 
 def to_density(raw: Float[Tensor, "*b"], kind: str) -> Float[Tensor, "*b"]:
-    """Density from a network's value: its ReLU (the paper's), softplus of it less one, or its exponential.
+    """Density from a network's output x: ReLU(x) as in NeRF, softplus(x − 1), or exp(x − 1).
 
-    The exponential is that of the value less one; it goes on as a straight line above e¹⁵, so that neither it nor its
-    gradient overflows.
+    The exponential continues linearly above 15, so that neither its value nor its gradient overflows.
     """
     if kind == "relu":
         return torch.relu(raw)
@@ -61,8 +60,8 @@ def to_density(raw: Float[Tensor, "*b"], kind: str) -> Float[Tensor, "*b"]:
     return torch.exp(shifted.clamp(max=15.0)) + math.exp(15.0) * torch.relu(shifted - 15.0)
 
 
-class ProposalField(Networked):
-    """A density that says where samples are worth taking: a small hash encoding under one hidden layer.
+class ProposalField(NetworkModule):
+    """Density field for proposal sampling: a small hash encoding and an MLP with one hidden layer.
 
     Source: Barron et al., mip-NeRF 360, CVPR 2022, section 3.
     """
@@ -82,11 +81,11 @@ class ProposalField(Networked):
         noise_std: float | int = 0.0,
         generator: torch.Generator | None = None,
     ) -> FieldOutput:
-        """Density at points, and no colour (black); directions and noise are not used."""
+        """Density at points, and black as color; view directions and noise are not used."""
         (raw,) = self.bound()([self.hashed(points.reshape(-1, 3))])
         density = to_density(raw.reshape(points.shape[:-1]), self.density)
         return FieldOutput(density, density.new_zeros(()).expand(points.shape))
 
     def linears(self) -> list[nn.Linear]:
-        """The hidden layer and the head."""
+        """The hidden layer and the density head."""
         return [*self.trunk, self.density_head]

@@ -1,4 +1,4 @@
-"""NeRF's network: points and viewing directions to density and colour (NeRF, section 3 and appendix A)."""
+"""NeRF's network: points and viewing directions to density and color (NeRF, section 3 and appendix A)."""
 
 import torch
 from jaxtyping import Float
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 from enerf.core.types import FieldOutput, ScalarField
 from enerf.fields import encoders
 from enerf.fields.backends.dense import Layer, Network
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.fields.hash_space import HashedSpace, to_density
-from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network
+from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network, trunk_layers
 
 HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
 
 
-class NeRF(Networked):
+class NeRF(NetworkModule):
     """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
 
-    Without viewing directions ``rgb_head`` stands on the trunk. ``multires`` and ``multires_views`` are the
-    frequency bands of points and of viewing directions; a negative number leaves its input unencoded. With ``hashed``
-    points are encoded by it instead. ``density`` is one of ``hashed.DENSITIES``. Trunk layer ``skip_at`` sees the
-    encoded points again (0: none does).
+    Without viewing directions the input of ``rgb_head`` is the trunk's output. ``multires`` and ``multires_views`` are
+    the numbers of frequency bands of points and viewing directions; a negative number disables that encoding. If given,
+    ``hashed`` encodes the points instead. ``density`` is one of ``hash_space.DENSITIES``. The encoded points are
+    concatenated to the input of trunk layer ``skip_at`` (0: of none).
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class NeRF(Networked):
         noise_std: float | int = 0.0,
         generator: torch.Generator | None = None,
     ) -> FieldOutput:
-        """Density and colour at points seen along unit directions.
+        """Density and color at points, for unit viewing directions.
 
-        Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's own), is
-        added to the density before its ReLU, or what stands for it (NeRF, appendix A).
+        Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's global one), is
+        added to the raw density, before its activation (NeRF, appendix A).
         """
         inputs = [self._encoded(points.reshape(-1, 3))]
         if self.use_viewdirs:
@@ -73,9 +73,10 @@ class NeRF(Networked):
         return FieldOutput(to_density(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
 
     def densities(self) -> ScalarField:
-        """Density alone of points ``n 3``, with the present weights, read only this once; colour's layers are left out.
+        """A function from points ``n 3`` to their densities ``n`` with the current weights, without the color layers.
 
-        Under a backend that rounds, it is equal to that of ``forward`` up to its rounding.
+        The weights are read now: later changes may have no effect. With a backend in reduced precision, values equal
+        those of ``forward`` up to rounding.
         """
         layers = [*self.trunk, self.density_head]
         width = self.density_head.in_features
@@ -89,30 +90,28 @@ class NeRF(Networked):
         return density
 
     def _encoded(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
-        """What the trunk sees of points."""
+        """The input features of the trunk."""
         return encoded(points, self.multires) if self.hashed is None else self.hashed(points)
 
     def linears(self) -> list[nn.Linear]:
-        """The layers, as ``nerf_network`` orders them."""
+        """The linear layers, in the order of ``nerf_network``."""
         heads = [self.density_head, self.feature, self.view] if self.use_viewdirs else [self.density_head]
         return [*self.trunk, *heads, self.rgb_head]
 
 
 def nerf_network(n_points: int, n_views: int, width: int, depth: int, skip_at: int = SKIP_AT) -> Network:
-    """NeRF's layers, for encoded points and encoded viewing directions (none if ``n_views`` is 0).
+    """NeRF's network for ``n_points`` features of points and ``n_views`` of viewing directions (0: it has none).
 
     Source: NeRF, figure 7.
     """
     inputs = (n_points, n_views) if n_views else (n_points,)
-    layers: list[Layer] = []
+    layers = list(trunk_layers(depth, width, skip_at, n_inputs=len(inputs)))
 
     def add(sources: tuple[int, ...], outputs: int, relu: bool) -> int:
         layers.append(Layer(sources, outputs, relu))
         return len(inputs) + len(layers) - 1
 
-    hidden = 0
-    for i in range(depth):
-        hidden = add((0, hidden) if 0 < i == skip_at else (hidden,), width, True)
+    hidden = len(inputs) + depth - 1
     density = add((hidden,), 1, False)
     if n_views:
         feature = add((hidden,), width, False)
@@ -127,15 +126,15 @@ def encoded(x: Float[Tensor, "*b 3"], bands: int) -> Float[Tensor, "*b e"]:
 
 
 def encoded_width(bands: int) -> int:
-    """How many values ``encoded`` makes of a point."""
+    """Number of values that ``encoded`` returns for a point."""
     return encoders.positional_width(3, bands) if bands >= 0 else 3
 
 
 def from_nerf_pytorch(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of a ``NeRF`` from the state dict of one of nerf-pytorch's networks.
+    """Convert the state dict of a network of nerf-pytorch to that of a ``NeRF``.
 
-    Without viewing directions nerf-pytorch keeps colour, density and a value it never uses in one
-    ``output_linear``; its other layers that are not used then are left out.
+    Without viewing directions nerf-pytorch has color, density and an unused value in one ``output_linear``; its layers
+    for viewing directions, unused then, are dropped.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""A coordinate network: points in 2 or 3 dimensions to occupancy logits, to a signed distance, or to colours.
+"""A coordinate network: points in 2 or 3 dimensions to occupancy logits, a signed distance, or colors.
 
-Values come by two ways. The backend evaluates ReLU networks whose points need no gradient: this is where the time of a
-run goes. Everything else goes through the torch **twin** (``activations.bind`` on ``Encoder.twin``): other activations,
-in the dtype of the weights and never in bf16; and every call whose points require a gradient, since the kernels'
-gradients cannot be differentiated again. So eikonal and normal losses train the same weights under every backend. Where
-the backend computes in bf16, the values of the two ways differ by its rounding.
+The backend evaluates ReLU networks at points that need no gradient. Everything else is evaluated by the **reference
+implementation** in torch (``activations.bind`` on ``Encoder.reference``), in the dtype of the weights: other
+activations, and points that require a gradient, because the gradients of the kernels are not differentiable again. So
+eikonal and normal losses train the same weights with every backend. If the backend computes in bf16, the two results
+differ by its rounding.
 """
 
 import torch
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 from enerf.fields import activations
 from enerf.fields.activations import Activation
 from enerf.fields.backends.dense import Bound, Layer, Network
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.fields.encoders import Encoder
 
-SKIP_AT = 5  # the layer, counted from 0, that sees the trunk's input again (NeRF, figure 7); 0: none
+SKIP_AT = 5  # index of the layer with a skip connection from the trunk's input (NeRF, figure 7); 0: none
 
 
 class SkipMLP(nn.ModuleList):
-    """``depth`` linear layers, each followed by a ReLU; layer ``skip_at``, if any, sees (input, output of the last)."""
+    """``depth`` linear layers, each followed by a ReLU; layer ``skip_at``, if any, reads (input, previous output)."""
 
     def __init__(self, n_in: int, width: int, depth: int, skip_at: int = SKIP_AT) -> None:
-        sees = [n_in, *[width] * (depth - 1)]
+        in_features = [n_in, *[width] * (depth - 1)]
         if 0 < skip_at < depth:
-            sees[skip_at] += n_in
+            in_features[skip_at] += n_in
         self.skip_at = skip_at
-        super().__init__(nn.Linear(seen, width) for seen in sees)
+        super().__init__(nn.Linear(n, width) for n in in_features)
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """Activations of the last layer."""
@@ -43,11 +43,11 @@ class SkipMLP(nn.ModuleList):
 HEADS = frozenset({"head"})  # the layer whose outputs are the field's values
 
 
-class ShapeField(Networked):
-    """``encoder``, then ``trunk`` of activated layers, then one linear ``head``.
+class ShapeField(NetworkModule):
+    """``encoder``, then ``trunk`` of layers with an activation, then a linear ``head``.
 
-    ``network`` says where the activation stands by ``relu``, whichever it is; only ReLU itself is given to a backend.
-    Trunk layer ``skip_at`` sees the encoded points again, before the output of the layer below (0: none does).
+    In ``network``, ``relu`` marks the layers with the activation, whichever it is; only ReLU networks are evaluated by
+    the backend. Trunk layer ``skip_at`` reads the encoded points, then the previous output (0: no skip connection).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ShapeField(Networked):
         self.trunk, self.head = nn.ModuleList(linears[:-1]), linears[-1]
 
     def forward(self, points: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"] | Float[Tensor, "*b c"]:
-        """Values at points: one a point, or, of several outputs, as many as there are.
+        """Values at points, without a channel axis if the field has one output.
 
         Raises
         ------
@@ -80,33 +80,45 @@ class ShapeField(Networked):
             raise ValueError(f"points of {points.shape[-1]} coordinates, and the field takes {self.encoder.d}")
         flat = points.reshape(-1, self.encoder.d)
         if flat.requires_grad and torch.is_grad_enabled():
-            (values,) = self.twin()([self.encoder.twin(flat)])
+            (values,) = self.reference()([self.encoder.reference(flat)])
         else:
             (values,) = self.bound()([self.encoder(flat)])
         return values.reshape(points.shape[:-1] if self.outputs == 1 else (*points.shape[:-1], self.outputs))
 
     def bound(self) -> Bound:
-        """The network with its weights: by the backend if it is one of ReLUs, by the twin if not."""
-        if self._held is None and self.activation.kind != "relu":
-            return self.twin()
+        """The network with its weights, evaluated by the backend if its activation is ReLU, else by torch."""
+        if self._frozen is None and self.activation.kind != "relu":
+            return self.reference()
         return super().bound()
 
-    def twin(self) -> Bound:
-        """The network with the weights as they are now, by torch alone."""
+    def reference(self) -> Bound:
+        """The network with its current weights, evaluated by the reference implementation in torch."""
         layers = self.linears()
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         return activations.bind(self.network, weights, biases, self.activation)
 
     def linears(self) -> list[nn.Linear]:
-        """The layers of the trunk, and the head."""
+        """The layers of the trunk, then the head."""
         return [*self.trunk, self.head]
 
 
 def shape_network(inputs: int, depth: int, width: int, outputs: int, skip_at: int = SKIP_AT) -> Network:
-    """``depth`` activated layers and a linear one; layer ``skip_at``, if any, sees (input, output of the last).
+    """The network of a ``ShapeField``: ``depth`` trunk layers and a linear head.
 
-    >>> shape_network(3, 2, 8, 1, skip_at=1).layers[1]
+    >>> shape_network(3, 2, 8, 1).layers[-1]
+    Layer(sources=(2,), width=1, relu=False)
+    """
+    trunk = trunk_layers(depth, width, skip_at)
+    return Network((inputs,), (*trunk, Layer((depth,), outputs, False)), (depth + 1,))
+
+
+def trunk_layers(depth: int, width: int, skip_at: int = SKIP_AT, n_inputs: int = 1) -> tuple[Layer, ...]:
+    """Layers of an MLP on input 0 of a network with ``n_inputs`` inputs; layer ``skip_at`` reads input 0 again.
+
+    Layer i writes activation buffer ``n_inputs + i``.
+
+    >>> trunk_layers(2, 8, skip_at=1)[1]
     Layer(sources=(0, 1), width=8, relu=True)
     """
-    trunk = [Layer((0, i) if 0 < i == skip_at else (i,), width, True) for i in range(depth)]
-    return Network((inputs,), (*trunk, Layer((depth,), outputs, False)), (depth + 1,))
+    sources = [0, *range(n_inputs, n_inputs + depth - 1)]
+    return tuple(Layer((0, s) if 0 < i == skip_at else (s,), width, True) for i, s in enumerate(sources[:depth]))

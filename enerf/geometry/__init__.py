@@ -1,13 +1,14 @@
 """Meshes to labelled samples, and fields back to meshes.
 
-- ``ply``       what trimesh leaves unread in PLY files: triangle strips and the normals of points
-- ``reading``   file -> vertices and faces, or points and normals, as the file has them
-- ``topology``  faces -> edges, parts, holes, and which way is out
-- ``meshes``    file -> mesh in a box, a report, and the way back to the file's coordinates
-- ``inside``    mesh and points -> winding number, occupancy, signed distance
-- ``points``    solid and generator -> labelled samples
-- ``clouds``    oriented points -> what they enclose
-- ``pools``     samples prepared in the background, the same whatever the timing
-- ``pictures``  pictures as fields of the plane
-- ``synthetic`` generated shapes with known volumes
+- ``read``, ``write``, ``ply``  mesh and point cloud files
+- ``topology``     edges, connected components, holes and orientation of faces
+- ``mesh``         meshes normalized to a box, with a report and the map back to file coordinates
+- ``solid``        winding number, occupancy and signed distance of points with respect to a mesh
+- ``samples``      labelled samples of a solid
+- ``point_cloud``  occupancy of the space around oriented points
+- ``sample_pool``  samples prepared in the background, independent of timing
+- ``cleanup``      removal of small components, decimation, smoothing
+- ``synthetic``    generated shapes with known volumes
+- ``isosurface``   extraction of meshes from scalar fields
+- ``preview``      pictures of meshes and fields
 """

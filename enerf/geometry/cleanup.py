@@ -1,4 +1,4 @@
-"""What can be done to an extracted mesh: parts dropped, fewer faces, smoother faces."""
+"""Post-processing of extracted meshes: removal of small components, decimation, smoothing."""
 
 import numpy as np
 import trimesh
@@ -12,34 +12,34 @@ from enerf.geometry import topology
 def keep(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], kept: Bool[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"]]:
-    """The faces all of whose vertices are kept, and the vertices that they use."""
+    """The mesh restricted to faces all of whose vertices are marked; unused vertices are removed."""
     return _used(vertices, faces[kept[faces].all(1)])
 
 
 def largest(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], parts: int = 0, share: float | int = 0.0
 ) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"], int, int]:
-    """The mesh without its small parts, how many parts are left, and how many there were.
+    """Remove small connected components; returns the mesh, the number of components left and the number before.
 
     Parameters
     ----------
     vertices, faces
         The mesh.
     parts
-        At most so many parts stay, those with the most faces; 0: all.
+        Keep at most this many components, those with the most faces; 0: all.
     share
-        A part stays if it has at least this share of the faces of the largest.
+        Keep components with at least this share of the faces of the largest one.
     """
-    every, part = topology.parts(np.asarray(faces, dtype=np.int64))
-    sizes = np.bincount(part, minlength=every)
+    total, part = topology.parts(np.asarray(faces, dtype=np.int64))
+    sizes = np.bincount(part, minlength=total)
     stays = sizes >= share * sizes.max(initial=0)
     if parts:
         stays[np.argsort(-sizes, kind="stable")[parts:]] = False
-    return (*_used(vertices, faces[stays[part]]), int(stays.sum()), every)
+    return (*_used(vertices, faces[stays[part]]), int(stays.sum()), total)
 
 
 def _used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh without vertices that no face has."""
+    """The mesh without unused vertices."""
     used = np.zeros(len(vertices), dtype=bool)
     used[faces] = True
     return vertices[used], (np.cumsum(used) - 1)[faces]
@@ -48,9 +48,9 @@ def _used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def decimate(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], target: int, aggression: float | int = 5
 ) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"]]:
-    """The mesh with about ``target`` faces, by quadric errors; as it is if it has no more.
+    """Decimate a mesh to about ``target`` faces by quadric error metrics; unchanged if it has no more.
 
-    A higher ``aggression`` (0 … 10) is faster and coarser.
+    A higher ``aggression`` (0 … 10) is faster and less accurate.
 
     Source: Garland and Heckbert, Surface simplification using quadric error metrics (1997), in fast-simplification.
 
@@ -59,7 +59,7 @@ def decimate(
     InputError
         If fast-simplification is missing.
     ValueError
-        If the target is no number of faces.
+        If the target is below 4.
     """
     if target < 4:
         raise ValueError(f"target: found {target} faces, expected at least 4")
@@ -83,23 +83,23 @@ def decimate(
 def smooth(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], rounds: int = 10
 ) -> Float[np.ndarray, "n 3"]:
-    """The vertices moved towards their neighbours' mean and back, ``rounds`` times; keeps the volume about as it is.
+    """Vertices after ``rounds`` of Taubin smoothing, which approximately preserves the volume.
 
     Source: Taubin, Curve and surface smoothing without shrinkage (1995), in trimesh.
     """
     mesh = trimesh.Trimesh(vertices, faces, process=False)
-    means = neighbour_means(len(vertices), faces)
+    means = neighbor_means(len(vertices), faces)
     trimesh.smoothing.filter_taubin(mesh, lamb=0.5, nu=0.53, iterations=2 * rounds, laplacian_operator=means)
     return np.asarray(mesh.vertices, dtype=np.float64)
 
 
-def neighbour_means(n: int, faces: Int[np.ndarray, "m 3"]) -> sparse.csr_array:
-    """The matrix that takes values of vertices to the means of their neighbours'; trimesh's own takes a loop."""
+def neighbor_means(n: int, faces: Int[np.ndarray, "m 3"]) -> sparse.csr_array:
+    """Sparse matrix that averages vertex values over neighbors; vectorized, unlike trimesh's."""
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     both = np.concatenate([start, end, np.arange(n)]), np.concatenate([end, start, np.arange(n)])
     touching = sparse.csr_array((np.ones(len(both[0]), np.int8), both), shape=(n, n))
     weights = (touching > 0).astype(np.float64)
-    alone = np.asarray(weights.sum(1)).ravel() == 1
-    weights.setdiag(alone * 1.0)
+    isolated = np.asarray(weights.sum(1)).ravel() == 1
+    weights.setdiag(isolated * 1.0)
     weights.eliminate_zeros()
     return sparse.csr_array(sparse.diags_array(1.0 / np.asarray(weights.sum(1)).ravel()) @ weights)

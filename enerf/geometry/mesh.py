@@ -1,13 +1,12 @@
-"""Meshes in a box, with a report of what they are and the way back to the file's coordinates.
+"""Triangle meshes and point clouds normalized to a box, with a report and the map back to file coordinates.
 
-Words of this file:
+Terms:
 
-- The *box* is [−1, 1]³. A mesh is moved and scaled, all axes alike, so that its bounding box is centred there and
-  its longest side is 2 · (1 − margin) long. All sampling, fitting and marching happens in the box.
-- *File coordinates* are those the file has; ``Normalisation`` goes there and back.
-- *Seams* are vertices that a file lists more than once for one place, because their texture coordinates differ.
+- The *box* is [−1, 1]³. A mesh is translated and scaled uniformly so that its bounding box is centered there and its
+  longest side is 2 · (1 − margin). All sampling, fitting and extraction uses box coordinates.
+- *File coordinates* are those of the file; ``Normalization`` maps between both.
 
-All arithmetic is float64, and the centre is subtracted first, so that a small thing far from the origin keeps its form.
+All arithmetic is float64, and the center is subtracted first, so that small shapes far from the origin keep their form.
 """
 
 import logging
@@ -27,50 +26,50 @@ from enerf.geometry import read, topology
 log = logging.getLogger("enerf")
 
 MARGIN = 0.1
-MERGE = 1e-8  # vertices this near each other, in the box, are one
-_SMALLEST, _LARGEST = 1e-100, 1e100  # longest sides whose square and cube are numbers still
+MERGE = 1e-8  # vertices nearer than this, in the box, are merged
+_SMALLEST, _LARGEST = 1e-100, 1e100  # longest sides whose square and cube neither under- nor overflow
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """The similarity between file coordinates and the box: ``box = (file − centre) · scale``."""
+class Normalization:
+    """The similarity between file coordinates and the box: ``box = (file − center) · scale``."""
 
-    centre: tuple[float, float, float]
+    center: tuple[float, float, float]
     scale: float
 
     def to_box(self, points: Float64[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n 3"]:
-        """Points of the file, in the box.
+        """File coordinates to box coordinates.
 
-        >>> Normalisation((10.0, 0.0, 0.0), 0.5).to_box(np.array([12.0, 1.0, 0.0]))
+        >>> Normalization((10.0, 0.0, 0.0), 0.5).to_box(np.array([12.0, 1.0, 0.0]))
         array([1. , 0.5, 0. ])
         """
-        return (points - np.array(self.centre)) * self.scale
+        return (points - np.array(self.center)) * self.scale
 
     def to_file(self, points: Float64[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n 3"]:
-        """Points of the box, in the file's coordinates; distances there are those of the box / ``scale``."""
-        return points / self.scale + np.array(self.centre)
+        """Box coordinates to file coordinates; file distances are box distances / ``scale``."""
+        return points / self.scale + np.array(self.center)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a mesh is, after it was mended; lengths, areas and volumes are the file's.
+    """Properties of a mesh after repair; areas and volumes are in file units.
 
     Attributes
     ----------
     vertices, faces
-        How many there are.
+        Their numbers.
     watertight
-        Whether every edge has two faces, and they agree on what is out.
+        Whether every edge has two consistently oriented faces.
     boundary_edges, non_manifold_edges, inconsistent_edges
-        Edges with one face, with more than two, and with two that disagree on what is out.
+        Number of edges with one face, with more than two, and with two of opposite orientation.
     parts, open_parts
-        How many pieces hang together, and how many of those have boundary edges.
+        Number of connected components, and of those with boundary edges.
     euler_number
-        Vertices − edges + faces: 2 for each ball, 0 for each ring.
+        Vertices − edges + faces: 2 for each sphere, 0 for each torus.
     area, volume
-        Of the surface, and of what it encloses with its holes capped.
+        Surface area, and enclosed volume with holes capped.
     notes
-        What was mended and what is assumed, a sentence each.
+        Repairs and assumptions, one sentence each.
     """
 
     vertices: int
@@ -89,42 +88,42 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Triangles in the box, wound to look outwards.
+    """A triangle mesh in the box with outward orientation.
 
     Attributes
     ----------
     vertices, faces
-        Places in the box, and three of them for each triangle, counter-clockwise as seen from outside.
+        Box coordinates, and three vertex indices per triangle, counter-clockwise seen from outside.
     name
         The file's name without its suffix.
     source
         The file, for messages.
-    normalisation
-        The way back to the file's coordinates.
+    normalization
+        The map between file and box coordinates.
     report
-        What was found.
+        Properties and repairs.
     """
 
     vertices: Float64[np.ndarray, "v 3"]
     faces: Int64[np.ndarray, "f 3"]
     name: str
     source: str
-    normalisation: Normalisation
+    normalization: Normalization
     report: Report
 
     @cached_property
     def triangles(self) -> Float64[np.ndarray, "f 3 3"]:
-        """The corners of each face."""
+        """Corner coordinates of each face."""
         return self.vertices[self.faces]
 
     @cached_property
     def areas(self) -> Float64[np.ndarray, " f"]:
-        """The area of each face, in the box."""
+        """Area of each face in box units."""
         return topology.areas(self.vertices, self.faces)
 
     @cached_property
     def normals(self) -> Float64[np.ndarray, "f 3"]:
-        """The unit vector out of each face; 0 for a face without area."""
+        """Outward unit normal of each face; 0 for a face without area."""
         a, b, c = self.triangles.transpose(1, 0, 2)
         across = np.cross(b - a, c - a)
         return across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-300)
@@ -132,25 +131,25 @@ class Mesh:
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Points in the box with unit normals that look outwards; the other fields are those of ``Mesh``."""
+    """Points in the box with outward unit normals; the other fields are those of ``Mesh``."""
 
     points: Float64[np.ndarray, "n 3"]
     normals: Float64[np.ndarray, "n 3"]
     name: str
     source: str
-    normalisation: Normalisation
+    normalization: Normalization
 
 
 def load(path: str | os.PathLike[str], margin: float | int = MARGIN) -> Mesh:
-    """Mesh of a file that trimesh reads (OBJ, PLY, STL, OFF, GLB, glTF), in the box; its report is logged.
+    """Load a mesh (OBJ, PLY, STL, OFF, GLB, glTF) into the box and log its report.
 
-    Several meshes are put together as their scene has them.
+    All meshes of a scene are concatenated with the scene's transforms applied.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, of another kind, holds no triangles or points alone, or its faces have no
-        extent or name vertices that are not there.
+        If the file is missing, damaged or of another format, has no triangles, or its faces are degenerate or refer to
+        missing vertices.
     """
     path = Path(path)
     made = from_arrays(*read.mesh(path), source=path.as_posix(), margin=margin)
@@ -167,32 +166,32 @@ def load(path: str | os.PathLike[str], margin: float | int = MARGIN) -> Mesh:
 def from_arrays(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], source: str, margin: float | int = MARGIN
 ) -> Mesh:
-    """Mesh of vertices and faces in file coordinates: mended, turned to look outwards, in the box.
+    """Build a mesh from vertices and faces in file coordinates: repaired, oriented outwards, in the box.
 
     Raises
     ------
     InputError
-        If no face with an extent is left, or the coordinates are too small or too large to be squared.
+        If no face with an area is left, or the coordinates are too small or too large to be squared.
     """
     vertices, faces, notes = _finite(vertices, faces, source)
-    normalisation = normalise(vertices[np.unique(faces)], source, margin)
-    vertices, faces, mended = _mend(normalisation.to_box(vertices), faces)
+    normalization = normalize(vertices[np.unique(faces)], source, margin)
+    vertices, faces, repairs = _repair(normalization.to_box(vertices), faces)
     if not len(faces):
-        raise InputError(f"{source}: its faces have no area or cancel each other, expected a surface.")
-    faces, turned = topology.outwards(vertices, faces)
-    report = _report(vertices, faces, normalisation.scale, notes + mended + turned)
-    return Mesh(vertices, faces, Path(source).stem, source, normalisation, report)
+        raise InputError(f"{source}: its faces have no area or cancel each other, expected a surface")
+    faces, turned = topology.orient_outwards(vertices, faces)
+    report = _report(vertices, faces, normalization.scale, notes + repairs + turned)
+    return Mesh(vertices, faces, Path(source).stem, source, normalization, report)
 
 
 def load_point_cloud(path: str | os.PathLike[str], margin: float | int = MARGIN) -> PointCloud:
-    """Points of a PLY file in the box, with the unit normals (nx ny nz) it has.
+    """Load the points and normals (nx ny nz) of a PLY file into the box.
 
-    Points or normals that are not finite, and normals of length 0, are left out with a warning.
+    Points or normals that are not finite, and normals of length 0, are skipped with a warning.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, has no normals, or no points of different places.
+        If the file is missing, damaged, has no normals, or all points coincide.
     """
     path = Path(path)
     points, normals = read.oriented_points(path)
@@ -200,88 +199,88 @@ def load_point_cloud(path: str | os.PathLike[str], margin: float | int = MARGIN)
         length = np.linalg.norm(normals, axis=1)
     good = np.isfinite(points).all(axis=1) & np.isfinite(length) & (length > 0)
     if not good.any():
-        raise InputError(f"{path}: none of its {len(points)} points has a place and a normal that are finite.")
+        raise InputError(f"{path}: none of its {len(points)} points has a finite position and normal")
     if not good.all():
-        log.warning("%s: %d points without a finite place and normal were left out", path, (~good).sum())
-    normalisation = normalise(points[good], path.as_posix(), margin)
+        log.warning("%s: %d points without a finite position and normal were skipped", path, (~good).sum())
+    normalization = normalize(points[good], path.as_posix(), margin)
     return PointCloud(
-        points=normalisation.to_box(points[good]),
+        points=normalization.to_box(points[good]),
         normals=normals[good] / length[good][:, None],
         name=path.stem,
         source=path.as_posix(),
-        normalisation=normalisation,
+        normalization=normalization,
     )
 
 
-def normalise(points: Float64[np.ndarray, "n 3"], source: str, margin: float | int = MARGIN) -> Normalisation:
-    """The normalisation that centres points in the box and leaves ``margin`` of it free on the longest axis.
+def normalize(points: Float64[np.ndarray, "n 3"], source: str, margin: float | int = MARGIN) -> Normalization:
+    """The normalization that centers points in the box and leaves a share ``margin`` of its longest side free.
 
     Raises
     ------
     InputError
-        If all points are one, or so near or far that float64 cannot hold their squares.
+        If all points coincide, or their extent is too small or too large to be squared in float64.
     """
     low, high = points.min(axis=0), points.max(axis=0)
-    longest = float((high / 2 - low / 2).max()) * 2  # halves, because the whole could overflow
+    longest = float((high / 2 - low / 2).max()) * 2  # halved first, to avoid overflow
     if not _SMALLEST < longest < _LARGEST:
-        raise InputError(f"{source}: its longest side is {longest:g}, expected between {_SMALLEST:g} and {_LARGEST:g}.")
+        raise InputError(f"{source}: its longest side is {longest:g}, expected between {_SMALLEST:g} and {_LARGEST:g}")
     x, y, z = (float(value) for value in low + (high - low) / 2)
-    return Normalisation((x, y, z), 2 * (1 - margin) / longest)
+    return Normalization((x, y, z), 2 * (1 - margin) / longest)
 
 
 def _finite(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], source: str
 ) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f2 3"], list[str]]:
-    """Faces whose vertices are finite; the others' places become 0, which no face uses."""
+    """Vertices with non-finite ones set to 0, the faces that do not use those, and a note if faces were dropped."""
     bad = ~np.isfinite(vertices).all(axis=1)
     kept = faces[~bad[faces].any(axis=1)]
     if not len(kept):
         found = (
             "has no faces" if not len(faces) else f"has vertices that are not finite in all of its {len(faces)} faces"
         )
-        raise InputError(f"{source} {found}, expected a triangle mesh with finite vertices.")
+        raise InputError(f"{source} {found}, expected a triangle mesh with finite vertices")
     dropped = len(faces) - len(kept)
-    said = [f"{dropped} faces with vertices that are not finite were dropped"] if dropped else []
-    return np.where(bad[:, None], 0.0, vertices), kept, said
+    notes = [f"{dropped} faces with vertices that are not finite were dropped"] if dropped else []
+    return np.where(bad[:, None], 0.0, vertices), kept, notes
 
 
-def _mend(
+def _repair(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"], list[str]]:
-    """Vertices merged and those no face uses dropped; faces without area, copies and walls between parts dropped."""
-    said: list[str] = []
+    """Merge vertices; drop unused ones, degenerate and duplicate faces, and coincident opposite faces."""
+    notes: list[str] = []
     vertices, _, index = igl.remove_duplicate_vertices(np.ascontiguousarray(vertices), MERGE)
-    faces = index.astype(np.int64)[faces]  # libigl's are "long long", which jaxtyping takes for another kind
+    faces = index.astype(np.int64)[faces]  # libigl returns "long long", which jaxtyping does not accept as int64
     a, b, c = faces.T
     whole = faces[(a != b) & (b != c) & (c != a)]
     with_area = whole[topology.areas(vertices, whole) > 0] if len(whole) else whole
     if len(with_area) < len(whole) and topology.edges(with_area).boundary.sum() > topology.edges(whole).boundary.sum():
-        with_area = whole  # slivers that hold a seam together may stay: they change neither side nor distance
+        with_area = whole  # keep slivers whose removal would open the surface; they affect neither sign nor distance
     if len(with_area) < len(faces):
-        said.append(f"{len(faces) - len(with_area)} faces without area were dropped")
+        notes.append(f"{len(faces) - len(with_area)} faces without area were dropped")
     faces, repeats = topology.without_repeats(with_area)
     if repeats:
-        said.append(f"{repeats} faces that lie on another were dropped")
+        notes.append(f"{repeats} duplicate or coincident opposite faces were dropped")
     used, index = np.unique(faces, return_inverse=True)
-    return np.ascontiguousarray(vertices[used]), np.ascontiguousarray(index.reshape(-1, 3)), said
+    return np.ascontiguousarray(vertices[used]), np.ascontiguousarray(index.reshape(-1, 3)), notes
 
 
 def _report(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], scale: float, notes: Sequence[str]
 ) -> Report:
-    """What a mesh is, and what is assumed about it."""
+    """Properties of a mesh, and notes on what is assumed."""
     found, (n, part) = topology.edges(faces), topology.parts(faces)
     boundary, inconsistent = int(found.boundary.sum()), found.inconsistent
     opened = len(np.unique(part[np.flatnonzero(found.boundary) // 3]))
     volume, area = topology.volumes(vertices, faces, part, n)
-    assumed = list(notes)
+    remarks = list(notes)
     if boundary:
-        assumed.append(
-            f"{opened} of {n} parts are open ({boundary} boundary edges): what has a generalised winding number above "
-            "1/2 is taken to be inside, as if a film were spanned over each hole"
+        remarks.append(
+            f"{opened} of {n} parts are open ({boundary} boundary edges): points with a generalized winding number "
+            "above 1/2 count as inside, as if each hole were closed by a surface"
         )
     if found.non_manifold:
-        assumed.append(f"{found.non_manifold} edges have more than two faces, which does not hinder inside and outside")
+        remarks.append(f"{found.non_manifold} edges have more than two faces, which does not affect inside and outside")
     return Report(
         vertices=len(vertices),
         faces=len(faces),
@@ -294,5 +293,5 @@ def _report(
         euler_number=len(vertices) - found.count + len(faces),
         area=float(area.sum() / scale**2),
         volume=float(volume.sum() / scale**3),
-        notes=tuple(assumed),
+        notes=tuple(remarks),
     )

@@ -1,8 +1,8 @@
-"""PLY files, read plainly: what trimesh leaves aside, which is triangle strips and the normals of points.
+"""A minimal PLY reader for what trimesh ignores: triangle strips and the normals of points.
 
 A PLY file is a header that names *elements* (``vertex``, ``face``, ``tristrips``), each with a count and
-*properties* (a number, or a list of numbers with its length before it), and then their rows in that order, as text
-or as bytes.
+*properties* (a number, or a list of numbers preceded by its length), followed by their rows in that order, as text
+or binary.
 
 Source: Turk, The PLY polygon file format (1994).
 """
@@ -24,7 +24,7 @@ _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 @dataclass(frozen=True)
 class _Property:
-    """One property: its name, the kind of its numbers, and the kind of its length if it is a list."""
+    """One property: its name, the type of its numbers, and the type of its length if it is a list."""
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class _Property:
 
 @dataclass
 class Element:
-    """The rows of one element: a column for each number, and for each list property one array a row."""
+    """The rows of one element: one column per scalar property, and per list property one array per row."""
 
     columns: dict[str, Float64[np.ndarray, " n"]]
     lists: dict[str, list[np.ndarray]]
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Element]:
     Raises
     ------
     ValueError
-        If the file is no PLY file, or ends before its header or its rows do.
+        If the file is not a PLY file or is truncated.
     """
     data = path.read_bytes()
     order, counts, properties, start = _header(data)
@@ -54,7 +54,7 @@ def read(path: Path) -> dict[str, Element]:
 
 
 def faces_of_strips(strips: list[np.ndarray]) -> Int64[np.ndarray, "f 3"]:
-    """Triangles of strips, all wound alike; −1 starts a new strip, and triangles without area are left out.
+    """Triangles of strips with consistent winding; −1 starts a new strip, degenerate triangles are skipped.
 
     >>> faces_of_strips([np.array([0, 1, 2, 3, -1, 4, 5, 6])]).tolist()
     [[0, 1, 2], [2, 1, 3], [4, 5, 6]]
@@ -73,7 +73,7 @@ def faces_of_strips(strips: list[np.ndarray]) -> Int64[np.ndarray, "f 3"]:
 
 
 def _header(data: bytes) -> tuple[str, dict[str, int], dict[str, list[_Property]], int]:
-    """Order of bytes ("" for text), counts and properties by element, and where the rows start."""
+    """Byte order ("" for text), counts and properties by element, and the offset of the rows."""
     end = data.find(b"end_header")
     if not data.startswith(b"ply") or end < 0 or b"\n" not in data[end:]:
         raise ValueError("it has no PLY header")
@@ -96,7 +96,7 @@ def _header(data: bytes) -> tuple[str, dict[str, int], dict[str, list[_Property]
 
 
 class _Text:
-    """Numbers of a text file, one after another."""
+    """Sequential reader of the numbers of a text file."""
 
     def __init__(self, data: bytes) -> None:
         self.values = np.array(data.split(), dtype=np.float64)
@@ -112,7 +112,7 @@ class _Text:
 
 
 class _Bytes:
-    """Numbers of a binary file, one after another."""
+    """Sequential reader of the numbers of a binary file."""
 
     def __init__(self, data: bytes, at: int, order: str) -> None:
         self.data, self.at, self.order = data, at, order

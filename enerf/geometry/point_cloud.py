@@ -1,7 +1,7 @@
-"""Oriented points as a solid: which places they enclose, by the winding number that their normals tell.
+"""Occupancy from oriented points, by their generalized winding number.
 
-Each point stands for a small disc. The winding number of such a set is near 1 inside and near 0 outside, and says
-little nearer to the surface than the points lie to one another; what it leaves in doubt has no label.
+Each point represents a small disc. The winding number of such a set is near 1 inside and near 0 outside, and unreliable
+nearer to the surface than the spacing of the points; such places get the label 1/2.
 
 Source: Barill, Dickson, Schmidt, Levin, Jacobson, Fast winding numbers for soups and clouds (2018), sections 3 and 4.
 """
@@ -17,38 +17,38 @@ from enerf.geometry import samples
 from enerf.geometry.mesh import PointCloud
 from enerf.geometry.samples import ShapeSamples
 
-NEIGHBOURS = 8  # by which a point's share of the surface is told
-DOUBT = 0.25  # winding numbers nearer than this to 1/2 tell nothing
+NEIGHBORS = 8  # from which the area of a point's disc is estimated
+UNCERTAIN = 0.25  # winding numbers nearer than this to 1/2 are not labelled
 
 
 class CloudSolid:
-    """A cloud of oriented points that is asked what is inside; it can be pickled.
+    """The region enclosed by a cloud of oriented points; can be pickled.
 
     Attributes
     ----------
     cloud
         The points and their normals.
     areas
-        The share of the surface that each point stands for, in the box's unit: that of a disc which would hold
-        ``NEIGHBOURS`` points.
+        Surface area that each point represents, in box units: a disc of 1/``NEIGHBORS`` of the area around it that
+        holds as many points.
     """
 
     def __init__(self, cloud: PointCloud) -> None:
         self.cloud, self.areas = cloud, areas(cloud.points)
 
     def winding(self, rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
-        """Winding numbers of places."""
+        """Winding numbers of points."""
         found = igl.fast_winding_number(self.cloud.points, self.cloud.normals, self.areas, np.ascontiguousarray(rows))
         return np.asarray(found, dtype=np.float64)
 
 
 def areas(rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
-    """The share of a surface that each of its points stands for, by the distance to a near neighbour.
+    """Surface area that each point represents, from the distance to its ``NEIGHBORS``-th neighbor.
 
     >>> round(float(areas(np.stack([*np.mgrid[:20, :20], np.zeros((20, 20))], -1).reshape(-1, 3))[210]), 2)
     0.79
     """
-    k = min(NEIGHBOURS, len(rows) - 1)
+    k = min(NEIGHBORS, len(rows) - 1)
     if k < 1:
         return np.ones(len(rows))
     reach = cKDTree(rows).query(rows, k + 1)[0][:, -1]
@@ -56,8 +56,8 @@ def areas(rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
 
 
 def pool(solid: CloudSolid, n: int, seed: int, index: int) -> ShapeSamples:
-    """Pool ``index`` of a seed: places all over the box, labelled 1 inside, 0 outside, 1/2 where that is in doubt."""
+    """Pool ``index`` of a seed: points uniform in the box, labelled 1 inside, 0 outside, 1/2 where uncertain."""
     some = torch.from_numpy(samples.uniform(n, rng.generator_for(seed, index))).float()
     found = torch.from_numpy(solid.winding(some.double().numpy()))
-    doubtful = (found - 0.5).abs() < DOUBT
-    return ShapeSamples(some, torch.where(doubtful, 0.5, (found > 0.5).double()).float())
+    uncertain = (found - 0.5).abs() < UNCERTAIN
+    return ShapeSamples(some, torch.where(uncertain, 0.5, (found > 0.5).double()).float())

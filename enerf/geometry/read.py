@@ -1,7 +1,7 @@
-"""Files to plain arrays: vertices and faces of a mesh, or points and normals, as the file has them.
+"""Mesh files to arrays: vertices and faces of a mesh, or points and normals, in file coordinates.
 
-trimesh reads the formats; what it reads wrongly or without a word is found out here: strips, faces that name no
-vertex, points alone, files that end too soon.
+Formats are read by trimesh; what it ignores or reads incorrectly is handled here: triangle strips, faces that refer to
+missing vertices, files with points only, truncated files.
 """
 
 import re
@@ -18,19 +18,18 @@ from enerf.geometry import ply
 SUFFIXES = ("obj", "ply", "stl", "off", "glb", "gltf")  # those trimesh reads without further packages
 
 _Arrays = tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]
-_HEADER = 1 << 16  # bytes that surely hold a header
+_HEADER = 1 << 16  # bytes that contain any header
 # "f" lines whose vertex number is 0: OBJ counts from 1, and trimesh takes 0 for the last vertex
 _OBJ_ZERO = re.compile(rb"^[ \t]*f[ \t](?:[^\n]*[ \t])?0(?=[/\s]|\Z)", re.MULTILINE)
 
 
 def mesh(path: Path) -> _Arrays:
-    """Vertices and faces of all meshes in a file, each where its scene puts it.
+    """Vertices and faces of all meshes in a file, with the scene's transforms applied.
 
     Raises
     ------
     InputError
-        If the file is missing, of a kind that is not read, damaged, without faces, or a face names a vertex that is
-        not there.
+        If the file is missing, of an unknown format, damaged, without faces, or a face refers to a missing vertex.
     """
     _check_file(path)
     if path.suffix.lower() == ".ply" and b"element tristrips" in path.read_bytes()[:_HEADER]:
@@ -44,17 +43,17 @@ def mesh(path: Path) -> _Arrays:
         raise _without_faces(path, points)
     if faces.min() < 0 or faces.max() >= len(vertices):
         bad = int(faces.max() if faces.max() >= len(vertices) else faces.min())
-        raise InputError(f"{path}: a face names vertex {bad}, expected numbers from 0 to {len(vertices) - 1}.")
+        raise InputError(f"{path}: a face names vertex {bad}, expected numbers from 0 to {len(vertices) - 1}")
     return vertices, faces
 
 
 def oriented_points(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.ndarray, "n 3"]]:
-    """Points of a PLY file and their normals, of whatever length.
+    """Points of a PLY file and their normals, not normalized.
 
     Raises
     ------
     InputError
-        If the file is missing, no PLY file, damaged, or its vertices have no normals.
+        If the file is missing, not a PLY file, damaged, or its vertices have no normals.
     """
     _check_file(path)
     try:
@@ -64,55 +63,56 @@ def oriented_points(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.
     missing = [name for name in ("x", "y", "z", "nx", "ny", "nz") if name not in vertex]
     if missing:
         raise InputError(
-            f"{path}: its points have no {', '.join(missing)}, expected a PLY file with x y z and the normals nx ny nz."
+            f"{path}: its points have no {', '.join(missing)}, expected a PLY file with x y z and the normals nx ny nz"
         )
     return tuple(np.stack([vertex[p + axis] for axis in "xyz"], axis=1) for p in ("", "n"))  # type: ignore[return-value]
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file, or an empty one."""
+    """Raise if the path is not a file, or the file is empty."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {found}, expected a mesh file ({', '.join(SUFFIXES)}).")
+        raise InputError(f"{path} {found}, expected a mesh file ({', '.join(SUFFIXES)})")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes), expected a mesh file ({', '.join(SUFFIXES)}).")
+        raise InputError(f"{path} is empty (0 bytes), expected a mesh file ({', '.join(SUFFIXES)})")
 
 
 def _scene(path: Path) -> trimesh.Scene:
-    """What trimesh makes of a file, vertices and faces untouched."""
+    """The scene that trimesh loads, vertices and faces unprocessed."""
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in SUFFIXES and suffix not in trimesh.exchange.load.mesh_formats():
         raise InputError(
-            f"{path}: files of kind {suffix or 'without a suffix'!r} are not read, expected {', '.join(SUFFIXES)}."
+            f"{path}: files of kind {suffix or 'without a suffix'!r} are not read, expected {', '.join(SUFFIXES)}"
         )
     if suffix == "obj" and _OBJ_ZERO.search(path.read_bytes()):
-        raise InputError(f"{path}: a face names vertex 0, expected numbers from 1, as OBJ files count.")
+        raise InputError(f"{path}: a face names vertex 0, expected numbers from 1, as OBJ files count")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of trimesh about numpy; what matters is checked below
+            warnings.simplefilter("ignore")  # numpy deprecations in trimesh; the content is checked below
             scene = trimesh.load_scene(path, process=False, skip_materials=True)
-        if suffix == "off" and _promised(path) > sum(len(getattr(one, "faces", ())) for one in scene.geometry.values()):
+        faces = sum(len(getattr(one, "faces", ())) for one in scene.geometry.values())
+        if suffix == "off" and _declared_faces(path) > faces:
             raise ValueError("it ends before its last face")
         return scene
     except ImportError as error:
-        if suffix in SUFFIXES:  # a binary file that is none is tried as text, which asks for yet another package
+        if suffix in SUFFIXES:  # invalid binary files are tried as text, which needs another package
             raise _damaged(path, ValueError("it does not hold what its header says")) from None
         raise InputError(
-            f"{path}: reading it needs the package {error.name}, expected one of {', '.join(SUFFIXES)}."
+            f"{path}: reading it needs the package {error.name}, expected one of {', '.join(SUFFIXES)}"
         ) from None
-    except Exception as error:  # trimesh's readers raise whatever they stumble over
+    except Exception as error:  # trimesh's readers raise errors of any type
         raise _damaged(path, error) from None
 
 
-def _promised(path: Path) -> int:
-    """How many faces the header of an OFF file says there are; trimesh takes fewer without a word."""
+def _declared_faces(path: Path) -> int:
+    """Number of faces in the header of an OFF file; trimesh silently accepts fewer."""
     lines = (line.split(b"#")[0] for line in path.read_bytes()[:_HEADER].splitlines())
     numbers = [word for line in lines for word in line.split() if word.isdigit()]
     return int(numbers[1]) if len(numbers) > 1 else 0
 
 
 def _meshes_of(scene: trimesh.Scene) -> _Arrays:
-    """All triangles of a scene in its own frame; mirrored ones are turned back to face outwards."""
+    """All triangles of a scene in the scene's frame; faces under a reflection are flipped."""
     vertices, faces, count = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
     for node in scene.graph.nodes_geometry:
         matrix, key = scene.graph[node]
@@ -130,7 +130,7 @@ def _meshes_of(scene: trimesh.Scene) -> _Arrays:
 
 
 def _strips(path: Path) -> _Arrays:
-    """Vertices of a PLY file and the faces of its triangle strips, which trimesh leaves out."""
+    """Vertices of a PLY file and the faces of its triangle strips, which trimesh ignores."""
     try:
         elements = ply.read(path)
         every = [strip for found in elements["tristrips"].lists.values() for strip in found]
@@ -141,20 +141,20 @@ def _strips(path: Path) -> _Arrays:
 
 
 def _without_faces(path: Path, points: int) -> InputError:
-    """The sentence for a file that holds points alone, or nothing."""
+    """Error for a file with points only, or nothing."""
     if not points:
-        return InputError(f"{path} holds no vertices and no faces, expected a triangle mesh.")
+        return InputError(f"{path} holds no vertices and no faces, expected a triangle mesh")
     return InputError(
         f"{path} holds {points} points and no faces, expected a triangle mesh; points in a PLY file with normals "
-        "(nx ny nz) are read as an oriented point cloud (--cloud)."
+        "(nx ny nz) are read as an oriented point cloud (--cloud)"
     )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    """The sentence for a file that cannot be understood."""
+    """Error for a file that cannot be parsed."""
     words = " ".join(str(error).split())
     if isinstance(error, IndexError) and "out of bounds" in words:
-        words = "a face names a vertex that is not there, or the file ends too soon"
+        words = "a face refers to a missing vertex, or the file is truncated"
     reason = words[:120] or type(error).__name__
     kind = path.suffix.lstrip(".").upper() or "mesh"
-    return InputError(f"{path} cannot be read ({reason}), expected a whole and well-formed {kind} file.")
+    return InputError(f"{path} cannot be read ({reason}), expected a whole and well-formed {kind} file")

@@ -1,11 +1,10 @@
-"""Pools of samples, prepared in the background while training takes its batches from the last one.
+"""Pools of samples, prepared in the background while training takes its batches from the previous one.
 
-Whatever the timing, pool n is what ``make(n)`` gives, and batch k of a stream is always the same: if a pool is late,
-training waits for it (``Pools.waited`` says how long), and never goes on with another. A run that is resumed at batch k
-asks for the pool that k belongs to and finds the same samples.
+Pool n is ``make(n)`` and batch k of a stream is always the same, independent of timing: if a pool is late, training
+waits for it (``Pools.waited`` is the total time). A run resumed at batch k gets the same samples.
 
-The background is a process, because libigl holds Python's lock while it labels: a thread would stall training. It runs
-at low priority with one thread, ignores Ctrl-C, and ends with its parent, however that ends.
+The background is a process, because libigl holds the GIL while it labels samples: a thread would stall training. It
+runs at low priority with one thread, ignores Ctrl-C, and ends with its parent process in any case.
 """
 
 import logging
@@ -31,36 +30,36 @@ from enerf.geometry.samples import ShapeSamples
 log = logging.getLogger("enerf")
 
 T = TypeVar("T")
-NICE = 10  # how much the background process gives way
+NICE = 10  # niceness of the background process
 
 
 class Pools(Generic[T]):
-    """What ``make(0)``, ``make(1)``, … give, the next ones made while the present one is used.
+    """The sequence ``make(0)``, ``make(1)``, …, computed ahead in the background.
 
     Parameters
     ----------
     make
-        Pool of an index; for a process it must be picklable, as ``functools.partial(points.pool, solid, …)`` is.
+        Index to pool; picklable for a process, as ``functools.partial(samples.pool, solid, …)`` is.
     ahead
-        How many pools are prepared before they are asked for.
+        Number of pools prepared in advance.
     background
-        Where: ``process``; ``thread`` for work that lets go of Python's lock; ``none`` makes each when asked for.
+        ``process``; ``thread`` for work that releases the GIL; ``none`` makes each pool on demand.
     """
 
     def __init__(
         self, make: Callable[[int], T], ahead: int = 1, background: Literal["process", "thread", "none"] = "process"
     ) -> None:
         self.make, self.ahead = make, ahead
-        self.waited = 0.0  # seconds that ``take`` kept its caller
+        self.waited = 0.0  # seconds that ``take`` blocked its caller
         self._made: dict[int, T] = {}
-        self._ordered: set[int] = set()
+        self._requested: set[int] = set()
         self._pipe: connection.Connection | None = None
         self._worker: BaseProcess | threading.Thread | None = None
         if background != "none" and ahead > 0:
             self._pipe, self._worker = _start(make, background)
 
     def take(self, index: int) -> T:
-        """Pool of an index, as soon as it is there; the next ones are begun.
+        """The pool of an index, waiting for it if necessary; requests the next ones.
 
         Raises
         ------
@@ -68,16 +67,16 @@ class Pools(Generic[T]):
             Whatever ``make`` raised.
         """
         if index not in self._made:
-            begun = time.perf_counter()
-            self._order(index)
-            self._made[index] = self._receive(index) if index in self._ordered else self.make(index)
-            self.waited += time.perf_counter() - begun
+            began = time.perf_counter()
+            self._request(index)
+            self._made[index] = self._receive(index) if index in self._requested else self.make(index)
+            self.waited += time.perf_counter() - began
         self._made = {i: made for i, made in self._made.items() if i >= index}
-        self._order(index)
+        self._request(index)
         return self._made[index]
 
     def close(self) -> None:
-        """End the background, whatever it is at, and forget what was made."""
+        """Stop the background worker at once and discard the pools."""
         self._end()
         self._made = {}
 
@@ -89,25 +88,25 @@ class Pools(Generic[T]):
     ) -> None:
         self.close()
 
-    def _order(self, index: int) -> None:
-        """Have the pools after this one begun, if they are not."""
+    def _request(self, index: int) -> None:
+        """Request the pools after this one."""
         for i in range(index + 1, index + 1 + self.ahead):
-            if self._pipe is not None and i not in self._ordered and i not in self._made:
+            if self._pipe is not None and i not in self._requested and i not in self._made:
                 try:
                     self._pipe.send_bytes(pickle.dumps(i))
-                    self._ordered.add(i)
+                    self._requested.add(i)
                 except OSError:
                     self._give_up()
 
     def _receive(self, index: int) -> T:
-        """A pool that was ordered; those that come before it are kept or, if older, forgotten."""
-        while index in self._ordered and self._pipe is not None:
+        """A requested pool; others that arrive meanwhile are stored, older ones discarded."""
+        while index in self._requested and self._pipe is not None:
             try:
                 i, made, error = pickle.loads(self._pipe.recv_bytes())
             except (EOFError, OSError):
                 self._give_up()
                 break
-            self._ordered.discard(i)
+            self._requested.discard(i)
             if error is not None and i == index:
                 raise error
             if error is None and i >= index:
@@ -115,13 +114,13 @@ class Pools(Generic[T]):
         return self._made[index] if index in self._made else self.make(index)
 
     def _give_up(self) -> None:
-        """Go on without a background that ended by itself."""
-        log.warning("the background process that makes samples has ended: they are made between steps from now on")
+        """Continue without a background worker after it ended unexpectedly."""
+        log.warning("the background process that makes samples has ended; samples are now made between steps")
         self._end()
 
     def _end(self) -> None:
-        """End the background; what was ordered is given up."""
-        pipe, worker, self._pipe, self._worker, self._ordered = self._pipe, self._worker, None, None, set()
+        """Stop the background worker and drop its requests."""
+        pipe, worker, self._pipe, self._worker, self._requested = self._pipe, self._worker, None, None, set()
         if isinstance(worker, BaseProcess):
             worker.terminate()
         if pipe is not None:
@@ -131,18 +130,18 @@ class Pools(Generic[T]):
 
 
 class Stream:
-    """Batches of samples: the k-th is the same whenever it is asked for.
+    """Batches of samples; the k-th batch depends on the arguments only.
 
     Parameters
     ----------
     pools
         Pools of ``size`` samples in random order.
     size, batch
-        Samples of a pool, and of a batch.
+        Number of samples in a pool, and in a batch.
     uses
-        How often each pool is gone through, each time in another order, before the next.
+        Number of passes over each pool, each in another order, before the next.
     seed
-        Of those orders.
+        Seed of these orders.
     """
 
     def __init__(self, pools: Pools[ShapeSamples], size: int, batch: int, uses: int, seed: int) -> None:
@@ -152,7 +151,7 @@ class Stream:
         self._order: tuple[int, int, Int[Tensor, " n"]] = (-1, -1, torch.empty(0, dtype=torch.int64))
 
     def batch(self, step: int) -> ShapeSamples:
-        """Batch of a step, counted from 0."""
+        """Batch of a step; steps count from 0."""
         each = self.size // self.length
         index, within = divmod(step, each * self.uses)
         turn, i = divmod(within, each)
@@ -165,7 +164,7 @@ class Stream:
 def _start(
     make: Callable[[int], T], background: Literal["process", "thread", "none"]
 ) -> tuple[connection.Connection, BaseProcess | threading.Thread]:
-    """A worker that makes the pools it is sent the index of, and the pipe to it."""
+    """Start a worker; returns the pipe that takes indices and yields pools, and the worker."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     if background == "thread":
@@ -173,15 +172,15 @@ def _start(
         thread.start()
         return ours, thread
     process = context.Process(target=_process, args=(theirs, pickle.dumps(make)), daemon=True)
-    with _interrupts_held():
+    with _interrupts_blocked():
         process.start()
-    theirs.close()  # the worker has its own: when it ends, ours reads the end of the pipe
+    theirs.close()  # the worker has its own copy: when it ends, ours reads end-of-file
     return ours, process
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment; a process that starts meanwhile never gets one."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT temporarily; a process started meanwhile inherits the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -193,18 +192,18 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _process(pipe: connection.Connection, make: bytes) -> None:
-    """The background process: quiet, patient, with one thread."""
+    """Main function of the background process: low priority, one thread, ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(AttributeError, OSError):
-        os.nice(NICE)  # where there is such a thing
-    os.environ["IGL_NUM_THREADS"] = "1"  # read when libigl is first asked, so before the solid is unpickled
+        os.nice(NICE)  # not available on all systems
+    os.environ["IGL_NUM_THREADS"] = "1"  # read at libigl's first use, which is when the solid is unpickled
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _serve(pipe, pickle.loads(make))
 
 
 def _end_with_parent() -> None:
-    """End this process, whatever it is at, when its parent has ended."""
+    """Exit this process at once when its parent has ended."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -212,12 +211,12 @@ def _end_with_parent() -> None:
 
 
 def _serve(pipe: connection.Connection, make: Callable[[int], object]) -> None:
-    """Make what is asked for until the pipe is closed."""
+    """Make requested pools until the pipe is closed."""
     with suppress(EOFError, OSError), pipe:
         while True:
             index = pickle.loads(pipe.recv_bytes())
             try:
-                answer = pickle.dumps((index, make(index), None))
-            except Exception as error:  # told to whoever asked
-                answer = pickle.dumps((index, None, error))
-            pipe.send_bytes(answer)
+                reply = pickle.dumps((index, make(index), None))
+            except Exception as error:  # raised again in the parent
+                reply = pickle.dumps((index, None, error))
+            pipe.send_bytes(reply)

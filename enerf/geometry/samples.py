@@ -1,10 +1,10 @@
-"""Labelled samples of a solid: points of the box, inside or outside, how far, and which way is out.
+"""Labelled samples of a solid: points in the box with occupancy, signed distance and normals.
 
-All randomness comes from a generator that is passed in; ``seeds.generator_for(seed, index)`` makes one for each pool of
-samples, so that pool k of seed s is the same on every run. Points are rounded to float32 before they are labelled: the
-label is that of the very point the field is asked about.
+All randomness comes from the generator passed in; ``rng.generator_for(seed, index)`` makes one for each pool of
+samples, so that pool k of seed s is the same on every run. Points are rounded to float32 before they are labelled, so
+that the label belongs to exactly the point at which the field is evaluated.
 
-Shares near the surface at several scales follow common practice: Park et al., DeepSDF (2019), section 4; Müller et
+Samples near the surface at several scales follow common practice: Park et al., DeepSDF (2019), section 4; Müller et
 al., Instant neural graphics primitives (2022), section 5.2.
 """
 
@@ -24,18 +24,18 @@ Rows = Float64[np.ndarray, "n 3"]
 
 @dataclass(frozen=True)
 class ShapeSamples:
-    """Points of the box and what is known about them.
+    """Points in the box and their labels.
 
     Attributes
     ----------
     points
-        Places in the box.
+        Box coordinates.
     labels
         Occupancy: 1 inside, 0 outside, 1/2 on the surface.
     distances
-        Signed distances, negative inside, where asked for.
+        Signed distances, negative inside, if requested.
     normals
-        Unit vectors in which the signed distance grows, on the surface its normals, where asked for.
+        Unit gradients of the signed distance (on the surface its normals), if requested.
     """
 
     points: Float[Tensor, "n 3"]
@@ -47,7 +47,7 @@ class ShapeSamples:
         return len(self.points)
 
     def __getitem__(self, index: slice | Tensor) -> "ShapeSamples":
-        """Samples of a slice or selection."""
+        """The selected samples."""
         return ShapeSamples(
             points=self.points[index],
             labels=self.labels[index],
@@ -67,16 +67,16 @@ class ShapeSamples:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Where samples are drawn, in shares that need not add up to 1.
+    """Distribution of samples, in shares that need not add up to 1.
 
     Attributes
     ----------
     uniform
-        Share drawn uniformly from the box.
+        Share drawn uniformly in the box.
     near
-        Pairs of a scale and a share: points of the surface moved by Gaussian noise of that standard deviation.
+        Pairs of a scale and a share: surface points displaced by Gaussian noise of that standard deviation.
     surface
-        Share drawn on the surface itself.
+        Share drawn on the surface.
     """
 
     uniform: float | int = 1.0
@@ -89,7 +89,7 @@ class Mixture:
             raise ValueError(f"shares must not be negative nor all 0, and scales must be above 0: {self}")
 
     def counts(self, n: int) -> list[int]:
-        """How many of ``n`` samples are on the surface, uniform, and near it at each scale: rounded, in all ``n``.
+        """Number of samples on the surface, uniform, and near it at each scale: rounded, summing to ``n``.
 
         >>> Mixture(uniform=1, near=((0.1, 1), (0.01, 2))).counts(20)
         [0, 5, 5, 10]
@@ -99,18 +99,18 @@ class Mixture:
 
 
 def uniform(n: int, generator: torch.Generator) -> Rows:
-    """Points drawn uniformly from the box."""
+    """Points drawn uniformly in the box."""
     return torch.rand(n, 3, generator=generator, dtype=torch.float64).numpy() * 2 - 1
 
 
 def on_surface(mesh: Mesh, n: int, generator: torch.Generator) -> tuple[Rows, Int64[np.ndarray, " n"]]:
-    """Points drawn uniformly by area from the surface, and their faces.
+    """Points drawn uniformly by area on the surface, and their faces.
 
-    Source: Osada, Funkhouser, Chazelle, Dobkin, Shape distributions (2002), section 4.2, for points of a triangle.
+    Source: Osada, Funkhouser, Chazelle, Dobkin, Shape distributions (2002), section 4.2, for points in a triangle.
     """
     first, second, third = torch.rand(3, n, generator=generator, dtype=torch.float64).numpy()
     ends = np.cumsum(mesh.areas)
-    # faces without area end where the one before them does: side "right" never names them
+    # faces without area have the cumulative sum of the face before: side "right" never selects them
     faces = np.minimum(np.searchsorted(ends, first * ends[-1], side="right"), np.flatnonzero(mesh.areas)[-1])
     a, b, c = mesh.triangles[faces].transpose(1, 0, 2)
     root = np.sqrt(second)[:, None]
@@ -118,15 +118,15 @@ def on_surface(mesh: Mesh, n: int, generator: torch.Generator) -> tuple[Rows, In
 
 
 def near_surface(mesh: Mesh, n: int, scale: float | int, generator: torch.Generator) -> Rows:
-    """Points of the surface moved by Gaussian noise; what leaves the box is mirrored back at its walls."""
+    """Surface points displaced by Gaussian noise; points outside the box are reflected back at its sides."""
     noise = torch.randn(n, 3, generator=generator, dtype=torch.float64).numpy()
-    return mirrored(on_surface(mesh, n, generator)[0] + scale * noise)
+    return reflected(on_surface(mesh, n, generator)[0] + scale * noise)
 
 
-def mirrored(points: Rows) -> Rows:
-    """Points in the box: those outside mirrored at its walls, as often as it takes.
+def reflected(points: Rows) -> Rows:
+    """Points reflected at the sides of the box until they lie in it.
 
-    >>> mirrored(np.array([[0.5, 1.25, -3.5]]))
+    >>> reflected(np.array([[0.5, 1.25, -3.5]]))
     array([[0.5 , 0.75, 0.5 ]])
     """
     return 1 - np.abs((points + 1) % 4 - 2)
@@ -141,34 +141,34 @@ def draw(
     distances: bool = False,
     normals: bool = False,
 ) -> ShapeSamples:
-    """``n`` labelled samples in random order; without distances and normals, labels alone cost much less."""
+    """Draw ``n`` labelled samples in random order; labels without distances and normals are much cheaper."""
     surface, spread, *near = mixture.counts(n)
-    touching, faces = on_surface(solid.mesh, surface, generator)
-    free = [uniform(spread, generator)]
-    free += [near_surface(solid.mesh, k, scale, generator) for (scale, _), k in zip(mixture.near, near, strict=True)]
-    points = torch.from_numpy(np.concatenate([touching, *free])).float()
+    surface_points, faces = on_surface(solid.mesh, surface, generator)
+    others = [uniform(spread, generator)]
+    others += [near_surface(solid.mesh, k, scale, generator) for (scale, _), k in zip(mixture.near, near, strict=True)]
+    points = torch.from_numpy(np.concatenate([surface_points, *others])).float()
     order = torch.randperm(n, generator=generator)
-    away, ways = torch.zeros(n), torch.zeros(n, 3)
+    signed, gradients = torch.zeros(n), torch.zeros(n, 3)
     if distances or normals:
-        away[surface:], ways[surface:] = solid.signed_distance_and_gradient(points[surface:])
-        ways[:surface] = torch.from_numpy(solid.mesh.normals[faces]).float()
-        labels = (away < 0).float()
+        signed[surface:], gradients[surface:] = solid.signed_distance_and_gradient(points[surface:])
+        gradients[:surface] = torch.from_numpy(solid.mesh.normals[faces]).float()
+        labels = (signed < 0).float()
     else:
         labels = torch.zeros(n)
         labels[surface:] = solid.occupancy(points[surface:]).float()
     labels[:surface] = 0.5
-    return ShapeSamples(points, labels, away if distances else None, ways if normals else None)[order]
+    return ShapeSamples(points, labels, signed if distances else None, gradients if normals else None)[order]
 
 
 def pool(
     solid: Solid, mixture: Mixture, n: int, seed: int, index: int, *, distances: bool = False, normals: bool = False
 ) -> ShapeSamples:
-    """Pool ``index`` of a seed: its content depends on the arguments and on nothing else."""
+    """Pool ``index`` of a seed; its content depends on the arguments only."""
     return draw(solid, mixture, n, rng.generator_for(seed, index), distances=distances, normals=normals)
 
 
 def from_cloud(cloud: PointCloud, n: int, generator: torch.Generator) -> ShapeSamples:
-    """``n`` points of an oriented cloud, drawn with replacement: on the surface, at distance 0, with normals."""
+    """``n`` points of an oriented cloud, drawn with replacement: on the surface (distance 0), with normals."""
     chosen = torch.randint(len(cloud.points), (n,), generator=generator).numpy()
     return ShapeSamples(
         points=torch.from_numpy(cloud.points[chosen]).float(),

@@ -1,10 +1,9 @@
-"""Meshes to files: OBJ, PLY, STL and GLB, whole or not at all, with coordinates that keep the mesh what it is.
+"""Meshes to files: OBJ, PLY, STL and GLB, written atomically and with sufficient precision.
 
-- **OBJ**: text with as many decimals as 1e-9 of the mesh's size asks for; colours behind the coordinates, as most
-  programs read them.
-- **PLY**: binary, in double precision (trimesh writes single, so the few lines stand here); colours.
-- **GLB**: coordinates in single precision about the mesh's middle, and a node that moves them to their place; colours.
-- **STL**: single precision and no colours; ``too_coarse`` says whether that would merge vertices.
+- **OBJ**: text with a resolution of 1e-9 of the mesh's size; colors after the coordinates, as most programs read them.
+- **PLY**: binary in double precision (trimesh writes single); colors.
+- **GLB**: coordinates in single precision relative to the mesh's center, and a node that translates them; colors.
+- **STL**: single precision, no colors; ``too_coarse`` tells whether that would merge vertices.
 """
 
 import logging
@@ -21,17 +20,17 @@ from enerf.core.errors import InputError
 log = logging.getLogger("enerf")
 
 Colors = UInt8[np.ndarray, "n 3"]
-DIGITS = 1e-9  # of the mesh's size, which the text of an OBJ resolves
-SINGLE = 2.0**-23  # relative distance of neighbouring numbers in single precision
+DIGITS = 1e-9  # resolution of OBJ text, relative to the mesh's size
+SINGLE = 2.0**-23  # relative spacing of numbers in single precision
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a name whose suffix says no format that is written.
+    """Check that a file name has the suffix of a supported format.
 
     Raises
     ------
     InputError
-        With the suffixes that are known.
+        If not, or if the path is a folder.
     """
     if path.suffix.lower() not in WRITERS:
         found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
@@ -41,24 +40,24 @@ def check_suffix(path: Path) -> None:
 
 
 def too_coarse(path: Path, low: Float64[np.ndarray, " 3"], high: Float64[np.ndarray, " 3"], apart: float | int) -> bool:
-    """Whether the format's coordinates could not tell vertices ``apart`` from each other in a box."""
+    """Whether the format's precision cannot distinguish vertices a distance ``apart`` in the box ``low`` … ``high``."""
     return path.suffix.lower() == ".stl" and bool(np.abs([low, high]).max() * SINGLE > 0.25 * apart)
 
 
 def write(
     path: Path, vertices: Float64[np.ndarray, "n 3"], faces: Int64[np.ndarray, "m 3"], colors: Colors | None = None
 ) -> None:
-    """Write a mesh in the format of the file's suffix; what was there is replaced only by the finished file.
+    """Write a mesh in the format of the file's suffix; an existing file is replaced atomically.
 
     Raises
     ------
     InputError
-        If the suffix is not known, or the folder cannot be written to.
+        If the suffix is unknown, or the folder cannot be written to.
     """
     check_suffix(path)
     suffix = path.suffix.lower()
     if colors is not None and suffix == ".stl":
-        log.warning("%s: STL files hold no colours; .ply, .obj and .glb do", path)
+        log.warning("%s: STL files hold no colors; .ply, .obj and .glb do", path)
     with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
         WRITERS[suffix](temporary, vertices, faces, colors)
 
@@ -81,18 +80,18 @@ def _stl(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | N
 
 
 def _glb(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
-    middle = (vertices.min(0) + vertices.max(0)) / 2
-    placed = np.eye(4)
-    placed[:3, 3] = middle
+    center = (vertices.min(0) + vertices.max(0)) / 2
+    transform = np.eye(4)
+    transform[:3, 3] = center
     scene = trimesh.Scene()
-    scene.add_geometry(_mesh(vertices - middle, faces, colors), node_name="mesh", transform=placed)
+    scene.add_geometry(_mesh(vertices - center, faces, colors), node_name="mesh", transform=transform)
     path.write_bytes(trimesh.exchange.gltf.export_glb(scene))
 
 
 def _ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
-    place = [(axis, "<f8") for axis in "xyz"]
+    xyz = [(axis, "<f8") for axis in "xyz"]
     color = [(name, "u1") for name in ("red", "green", "blue")] if colors is not None else []
-    rows = np.empty(len(vertices), dtype=place + color)
+    rows = np.empty(len(vertices), dtype=xyz + color)
     for k, axis in enumerate("xyz"):
         rows[axis] = vertices[:, k]
     for k, (name, _) in enumerate(color):

@@ -1,4 +1,4 @@
-"""Laws of how programs are left: the exit code, and one line on standard error."""
+"""Tests of the command-line wrapper: exit codes, and one line on standard error."""
 
 import logging
 import os
@@ -75,13 +75,13 @@ def test_log_lines_go_to_standard_error_and_warnings_say_so(capsys):
     assert left(main, capsys) == (0, "the table\n", "step 3\nwarning: blank\n")
 
 
-def test_entering_twice_does_not_say_things_twice(capsys):
+def test_running_twice_does_not_log_twice(capsys):
     left(lambda: None, capsys)
     assert left(lambda: logging.getLogger("enerf").info("once"), capsys)[2] == "once\n"
 
 
-def test_a_reader_that_leaves_early_is_no_error():
-    code = "from enerf import doors; doors.enter(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
+def test_a_closed_output_pipe_is_no_error():
+    code = "from enerf.cli import app; app.run(lambda: [print('x' * 1000) for _ in range(1000)] and None)"
     writer = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -92,14 +92,14 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert writer.returncode == 0
 
 
-def test_the_training_door_refuses_a_bad_option_in_one_line():
+def test_train_nerf_reports_a_bad_option_in_one_line():
     words = [sys.executable, "scripts/train_nerf.py", "--N_rnad", "3"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: unknown option 'N_rnad'; nearest known: N_rand, no_reload\n"
 
 
-def test_an_interrupt_reaches_the_door(capsys):
+def test_an_interrupt_reaches_the_command(capsys):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
     try:
         assert left(lambda: os.kill(os.getpid(), signal.SIGINT), capsys) == (130, "", "interrupted\n")

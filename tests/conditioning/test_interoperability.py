@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from enerf.conditioning import layers, maps, state_dict
 from enerf.conditioning.parametrization import MAPS, SCALES
 from enerf.conditioning.weight_cache import computed_once
+from tests.grids import latin
 
 MAPPED = [m for m in MAPS if m != "jacobi"]
 
@@ -60,8 +61,7 @@ def gradients(net: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor) -> li
 # derivatives
 
 
-@pytest.mark.parametrize("method", MAPPED)
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(("method", "scale"), latin(4, MAPPED, SCALES))
 def test_derivatives_of_a_whole_model_agree_with_differences(method: str, scale: str):
     net = mlp(method=method, scale=scale)
     names = [name for name, _ in net.named_parameters()]
@@ -166,8 +166,7 @@ def test_under_autocast_maps_are_exact_and_only_products_are_rounded(method: str
     assert (made.float() - net(images(torch.float32))).norm() <= 0.05 * net(images(torch.float32)).norm()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("method", MAPPED)
+@pytest.mark.parametrize(("method", "dtype"), latin(2, MAPPED, [torch.bfloat16, torch.float16]))
 def test_reduced_weights_are_conditioned_in_their_own_type(method: str, dtype: torch.dtype):
     net = nn.Sequential(nn.Linear(6, 5)).to(dtype)
     layers.condition(net, method, "all", scale="learned")
@@ -244,8 +243,7 @@ def test_a_compiled_model_computes_the_same_with_the_same_gradients():
 # checkpoints
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("method", MAPPED)
+@pytest.mark.parametrize(("method", "scale"), latin(2, MAPPED, SCALES))
 def test_a_baked_state_loads_into_the_plain_model_and_computes_the_same(method: str, scale: str):
     net, plain = conditioned(method, scale=scale).eval(), cnn(seed=5).eval()
     state = net.state_dict()
@@ -318,7 +316,7 @@ class Odd(nn.Linear):
         (lambda: nn.Linear(3, 4), {"scale": "keep"}, "scale is 'keep'; it must be one of fixed, kept"),
         (lambda: nn.Linear(3, 4), {"p": 4}, "p is 4; the norms are 1, 2 and inf"),
         (lambda: nn.Linear(3, 4), {"every": 0, "gradient": "detached"}, "every is 0; expected a whole number from 1"),
-        (lambda: nn.Linear(3, 4), {"every": 2}, 'every above 1 needs gradient="detached"'),
+        (lambda: nn.Linear(3, 4), {"every": 2}, 'every above 1 requires gradient="detached"'),
         (lambda: nn.Linear(3, 4), {"method": "weight_norm", "scale": "kept"}, "weight_norm is not a map"),
         (lambda: nn.Linear(3, 4), {"packing": "heads"}, "packing is 'heads'"),
         (lambda: nn.Linear(1, 4), {"method": "weight_standardisation"}, "a single weight minus its mean is zero"),

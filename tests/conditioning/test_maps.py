@@ -134,9 +134,9 @@ def test_batch_axes_are_independent_matrices(method: str, gradient: str):
 
 
 @pytest.mark.parametrize("method", ALL)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_dtype_is_kept(method: str, dtype: torch.dtype):
-    assert METHODS[method](gaussian(3, 3, dtype=dtype), "through").dtype == dtype
+def test_dtype_is_kept(method: str):
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        assert METHODS[method](gaussian(3, 3, dtype=dtype), "through").dtype == dtype
 
 
 # gradients
@@ -329,18 +329,18 @@ magnitudes = [0.0, 1e-45, 1e-38, 1e-30, 1e-12, FLOOR, 1e-3, 1.0, 1e6, 1e15, 1e20
 
 @pytest.mark.parametrize("method", ALL)
 @pytest.mark.parametrize("gradient", maps.GRADIENTS)
-@pytest.mark.parametrize("magnitude", magnitudes)
-def test_values_and_gradients_are_finite_at_every_magnitude(method: str, gradient: str, magnitude: float):
-    weight = magnitude * (gaussian(6, 6, dtype=torch.float32) + 3 * torch.eye(6))
-    weight.requires_grad_()
-    image = METHODS[method](weight, gradient)
-    cotangent = gaussian(6, 6, seed=1, dtype=torch.float32)
-    (first,) = torch.autograd.grad((image * cotangent).sum(), weight, create_graph=gradient == "through")
-    assert image.isfinite().all()
-    assert first.isfinite().all()
-    if gradient == "through":
-        (second,) = torch.autograd.grad((first * cotangent).sum(), weight)
-        assert second.isfinite().all()
+def test_values_and_gradients_are_finite_at_every_magnitude(method: str, gradient: str):
+    for magnitude in magnitudes:
+        weight = magnitude * (gaussian(6, 6, dtype=torch.float32) + 3 * torch.eye(6))
+        weight.requires_grad_()
+        image = METHODS[method](weight, gradient)
+        cotangent = gaussian(6, 6, seed=1, dtype=torch.float32)
+        (first,) = torch.autograd.grad((image * cotangent).sum(), weight, create_graph=gradient == "through")
+        assert image.isfinite().all(), magnitude
+        assert first.isfinite().all(), magnitude
+        if gradient == "through":
+            (second,) = torch.autograd.grad((first * cotangent).sum(), weight)
+            assert second.isfinite().all(), magnitude
 
 
 @pytest.mark.parametrize("method", NORMS)

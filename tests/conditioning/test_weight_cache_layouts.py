@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from enerf.conditioning import layers
 from enerf.conditioning.weight_cache import computed_once
+from tests.grids import latin
 
 TREATED: dict[str, tuple[str, dict[str, Any]]] = {
     "row": ("row", {}),
@@ -66,8 +67,7 @@ def test_inside_a_weight_has_the_strides_of_the_raw_one_and_the_values_of_outsid
                 assert layer.weight.requires_grad
 
 
-@every_format
-@every_treatment
+@pytest.mark.parametrize(("treated", "laid"), latin(2, TREATED, FORMATS))
 def test_gradients_are_those_of_plain_backward(treated: str, laid: str):
     net = network(treated, laid)
     copied = copy.deepcopy(net)

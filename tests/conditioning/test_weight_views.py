@@ -13,6 +13,7 @@ from torch.nn import functional
 from enerf.conditioning import layers, maps, weight_views
 from enerf.conditioning.parametrization import MAPS, SCALES
 from enerf.conditioning.selection import METHODS
+from tests.grids import latin, once
 
 KINDS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(5, 4),
@@ -116,10 +117,15 @@ def test_a_transposed_convolution_spreads_its_inputs_by_its_matrices(groups: int
 # what is applied
 
 
-@every_kind
-@pytest.mark.parametrize("packing", weight_views.PACKINGS)
-@pytest.mark.parametrize("method", [m for m in MAPS if m != "jacobi"])
-def test_what_is_applied_is_the_map_of_each_matrix(kind: str, packing: str, method: str):
+@pytest.mark.parametrize(
+    ("kind", "method", "packing"),
+    [
+        *((kind, method, "matrix") for kind, method in latin(2, KINDS, [m for m in MAPS if m != "jacobi"])),
+        *(("attention", method, "head") for method in MAPS if method != "jacobi"),
+        ("attention of other widths", "row", "head"),
+    ],
+)
+def test_what_is_applied_is_the_map_of_each_matrix(kind: str, method: str, packing: str):
     plain = layer(kind)
     model = nn.Sequential(copy.deepcopy(plain))
     assert layers.condition(model, method, "0", packing=packing) == ["0"]
@@ -175,8 +181,7 @@ def test_depthwise_convolutions_have_a_single_output_a_group():
 # baking
 
 
-@every_kind
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "method"), [*latin(3, KINDS, METHODS), ("attention", "jacobi")])
 def test_baking_every_kind_keeps_every_bit(kind: str, method: str):
     model = nn.Sequential(layer(kind))
     if not suits(kind, method):
@@ -326,8 +331,7 @@ def test_held_divisors_are_saved_so_that_a_resumed_run_goes_on_bit_for_bit():
 # tied
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("method", ["row", "row_column", "ruiz"])
+@pytest.mark.parametrize(("method", "seed"), once(["row", "row_column", "ruiz"], range(3)))
 def test_tied_weights_are_conditioned_together_and_stay_tied(method: str, seed: int):
     with torch.random.fork_rng():
         torch.manual_seed(seed)

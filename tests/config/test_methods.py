@@ -1,4 +1,4 @@
-"""Laws of the methods that are compared: each is a configuration that can be run, and changes its own options only."""
+"""Tests of the compared methods: each is a valid configuration, and changes its own options only."""
 
 from typing import Any
 
@@ -14,7 +14,6 @@ from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.shape.config import ShapeConfig
 
 KINDS = {"nerf": NerfConfig, "shape": ShapeConfig, "classifier": ClassifierConfig}
-TRIED = [(kind, name) for kind in KINDS for name in registry.task(kind).load("methods").changes]
 # where every option that some method changes has another value than in any of them
 OTHERWISE: dict[str, dict[str, Any]] = {
     "classifier": {"shrinkage": "soft", "layers": "hidden", "momentum": 0.5, "lrate": 0.3, "weight_decay": 0.7}
@@ -25,41 +24,43 @@ def base_of(kind: str, method: str, **changes: Any) -> Any:
     """A configuration that fits the method."""
     given = {"nerf": {}, "shape": {"mesh": "ball.obj"}, "classifier": {"images": "cifar-10-batches-bin"}}[kind]
     if kind == "classifier":
-        normalised = CLASSIFIERS.changes[method].get("normalisation", "")
-        given = {**given, "model": "vit_s" if normalised.startswith("ln") else "densenet"}
+        normalized = CLASSIFIERS.changes[method].get("normalisation", "")
+        given = {**given, "model": "vit_s" if normalized.startswith("ln") else "densenet"}
     return parser.from_dict(KINDS[kind], {**given, **changes})
 
 
-def arm(kind: str, method: str, **changes: Any) -> Any:
+def variant(kind: str, method: str, **changes: Any) -> Any:
     return compare.variant_config(base_of(kind, method, **changes), method, None, 0)
 
 
-@pytest.mark.parametrize(("kind", "method"), TRIED)
-def test_every_method_is_a_configuration_that_can_be_run(kind: str, method: str):
-    made = arm(kind, method)
-    assert type(made) is KINDS[kind]
-    made.check()
-    said = parser.to_dict(made)
-    assert methods_of(kind)[method].items() <= said.items()
-    assert (said["seed"], said["no_final_eval"]) == (0, False)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_is_a_configuration_that_can_be_run(kind: str):
+    for method in methods_of(kind):
+        made = variant(kind, method)
+        assert type(made) is KINDS[kind], method
+        made.check()
+        values = parser.to_dict(made)
+        assert methods_of(kind)[method].items() <= values.items(), method
+        assert (values["seed"], values["no_final_eval"]) == (0, False), method
 
 
-@pytest.mark.parametrize(("kind", "method"), TRIED)
-def test_every_value_is_one_that_a_command_line_takes(kind: str, method: str):
-    text = parser.to_text(arm(kind, method))
-    words = [f"--{line.replace(' = ', '=', 1)}" for line in text.splitlines() if " = " in line]
-    assert parser.parse(KINDS[kind], words)[0] == arm(kind, method)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_value_is_one_that_a_command_line_takes(kind: str):
+    for method in methods_of(kind):
+        text = parser.to_text(variant(kind, method))
+        words = [f"--{line.replace(' = ', '=', 1)}" for line in text.splitlines() if " = " in line]
+        assert parser.parse(KINDS[kind], words)[0] == variant(kind, method), method
 
 
-@pytest.mark.parametrize(("kind", "method"), TRIED)
-def test_every_method_differs_from_the_plain_arm_by_its_own_options_only(kind: str, method: str):
-    base = base_of(kind, method)
-    plain = parser.to_dict(parser.replace(base, **registry.task(kind).load("methods").common))
-    said = parser.to_dict(arm(kind, method))
-    differing = {name for name in plain if plain[name] != said[name]} - {"expname"}
-    own = methods_of(kind)[method]
-    assert differing == {name for name, value in own.items() if value != plain[name]}
-    assert bool(differing) == (method != "plain")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_differs_from_the_plain_arm_by_its_own_options_only(kind: str):
+    for method, own in methods_of(kind).items():
+        base = base_of(kind, method)
+        plain = parser.to_dict(parser.replace(base, **registry.task(kind).load("methods").common))
+        values = parser.to_dict(variant(kind, method))
+        differing = {name for name in plain if plain[name] != values[name]} - {"expname"}
+        assert differing == {name for name, value in own.items() if value != plain[name]}, method
+        assert bool(differing) == (method != "plain"), method
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,8 +68,8 @@ def test_every_method_is_another_one_whatever_the_configuration_says(kind: str):
     for changes in ({}, OTHERWISE.get(kind, {})):
         made: dict[tuple[str, ...], str] = {}
         for method in methods_of(kind):
-            said = parser.to_dict(arm(kind, method, **changes)) | {"expname": ""}
-            key = tuple(f"{name}={value}" for name, value in said.items())
+            values = parser.to_dict(variant(kind, method, **changes)) | {"expname": ""}
+            key = tuple(f"{name}={value}" for name, value in values.items())
             assert key not in made, f"{method} is {made.get(key)}"
             made[key] = method
 
@@ -79,9 +80,9 @@ def test_what_one_arm_begins_with_is_the_plain_start_for_every_kind():
         plain = parser.to_dict(parser.from_dict(config, {}))
         assert {name: plain[name] for name in found.common} == found.common
     begun = {"equilibrate": "ruiz", "init": "he"}
-    assert parser.to_dict(arm("nerf", "plain", **begun)) == parser.to_dict(arm("nerf", "plain"))
+    assert parser.to_dict(variant("nerf", "plain", **begun)) == parser.to_dict(variant("nerf", "plain"))
     begun |= {"equilibrate_scale": "kept", "normalisation": "bn+e"}
-    assert parser.to_dict(arm("classifier", "bn+e", **begun)) == parser.to_dict(arm("classifier", "bn+e"))
+    assert parser.to_dict(variant("classifier", "bn+e", **begun)) == parser.to_dict(variant("classifier", "bn+e"))
 
 
 def test_every_normalisation_is_a_method_under_its_own_name():
@@ -89,7 +90,7 @@ def test_every_normalisation_is_a_method_under_its_own_name():
         assert CLASSIFIERS.changes[name] == {"normalisation": name}
 
 
-def test_arms_of_an_optimiser_differ_among_themselves_by_what_their_names_say():
+def test_variants_of_an_optimizer_differ_by_the_options_in_their_names():
     ours = {name: changes for name, changes in CLASSIFIERS.changes.items() if "optimiser" in changes}
     assert len({frozenset(changes) for changes in ours.values()}) == 1
     strengths = ("weight_decay", "l1", "l2")

@@ -1,4 +1,4 @@
-"""Laws of options: what a command line and a configuration file mean, and how their mistakes are told."""
+"""Tests of the parser: command lines, configuration files, and the messages for invalid ones."""
 
 import dataclasses
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_every_option_of_nerf_pytorch_is_known_and_has_its_default():
 @pytest.mark.parametrize("text", [PEER_FERN, PEER_LEGO])
 def test_nerf_pytorchs_files_mean_what_they_say(text, write):
     lines = [line.split(" = ") for line in text.splitlines() if line]
-    told = {name: type(PEER[name])(value) for name, value in lines}  # each flag there says True
+    told = {name: type(PEER[name])(value) for name, value in lines}  # each flag has the value True
     assert parsed("--config", write(text)) == {**parsed(), **told}
 
 
@@ -120,7 +120,7 @@ def test_every_shipped_file_of_a_shape_parses_to_what_it_says(path):
 
 
 def says(path: Path, values: dict, fields: dict) -> None:
-    """Whether options have the values that a file says."""
+    """Check that options have the values of a configuration file."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, text = line.split(" = ")
@@ -302,10 +302,10 @@ def test_names_of_scene_and_folder():
         (["--use_viewdirs", "maybe"], "option --use_viewdirs: found 'maybe', expected True or False"),
         (
             ["--dataset_type", "LINEMOD"],
-            "option --dataset_type: LINEMOD scenes are not read here, expected llff or blender",
+            "option --dataset_type: LINEMOD scenes are not supported, expected llff or blender",
         ),
         (["--dataset_type", "foo"], "option --dataset_type: found 'foo', expected llff or blender"),
-        (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not read here"),
+        (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not supported"),
     ],
 )
 def test_mistakes_are_one_sentence(words, sentence):
@@ -317,10 +317,10 @@ def test_mistakes_are_one_sentence(words, sentence):
     [
         ("N_rnad = 3", "unknown option 'N_rnad'; nearest known: N_rand, no_reload"),
         ("N_rand = x", "option --N_rand: found 'x', expected a whole number"),
-        ("shape = greek", "option --shape: it chooses among deepvoxels scenes, which are not read here"),
+        ("shape = greek", "option --shape: it chooses among deepvoxels scenes, which are not supported"),
         (
             "dataset_type = deepvoxels",
-            "option --dataset_type: deepvoxels scenes are not read here, expected llff or blender",
+            "option --dataset_type: deepvoxels scenes are not supported, expected llff or blender",
         ),
         ("init = best", "option --init: found 'best', expected one of default, glorot, he, unit_row"),
     ],
@@ -375,7 +375,7 @@ def test_help_is_grouped_and_tells_every_option_with_its_default(capsys, monkeyp
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert "What it does." in printed
-    groups = [printed.index(f"\n{parser._title(table)}:\n") for table in TABLES]
+    groups = [printed.index(f"\n{options.title(table)}:\n") for table in TABLES]
     assert groups == sorted(groups)
     words = " ".join(printed.split())
     for item in FIELDS.values():

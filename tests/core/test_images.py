@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from enerf.core import images
 from enerf.core.errors import InputError
+from tests.grids import once
 
 H, W = 12, 16
 
@@ -134,8 +135,7 @@ def test_32_bit_pixels_are_refused(tmp_path):
     assert "32 bits" in _sentence(caught)
 
 
-@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("orientation", "suffix"), once(range(1, 9), ["png", "webp", "tif"]))
 def test_all_exif_orientations_are_applied_or_left(orientation, suffix, tmp_path):
     raw, path = Image.fromarray(_noise()), tmp_path / f"a.{suffix}"
     exif = Image.Exif()
@@ -211,8 +211,7 @@ def test_compositing_is_nerf_pytorchs():
     assert np.array_equal(images.composite(rgba[..., :3], white=True), rgba[..., :3])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("to", [2, 4, 3, 1, 1.7, (5, 7), (16, 6)])
+@pytest.mark.parametrize(("channels", "to"), once([1, 3, 4], [2, 4, 3, 1, 1.7, (5, 7), (16, 6)]))
 def test_a_constant_picture_stays_constant(channels, to):
     small = images.downsample(np.full((H, W, channels), 0.3, np.float32), to)
     assert small.shape[2] == channels
@@ -249,8 +248,9 @@ def test_pictures_of_bytes_are_stacked_as_bytes_that_give_them_back_bit_for_bit(
     assert np.array_equal(stacked.astype(np.float32) / np.float32(255), pictures)
 
 
-@pytest.mark.parametrize("value", [0.5, np.nextafter(np.float32(1), 0), 1e-30, -1e-30, 1.5, -1.0, np.nan])
-@pytest.mark.parametrize("where", range(4))
+@pytest.mark.parametrize(
+    ("where", "value"), once(range(4), [0.5, np.nextafter(np.float32(1), 0), 1e-30, -1e-30, 1.5, -1.0, np.nan])
+)
 def test_one_value_that_is_no_byte_keeps_the_floats_of_all(where, value):
     pictures = [_decoded(seed) for seed in range(4)]
     pictures[where][H - 1, 3, 1] = value
@@ -259,7 +259,15 @@ def test_one_value_that_is_no_byte_keeps_the_floats_of_all(where, value):
     assert np.array_equal(stacked, pictures, equal_nan=True)
 
 
-def test_pictures_are_stacked_one_by_one():
+@pytest.fixture
+def quick_collection():
+    """Garbage is looked for among what a test makes, not among all that is imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def test_pictures_are_stacked_one_by_one(quick_collection):
     alive = []
 
     def pictures():
@@ -363,7 +371,7 @@ def test_grey_and_transparent_frames_and_bytes_make_films(tmp_path):
         assert len(_film(tmp_path / f"{name}.mp4")[1]) == 2
 
 
-def test_a_film_is_streamed(tmp_path):
+def test_a_film_is_streamed(tmp_path, quick_collection):
     alive = []
 
     def frames():

@@ -1,4 +1,4 @@
-"""Laws of checkpoints: what is saved comes back bit for bit, whole or not at all, and nothing in a file is executed."""
+"""Tests of checkpoints: exact round trips, atomic writing, and no execution of code in a file."""
 
 import os
 import pickle
@@ -37,7 +37,7 @@ def step(of: State, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for p in of.model.parameters():
         p.grad = torch.randn(p.shape, generator=generator)
-    of.optimiser.step()
+    of.optimizer.step()
     of.step += 1
 
 
@@ -71,7 +71,7 @@ def test_a_state_comes_back_bit_for_bit_and_goes_on_the_same(conditioning, tmp_p
     assert content["config"] == {"netwidth": 8}
     for _ in range(2):
         assert same(ours.model.state_dict(), again.model.state_dict())
-        assert same(ours.optimiser.state_dict(), again.optimiser.state_dict())
+        assert same(ours.optimizer.state_dict(), again.optimizer.state_dict())
         for name in ("step", "seconds", "eval_seconds", "collapsed", "blank_for", "curve"):
             assert same(getattr(ours, name), getattr(again, name))
         step(ours, 9)
@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_earlier_checkpoint_and_nothing_else(error, tm
         told = refusal(checkpoint.save, of, tmp_path, {})
         reason = "No space left on device" if isinstance(error, OSError) else "a write failed"
         expected = f"{tmp_path}/checkpoints/{now:06d}.pt: the checkpoint cannot be written ({reason})"
-        assert told == f"{expected}; earlier ones are untouched"
+        assert told == f"{expected}; earlier ones are unchanged"
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["000003.pt"]
     assert path.read_bytes() == before
 
@@ -170,7 +170,7 @@ def test_a_truncated_checkpoint_is_told(share, tmp_path):
         assert refusal(reader, path).startswith(f"{path}: cannot be read as a checkpoint (")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [0, 1, 2, 7, 19])  # of no byte, and of some hundred
 def test_random_bytes_are_told(seed, tmp_path):
     generator = torch.Generator().manual_seed(seed)
     noise = bytes(torch.randint(256, (1 + 40 * seed,), generator=generator).tolist())
@@ -265,7 +265,7 @@ def test_an_optimiser_of_another_model_is_told(tmp_path):
     content = checkpoint.read(path)
     content["optimiser"]["param_groups"][0]["params"].pop()
     told = refusal(checkpoint.restore, fresh(), content, path)
-    assert told.startswith(f"{path}: the optimiser's state does not fit this model (")
+    assert told.startswith(f"{path}: the optimizer's state does not fit this model (")
 
 
 # starting from another run
@@ -276,7 +276,7 @@ def test_starting_from_a_checkpoint_takes_weights_optimiser_and_step_and_no_cloc
     ours, other = trained(conditioning), fresh(conditioning, seed=4)
     start_from(other, checkpoint.save(ours, tmp_path, {}))
     assert same(ours.model.state_dict(), other.model.state_dict())
-    assert same(ours.optimiser.state_dict(), other.optimiser.state_dict())
+    assert same(ours.optimizer.state_dict(), other.optimizer.state_dict())
     assert (other.step, other.seconds, other.curve) == (ours.step, 0.0, [])
 
 
@@ -285,7 +285,7 @@ def test_starting_from_the_weights_only_takes_nothing_else(conditioning, tmp_pat
     ours, other = trained(conditioning), fresh(conditioning, seed=4)
     start_from(other, checkpoint.save(ours, tmp_path, {}), weights_only=True)
     assert same(ours.model.state_dict(), other.model.state_dict())
-    assert (other.step, other.optimiser.state_dict()["state"]) == (0, {})
+    assert (other.step, other.optimizer.state_dict()["state"]) == (0, {})
 
 
 class PeerNeRF(nn.Module):
@@ -316,7 +316,7 @@ class PeerNeRF(nn.Module):
         return torch.cat([self.rgb_linear(hidden), self.alpha_linear(h)], -1)
 
 
-def peer_step(coarse: nn.Module, fine: nn.Module, optimiser: torch.optim.Optimizer, *, of_peer: bool) -> None:
+def peer_step(coarse: nn.Module, fine: nn.Module, optimizer: torch.optim.Optimizer, *, of_peer: bool) -> None:
     """One step on a loss that both programs' networks can compute."""
     generator = torch.Generator().manual_seed(3)
     points, views = torch.randn(4, 5, 3, generator=generator), torch.randn(4, 3, generator=generator)
@@ -329,9 +329,9 @@ def peer_step(coarse: nn.Module, fine: nn.Module, optimiser: torch.optim.Optimiz
             seen = net(points, views)
             rgb, density = seen.rgb, seen.density
         loss = loss + (rgb - 0.3).square().sum() + (density - 0.2).square().sum()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
 
 
 def outputs(net: nn.Module, *, of_peer: bool) -> torch.Tensor:
@@ -364,13 +364,13 @@ def test_nerf_pytorchs_tar_gives_its_outputs_and_goes_on_as_it_would_have(use_vi
     ours = fresh(model=ModelOptions(**sizes, use_viewdirs=use_viewdirs))
     start_from(ours, path)
     assert ours.step == 200_000
-    checkpoint.set_learning_rate(ours.optimiser, 0.01)
+    checkpoint.set_learning_rate(ours.optimizer, 0.01)
     for steps_on in range(3):
         for field, peer in zip((ours.model.coarse, ours.model.fine), peers, strict=True):
             assert torch.allclose(outputs(field, of_peer=False), outputs(peer, of_peer=True), atol=2e-6), steps_on
         before = outputs(peers[0], of_peer=True)
         peer_step(*peers, adam, of_peer=True)
-        peer_step(ours.model.coarse, ours.model.fine, ours.optimiser, of_peer=False)
+        peer_step(ours.model.coarse, ours.model.fine, ours.optimizer, of_peer=False)
         assert (outputs(peers[0], of_peer=True) - before).abs().max() > 1e-4  # the step did something
 
 
@@ -383,27 +383,27 @@ def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path)
     nets = {"network_fn_state_dict": PeerNeRF(6, 8, 15, 27, True).state_dict()}
     nets["network_fine_state_dict"] = PeerNeRF(2, 6, 15, 27, True).state_dict()
     torch.save(nets, path)
-    assert f"{path}: its optimiser's state is not nerf-pytorch's" in refusal(start_from, fresh(), path)
+    assert f"{path}: its optimizer state is not that of nerf-pytorch" in refusal(start_from, fresh(), path)
 
 
-# learning rate and optimiser
+# learning rate and optimizer
 
 
 def test_every_group_gets_the_learning_rate():
     a, b = nn.Linear(1, 1), nn.Linear(1, 1)
-    optimiser = torch.optim.Adam([{"params": a.parameters()}, {"params": b.parameters(), "lr": 3.0}])
-    checkpoint.set_learning_rate(optimiser, 0.25)
-    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+    optimizer = torch.optim.Adam([{"params": a.parameters()}, {"params": b.parameters(), "lr": 3.0}])
+    checkpoint.set_learning_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_the_optimiser_is_adam_by_the_book():
     model = nn.Linear(2, 1, dtype=torch.float64)
-    optimiser = checkpoint.adam(model, 0.1)
+    optimizer = checkpoint.adam(model, 0.1)
     weight, m, v = model.weight.detach().clone(), 0.0, 0.0
     for t in (1, 2, 3):
         g = torch.tensor([[0.5, -2.0]], dtype=torch.float64) * t
         model.weight.grad, model.bias.grad = g.clone(), torch.zeros(1, dtype=torch.float64)
-        optimiser.step()
+        optimizer.step()
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         weight -= 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
     assert torch.allclose(model.weight, weight, rtol=1e-12)
@@ -424,13 +424,13 @@ def grouped(seed: int = 0, grid_scale: float = 20.0) -> State:
 
 def test_grids_form_a_group_of_their_own_with_their_own_learning_rate():
     of = grouped()
-    others, grids = of.optimiser.param_groups
+    others, grids = of.optimizer.param_groups
     names = {id(p): name for name, p in of.model.named_parameters()}
     assert sorted(names[id(p)] for p in grids["params"]) == [f"{f}.hashed.encoding.table" for f in ("coarse", "fine")]
     assert {id(p) for p in others["params"]} | {id(p) for p in grids["params"]} == set(names)
     assert len(others["params"]) + len(grids["params"]) == len(names)
-    assert [group["eps"] for group in of.optimiser.param_groups] == [1e-15, 1e-15]
-    checkpoint.set_learning_rate(of.optimiser, 0.5)
+    assert [group["eps"] for group in of.optimizer.param_groups] == [1e-15, 1e-15]
+    checkpoint.set_learning_rate(of.optimizer, 0.5)
     assert (others["lr"], grids["lr"]) == (0.5, 10.0)
 
 
@@ -443,13 +443,13 @@ def test_without_grids_there_is_one_group_in_the_models_order_whatever_their_sca
 def test_with_grids_it_is_still_adam_by_the_book():
     ours, theirs = grouped(), grouped()
     for i in range(3):
-        checkpoint.set_learning_rate(ours.optimiser, 1e-3)
+        checkpoint.set_learning_rate(ours.optimizer, 1e-3)
         step(ours, i)
     names = dict(theirs.model.named_parameters())
     grids = [p for name, p in names.items() if name.endswith("table")]
     others = [p for name, p in names.items() if not name.endswith("table")]
     groups = [{"params": others}, {"params": grids, "lr": 20e-3}]
-    theirs.optimiser = torch.optim.Adam(groups, lr=1e-3, eps=1e-15, foreach=False, fused=False)
+    theirs.optimizer = torch.optim.Adam(groups, lr=1e-3, eps=1e-15, foreach=False, fused=False)
     for i in range(3):
         step(theirs, i)
     for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
@@ -463,10 +463,10 @@ def test_a_state_of_grids_comes_back_and_goes_on_the_same(tmp_path):
     path = checkpoint.save(ours, tmp_path, {})
     checkpoint.restore(again, checkpoint.read(path), path)
     for of in (ours, again):
-        checkpoint.set_learning_rate(of.optimiser, 3e-3)
+        checkpoint.set_learning_rate(of.optimizer, 3e-3)
         step(of, 9)
     assert same(ours.model.state_dict(), again.model.state_dict())
-    assert same(ours.optimiser.state_dict(), again.optimiser.state_dict())
+    assert same(ours.optimizer.state_dict(), again.optimizer.state_dict())
 
 
 def test_an_optimiser_that_was_saved_before_there_were_scales_goes_on(tmp_path):
@@ -477,8 +477,8 @@ def test_an_optimiser_that_was_saved_before_there_were_scales_goes_on(tmp_path):
         assert group.pop("scale") == 1.0
     checkpoint.restore(again, content, path)
     for of in (ours, again):
-        checkpoint.set_learning_rate(of.optimiser, 3e-3)
-        assert [group["lr"] for group in of.optimiser.param_groups] == [3e-3]
+        checkpoint.set_learning_rate(of.optimizer, 3e-3)
+        assert [group["lr"] for group in of.optimizer.param_groups] == [3e-3]
         step(of, 9)
     assert same(ours.model.state_dict(), again.model.state_dict())
 
@@ -488,16 +488,16 @@ def test_a_learning_rate_of_grids_and_an_epsilon_that_were_changed_count_when_a_
     # although runs._last_checkpoint says "going on with a changed option".
     path = checkpoint.save(grouped(grid_scale=20.0), tmp_path, {})
     again = grouped(grid_scale=5.0)
-    for group in again.optimiser.param_groups:
+    for group in again.optimizer.param_groups:
         group["eps"] = 1e-8
     checkpoint.restore(again, checkpoint.read(path), path)
-    checkpoint.set_learning_rate(again.optimiser, 1.0)
-    assert [group["lr"] for group in again.optimiser.param_groups] == [1.0, 5.0]
-    assert [group["eps"] for group in again.optimiser.param_groups] == [1e-8, 1e-8]
+    checkpoint.set_learning_rate(again.optimizer, 1.0)
+    assert [group["lr"] for group in again.optimizer.param_groups] == [1.0, 5.0]
+    assert [group["eps"] for group in again.optimizer.param_groups] == [1e-8, 1e-8]
 
 
 def test_a_state_of_grids_does_not_load_where_there_are_none(tmp_path):
     path = checkpoint.save(grouped(), tmp_path, {})
     content, of = checkpoint.read(path), fresh()
     content["model"] = of.model.state_dict()
-    assert "the optimiser's state does not fit this model" in refusal(checkpoint.restore, of, content, path)
+    assert "the optimizer's state does not fit this model" in refusal(checkpoint.restore, of, content, path)

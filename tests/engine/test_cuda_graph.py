@@ -1,4 +1,4 @@
-"""Laws of recorded steps; without a GPU, of what happens when a step cannot be recorded."""
+"""Tests of CUDA graphs of the gradient, and of the fallback where none can be recorded."""
 
 import logging
 
@@ -18,14 +18,14 @@ def test_what_cannot_be_recorded_runs_as_it_is_with_one_line(monkeypatch, caplog
     def refuse(*args):
         raise RuntimeError("no capture today\nand more")
 
-    monkeypatch.setattr(cuda_graph, "Recorded", refuse)
+    monkeypatch.setattr(cuda_graph, "GraphedStep", refuse)
     weight = torch.ones(2, requires_grad=True)
     weight.grad = torch.ones(2)
     generator = torch.Generator().manual_seed(5)
     before = generator.get_state()
     work = lambda rays, target: target.sum()  # noqa: E731
     with caplog.at_level(logging.INFO, logger="enerf"):
-        made = cuda_graph.recorded(work, *_batch(), generator, torch.optim.SGD([weight], lr=1.0))
+        made = cuda_graph.record(work, *_batch(), generator, torch.optim.SGD([weight], lr=1.0))
     assert made is work
     assert [r.getMessage() for r in caplog.records] == [
         "the step is not recorded as a CUDA graph (no capture today): it runs kernel by kernel"
@@ -65,8 +65,8 @@ def test_a_replay_sees_the_new_batch_in_the_buffers_of_the_recording(monkeypatch
         return target.sum()
 
     generator = torch.Generator()
-    made = cuda_graph.Recorded(work, *_batch(), generator)
-    assert len(seen) == cuda_graph.WARM_UP + 1
+    made = cuda_graph.GraphedStep(work, *_batch(), generator)
+    assert len(seen) == cuda_graph.WARMUP_STEPS + 1
     assert made.graph.generators == [generator]
     rays, target = _batch()
     made(rays, target)
@@ -81,7 +81,7 @@ def test_on_a_gpu_a_recording_adds_the_gradient_that_the_work_adds():
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     weight = torch.rand(3, device="cuda", requires_grad=True)
-    optimiser = torch.optim.SGD([weight], lr=1.0)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
     generator = torch.Generator("cuda")
 
     def work(rays: Rays, target: torch.Tensor) -> torch.Tensor:
@@ -90,13 +90,13 @@ def test_on_a_gpu_a_recording_adds_the_gradient_that_the_work_adds():
         loss.backward()
         return loss.detach()
 
-    made = cuda_graph.recorded(work, *_batch("cuda"), generator, optimiser)
-    assert isinstance(made, cuda_graph.Recorded)
+    made = cuda_graph.record(work, *_batch("cuda"), generator, optimizer)
+    assert isinstance(made, cuda_graph.GraphedStep)
     batch = _batch("cuda")
     results = []
     for run in (made, work, made):
         generator.manual_seed(11)
-        optimiser.zero_grad(set_to_none=False)
+        optimizer.zero_grad(set_to_none=False)
         results.append((float(run(*batch)), weight.grad.clone()))
     assert results[0][0] == results[1][0] == results[2][0]
     assert torch.allclose(results[0][1], results[1][1])

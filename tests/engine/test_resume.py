@@ -1,4 +1,4 @@
-"""Rules of resuming, from what options affect."""
+"""Tests of resuming: which changed options are errors, warnings, or ignored."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def config(**values) -> NerfConfig:
 def test_every_option_of_a_run_says_what_it_affects(kind: str):
     declared = options.declared(registry.task(kind).load("config"))
     assert all(item.metadata["affects"] in ("model", "data", "training", "neutral") for item in declared.values())
-    for wrong in ({}, {"affects": "colour"}):
+    for wrong in ({}, {"affects": "color"}):
         with pytest.raises((TypeError, ValueError), match="affects"):
             options.option(1, "help", **wrong)
 
@@ -27,10 +27,10 @@ def test_every_option_of_a_run_says_what_it_affects(kind: str):
 def test_changed_options_are_named_by_effect_and_only_where_both_have_them():
     saved = {"netwidth": 64, "N_rand": 8, "i_print": 7, "datadir": "there", "gone": 3}
     asked = config(netwidth=32, N_rand=9, datadir="here")
-    assert resume.changed_options(saved, asked, "model") == ["netwidth (64 there, 32 asked)"]
-    assert resume.changed_options(saved, asked, "training") == ["N_rand (8 there, 9 asked)"]
-    assert resume.changed_options(saved, asked, "data") == ["datadir (there there, here asked)"]
-    assert resume.changed_options(saved, asked, "neutral") == ["i_print (7 there, 100 asked)"]
+    assert resume.changed_options(saved, asked, "model") == ["netwidth (saved 64, requested 32)"]
+    assert resume.changed_options(saved, asked, "training") == ["N_rand (saved 8, requested 9)"]
+    assert resume.changed_options(saved, asked, "data") == ["datadir (saved there, requested here)"]
+    assert resume.changed_options(saved, asked, "neutral") == ["i_print (saved 7, requested 100)"]
 
 
 def test_a_fine_network_that_comes_or_goes_changes_the_model_its_number_of_samples_the_training():
@@ -52,7 +52,9 @@ def test_the_length_counts_where_the_learning_rate_depends_on_it(schedule: str, 
     saved = {"N_iters": 1000, "max_seconds": 0.0, "lrate_schedule": schedule}
     asked = config(N_iters=2000, max_seconds=5.0, lrate_schedule=schedule)
     found = resume.changed_options(saved, asked, "training")
-    assert found == (["N_iters (1000 there, 2000 asked)", "max_seconds (0.0 there, 5.0 asked)"] if counts else [])
+    assert found == (
+        ["N_iters (saved 1000, requested 2000)", "max_seconds (saved 0.0, requested 5.0)"] if counts else []
+    )
 
 
 @pytest.mark.parametrize("option", ["precision", "precrop_iters", "testskip", "ft_path", "raw_noise_std", "half_res"])
@@ -66,7 +68,7 @@ def test_a_comparison_of_1000_steps_is_not_taken_for_one_of_2000(tmp_path, monke
     monkeypatch.setattr(compare.checkpoint, "checkpoints", lambda folder: [tmp_path / "000400.pt"])
     monkeypatch.setattr(compare.checkpoint, "read", lambda path: content)
     longer = config(N_iters=2000, lrate_schedule="cosine")
-    assert "other options: N_iters (1000 there, 2000 asked)" in refusal(compare.check_unchanged, longer)
+    assert "other options: N_iters (saved 1000, requested 2000)" in refusal(compare.check_unchanged, longer)
     compare.check_unchanged(config(N_iters=1000, lrate_schedule="cosine"))
     content["config"]["lrate_schedule"] = "decay"
     compare.check_unchanged(config(N_iters=2000))

@@ -1,4 +1,4 @@
-"""Laws of learning rates over a run."""
+"""Tests of learning-rate schedules."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from enerf.tasks.nerf.config import TrainOptions
 
 def at(options: TrainOptions, step: int, seconds: float = 0.0) -> float:
     model = nn.Linear(1, 1)
-    return schedule.of_step(options, State(model, torch.optim.Adam(model.parameters()), step, seconds))
+    return schedule.learning_rate(options, State(model, torch.optim.Adam(model.parameters()), step, seconds))
 
 
 def rates(options: TrainOptions, steps: range, seconds_a_step: float = 0.0) -> list[float]:
@@ -143,6 +143,6 @@ def test_no_step_of_a_warm_up_is_wasted():
 def test_every_group_gets_its_share():
     model = nn.ModuleDict({"grid": nn.Module(), "linear": nn.Linear(2, 2)})
     model["grid"].table = nn.Parameter(torch.zeros(3, 2))
-    optimiser = checkpoint.adam(model, 1e-3, grid_scale=20)
-    checkpoint.set_learning_rate(optimiser, at(COSINE, 200))
-    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.0101, 0.202], rel=1e-12)
+    optimizer = checkpoint.adam(model, 1e-3, grid_scale=20)
+    checkpoint.set_learning_rate(optimizer, at(COSINE, 200))
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0101, 0.202], rel=1e-12)

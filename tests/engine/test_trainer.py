@@ -1,4 +1,4 @@
-"""Laws of the loop: when it ends, what runs between steps, and that a bad step changes nothing."""
+"""Tests of the training loop: when it ends, when hooks run, and that a non-finite step changes no weight."""
 
 import logging
 import math
@@ -71,7 +71,7 @@ def test_every_step_has_its_own_learning_rate():
     of, seen = fresh(), []
 
     def step(of: State) -> StepReport:
-        seen.append(of.optimiser.param_groups[0]["lr"])
+        seen.append(of.optimizer.param_groups[0]["lr"])
         return constant(of)
 
     trainer.train_loop(of, step, lambda now: 1.0 / (now.step + 1), Progress(), [], n_iters=3)
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_weights(loss):
         fit(of, step, [Hook(1, lambda of: hooked.append(of.model.weight.detach().clone()))])
     assert of.step == 2
     assert torch.equal(of.model.weight, hooked[-1])
-    assert int(of.optimiser.state[of.model.weight]["step"]) == 2
+    assert int(of.optimizer.state[of.model.weight]["step"]) == 2
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -244,7 +244,7 @@ def test_progress_averages_what_it_was_given_and_starts_anew():
     progress, of = Progress(), fresh()
     reports = [StepReport(0.1, 0.01, 0.2, 0.0, 0.0), StepReport(0.3, 0.03, 0.4, 0.0, 0.0)]
     fit(of, lambda of: (constant(of), reports[of.step])[1], n_iters=2, progress=progress, per_step=50)
-    assert progress.seen == 100
+    assert progress.count == 100
     assert progress.seconds == pytest.approx(of.seconds)
     taken = progress.take()
     assert taken["loss"] == pytest.approx(0.2)

@@ -137,7 +137,7 @@ def test_the_plan_the_range_and_the_check_are_told(trained, some, caplog, capsys
     with caplog.at_level(logging.INFO, logger="enerf"):
         extract.extract(trained, replace(some, check=1.0))
     for words in (
-        "as asked for; densities are per unit of NDC",
+        "as requested; densities are per unit of NDC",
         "cells: about",
         "values of the field range over [",
         "checked all",

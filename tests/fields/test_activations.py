@@ -1,4 +1,4 @@
-"""Laws of activations: closed forms, finite everywhere, and the twin that puts them into a network."""
+"""Tests of activations: closed forms, finite everywhere, and the reference that puts them into a network."""
 
 import math
 
@@ -85,14 +85,14 @@ def weights() -> tuple[list[Tensor], list[Tensor]]:
     return [drawn(*s, seed=i) for i, s in enumerate(shapes)], [drawn(s[0], seed=9 + i) for i, s in enumerate(shapes)]
 
 
-def test_the_twin_with_relu_is_the_twin_of_dense_networks():
+def test_the_reference_with_relu_is_the_reference_of_dense_networks():
     inputs = [drawn(8, 3), drawn(4, 2)]
     (found,), (expected,) = activations.bind(NETWORK, *weights())(inputs), dense.bind(NETWORK, *weights())(inputs)
     assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_twin_puts_the_activation_where_the_relus_are(kind: str):
+def test_the_reference_puts_the_activation_where_the_relus_are(kind: str):
     ws, bs = weights()
     inputs = [drawn(4, 3), drawn(4, 2)]
     act = made(kind)

@@ -1,4 +1,4 @@
-"""Laws of the contraction of all of space to a ball."""
+"""Tests of the contraction of all of space to a ball."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Laws of derivatives in the points: exact ones, and those by differences."""
+"""Tests of derivatives in the points: exact ones, and those by differences."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def ball(points: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(2,), (3,), (5, 3), (2, 4, 2), (0, 3)])
-def test_a_balls_gradient_points_away_from_its_centre(shape: tuple[int, ...]):
+def test_a_balls_gradient_points_away_from_its_center(shape: tuple[int, ...]):
     points = drawn(*shape)
     values, gradients = derivatives.with_gradient(ball, points)
     assert torch.equal(values, ball(points))

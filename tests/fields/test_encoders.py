@@ -1,4 +1,4 @@
-"""Laws of what coordinate networks see of a point."""
+"""Tests of what coordinate networks see of a point."""
 
 import math
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from enerf.core.types import Space
 from enerf.fields import encoders
 from enerf.fields.backends import cpu_hashgrid
 from enerf.fields.backends.hashgrid import make_grid
-from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
+from enerf.fields.encoders import Encoder, Fourier, HashEncoder, Positional, WithPoints
 
 GRID = make_grid(3, 2, 10, 4, 16)
 BOX = Space((-1.0, 0.5, 2.0), (3.0, 1.0, 4.0))
 
 
-def hashed() -> Hashed:
-    made = Hashed(GRID, BOX)
+def hashed() -> HashEncoder:
+    made = HashEncoder(GRID, BOX)
     with torch.no_grad():
         made.hashed.encoding.table.mul_(1e4)
     return made
@@ -29,8 +29,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "positional": lambda: Positional(3, 4),
     "fourier": lambda: Fourier(3, 9, 2.0),
     "hash": hashed,
-    "fourier and points": lambda: AndPoints(Fourier(3, 9, 2.0)),
-    "hash and points": lambda: AndPoints(hashed()),
+    "fourier and points": lambda: WithPoints(Fourier(3, 9, 2.0)),
+    "hash and points": lambda: WithPoints(hashed()),
 }
 
 
@@ -55,24 +55,24 @@ def test_a_point_becomes_as_many_values_as_the_encoder_says(name: str):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_twin_has_the_same_values(name: str):
+def test_the_reference_has_the_same_values(name: str):
     encoder = made(name)
-    torch.testing.assert_close(encoder.twin(points()), encoder(points()), rtol=0, atol=1e-14)
+    torch.testing.assert_close(encoder.reference(points()), encoder(points()), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_it_is_said_truly_whether_the_first_values_are_the_points(name: str):
+def test_it_is_known_whether_the_first_values_are_the_points(name: str):
     encoder = made(name)
     assert encoders.begins_with_points(encoder) is torch.equal(encoder(points())[:, :3], points())
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_twin_can_be_differentiated_twice(name: str):
+def test_the_reference_can_be_differentiated_twice(name: str):
     encoder = made(name)
     at = points(2).requires_grad_()
-    assert torch.autograd.gradcheck(encoder.twin, at, fast_mode=True)
+    assert torch.autograd.gradcheck(encoder.reference, at, fast_mode=True)
     if name != "none":  # whose second derivative does not exist as a graph
-        assert torch.autograd.gradgradcheck(encoder.twin, at, fast_mode=True)
+        assert torch.autograd.gradgradcheck(encoder.reference, at, fast_mode=True)
 
 
 def test_positional_features_are_those_of_nerf():
@@ -85,12 +85,12 @@ def test_features_beside_points_are_those_of_the_inner_encoder():
 
 
 @pytest.mark.skipif(not cpu_hashgrid.available(), reason="no compiled hash grid")
-def test_a_grids_twin_does_not_depend_on_its_backend():
+def test_a_grids_reference_does_not_depend_on_its_backend():
     encoder = made("hash").float()
     at = points().float()
-    before = encoder.twin(at)
+    before = encoder.reference(at)
     encoder.hashed.encoding.encode = cpu_hashgrid.encode
-    assert torch.equal(encoder.twin(at), before)
+    assert torch.equal(encoder.reference(at), before)
     torch.testing.assert_close(encoder(at), before, rtol=1e-5, atol=1e-6)
 
 
@@ -98,19 +98,19 @@ def test_a_grid_of_a_plane_is_the_lowest_slice_of_the_grid_of_space():
     torch.manual_seed(0)
     solid = hashed()
     torch.manual_seed(0)
-    flat = Hashed(GRID, BOX, 2)
+    flat = HashEncoder(GRID, BOX, 2)
     with torch.no_grad():
         flat.hashed.encoding.table.mul_(1e4)
     at = torch.rand(20, 3) * torch.tensor([4.0, 0.5, 0.0]) + torch.tensor(BOX.low)
     assert flat.d == 2
     assert torch.equal(flat(at[:, :2]), solid(at))
-    assert torch.equal(flat.twin(at[:, :2]), solid.twin(at))
+    assert torch.equal(flat.reference(at[:, :2]), solid.reference(at))
     assert len(torch.unique(flat(at[:, :2]), dim=0)) == 20
 
 
 def test_spaces_without_bounds_are_refused():
     with pytest.raises(ValueError, match="a shape fills a box"):
-        Hashed(GRID, Space(BOX.low, BOX.high, contracted=True))
+        HashEncoder(GRID, Space(BOX.low, BOX.high, contracted=True))
 
 
 # Fourier features
@@ -134,7 +134,7 @@ def test_fourier_features_compare_points_by_their_difference_alone():
 
 
 @pytest.mark.parametrize("d", [2, 3])
-def test_frequencies_are_normal_with_the_deviation_asked_for(d: int):
+def test_frequencies_are_normal_with_the_deviation_requested(d: int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         frequencies = Fourier(d, 4096, 5.0).frequencies

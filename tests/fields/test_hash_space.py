@@ -1,4 +1,4 @@
-"""Laws of hash-encoded fields: where a scene's places lie in the cube, and what a proposal says there."""
+"""Tests of hash-encoded fields: position of a scene's points in the cube, and densities of proposals."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ light = settings(max_examples=30, deadline=None)
 
 
 class Asked(nn.Module):
-    """In place of the encoding: gives back where in the cube it is asked."""
+    """Replaces the encoding: returns the points of the cube at which it is called."""
 
     def forward(self, points: Tensor) -> Tensor:
         return points
@@ -166,14 +166,14 @@ def proposal(density: str = "softplus") -> ProposalField:
     return made
 
 
-def asked() -> tuple[Tensor, Tensor]:
+def inputs() -> tuple[Tensor, Tensor]:
     low, high = box(BOX)
     viewdirs = drawn(1, 4, 3) - 0.5
     return low + (high - low) * drawn(0, 4, 5, 3), viewdirs / viewdirs.norm(dim=-1, keepdim=True)
 
 
 def test_a_proposal_is_its_grid_under_one_hidden_layer():
-    field, (points, viewdirs) = proposal(), asked()
+    field, (points, viewdirs) = proposal(), inputs()
     hidden = torch.relu(field.trunk[0](field.hashed(points.reshape(-1, 3))))
     raw = field.density_head(hidden).reshape(4, 5)
     torch.testing.assert_close(
@@ -182,19 +182,19 @@ def test_a_proposal_is_its_grid_under_one_hidden_layer():
 
 
 def test_proposals_are_black_and_blind_to_directions_and_noise():
-    field, (points, viewdirs) = proposal(), asked()
+    field, (points, viewdirs) = proposal(), inputs()
     generator = torch.Generator().manual_seed(3)
     before = generator.get_state()
-    seen, other = field(points, viewdirs), field(points, -viewdirs, noise_std=2.0, generator=generator)
-    assert torch.equal(seen.density, other.density)
-    assert not seen.rgb.any()
-    assert seen.rgb.shape == points.shape
+    outputs, other = field(points, viewdirs), field(points, -viewdirs, noise_std=2.0, generator=generator)
+    assert torch.equal(outputs.density, other.density)
+    assert not outputs.rgb.any()
+    assert outputs.rgb.shape == points.shape
     assert torch.equal(generator.get_state(), before)
 
 
 @pytest.mark.parametrize("kind", hash_space.DENSITIES)
 def test_gradients_reach_table_and_layers(kind: str):
-    field, (points, viewdirs) = proposal(kind), asked()
+    field, (points, viewdirs) = proposal(kind), inputs()
     field(points, viewdirs).density.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in field.parameters())
 
@@ -204,16 +204,16 @@ def test_a_nerf_takes_its_density_and_its_hashed_points(kind: str):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         field = NeRF(2, 8, 10, 1, True, hashed=settled(), density=kind).double()
-    points, viewdirs = asked()
+    points, viewdirs = inputs()
     assert field.trunk[0].in_features == GRID.width
-    seen = field(points, viewdirs)
+    outputs = field(points, viewdirs)
     hidden = field.trunk(field.hashed(points.reshape(-1, 3)))
     raw = field.density_head(hidden).reshape(4, 5)
-    torch.testing.assert_close(seen.density, hash_space.to_density(raw, kind), rtol=0, atol=1e-13)
+    torch.testing.assert_close(outputs.density, hash_space.to_density(raw, kind), rtol=0, atol=1e-13)
     noisy = field(points, viewdirs, noise_std=2, generator=torch.Generator().manual_seed(5))
     noise = torch.randn(4, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     torch.testing.assert_close(noisy.density, hash_space.to_density(raw + 2 * noise, kind), rtol=0, atol=1e-13)
-    assert torch.equal(noisy.rgb, seen.rgb)
+    assert torch.equal(noisy.rgb, outputs.rgb)
 
 
 # build
@@ -257,11 +257,11 @@ def test_seeds_fix_grids_and_nothing_else_changes():
     assert not any(torch.equal(one[name], other[name]) for name in tables)
 
 
-def test_a_batch_of_any_shape_may_be_asked():
+def test_a_batch_of_any_shape_is_accepted():
     fields = made()
     for shape in [(), (2,), (2, 3)]:
         points, viewdirs = torch.zeros(*shape, 5, 3), torch.ones(*shape, 3) / 3**0.5
         for field in (fields.coarse, fields.fine):
-            seen: FieldOutput = field(points, viewdirs)
-            assert seen.density.shape == points.shape[:-1]
-            assert seen.rgb.shape == points.shape
+            outputs: FieldOutput = field(points, viewdirs)
+            assert outputs.density.shape == points.shape[:-1]
+            assert outputs.rgb.shape == points.shape

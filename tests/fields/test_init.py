@@ -1,4 +1,4 @@
-"""Laws of starts: SIREN's distributions, and fields that begin as the distance to a sphere."""
+"""Tests of initializations: the distributions of SIREN, and fields that approximate the distance to a sphere."""
 
 import itertools
 import math
@@ -10,8 +10,9 @@ from torch import Tensor
 from enerf.conditioning import layers
 from enerf.fields import init
 from enerf.fields.activations import Activation
-from enerf.fields.encoders import AndPoints, Encoder, Fourier, Positional
+from enerf.fields.encoders import Encoder, Fourier, Positional, WithPoints
 from enerf.fields.shape import HEADS, ShapeField
+from tests.grids import pairs
 
 OMEGA, RADIUS = 30.0, 0.5
 
@@ -36,13 +37,13 @@ def siren(width: int = 256, depth: int = 5, biases: bool = True, seed: int = 0) 
 def sines(field: ShapeField) -> list[tuple[Tensor, Tensor]]:
     """What goes into the sines of each layer, ω₀ (W x + b), and what comes out, over points of the cube."""
     h = 2 * torch.rand(400, 3, generator=torch.Generator().manual_seed(1)) - 1
-    seen = []
+    outputs = []
     with torch.no_grad():
         for layer in field.trunk:
             z = OMEGA * layer(h)
             h = torch.sin(z)
-            seen.append((z.flatten(), h.flatten()))
-    return seen
+            outputs.append((z.flatten(), h.flatten()))
+    return outputs
 
 
 def distance(sample: Tensor, distribution: Tensor) -> float:
@@ -62,7 +63,7 @@ def test_weights_are_uniform_within_the_bounds_of_siren():
         assert float(shares.std()) == pytest.approx(1 / math.sqrt(3), rel=0.1)
 
 
-def test_the_start_of_sines_leaves_biases_alone():
+def test_the_initialization_of_sines_leaves_biases_alone():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         before = [layer.bias.clone() for layer in field_of(Encoder(3), 5, 256, "sine").linears()]
@@ -72,24 +73,24 @@ def test_the_start_of_sines_leaves_biases_alone():
 @pytest.mark.parametrize("biases", [True, False])
 def test_the_variance_of_what_sines_see_goes_from_layer_to_layer_as_stated(biases: bool):
     width = 512
-    seen = sines(siren(width, biases=biases))
-    for (before, _), (after, _) in itertools.pairwise(seen):
+    outputs = sines(siren(width, biases=biases))
+    for (before, _), (after, _) in itertools.pairwise(outputs):
         expected = 1 - math.exp(-2 * float(before.var())) + (OMEGA**2 / (3 * width) if biases else 0.0)
         assert float(after.var()) == pytest.approx(expected, rel=0.05)
 
 
 def test_without_biases_sines_see_nearly_normal_values_of_nearly_unit_variance():
-    seen = sines(siren(512, depth=6, biases=False))
-    for i, (z, _) in enumerate(seen[1:]):
+    outputs = sines(siren(512, depth=6, biases=False))
+    for i, (z, _) in enumerate(outputs[1:]):
         deviation = float(z.std())
         assert 0.87 < deviation < 1.05
         ordered = z.sort().values / deviation
         if i:  # the second layer's inputs are still few waves of three coordinates
             assert distance(ordered, 0.5 + 0.5 * torch.erf(ordered / math.sqrt(2))) < 0.02
-    assert float(seen[-1][0].var()) == pytest.approx(0.797, rel=0.05)  # where v = 1 - exp(-2v)
+    assert float(outputs[-1][0].var()) == pytest.approx(0.797, rel=0.05)  # where v = 1 - exp(-2v)
 
 
-def test_sines_are_distributed_as_the_arcsine_law_says():
+def test_sines_are_distributed_as_the_arcsine_distribution():
     for layers_of_seeds in zip(*(sines(siren(seed=seed)) for seed in range(6)), strict=True):
         h = torch.cat([h for _, h in layers_of_seeds]).sort().values
         assert distance(h, 0.5 + torch.asin(h) / math.pi) < 0.02
@@ -113,7 +114,7 @@ def sphere(
         inner = {
             "none": Encoder,
             "positional": lambda d: Positional(d, 6),
-            "fourier": lambda d: AndPoints(Fourier(d, 32, 6.0)),
+            "fourier": lambda d: WithPoints(Fourier(d, 32, 6.0)),
         }
         field = field_of(inner[encoder](d), depth, width, kind, skip=skip)
         init.geometric_(field, RADIUS)
@@ -121,7 +122,7 @@ def sphere(
 
 
 def places(n: int = 500, d: int = 3, radius: float = 1.7) -> tuple[Tensor, Tensor]:
-    """Points of a ball and their distance from its centre."""
+    """Points of a ball and their distance from its center."""
     generator = torch.Generator().manual_seed(5)
     directions = torch.randn(n, d, generator=generator)
     lengths = radius * torch.rand(n, generator=generator)
@@ -135,18 +136,17 @@ def error(field: ShapeField, d: int = 3) -> float:
         return float((field(points) - (lengths - RADIUS)).square().mean().sqrt())
 
 
-@pytest.mark.parametrize("kind", init.GEOMETRIC)
-@pytest.mark.parametrize("encoder", ["none", "positional", "fourier"])
-@pytest.mark.parametrize("skip", [0, 5])
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize(
+    ("kind", "encoder", "skip", "d"), pairs(init.GEOMETRIC, ["none", "positional", "fourier"], [0, 5], [2, 3])
+)
 def test_the_papers_network_begins_as_about_a_sphere(kind: str, encoder: str, skip: int, d: int):
     field = sphere(kind, encoder, skip=skip, d=d)
     init.calibrate_(field, RADIUS)
     points, lengths = places(d=d)
     with torch.no_grad():
         values = field(points)
-        centre = float(field(torch.zeros(d)))
-    assert centre == pytest.approx(-RADIUS, abs=1e-5) if kind == "relu" else -RADIUS < centre < -0.1
+        center = float(field(torch.zeros(d)))
+    assert center == pytest.approx(-RADIUS, abs=1e-5) if kind == "relu" else -RADIUS < center < -0.1
     assert (values[lengths < 0.25] < 0).all()
     assert (values[lengths > 1.0] > 0).all()
     assert error(field, d) < 0.25
@@ -181,7 +181,7 @@ def test_a_relu_sphere_is_exactly_as_long_as_it_is_far(encoder: str):
 
 
 @pytest.mark.parametrize("encoder", ["positional", "fourier"])
-def test_what_is_encoded_has_no_say_at_the_start(encoder: str):
+def test_encoded_features_have_no_effect_at_initialization(encoder: str):
     field = sphere(encoder=encoder)
     features = field.encoder(places()[0])
     other = features.clone()
@@ -215,10 +215,10 @@ def test_calibration_puts_the_mean_over_the_sphere_to_zero_and_scales_the_head_a
 @pytest.mark.parametrize(
     ("field", "reason"),
     [
-        (field_of(Encoder(3), 2, 8, "sine"), "relu and softplus, not for sine"),
-        (field_of(Encoder(3), 2, 8, "gaussian"), "not for gaussian"),
-        (field_of(Encoder(3), 2, 8, outputs=3), "3 outputs, and a distance is one"),
-        (field_of(Fourier(3, 4, 1.0), 2, 8), "does not hand on the coordinates"),
+        (field_of(Encoder(3), 2, 8, "sine"), "sine, expected relu or softplus"),
+        (field_of(Encoder(3), 2, 8, "gaussian"), "gaussian, expected relu"),
+        (field_of(Encoder(3), 2, 8, outputs=3), "3 outputs, expected 1"),
+        (field_of(Fourier(3, 4, 1.0), 2, 8), "does not return the coordinates"),
     ],
 )
 def test_fields_that_cannot_begin_so_are_refused_with_the_reason(field: ShapeField, reason: str):

@@ -1,4 +1,4 @@
-"""Laws of NeRF's network, against a loop through all its weights, and of weights that come from nerf-pytorch."""
+"""Tests of NeRF's network, against a loop through all its weights, and of weights that come from nerf-pytorch."""
 
 import math
 
@@ -43,7 +43,7 @@ def _waves(x: Vector, bands: int) -> Vector:
 
 
 def _slow(field: NeRF, point: Vector, viewdir: Vector) -> tuple[float, Vector]:
-    """Density and colour at one point, neuron by neuron."""
+    """Density and color at one point, neuron by neuron."""
     weights = field.state_dict()
     x = _waves(point, field.multires)
     h = x
@@ -60,22 +60,22 @@ def _slow(field: NeRF, point: Vector, viewdir: Vector) -> tuple[float, Vector]:
 def test_it_computes_what_a_loop_through_all_weights_does(use_viewdirs: bool, skip: int):
     field, (points, viewdirs) = _field(use_viewdirs, skip=skip), _inputs()
     with torch.no_grad():
-        seen = field(points, viewdirs)
+        outputs = field(points, viewdirs)
     for i in range(4):
         for j in range(5):
             density, rgb = _slow(field, points[i, j].tolist(), viewdirs[i].tolist())
-            assert math.isclose(seen.density[i, j], density, abs_tol=1e-13)
-            assert seen.rgb[i, j].tolist() == pytest.approx(rgb, abs=1e-13)
+            assert math.isclose(outputs.density[i, j], density, abs_tol=1e-13)
+            assert outputs.rgb[i, j].tolist() == pytest.approx(rgb, abs=1e-13)
     if skip == 5:
-        assert (seen.density == 0).any()
-        assert (seen.density > 0).any()
+        assert (outputs.density == 0).any()
+        assert (outputs.density > 0).any()
 
 
 def test_the_published_model_has_595_844_parameters():
     assert sum(p.numel() for p in NeRF(8, 256, 10, 4, True).parameters()) == 595_844
 
 
-def test_density_does_not_depend_on_the_viewing_direction_but_colour_does():
+def test_density_does_not_depend_on_the_viewing_direction_but_color_does():
     field, (points, viewdirs) = _field(), _inputs()
     one, other = field(points, viewdirs), field(points, -viewdirs)
     assert torch.equal(one.density, other.density)
@@ -123,8 +123,8 @@ def test_without_noise_the_generator_is_left_alone():
 @pytest.mark.parametrize("use_viewdirs", [True, False])
 def test_gradients_reach_every_parameter(use_viewdirs: bool):
     field = _field(use_viewdirs)
-    seen = field(*_inputs())
-    (seen.density.sum() + seen.rgb.square().sum()).backward()
+    outputs = field(*_inputs())
+    (outputs.density.sum() + outputs.rgb.square().sum()).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in field.parameters())
 
 
@@ -176,7 +176,7 @@ def test_no_weights_are_no_weights():
 
 
 @pytest.mark.parametrize(("use_viewdirs", "skip"), [(True, 5), (False, 5), (True, 0)])
-def test_density_alone_is_that_of_the_whole_network_as_it_was_when_it_was_asked_for(use_viewdirs: bool, skip: int):
+def test_density_alone_is_that_of_the_whole_network_as_it_was_when_it_was_requested(use_viewdirs: bool, skip: int):
     field = _field(use_viewdirs, skip=skip)
     points, viewdirs = _inputs()
     density = field.densities()

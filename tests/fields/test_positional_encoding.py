@@ -1,4 +1,4 @@
-"""Laws of positional encoding, against the formula written out."""
+"""Tests of positional encoding, against the formula written out."""
 
 import math
 

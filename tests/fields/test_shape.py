@@ -1,4 +1,4 @@
-"""Laws of shapes' fields: what they compute, by which way, and what backends leave as it is."""
+"""Tests of shapes' fields: what they compute, by which way, and what backends leave as it is."""
 
 import math
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from enerf.fields.activations import KINDS, Activation
 from enerf.fields.backends import cpu_dense, dense, module, registry
 from enerf.fields.backends.dense import Bound
 from enerf.fields.backends.hashgrid import make_grid
-from enerf.fields.encoders import AndPoints, Encoder, Fourier, Hashed, Positional
+from enerf.fields.encoders import Encoder, Fourier, HashEncoder, Positional, WithPoints
 from enerf.fields.shape import HEADS, ShapeField, shape_network
+from tests.grids import latin, pairs
 
 has_kernel = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
 GRID, BOX = make_grid(3, 2, 10, 4, 16), Space((-1.0,) * 3, (1.0,) * 3)
@@ -24,8 +25,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "none": lambda: Encoder(3),
     "positional": lambda: Positional(3, 3),
     "fourier": lambda: Fourier(3, 10, 0.5),
-    "hash": lambda: Hashed(GRID, BOX),
-    "hash and points": lambda: AndPoints(Hashed(GRID, BOX)),
+    "hash": lambda: HashEncoder(GRID, BOX),
+    "hash and points": lambda: WithPoints(HashEncoder(GRID, BOX)),
 }
 
 
@@ -65,8 +66,8 @@ def _slow(field: ShapeField, features: list[float]) -> list[float]:
 
     h = features
     for i, layer in enumerate(field.trunk):
-        seen = features + h if 0 < i == field.skip_at else h
-        h = [functions[field.activation.kind](z) for z in affine(layer, seen)]
+        sources = features + h if 0 < i == field.skip_at else h
+        h = [functions[field.activation.kind](z) for z in affine(layer, sources)]
     return affine(field.head, h)
 
 
@@ -80,9 +81,8 @@ def test_it_computes_what_a_loop_through_all_weights_does(kind: str, skip: int, 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_a_batch_of_any_shape_may_be_asked(encoder: str, outputs: int):
+@pytest.mark.parametrize(("encoder", "outputs"), latin(2, ENCODERS, [1, 3]))
+def test_a_batch_of_any_shape_is_accepted(encoder: str, outputs: int):
     field = made(encoder=encoder, outputs=outputs)
     for shape in [(), (5,), (2, 3), (0,)]:
         values = field(points(*shape, dtype=torch.float32))
@@ -126,16 +126,14 @@ def test_the_head_is_the_one_layer_that_is_never_conditioned():
 # derivatives in the points
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("kind", "encoder"), latin(2, KINDS, ENCODERS))
 def test_gradients_in_the_points_are_those_of_differences(kind: str, encoder: str):
     field, at = made(kind, encoder).double(), points(6)
     _, exact = derivatives.with_gradient(field, at)
     torch.testing.assert_close(exact, derivatives.differences(field, at, 1e-6), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", ["positional", "hash and points"])
+@pytest.mark.parametrize(("kind", "encoder"), latin(2, KINDS, ["positional", "hash and points"]))
 def test_an_eikonal_loss_has_the_gradient_of_differences_in_every_weight(kind: str, encoder: str):
     field, at = made(kind, encoder).double(), points(5)
 
@@ -159,7 +157,7 @@ def test_an_eikonal_loss_has_the_gradient_of_differences_in_every_weight(kind: s
 
 
 def losses(field: ShapeField, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Values by the backend, gradients by the twin: one loss of both."""
+    """Values by the backend, gradients by the reference: one loss of both."""
     near, far = points(40, dtype=dtype), points(30, seed=2, dtype=dtype)
     _, gradients = derivatives.with_gradient(field, far, for_training=True)
     return field(near).square().mean() + (gradients.norm(dim=-1) - 1).square().mean()
@@ -174,9 +172,7 @@ def values_alone(field: ShapeField) -> Tensor:
 
 
 @has_kernel
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("conditioned", [False, True])
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("encoder", "conditioned", "outputs"), pairs(ENCODERS, [False, True], [1, 3]))
 def test_the_compiled_backend_gives_the_twins_values_and_gradients(encoder: str, conditioned: bool, outputs: int):
     field = made(encoder=encoder, width=24, outputs=outputs)
     if conditioned:
@@ -220,7 +216,7 @@ def test_other_activations_never_see_a_backend(kind: str):
     before = field(points(5, dtype=torch.float32))
     field.bind = Refusing()
     assert torch.equal(field(points(5, dtype=torch.float32)), before)
-    with module.held(field):
+    with module.frozen(field):
         assert torch.equal(field(points(5, dtype=torch.float32)), before)
 
 
@@ -239,14 +235,14 @@ def test_a_step_may_ask_values_and_derivatives_with_weights_computed_once(kind: 
     field = made(kind)
     layers.condition(field, "row", "hidden", heads=HEADS)
     expected = gradients(field, losses)
-    with computed_once(field), module.held(field):
+    with computed_once(field), module.frozen(field):
         losses(field).backward()
     for p, g in zip(field.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["relu", "sine"])
-def test_held_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
+def test_frozen_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
     field, times = made(kind), 0
     layers.condition(field, "row", ["trunk.1"])
     step = field.trunk[1].parametrizations.weight[0]
@@ -258,13 +254,13 @@ def test_held_weights_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch):
         return inner(weight)
 
     monkeypatch.setattr(step, "forward", counting)
-    with module.held(field):
+    with module.frozen(field):
         for _ in range(3):
             field(points(2, dtype=torch.float32))
     assert times == 1
 
 
-def test_the_state_dict_knows_nothing_of_backends():
+def test_the_state_dict_does_not_depend_on_backends():
     field, plain = made(), made()
     field.bind = Refusing()
     assert list(field.state_dict()) == list(plain.state_dict())
@@ -276,8 +272,7 @@ def test_the_state_dict_knows_nothing_of_backends():
 # conditioning
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", ["none", "positional", "hash"])
+@pytest.mark.parametrize(("kind", "encoder"), latin(2, KINDS, ["none", "positional", "hash"]))
 def test_an_equilibrated_field_is_the_plain_one_with_inputs_divided_by_their_norms(kind: str, encoder: str):
     plain, field = made(kind, encoder).double(), made(kind, encoder).double()
     layers.condition(field, "row", "hidden", heads=HEADS)

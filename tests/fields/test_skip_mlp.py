@@ -1,4 +1,4 @@
-"""Laws of the trunk, against a loop over neurons."""
+"""Tests of the trunk, against a loop over neurons."""
 
 import pytest
 import torch
@@ -17,10 +17,10 @@ def _trunk(depth: int, skip_at: int = 5) -> SkipMLP:
 def _slow(trunk: SkipMLP, x: list[float], skip_at: int = 5) -> list[float]:
     h = x
     for i, layer in enumerate(trunk):
-        seen = x + h if i == skip_at and i > 0 else h
+        sources = x + h if i == skip_at and i > 0 else h
         rows, biases = layer.weight.tolist(), layer.bias.tolist()
         h = [
-            max(0.0, b + sum(w * v for w, v in zip(row, seen, strict=True)))
+            max(0.0, b + sum(w * v for w, v in zip(row, sources, strict=True)))
             for row, b in zip(rows, biases, strict=True)
         ]
     return h
@@ -39,7 +39,7 @@ def test_every_depth_computes_what_the_loop_does(depth: int):
 
 
 @pytest.mark.parametrize("skip_at", [0, 1, 3, 7, 9])
-def test_the_skip_is_where_it_is_asked_for(skip_at: int):
+def test_the_skip_is_where_it_is_requested(skip_at: int):
     trunk = _trunk(8, skip_at)
     x = torch.randn(5, N_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.tensor([_slow(trunk, point, skip_at) for point in x.tolist()], dtype=torch.float64)

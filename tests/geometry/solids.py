@@ -3,19 +3,19 @@
 import numpy as np
 import trimesh
 
-CENTRE, HALF_AXES = np.array([0.3, -0.2, 0.1]), np.array([0.5, 0.9, 0.25])
+CENTER, HALF_AXES = np.array([0.3, -0.2, 0.1]), np.array([0.5, 0.9, 0.25])
 RING, TUBE = 1.0, 0.35
 
 
 def ellipsoid(subdivisions=3):
-    """Vertices and faces of an off-centre ellipsoid with unequal axes; vertices lie on it."""
+    """Vertices and faces of an off-center ellipsoid with unequal axes; vertices lie on it."""
     ball = trimesh.creation.icosphere(subdivisions=subdivisions)
-    return ball.vertices.view(np.ndarray) * HALF_AXES + CENTRE, ball.faces.view(np.ndarray).astype(np.int64)
+    return ball.vertices.view(np.ndarray) * HALF_AXES + CENTER, ball.faces.view(np.ndarray).astype(np.int64)
 
 
 def level_of_ellipsoid(points):
     """Below 1 within the ellipsoid, above it without."""
-    return np.linalg.norm((points - CENTRE) / HALF_AXES, axis=-1)
+    return np.linalg.norm((points - CENTER) / HALF_AXES, axis=-1)
 
 
 def torus():

@@ -1,4 +1,4 @@
-"""Laws of polishing: fewer faces and smoother ones keep a closed mesh closed and where it is; small parts go."""
+"""Tests of decimation, smoothing and the removal of small components: closed meshes stay closed and in place."""
 
 import sys
 
@@ -63,12 +63,12 @@ def test_smoothing_takes_noise_away_and_keeps_the_volume(shape):
     np.testing.assert_allclose(again, smoothed, atol=1e-8)
 
 
-def test_means_of_neighbours_are_those_of_a_loop():
+def test_means_of_neighbors_are_those_of_a_loop():
     mesh = trimesh.creation.icosphere(1)
     n = len(mesh.vertices) + 1  # one that no face has: it stays where it is
     values = np.random.default_rng(0).normal(size=(n, 3))
     expected = [values[list(around)].mean(0) for around in mesh.vertex_neighbors] + [values[-1]]
-    np.testing.assert_allclose(cleanup.neighbour_means(n, np.asarray(mesh.faces)) @ values, expected, atol=1e-12)
+    np.testing.assert_allclose(cleanup.neighbor_means(n, np.asarray(mesh.faces)) @ values, expected, atol=1e-12)
 
 
 PARTS = Union((Ball((-0.4, 0.0, 0.0), 0.4), Ball((0.5, 0.0, 0.0), 0.2), Ball((0.5, 0.6, 0.0), 0.1)))

@@ -1,4 +1,4 @@
-"""Laws of oriented points as solids: what they enclose is what their surface encloses."""
+"""Tests of occupancy from oriented points: it is that of the sampled surface."""
 
 import pickle
 
@@ -19,7 +19,7 @@ def cloud_of(vertices, faces, n=4000):
     """The mesh in its box, and points drawn from it."""
     mesh = geometry_mesh.from_arrays(vertices, faces, "made.ply")
     rows, chosen = samples.on_surface(mesh, n, rng.generator_for(0, 0))
-    return mesh, PointCloud(rows, mesh.normals[chosen], mesh.name, mesh.source, mesh.normalisation)
+    return mesh, PointCloud(rows, mesh.normals[chosen], mesh.name, mesh.source, mesh.normalization)
 
 
 @pytest.mark.parametrize("made", [solids.ellipsoid, solids.torus, solids.box])
@@ -41,7 +41,7 @@ def test_the_areas_add_up_to_that_of_the_surface_to_a_quarter(made):
 
 def test_normals_turned_inwards_turn_the_solid_inside_out():
     _, cloud = cloud_of(*solids.ellipsoid())
-    turned = PointCloud(cloud.points, -cloud.normals, cloud.name, cloud.source, cloud.normalisation)
+    turned = PointCloud(cloud.points, -cloud.normals, cloud.name, cloud.source, cloud.normalization)
     rows = samples.uniform(500, rng.generator_for(1, 0))
     np.testing.assert_allclose(CloudSolid(turned).winding(rows), -CloudSolid(cloud).winding(rows), atol=1e-9)
 

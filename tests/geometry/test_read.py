@@ -1,4 +1,4 @@
-"""Laws of reading meshes and points out of files, whole and damaged."""
+"""Tests of reading meshes and points from files, intact and damaged."""
 
 import struct
 
@@ -22,7 +22,7 @@ def _write(path, vertices, faces):
 def _sentence(caught):
     words = str(caught.value)
     assert "\n" not in words
-    assert words.endswith(".")
+    assert not words.endswith(".")
     return words
 
 
@@ -67,7 +67,7 @@ def test_meshes_of_a_scene_stand_where_it_puts_them_and_mirrored_ones_look_outwa
     assert (made.report.parts, made.report.watertight) == (2, True)
     assert made.report.notes == ()
     assert made.report.volume == pytest.approx(2, rel=1e-6)
-    span = made.normalisation.to_file(made.vertices)
+    span = made.normalization.to_file(made.vertices)
     assert np.allclose([span.min(0), span.max(0)], [[-0.5, -0.5, -0.5], [3.5, 0.5, 0.5]], atol=1e-6)
 
 
@@ -202,7 +202,7 @@ def test_an_oriented_cloud_comes_with_unit_normals_in_the_box(kind, tmp_path):
     assert np.abs(np.linalg.norm(cloud.normals, axis=1) - 1).max() < 1e-15
     assert np.abs(np.cross(cloud.normals, normals)).max() < 1e-14
     assert np.abs(cloud.points).max() == pytest.approx(0.9, rel=1e-9)
-    assert np.allclose(cloud.normalisation.to_file(cloud.points), places, rtol=1e-13)
+    assert np.allclose(cloud.normalization.to_file(cloud.points), places, rtol=1e-13)
 
 
 def test_bad_points_of_a_cloud_are_left_out_and_said(tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""Laws of samples prepared in the background."""
+"""Tests of samples prepared in the background."""
 
 import functools
 import os
@@ -130,19 +130,20 @@ def test_closing_leaves_nobody_behind(background):
 def test_closing_does_not_wait_for_a_process_at_work():
     made = sample_pool.Pools(time.sleep)  # pool n takes n seconds
     made.take(0)
-    made._order(59)
+    made._request(59)
     begun = time.perf_counter()
     made.close()
     assert time.perf_counter() - begun < 20
 
 
 ENDLESS = """
-import sys, time
-from enerf.shapes import pools
+import signal, sys, time
+from enerf.geometry import sample_pool
 if __name__ == "__main__":
-    with pools.Pools(time.sleep) as made:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
+    with sample_pool.Pools(time.sleep) as made:
         made.take(0)
-        made._order(599)
+        made._request(599)
         print(made._worker.pid, flush=True)
         {then}
 """
@@ -173,7 +174,10 @@ def test_the_background_ends_with_its_parent_however_that_ends(then, number, tmp
         os.killpg(parent.pid, number)  # as a terminal does: to parent and child
     elif number is not None:
         parent.send_signal(number)
-    _, words = parent.communicate(timeout=120)
+    try:
+        _, words = parent.communicate(timeout=120)
+    finally:
+        parent.kill()
     assert words.count("Traceback") == (0 if number == signal.SIGKILL else 1)
     for _ in range(300):
         if not _runs(worker):

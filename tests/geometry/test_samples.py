@@ -1,4 +1,4 @@
-"""Laws of drawing labelled samples."""
+"""Tests of drawing labelled samples."""
 
 import functools
 
@@ -109,9 +109,9 @@ def test_near_samples_lie_as_far_as_their_scale(scale):
 
 def test_mirroring_keeps_what_is_inside_and_is_continuous():
     inner = np.random.default_rng(0).uniform(-1, 1, (100, 3))
-    assert np.allclose(geometry_samples.mirrored(inner), inner, atol=1e-15)
+    assert np.allclose(geometry_samples.reflected(inner), inner, atol=1e-15)
     line = np.linspace(-9, 9, 10001)[:, None].repeat(3, axis=1)
-    folded = geometry_samples.mirrored(line)
+    folded = geometry_samples.reflected(line)
     assert np.abs(folded).max() <= 1
     assert np.allclose(np.abs(np.diff(folded, axis=0)), line[1, 0] - line[0, 0], atol=2e-3)
 
@@ -121,7 +121,7 @@ def test_uniform_samples_fill_the_box():
     assert np.abs(found).max() <= 1
     assert np.histogramdd(found, bins=3, range=[(-1, 1)] * 3)[0].min() > 30000 / 27 * 0.85
     share = geometry_samples.pool(_solid(), geometry_samples.Mixture(near=()), 30000, 0, 0).labels.mean()
-    scale = _solid().mesh.normalisation.scale
+    scale = _solid().mesh.normalization.scale
     assert float(share) == pytest.approx(_solid().mesh.report.volume * scale**3 / 8, rel=0.1)
 
 
@@ -152,7 +152,7 @@ def test_samples_are_cut_and_moved_whole():
 def test_samples_of_a_cloud_are_its_points():
     vertices, _ = solids.ellipsoid(2)
     normals = vertices / np.linalg.norm(vertices, axis=1)[:, None]
-    cloud = geometry_mesh.PointCloud(vertices, normals, "c", "c.ply", geometry_mesh.normalise(vertices, "c.ply"))
+    cloud = geometry_mesh.PointCloud(vertices, normals, "c", "c.ply", geometry_mesh.normalize(vertices, "c.ply"))
     found = geometry_samples.from_cloud(cloud, 400, _generator())
     gaps, nearest = torch.cdist(found.points.double(), torch.from_numpy(vertices)).min(dim=1)
     assert gaps.max() < 1e-6

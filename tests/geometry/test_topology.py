@@ -1,4 +1,4 @@
-"""Laws of edges, parts, holes and of which way is out."""
+"""Tests of edges, connected components, holes and orientation."""
 
 import numpy as np
 import pytest
@@ -89,17 +89,17 @@ def test_faces_flipped_at_random_are_turned_back():
         for share in (0.1, 0.5, 0.9, 1.0):
             flipped = np.where(rng.random(len(faces)) < share, 1, 0)[:, None]
             mixed = np.where(flipped, faces[:, ::-1], faces)
-            turned, said = topology.outwards(vertices, mixed)
+            turned, notes = topology.orient_outwards(vertices, mixed)
             assert topology.edges(turned).inconsistent == 0
             assert _signed(vertices, turned) == pytest.approx(_signed(vertices, faces))
-            assert bool(said) == bool(flipped.any())
+            assert bool(notes) == bool(flipped.any())
 
 
 def test_faces_that_look_out_are_left_alone():
     for vertices, faces in (solids.ellipsoid(2), solids.torus(), solids.hemisphere()):
-        turned, said = topology.outwards(vertices, faces)
+        turned, notes = topology.orient_outwards(vertices, faces)
         assert np.array_equal(turned, faces)
-        assert said == []
+        assert notes == []
 
 
 def _nested(*signs):
@@ -123,29 +123,29 @@ def _nested(*signs):
 )
 def test_a_cavity_looks_into_itself_and_all_else_outwards(signs, expected):
     vertices, faces = _nested(*signs)
-    turned, _ = topology.outwards(vertices, faces)
+    turned, _ = topology.orient_outwards(vertices, faces)
     assert np.sign(_signed(vertices, turned)).tolist() == list(expected)
 
 
 def test_one_part_of_several_is_turned_alone():
     small = solids.box((3, 0, 0), (4, 1, 1))
     vertices, faces = solids.together(solids.ellipsoid(2), (small[0], small[1][:, ::-1]), solids.torus())
-    turned, said = topology.outwards(vertices, faces)
+    turned, notes = topology.orient_outwards(vertices, faces)
     assert (_signed(vertices, turned) > 0).all()
-    assert said == ["1 of 3 parts looked inwards and were turned"]
+    assert notes == ["1 of 3 parts were oriented inwards and were flipped"]
 
 
 def test_a_sheet_is_left_as_it_is_and_said():
     vertices, faces = solids.box()
     sheet = faces[(vertices[faces][:, :, 2] > 0).all(axis=1)]
-    turned, said = topology.outwards(vertices, sheet)
+    turned, notes = topology.orient_outwards(vertices, sheet)
     assert np.array_equal(turned, sheet)
-    assert "1 of 1 parts enclose next to nothing" in " ".join(said)
+    assert "1 of 1 parts enclose almost no volume" in " ".join(notes)
 
 
 def test_a_one_sided_surface_is_said_to_be_one():
-    _, said = topology.outwards(*_moebius())
-    assert "one-sided" in " ".join(said)
+    _, notes = topology.orient_outwards(*_moebius())
+    assert "one-sided" in " ".join(notes)
 
 
 def test_copies_of_faces_go_and_walls_between_parts_go_whole():

@@ -1,4 +1,4 @@
-"""Laws of mesh files: what is read back is the mesh, closed as it was, wherever and however large it is."""
+"""Tests of mesh files: what is read back is the same closed mesh, at any location and scale."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ def test_a_mesh_comes_back_closed_with_its_topology_and_its_place(tmp_path, toru
     assert mesh.report.volume == pytest.approx(
         level_sets.volume(vertices - offset * np.array([1, 0, -1]), faces), rel=1e-3
     )
-    back = mesh.normalisation.to_file(mesh.vertices)
+    back = mesh.normalization.to_file(mesh.vertices)
     np.testing.assert_allclose(back.min(0), vertices.min(0), atol=1e-6 * size + 1e-7 * abs(offset) * (suffix == "stl"))
     np.testing.assert_allclose(back.max(0), vertices.max(0), atol=1e-6 * size + 1e-7 * abs(offset) * (suffix == "stl"))
 
@@ -69,7 +69,7 @@ def test_double_precision_is_kept(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
-def test_colours_come_back(tmp_path, torus, suffix):
+def test_colors_come_back(tmp_path, torus, suffix):
     vertices, faces = torus
     colors = np.random.default_rng(0).integers(0, 256, (len(vertices), 3)).astype(np.uint8)
     path = tmp_path / f"mesh.{suffix}"
@@ -79,11 +79,11 @@ def test_colours_come_back(tmp_path, torus, suffix):
     assert np.abs(np.asarray(mesh.visual.vertex_colors)[:, :3].astype(int) - colors).max() <= 1
 
 
-def test_stl_says_that_it_has_no_colours(tmp_path, torus, caplog):
+def test_stl_says_that_it_has_no_colors(tmp_path, torus, caplog):
     vertices, faces = torus
     with caplog.at_level(logging.WARNING, logger="enerf"):
         write.write(tmp_path / "mesh.stl", vertices, faces, np.zeros((len(vertices), 3), np.uint8))
-    assert "STL files hold no colours" in caplog.text
+    assert "STL files hold no colors" in caplog.text
 
 
 def test_stl_is_too_coarse_far_from_the_origin_and_the_others_are_not(tmp_path):

@@ -48,7 +48,7 @@ def density_of(scene: Scene, peak: float = 2000.0, width: float = 0.02):
 
 def made(scene: Scene, **options) -> source.MeshSource:
     where = torch.from_numpy(frusta.surface_box(scene)).float()
-    return nerf_mesh.of_density(scene, density_of(scene), None, where, **options)
+    return nerf_mesh.source_from_density(scene, density_of(scene), None, where, **options)
 
 
 def cell_at(scene: Scene, points: np.ndarray, subject: source.MeshSource) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_a_box_of_the_world_holds_the_one_ball_that_is_asked_for(demo):
     ball = BALLS[2]
     asked = np.array([np.array(ball.center) - 1.2 * ball.radius, np.array(ball.center) + 1.2 * ball.radius])
     where = torch.from_numpy(frusta.field_box_from_world(demo, asked)).float()
-    subject = nerf_mesh.of_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
+    subject = nerf_mesh.source_from_density(demo, density_of(demo), None, where, 1000.0, bounds=asked)
     chosen = ExtractOptions(resolution=96, largest=1)
     vertices, _ = extract.postprocess(subject, extract.march(subject, chosen, "demo"), chosen)
     np.testing.assert_allclose(vertices.min(0), np.array(ball.center) - ball.radius, atol=0.02)
@@ -115,8 +115,8 @@ def test_cropping_leaves_what_cameras_see(demo):
 
 def test_a_field_of_thin_air_has_no_level(demo):
     where = torch.from_numpy(frusta.surface_box(demo)).float()
-    with pytest.raises(InputError, match=r"no training ray stops half of its light .* density reaches 0.01; give"):
-        nerf_mesh.of_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
+    with pytest.raises(InputError, match=r"no training ray reaches an opacity of 0.5 .* density reaches 0.01; give"):
+        nerf_mesh.source_from_density(demo, lambda p: torch.full_like(p[:, 0], 0.01), None, where)
 
 
 @pytest.mark.parametrize("ndc", [True, False], ids=["ndc", "scene"])
@@ -145,9 +145,7 @@ def shape_run(tmp_path_factory):
     ball.export(folder / "ball.ply")
     words = [*("--mesh", str(folder / "ball.ply"), "--basedir", str(folder), "--expname", "run", "--device", "cpu")]
     words += [*("--representation", "sdf", "--netdepth", "4", "--netwidth", "128", "--encoding", "none")]
-    words += [
-        *("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--resolution", "24")
-    ]
+    words += [*("--start_radius", "0.6", "--N_points", "256", "--N_iters", "3", "--lrate", "1e-5", "--no_final_eval")]
     shape_train.train(parser.parse(ShapeConfig, words)[0])
     return folder / "run"
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         effective_rank,
         layer_report,
         row_norm_spread,
+        row_norm_variation,
         row_norms,
         singular_values,
         stable_rank,
@@ -55,6 +56,7 @@ __all__ = [
     "make_differentiable_",
     "record_layer_inputs",
     "row_norm_spread",
+    "row_norm_variation",
     "row_norms",
     "singular_values",
     "stable_rank",
@@ -67,7 +69,7 @@ _MODULES = {
     "layer_inputs": ("extended_condition_number", "record_layer_inputs", "unit_block"),
     "spectrum": (
         *("condition_number", "effective_rank", "layer_report", "row_norm_spread"),
-        *("row_norms", "singular_values", "stable_rank"),
+        *("row_norm_variation", "row_norms", "singular_values", "stable_rank"),
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,14 +1,14 @@
-"""Images with labels, from a user's disk to batches for classifiers.
+"""Labelled images: from files to batches for classifiers.
 
-- ``stores``         folder or archive -> names and bytes
-- ``pickles``        pickled arrays -> plain values; nothing else is built, nothing is run
-- ``cifar``          the standard files of CIFAR-10 and CIFAR-100 -> images and labels
-- ``idx``            MNIST's and Fashion-MNIST's files -> images and labels
-- ``image_folders``  ``train/CLASS/*.png`` and its like -> images and labels
-- ``decoding``       one image file -> pixels; splits whose images are decoded when they are asked for
-- ``data``           the values that come out: splits, and the two of them with their classes
-- ``reading``        path -> whatever of these lies there
-- ``augmentation``   batch -> the same, shifted, flipped, mixed
-- ``batches``        split -> batch of a step, the same whatever was asked for before
-- ``synthetic``      generated pictures of geometric figures, written in each of the forms
+- ``archive``        files of a folder or archive, by name
+- ``safe_pickle``    pickled arrays without executing code
+- ``cifar``          the standard files of CIFAR-10 and CIFAR-100
+- ``idx``            the files of MNIST and Fashion-MNIST
+- ``image_folders``  ``train/CLASS/*.png`` and similar layouts
+- ``decoding``       image files to pixels; splits whose images are decoded on demand
+- ``dataset``        splits, and data sets of two splits with their classes
+- ``load``           a path to the data set in it, whatever its format
+- ``augmentation``   shifts, flips, crops and mixup of batches
+- ``loader``         the batch of each step, independent of what was loaded before
+- ``synthetic``      generated images of geometric figures, written in each of the formats
 """

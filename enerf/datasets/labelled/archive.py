@@ -1,8 +1,7 @@
-"""Folders and archives as one thing: names, and the bytes of a name.
+"""Uniform access to the files of a data set in a folder or an archive.
 
-A *store* is a data set's own folder, on disk or inside an archive; names are relative to it, with ``/``. What operating
-systems leave behind (``.DS_Store``, ``._a.png``, ``Thumbs.db``, ``__MACOSX``) does not count. An archive is read into
-memory, and nothing of it is written to disk.
+Names are relative to the data set's own folder, separated by ``/``. Files left by operating systems (``.DS_Store``,
+``._a.png``, ``Thumbs.db``, ``__MACOSX``) are ignored. Archives are read into memory; nothing is written to disk.
 """
 
 import bz2
@@ -21,14 +20,14 @@ from typing import Any
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
-MEMBER = 1 << 30  # bytes of the largest file that is read
-TOTAL = 8 << 30  # bytes of all that an archive unpacks to
-_DEPTH = 4  # folders that a name may lie in
+MEMBER = 1 << 30  # largest file size in bytes
+TOTAL = 8 << 30  # largest unpacked size of an archive in bytes
+_DEPTH = 4  # of nested folders
 _PADDING = 1 << 20  # bytes that may follow the last member
-_SHOWN = 5  # names of what was found, in a sentence
+_SHOWN = 5  # names listed in an error message
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
-_KINDS = {  # in the order they are tried; a folder's name ends in /
+_KINDS = {  # format to a pattern of its files, in the order they are tried; folder names end in /
     "CIFAR-10, binary": r"(data_batch_[1-5]|test_batch)\.bin",
     "CIFAR-10, python": r"data_batch_[1-5]|test_batch",
     "CIFAR-100, binary": r"(train|test)\.bin",
@@ -43,21 +42,21 @@ EXPECTED = (
 
 
 @dataclass(frozen=True)
-class Store:
-    """A data set's files.
+class Archive:
+    """The files of a data set.
 
     Attributes
     ----------
     path
-        The folder or archive that the user named.
+        The folder or archive given by the user.
     root
-        Where in it the data set lies: "" or a name that ends in /.
+        Folder of the data set in it: "" or a name that ends in /.
     kind
         One of ``CIFAR-10, binary``, ``CIFAR-10, python``, the same of CIFAR-100, ``idx`` and ``folders``.
     names, folders
         Sorted files and folders, relative to the root.
-    held
-        The bytes of an archive's files; None for a folder on disk.
+    contents
+        Name to bytes for an archive; None for a folder on disk.
     """
 
     path: Path
@@ -65,31 +64,31 @@ class Store:
     kind: str
     names: tuple[str, ...]
     folders: tuple[str, ...]
-    held: dict[str, bytes] | None
+    contents: dict[str, bytes] | None
 
     @property
     def name(self) -> str:
-        """What the data set is called: its folder, or the archive without its suffixes."""
+        """Name of the data set: its folder, or the archive without suffixes."""
         if self.root:
             return PurePosixPath(self.root).name
         resolved = self.path.resolve().name
-        return resolved if self.held is None else re.sub(r"(\.tar)?\.\w+$|\.tar$", "", resolved)
+        return resolved if self.contents is None else re.sub(r"(\.tar)?\.\w+$|\.tar$", "", resolved)
 
     def where(self, name: str = "") -> str:
-        """A file as a sentence names it."""
+        """Path of a file for messages; ``archive.zip:name`` inside an archive."""
         inner = f"{self.root}{name}".rstrip("/")
-        return str(self.path / inner) if self.held is None else f"{self.path}{':' if inner else ''}{inner}"
+        return str(self.path / inner) if self.contents is None else f"{self.path}{':' if inner else ''}{inner}"
 
     def read(self, name: str) -> bytes:
-        """All bytes of a file.
+        """Bytes of a file.
 
         Raises
         ------
         InputError
             If it cannot be read or is too large.
         """
-        if self.held is not None:
-            return self.held[self.root + name]
+        if self.contents is not None:
+            return self.contents[self.root + name]
         try:
             with (self.path / self.root / name).open("rb") as file:
                 data = file.read(MEMBER + 1) if os.fstat(file.fileno()).st_size > MEMBER else file.read()
@@ -99,30 +98,30 @@ class Store:
         return data
 
 
-def opened(path: Path) -> Store:
-    """The data set that lies in a folder, in the one folder of it that holds one, or in an archive.
+def open_archive(path: Path) -> Archive:
+    """Open the data set in a folder, in its only subfolder that contains one, or in an archive.
 
     Raises
     ------
     InputError
-        If nothing is there, nothing or more than one data set is recognised, or an archive is damaged, too large or
-        has members that would lie outside of it.
+        If the path does not exist, no or several data sets are recognized, or an archive is damaged, too large or has
+        members with paths outside of it.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist, expected {EXPECTED} (--images)")
     if path.is_dir():
-        root, kind = _root(path, list(_walk(path, 2, all_of_it=False)))
+        root, kind = _root(path, list(_walk(path, 2, strict=False)))
         found = list(_walk(path / root, _DEPTH if kind == "folders" else 1))
-        return Store(path, root, kind, *_parted(found), held=None)
-    held = _unpacked(path)
-    root, kind = _root(path, sorted(held))
-    inside = [name.removeprefix(root) for name in held if name.startswith(root) and name != root]
+        return Archive(path, root, kind, *_files_and_folders(found), contents=None)
+    contents = _unpack(path)
+    root, kind = _root(path, sorted(contents))
+    inside = [name.removeprefix(root) for name in contents if name.startswith(root) and name != root]
     parents = {name[: slash.start() + 1] for name in inside for slash in re.finditer("/", name)}
-    return Store(path, root, kind, *_parted({*inside, *parents}), held=held)
+    return Archive(path, root, kind, *_files_and_folders({*inside, *parents}), contents=contents)
 
 
 def _root(path: Path, names: list[str]) -> tuple[str, str]:
-    """Where the data set lies, and its kind; ``names`` are those of the two upper levels at least."""
+    """Folder of the data set and its format; ``names`` are those of at least the two upper levels."""
     tops = sorted({name.split("/")[0] + "/" for name in names if "/" in name})
     candidates = [("", _kind(names, ""))] + [(top, _kind(names, top)) for top in tops]
     known = [(root, kind) for root, kind in candidates if kind]
@@ -139,55 +138,55 @@ def _root(path: Path, names: list[str]) -> tuple[str, str]:
 
 
 def _kind(names: list[str], root: str) -> str:
-    """The kind of data set whose files lie in a folder; empty if none is recognised."""
+    """Format of the data set whose files lie in a folder; empty if none is recognized."""
     inside = [name.removeprefix(root) for name in names if name.startswith(root)]
     here = {re.sub("/.*", "/", name) for name in inside}
     return next((kind for kind, mark in _KINDS.items() if any(re.fullmatch(mark, name) for name in here)), "")
 
 
-def _parted(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sorted files, sorted folders."""
+def _files_and_folders(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sorted file names and sorted folder names."""
     ordered = sorted(names)
     return tuple(n for n in ordered if not n.endswith("/")), tuple(n for n in ordered if n.endswith("/"))
 
 
-def _stray(name: str) -> bool:
-    """Whether a name is what operating systems leave behind, or hidden."""
+def _is_ignored(name: str) -> bool:
+    """Whether a name is hidden or a file left by an operating system."""
     return any(part.startswith(".") or part in ("Thumbs.db", "__MACOSX", "desktop.ini") for part in name.split("/"))
 
 
-def _walk(folder: Path, depth: int, prefix: str = "", all_of_it: bool = True) -> Iterator[str]:
-    """Names in a folder and those in it, to a depth; folders end in /; one that cannot be listed may be left out."""
+def _walk(folder: Path, depth: int, prefix: str = "", strict: bool = True) -> Iterator[str]:
+    """Names in a folder, recursively to a depth; folders end in /. ``strict``: unreadable subfolders are errors."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        if prefix and not all_of_it:
+        if prefix and not strict:
             return
         raise InputError(f"{folder} cannot be listed ({_reason(error)}), expected a folder") from None
     for entry in entries:
-        if _stray(entry.name):
+        if _is_ignored(entry.name):
             continue
         if not _is_folder(entry):
             yield prefix + entry.name
             continue
         if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
-            continue  # it leads back up, to what is listed already
+            continue  # a cycle, listed already
         yield f"{prefix}{entry.name}/"
         if depth > 1:
-            yield from _walk(Path(entry.path), depth - 1, f"{prefix}{entry.name}/", all_of_it)
+            yield from _walk(Path(entry.path), depth - 1, f"{prefix}{entry.name}/", strict)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; a link that leads to itself is none."""
+    """Whether an entry is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
         return False
 
 
-def _unpacked(path: Path) -> dict[str, bytes]:
-    """Files of an archive and their bytes; folders have names that end in / and no bytes."""
-    held, total = {}, 0
+def _unpack(path: Path) -> dict[str, bytes]:
+    """Contents of an archive: names to bytes; folders have names that end in / and no bytes."""
+    contents, total = {}, 0
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -201,22 +200,22 @@ def _unpacked(path: Path) -> dict[str, bytes]:
                 total += size
                 if total > TOTAL:
                     raise InputError(f"{path} unpacks to more than {TOTAL >> 30} GiB: unpack it and name the folder")
-                if not _stray(name):
-                    held[name] = data
+                if not _is_ignored(name):
+                    contents[name] = data
     except tarfile.ReadError as error:
-        what = "is no archive" if not held else "is damaged"
+        what = "is no archive" if not contents else "is damaged"
         raise InputError(f"{path} {what} ({_reason(error)}), expected {EXPECTED} (--images)") from None
     except _DAMAGED as error:
         raise InputError(f"{path} cannot be read ({_reason(error)}), expected a whole archive") from None
-    return held
+    return contents
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header; where it is damaged or missing, tarfile would take the archive to be at its end."""
+    """A tar header that raises if it is damaged or missing, which tarfile takes for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        """The header in these bytes."""
+        """Parse a header."""
         if not len(buf):
             raise tarfile.ReadError("it ends too soon")
         try:
@@ -226,33 +225,33 @@ class _Header(tarfile.TarInfo):
 
 
 def _tarred(path: Path, stream: Any) -> Iterator[tuple[str, int, bytes]]:
-    """Name, size and bytes of each member of a tar archive, in one pass; links are passed over."""
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
-        for member in archive:
+    """Name, size and bytes of each member of a tar archive, in one pass; links are skipped."""
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
+        for member in tar:
             if not (member.isfile() or member.isdir()):
                 continue
             name = _inner(path, member.name, member.isdir())
             _check_size(f"{path}:{name}", member.size)
-            file = archive.extractfile(member) if member.isfile() else None
+            file = tar.extractfile(member) if member.isfile() else None
             yield name, member.size, file.read() if file else b""
-    stream.read(_PADDING)  # up to the checksum at the end of what is compressed
+    stream.read(_PADDING)  # verifies the checksum at the end of the compressed stream
 
 
 def _zipped(path: Path, file: Any) -> Iterator[tuple[str, int, bytes]]:
-    """Name, size and bytes of each member of a zip archive; links are passed over."""
-    with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
+    """Name, size and bytes of each member of a zip archive; links are skipped."""
+    with zipfile.ZipFile(file) as zipped:
+        for member in zipped.infolist():
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
                 continue
             name = _inner(path, member.filename, member.is_dir())
             _check_size(f"{path}:{name}", member.file_size)
             if member.flag_bits & 1:
                 raise InputError(f"{path}:{name} is encrypted, expected an archive without a password")
-            yield name, member.file_size, b"" if member.is_dir() else archive.read(member)
+            yield name, member.file_size, b"" if member.is_dir() else zipped.read(member)
 
 
 def _inner(path: Path, name: str, is_folder: bool) -> str:
-    """Name of a member without ``./``; one that would lie outside of the archive is refused."""
+    """Normalized name of a member; raises for paths outside of the archive."""
     if re.match(r"[/\\]|\w:", name) or ".." in re.split(r"[/\\]", name):
         raise InputError(f"{path} holds a member named {name!r}, expected names without '..' that lie inside of it")
     return "/".join(part for part in name.split("/") if part not in ("", ".")) + ("/" if is_folder else "")
@@ -264,7 +263,7 @@ def _check_size(where: str, size: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Error in a few words."""
+    """Short description of an error."""
     if isinstance(error, EOFError):
         return "it ends too soon"
     words = (getattr(error, "strerror", None) or " ".join(str(error).split())).rstrip(".")

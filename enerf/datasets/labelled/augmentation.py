@@ -1,6 +1,6 @@
-"""Batches of images as they might also have been taken: shifted, flipped, cropped, mixed.
+"""Augmentation of image batches: shifts, flips, crops, mixup.
 
-All random numbers come from the generator that is passed in, so a batch is the same whenever and wherever it is made.
+All random numbers come from the generator passed in, so batches are reproducible.
 """
 
 import math
@@ -13,20 +13,20 @@ from torch import Tensor
 from enerf.core.errors import InputError
 
 AUGMENTS = ("none", "shift", "shift_flip", "crop")
-TRIES = 10  # at a crop that fits, before the largest central one is taken
-AREA = (0.08, 1.0)  # share of the picture that a random crop has
+TRIES = 10  # random crops before falling back to the largest central one
+AREA = (0.08, 1.0)  # area of a random crop, as a share of the image
 ASPECT = (3 / 4, 4 / 3)
 
 
 def augmented(
     images: UInt8[Tensor, "b c h w"], augment: str, generator: torch.Generator | None
 ) -> UInt8[Tensor, "b c h w"]:
-    """Images after an augmentation that keeps their size, one of ``none``, ``shift`` and ``shift_flip``.
+    """Apply a size-preserving augmentation: ``none``, ``shift`` or ``shift_flip``.
 
     Raises
     ------
     InputError
-        If it is ``crop``, which needs the files, or no augmentation at all.
+        If it is ``crop``, which needs the image files, or unknown.
     """
     if augment == "none":
         return images
@@ -43,9 +43,9 @@ def augmented(
 
 
 def shift(images: UInt8[Tensor, "b c h w"], generator: torch.Generator, padding: int = 4) -> UInt8[Tensor, "b c h w"]:
-    """Each image moved by up to ``padding`` pixels along either axis; black comes in from outside.
+    """Shift each image by up to ``padding`` pixels along each axis, filled with black.
 
-    The same as a crop at a random place of the image with a black frame around it.
+    Equivalent to zero-padding followed by a random crop of the original size.
     """
     places = torch.randint(2 * padding + 1, (2, len(images)), generator=generator, device=generator.device)
     rows, columns = places.to(images.device)
@@ -57,9 +57,9 @@ def shift(images: UInt8[Tensor, "b c h w"], generator: torch.Generator, padding:
 def shift_flip(
     images: UInt8[Tensor, "b c h w"], generator: torch.Generator, padding: int = 4
 ) -> UInt8[Tensor, "b c h w"]:
-    """Each image shifted, and in every other case turned left to right.
+    """Shift each image, and flip it horizontally with probability 1/2.
 
-    He, Zhang, Ren, Sun, Deep residual learning for image recognition (2016), section 4.2.
+    Source: He, Zhang, Ren, Sun, Deep residual learning for image recognition (2016), section 4.2.
     """
     moved = shift(images, generator, padding)
     flips = torch.randint(2, (len(images),), generator=generator, device=generator.device).to(images.device)
@@ -73,21 +73,21 @@ def mixup(
     alpha: float | int,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b {classes}"]]:
-    """Each image mixed with another of the batch, λ x + (1 − λ) x′, and the weights of its classes, which sum to 1.
+    """Mix each image with another of the batch, λ x + (1 − λ) x′; returns images and class weights that sum to 1.
 
-    λ is from Beta(α, α), one for the batch, as the authors' code has it; α = 0 mixes nothing. Zhang, Cisse, Dauphin,
-    Lopez-Paz, mixup: Beyond empirical risk minimization (2018).
+    λ is drawn from Beta(α, α) once per batch, as in the authors' code; α = 0 mixes nothing. Source: Zhang, Cisse,
+    Dauphin, Lopez-Paz, mixup: Beyond empirical risk minimization (2018).
 
     Parameters
     ----------
     images, labels
         A batch, on any device.
     classes
-        How many there are.
+        Number of classes.
     alpha
-        How much is mixed: 0.2 a little, 1 evenly.
+        Strength of the mixing: 0.2 is weak, 1 is uniform.
     generator
-        The only source of randomness.
+        Source of randomness.
     """
     weights = torch.nn.functional.one_hot(labels, classes).to(images.dtype)
     if alpha <= 0:
@@ -99,18 +99,18 @@ def mixup(
 
 
 def crop_box(width: int, height: int, draws: Float64[np.ndarray, "t 3+1"]) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a random part of a picture.
+    """Left, top, width and height of a random crop.
 
-    Its share of the area is uniform in 0.08 … 1 and its aspect log-uniform in 3/4 … 4/3; the first of the tries that
-    fits is taken, and else the largest central part with such an aspect. Szegedy et al., Going deeper with
-    convolutions (2015), section 6.
+    Its share of the area is uniform in 0.08 … 1 and its aspect ratio log-uniform in 3/4 … 4/3; the first of the tries
+    that fits is used, otherwise the largest central crop with such an aspect ratio. Source: Szegedy et al., Going
+    deeper with convolutions (2015), section 6.
 
     Parameters
     ----------
     width, height
-        Of the picture, in pixels.
+        Size of the image in pixels.
     draws
-        A row for each try, uniform in [0, 1): area, aspect, place across, place down.
+        One row per try, uniform in [0, 1): area, aspect ratio, horizontal position, vertical position.
 
     >>> crop_box(100, 100, np.array([[1.0, 0.5, 0.0, 0.0]]))
     (0, 0, 100, 100)

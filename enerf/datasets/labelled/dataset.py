@@ -1,7 +1,7 @@
-"""Images with labels, as they travel to training: two splits, their classes, and what to normalise by.
+"""Labelled data sets: two splits, their classes, and the statistics to normalize by.
 
-Images are bytes, channels before rows and columns, because networks take them so. A *label* is the number of a class.
-A *number* is the place of an image in its split. Images are given *as for testing* with the augmentation ``none``.
+Images are uint8 with channels first. A *label* is the index of a class, a *number* the index of an image in its split.
+The augmentation ``none`` gives images as used for testing.
 """
 
 import dataclasses
@@ -15,35 +15,35 @@ from torch import Tensor
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import augmentation
 
-STD_FLOOR = 1 / 255  # a channel that is constant is not divided by 0
-_SAMPLE = 4096  # images that mean and standard deviation are taken of, where images are decoded on demand
+STD_FLOOR = 1 / 255  # avoids a division by 0 for constant channels
+_SAMPLE = 4096  # images used for mean and standard deviation if images are decoded on demand
 _PART = 1024
 
 
 @runtime_checkable
 class Split(Protocol):
-    """Images that can be asked for by number."""
+    """Images addressed by number."""
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
-        """Class of each image."""
+        """Label of each image."""
 
     @property
     def on_demand(self) -> bool:
-        """Whether ``batch`` takes long enough to be called ahead."""
+        """Whether images are decoded by ``batch``, so that batches should be prefetched."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     def batch(
         self, numbers: Int64[Tensor, " b"], augment: str = "none", generator: torch.Generator | None = None
     ) -> UInt8[Tensor, "b c h w"]:
-        """Images of these numbers; augmented ones depend on nothing but them and the generator."""
+        """Images of the given numbers; augmentations depend on the numbers and the generator only."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """A split whose images are in memory. Its augmentations are those that keep the size."""
+class InMemorySplit:
+    """A split whose images are in memory; supports augmentations that keep the size."""
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
@@ -55,31 +55,31 @@ class Held:
     def batch(
         self, numbers: Int64[Tensor, " b"], augment: str = "none", generator: torch.Generator | None = None
     ) -> UInt8[Tensor, "b c h w"]:
-        """Images of these numbers.
+        """Images of the given numbers.
 
         Raises
         ------
         InputError
-            If they are to be cropped at random: what lies beyond them is not held.
+            For random crops, which need the image files.
         """
         return augmentation.augmented(self.images[numbers], augment, generator)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Some images of a split, numbered anew."""
+class Subset:
+    """Some images of a split, renumbered from 0."""
 
     split: Split
     numbers: Int64[Tensor, " n"]
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
-        """Class of each image."""
+        """Label of each image."""
         return self.split.labels[self.numbers]
 
     @property
     def on_demand(self) -> bool:
-        """As the split that they are of."""
+        """As for the underlying split."""
         return self.split.on_demand
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Chosen:
     def batch(
         self, numbers: Int64[Tensor, " b"], augment: str = "none", generator: torch.Generator | None = None
     ) -> UInt8[Tensor, "b c h w"]:
-        """Images of these numbers."""
+        """Images of the given numbers."""
         return self.split.batch(self.numbers[numbers], augment, generator)
 
 
@@ -99,18 +99,18 @@ class LabelledImages:
     Attributes
     ----------
     name
-        Of the folder or archive it was read from.
+        Name of the folder or archive.
     classes
-        Their names; a label is a place among them.
+        Names of the classes, indexed by labels.
     train, test
-        The images, all of one size.
+        The images, all of the same size.
     channels, size
-        1 or 3; the length of each side.
+        1 or 3; the side length in pixels.
     mean, std
-        Of each channel of the training images in [0, 1], augmentation left out; of up to 4096 of them, always the
-        same, if they are decoded on demand. ``std`` is no less than 1/255.
+        Statistics per channel of the training images in [0, 1], without augmentation; of a fixed subset of up to 4096
+        images if they are decoded on demand. ``std`` is at least 1/255.
     note
-        How the images were stored, where that changed them: ``JPEG, lossy``; else empty.
+        ``JPEG, lossy`` if the images were stored with lossy compression, else empty.
     """
 
     name: str
@@ -124,14 +124,14 @@ class LabelledImages:
     note: str = ""
 
     def fewer(self, n_train: int, n_test: int) -> "LabelledImages":
-        """Fixed random subsets of that many images, 0 for all; a smaller one is a part of each larger one.
+        """Fixed, nested random subsets of the given sizes; 0 for all images.
 
-        ``mean`` and ``std`` stay those of the whole, so that runs with more or fewer images see the same pixels.
+        ``mean`` and ``std`` stay those of the whole set, so that runs of different sizes see the same pixels.
 
         Raises
         ------
         InputError
-            If there are not as many images.
+            If there are fewer images.
         """
         train, test = (
             _fewer(split, n, option, self.name)
@@ -144,14 +144,14 @@ def _fewer(split: Split, n: int, option: str, name: str) -> Split:
     if not 0 <= n <= len(split):
         raise InputError(f"{option} is {n}, expected 0 (all) to {len(split)}, as many as {name} has")
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:n]
-    return Chosen(split, chosen) if 0 < n < len(split) else split
+    return Subset(split, chosen) if 0 < n < len(split) else split
 
 
 def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in [0, 1], exact: from how often each of the 256 values occurs.
+    """Exact mean and standard deviation of each channel in [0, 1], from histograms of the 256 values.
 
     >>> images = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)
-    >>> statistics(Held(images, torch.tensor([0, 1])))
+    >>> statistics(InMemorySplit(images, torch.tensor([0, 1])))
     ((0.5,), (0.5,))
     """
     numbers = torch.arange(len(split))

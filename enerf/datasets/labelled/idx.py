@@ -1,7 +1,8 @@
-"""The files of MNIST and Fashion-MNIST: grey images and labels in the idx format, plain or compressed.
+"""The files of MNIST and Fashion-MNIST: grayscale images and labels in the idx format, plain or gzipped.
 
-A file is a magic number (two zeros, 8 for bytes, the number of axes), the length of each axis in 4 bytes, the highest
-first, and that many bytes. No more than the header says is ever unpacked. LeCun, Cortes, Burges, The MNIST database.
+A file is a magic number (two zeros, 8 for bytes, the number of axes), the length of each axis as a big-endian 32-bit
+integer, and the data. No more than the header declares is decompressed. Source: LeCun, Cortes, Burges, The MNIST
+database.
 """
 
 import gzip
@@ -16,76 +17,79 @@ import torch
 from jaxtyping import UInt8
 
 from enerf.core.errors import InputError
-from enerf.datasets.labelled.archive import MEMBER, Store
-from enerf.datasets.labelled.dataset import Held
+from enerf.datasets.labelled.archive import MEMBER, Archive
+from enerf.datasets.labelled.dataset import InMemorySplit
 
-_PIECE = 1 << 24  # bytes unpacked at a time
+_PIECE = 1 << 24  # bytes decompressed at a time
 
 
-def load(store: Store) -> tuple[Held, Held, tuple[str, ...]]:
-    """Training images, test images, and the classes, which are numbers: as many as the training labels have.
+def load(archive: Archive) -> tuple[InMemorySplit, InMemorySplit, tuple[str, ...]]:
+    """Training images, test images, and class names, which are the numbers from 0 to the largest training label.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged or not what its name says, images are not square or differ in size, images and
-        labels differ in number, or labels leave one out.
+        If a file is missing, damaged or has unexpected contents, images are not square or differ in size, images and
+        labels differ in number, or a class has no training images.
     """
-    train, _ = _split(store, "train")
+    train, _ = _split(archive, "train")
     n = int(train.labels.max()) + 1
     absent = sorted(set(range(n)) - set(train.labels.tolist()))
     if absent:
         raise InputError(
-            f"{store.where(_named(store, 'train', 'labels', 1))} has labels up to {n - 1} and none is {absent[0]}, "
+            f"{archive.where(_named(archive, 'train', 'labels', 1))} has labels up to {n - 1} and none is {absent[0]}, "
             "expected each class to have images"
         )
-    test, name = _split(store, "t10k")
+    test, name = _split(archive, "t10k")
     wrong = (test.labels >= n).nonzero()
     if len(wrong):
         row = int(wrong[0])
-        raise InputError(f"{store.where(name)}: row {row} has the label {int(test.labels[row])}, expected 0 to {n - 1}")
+        raise InputError(
+            f"{archive.where(name)}: row {row} has the label {int(test.labels[row])}, expected 0 to {n - 1}"
+        )
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = [f"{split.images.shape[2]}×{split.images.shape[3]}" for split in (train, test)]
         raise InputError(
-            f"{store.where()} has training images of {sizes[0]} and test images of {sizes[1]} pixels, expected one size"
+            f"{archive.where()} has training images of {sizes[0]} and test images of {sizes[1]} pixels, expected one "
+            "size"
         )
     return train, test, tuple(map(str, range(n)))
 
 
-def _split(store: Store, which: str) -> tuple[Held, str]:
-    """Images and labels of a split, and the name of the file of labels."""
-    images_name, labels_name = _named(store, which, "images", 3), _named(store, which, "labels", 1)
-    images, labels = array(store, images_name, 3), array(store, labels_name, 1)
+def _split(archive: Archive, which: str) -> tuple[InMemorySplit, str]:
+    """Images and labels of a split, and the name of its label file."""
+    images_name, labels_name = _named(archive, which, "images", 3), _named(archive, which, "labels", 1)
+    images, labels = array(archive, images_name, 3), array(archive, labels_name, 1)
     if len(images) != len(labels):
         raise InputError(
-            f"{store.where(images_name)} holds {len(images)} images and {labels_name} {len(labels)} labels, expected "
+            f"{archive.where(images_name)} holds {len(images)} images and {labels_name} {len(labels)} labels, expected "
             "as many"
         )
     if not images.size or images.shape[1] != images.shape[2]:
         raise InputError(
-            f"{store.where(images_name)} holds {len(images)} images of {images.shape[1]}×{images.shape[2]} pixels, "
+            f"{archive.where(images_name)} holds {len(images)} images of {images.shape[1]}×{images.shape[2]} pixels, "
             "expected square ones, and some"
         )
-    return Held(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()), labels_name
+    return InMemorySplit(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()), labels_name
 
 
-def _named(store: Store, which: str, what: str, axes: int) -> str:
-    """The file's name, whichever way it is spelt."""
-    found = [name for name in store.names if re.fullmatch(rf"{which}-{what}[-.]idx{axes}-ubyte(\.gz)?", name)]
+def _named(archive: Archive, which: str, what: str, axes: int) -> str:
+    """Name of a file in any of its spellings."""
+    found = [name for name in archive.names if re.fullmatch(rf"{which}-{what}[-.]idx{axes}-ubyte(\.gz)?", name)]
     if not found:
-        raise InputError(f"{store.where()} lacks {which}-{what}-idx{axes}-ubyte or the same with .gz")
+        raise InputError(f"{archive.where()} lacks {which}-{what}-idx{axes}-ubyte or the same with .gz")
     return found[0]
 
 
-def array(store: Store, name: str, axes: int) -> UInt8[np.ndarray, "..."]:
-    """The bytes of an idx file, in the shape that its header says.
+def array(archive: Archive, name: str, axes: int) -> UInt8[np.ndarray, "..."]:
+    """The data of an idx file, in the shape given by its header.
 
     Raises
     ------
     InputError
-        If it is damaged, not of bytes along so many axes, or longer or shorter than its header says.
+        If it is damaged, does not contain bytes along ``axes`` axes, or its size differs from its header.
     """
-    data, where = store.read(name), store.where(name)
+    data, where = archive.read(name), archive.where(name)
     try:
         with gzip.open(io.BytesIO(data)) if name.endswith(".gz") else io.BytesIO(data) as file:
             header = file.read(4 + 4 * axes)
@@ -106,7 +110,7 @@ def array(store: Store, name: str, axes: int) -> UInt8[np.ndarray, "..."]:
 
 
 def _read(file: gzip.GzipFile | io.BytesIO, size: int, where: str) -> bytearray:
-    """The rest of a file, which has to be of that size."""
+    """The rest of a file, which must have the given size."""
     if size > MEMBER:
         raise InputError(f"{where} promises {size:,} bytes, expected no more than {MEMBER:,}")
     found = bytearray()

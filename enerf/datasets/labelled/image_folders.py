@@ -1,7 +1,7 @@
-"""Folders of images in ImageNet's layout: ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (or ``val``, ``validation``).
+"""Image folders in ImageNet's layout: ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (or ``val``, ``validation``).
 
-Classes are the folders of ``train``, sorted. Images of one size are held in memory where they fit into it; others,
-and those that are to be resized, are decoded when they are asked for.
+Classes are the sorted folders of ``train``. Images of one size are kept in memory if they fit; larger sets and images
+that are resized are decoded on demand.
 """
 
 from pathlib import PurePosixPath
@@ -15,77 +15,77 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.datasets.labelled import decoding
-from enerf.datasets.labelled.archive import Store
-from enerf.datasets.labelled.dataset import Held, Split
+from enerf.datasets.labelled.archive import Archive
+from enerf.datasets.labelled.dataset import InMemorySplit, Split
 from enerf.datasets.labelled.decoding import OnDemand, Pixels
 
-MEMORY = 2 << 30  # bytes of decoded images that are held
+MEMORY = 2 << 30  # limit for decoded images in memory, in bytes
 TESTS = ("test", "val", "validation")
 
 _Files = tuple[tuple[str, ...], Int64[Tensor, " n"]]
 
 
-def load(store: Store, image_size: int, test: str) -> tuple[Split, Split, tuple[str, ...], int, int]:
-    """Training images, test images, names of the classes, channels and size.
+def load(archive: Archive, image_size: int, test: str) -> tuple[Split, Split, tuple[str, ...], int, int]:
+    """Training images, test images, class names, channels and size.
 
     Raises
     ------
     InputError
-        If there is no test folder, a class without images or one that is not trained, fewer than two of them, a file
-        that is no whole image, or images differ in size and are not to be resized.
+        If there is no test folder, fewer than two classes, a class without images or without training images, a file
+        that is not a complete image, or images differ in size without ``image_size``.
     """
-    tests = _tests(store, test)
-    classes = _classes(store, "train")
+    tests = _tests(archive, test)
+    classes = _classes(archive, "train")
     if len(classes) < 2:
-        raise InputError(f"{store.where('train')} has {len(classes)} class folders, expected 2 or more")
-    unknown = [name for name in _classes(store, tests) if name not in classes]
+        raise InputError(f"{archive.where('train')} has {len(classes)} class folders, expected 2 or more")
+    unknown = [name for name in _classes(archive, tests) if name not in classes]
     if unknown:
         raise InputError(
-            f"{store.where(f'{tests}/{unknown[0]}')} is no class of {store.where('train')}, expected classes that are "
-            "trained"
+            f"{archive.where(f'{tests}/{unknown[0]}')} is no class of {archive.where('train')}, expected classes that "
+            "are trained"
         )
-    files = [_files(store, split, classes) for split in ("train", tests)]
+    files = [_files(archive, split, classes) for split in ("train", tests)]
     names = files[0][0] + files[1][0]
-    first = decoding.decode(store, names[0])
+    first = decoding.decode(archive, names[0])
     height, width = first.shape[:2]
     if not image_size and height != width:
-        raise InputError(f"{store.where(names[0])} has {width}×{height} pixels, expected squares or --image_size")
+        raise InputError(f"{archive.where(names[0])} has {width}×{height} pixels, expected squares or --image_size")
     if not image_size and len(names) * 3 * width * height <= MEMORY:
-        pixels = _decoded(store, names, width)
+        pixels = _decoded(archive, names, width)
         parts = pixels.split([len(labels) for _, labels in files])
-        held = [Held(part, labels) for part, (_, labels) in zip(parts, files, strict=True)]
-        return held[0], held[1], classes, pixels.shape[1], width
-    grey = all(decoding.decode(store, name).ndim == 2 for name in names)  # over at the first that is not
-    channels, size = 1 if grey else 3, image_size or width
-    asked = [OnDemand(store, *one, channels, size, resize=bool(image_size)) for one in files]
-    return asked[0], asked[1], classes, channels, size
+        splits = [InMemorySplit(part, labels) for part, (_, labels) in zip(parts, files, strict=True)]
+        return splits[0], splits[1], classes, pixels.shape[1], width
+    gray = all(decoding.decode(archive, name).ndim == 2 for name in names)  # stops at the first RGB image
+    channels, size = 1 if gray else 3, image_size or width
+    lazy = [OnDemand(archive, *one, channels, size, resize=bool(image_size)) for one in files]
+    return lazy[0], lazy[1], classes, channels, size
 
 
-def _tests(store: Store, asked: str) -> str:
-    """The folder that tests are in: the one asked for, or the first usual one whose images lie in class folders."""
-    tops = {name.split("/")[0] for name in store.folders} - {"train"}
-    names = (asked.strip("/"),) if asked else TESTS
+def _tests(archive: Archive, requested: str) -> str:
+    """The folder of test images: the requested one, or the first usual one with images in class folders."""
+    tops = {name.split("/")[0] for name in archive.folders} - {"train"}
+    names = (requested.strip("/"),) if requested else TESTS
     found = [name for name in names if name in tops]
     if not found:
         raise InputError(
-            f"{store.where()} has no {names[0] if asked else 'test/, val/ or validation/'} beside train/, expected "
-            "a folder of test images for each class"
+            f"{archive.where()} has no {names[0] if requested else 'test/, val/ or validation/'} beside train/, "
+            "expected a folder of test images for each class"
         )
     return next(
-        (name for name in found if any(f.startswith(f"{name}/") and f.count("/") > 1 for f in store.names)), found[0]
+        (name for name in found if any(f.startswith(f"{name}/") and f.count("/") > 1 for f in archive.names)), found[0]
     )
 
 
-def _classes(store: Store, split: str) -> tuple[str, ...]:
-    """Folders of a split, each of which has to have images."""
-    loose = [name for name in _images(store, split) if name.count("/") == 1]
+def _classes(archive: Archive, split: str) -> tuple[str, ...]:
+    """Class folders of a split, each of which must contain images."""
+    loose = [name for name in _images(archive, split) if name.count("/") == 1]
     if loose:
-        raise InputError(f"{store.where(loose[0])} lies in no class folder, expected {split}/CLASS/ of images")
-    classes = tuple(sorted({name.split("/")[1] for name in store.folders if _inside(name, split)}))
-    filled = {name.split("/")[1] for name in _images(store, split)}
+        raise InputError(f"{archive.where(loose[0])} lies in no class folder, expected {split}/CLASS/ of images")
+    classes = tuple(sorted({name.split("/")[1] for name in archive.folders if _inside(name, split)}))
+    filled = {name.split("/")[1] for name in _images(archive, split)}
     empty = [name for name in classes if name not in filled]
     if empty or not classes:
-        raise InputError(f"{store.where('/'.join([split, *empty[:1]]))} holds no images, expected some of each class")
+        raise InputError(f"{archive.where('/'.join([split, *empty[:1]]))} holds no images, expected some of each class")
     return classes
 
 
@@ -93,32 +93,32 @@ def _inside(name: str, split: str) -> bool:
     return name.startswith(f"{split}/") and len(name) > len(split) + 1
 
 
-def _images(store: Store, split: str) -> list[str]:
-    """Files of a split that are taken for images."""
-    return [name for name in store.names if _inside(name, split) and images.is_image_name(PurePosixPath(name).name)]
+def _images(archive: Archive, split: str) -> list[str]:
+    """Image files of a split."""
+    return [name for name in archive.names if _inside(name, split) and images.is_image_name(PurePosixPath(name).name)]
 
 
-def _files(store: Store, split: str, classes: tuple[str, ...]) -> _Files:
+def _files(archive: Archive, split: str, classes: tuple[str, ...]) -> _Files:
     """Image files of a split and their labels."""
-    names, label_of = _images(store, split), {name: label for label, name in enumerate(classes)}
+    names, label_of = _images(archive, split), {name: label for label, name in enumerate(classes)}
     return tuple(names), torch.tensor([label_of[name.split("/")[1]] for name in names])
 
 
-def _decoded(store: Store, names: tuple[str, ...], size: int) -> UInt8[Tensor, "n c h w"]:
-    """Images of all files, which have to have one size; one channel if all are grey, else three."""
+def _decoded(archive: Archive, names: tuple[str, ...], size: int) -> UInt8[Tensor, "n c h w"]:
+    """Images of all files, which must have the same size; one channel if all are grayscale, else three."""
     pixels = np.empty((len(names), 3, size, size), np.uint8)
-    grey = np.zeros(len(names), bool)
+    gray = np.zeros(len(names), bool)
 
     def put(place: int, found: Pixels) -> None:
         if found.shape[:2] != (size, size):
             raise InputError(
-                f"{store.where(names[0])} has {size}×{size} pixels and {names[place]} {found.shape[1]}×"
+                f"{archive.where(names[0])} has {size}×{size} pixels and {names[place]} {found.shape[1]}×"
                 f"{found.shape[0]}, expected one size or --image_size"
             )
-        grey[place] = found.ndim == 2
+        gray[place] = found.ndim == 2
         pixels[place] = found if found.ndim == 2 else found.transpose(2, 0, 1)
 
     with progress_bar(len(names), "decode", "image", delay=2) as bar:
-        for done in decoding.each(store, names, put):
+        for done in decoding.each(archive, names, put):
             bar.update(done)
-    return torch.from_numpy(np.ascontiguousarray(pixels[:, :1]) if grey.all() else pixels)
+    return torch.from_numpy(np.ascontiguousarray(pixels[:, :1]) if gray.all() else pixels)

@@ -1,7 +1,7 @@
-"""Pickled arrays as plain values: numbers, text, lists, dicts and numpy arrays. Nothing else is built.
+"""Safe reader of pickled dicts of numbers, text, lists and numpy arrays.
 
-A pickle is a program that may name any function to be called. This reader knows three of them, the ones that arrays
-and bytes are written with, has its own for each, and refuses a file that names any other before anything is called.
+A pickle can call arbitrary functions. This reader allows only those that arrays and bytes are written with, replaces
+them with its own, and rejects a file that refers to any other before anything is called.
 """
 
 import io
@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 
-class Refused(ValueError):
-    """A pickle that asks for something other than arrays and bytes."""
+class UnsafePickle(ValueError):
+    """A pickle that refers to something other than arrays and bytes."""
 
 
 class _DType:
-    """What an array's numbers are, once the file has said it."""
+    """Stand-in for ``numpy.dtype``."""
 
     def __init__(self, name: Any, align: Any = False, copy: Any = False) -> None:
         self.made = np.dtype(name.decode("ascii") if isinstance(name, bytes) else str(name))
         if self.made.kind not in "biuf":
-            raise Refused(f"it asks for arrays of {self.made}, expected numbers")
+            raise UnsafePickle(f"it contains arrays of {self.made}, expected numbers")
 
     def __setstate__(self, state: Any) -> None:
         order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
@@ -30,7 +30,7 @@ class _DType:
 
 
 class _Array:
-    """What an array is until the file has said its numbers."""
+    """Stand-in for ``numpy.ndarray``; ``made`` is the array once its state is set."""
 
     made = np.zeros(0, np.uint8)
 
@@ -40,7 +40,7 @@ class _Array:
 
 
 class _Function:
-    """A function that files may call and not change."""
+    """A function that a pickle may call but not modify."""
 
     def __init__(self, run: Callable[..., Any]) -> None:
         self.run = run
@@ -49,29 +49,29 @@ class _Function:
         return self.run(*values)
 
     def __setstate__(self, state: Any) -> None:
-        raise Refused("it changes a function")
+        raise UnsafePickle("it modifies a function")
 
 
 def read(data: bytes) -> dict[str, Any]:
-    """The dict that a pickle says, with text as keys and numpy arrays among its values; other text may be bytes.
+    """Read a pickled dict with text as keys and numpy arrays among its values; other text may be bytes.
 
     Raises
     ------
     ValueError
-        If it names any other class or function, ends too soon, is damaged or no dict; says which in a few words.
+        If it refers to any other class or function, is truncated, damaged or not a dict; the message says which.
     """
     try:
-        said = _Reader(io.BytesIO(data), encoding="bytes").load()
-    except Refused:
+        contents = _Reader(io.BytesIO(data), encoding="bytes").load()
+    except UnsafePickle:
         raise
     except EOFError:
         raise ValueError("it ends too soon") from None
-    except Exception as error:  # a damaged pickle may stumble over anything
+    except Exception as error:  # a damaged pickle can raise any error
         words = " ".join(str(error).split()).rstrip(".")
         raise ValueError(words[:120] or type(error).__name__) from None
-    if not isinstance(said, dict):
-        raise ValueError(f"it holds a {type(said).__name__} and no dict")
-    return {_text(key): value.made if isinstance(value, _Array) else value for key, value in said.items()}
+    if not isinstance(contents, dict):
+        raise ValueError(f"it holds a {type(contents).__name__} and no dict")
+    return {_text(key): value.made if isinstance(value, _Array) else value for key, value in contents.items()}
 
 
 def _text(key: Any) -> str:
@@ -79,23 +79,23 @@ def _text(key: Any) -> str:
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler of values that do nothing."""
+    """An unpickler restricted to plain values."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a function or class, if it is one of those that arrays need."""
+        """The stand-in for a function or class that arrays need; raises for any other."""
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
-        raise Refused(f"it asks for {module}.{name}, which data have no need of")
+        raise UnsafePickle(f"it refers to {module}.{name}, which arrays do not need")
 
     def persistent_load(self, pid: Any) -> Any:
-        """Nothing: data have no need of it."""
-        raise Refused("it asks for an object outside of it, which data have no need of")
+        """Always raises: arrays have no external objects."""
+        raise UnsafePickle("it refers to an external object, which arrays do not need")
 
 
 def _reconstruct(kind: Any, shape: Any, dtype: Any) -> _Array:
-    """An array without numbers, which follow in the file."""
+    """An empty array, whose data follow in the file."""
     if kind is not _Array:
-        raise Refused("it asks for an array in a way of its own")
+        raise UnsafePickle("it reconstructs an array in an unknown way")
     return _Array()
 
 
@@ -105,7 +105,7 @@ def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", b"latin1"):
-        raise Refused(f"it asks for the encoding {encoding!r}, which data have no need of")
+        raise UnsafePickle(f"it uses the encoding {encoding!r}, which arrays do not need")
     return text.encode("latin-1")
 
 

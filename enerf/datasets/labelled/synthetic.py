@@ -1,12 +1,11 @@
-"""Generated pictures of ten geometric figures, in each of the forms that data sets come in.
+"""Generated images of ten geometric figures, written in each of the supported formats.
 
-Place, size, turn, colours and noise are random, and a figure is as often darker than its ground as lighter, so no
-linear map of the pixels tells them apart; a small convolutional network does, within seconds.
+Position, size, rotation, colors and noise are random, and figures are as often darker than the background as brighter,
+so no linear classifier separates them; a small convolutional network does, within seconds.
 
-    python -m enerf.datasets.labelled.synthetic data/figures --kind cifar
+    enerf generate labelled data/figures --kind cifar
 """
 
-import argparse
 import gzip
 import io
 import struct
@@ -17,52 +16,51 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from enerf.cli import app
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
-from enerf.datasets.labelled.dataset import Held
+from enerf.datasets.labelled.dataset import InMemorySplit
 
 CLASSES = ("disc", "ring", "square", "frame", "triangle", "cross", "saltire", "lying", "standing", "chequers")
-_FINER = 2  # samples of a pixel, in each direction
-_TURN = 0.15  # radians either way
-_CONTRAST = (90, 160)  # of figure and ground, in 256 levels
-_NOISE = 12  # its standard deviation
-_PART = 500  # pictures made at a time
+_SUPERSAMPLE = 2  # samples per pixel along each axis
+_TURN = 0.15  # largest rotation in radians
+_CONTRAST = (90, 160)  # range of the difference between figure and background, of 255
+_NOISE = 12  # standard deviation
+_CHUNK = 500  # images generated at a time
 
 
-def figures(n: int, size: int, channels: int, seed: int) -> Held:
-    """Pictures of figures, as many of each class as of any other or one more; the same for the same numbers.
+def figures(n: int, size: int, channels: int, seed: int) -> InMemorySplit:
+    """Images of figures with balanced classes, determined by the arguments.
 
     Raises
     ------
     InputError
-        If there are to be none, or they are too small for figures to be told apart.
+        If ``n`` is below 1 or ``size`` below 16.
     """
     if n < 1 or size < 16:
-        raise InputError(f"{n} figures of {size}×{size} pixels are asked for, expected 1 or more of 16×16 or more")
+        raise InputError(f"{n} figures of {size}×{size} pixels requested, expected 1 or more of 16×16 or more")
     random = np.random.default_rng([seed, n, size, channels])
     labels = random.permutation(np.arange(n) % len(CLASSES))
-    parts = [_drawn(labels[start : start + _PART], size, channels, random) for start in range(0, n, _PART)]
-    return Held(torch.from_numpy(np.concatenate(parts)), torch.from_numpy(labels).long())
+    parts = [_drawn(labels[start : start + _CHUNK], size, channels, random) for start in range(0, n, _CHUNK)]
+    return InMemorySplit(torch.from_numpy(np.concatenate(parts)), torch.from_numpy(labels).long())
 
 
 def _drawn(
     labels: np.ndarray, size: int, channels: int, random: np.random.Generator
 ) -> UInt8[np.ndarray, "n c size size"]:
-    """Pictures of these classes."""
-    n, fine = len(labels), size * _FINER
+    """Images of the given classes."""
+    n, fine = len(labels), size * _SUPERSAMPLE
     radius = random.uniform(0.22, 0.4, n)
-    centre = 0.5 + random.uniform(-1, 1, (2, n)) * (0.48 - radius)
+    center = 0.5 + random.uniform(-1, 1, (2, n)) * (0.48 - radius)
     angle = random.uniform(-_TURN, _TURN, n)
     across, down = np.meshgrid(*[(np.arange(fine) + 0.5) / fine] * 2)
-    x, y = ((a - c[:, None, None]) / radius[:, None, None] for a, c in zip((across, down), centre, strict=True))
+    x, y = ((a - c[:, None, None]) / radius[:, None, None] for a, c in zip((across, down), center, strict=True))
     cosine, sine = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     u, v = cosine * x + sine * y, cosine * y - sine * x
     inside = np.zeros(u.shape, bool)
     for label in np.unique(labels):
         these = labels == label
         inside[these] = _inside(CLASSES[label], u[these], v[these])
-    cover = inside.reshape(n, size, _FINER, size, _FINER).mean((2, 4))[:, None]
+    cover = inside.reshape(n, size, _SUPERSAMPLE, size, _SUPERSAMPLE).mean((2, 4))[:, None]
     contrast = random.uniform(*_CONTRAST, (n, channels)) * random.choice([-1, 1], (n, 1))
     ground = random.uniform(np.maximum(0, -contrast), np.minimum(255, 255 - contrast))
     picture = ground[..., None, None] + cover * contrast[..., None, None]
@@ -71,7 +69,7 @@ def _drawn(
 
 
 def _inside(figure: str, u: Float[np.ndarray, "*b"], v: Float[np.ndarray, "*b"]) -> Bool[np.ndarray, "*b"]:
-    """Whether places belong to a figure about the origin, which reaches to 1 or so; v points down."""
+    """Whether points lie in a figure around the origin, with a radius of about 1; v points down."""
     square, far = np.maximum(abs(u), abs(v)), np.hypot(u, v)
     if figure in ("lying", "standing"):
         return (square < 0.9) & (np.floor((v if figure == "lying" else u) * 2.5 + 0.5) % 2 == 0)
@@ -88,16 +86,16 @@ def _inside(figure: str, u: Float[np.ndarray, "*b"], v: Float[np.ndarray, "*b"])
 
 
 def write_cifar(folder: Path, n_train: int, n_test: int, seed: int = 0) -> Path:
-    """The folder, with 32×32 colour pictures in the binary files of CIFAR-10.
+    """Write 32×32 color images as binary files of CIFAR-10; returns the folder.
 
     Raises
     ------
     InputError
-        If there are to be fewer than 5 training pictures or no test pictures, a file of such a name holds something
-        else (nothing is overwritten), or the folder cannot be written.
+        If fewer than 5 training images or no test images are requested, a file of such a name has other content
+        (nothing is overwritten), or the folder cannot be written.
     """
     if n_train < 5:
-        raise InputError(f"{n_train} training pictures are asked for, expected 5 or more: CIFAR-10 has 5 files")
+        raise InputError(f"{n_train} training images requested, expected 5 or more: CIFAR-10 has 5 files")
     train, test = _both(n_train, n_test, 32, 3, seed)
     rows = [
         np.concatenate([s.labels.numpy().astype(np.uint8)[:, None], s.images.flatten(1).numpy()], 1)
@@ -111,16 +109,16 @@ def write_cifar(folder: Path, n_train: int, n_test: int, seed: int = 0) -> Path:
 
 
 def write_idx(folder: Path, n_train: int, n_test: int, seed: int = 0) -> Path:
-    """The folder, with 28×28 grey pictures in compressed idx files, as MNIST's.
+    """Write 28×28 grayscale images as gzipped idx files, like MNIST's; returns the folder.
 
     Raises
     ------
     InputError
-        If there are to be fewer than 10 training pictures or no test pictures, a file of such a name holds something
-        else (nothing is overwritten), or the folder cannot be written.
+        If fewer than 10 training images or no test images are requested, a file of such a name has other content
+        (nothing is overwritten), or the folder cannot be written.
     """
     if n_train < len(CLASSES):
-        raise InputError(f"{n_train} training pictures are asked for, expected {len(CLASSES)} or more: one of a class")
+        raise InputError(f"{n_train} training images requested, expected {len(CLASSES)} or more: one per class")
     for which, split in zip(("train", "t10k"), _both(n_train, n_test, 28, 1, seed), strict=True):
         header = struct.pack(">IIII", 0x803, len(split), 28, 28)
         _put(Path(folder) / f"{which}-images-idx3-ubyte.gz", _zipped(header + split.images.numpy().tobytes()))
@@ -130,16 +128,16 @@ def write_idx(folder: Path, n_train: int, n_test: int, seed: int = 0) -> Path:
 
 
 def write_folder(folder: Path, n_train: int, n_test: int, seed: int = 0, size: int = 32) -> Path:
-    """The folder, with colour pictures as PNG files ``train/disc/00000.png`` and so on.
+    """Write color images as PNG files ``train/disc/00000.png`` and so on; returns the folder.
 
     Raises
     ------
     InputError
-        If there are to be fewer than 10 training pictures or no test pictures, a file of such a name holds something
-        else (nothing is overwritten), or the folder cannot be written.
+        If fewer than 10 training images or no test images are requested, a file of such a name has other content
+        (nothing is overwritten), or the folder cannot be written.
     """
     if n_train < len(CLASSES):
-        raise InputError(f"{n_train} training pictures are asked for, expected {len(CLASSES)} or more: one of a class")
+        raise InputError(f"{n_train} training images requested, expected {len(CLASSES)} or more: one per class")
     for which, split in zip(("train", "test"), _both(n_train, n_test, size, 3, seed), strict=True):
         for i, (picture, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             stream = io.BytesIO()
@@ -148,7 +146,7 @@ def write_folder(folder: Path, n_train: int, n_test: int, seed: int = 0, size: i
     return Path(folder)
 
 
-def _both(n_train: int, n_test: int, size: int, channels: int, seed: int) -> tuple[Held, Held]:
+def _both(n_train: int, n_test: int, size: int, channels: int, seed: int) -> tuple[InMemorySplit, InMemorySplit]:
     return figures(n_train, size, channels, 2 * seed), figures(n_test, size, channels, 2 * seed + 1)
 
 
@@ -157,7 +155,7 @@ def _zipped(data: bytes) -> bytes:
 
 
 def _put(path: Path, data: bytes) -> None:
-    """Write a file, unless it is there already."""
+    """Write a file, unless it exists with the same content."""
     with core_io.os_errors_as_input_errors(path):
         there = path.exists()
         if there and path.read_bytes() != data:
@@ -165,20 +163,3 @@ def _put(path: Path, data: bytes) -> None:
     if not there:
         with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
             temporary.write_bytes(data)
-
-
-def main() -> None:
-    """Write figures from the command line."""
-    parser = argparse.ArgumentParser(description="Write generated pictures of geometric figures, with labels.")
-    parser.add_argument("folder", type=Path, help="where to")
-    parser.add_argument("--kind", choices=("cifar", "idx", "folder"), default="cifar", help="the form; default: cifar")
-    parser.add_argument("--n_train", type=int, default=5000, help="training pictures; default: 5000")
-    parser.add_argument("--n_test", type=int, default=1000, help="test pictures; default: 1000")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random; default: 0")
-    asked = parser.parse_args()
-    write = {"cifar": write_cifar, "idx": write_idx, "folder": write_folder}[asked.kind]
-    print(write(asked.folder, asked.n_train, asked.n_test, asked.seed))
-
-
-if __name__ == "__main__":
-    app.enter(main)

@@ -4,10 +4,9 @@
 ``write_scene`` writes images and poses. World frame: x right, y up, the wall at z = −9 behind all objects, the cameras
 near the origin looking down −z; the unit is about a meter.
 
-    python -m enerf.datasets.scenes.synthetic --out data/demo --views 20 --width 160 --height 120
+    enerf generate scene --out data/demo --views 20 --width 160 --height 120
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from enerf.cli import app
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
@@ -272,23 +270,3 @@ def write_scene(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def main() -> None:
-    """Write the demo scene from the command line."""
-    parser = argparse.ArgumentParser(description="Write a ray-traced demo scene in LLFF's folder format.")
-    parser.add_argument("--out", default="data/demo", help="the new folder; default: data/demo")
-    for name, default, meaning in (
-        ("views", 20, "number of pictures"),
-        ("width", 160, "pixels across"),
-        ("height", 120, "pixels down"),
-        ("supersample", 3, "rays a pixel, in each direction"),
-        ("seed", 0, "of the camera poses"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning}; default: {default}")
-    options = vars(parser.parse_args())
-    print(write_scene(options.pop("out"), **options))
-
-
-if __name__ == "__main__":
-    app.enter(main)

@@ -1,1 +1,1 @@
-"""What evaluates networks and hash grids: reference implementations, CPU and GPU kernels."""
+"""Evaluation of dense networks and hash grids: reference implementations, CPU and GPU kernels."""

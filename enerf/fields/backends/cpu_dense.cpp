@@ -1,22 +1,23 @@
-// Dense networks on a CPU, fused: the compiled twin of dense.py (see there for layers and slots).
+// Fused dense networks on a CPU. The reference implementation is dense.bind in dense.py, which defines layers and
+// activation buffers.
 //
-// A tile of points goes through all layers at once, so that what one layer writes is in cache when the next one reads
-// it; bias, ReLU and rounding happen while the sums are still in registers. The same holds backwards: mask, gradient of
-// the inputs and gradient of the weights of a tile follow one another in cache.
+// All layers are evaluated for one tile of points before the next tile, so that the output of a layer is in cache when
+// the next layer reads it; bias, ReLU and rounding are applied while the sums are in registers. In the backward pass,
+// mask, gradient of the inputs and gradient of the weights are computed tile by tile as well.
 //
-// All three products (outputs, gradient of the inputs, gradient of the weights) are one micro kernel: an R × (NC · VL)
-// block of sums kept in registers, R numbers broadcast against NC vectors of a packed panel. It works on units of 32 bits:
+// All three products (outputs, gradient of the inputs, gradient of the weights) use one micro kernel: an R × (NC · VL)
+// block of sums in registers, R numbers broadcast against NC vectors of a packed panel. It works on units of 32 bits:
 // one float, or a pair of bf16 along the summed axis, which AVX-512 multiplies and adds into one fp32 sum
-// (vdpbf16ps). Nothing but the factors is bf16.
+// (vdpbf16ps). Only the factors are bf16.
 //
-// What limits it: the multipliers. Two Zen 4 cores reach 346 GFLOP/s in a whole training step of fern.txt in bf16 and 178
+// It is limited by arithmetic. Two Zen 4 cores reach 346 GFLOP/s in a whole training step of fern.txt in bf16 and 178
 // in fp32, 88 % of what torch.mm reaches there with large matrices (392 and 203), which is about their peak
-// (benchmarks/step.py). Of the step, the kernel takes 95 %; within it, one thread alone runs the backward pass at 190
-// GFLOP/s of about 220. What is lost goes to moving the sums of the weights' gradient through the second-level cache once
-// a tile, to packing pairs of points, to masks and sums of biases, and to writing what the backward pass needs.
+// (benchmarks/step.py). The kernel takes 95 % of the step; one thread alone runs the backward pass at 190 GFLOP/s of
+// about 220. The rest is spent on moving the sums of weight gradients through the second-level cache once per tile,
+// packing pairs of points, masks, sums of bias gradients, and writing the activations for the backward pass.
 //
-// Every sum has a fixed order for a given number of threads: each takes one contiguous range of points, and the ranges'
-// weight gradients are added in order. Two runs agree bit for bit.
+// The order of every sum is fixed for a given number of threads: each thread has one contiguous range of points, and
+// the weight gradients of the ranges are added in order. Two runs agree bit for bit.
 
 #include <algorithm>
 #include <cstdint>
@@ -48,7 +49,7 @@ typedef uint16_t u16;
 
 inline long padded(long n, long to) { return (n + to - 1) / to * to; }
 
-inline u16 to_bf16(float x) {  // to nearest, ties to even; what is not finite stays so
+inline u16 to_bf16(float x) {  // round to nearest, ties to even; infinities and NaN are kept
     u32 bits;
     std::memcpy(&bits, &x, 4);
     if ((bits & 0x7fffffff) > 0x7f800000) return u16(bits >> 16 | 0x40);
@@ -64,11 +65,11 @@ inline Vec broadcast(u32 unit) {
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
 
-// ---------------------------------------------------------------- the two kinds of factors
+// ---------------------------------------------------------------- factors in fp32 and bf16
 
 struct Fp32 {
     typedef float E;
-    static constexpr int PER = 1;  // elements of a unit
+    static constexpr int PER = 1;  // elements per unit
     static inline E make(float x) { return x; }
     static inline void line(const float* x, long width, long stride, E* to) {
         std::copy(x, x + width, to);
@@ -82,7 +83,7 @@ struct Fp32 {
     static inline void mask(E* g, const E* y, long n) {
         for (long i = 0; i < n; i++) g[i] = y[i] <= 0 ? 0.0f : g[i];
     }
-    // one panel of WIDE columns, rows of points as they are
+    // pack a panel of WIDE columns: one row per point
     static inline void panel(const E* x, long stride, long points, u32* out) {
         for (long p = 0; p < points; p++) std::memcpy(out + p * WIDE, x + p * stride, WIDE * 4);
     }
@@ -119,7 +120,7 @@ struct Bf16 {
             _mm256_storeu_si256((__m256i*)(g + i), _mm256_maskz_loadu_epi16(on, g + i));
         }
     }
-    // one panel of WIDE columns, consecutive points paired
+    // pack a panel of WIDE columns: one row per pair of consecutive points
     static inline void panel(const E* x, long stride, long points, u32* out) {
         alignas(64) static const u16 LOW[32] = {0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39,
                                                 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
@@ -149,27 +150,27 @@ template <class P, int N> inline void multiply(Vec (&sums)[R][N], const u32* a, 
 
 struct Layer {
     std::vector<int> sources;
-    int out, width, relu, output;  // output: which of the returned values it is, or -1
+    int out, width, relu, output;  // out: its buffer; output: index in the returned values, or -1
     long forward_at, backward_at, bias_at, gradient_at, bias_gradient_at;
 };
 
 template <class P> struct Net {
-    int n_inputs, n_slots;
+    int n_inputs, n_buffers;
     std::vector<int> widths;
-    std::vector<long> strides;  // elements from point to point, whole panels
+    std::vector<long> strides;  // elements from one point to the next, a multiple of WIDE
     std::vector<Layer> layers;
     long packed_units = 0, gradient_floats = 0;
 
-    long units(int slot) const { return (widths[slot] + P::PER - 1) / P::PER; }
-    long unit_stride(int slot) const { return strides[slot] / P::PER; }
+    long units(int buffer) const { return (widths[buffer] + P::PER - 1) / P::PER; }
+    long unit_stride(int buffer) const { return strides[buffer] / P::PER; }
 
-    // plan: n_inputs, n_layers, widths of all slots, then of each layer: number of sources, sources, ReLU, output
+    // plan: n_inputs, n_layers, widths of all buffers, then for each layer: number of sources, sources, ReLU, output
     explicit Net(const int* plan) {
         n_inputs = *plan++;
         int n_layers = *plan++;
-        n_slots = n_inputs + n_layers;
-        widths.assign(plan, plan + n_slots);
-        plan += n_slots;
+        n_buffers = n_inputs + n_layers;
+        widths.assign(plan, plan + n_buffers);
+        plan += n_buffers;
         for (int w : widths) strides.push_back(padded(w, WIDE));
         for (int l = 0; l < n_layers; l++) {
             Layer layer;
@@ -194,7 +195,7 @@ template <class P> struct Net {
         }
     }
 
-    // panels of a matrix m(k, c) with `rows` numbers along k: columns in blocks of WIDE, a last one of VL if that is enough
+    // pack a matrix m(k, c) with `rows` rows k: panels of WIDE columns, and a last one of VL columns where that is enough
     template <class M> u32* pack_panels(u32* out, long rows, long columns, M m) const {
         for (long c0 = 0; c0 < padded(columns, VL);) {
             long n = padded(columns, VL) - c0 >= WIDE ? WIDE : VL;
@@ -212,13 +213,13 @@ template <class P> struct Net {
     void pack(const float* const* weights, const float* const* biases, u32* out) const {
         for (size_t l = 0; l < layers.size(); l++) {
             const Layer& layer = layers[l];
-            long seen = 0, first = 0;
-            for (int s : layer.sources) seen += widths[s];
+            long n_in = 0, first = 0;
+            for (int s : layer.sources) n_in += widths[s];
             u32 *forward = out + layer.forward_at, *backward = out + layer.backward_at;
             for (int s : layer.sources) {
                 const float* w = weights[l] + first;
-                forward = pack_panels(forward, widths[s], layer.width, [&](long k, long c) { return w[c * seen + k]; });
-                backward = pack_panels(backward, layer.width, widths[s], [&](long k, long c) { return w[k * seen + c]; });
+                forward = pack_panels(forward, widths[s], layer.width, [&](long k, long c) { return w[c * n_in + k]; });
+                backward = pack_panels(backward, layer.width, widths[s], [&](long k, long c) { return w[k * n_in + c]; });
                 first += widths[s];
             }
             float* bias = reinterpret_cast<float*>(out + layer.bias_at);
@@ -228,33 +229,33 @@ template <class P> struct Net {
     }
 };
 
-// fp32 rows to padded rows of factors; `repeat` points share a row; points from `rows` on are zero
+// convert fp32 rows to padded rows of factors; `repeat` points share a row; points from `rows` on are zero
 template <class P> void stage(const float* from, long width, long first, long rows, long all, long repeat, long stride, typename P::E* to) {
-    long row = first / repeat, left = repeat - first % repeat;  // points that this row still serves
+    long row = first / repeat, left = repeat - first % repeat;  // remaining points that share this row
     for (long p = 0; p < all; p++, to += stride) {
         P::line(from + row * width, p < rows ? width : 0, stride, to);
         if (--left == 0) row++, left = repeat;
     }
 }
 
-// one panel of columns of one layer, for `rows` points
+// outputs of a layer for one panel of columns and `rows` points
 template <class P, int N>
 void forward_block(const Net<P>& net, const Layer& layer, const u32* const* panels, long column, long points, long rows,
-                   typename P::E* const* slots, const float* bias, float* out) {
+                   typename P::E* const* buffers, const float* bias, float* out) {
     for (long p = 0; p < points; p += R) {
         Vec sums[R][N];
         for (int r = 0; r < R; r++)
             for (int c = 0; c < N; c++) sums[r][c] = load(bias + column + c * VL);
         for (size_t i = 0; i < layer.sources.size(); i++) {
             int s = layer.sources[i];
-            const u32* a = reinterpret_cast<const u32*>(slots[s] + p * net.strides[s]);
+            const u32* a = reinterpret_cast<const u32*>(buffers[s] + p * net.strides[s]);
             multiply<P, N>(sums, a, net.unit_stride(s), 1, panels[i], net.units(s));
         }
         for (int r = 0; r < R; r++) {
             if (layer.relu)
-                for (int c = 0; c < N; c++) sums[r][c] = sums[r][c] < 0 ? Vec{} : sums[r][c];  // NaN stays
+                for (int c = 0; c < N; c++) sums[r][c] = sums[r][c] < 0 ? Vec{} : sums[r][c];  // keeps NaN
             if (layer.output < 0) {
-                P::template write<N>(slots[layer.out] + (p + r) * net.strides[layer.out] + column, sums[r]);
+                P::template write<N>(buffers[layer.out] + (p + r) * net.strides[layer.out] + column, sums[r]);
             } else if (p + r < rows) {
                 float line[N * VL];
                 for (int c = 0; c < N; c++) store(line + c * VL, sums[r][c]);
@@ -265,13 +266,13 @@ void forward_block(const Net<P>& net, const Layer& layer, const u32* const* pane
     }
 }
 
-template <class P> void clear_padding(const Net<P>& net, int slot, long points, typename P::E* at) {
-    long from = padded(net.widths[slot], VL), n = net.strides[slot] - from;
-    for (long p = 0; n && p < points; p++) std::memset(at + p * net.strides[slot] + from, 0, n * sizeof(typename P::E));
+template <class P> void clear_padding(const Net<P>& net, int buffer, long points, typename P::E* at) {
+    long from = padded(net.widths[buffer], VL), n = net.strides[buffer] - from;
+    for (long p = 0; n && p < points; p++) std::memset(at + p * net.strides[buffer] + from, 0, n * sizeof(typename P::E));
 }
 
 template <class P>
-void forward_layer(const Net<P>& net, const Layer& layer, const u32* packed, long points, long rows, typename P::E* const* slots, float* out) {
+void forward_layer(const Net<P>& net, const Layer& layer, const u32* packed, long points, long rows, typename P::E* const* buffers, float* out) {
     const float* bias = reinterpret_cast<const float*>(packed + layer.bias_at);
     std::vector<const u32*> panels;
     const u32* at = packed + layer.forward_at;
@@ -282,17 +283,17 @@ void forward_layer(const Net<P>& net, const Layer& layer, const u32* packed, lon
     for (long column = 0; column < padded(layer.width, VL);) {
         bool wide = padded(layer.width, VL) - column >= WIDE;
         if (wide)
-            forward_block<P, NC>(net, layer, panels.data(), column, points, rows, slots, bias, out);
+            forward_block<P, NC>(net, layer, panels.data(), column, points, rows, buffers, bias, out);
         else
-            forward_block<P, 1>(net, layer, panels.data(), column, points, rows, slots, bias, out);
+            forward_block<P, 1>(net, layer, panels.data(), column, points, rows, buffers, bias, out);
         long n = wide ? WIDE : VL;
         for (size_t i = 0; i < panels.size(); i++) panels[i] += net.units(layer.sources[i]) * n;
         column += n;
     }
-    if (layer.output < 0) clear_padding(net, layer.out, points, slots[layer.out]);
+    if (layer.output < 0) clear_padding(net, layer.out, points, buffers[layer.out]);
 }
 
-// the part of n points that thread t of `threads` takes, in whole blocks of R
+// range of points of thread t of `threads`, a multiple of R
 inline void range(long n, int t, int threads, long& from, long& to) {
     long blocks = (n + R - 1) / R;
     from = std::min(n, blocks * t / threads * R);
@@ -315,19 +316,19 @@ void forward(const Net<P>& net, const u32* packed, const float* const* inputs, c
         typedef typename P::E E;
         long from, to;
         range(n, t, of, from, to);
-        std::vector<E*> slots(net.n_slots);
+        std::vector<E*> buffers(net.n_buffers);
         std::vector<std::unique_ptr<E[]>> own;
-        for (int s = 0; !saved && s < net.n_slots; s++) {
+        for (int s = 0; !saved && s < net.n_buffers; s++) {
             own.emplace_back(new E[FORWARD_TILE * net.strides[s]]);
-            slots[s] = own.back().get();
+            buffers[s] = own.back().get();
         }
         for (long p = from; p < to; p += FORWARD_TILE) {
             long rows = std::min(FORWARD_TILE, to - p), points = padded(rows, R);
-            for (int s = 0; saved && s < net.n_slots; s++) slots[s] = saved[s] ? saved[s] + p * net.strides[s] : nullptr;
+            for (int s = 0; saved && s < net.n_buffers; s++) buffers[s] = saved[s] ? saved[s] + p * net.strides[s] : nullptr;
             for (int s = 0; s < net.n_inputs; s++)
-                stage<P>(inputs[s], net.widths[s], p, rows, points, repeats[s], net.strides[s], slots[s]);
+                stage<P>(inputs[s], net.widths[s], p, rows, points, repeats[s], net.strides[s], buffers[s]);
             for (const Layer& layer : net.layers)
-                forward_layer(net, layer, packed, points, rows, slots.data(),
+                forward_layer(net, layer, packed, points, rows, buffers.data(),
                               layer.output < 0 ? nullptr : outs[layer.output] + p * layer.width);
         }
     });
@@ -335,7 +336,7 @@ void forward(const Net<P>& net, const u32* packed, const float* const* inputs, c
 
 // ---------------------------------------------------------------- backward
 
-// gradient of one source: G[source] (+)= G[out] · W, or added to the fp32 gradient of an input
+// gradient of a source: G[source] (+)= G[out] · W; of an input: added to its fp32 gradient
 template <class P, int N>
 void input_block(const Net<P>& net, const Layer& layer, int s, const u32* panel, long column, long points, long rows,
                  const typename P::E* from, typename P::E* to, bool add, float* input) {
@@ -374,7 +375,7 @@ void input_gradient(const Net<P>& net, const Layer& layer, int s, const u32* pan
     if (!input) clear_padding(net, s, points, to);
 }
 
-// gradient of the weights that read one source, added: dW[o][i] += Σ_p dZ[p][o] · x[p][i]
+// gradient of the weights of one source: dW[o][i] += Σ_p dZ[p][o] · x[p][i]
 template <class P>
 void weight_gradient(const Net<P>& net, const Layer& layer, int s, long points, const u32* dz, long dz_step,
                      const typename P::E* x, u32* panel, float* gradient) {
@@ -395,13 +396,13 @@ void weight_gradient(const Net<P>& net, const Layer& layer, int s, long points, 
 template <class P> struct Backward {
     typedef typename P::E E;
     const Net<P>& net;
-    std::vector<E*> gradient;               // of slots, while they are needed
-    std::vector<std::unique_ptr<E[]>> own;  // buffers
-    std::vector<E*> spare;
+    std::vector<E*> gradient;               // of activation buffers, from first write to last read
+    std::vector<std::unique_ptr<E[]>> own;  // memory of the gradients
+    std::vector<E*> spare;  // unused memory
     std::unique_ptr<u32[]> panel, pairs;
     std::vector<float> sums;
 
-    explicit Backward(const Net<P>& n) : net(n), gradient(n.n_slots, nullptr), sums(n.gradient_floats, 0.0f) {
+    explicit Backward(const Net<P>& n) : net(n), gradient(n.n_buffers, nullptr), sums(n.gradient_floats, 0.0f) {
         panel.reset(new u32[BACKWARD_TILE * WIDE]);
         pairs.reset(new u32[BACKWARD_TILE * widest() + WIDE]());
     }
@@ -425,7 +426,7 @@ template <class P> struct Backward {
                 gradient[o] = take();
                 stage<P>(grads[layer.output], layer.width, p, rows, points, 1, net.strides[o], gradient[o]);
             } else if (!gradient[o]) {
-                continue;  // nobody reads it
+                continue;  // no layer reads it
             }
             E* g = gradient[o];
             if (layer.relu) P::mask(g, saved[o] + p * net.strides[o], points * net.strides[o]);
@@ -494,13 +495,13 @@ void backward(const Net<P>& net, const u32* packed, typename P::E* const* saved,
     });
     for (size_t l = 0; l < net.layers.size(); l++) {
         const Layer& layer = net.layers[l];
-        long seen = 0, first = 0, at = layer.gradient_at;
-        for (int s : layer.sources) seen += net.widths[s];
+        long n_in = 0, first = 0, at = layer.gradient_at;
+        for (int s : layer.sources) n_in += net.widths[s];
         for (int s : layer.sources) {
             for (auto& part : parts)
                 for (long o = 0; part && o < layer.width; o++)
                     for (long i = 0; i < net.widths[s]; i++)
-                        weights[l][o * seen + first + i] += part->sums[at + o * net.strides[s] + i];
+                        weights[l][o * n_in + first + i] += part->sums[at + o * net.strides[s] + i];
             at += padded(layer.width, R) * net.strides[s];
             first += net.widths[s];
         }
@@ -517,7 +518,7 @@ void run_forward(const int* plan, const u32* packed, const float* const* inputs,
 
 }  // namespace
 
-// ---------------------------------------------------------------- what Python calls; low: bf16 factors
+// ---------------------------------------------------------------- interface for Python; low: bf16 factors
 
 extern "C" {
 
@@ -539,7 +540,8 @@ void dense_pack(const int* plan, int low, const float* const* weights, const flo
     Net<Fp32>(plan).pack(weights, biases, out);
 }
 
-// saved: a buffer for each slot that is no output (n rounded up to whole rows, by panels), or null to keep nothing
+// saved: memory of each activation buffer that is not an output (n rounded up to a multiple of dense_rows(), widths to
+// one of dense_panel()), or null to discard activations
 void dense_forward(const int* plan, int low, const u32* packed, const float* const* inputs, const long* repeats, long n,
                    void* const* saved, float* const* outs, int threads) {
 #if HAS_BF16

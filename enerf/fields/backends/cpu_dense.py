@@ -1,4 +1,4 @@
-"""Dense networks on a CPU by a compiled kernel (``dense.cpp``); the twin is ``dense.bind``."""
+"""Dense networks on a CPU by the C++ kernel ``cpu_dense.cpp``; reference implementation: ``dense.bind``."""
 
 import ctypes
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("cpu_dense.cpp")
 
 
 def unavailable_reason(precision: str = "fp32") -> str | None:
-    """Why the kernel cannot be used here in a precision, or None if it can."""
+    """Why the kernel cannot be used in a precision, or None if it can."""
     library = cpu_build.library(SOURCE)
     if library is None:
         return "its C++ kernel could not be compiled"
@@ -27,19 +27,29 @@ def unavailable_reason(precision: str = "fp32") -> str | None:
 
 @dataclass(frozen=True)
 class Packed:
-    """A network's weights as the kernel reads them, for any number of calls until the weights change."""
+    """A network and its weights in the layout of the kernel.
+
+    Attributes
+    ----------
+    low
+        Whether factors are bf16 instead of fp32.
+    plan
+        The network as an array of C integers (see ``Net`` in the kernel).
+    units
+        The packed weights and biases.
+    """
 
     network: Network
     low: bool
-    plan: Any  # the network as C integers
+    plan: Any
     units: Tensor
     library: ctypes.CDLL
 
 
 def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "fp32") -> Bound:
-    """The network with its weights, as ``dense.bind`` means it; float32 on the CPU.
+    """Return the network with its weights as a function of its inputs (see ``dense.bind``); float32 on the CPU.
 
-    The weights are packed here, once: their values at this moment count, also if they change in place later.
+    The weights are packed now; later changes in place have no effect.
 
     Raises
     ------
@@ -62,20 +72,20 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 
 
 def _rows(x: Tensor, n: int) -> Tensor:
-    """An input as the kernel takes it; shared rows are spread where they need a gradient."""
+    """An input in the layout of the kernel; shared rows are repeated if they need a gradient."""
     shared = len(x) < n and x.requires_grad and torch.is_grad_enabled()
     return (x.repeat_interleave(n // len(x), 0) if shared else x).float().contiguous()
 
 
 def _pack(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], low: bool) -> Packed:
-    """The weights in the kernel's order."""
+    """Pack the weights into the layout of the kernel."""
     library = cpu_build.library(SOURCE)
     assert library is not None
     library.dense_packed_units.restype = ctypes.c_long
     numbers = [len(network.inputs), len(network.layers), *network.widths]
     for i, layer in enumerate(network.layers):
-        slot = len(network.inputs) + i
-        output = network.outputs.index(slot) if slot in network.outputs else -1
+        buffer = len(network.inputs) + i
+        output = network.outputs.index(buffer) if buffer in network.outputs else -1
         numbers += [len(layer.sources), *layer.sources, layer.relu, output]
     plan = (ctypes.c_int * len(numbers))(*numbers)
     units = torch.empty(library.dense_packed_units(plan, int(low)), dtype=torch.int32)
@@ -89,14 +99,14 @@ def _pointer(x: Tensor | None) -> ctypes.c_void_p:
 
 
 def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    """A C array of the tensors' addresses; None is null."""
+    """A C array of the addresses of tensors; None becomes null."""
     return (ctypes.c_void_p * len(tensors))(*[None if x is None else x.data_ptr() for x in tensors])
 
 
 def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None] | None) -> tuple[Tensor, ...]:
-    """The outputs; what the layers said goes to ``saved``, if given."""
+    """The outputs; activations are written to ``saved``, if given."""
     n, widths = max(len(x) for x in inputs), packed.network.widths
-    outs = tuple(torch.empty(n, widths[slot]) for slot in packed.network.outputs)
+    outs = tuple(torch.empty(n, widths[i]) for i in packed.network.outputs)
     repeats = (ctypes.c_long * len(inputs))(*[n // max(len(x), 1) for x in inputs])
     if n:
         packed.library.dense_forward(
@@ -114,7 +124,7 @@ def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None
 
 
 class _Evaluate(torch.autograd.Function):
-    """Outputs of a packed network, with the gradients of inputs, weights and biases."""
+    """Autograd function of a packed network; differentiable with respect to inputs, weights and biases."""
 
     @staticmethod
     def forward(ctx: Any, packed: Packed, *trained: Tensor) -> tuple[Tensor, ...]:
@@ -137,7 +147,7 @@ class _Evaluate(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         inputs = [torch.zeros_like(x) if needed[i] else None for i, x in enumerate(trained[:k])]
         made = [torch.zeros(x.shape) for x in trained[k:]]
-        reached = [g.float().contiguous() for g in grads]  # held here while the kernel reads them
+        reached = [g.float().contiguous() for g in grads]  # this reference keeps them alive while the kernel reads them
         if ctx.n:
             packed.library.dense_backward(
                 packed.plan,

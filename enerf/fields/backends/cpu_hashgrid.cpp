@@ -1,14 +1,13 @@
-// Multiresolution hash encoding on CPUs: the values and gradients of hashgrid.encode, whose file has the words.
+// Multiresolution hash encoding on CPUs: values and gradients of hashgrid.encode; see hashgrid.py for the vocabulary.
 //
-// What limits it is the reading of entries that lie nowhere near each other, not arithmetic. On one Zen 4 core, 8 levels
-// of 4 features take 40 to 50 ns a point where all levels lie in the first cache (most of it the loads of 8 entries, 8
-// places and 8 shares a level), and 120 ns where eight fine levels of 2^16 entries (1 MiB each) pass through the second
-// cache; the usual 16 to 768 cells a side lie between, with 80 to 95 ns. So places are found a batch ahead, and entries
-// of large levels are asked for 16 points before they are read: that is worth a fifth of the forward pass. It is worth
-// nothing in the backward one; huge pages, wider vectors and other sizes of batch made no difference clear of the noise.
-// Two idle cores, rays in order, 8 levels of 4 features: 21 million points a second forward, 20 for the gradient of the
-// table; 5 levels of 2 features: 55 and 48. The backward pass finds its places again; to keep them would write and read
-// 64 bytes a point and level.
+// It is limited by memory accesses to scattered entries, not by arithmetic. On one Zen 4 core, 8 levels of 4 features
+// take 40 to 50 ns per point if all levels fit into the L1 cache (mostly loads of 8 entries, 8 offsets and 8 weights per
+// level), and 120 ns for eight fine levels of 2^16 entries (1 MiB each) in the L2 cache; the usual resolutions, 16 to
+// 768, take 80 to 95 ns. So the offsets are computed a batch ahead, and entries of large levels are prefetched 16 points
+// before they are read, which saves a fifth of the forward pass. Prefetching in the backward pass, huge pages, wider
+// vectors and other batch sizes made no measurable difference. Two idle cores, rays in order, 8 levels of 4 features: 21
+// million points/s forward, 20 for the gradient of the table; 5 levels of 2 features: 55 and 48. The backward pass
+// computes the offsets again; storing them would write and read 64 bytes per point and level.
 
 #include <algorithm>
 #include <cstdint>
@@ -19,13 +18,13 @@
 
 namespace {
 
-constexpr int kBatch = 256;           // points whose corners are found before the first entry is read
-constexpr int kPitch = kBatch + 16;   // not a power of two: the rows of a batch fall into different sets of the cache
-constexpr int kChunk = 4 * kBatch;    // points a thread takes through all levels
-constexpr int kAhead = 16;            // points between asking for an entry and reading it
-constexpr uint64_t kSmall = 1 << 17;  // bytes of a level that stays in a near cache: there asking ahead costs time
+constexpr int kBatch = 256;           // points whose offsets are computed before the first entry is read
+constexpr int kPitch = kBatch + 16;   // not a power of two: the rows of a batch map to different cache sets
+constexpr int kChunk = 4 * kBatch;    // points that a thread evaluates at all levels
+constexpr int kAhead = 16;            // points between prefetching an entry and reading it
+constexpr uint64_t kSmall = 1 << 17;  // bytes of a level that stays in cache: prefetching it costs time
 
-// One level of the grid, and where its values begin in the table.
+// One level of the grid; `start` is the index of its first value in the table.
 struct Level {
     int64_t start;
     uint32_t entries, side, features;
@@ -37,20 +36,20 @@ std::vector<Level> make_levels(const int32_t* resolutions, const int32_t* entrie
     std::vector<Level> levels(count);
     int64_t start = 0;
     for (int i = 0; i < count; ++i) {
-        const uint64_t side = uint64_t(resolutions[i]) + 1, held = uint64_t(entries[i]);
-        levels[i] = {start, uint32_t(held), uint32_t(side), uint32_t(features), float(resolutions[i]),
-                     held < side * side * side, held * features * sizeof(float) > kSmall};
-        start += int64_t(held) * features;
+        const uint64_t side = uint64_t(resolutions[i]) + 1, size = uint64_t(entries[i]);
+        levels[i] = {start, uint32_t(size), uint32_t(side), uint32_t(features), float(resolutions[i]),
+                     size < side * side * side, size * features * sizeof(float) > kSmall};
+        start += int64_t(size) * features;
     }
     return levels;
 }
 
-// Coordinates of points in the unit cube, one axis after the other.
+// Coordinates of points in the unit cube, one array per axis.
 struct Axes {
     const float *x, *y, *z;
 };
 
-// A number in [0, 1]; what is not a number counts as 0.
+// Clamp to [0, 1]; NaN becomes 0.
 inline float unit(float value) {
     value = value > 0.0f ? value : 0.0f;
     return value < 1.0f ? value : 1.0f;
@@ -61,10 +60,10 @@ void split_axes(const float* points, int n, float* x, float* y, float* z) {
         x[i] = unit(points[3 * i]), y[i] = unit(points[3 * i + 1]), z[i] = unit(points[3 * i + 2]);
 }
 
-// The eight corners of the cells of a batch; bits 0, 1, 2 of a corner's number say whether it ends the cell in x, y, z.
+// The eight corners of the cells of a batch; bits 0, 1, 2 of a corner's index are 1 at the upper end in x, y, z.
 struct Corners {
-    alignas(64) uint32_t place[8][kPitch];  // of the first feature, counted in values from the start of the level
-    alignas(64) float share[8][kPitch];
+    alignas(64) uint32_t place[8][kPitch];  // offset of the first feature in the values of the level
+    alignas(64) float share[8][kPitch];     // interpolation weight
     alignas(64) float fraction[3][kPitch];
 };
 
@@ -101,7 +100,7 @@ void find_corners(const Level& level, Axes p, int n, Corners& out) {
     }
 }
 
-// The features of an entry as one value: GCC and Clang read four of them by one instruction.
+// The features of an entry as a vector: GCC and Clang load four of them with one instruction.
 template <int F>
 struct Vector {
     typedef float type __attribute__((vector_size(F * sizeof(float))));
@@ -119,7 +118,7 @@ inline void store(float* to, typename Vector<F>::type value) {
     std::memcpy(to, &value, sizeof value);
 }
 
-inline void ask_ahead(const float* table, const Corners& at, int i, int n) {
+inline void prefetch(const float* table, const Corners& at, int i, int n) {
     if (i + kAhead < n)
         for (int c = 0; c < 8; ++c) __builtin_prefetch(table + at.place[c][i + kAhead]);
 }
@@ -127,7 +126,7 @@ inline void ask_ahead(const float* table, const Corners& at, int i, int n) {
 template <int F>
 void read_batch(const float* table, bool large, const Corners& at, int n, float* out, int64_t width) {
     for (int i = 0; i < n; ++i) {
-        if (large) ask_ahead(table, at, i, n);
+        if (large) prefetch(table, at, i, n);
         auto even = load<F>(table + at.place[0][i]) * at.share[0][i];
         auto odd = load<F>(table + at.place[1][i]) * at.share[1][i];
         for (int c = 2; c < 8; c += 2) {
@@ -158,7 +157,7 @@ void forward(const float* points, int64_t n, const float* table, const std::vect
     }
 }
 
-// The points whose row of the gradient is not all zero: their numbers, and where they lie.
+// The points whose row of the gradient is not all zero: their indices and coordinates.
 struct Rows {
     int64_t count;
     std::unique_ptr<int64_t[]> number;
@@ -172,24 +171,24 @@ struct Rows {
 };
 
 inline bool any(const float* row, int64_t width) {
-    uint32_t seen = 0;
+    uint32_t bits_set = 0;
     for (int64_t i = 0; i < width; ++i) {
         uint32_t bits;
         std::memcpy(&bits, row + i, sizeof bits);
-        seen |= bits << 1;  // the sign of a zero does not count
+        bits_set |= bits << 1;  // without the sign, so that -0 counts as zero
     }
-    return seen != 0;
+    return bits_set != 0;
 }
 
-Rows rows_that_count(const float* points, const float* grad, int64_t n, int64_t width, [[maybe_unused]] int threads) {
+Rows nonzero_rows(const float* points, const float* grad, int64_t n, int64_t width, [[maybe_unused]] int threads) {
     const int64_t chunks = (n + kChunk - 1) / kChunk;
-    std::unique_ptr<uint8_t[]> counts(new uint8_t[n]);
+    std::unique_ptr<uint8_t[]> nonzero(new uint8_t[n]);
     std::vector<int64_t> first(chunks + 1, 0);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t k = 0; k < chunks; ++k) {
         int64_t found = 0;
         for (int64_t i = k * kChunk; i < std::min(n, (k + 1) * kChunk); ++i)
-            found += counts[i] = any(grad + i * width, width);
+            found += nonzero[i] = any(grad + i * width, width);
         first[k + 1] = found;
     }
     for (int64_t k = 0; k < chunks; ++k) first[k + 1] += first[k];
@@ -197,7 +196,7 @@ Rows rows_that_count(const float* points, const float* grad, int64_t n, int64_t 
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t k = 0; k < chunks; ++k)
         for (int64_t i = k * kChunk, to = first[k]; i < std::min(n, (k + 1) * kChunk); ++i)
-            if (counts[i]) rows.set(to++, i, points + 3 * i);
+            if (nonzero[i]) rows.set(to++, i, points + 3 * i);
     return rows;
 }
 
@@ -212,16 +211,16 @@ void add_batch(float* table_grad, const Corners& at, int n, const float* grad, c
     }
 }
 
-// Each level belongs to one thread, which takes the points in their order: no atomics, and the sums repeat bit for bit.
+// Each level is computed by one thread, in the order of the points: no atomics, and sums are reproducible bit for bit.
 template <int F>
 void backward_table(const float* points, int64_t n, const float* grad, const std::vector<Level>& levels, int threads,
                     float* table_grad) {
     const int count = int(levels.size());
     const int64_t width = int64_t(count) * F;
-    const Rows rows = rows_that_count(points, grad, n, width, threads);
+    const Rows rows = nonzero_rows(points, grad, n, width, threads);
 #pragma omp parallel for schedule(dynamic) num_threads(std::min(threads, count))
     for (int k = 0; k < count; ++k) {
-        const int l = count - 1 - k;  // the finest first: they take longest
+        const int l = count - 1 - k;  // the finest first, because they take longest
         float* own = table_grad + levels[l].start;
         std::memset(own, 0, sizeof(float) * F * levels[l].entries);
         Corners corners;
@@ -233,7 +232,7 @@ void backward_table(const float* points, int64_t n, const float* grad, const std
     }
 }
 
-// Adds to slope the gradient, in units of cells, that a level hands to the coordinates of a batch.
+// Adds the gradient of a level with respect to the coordinates of a batch to `slope`.
 template <int F>
 void slope_batch(const float* table, const Corners& at, int n, const float* grad, int64_t width, float scale,
                  float* slope_x, float* slope_y, float* slope_z) {
@@ -247,7 +246,7 @@ void slope_batch(const float* table, const Corners& at, int n, const float* grad
             dot[c][i] = sum;
         }
     }
-    // Along an axis: the differences over the cell's four edges, shared out by where the point lies on the other two.
+    // Along an axis: differences over the four edges of the cell, interpolated bilinearly along the other two axes.
     const auto across = [&](int axis, int one, int two, float* slope) {
         const int up = 1 << axis, a = 1 << one, b = 1 << two;
         for (int i = 0; i < n; ++i) {
@@ -277,12 +276,12 @@ void backward_points(const float* points, int64_t n, const float* table, const f
         for (int i = 0; i < m; ++i)
             for (int axis = 0; axis < 3; ++axis) {
                 const int64_t at = 3 * (from + i) + axis;
-                points_grad[at] = points[at] >= 0 && points[at] <= 1 ? slope[axis][i] : 0;  // flat outside the cube
+                points_grad[at] = points[at] >= 0 && points[at] <= 1 ? slope[axis][i] : 0;  // constant outside the cube
             }
     }
 }
 
-// Calls work with the number of features as a constant.
+// Calls `work` with the number of features as a compile-time constant.
 template <typename Work>
 void with_features(int features, Work work) {
     if (features == 1) work(std::integral_constant<int, 1>());
@@ -302,7 +301,7 @@ void hashgrid_forward(const float* points, int64_t n, const float* table, const 
     with_features(features, [&](auto f) { forward<f()>(points, n, table, levels, threads, out); });
 }
 
-// Writes the gradient of the table, every value of it.
+// Overwrites the gradient of the table.
 void hashgrid_backward_table(const float* points, int64_t n, const float* grad, const int32_t* resolutions,
                              const int32_t* entries, int count, int features, int threads, float* table_grad) {
     const auto levels = make_levels(resolutions, entries, count, features);

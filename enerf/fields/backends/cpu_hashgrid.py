@@ -1,4 +1,4 @@
-"""Multiresolution hash encoding by a compiled kernel, for float32 on CPUs; its readable twin is ``hashgrid.encode``."""
+"""Multiresolution hash encoding by a C++ kernel, float32 on CPUs; reference implementation: ``hashgrid.encode``."""
 
 import ctypes
 from pathlib import Path
@@ -14,20 +14,20 @@ from enerf.fields.backends import hashgrid
 
 SOURCE = Path(__file__).with_name("cpu_hashgrid.cpp")
 FEATURES = (1, 2, 4, 8)  # the kernel is compiled for each of them
-MOST_VALUES = 2**31  # of a level: places are 32-bit numbers
-FINEST = 2**23  # cells a side that a float32 can count
+MAX_VALUES = 2**31  # values of a level: the kernel has 32-bit offsets
+MAX_RESOLUTION = 2**23  # cells a side that float32 can count
 
 
 def available() -> bool:
-    """Whether the kernel is there; compiles it on the first call, which takes seconds."""
+    """Whether the kernel can be used; compiles it in the first call, which takes seconds."""
     return cpu_build.library(SOURCE) is not None
 
 
 def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: hashgrid.Grid) -> Float[Tensor, "n w"]:
-    """What ``hashgrid.encode`` gives, up to rounding, and its first derivatives; faster where the kernel applies.
+    """Features of points, equal to those of ``hashgrid.encode`` up to rounding; once differentiable.
 
-    It applies to float32 on a CPU with 1, 2, 4 or 8 features; everything else is handed to the twin. The gradient of
-    the table repeats bit for bit, whatever the number of threads, which is torch's. A second derivative raises.
+    The kernel supports float32 on a CPU with 1, 2, 4 or 8 features; for other arguments the reference implementation
+    is called. It uses torch's number of threads; the gradient of the table is the same bit for bit for any number.
     """
     if not (_applies(points, table, grid) and available()):
         return hashgrid.encode(points, table, grid)
@@ -35,19 +35,19 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: hash
 
 
 def _applies(points: Tensor, table: Tensor, grid: hashgrid.Grid) -> bool:
-    """Whether the kernel can take these values without leaving its arrays."""
+    """Whether the kernel supports these arguments, without out-of-bounds accesses."""
     return (
         all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (points, table))
         and grid.features in FEATURES
         and table.shape[1] == grid.features
         and table.shape[0] >= grid.offsets[-1]
-        and all(1 <= resolution <= FINEST for resolution in grid.resolutions)
-        and all(1 <= entries < MOST_VALUES // grid.features for entries in grid.entries)
+        and all(1 <= resolution <= MAX_RESOLUTION for resolution in grid.resolutions)
+        and all(1 <= entries < MAX_VALUES // grid.features for entries in grid.entries)
     )
 
 
 class _Encode(torch.autograd.Function):
-    """The kernel as a differentiable function of contiguous points and table."""
+    """Autograd function of the kernel, for contiguous points and table."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, table: Tensor, grid: hashgrid.Grid) -> Tensor:
@@ -66,14 +66,14 @@ class _Encode(torch.autograd.Function):
             points_grad = torch.empty_like(points)
             _call("hashgrid_backward_points", points, [table, grad], ctx.grid, points_grad)
         if ctx.needs_input_grad[1]:
-            table_grad = torch.empty_like(table)  # the kernel zeroes what it owns, each level by its thread
+            table_grad = torch.empty_like(table)  # the kernel zeroes the rows of the levels
             table_grad[ctx.grid.offsets[-1] :] = 0
             _call("hashgrid_backward_table", points, [grad], ctx.grid, table_grad)
         return points_grad, table_grad, None
 
 
 def _call(name: str, points: Tensor, arrays: list[Tensor], grid: hashgrid.Grid, out: Tensor) -> None:
-    """One function of the kernel; all have points first, then arrays, the grid, threads, and what they write."""
+    """Call a function of the kernel; arguments are points, arrays, the grid, number of threads, and the output."""
     count = len(grid.resolutions)
     numbers = ctypes.c_int32 * count
     getattr(cpu_build.library(SOURCE), name)(

@@ -1,11 +1,11 @@
-"""Multiresolution hash encoding: features of grid corners, interpolated at points (the readable twin of its kernels).
+"""Multiresolution hash encoding: features of grid corners, interpolated at points; reference implementation.
 
 Vocabulary
 ----------
-- a **level** is a grid over the unit cube with ``resolution`` cells a side; its corners hold **features**;
-- a level whose corners fit into its **entries** has one for each; a finer one finds them by a hash, and lives with the
-  collisions;
-- the **table** holds the entries of all levels, one level after the other.
+- a **level** is a grid over the unit cube with ``resolution`` cells a side, and **features** at its corners;
+- a level with at most as many corners as **entries** has one entry for each corner; in a finer one the entry of a
+  corner is given by a hash, and hash collisions are not resolved;
+- the **table** contains the entries of all levels, one level after the other.
 
 Source: Müller, Evans, Schied, Keller, Instant Neural Graphics Primitives, SIGGRAPH 2022, section 3.
 """
@@ -24,7 +24,7 @@ PRIMES = (1, 2654435761, 805459861)  # the paper's, equation 4
 
 @dataclass(frozen=True)
 class Grid:
-    """The levels of a hash encoding: resolutions, entries a level, and features an entry."""
+    """The levels of a hash encoding: resolution and number of entries of each, and features per entry."""
 
     resolutions: tuple[int, ...]
     entries: tuple[int, ...]
@@ -32,12 +32,12 @@ class Grid:
 
     @property
     def width(self) -> int:
-        """Values of an encoded point."""
+        """Number of features of a point."""
         return len(self.resolutions) * self.features
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where each level begins in the table; the last number is the length of the table."""
+        """First row of each level in the table; the last number is the length of the table."""
         return (0, *itertools.accumulate(self.entries))
 
     def is_hashed(self, level: int) -> bool:
@@ -46,10 +46,10 @@ class Grid:
 
 
 class HashEncoding(nn.Module):
-    """A trainable table and what reads it: points in the unit cube to features.
+    """Hash encoding with a trainable table: points in the unit cube to features.
 
-    Entries start uniformly in ±1e-4 (Müller et al., section 4). ``encode`` is the backend; the twin unless another is
-    set.
+    Entries are initialized uniformly in ±1e-4 (Müller et al., section 4). ``encode`` is the backend; by default the
+    reference implementation.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -64,7 +64,9 @@ class HashEncoding(nn.Module):
 
 
 def make_grid(levels: int, features: int, log2_entries: int, coarsest: int, finest: int) -> Grid:
-    """Resolutions in a geometric series from ``coarsest`` to ``finest``; at most 2^``log2_entries`` entries a level.
+    """A grid with resolutions in geometric progression from ``coarsest`` to ``finest``.
+
+    Each level has at most 2^``log2_entries`` entries.
 
     >>> make_grid(3, 2, 10, 4, 16).resolutions, make_grid(3, 2, 10, 4, 16).entries
     ((4, 8, 16), (125, 729, 1024))
@@ -75,9 +77,10 @@ def make_grid(levels: int, features: int, log2_entries: int, coarsest: int, fine
 
 
 def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid) -> Float[Tensor, "n w"]:
-    """Features of points in the unit cube, level after level; points outside are taken at its nearest face.
+    """Features of points in the unit cube, concatenated over levels; points outside are clamped to the cube.
 
-    Trilinear within a cell, continuous across cells; differentiable in the table and, within a cell, in the points.
+    Trilinear within a cell, continuous across cells; differentiable with respect to the table and, within a cell, the
+    points.
     """
     inside = points.clamp(0, 1)
     levels = [_level(inside, table, grid, level) for level in range(len(grid.resolutions))]
@@ -85,7 +88,7 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid
 
 
 def _level(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid, level: int) -> Float[Tensor, "n f"]:
-    """One level's features."""
+    """Features of one level."""
     scaled = points * grid.resolutions[level]
     cell = scaled.detach().floor().clamp(max=grid.resolutions[level] - 1)
     fraction = scaled - cell
@@ -98,13 +101,13 @@ def _level(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid
 
 
 def entry(corner: Int[Tensor, "*b 3"], grid: Grid, level: int) -> Int[Tensor, "*b"]:
-    """Which row of the table holds a corner: x first where all have a place, else the exclusive or of products.
+    """Row of the table for a grid corner: its index in x-fastest order, or its hash where the level is hashed.
 
-    The hash is that of 32-bit arithmetic, modulo the entries.
+    The hash is the exclusive or of the coordinates times ``PRIMES``, in 32-bit arithmetic, modulo the entries.
     """
     start, side = grid.offsets[level], grid.resolutions[level] + 1
     x, y, z = corner.unbind(-1)
     if not grid.is_hashed(level):
         return start + x + side * (y + side * z)
-    mixed = (x * PRIMES[0]) ^ (y * PRIMES[1] & 0xFFFFFFFF) ^ (z * PRIMES[2] & 0xFFFFFFFF)
-    return start + mixed % grid.entries[level]
+    hashed = (x * PRIMES[0]) ^ (y * PRIMES[1] & 0xFFFFFFFF) ^ (z * PRIMES[2] & 0xFFFFFFFF)
+    return start + hashed % grid.entries[level]

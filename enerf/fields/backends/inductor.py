@@ -1,4 +1,4 @@
-"""The torch twins through ``torch.compile``: one fused program a shape on a GPU, at the price of compiling it once."""
+"""The reference implementations through ``torch.compile``: fused GPU code, compiled at the first call of a shape."""
 
 import functools
 import shutil
@@ -14,14 +14,14 @@ from enerf.fields.backends.hashgrid import Grid
 
 
 def unavailable_reason() -> str | None:
-    """Why ``torch.compile`` cannot be used here, or None if it can."""
+    """Why ``torch.compile`` cannot be used, or None if it can."""
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return "torch.compile needs a C++ compiler, and none was found"
     return None
 
 
 def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "fp32") -> Bound:
-    """The network with its weights, as ``dense.bind`` means it, compiled at the first call."""
+    """The network with its weights as a function of its inputs (see ``dense.bind``), compiled at the first call."""
     evaluate = _compiled_network(network, precision)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -32,7 +32,7 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 
 
 def encode(points: Tensor, table: Tensor, grid: Grid) -> Tensor:
-    """Features of points, as ``hashgrid.encode`` means it."""
+    """Features of points (see ``hashgrid.encode``)."""
     out: Tensor = _compiled_grid(grid)(points, table)
     return out
 

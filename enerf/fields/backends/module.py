@@ -1,7 +1,6 @@
-"""Modules that are one dense network: their linear layers are evaluated together, by a backend that is chosen outside.
+"""Base class of modules whose linear layers are evaluated together as one dense network, by an exchangeable backend.
 
-The module keeps its layers as torch's own, under their names, so that checkpoints, conditioning and spectra see nothing
-of the backend: a checkpoint made with one loads with every other.
+The layers remain ``nn.Linear`` submodules, so checkpoints, conditioning and spectra do not depend on the backend.
 """
 
 from abc import ABC, abstractmethod
@@ -15,15 +14,15 @@ from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bind, Bound, Network
 
 
-class Networked(nn.Module, ABC):
-    """A module whose values are those of ``network`` with the weights of ``linears()``.
+class NetworkModule(nn.Module, ABC):
+    """A module that evaluates ``network`` with the weights and biases of ``linears()``.
 
     Attributes
     ----------
     network
-        What is computed, set by the subclass.
+        The network, set by the subclass.
     bind
-        The backend; torch's twin unless another is set.
+        The backend; by default the reference implementation in torch.
     """
 
     network: Network
@@ -31,49 +30,49 @@ class Networked(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.bind: Bind = dense.bind
-        self._held: Bound | None = None
+        self._frozen: Bound | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes over: not the held weights, which are those of this module."""
-        return {**self.__dict__, "_held": None}
+        """State for copies, without frozen weights: these refer to the parameters of this module."""
+        return {**self.__dict__, "_frozen": None}
 
     @abstractmethod
     def linears(self) -> list[nn.Linear]:
         """The linear layers, in the order of ``network.layers``."""
 
     def bound(self) -> Bound:
-        """The network with the weights as they are now, or as they were when they were held."""
-        if self._held is not None:
-            return self._held
+        """The network with its current weights, or with those cached by ``freeze``."""
+        if self._frozen is not None:
+            return self._frozen
         layers = self.linears()
         return self.bind(self.network, [layer.weight for layer in layers], [layer.bias for layer in layers])
 
-    def hold(self) -> None:
-        """From now on the present weights count, and are read (and packed, by some backends) only this once."""
-        self._held = None
-        self._held = self.bound()
+    def freeze(self) -> None:
+        """Read (and, for some backends, pack) the weights now, and use them in every call until ``unfreeze``."""
+        self._frozen = None
+        self._frozen = self.bound()
 
-    def release(self) -> None:
-        """Weights are read at every call again."""
-        self._held = None
+    def unfreeze(self) -> None:
+        """Read the weights in every call again."""
+        self._frozen = None
 
 
-def hold(model: nn.Module) -> None:
-    """Hold the weights of every ``Networked`` module of a model."""
-    for part in _networked(model):
-        part.hold()
+def freeze(model: nn.Module) -> None:
+    """Cache the current weights of every ``NetworkModule`` in a model for evaluation; no gradient flags change."""
+    for part in _network_modules(model):
+        part.freeze()
 
 
 @contextmanager
-def held(model: nn.Module) -> Iterator[None]:
-    """Within, the weights of every ``Networked`` module of a model are held."""
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Context manager: ``freeze`` a model, and unfreeze it on exit."""
     try:
-        hold(model)
+        freeze(model)
         yield
     finally:
-        for part in _networked(model):
-            part.release()
+        for part in _network_modules(model):
+            part.unfreeze()
 
 
-def _networked(model: nn.Module) -> list[Networked]:
-    return [part for part in model.modules() if isinstance(part, Networked)]
+def _network_modules(model: nn.Module) -> list[NetworkModule]:
+    return [part for part in model.modules() if isinstance(part, NetworkModule)]

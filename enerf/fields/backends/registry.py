@@ -1,17 +1,17 @@
-"""Which code evaluates fields, and in which precision: resolved once at the start of a run, logged and recorded.
+"""Backends that evaluate fields, and the choice of backend and precision at the start of a run.
 
-- ``torch``: the readable reference implementation, on any device;
+- ``torch``: the reference implementation, on any device;
 - ``compiled``: on a CPU, C++ kernels built for this processor; on a GPU, the reference through ``torch.compile``;
 - ``triton``: fused kernels for GPUs;
-- ``tinycudann``: NVIDIA's library, where the user has built it; the hash encoding stays ours.
+- ``tinycudann``: NVIDIA's library for networks, if installed; hash encodings use the reference implementation.
 
 ``auto`` takes the first backend of a fixed order that is available, is known to be faster on this kind of processor,
-and passes a self-test against the reference implementation. Nothing is timed, so the same machine always resolves to
-the same backend. What a run was resolved to is in its checkpoints; resume, evaluation and the variants of a comparison
-pass it back as ``recorded``. A backend requested by name that is not available is an error.
+and passes a self-test against the reference implementation. Nothing is timed, so the choice on a given computer is
+always the same. The result is saved in checkpoints; resume, evaluation and the variants of a comparison pass it back as
+``recorded``. A backend requested by name that is not available is an error.
 
-``precision`` is that of the factors of the products inside networks: ``bf16`` halves their time where the processor has
-instructions for it. Sums, weights, rays, encodings and compositing are fp32 in every case.
+``precision`` is that of the factors of matrix products in networks: ``bf16`` halves their time on processors with bf16
+instructions. Sums, weights, rays, encodings and compositing are always fp32.
 """
 
 import logging
@@ -28,22 +28,22 @@ from enerf.core.errors import InputError
 from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, inductor
 from enerf.fields.backends.dense import Bind, Layer, Network
 from enerf.fields.backends.hashgrid import Grid, HashEncoding, make_grid
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 
 log = logging.getLogger("enerf")
 
 # points (n, 3), table, grid -> features
 Encode = Callable[[Tensor, Tensor, Grid], Tensor]
 
-# Largest error against the reference implementation, relative to the largest value, that is still rounding.
+# Largest error against the reference implementation, relative to the largest value, that is attributed to rounding.
 ROUNDING = {"fp32": 1e-4, "bf16": 5e-2}
-# Instruction sets, each with all its parts, with which the C++ kernels are known to be faster than torch or as fast.
+# Sets of CPU flags; with all flags of one set, the C++ kernels were measured to be as fast as torch or faster.
 # Training steps against torch, one thread: hash grid 60 times faster; dense networks 0.9 to 2.0 times with AVX-512, 0.9
-# to 1.9 times with AVX2; two Zen 4 cores with bf16: benchmarks/results/step_bf16.txt. Elsewhere nothing was measured.
+# to 1.9 times with AVX2; two Zen 4 cores with bf16: benchmarks/results/step_bf16.txt. Other processors: not measured.
 FAST_CPU = (frozenset({"avx512f"}), frozenset({"avx2", "fma"}))
-# What auto tries before torch, by the type of the device.
+# Backends that auto tries before torch, by device type.
 PREFERRED = {"cpu": ("compiled",), "cuda": ("triton", "compiled")}
-UNKNOWN = "auto"  # of a part of a record that was not kept
+UNKNOWN = "auto"  # value of a part that was not recorded
 RECORDED = {
     "backend": ("torch", "compiled", "triton", "tinycudann"),
     "precision": ("fp32", "bf16"),
@@ -53,9 +53,9 @@ RECORDED = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the options ``--backend`` and ``--precision`` were resolved to, and on which type of device.
+    """The backend and precision that options were resolved to, and the type of the device; saved in checkpoints.
 
-    Checkpoints keep it. ``auto`` stands for a part that is unknown: runs of earlier versions kept their options only.
+    ``auto`` marks an unknown part: runs of earlier versions recorded only their options.
     """
 
     backend: str = UNKNOWN
@@ -67,24 +67,24 @@ class Resolved:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> "Resolved":
-        """A record from a mapping with the names of the attributes; what is missing or unheard of is unknown."""
+        """A record from a mapping with the names of the attributes; missing or invalid values become unknown."""
         kept = {name: values[name] for name, known in RECORDED.items() if values.get(name) in known}
         return Resolved(**kept)
 
     def differs(self, other: "Resolved") -> bool:
-        """Whether a part that both know differs."""
+        """Whether a part that is known in both records differs."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return any(a != b and UNKNOWN not in (a, b) for a, b in pairs)
 
     def completed(self, other: "Resolved") -> "Resolved":
-        """The record with its unknown parts taken from another."""
+        """The record with its unknown parts replaced by those of another."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Resolved(*(b if a == UNKNOWN else a for a, b in pairs))
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to evaluate fields."""
+    """Implementations of dense networks and hash encodings, with their name and precision."""
 
     name: str
     precision: str
@@ -101,10 +101,10 @@ def choose(name: str, precision: str, device: torch.device, recorded: Resolved |
     Parameters
     ----------
     name, precision
-        The options. Anything but ``auto`` is taken as it is.
+        The options; values other than ``auto`` are used as given.
     recorded
-        What the run was resolved to before: ``auto`` takes it again. Where it cannot, or an option asks for something
-        else, one warning says what is used instead and why.
+        What the run was resolved to before; ``auto`` uses it again. If that is not possible, or an option has another
+        value, a warning says what is used instead and why.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def choose(name: str, precision: str, device: torch.device, recorded: Resolved |
 
 
 def resolve_precision(precision: str, device: torch.device, recorded: Resolved | None = None) -> tuple[str, str]:
-    """The precision of the option on a device, and why it is not the recorded one (empty: no reason but the option)."""
+    """The precision on a device, and why it differs from the recorded one (empty if it does not, or by option)."""
     if precision != "auto":
         return precision, ""
     kind = "processor" if device.type == "cpu" else "GPU"
@@ -141,7 +141,7 @@ def resolve_precision(precision: str, device: torch.device, recorded: Resolved |
 
 
 def difference_words(recorded: Resolved, found: Resolved, reason: str) -> str:
-    """One line: what a run was computed with, what is used now, and why."""
+    """One line: what the run was trained with, what is used now, and why."""
     before = recorded.completed(found)
     where = [f" on {r.device}" if before.device != found.device else "" for r in (before, found)]
     return (
@@ -150,7 +150,7 @@ def difference_words(recorded: Resolved, found: Resolved, reason: str) -> str:
 
 
 def _automatic(precision: str, device: torch.device, recorded: Resolved) -> tuple[Backend, str]:
-    """The backend of ``auto``, and why it is not the recorded one (empty if it is, or none is recorded)."""
+    """The backend of ``auto``, and why it differs from the recorded one (empty if equal, or nothing was recorded)."""
     tried, reason = "", ""
     if recorded.backend != UNKNOWN and recorded.device not in (UNKNOWN, device.type):
         reason = f"the device is {device.type}, not {recorded.device}"
@@ -170,7 +170,7 @@ def _automatic(precision: str, device: torch.device, recorded: Resolved) -> tupl
 
 
 def problem_of(name: str, precision: str, device: torch.device) -> str | None:
-    """Why a backend cannot be used here, by availability and self-test, or None if it can."""
+    """Why a backend is unavailable or fails its self-test, or None if it can be used."""
     return unavailable_reason(name, precision, device) or self_test(make(name, precision, device), device)
 
 
@@ -181,13 +181,15 @@ def resolve(device: str, name: str, precision: str, recorded: Resolved | None = 
     return Resolved(chosen.name, chosen.precision, where.type)
 
 
-def placed(device: str, name: str, precision: str, recorded: Resolved | None = None) -> tuple[torch.device, Backend]:
-    """The device of the option ``--device``, made ready, and the backend chosen for it; both are logged.
+def resolve_device_and_backend(
+    device: str, name: str, precision: str, recorded: Resolved | None = None
+) -> tuple[torch.device, Backend]:
+    """Resolve and prepare the device of the option ``--device``, and choose its backend; logs both.
 
     Raises
     ------
     InputError
-        If there is no such device, or the backend cannot run on it.
+        If the device does not exist, or the backend requested by name cannot run on it.
     """
     where = core_device.resolve_device(device)
     words = core_device.prepare(where)
@@ -197,7 +199,7 @@ def placed(device: str, name: str, precision: str, recorded: Resolved | None = N
 
 
 def unavailable_reason(name: str, precision: str, device: torch.device) -> str | None:
-    """Why a backend cannot run here, or None if it can."""
+    """Why a backend cannot run on a device, or None if it can."""
     if name == "torch":
         return None
     if name == "compiled":
@@ -214,14 +216,14 @@ def unavailable_reason(name: str, precision: str, device: torch.device) -> str |
 
 
 def slower_reason(name: str, device: torch.device) -> str | None:
-    """Why ``auto`` does not expect a backend to be faster than torch on a device, or None if it does."""
+    """Why a backend is not known to be faster than torch on a device, or None if it is."""
     if name != "compiled" or device.type != "cpu" or any(needed <= core_device.cpu_flags() for needed in FAST_CPU):
         return None
     return "this processor has neither AVX2 with FMA nor AVX-512, and elsewhere its speed was not measured"
 
 
 def make(name: str, precision: str, device: torch.device) -> Backend:
-    """A backend by name, whether or not it can run."""
+    """A backend by name, without checking that it is available."""
     bind, encode = dense.bind, hashgrid.encode
     if name == "compiled" and device.type == "cuda":
         bind, encode = inductor.bind, inductor.encode
@@ -239,9 +241,9 @@ def make(name: str, precision: str, device: torch.device) -> Backend:
 
 
 def use(model: nn.Module, backend: Backend) -> None:
-    """Every network and hash encoding of the model is evaluated by this backend from now on."""
+    """Set the backend of every dense network and hash encoding in a model."""
     for module in model.modules():
-        if isinstance(module, Networked):
+        if isinstance(module, NetworkModule):
             module.bind = backend.bind
         if isinstance(module, HashEncoding):
             module.encode = backend.encode
@@ -253,14 +255,14 @@ PROBE_RAYS, PROBE_SAMPLES = 64, 32
 
 
 def self_test(backend: Backend, device: torch.device) -> str | None:
-    """Why a backend's results are wrong here, or None if they are right.
+    """Compare a backend with the reference implementation; returns the problem, or None if they agree.
 
-    Outputs and gradients of a small network on a small hash grid are compared with the reference implementation.
+    Compared are the outputs and gradients of a small network on a small hash grid.
     """
     reference = make("torch", backend.precision, device)
     try:
         found, expected = _probe(backend, device), _probe(reference, device)
-    except Exception as error:  # whatever a compiler or a driver says
+    except Exception as error:  # of a compiler or a driver, of any type
         return f"it failed on a small network: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     for a, b in zip(found, expected, strict=True):
         difference = float((a - b).abs().max() / b.abs().max())

@@ -1,23 +1,23 @@
-"""Dense networks by tiny-cuda-nn, where it is installed (twin: ``dense.bind``; it computes in fp16, on a GPU).
+"""Dense networks by tiny-cuda-nn, in fp16 on a GPU, if it is installed (reference implementation: ``dense.bind``).
 
-tiny-cuda-nn runs bias-free chains of ReLU layers of one width, and keeps all of a chain's matrices in one flat vector,
-row after row. A network is cut into such **chains**: a layer joins the chain of the layer before it if it reads that
-layer and nothing else, nothing else reads that layer, and that layer has a ReLU. NeRF's 8 layers make two (the skip
-begins the second), its heads and its feature layer one each.
+tiny-cuda-nn evaluates chains of ReLU layers of one width without biases; the matrices of a chain are one flat vector,
+in row-major order. A network is split into such **chains**: a layer belongs to the chain of the previous layer if it
+reads only that layer, no other layer reads it, and it has a ReLU. NeRF's trunk of 8 layers has two chains (the second
+begins at the skip connection); its heads and feature layer are chains of their own.
 
-Biases are kept exactly: the input gets a column of ones, and every hidden layer a neuron that is always one (its weight
-from the one before it is 1, from all others 0), which carries the biases of the next layer. This costs one neuron a
-layer, so a 64-wide network runs as a 128-wide one, a 256-wide one as 272: 63 or 127 make the most of it. Up to 128
-neurons with the carrier run as ``FullyFusedMLP``, more, or a single layer, as ``CutlassMLP``.
+Biases are exact: the input gets a column of ones, and every hidden layer a neuron of constant value one (with weight 1
+from its predecessor and 0 from the others), whose outgoing weights are the biases of the next layer. This takes one
+neuron per layer: a network of width 64 runs with 128 neurons, one of 256 with 272; widths 63 and 127 waste least. Up to
+128 neurons, this one included, run as ``FullyFusedMLP``, more, or a single layer, as ``CutlassMLP``.
 
-Inputs, outputs and hidden layers are padded with zeros to what tiny-cuda-nn's matrices need, after the weights arrive
-here. So norms that equilibration takes never see padding, and gradients reach the weights and biases through the very
-operations that lay them out. tiny-cuda-nn reads its vector on every pass; it is put in place of the module's own.
+The weights are padded with zeros here, by differentiable operations: equilibration never includes padding in its norms,
+and gradients reach the weights and biases by autograd. The padded vector replaces the parameters of tiny-cuda-nn's
+module in every call.
 
-Its hash grid is not offered: it places a point x at x·(scale) + 1/2 of a level with another rule for resolutions, so
-no table of ``hashgrid`` means the same there. Use ``triton_hashgrid``.
+The hash grid of tiny-cuda-nn is not used: its resolutions and the position of points in cells (x·scale + 1/2) differ,
+so the tables of ``hashgrid`` are not compatible. Use ``triton_hashgrid``.
 
-This has been tested against a stand-in that follows tiny-cuda-nn's source (parameters, padding), not on a GPU.
+Tested against a stand-in that follows tiny-cuda-nn's source (parameters, padding), not on a GPU.
 Source: Müller, tiny-cuda-nn (NVlabs/tiny-cuda-nn).
 """
 
@@ -33,16 +33,16 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from enerf.fields.backends.dense import Bound, Network, spread
+from enerf.fields.backends.dense import Bound, Network, repeat_rows
 
 FUSED = (16, 32, 64, 128)  # neurons of a FullyFusedMLP
-ALIGNED = 16  # inputs and outputs are padded to multiples of it, here, so that tiny-cuda-nn adds nothing of its own
+ALIGNED = 16  # inputs and outputs are padded to multiples of it here, so that tiny-cuda-nn adds no padding
 
 Chain = tuple[int, ...]  # indices of consecutive layers
 
 
 def unavailable_reason(device: torch.device | None = None) -> str | None:
-    """None where networks can be bound on a device (None: on a CUDA device), else the reason in one line."""
+    """Why networks cannot be evaluated on a device (None: on a CUDA device) in one line, or None if they can."""
     if importlib.util.find_spec("tinycudann") is None:
         return (
             "tinycudann is not installed: it is built from NVlabs/tiny-cuda-nn, bindings/torch; "
@@ -56,23 +56,25 @@ def unavailable_reason(device: torch.device | None = None) -> str | None:
 
 
 def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "bf16") -> Bound:
-    """The network with its weights, evaluated by tiny-cuda-nn: differentiable in weights, biases and inputs.
+    """Return the network with its weights as a function of its inputs, evaluated by tiny-cuda-nn.
+
+    Differentiable with respect to weights, biases and inputs.
 
     Parameters
     ----------
     network
-        What is computed.
+        The network.
     weights, biases
         Of each layer, in order: (width, sum of the widths it reads) and (width,).
     precision
-        ``bf16`` asks for short factors; tiny-cuda-nn has fp16, which is finer and ends at 65,504.
+        ``bf16``, computed in fp16, which is more precise and has the maximum 65,504.
 
     Raises
     ------
     RuntimeError
-        Where ``unavailable_reason`` gives a reason.
+        If the library or a GPU is missing, with ``unavailable_reason``.
     ValueError
-        If fp32 is asked for.
+        If the precision is fp32.
     """
     if reason := unavailable_reason(weights[0].device):
         raise RuntimeError(reason)
@@ -82,19 +84,19 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     first = len(network.inputs)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        slots: dict[int, Tensor] = dict(enumerate(spread(inputs)))
+        buffers: dict[int, Tensor] = dict(enumerate(repeat_rows(inputs)))
         for chain, module, flat in parts:
-            seen = [slots[s] for s in network.layers[chain[0]].sources]
-            x = torch.cat([*seen, torch.ones_like(seen[0][:, :1])], -1)
+            sources = [buffers[s] for s in network.layers[chain[0]].sources]
+            x = torch.cat([*sources, torch.ones_like(sources[0][:, :1])], -1)
             out = functional_call(module, {"params": flat}, (padded(x, x.shape[0], up(x.shape[1])),))
-            slots[first + chain[-1]] = out[:, : network.layers[chain[-1]].width].float()
-        return tuple(slots[s] for s in network.outputs)
+            buffers[first + chain[-1]] = out[:, : network.layers[chain[-1]].width].float()
+        return tuple(buffers[s] for s in network.outputs)
 
     return run
 
 
 def chains(network: Network) -> list[Chain]:
-    """The network's layers, cut into what tiny-cuda-nn computes at once."""
+    """Split the layers of a network into chains."""
     first = len(network.inputs)
     found: list[Chain] = []
     for i, layer in enumerate(network.layers):
@@ -109,7 +111,7 @@ def chains(network: Network) -> list[Chain]:
 
 
 def neurons(network: Network, chain: Chain) -> int:
-    """Width of a chain's hidden layers in tiny-cuda-nn, with the neuron that carries the biases; 0 without any."""
+    """Neurons of a chain's hidden layers in tiny-cuda-nn, the constant one included; 0 without hidden layers."""
     if len(chain) == 1:
         return 0
     widest = max(network.layers[i].width for i in chain[:-1]) + 1
@@ -119,12 +121,12 @@ def neurons(network: Network, chain: Chain) -> int:
 def _assembled(
     network: Network, chain: Chain, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> tuple[torch.nn.Module, Tensor]:
-    """tiny-cuda-nn's module of a chain, and its parameters as a function of the weights and biases."""
+    """tiny-cuda-nn's module for a chain, and its parameters as a differentiable function of weights and biases."""
     width, last = neurons(network, chain), network.layers[chain[-1]]
     matrices = []
     for i in chain:
         weight, bias = weights[i].float(), biases[i].float()
-        matrix = torch.cat([weight, bias[:, None]], 1)  # its last column meets the constant one
+        matrix = torch.cat([weight, bias[:, None]], 1)  # the last column is multiplied by the constant one
         rows, columns = up(len(weight)), up(matrix.shape[1])
         if i != chain[0]:
             matrix, columns = _carried(weight, bias, width), width
@@ -136,22 +138,20 @@ def _assembled(
             matrix = matrix + _one(matrix, inputs)
         matrices.append(matrix.flatten())
     flat = torch.cat(matrices)
-    seen = up(weights[chain[0]].shape[1] + 1)
-    module = _module(seen, up(last.width), width, len(chain) - 1, last.relu, weights[0].device)
+    n_in = up(weights[chain[0]].shape[1] + 1)
+    module = _module(n_in, up(last.width), width, len(chain) - 1, last.relu, weights[0].device)
     if module.params.numel() != len(flat):
-        raise RuntimeError(
-            f"tinycudann wants {module.params.numel()} parameters, {len(flat)} were laid out: not its layout"
-        )
+        raise RuntimeError(f"tinycudann has {module.params.numel()} parameters, expected {len(flat)}: not its layout")
     return module, flat
 
 
 def _carried(weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"], width: int) -> Float[Tensor, "o w"]:
-    """A layer's matrix over hidden neurons of which the last is always one."""
+    """Matrix of a layer that reads hidden neurons, the last of which is constant one."""
     return torch.cat([padded(weight, len(weight), width - 1), bias[:, None]], 1)
 
 
 def _one(matrix: Float[Tensor, "o i"], column: int) -> Float[Tensor, "o i"]:
-    """Zeros, and a 1 that takes the constant one of a column to the last neuron."""
+    """Zeros, except a 1 that copies the constant one from ``column`` to the last neuron."""
     one = torch.zeros_like(matrix)
     one[-1, column] = 1
     return one
@@ -159,7 +159,7 @@ def _one(matrix: Float[Tensor, "o i"], column: int) -> Float[Tensor, "o i"]:
 
 @functools.lru_cache(maxsize=64)
 def _module(inputs: int, outputs: int, width: int, hidden: int, relu: bool, device: torch.device) -> Any:
-    """tiny-cuda-nn's module for a chain's sizes; its own parameters are never used."""
+    """tiny-cuda-nn's module for the sizes of a chain; its own parameters are not used."""
     config = {
         "otype": "FullyFusedMLP" if width in FUSED else "CutlassMLP",
         "activation": "ReLU",
@@ -171,7 +171,7 @@ def _module(inputs: int, outputs: int, width: int, hidden: int, relu: bool, devi
 
 
 def padded(matrix: Float[Tensor, "_ _"], rows: int, columns: int) -> Float[Tensor, "{rows} {columns}"]:
-    """The matrix with zeros below and to its right.
+    """The matrix padded with zeros below and to the right.
 
     >>> padded(torch.ones(1, 1), 2, 3).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]

@@ -1,38 +1,38 @@
-"""Dense networks on a GPU: blocks of points go through all layers in one Triton program (twin: ``dense.bind``).
+"""Dense networks on a GPU: one Triton program evaluates all layers, block by block of points.
+
+The reference implementation is ``dense.bind``.
 
 Vocabulary
 ----------
-- a **block** is a fixed number of points; a program takes its block through all steps before the next block;
-- a **step** makes one slot of a block: a sum of products over the slots that it reads (so nothing is ever laid side by
-  side, and an input shared by a ray's points is read where it lies), plus bias, then ReLU or the mask of one;
-- the **work** buffer holds a block's slots, one after the other, each with a power of two of columns up to 256, then
-  multiples of 256.
+- a **block** is a fixed number of points; a program executes all steps for one block before the next block;
+- a **step** computes one activation buffer of a block: a sum of matrix products over the buffers that it reads (so
+  sources are never concatenated, and rows shared by the points of a ray are never copied), plus bias, then ReLU or
+  the mask of its derivative;
+- the **workspace** contains the activation buffers of a block, one after the other, each padded to a power of two of
+  columns up to 256, and to multiples of 256 above.
 
-How it works. A step whose source is the slot just made takes it from registers where the two fit (up to 128 wide in
-bf16). A wider one writes the slot to the work buffer and reads it back in slices beside the slices of the weights, as
-Triton cannot slice what lies in registers: such a block is in the caches of the GPU when it is read, and in training
-the backward pass needs it in memory anyway. Without gradients the buffer is a few slots a program, used again for every
-block, so that it stays in the caches.
+Forward pass. A step reads the buffer computed just before it from registers if it fits (up to 128 columns in bf16).
+Wider ones are written to the workspace and read back in slices together with slices of the weights, as Triton cannot
+slice registers: they are still in the GPU's caches, and in training the backward pass needs them in memory anyway.
+Without gradients the workspace is a few buffers per program, reused for every block, so that it stays in the caches.
 
-The backward pass is another list of steps through the same kernel: a slot's gradient is the sum of products over the
-layers that read it, masked where its ReLU was idle. Sums over a block give the biases' gradients. The weights'
-gradients are products over all points, a second kernel: each of its programs adds up some of the blocks in fp32 and
-torch adds the programs. That was chosen over adding to the weights' gradient from every block: 65,536 atomic
-additions a block and layer would cost more than the product, and their order would change from run to run. It was
-chosen over ``torch.mm`` because bf16 products of torch return bf16, and may add up parts in bf16 as well. Results are
-the same from run to run.
+Backward pass. It is another list of steps for the same kernel: the gradient of a buffer is the sum of products over the
+layers that read it, masked where its ReLU was inactive. Sums over a block give the gradients of biases. Gradients of
+weights are products over all points, in a second kernel: each program sums some of the blocks in fp32, and torch sums
+over programs. Atomic additions from every block (65,536 per block and layer) would cost more than the product, in an
+order that changes from run to run; ``torch.mm`` returns bf16 for bf16 factors, and may add partial sums in bf16.
+Results are the same from run to run.
 
-Precision: ``bf16`` rounds weights, inputs and stored slots to bf16; sums, biases and the biases' gradients are fp32.
-``fp32`` computes in IEEE fp32, without tensor cores: right, and slow.
+Precision. ``bf16`` rounds weights, inputs and stored buffers to bf16; sums, biases and their gradients are fp32.
+``fp32`` computes in IEEE fp32, without tensor cores: accurate and slow.
 
-What limits it. **This has not been timed on a GPU.** It is tested in Triton's interpreter and compiles for compute
-capability 9.0 without a device. A step of ``fern.txt`` is 0.70 TFLOP; one Hopper reaches about 790 TFLOP/s in bf16, so
-no less than 0.9 ms. An 8×256 NeRF stores about 5 kB of activations a point and as much of their gradients, and reads
-each once or twice: some 5 GB for the 196,608 points of a step, 1.5 ms at 3.35 TB/s where nothing overlaps. A block of
-128 points streams 128 kB of weights and 64 kB of activations from the L2 cache for 17 MFLOP of a 256-wide layer: at
-about 5.5 TB/s (an estimate) that caps the chain near half of the peak. Sharing weights between blocks (thread block
-clusters) would lift that cap. The first call of a network compiles each pass: 5 to 30 s on a slow core, kept in
-Triton's cache.
+Limits. **This has not been timed on a GPU.** It is tested in Triton's interpreter and compiles for compute capability
+9.0 without a device. A step of ``fern.txt`` is 0.70 TFLOP; one Hopper reaches about 790 TFLOP/s in bf16, so the bound
+is 0.9 ms. An 8×256 NeRF stores about 5 kB of activations per point and as much of gradients, and reads each once or
+twice: 5 GB for the 196,608 points of a step, 1.5 ms at 3.35 TB/s without overlap. A block of 128 points reads 128 kB of
+weights and 64 kB of activations from the L2 cache for 17 MFLOP of a 256-wide layer: at about 5.5 TB/s (an estimate)
+this limits the speed to half of the peak. Sharing weights between blocks (thread block clusters) would raise that
+limit. The first call for a network compiles each pass: 5 to 30 s on a slow core, then cached by Triton.
 """
 
 from collections.abc import Sequence
@@ -48,28 +48,31 @@ from enerf.fields.backends.triton_plan import Plan
 
 __all__ = ["bind", "unavailable_reason"]
 
-SPLITS = 2  # programs a multiprocessor, of the products over all points
+SPLITS = 2  # programs per multiprocessor, of the products over all points
 
 
 def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "bf16") -> Bound:
-    """The network with its weights, evaluated by Triton: differentiable once in weights, biases and inputs.
+    """Return the network with its weights as a function of its inputs, evaluated by Triton.
+
+    Once differentiable with respect to weights, biases and inputs.
 
     Parameters
     ----------
     network
-        What is computed.
+        The network.
     weights, biases
-        Of each layer, in order: (width, sum of the widths it reads) and (width,), fp32. Their values are copied here:
-        bind again after they have changed.
+        Of each layer, in order: (width, sum of the widths it reads) and (width,), fp32. Their values are copied
+        now; later changes have no effect.
     precision
-        ``bf16`` or ``fp32``, of the products' factors.
+        ``bf16`` or ``fp32``, of the factors of products.
 
     Raises
     ------
     RuntimeError
-        Where ``unavailable_reason`` gives a reason.
+        If Triton or a GPU is missing, with ``unavailable_reason``.
     ValueError
-        If a layer does not read its sources' widths, or an input's rows do not divide the points.
+        If the shape of a weight or bias does not match the network, or the number of points is not a multiple of the
+        rows of an input.
     TypeError
         If a tensor is not fp32.
     """
@@ -92,7 +95,7 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 
 
 def _check(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
-    """Shapes and dtypes of the parameters, before a kernel reads what is not there."""
+    """Check the shapes and dtypes of the parameters, so that kernels read only valid memory."""
     for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
         shape = (layer.width, sum(network.widths[s] for s in layer.sources))
         if tuple(weight.shape) != shape or tuple(bias.shape) != shape[:1]:
@@ -102,7 +105,7 @@ def _check(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor]
 
 
 class _Chain(torch.autograd.Function):
-    """Forward and backward as lists of steps; see the module."""
+    """Autograd function that executes the steps of a plan; see the module."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, packed: tuple[Tensor, Tensor], train: bool, n: int, *tensors: Tensor) -> Any:
@@ -155,7 +158,7 @@ class _Chain(torch.autograd.Function):
 
 
 def _launch(plan: Plan, grid: tuple[int, ...], *arguments: Any) -> None:
-    """The chain over all blocks, on the device of its work buffer."""
+    """Launch the kernel ``chain`` over all blocks, on the device of its workspace."""
     device = arguments[2].device
     with on(device):
         constants = _constants(plan, *arguments[10:])
@@ -163,15 +166,15 @@ def _launch(plan: Plan, grid: tuple[int, ...], *arguments: Any) -> None:
 
 
 def _constants(plan: Plan, steps: Any, columns: int, saved: int, by_block: bool) -> tuple[Any, ...]:
-    """What the compiler knows of a chain, in the kernel's order."""
+    """Compile-time arguments of the kernel ``chain``, in its order."""
     return steps, columns, saved, plan.rows, plan.deep, factors(plan.dtype), by_block
 
 
 def _weight(plan: Plan, layer: int, work: Tensor, dz: Tensor, blocks: int) -> Tensor:
-    """Gradient of a layer's weight: products over all points, source by source."""
+    """Gradient of the weight of a layer: products over all points, for each source."""
     widths, rows = plan.network.widths, plan.rows
-    slot = len(plan.network.inputs) + layer
-    wide = plan.padded[slot]
+    buffer = len(plan.network.inputs) + layer
+    wide = plan.padded[buffer]
     parts = []
     for source in plan.network.layers[layer].sources:
         deep = plan.padded[source]
@@ -179,10 +182,10 @@ def _weight(plan: Plan, layer: int, work: Tensor, dz: Tensor, blocks: int) -> Te
         count = wide // tiles[0] * (deep // tiles[1])
         splits = max(1, min(blocks, SPLITS * processors(work.device) // count))
         out = torch.empty(splits, wide, deep, device=work.device)
-        z_at, x_at = plan.z_column[slot] * rows, plan.column[source] * rows
+        z_at, x_at = plan.z_column[buffer] * rows, plan.column[source] * rows
         shapes = (plan.z_column[-1], plan.column[-1], wide, deep, *tiles, rows, factors(plan.dtype))
         with on(work.device):
             tables = (dz, work, out, z_at, x_at, blocks, *shapes)
             load("outer")[(count, splits)](*tables, num_warps=plan.warps, **options(work.device))
-        parts.append(out.sum(0)[: widths[slot], : widths[source]])
+        parts.append(out.sum(0)[: widths[buffer], : widths[source]])
     return torch.cat(parts, 1)

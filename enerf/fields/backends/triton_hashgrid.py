@@ -1,9 +1,9 @@
-"""Multiresolution hash encoding on a GPU: the Triton backend of ``hashgrid.encode``.
+"""Multiresolution hash encoding on a GPU by Triton; reference implementation: ``hashgrid.encode``.
 
-Each program takes one level at a block of points. The table's gradient is added up by atomic additions in fp32, so its
-last bits change from run to run, and the few entries of a coarse level are a queue for many points. The points'
-gradient is written level by level and added up by torch. It has not been timed on a GPU; what
-bounds it is the fetching of eight entries a level and point from wherever they lie in the table.
+Each program computes one level for a block of points. The gradient of the table is summed by atomic additions in fp32,
+so its last bits change from run to run, and additions to the few entries of a coarse level are serialized. The gradient
+of the points is written for each level and summed by torch. It has not been timed on a GPU; it is expected to be bound
+by memory: eight scattered reads per level and point.
 """
 
 import functools
@@ -23,16 +23,16 @@ BLOCK = 128  # points of a program
 
 
 def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid) -> Float[Tensor, "n w"]:
-    """Features of points in the unit cube, as ``hashgrid.encode`` gives them; differentiable once in table and points.
+    """Features of points in the unit cube (see ``hashgrid.encode``); once differentiable in table and points.
 
     Raises
     ------
     RuntimeError
-        Where ``unavailable_reason`` gives a reason.
+        If Triton or a GPU is missing, with ``unavailable_reason``.
     TypeError
         If the points or the table are not fp32.
     ValueError
-        If the table does not have the grid's entries and features.
+        If the shape of the table does not match the grid.
     """
     require(points.device)
     if points.dtype != torch.float32 or table.dtype != torch.float32:
@@ -43,7 +43,7 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid
 
 
 class _Encode(torch.autograd.Function):
-    """Forward and backward through the same program."""
+    """Autograd function; forward and backward launch the same kernel."""
 
     @staticmethod
     def forward(ctx: Any, grid: Grid, points: Tensor, table: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _launch(
     to_table: bool,
     to_points: bool,
 ) -> None:
-    """The program over all points and levels."""
+    """Launch the kernel ``features`` over all points and levels."""
     if not len(points):
         return
     count = len(grid.resolutions)
@@ -94,7 +94,7 @@ def _launch(
 
 @functools.lru_cache(maxsize=8)
 def _levels(grid: Grid, device: torch.device) -> Tensor:
-    """Of each level: resolution, entries, where it begins, and whether it is hashed."""
+    """Resolution, number of entries, first row, and whether it is hashed, for each level."""
     count = range(len(grid.resolutions))
     rows = [(grid.resolutions[i], grid.entries[i], grid.offsets[i], int(grid.is_hashed(i))) for i in count]
     return torch.tensor(rows, dtype=torch.int32, device=device)

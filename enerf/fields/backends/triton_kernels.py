@@ -1,8 +1,8 @@
-"""The Triton programs of this room, as plain functions: ``load`` makes a kernel of one of them at its first use.
+"""The Triton kernels, as plain functions that ``load`` compiles at their first use.
 
-Importing this file imports no Triton. ``tl`` is put in place by ``load``, before anything is compiled; parameters
-marked ``tl.constexpr`` are known to the compiler, so that loops over layers, terms and corners are unrolled.
-What the programs compute is told where they are launched: ``triton_dense`` and ``triton_hashgrid``.
+Importing this file does not import Triton. ``load`` sets ``tl`` before anything is compiled; parameters marked
+``tl.constexpr`` are compile-time constants, so that loops over layers, terms and corners are unrolled. The algorithms
+are described where the kernels are launched: ``triton_dense`` and ``triton_hashgrid``.
 """
 # mypy: disable-error-code="no-untyped-def, name-defined"
 
@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-tl: Any = None  # triton.language, once it is needed
+tl: Any = None  # triton.language, set by ``load``
 CALLS = {"chain": ("step",), "step": ("product",), "features": ("axis", "entry")}  # programs that call others
 
 
 def unavailable_reason(device: torch.device | None = None) -> str | None:
-    """None where the kernels of this room run on a device (None: on a CUDA device), else the reason in one line.
+    """Why the kernels cannot run on a device (None: on a CUDA device) in one line, or None if they can.
 
-    With ``TRITON_INTERPRET=1`` in the environment when Triton is first imported, they run on a CPU too, slowly.
+    With ``TRITON_INTERPRET=1`` in the environment when Triton is first imported, they run on a CPU, slowly.
     """
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: pip install triton; the torch backend works without it"
@@ -43,38 +43,38 @@ def unavailable_reason(device: torch.device | None = None) -> str | None:
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter is asked for."""
+    """Whether Triton's interpreter is enabled by the environment."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in {"1", "true", "yes", "on"}
 
 
 def require(device: torch.device) -> None:
-    """Nothing, if the kernels run on the device.
+    """Check that the kernels can run on the device.
 
     Raises
     ------
     RuntimeError
-        With the reason of ``unavailable_reason`` otherwise.
+        If they cannot, with ``unavailable_reason``.
     """
     if reason := unavailable_reason(device):
         raise RuntimeError(reason)
 
 
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a device; 2 in the interpreter, so that its tests meet more than one program."""
+    """Number of multiprocessors of a device; 2 in the interpreter, so that tests use more than one program."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def options(device: torch.device) -> dict[str, Any]:
-    """How kernels are launched on a device: three slices in flight where shared memory has room for them, else two."""
+    """Launch options for a device: three pipeline stages where shared memory is large enough, else two."""
     roomy = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
     return {
         "num_stages": 3 if roomy else 2,
         "enable_fp_fusion": True,
-    }  # said: Triton 3.9 warns where fusion is left open
+    }  # explicit: Triton 3.9 warns where fusion is not specified
 
 
 def factors(dtype: torch.dtype) -> Any:
-    """Triton's name of the dtype of products' factors: the interpreter has fp32 only, to the same effect."""
+    """Triton's dtype for the factors of products; fp32 in the interpreter, which has the same result."""
     names = importlib.import_module("triton.language")
     return names.float32 if interpreted() or dtype == torch.float32 else names.bfloat16
 
@@ -86,11 +86,11 @@ def on(device: torch.device) -> Any:
 
 @functools.cache
 def load(name: str) -> Any:
-    """The kernel made of a function of this file."""
+    """Compile a function of this file to a kernel, with the functions that it calls."""
     global tl  # noqa: PLW0603
     triton = importlib.import_module("triton")
     tl = triton.language
-    free = ["n", "blocks"]  # their values do not change the code
+    free = ["n", "blocks"]  # no specialization for their values
     for inner in CALLS.get(name, ()):
         globals()[inner] = load(inner)
     program = inspect.unwrap(globals()[name])
@@ -102,7 +102,7 @@ def chain(
     STEPS: tl.constexpr, COLUMNS: tl.constexpr, SAVED: tl.constexpr, ROWS: tl.constexpr, DEEP: tl.constexpr,
     FACTORS: tl.constexpr, BY_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Blocks of ROWS points go through all steps."""
+    """Execute all steps for blocks of ROWS points."""
     program = tl.program_id(0)
     for block in range(program, blocks, tl.num_programs(0)):
         place = block if BY_BLOCK else program
@@ -110,21 +110,21 @@ def chain(
         before = saved + tl.cast(block, tl.int64) * (SAVED * ROWS)
         total = sums + tl.cast(block, tl.int64) * COLUMNS
         row = tl.cast(block, tl.int64) * ROWS + tl.arange(0, ROWS)
-        tl.debug_barrier()  # the region may still be read by the last step of the block before
-        last = row  # of no use to the first step
+        tl.debug_barrier()  # the last step of the previous block may still read the region
+        last = row  # not used by the first step
         for t in tl.static_range(len(STEPS)):
             last = step(
                 reads, repeats, base, before, weights, biases, writes, total, n, row, last,
                 STEPS[t], ROWS, DEEP, FACTORS,
             )  # fmt: skip
-            tl.debug_barrier()  # what the block's threads have stored is read by all of them from here on
+            tl.debug_barrier()  # later steps read what all threads have stored
 
 
 def step(
     reads, repeats, base, before, weights, biases, writes, sums, n, row, last,
     STEP: tl.constexpr, ROWS: tl.constexpr, DEEP: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
-    """One slot of a block: terms or what it reads, bias, ReLU or mask, stores. STEP is triton_plan.Step."""
+    """Compute one buffer of a block: input, terms, bias, ReLU or mask, stores. STEP is triton_plan.Step."""
     column: tl.constexpr = STEP[0]
     padded: tl.constexpr = STEP[1]
     width: tl.constexpr = STEP[2]
@@ -134,7 +134,7 @@ def step(
     mask: tl.constexpr = STEP[8]
     write: tl.constexpr = STEP[9]
     inner = tl.arange(0, ROWS)
-    made = last
+    result = last
     for j in tl.static_range(padded // tile):
         col = j * tile + tl.arange(0, tile)
         inside = (row < n)[:, None] & (col < width)[None, :]
@@ -156,14 +156,14 @@ def step(
             tl.store(writes[write] + row[:, None] * width + col[None, :], acc, mask=inside)
         if STEP[11] >= 0:
             tl.store(sums + STEP[11] + col, tl.sum(acc, 0))
-        made = acc.to(base.dtype.element_ty)
+        result = acc.to(base.dtype.element_ty)
         if STEP[10]:
-            tl.store(base + column * ROWS + inner[:, None] * padded + col[None, :], made)
-    return made
+            tl.store(base + column * ROWS + inner[:, None] * padded + col[None, :], result)
+    return result
 
 
 def product(acc, base, weights, last, inner, col, TERM: tl.constexpr, DEEP: tl.constexpr, FACTORS: tl.constexpr):
-    """The sums plus one product of a slot and a matrix. TERM is triton_plan.Term."""
+    """``acc`` plus the product of a buffer and a matrix. TERM is triton_plan.Term."""
     source: tl.constexpr = TERM[0]
     length: tl.constexpr = TERM[1]
     down: tl.constexpr = TERM[3]
@@ -187,7 +187,7 @@ def outer(
     Z_COLUMNS: tl.constexpr, X_COLUMNS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
     TILE_OUT: tl.constexpr, TILE_IN: tl.constexpr, ROWS: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
-    """One tile of dzᵀ x over every num_programs(1)-th block: partial sums of one weight's gradient."""
+    """One tile of dzᵀ x, summed over every num_programs(1)-th block: a partial sum of the gradient of a weight."""
     first = (tl.program_id(0) // (IN // TILE_IN)) * TILE_OUT + tl.arange(0, TILE_OUT)
     second = (tl.program_id(0) % (IN // TILE_IN)) * TILE_IN + tl.arange(0, TILE_IN)
     inner = tl.arange(0, ROWS)
@@ -206,7 +206,7 @@ def features(
     WIDTH: tl.constexpr, FEATURES: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
     BACKWARD: tl.constexpr, TO_TABLE: tl.constexpr, TO_POINTS: tl.constexpr,
 ):  # fmt: skip
-    """One level (second index of the program) of the hash encoding at BLOCK points; see hashgrid.encode."""
+    """One level (second program index) of the hash encoding at BLOCK points; see hashgrid.encode."""
     level = tl.program_id(1)
     side = tl.load(levels + level * 4)
     row = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -215,14 +215,14 @@ def features(
     py, cy, fy = axis(points, row, inside, side, 1)
     pz, cz, fz = axis(points, row, inside, side, 2)
     feature = tl.arange(0, PADDED)
-    held = inside[:, None] & (feature < FEATURES)[None, :]
+    valid = inside[:, None] & (feature < FEATURES)[None, :]
     at = row[:, None] * WIDTH + level * FEATURES + feature[None, :]
     total = tl.zeros([BLOCK, PADDED], dtype=tl.float32)
     gx = tl.zeros([BLOCK], dtype=tl.float32)
     gy = gx
     gz = gx
     if BACKWARD:
-        grad = tl.load(grad_out + at, mask=held, other=0.0)
+        grad = tl.load(grad_out + at, mask=valid, other=0.0)
     for corner in tl.static_range(8):
         wx = fx if corner // 4 == 1 else 1 - fx
         wy = fy if corner // 2 % 2 == 1 else 1 - fy
@@ -230,16 +230,16 @@ def features(
         index = entry(cx + corner // 4, cy + corner // 2 % 2, cz + corner % 2, side, levels + level * 4)
         cell = index[:, None] * FEATURES + feature[None, :]
         if not BACKWARD:
-            total += (wx * wy * wz)[:, None] * tl.load(table + cell, mask=held, other=0.0)
+            total += (wx * wy * wz)[:, None] * tl.load(table + cell, mask=valid, other=0.0)
         if TO_TABLE:
-            tl.atomic_add(grad_table + cell, (wx * wy * wz)[:, None] * grad, mask=held)
+            tl.atomic_add(grad_table + cell, (wx * wy * wz)[:, None] * grad, mask=valid)
         if TO_POINTS:
-            slope = tl.sum(grad * tl.load(table + cell, mask=held, other=0.0), 1)
+            slope = tl.sum(grad * tl.load(table + cell, mask=valid, other=0.0), 1)
             gx += slope * (wy * wz) * (2 * (corner // 4) - 1)
             gy += slope * (wx * wz) * (2 * (corner // 2 % 2) - 1)
             gz += slope * (wx * wy) * (2 * (corner % 2) - 1)
     if not BACKWARD:
-        tl.store(out + at, total, mask=held)
+        tl.store(out + at, total, mask=valid)
     if TO_POINTS:
         base = grad_points + (tl.cast(level, tl.int64) * n + row) * 3
         tl.store(base, tl.where((px >= 0) & (px <= 1), gx * side, 0.0), mask=inside)
@@ -248,16 +248,16 @@ def features(
 
 
 def axis(points, row, inside, side, AXIS: tl.constexpr):
-    """Along one axis: the points' coordinate, their cell, and where they are in it."""
+    """For one axis: the coordinate of points, the index of their cell, and their position in it in [0, 1]."""
     at = tl.load(points + row * 3 + AXIS, mask=inside, other=0.0)
     scaled = tl.minimum(tl.maximum(at, 0.0), 1.0) * side
-    cell = tl.minimum(tl.maximum(scaled.to(tl.int32), 0), side - 1)  # so what is not a number stays in the table too
+    cell = tl.minimum(tl.maximum(scaled.to(tl.int32), 0), side - 1)  # NaN gives a valid cell too
     return at, cell, scaled - cell
 
 
 def entry(x, y, z, side, level):
-    """Which row of the table holds a corner; see hashgrid.entry."""
+    """Row of the table for a grid corner; see hashgrid.entry."""
     x, y, z, wide = x.to(tl.uint32), y.to(tl.uint32), z.to(tl.uint32), (side + 1).to(tl.uint32)
-    mixed = (x ^ (y * 2654435761) ^ (z * 805459861)) % tl.load(level + 1).to(tl.uint32)
-    index = tl.where(tl.load(level + 3) != 0, mixed, x + wide * (y + wide * z))
+    hashed = (x ^ (y * 2654435761) ^ (z * 805459861)) % tl.load(level + 1).to(tl.uint32)
+    index = tl.where(tl.load(level + 3) != 0, hashed, x + wide * (y + wide * z))
     return tl.load(level + 2).to(tl.int64) + index.to(tl.int64)

@@ -1,6 +1,6 @@
-"""What a Triton program does with a block of points, as tables: slots, columns, weights' places and steps.
+"""Execution plan of the Triton kernel for dense networks: layout of buffers and weights, and list of steps.
 
-The words are those of ``triton_dense``. Nothing here needs Triton or a GPU.
+See ``triton_dense`` for the vocabulary. Nothing here needs Triton or a GPU.
 """
 
 import itertools
@@ -14,14 +14,15 @@ from torch.nn import functional
 
 from enerf.fields.backends.dense import Network
 
-WIDEST = 256  # columns of a tile of sums
-HELD = 1 << 15  # bytes of weights that a product from registers may stage at once
+MAX_TILE = 256  # columns of a tile of sums at most
+STAGED_BYTES = 1 << 15  # most bytes of weights that a product from registers stages at once
 
 
 class Term(NamedTuple):
-    """One product: ``length`` columns of a slot that begins at column ``source``, times a matrix of packed weights.
+    """One product: ``length`` columns of the buffer at column ``source``, times a matrix of packed weights.
 
-    Element (k, j) of the matrix lies at ``matrix + k * down + j * across``; ``fresh``: the slot is still in registers.
+    Element (k, j) of the matrix has the offset ``matrix + k * down + j * across``; ``fresh``: the buffer is still in
+    registers.
     """
 
     source: int
@@ -33,12 +34,12 @@ class Term(NamedTuple):
 
 
 class Step(NamedTuple):
-    """How one slot is made; -1 stands for "none".
+    """Computation of one buffer; -1 means "none".
 
-    ``column`` and ``padded`` columns in the work buffer, of which ``width`` mean something, made ``tile`` at a time:
-    what tensor ``read`` holds, plus ``terms``, plus the bias at ``bias``; then a ``relu``, or zeros where the slot at
-    column ``mask`` of the saved buffer is not positive; then stored to tensor ``write``, to the work buffer (``keep``),
-    and its sum over the block to column ``total``.
+    The buffer begins at ``column`` of the workspace and has ``padded`` columns, ``width`` without padding, computed
+    ``tile`` at a time: the tensor number ``read``, plus ``terms``, plus the bias at ``bias``; then ``relu``, or zeros
+    where the buffer at column ``mask`` of the saved workspace is not positive. The result is stored to the tensor
+    number ``write`` and (``keep``) to the workspace, and its sum over the block to column ``total`` of the sums.
     """
 
     column: int
@@ -59,17 +60,17 @@ Steps = tuple[Step, ...]
 
 
 def padded(width: int) -> int:
-    """Columns of a slot: a power of two from 16 to 256, then a multiple of 256.
+    """Columns of a buffer with padding: a power of two from 16 to 256, then a multiple of 256.
 
     >>> [padded(width) for width in (1, 63, 64, 129, 300)]
     [16, 64, 64, 256, 512]
     """
-    return max(16, 1 << (width - 1).bit_length()) if width <= WIDEST else -(-width // WIDEST) * WIDEST
+    return max(16, 1 << (width - 1).bit_length()) if width <= MAX_TILE else -(-width // MAX_TILE) * MAX_TILE
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A network's tables for one precision of its factors."""
+    """Layout and steps of a network for the dtype of its factors."""
 
     network: Network
     dtype: torch.dtype
@@ -81,38 +82,38 @@ class Plan:
 
     @property
     def deep(self) -> int:
-        """Columns of a slice of a slot that is read back."""
+        """Columns of a slice of a buffer that is read from the workspace."""
         return 64 if self.dtype == torch.bfloat16 else 32
 
     @property
     def tile(self) -> int:
-        """Rows and columns of a weight's gradient that one program adds up."""
+        """Rows and columns of the tile of a weight gradient that one program computes."""
         return 128 if self.dtype == torch.bfloat16 else 64
 
     @property
     def warps(self) -> int:
-        """Groups of 32 threads that share a block."""
+        """Number of warps per program."""
         return 4 if max(self.padded) <= 64 else 8
 
     @property
     def padded(self) -> tuple[int, ...]:
-        """Columns of each slot."""
+        """Columns of each buffer, with padding."""
         return tuple(padded(width) for width in self.network.widths)
 
     @property
     def column(self) -> tuple[int, ...]:
-        """Where each slot begins when all of them are kept; the last number is their end."""
+        """First column of each buffer when all of them are kept; the last number is the total."""
         return (0, *itertools.accumulate(self.padded))
 
     @property
     def z_column(self) -> tuple[int, ...]:
-        """The same for the slots' gradients: layers first, inputs take no place."""
+        """First column of the gradient of each buffer; gradients of inputs are not stored."""
         first = self.column[len(self.network.inputs)]
         return tuple(max(0, column - first) for column in self.column)
 
     @property
     def matrices(self) -> tuple[tuple[int, ...], ...]:
-        """Where the packed weights of each layer begin, source by source."""
+        """Offset of the packed weights of each layer, for each source."""
         places, at = [], 0
         for i, layer in enumerate(self.network.layers):
             starts = []
@@ -123,12 +124,12 @@ class Plan:
         return tuple(places)
 
     def bias_at(self, layer: int) -> slice:
-        """Where a layer's bias lies among the packed ones."""
-        slot = len(self.network.inputs) + layer
-        return slice(self.z_column[slot], self.z_column[slot] + self.network.widths[slot])
+        """Position of the bias of a layer in the packed biases."""
+        buffer = len(self.network.inputs) + layer
+        return slice(self.z_column[buffer], self.z_column[buffer] + self.network.widths[buffer])
 
     def pack(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """All weights in the precision of the factors and all biases in fp32, padded with zeros, without gradients."""
+        """Packed weights in the dtype of the factors, and packed biases in fp32, padded with zeros, detached."""
         parts = []
         with torch.no_grad():
             for i, (layer, weight) in enumerate(zip(self.network.layers, weights, strict=True)):
@@ -142,75 +143,79 @@ class Plan:
             return torch.cat(parts), torch.cat(flat)
 
     def forward(self, train: bool) -> tuple[Steps, int]:
-        """Steps of the values, and columns of their work buffer: every slot's, or if not ``train`` the few in use."""
+        """Steps of the forward pass, and columns of its workspace; buffers share columns unless ``train``."""
         net, first = self.network, len(self.network.inputs)
-        reads = [max([-1, *(i for i, layer in enumerate(net.layers) if s in layer.sources)]) for s in self._slots()]
+        reads = [max([-1, *(i for i, layer in enumerate(net.layers) if s in layer.sources)]) for s in self._buffers()]
         column, end = (self.column, self.column[-1]) if train else self._reused(reads)
         steps = [self._step(s, column[s], read=s, keep=train or reads[s] >= 0) for s in range(first)]
         for i, layer in enumerate(net.layers):
-            slot = first + i
+            buffer = first + i
             terms = []
             for source, at in zip(layer.sources, self.matrices[i], strict=True):
                 wide = self.padded[source]
-                fresh = self._fits(source, slot) and source == slot - 1
+                fresh = self._fits(source, buffer) and source == buffer - 1
                 terms.append(Term(column[source], wide, at, 1, wide, fresh))
-            write = net.outputs.index(slot) if slot in net.outputs else -1
-            made = {"terms": tuple(terms), "bias": self.z_column[slot], "relu": layer.relu, "write": write}
-            readers = [(j, net.layers[j]) for j in range(i + 1, len(net.layers)) if slot in net.layers[j].sources]
-            keep = train or any(j > i + 1 or not self._fits(slot, first + j) for j, _ in readers)
-            steps.append(self._step(slot, column[slot], keep=keep, **made))
+            write = net.outputs.index(buffer) if buffer in net.outputs else -1
+            made = {"terms": tuple(terms), "bias": self.z_column[buffer], "relu": layer.relu, "write": write}
+            readers = [(j, net.layers[j]) for j in range(i + 1, len(net.layers)) if buffer in net.layers[j].sources]
+            keep = train or any(j > i + 1 or not self._fits(buffer, first + j) for j, _ in readers)
+            steps.append(self._step(buffer, column[buffer], keep=keep, **made))
         return tuple(steps), end
 
     def backward(self, needs_inputs: tuple[bool, ...]) -> tuple[Steps, int]:
-        """Steps of the slots' gradients, last slot first, and the columns of their work buffer."""
+        """Steps of the backward pass, last buffer first, and columns of its workspace."""
         net, first = self.network, len(self.network.inputs)
         steps: list[Step] = []
         made = -1
-        for slot in reversed(self._slots()):
-            if slot < first and not needs_inputs[slot]:
+        for buffer in reversed(self._buffers()):
+            if buffer < first and not needs_inputs[buffer]:
                 continue
             terms = []
             for i, layer in enumerate(net.layers):
                 for source, at in zip(layer.sources, self.matrices[i], strict=True):
-                    if source == slot:
+                    if source == buffer:
                         reader = first + i
-                        fresh = reader == made and self._fits(reader, slot)
+                        fresh = reader == made and self._fits(reader, buffer)
                         wide = self.padded[reader]
-                        terms.append(Term(self.z_column[reader], wide, at, self.padded[slot], 1, fresh))
-            read = net.outputs.index(slot) if slot in net.outputs else -1
+                        terms.append(Term(self.z_column[reader], wide, at, self.padded[buffer], 1, fresh))
+            read = net.outputs.index(buffer) if buffer in net.outputs else -1
             more = {"terms": tuple(terms), "read": read}
-            if slot < first:
-                steps.append(self._step(slot, 0, keep=False, write=sum(needs_inputs[:slot]), **more))
+            if buffer < first:
+                steps.append(self._step(buffer, 0, keep=False, write=sum(needs_inputs[:buffer]), **more))
             else:
-                mask = self.column[slot] if net.layers[slot - first].relu else -1
-                place = self.z_column[slot]
-                steps.append(self._step(slot, place, mask=mask, total=place, **more))
-            made = slot
+                mask = self.column[buffer] if net.layers[buffer - first].relu else -1
+                place = self.z_column[buffer]
+                steps.append(self._step(buffer, place, mask=mask, total=place, **more))
+            made = buffer
         return tuple(steps), self.z_column[-1]
 
-    def _slots(self) -> range:
+    def _buffers(self) -> range:
         return range(len(self.network.widths))
 
-    def _step(self, slot: int, column: int, **rest: Any) -> Step:
-        wide = self.padded[slot]
-        return Step(column, wide, self.network.widths[slot], min(wide, WIDEST))._replace(**rest)
+    def _step(self, buffer: int, column: int, **rest: Any) -> Step:
+        wide = self.padded[buffer]
+        return Step(column, wide, self.network.widths[buffer], min(wide, MAX_TILE))._replace(**rest)
 
     def _fits(self, source: int, target: int) -> bool:
-        """Whether a slot that was just made can enter the product with a target from registers."""
-        wide, tile = self.padded[source], min(self.padded[target], WIDEST)
-        return wide <= WIDEST // 2 and self.padded[target] <= WIDEST and wide * tile * self.dtype.itemsize <= HELD
+        """Whether the product for ``target`` can read the buffer computed just before it from registers."""
+        wide, tile = self.padded[source], min(self.padded[target], MAX_TILE)
+        return (
+            wide <= MAX_TILE // 2
+            and self.padded[target] <= MAX_TILE
+            and wide * tile * self.dtype.itemsize <= STAGED_BYTES
+        )
 
     def _reused(self, last_read: Sequence[int]) -> tuple[tuple[int, ...], int]:
-        """Columns of the slots where a slot may take the place of one of its size that no later layer reads."""
+        """Columns of buffers that reuse those of equally wide buffers no later layer reads, and their total."""
         first, free, columns, end = len(self.network.inputs), dict[int, list[int]](), [], 0
-        for slot in self._slots():
-            wide = self.padded[slot]
+        for buffer in self._buffers():
+            wide = self.padded[buffer]
             if places := free.get(wide):
                 columns.append(places.pop())
             else:
                 columns.append(end)
                 end += wide
-            for done in range(slot):  # its layer has run: what it was the last to read is free for the next one
-                if slot >= first and last_read[done] == slot - first:
+            for done in range(buffer):  # its last reader has run: its columns are free
+                if buffer >= first and last_read[done] == buffer - first:
                     free.setdefault(self.padded[done], []).append(columns[done])
         return tuple(columns), end

@@ -1,7 +1,7 @@
-"""Where pictures of a shape are taken from: cameras that look at a point, and a turn of them around it.
+"""Look-at cameras for pictures of shapes, and camera paths around them.
 
-``azimuth`` turns about the axis that is **up**, from 0 in front: on +z if y is up, on −y if z is; 90 is on +x either
-way. ``elevation`` is the height above the horizon. Both are degrees. Directions of rays are unit.
+``azimuth`` rotates about the **up** axis in degrees: 0 is the front (+z if y is up, −y if z is up), 90 is +x in both
+cases. ``elevation`` is the angle above the horizon in degrees. Ray directions are unit vectors.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ Up = Literal["y", "z"]
 
 @dataclass(frozen=True)
 class View:
-    """A camera that looks at ``center`` from ``distance`` away; ``fov`` is the angle between top and bottom."""
+    """A camera that looks at ``center`` from ``distance``; ``fov`` is the vertical field of view in degrees."""
 
     center: tuple[float, float, float]
     distance: float | int
@@ -32,7 +32,7 @@ class View:
 
     @property
     def axes(self) -> Float[Tensor, "3 3"]:
-        """Rows: to the right, upwards, and back from what is looked at to the camera.
+        """Camera axes as rows: right, up, and backwards (from the center to the camera).
 
         >>> View((0.0, 0.0, 0.0), 1.0, azimuth=90, elevation=0).axes.round(decimals=6).abs().tolist()
         [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
@@ -46,9 +46,9 @@ class View:
             axes = torch.stack([axes[:, 0], -axes[:, 2], axes[:, 1]], 1)
         return axes
 
-    def rays(self, finer: int = 1) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w 3"]]:
-        """Origins and unit directions through the middles of pixels, or of ``finer``² parts of each; float64."""
-        height, width = self.height * finer, self.width * finer
+    def rays(self, supersample: int = 1) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w 3"]]:
+        """Origins and unit directions through pixel centers, with ``supersample``² rays per pixel; float64."""
+        height, width = self.height * supersample, self.width * supersample
         y, x = torch.meshgrid(
             (0.5 - (torch.arange(height, dtype=torch.float64) + 0.5) / height) * 2,
             ((torch.arange(width, dtype=torch.float64) + 0.5) / width - 0.5) * 2,
@@ -64,9 +64,9 @@ class View:
 def around(
     low: Float[np.ndarray, " 3"], high: Float[np.ndarray, " 3"], *, margin: float | int = 0.05, view: View | None = None
 ) -> View:
-    """A view of a whole box: its middle looked at, from so far that its bounding ball and a margin fit.
+    """A view that shows a whole box: aimed at its center, from where its bounding sphere and a margin fit.
 
-    Angles, size and what is up are those of ``view``.
+    Angles, image size and up axis are those of ``view``.
     """
     view = view or View((0.0, 0.0, 0.0), 1.0)
     x, y, z = ((low + high) / 2).tolist()
@@ -76,7 +76,7 @@ def around(
 
 
 def swing(view: View, frames: int, degrees: float | int) -> list[View]:
-    """Views to both sides by up to so many degrees and back, beginning and ending in the middle.
+    """Views that swing to both sides by up to ``degrees`` and back, starting and ending in the middle.
 
     >>> [round(v.azimuth) for v in swing(View((0.0, 0.0, 0.0), 1.0, azimuth=10), 4, 20)]
     [10, 30, 10, -10]
@@ -86,7 +86,7 @@ def swing(view: View, frames: int, degrees: float | int) -> list[View]:
 
 
 def turn(view: View, frames: int) -> list[View]:
-    """Views from all around, evenly spaced, beginning with the one given.
+    """Evenly spaced views of a full turn, starting with the given one.
 
     >>> [v.azimuth for v in turn(View((0.0, 0.0, 0.0), 1.0, azimuth=10), 4)]
     [10.0, 100.0, 190.0, 280.0]

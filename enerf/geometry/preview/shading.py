@@ -1,6 +1,6 @@
-"""Normals to colours: a lamp beside the camera, a brighter sky than ground, white where nothing is.
+"""Shading of normals: a light next to the camera, hemisphere ambient light, white background.
 
-The back of a surface, which is seen where a mesh is open or turned inside out, is shown in its own colour.
+Back faces, which are visible where a mesh is open or inverted, have a color of their own.
 """
 
 import numpy as np
@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from enerf.geometry.preview.cameras import View
 
 FRONT, BACK = (0.72, 0.74, 0.78), (0.80, 0.45, 0.36)
-AMBIENT, SKY, LAMP = 0.30, 0.15, 0.60  # their sum, and the highlight, are 1 at the brightest
+AMBIENT, SKY, LIGHT = 0.30, 0.15, 0.60  # weights of constant, hemisphere and diffuse light
 GLOSS, SHINE = 0.12, 30.0
-LAMP_AT = (-0.4, 0.5, 0.77)  # to the right, upwards, back to the camera
+LIGHT_DIRECTION = (-0.4, 0.5, 0.77)  # in camera axes: right, up, backwards
 
 
 def shade(
@@ -21,26 +21,26 @@ def shade(
     view: View,
     colors: Float[np.ndarray, "*b 3"] | None = None,
 ) -> Float[np.ndarray, "*b 3"]:
-    """Colours in [0, 1] of what rays hit; ``colors`` takes the place of the front's."""
+    """Colors in [0, 1] of ray hits; ``colors`` replaces the color of front faces."""
     axes = view.axes.numpy()
-    lamp = np.array(LAMP_AT) @ axes
+    lamp = np.array(LIGHT_DIRECTION) @ axes
     lamp = lamp / np.linalg.norm(lamp)
     up = np.array([0.0, 1.0, 0.0] if view.up == "y" else [0.0, 0.0, 1.0])
     behind = (normals * directions).sum(-1, keepdims=True) > 0
     facing = np.where(behind, -normals, normals)
     half = lamp - directions
     half = half / np.linalg.norm(half, axis=-1, keepdims=True)
-    light = AMBIENT + SKY * (facing @ up + 1)[..., None] / 2 + LAMP * np.maximum(facing @ lamp, 0)[..., None]
+    light = AMBIENT + SKY * (facing @ up + 1)[..., None] / 2 + LIGHT * np.maximum(facing @ lamp, 0)[..., None]
     base = np.where(behind, BACK, FRONT if colors is None else colors)
     gloss = GLOSS * np.maximum((facing * half).sum(-1, keepdims=True), 0) ** SHINE
     return np.where(hit[..., None], np.clip(base * light + gloss, 0, 1), 1.0)
 
 
-def smaller(pixels: Float[np.ndarray, "h w 3"], finer: int) -> Float[np.ndarray, "h2 w2 3"]:
-    """Each square of ``finer``² pixels as one, their mean.
+def downsampled(pixels: Float[np.ndarray, "h w 3"], factor: int) -> Float[np.ndarray, "h2 w2 3"]:
+    """Pixels averaged over blocks of ``factor``².
 
-    >>> smaller(np.arange(12.0).reshape(2, 2, 3), 2).tolist()
+    >>> downsampled(np.arange(12.0).reshape(2, 2, 3), 2).tolist()
     [[[4.5, 5.5, 6.5]]]
     """
-    height, width = pixels.shape[0] // finer, pixels.shape[1] // finer
-    return np.asarray(pixels.reshape(height, finer, width, finer, 3).mean((1, 3)))
+    height, width = pixels.shape[0] // factor, pixels.shape[1] // factor
+    return np.asarray(pixels.reshape(height, factor, width, factor, 3).mean((1, 3)))

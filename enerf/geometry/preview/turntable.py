@@ -1,4 +1,4 @@
-"""Pictures of a mesh as files: views from several sides, and a film around it."""
+"""Picture files of a mesh: views from several sides, and a turntable video."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ FPS = 30
 
 
 def sides(view: View, swing: float | int = 0.0) -> dict[str, View]:
-    """Named views from around; if what is shown has one face only, from no farther than ``swing`` degrees to a side."""
+    """Named views from all sides, or from at most ``swing`` degrees to each side if ``swing`` is not 0."""
     step = swing or 90.0
-    found = {"front": view, "right": _moved(view, step), "left": _moved(view, -step)}
+    views = {"front": view, "right": _moved(view, step), "left": _moved(view, -step)}
     if not swing:
-        found["back"] = _moved(view, 180.0)
-    return {**found, "above": _moved(view, 0.0, min(step, 60.0))}
+        views["back"] = _moved(view, 180.0)
+    return {**views, "above": _moved(view, 0.0, min(step, 60.0))}
 
 
 def _moved(view: View, azimuth: float, elevation: float = 0.0) -> View:
@@ -29,7 +29,7 @@ def _moved(view: View, azimuth: float, elevation: float = 0.0) -> View:
 
 
 def write(folder: Path, mesh: MeshScene, view: View, *, swing: float | int = 0.0, frames: int = 90) -> list[Path]:
-    """Write ``front.png`` and its like, and ``turntable.mp4`` unless there are to be no frames; what was written.
+    """Write a picture per side (``front.png`` …) and ``turntable.mp4`` unless ``frames`` is 0; returns the paths.
 
     Raises
     ------
@@ -43,11 +43,11 @@ def write(folder: Path, mesh: MeshScene, view: View, *, swing: float | int = 0.0
     if frames:
         path = cameras.swing(view, frames, swing) if swing else cameras.turn(view, frames)
         written.append(folder / "turntable.mp4")
-        images.write_mp4(written[-1], _filmed(mesh, path), FPS)
+        images.write_mp4(written[-1], _frames(mesh, path), FPS)
     return written
 
 
-def _filmed(mesh: MeshScene, path: list[View]) -> Iterator[np.ndarray]:
-    """The pictures of a path, one after the other."""
+def _frames(mesh: MeshScene, path: list[View]) -> Iterator[np.ndarray]:
+    """The pictures of a camera path."""
     for view in progress_bar(None, "turntable", "frame", iterable=path):
         yield mesh.picture(view)

@@ -59,7 +59,7 @@ class ClassifierRun:
     @property
     def precision(self) -> str:
         """Precision of matrix products in the network: ``fp32`` or ``bf16``."""
-        return self.record.now.precision
+        return self.record.current.precision
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,8 +81,8 @@ def prepare(config: ClassifierConfig, shared: Resolved | None = None) -> Classif
     words = core_device.prepare(device)
     config, data = resolve_steps(config), load_data(config)
     found = resume.last_checkpoint(config)
-    record = backend_record.record_of(found, resolve_backend(config, backend_record.recorded_or(found, shared)))
-    log.info("%s; %s", words, record.now.precision)
+    record = backend_record.record_of(found, resolve_backend(config, backend_record.backend_to_reuse(found, shared)))
+    log.info("%s; %s", words, record.current.precision)
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=core_device.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimizers.make(config.train, model), found)

@@ -47,7 +47,7 @@ def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str,
             partial(_hooks, run, spectra),
             unit="images",
             per_step=t.N_batch,
-            told={
+            metadata={
                 **{"classes": list(run.data.classes), "channels": run.data.channels, "size": run.data.size},
                 **run.record.saved(),
             },

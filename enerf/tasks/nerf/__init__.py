@@ -1,1 +1,1 @@
-"""NeRF and E-NeRF of posed photographs."""
+"""Task ``nerf``: NeRF and E-NeRF of posed images."""

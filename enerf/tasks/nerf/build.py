@@ -1,8 +1,7 @@
-"""Options to a radiance field: the only place that conditions.
+"""Construction of radiance fields from options: networks, initialization and conditioning.
 
-The order is a contract: build -> start -> condition -> device -> optimiser -> load. The random numbers of the
-start are drawn before any control or map is applied, so a baseline and a treatment with one seed share every
-weight they can.
+The order is fixed: build, initialize, condition, device, optimizer, load. The initial weights are drawn before any
+conditioning is applied, so that all methods with one seed start from the same raw weights.
 """
 
 import torch
@@ -22,7 +21,7 @@ PROPOSAL_GRID, PROPOSAL_WIDTH = make_grid(5, 2, 16, 16, 256), 16
 
 
 class RadianceFields(nn.Module):
-    """The coarse field, and the fine one if there is one."""
+    """The coarse field (or the proposal), and the fine field or None."""
 
     def __init__(self, coarse: nn.Module, fine: nn.Module | None) -> None:
         super().__init__()
@@ -38,27 +37,27 @@ def radiance_fields(
     proposal: bool = False,
     space: Space = UNIT_BOX,
 ) -> RadianceFields:
-    """Freshly started and conditioned fields, on the CPU; torch's global random numbers stay as they were.
+    """Return initialized and conditioned fields, on the CPU; torch's global random state is not changed.
 
     Parameters
     ----------
     model
         Sizes of the networks.
     conditioning
-        Start, map or control, and the layers that they concern.
+        Initialization, map or control, and the layers to which they apply.
     with_fine
         Whether there is a fine field.
     seed
-        Fixes every raw weight, whatever ``conditioning`` says (but for an ``init`` that draws anew).
+        Seed of the raw weights, which do not depend on ``conditioning``, except for an ``init`` other than ``default``.
     proposal
-        Whether the coarse field is a proposal: a small density on a hash grid of its own.
+        Whether the coarse field is a proposal: a small density network with its own hash grid.
     space
-        What hash grids cover.
+        Region that hash grids cover.
 
     Raises
     ------
     InputError
-        If a layer or method is asked for that cannot be conditioned.
+        If a selected layer cannot be conditioned.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
@@ -73,7 +72,7 @@ def radiance_fields(
 def plain_fields(
     model: ModelOptions, with_fine: bool, proposal: bool = False, space: Space = UNIT_BOX
 ) -> RadianceFields:
-    """Unconditioned fields with PyTorch's start."""
+    """Return unconditioned fields with PyTorch's default initialization."""
     coarse: nn.Module
     if proposal:
         coarse = ProposalField(PROPOSAL_GRID, space, PROPOSAL_WIDTH, model.density)
@@ -84,7 +83,7 @@ def plain_fields(
 
 
 def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
-    """One network over the encoding that the options ask for."""
+    """Return a NeRF network with the encoding of the options."""
     bands = (model.multires, model.multires_views) if model.i_embed == 0 else (-1, -1)
     hashed = None
     if model.encoding == "hash":
@@ -93,15 +92,15 @@ def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
     return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
 
 
-def model_words(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:
-    """How a model is called beside its figures, if it is not the paper's.
+def model_description(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:
+    """Return a short description of a model for tables; empty for the paper's model.
 
-    >>> model_words(ModelOptions(), 64, 64, False), model_words(ModelOptions(encoding="hash"), 32, 24, True)
+    >>> model_description(ModelOptions(), 64, 64, False), model_description(ModelOptions(encoding="hash"), 32, 24, True)
     ('', 'hash grid, 8×256, 24 of 32 proposed')
     """
     sizes = (model.netdepth_fine, model.netwidth_fine, model.netskip)
-    usual = model.encoding == "positional" and sizes == (8, 256, 5) and not proposal
-    if usual:
+    is_paper = model.encoding == "positional" and sizes == (8, 256, 5) and not proposal
+    if is_paper:
         return ""
     words = ["hash grid"] if model.encoding == "hash" else []
     words.append(f"{model.netdepth_fine}×{model.netwidth_fine}")

@@ -1,4 +1,4 @@
-"""Arms of a comparison to one table, curves and crops."""
+"""Results of a comparison of NeRF methods: table, curves and crops."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from enerf.reporting.plots import mean_and_std
 from enerf.tasks.nerf import setup
 from enerf.tasks.nerf.config import NerfConfig
 
-OUT_OF_SIGHT = 2.0  # dB below the best: failed runs would make the others look alike
-SUCCESS_MARGIN = 1.0  # dB above the best constant colour: less is a failed run, whatever the loss says
+RATES_RANGE = 2.0  # dB shown below the best, so that failed runs do not flatten the others
+SUCCESS_MARGIN = 1.0  # dB above the constant image; runs below have failed
 
 
 def succeeded(metrics: dict[str, Any]) -> bool:
-    """Whether a run learned the scene: not blank at its end, and 1 dB better than one colour for all pixels.
+    """Return whether a run has not collapsed and its test PSNR is 1 dB above that of a constant image.
 
     >>> succeeded({"collapsed": False, "mean": {"psnr": 20.0}, "constant_psnr": 12.0})
     True
@@ -26,13 +26,13 @@ def succeeded(metrics: dict[str, Any]) -> bool:
     return not metrics["collapsed"] and metrics["mean"]["psnr"] > metrics["constant_psnr"] + SUCCESS_MARGIN
 
 
-def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
-    """One row an arm: mean ± standard deviation over seeds, success rate, steps and seconds of training.
+def table(variants: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Return one row per variant: mean ± standard deviation over seeds, success rate, steps and training time.
 
-    PSNR is of test views, "fit" of views that were trained on.
+    "PSNR" is of test views, "fit" of training views.
     """
     rows = [["method", "PSNR [dB]", "fit [dB]", "SSIM", "LPIPS", "success", "seeds", "steps", "train [s]"]]
-    for method, runs in arms.items():
+    for method, runs in variants.items():
         scores = [[m["mean"][key] for m in runs] for key in ("psnr", "ssim", "lpips")]
         steps = sorted({m["steps"] for m in runs})
         rows.append(
@@ -51,17 +51,17 @@ def table(arms: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     return rows
 
 
-def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
-    """Test PSNR against steps, one line a method: the mean over seeds, and between their extremes a shade."""
+def draw_curves(variants: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path:
+    """Plot test PSNR against steps, one line per variant: mean over seeds, range between their extremes shaded."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    if len(arms) > 10:  # more than the usual colours
+    if len(variants) > 10:  # more than the default color cycle
         axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
-    for method, runs in arms.items():
+    for method, runs in variants.items():
         found = [np.array(m["curve"], dtype=float) for m in runs if m["curve"]]
         if not found:
             continue
@@ -78,20 +78,23 @@ def draw_curves(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -
     return plots.save(figure, path)
 
 
-def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path | None:
-    """Final PSNR against learning rate, a line a method: test views solid, views trained on dashed; None without rates.
+def draw_rates(variants: dict[str, list[dict[str, Any]]], path: Path, title: str) -> Path | None:
+    """Plot final PSNR against learning rate, one line per method; None if there are no variants with learning rates.
 
-    Lines are means over seeds, shades lie between their extremes. What lies far below the best is left out of sight.
+    Solid: test views, dashed: training views. Lines are means over seeds, the range between extremes is shaded. The
+    axis starts ``RATES_RANGE`` below the best value.
     """
     from matplotlib.figure import Figure
 
-    methods = list(dict.fromkeys(arm.split("@")[0] for arm in arms if "@" in arm))
+    methods = list(dict.fromkeys(name.split("@")[0] for name in variants if "@" in name))
     if not methods:
         return None
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for i, method in enumerate(methods):
-        rated = sorted((float(arm.split("@")[1]), runs) for arm, runs in arms.items() if arm.startswith(method + "@"))
+        rated = sorted(
+            (float(name.split("@")[1]), runs) for name, runs in variants.items() if name.startswith(method + "@")
+        )
         rates = [rate for rate, _ in rated]
         test = [[m["mean"]["psnr"] for m in runs] for _, runs in rated]
         axes.plot(rates, [np.mean(values) for values in test], label=method, marker=".", color=f"C{i}")
@@ -99,16 +102,18 @@ def draw_rates(arms: dict[str, list[dict[str, Any]]], path: Path, title: str) ->
         fit = [[m["fit_psnr"] for m in runs if m.get("fit_psnr") is not None] for _, runs in rated]
         if all(fit):
             axes.plot(rates, [np.mean(values) for values in fit], linestyle="--", color=f"C{i}")
-    axes.set(xlabel="learning rate", ylabel="PSNR [dB]: test (solid), trained on (dashed)", title=title, xscale="log")
-    best = max(m["mean"]["psnr"] for arm, runs in arms.items() if "@" in arm for m in runs)
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], best - OUT_OF_SIGHT))
+    axes.set(
+        xlabel="learning rate", ylabel="PSNR [dB]: test (solid), training views (dashed)", title=title, xscale="log"
+    )
+    best = max(m["mean"]["psnr"] for name, runs in variants.items() if "@" in name for m in runs)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], best - RATES_RANGE))
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     return plots.save(figure, path)
 
 
 def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, reference: str) -> Path:
-    """Whole pictures above, below them the same crop of each: where the reference has most detail."""
+    """Draw whole images in the first row, below them the same crop of each, where the reference has most detail."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -129,9 +134,9 @@ def draw_crops(pictures: dict[str, Float[np.ndarray, "h w 3"]], path: Path, refe
 
 
 def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the window, 1/``share`` of each side, with the largest sum of gradients."""
-    grey = picture.mean(-1)
-    detail = np.abs(np.diff(grey, axis=0, append=grey[-1:])) + np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+    """Return top, left, height and width of the window, 1/``share`` of each side, with the largest sum of gradients."""
+    gray = picture.mean(-1)
+    detail = np.abs(np.diff(gray, axis=0, append=gray[-1:])) + np.abs(np.diff(gray, axis=1, append=gray[:, -1:]))
     height, width = max(1, picture.shape[0] // share), max(1, picture.shape[1] // share)
     sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
@@ -139,13 +144,13 @@ def busiest_window(picture: Float[np.ndarray, "h w 3"], share: int = 3) -> tuple
     return int(top), int(left), height, width
 
 
-def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:
-    """Write ``comparison.json``, ``.md`` and ``.csv``; returns the table as text.
+def write(variants: dict[str, list[dict[str, Any]]], folder: Path) -> str:
+    """Write ``comparison.json``, ``.md`` and ``.csv``; return the table as text.
 
-    Arms of several learning rates are followed by each method at its own best.
+    With several learning rates a second table shows each method at its own best rate.
     """
-    rows, best = table(arms), table(learning_rates.at_best_rate(arms))
-    io.write_json(folder / "comparison.json", arms)
+    rows, best = table(variants), table(learning_rates.at_best_rate(variants))
+    io.write_json(folder / "comparison.json", variants)
     io.write_atomic(folder / "comparison.csv", tables.as_csv(rows) + "\n")
     markdown, text = tables.as_markdown(rows), tables.as_text(rows)
     if len(best) > 1:
@@ -156,7 +161,7 @@ def write(arms: dict[str, list[dict[str, Any]]], folder: Path) -> str:
 
 
 def write_all(variants: dict[str, list[dict[str, Any]]], base: NerfConfig) -> str:
-    """Write the table and the curves of a comparison into the base's folder; return the table as text."""
+    """Write the table and the plots of a comparison into the folder of ``base``; return the table as text."""
     text = write(variants, base.folder)
     draw_curves(variants, base.folder / "curves.png", f"{base.scene}: test PSNR of fixed pixels")
     draw_rates(variants, base.folder / "rates.png", f"{base.scene}, {base.train.N_iters} steps")
@@ -164,7 +169,7 @@ def write_all(variants: dict[str, list[dict[str, Any]]], base: NerfConfig) -> st
 
 
 def draw_test_view(base: NerfConfig, variants: dict[str, NerfConfig]) -> None:
-    """Draw the first test view, ``crops.png``: the photograph beside the rendering of each method's first seed."""
+    """Draw ``crops.png``: the photograph of the first test view and its rendering by each method's first seed."""
     if base.run.final_pixels:
         return
     scene = setup.load_scene(base)

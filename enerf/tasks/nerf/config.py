@@ -12,29 +12,34 @@ from enerf.core.errors import InputError
 class DataOptions:
     """Scene."""
 
-    datadir: str = option("./data/llff/fern", "scene folder", affects="data")
+    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data")
     dataset_type: str = option(
-        "llff", "llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not read)", affects="data"
+        "llff",
+        "dataset format: llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
+        affects="data",
     )
     factor: int = option(
-        8, "LLFF: use images_FACTOR, made from images/ if absent; 1: images/", at_least=0, affects="data"
+        8,
+        "LLFF: downsampling factor: read images_FACTOR/, created from images/ if absent; 0 or 1: images/",
+        at_least=0,
+        affects="data",
     )
     llffhold: int = option(
         8,
-        "LLFF: every 8th image is a test view (the paper's rule); 0: the one most central view",
+        "LLFF: every N-th image is a test view (8 in the paper); 0: only the most central view",
         at_least=0,
         affects="data",
     )
     no_ndc: bool = option(
-        False, "LLFF: no normalised device coordinates (scenes that are not forward-facing)", affects="data"
+        False, "LLFF: do not use normalized device coordinates (for scenes that are not forward-facing)", affects="data"
     )
-    spherify: bool = option(False, "LLFF: cameras all around an object", affects="data")
-    white_bkgd: bool = option(False, "white behind transparent images and transparent rays", affects="data")
-    half_res: bool = option(False, "Blender: half the resolution", affects="data")
-    testskip: int = option(8, "Blender: every 8th test view only; 0: all", at_least=0, affects="data")
+    spherify: bool = option(False, "LLFF: cameras all around an object (360° scenes)", affects="data")
+    white_bkgd: bool = option(False, "composite images and renderings on a white background", affects="data")
+    half_res: bool = option(False, "Blender: use half of the resolution", affects="data")
+    testskip: int = option(8, "Blender: use every N-th test view; 0: all", at_least=0, affects="data")
     pixel_centers: float = option(
         0.5,
-        "where in a pixel its ray passes: 0.5 its centre, 0 its corner as in nerf-pytorch",
+        "position of a ray within its pixel, in pixels: 0.5 the center; 0 the corner, as in nerf-pytorch",
         choices=(0.5, 0.0),
         affects="data",
     )
@@ -45,24 +50,31 @@ class ModelOptions(GridOptions):
     """Model."""
 
     netdepth: int = option(8, "hidden layers of the coarse network", at_least=1, affects="model")
-    netwidth: int = option(256, "width of the coarse network", at_least=2, affects="model")
+    netwidth: int = option(256, "units per hidden layer of the coarse network", at_least=2, affects="model")
     netdepth_fine: int = option(8, "hidden layers of the fine network", at_least=1, affects="model")
-    netwidth_fine: int = option(256, "width of the fine network", at_least=2, affects="model")
+    netwidth_fine: int = option(256, "units per hidden layer of the fine network", at_least=2, affects="model")
     netskip: int = option(
-        5, "the layer, counted from 0, that sees the encoded input again; 0: none", at_least=0, affects="model"
+        5,
+        "index (from 0) of the hidden layer with a skip connection from the encoded position; 0: no skip connection",
+        at_least=0,
+        affects="model",
     )
-    multires: int = option(10, "frequency bands of the position encoding", at_least=0, affects="model")
-    multires_views: int = option(4, "frequency bands of the direction encoding", at_least=0, affects="model")
-    i_embed: int = option(0, "0: positional encoding; -1: none", choices=(0, -1), affects="model")
-    use_viewdirs: bool = option(False, "colour depends on the viewing direction", affects="model")
+    multires: int = option(
+        10, "number of frequencies of the positional encoding of points", at_least=0, affects="model"
+    )
+    multires_views: int = option(
+        4, "number of frequencies of the positional encoding of directions", at_least=0, affects="model"
+    )
+    i_embed: int = option(0, "0: positional encoding; -1: no encoding", choices=(0, -1), affects="model")
+    use_viewdirs: bool = option(False, "view-dependent color", affects="model")
     encoding: str = option(
         "positional",
-        "of points: the paper's waves, or a multiresolution hash grid",
+        "encoding of points: positional (sines and cosines, as in the paper), or a multiresolution hash grid",
         choices=("positional", "hash"),
         affects="model",
     )
     density: str = option(
-        "relu", "density from the network's value", choices=("relu", "softplus", "exp"), affects="model"
+        "relu", "activation of the density output", choices=("relu", "softplus", "exp"), affects="model"
     )
 
 
@@ -70,40 +82,53 @@ class ModelOptions(GridOptions):
 class RenderOptions:
     """Sampling and rendering."""
 
-    N_samples: int = option(64, "coarse samples a ray", at_least=2, affects="training")
+    N_samples: int = option(64, "coarse samples per ray", at_least=2, affects="training")
     N_importance: int = option(
-        0, "additional fine samples a ray; 0: coarse network only", at_least=0, affects="training", model_key=bool
+        0, "additional fine samples per ray; 0: coarse network only", at_least=0, affects="training", model_key=bool
     )
     sampler: str = option(
         "hierarchical",
-        "hierarchical: the paper's coarse and fine networks; proposal: a small density proposes N_importance samples "
-        "from N_samples intervals, and the fine network sees only those",
+        "hierarchical: coarse and fine networks as in the paper; proposal: a small density network on N_samples "
+        "intervals proposes N_importance samples, at which alone the fine network is evaluated",
         choices=("hierarchical", "proposal"),
         affects="model",
     )
-    perturb: float = option(1.0, "0: no jitter; above 0: stratified jitter", at_least=0, affects="training")
+    perturb: float = option(1.0, "0: no jitter of samples; above 0: stratified jitter", at_least=0, affects="training")
     lindisp: bool = option(
         False, "sample linearly in disparity instead of depth (no effect in NDC)", affects="training"
     )
     raw_noise_std: float = option(
-        0.0, "standard deviation of the noise on the raw density; 1 recommended", at_least=0, affects="training"
+        0.0,
+        "standard deviation of the noise added to the raw density; 1 is recommended for real scenes",
+        at_least=0,
+        affects="training",
     )
-    chunk: int = option(1024 * 32, "most rays at once; lower it if memory runs out", at_least=1, affects="neutral")
+    chunk: int = option(
+        1024 * 32, "maximum number of rays rendered at once; lower it if memory runs out", at_least=1, affects="neutral"
+    )
     netchunk: int = option(
-        1024 * 64, "most points through a network at once; lower it if memory runs out", at_least=1, affects="neutral"
+        1024 * 64,
+        "maximum number of points per network evaluation; lower it if memory runs out",
+        at_least=1,
+        affects="neutral",
     )
     skip: float = option(
         0.0,
-        "videos and previews of the paper's model: no network is asked where the coarse alpha or the light left is "
-        "below this, 1e-3 say; pays in well-trained, wide networks; 0, as for test views in any case: everywhere",
+        "threshold (e.g. 1e-3) of empty-space skipping in videos and previews with --sampler hierarchical; networks "
+        "are not evaluated where the transmittance or the coarse alpha is lower; 0: off, as always for test views",
         at_least=0,
         at_most=0.5,
         affects="neutral",
     )
-    render_only: bool = option(False, "no training: load the weights and render the video path", affects="neutral")
-    render_test: bool = option(False, "with --render_only: the test views instead of the video path", affects="neutral")
+    render_only: bool = option(False, "do not train; load the weights and render the video path", affects="neutral")
+    render_test: bool = option(
+        False, "with --render_only: render the test views instead of the video path", affects="neutral"
+    )
     render_factor: int = option(
-        0, "render that many times smaller, for a preview (4 or 8)", at_least=0, affects="neutral"
+        0,
+        "with --render_only: downsampling factor, for a fast preview (4 or 8); 0: full size",
+        at_least=0,
+        affects="neutral",
     )
 
 
@@ -111,37 +136,48 @@ class RenderOptions:
 class TrainOptions(FitOptions):
     """Training."""
 
-    N_rand: int = option(32 * 32 * 4, "rays a step", at_least=1, affects="training")
+    N_rand: int = option(32 * 32 * 4, "rays per training step", at_least=1, affects="training")
     interlevel: float = option(
-        1.0, "weight of the loss that fits the proposal to the field", at_least=0, affects="training"
+        1.0,
+        "weight of the interlevel loss of mip-NeRF 360, which fits the proposal (--sampler proposal)",
+        at_least=0,
+        affects="training",
     )
-    distortion: float = option(0.0, "weight of mip-NeRF 360's distortion loss", at_least=0, affects="training")
-    no_batching: bool = option(False, "the rays of a step come from one image", affects="training")
-    precrop_iters: int = option(0, "steps on central crops, with --no_batching", at_least=0, affects="training")
+    distortion: float = option(
+        0.0, "weight of the distortion loss of mip-NeRF 360 (--sampler proposal)", at_least=0, affects="training"
+    )
+    no_batching: bool = option(False, "take the rays of a step from a single random image", affects="training")
+    precrop_iters: int = option(
+        0, "number of first steps on central crops of the images (needs --no_batching)", at_least=0, affects="training"
+    )
     precrop_frac: float = option(
-        0.5, "side of the central crop, as a fraction of the image", above=0, at_most=1, affects="training"
+        0.5,
+        "size of the central crop as a fraction of the image size, in (0, 1]",
+        above=0,
+        at_most=1,
+        affects="training",
     )
 
 
 @dataclass(frozen=True)
 class RunOptions(RecordOptions):
-    """Experiment and its records."""
+    """Experiment, logging and checkpoints."""
 
-    i_testset: int = option(50_000, "steps between renders of the test set; 0: never", at_least=0, affects="neutral")
+    i_testset: int = option(50_000, "steps between renderings of the test set; 0: never", at_least=0, affects="neutral")
     i_video: int = option(50_000, "steps between videos; 0: never", at_least=0, affects="neutral")
     eval_rays: int = option(
-        2048, "fixed pixels a test view for the curve of test PSNR; 0: all", at_least=0, affects="neutral"
+        2048, "fixed pixels per test view for the curve of test PSNR; 0: all", at_least=0, affects="neutral"
     )
     final_pixels: bool = option(
         False,
-        "at the end measure the fixed pixels of the curve instead of whole test views: quick, and said so",
+        "final evaluation on the fixed pixels of the test curve instead of whole test views: faster, and recorded so",
         affects="neutral",
     )
 
 
 @dataclass(frozen=True)
 class NerfConfig(RunConfig):
-    """Everything a NeRF run is told, by subject."""
+    """Configuration of a NeRF run."""
 
     run: RunOptions
     data: DataOptions
@@ -153,31 +189,29 @@ class NerfConfig(RunConfig):
 
     @property
     def scene(self) -> str:
-        """The scene folder's name."""
+        """Name of the scene folder."""
         return Path(self.data.datadir).name or "scene"
 
     def check(self) -> None:
-        """Refuse combinations that cannot mean anything, with the reason.
+        """Check the combination of options.
 
         Raises
         ------
         InputError
-            For the first of them.
+            For the first invalid combination, with the reason.
         """
         kind, render = self.data.dataset_type, self.render
         if kind in ("LINEMOD", "deepvoxels"):
-            raise InputError(f"option --dataset_type: {kind} scenes are not read here, expected llff or blender")
+            raise InputError(f"option --dataset_type: {kind} scenes are not supported, expected llff or blender")
         if kind not in ("llff", "blender"):
             raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
         self.conditioning.check()
         self.model.check()
         if render.sampler == "proposal" and not render.N_importance:
-            raise InputError(
-                "option --sampler proposal needs --N_importance: found 0, expected how many samples are taken"
-            )
+            raise InputError("option --sampler proposal needs --N_importance: found 0, expected at least 1")
         if self.train.precrop_iters and not self.train.no_batching:
             raise InputError("option --precrop_iters needs --no_batching: crops are taken from one image at a time")
         if render.render_only and self.run.no_reload and not self.run.ft_path:
             raise InputError(
-                "options --render_only and --no_reload leave no weights to render: give one of them, or --ft_path"
+                "options --render_only and --no_reload together load no weights: give one of them, or --ft_path"
             )

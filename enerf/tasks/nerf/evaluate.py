@@ -1,4 +1,4 @@
-"""What a run is measured to be: its ``metrics.json``, with the protocol of every figure beside it."""
+"""Evaluation of a NeRF run: ``metrics.json``, with the protocol of its values."""
 
 import time
 from pathlib import Path
@@ -13,21 +13,21 @@ from enerf.tasks.nerf.views import Renderer
 
 
 def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
-    """Open a finished run, measure it again and return its metrics; ``source`` is the new place of its scene, if any.
+    """Open a finished run, evaluate it and return its metrics; ``source`` is the scene's new path, if it has moved.
 
     Raises
     ------
     InputError
-        If the folder is no run of a NeRF, or its scene is missing.
+        If the folder is not a NeRF run, or its scene is missing.
     """
     return evaluate(setup.open_run(folder, device, source))
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    """Render and measure the test views at full size; writes ``metrics.json`` and the pictures.
+    """Render and evaluate the test views at full size; write ``metrics.json`` and the images; return the metrics.
 
-    PSNR is the mean over test images of per-image PSNR, of float renders clipped to [0, 1]; ``fit_psnr`` is that of
-    pixels of the training views. With ``final_pixels`` the test views are measured by fixed pixels too.
+    PSNR is the mean over test images of per-image PSNR, of float renderings clipped to [0, 1]; ``fit_psnr`` is that of
+    fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too.
     """
     began, renderer, scene = time.perf_counter(), setup.renderer_of(run), run.scene
     if run.config.run.final_pixels:
@@ -36,8 +36,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     else:
         measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
         mean = views.means(measured)
-    described = {**_described(run), **run.record.metrics(run.state.step)}
-    metrics = {**described, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
+    metadata = {**_metadata(run), **run.record.metrics(run.state.step)}
+    metrics = {**metadata, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
@@ -46,14 +46,14 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 
 def _fit_psnr(run: Run, renderer: Renderer) -> float:
-    """PSNR of the photographs it learned from: as many fixed pixels in all as the curve has in the test views."""
+    """Return the PSNR of training views, on as many fixed pixels in total as the test curve uses."""
     scene = run.scene
     pixels = max(1, (run.config.run.eval_rays or 2048) * max(1, len(scene.test)) // len(scene.train))
     return views.psnr_of_pixels(renderer, scene, scene.train, pixels)
 
 
-def _described(run: Run) -> dict[str, Any]:
-    """What a figure needs beside it: scene, method, steps, and the protocol it was measured with."""
+def _metadata(run: Run) -> dict[str, Any]:
+    """Return the scene, method and steps of a run, and the protocol of its evaluation."""
     config, scene, r = run.config, run.scene, run.config.render
     is_llff = config.data.dataset_type == "llff"
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
@@ -64,7 +64,7 @@ def _described(run: Run) -> dict[str, Any]:
         "seed": config.train.seed,
         "device": str(run.device),
         "precision": run.record.trained(run.state.step).precision,
-        "model": build.model_words(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
+        "model": build.model_description(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
         "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
         "collapsed": run.state.collapsed,
         "constant_psnr": views.constant_psnr(scene),
@@ -82,5 +82,5 @@ def _described(run: Run) -> dict[str, Any]:
 
 
 def finished_metrics(run: Run) -> dict[str, Any] | None:
-    """The run's metrics if they were measured at its present step, by the present protocol."""
-    return resume.matching_metrics(run.config.folder, _described(run))
+    """Return the stored metrics of a run if they are of its present step and protocol, else None."""
+    return resume.matching_metrics(run.config.folder, _metadata(run))

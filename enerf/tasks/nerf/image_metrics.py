@@ -1,4 +1,4 @@
-"""Pictures to numbers. PSNR and SSIM of sRGB values in [0, 1], one picture at a time; means are means over pictures."""
+"""Image metrics: PSNR, SSIM and LPIPS of one image with sRGB values in [0, 1]."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ log = logging.getLogger("enerf")
 
 
 def psnr(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> float:
-    """The peak signal-to-noise ratio in dB, of values clipped to [0, 1]; infinite for equal pictures, NaN for NaN.
+    """Return the peak signal-to-noise ratio in dB, ``rgb`` clipped to [0, 1]; inf for equal images, NaN for NaN.
 
     >>> round(psnr(torch.zeros(4, 3), torch.full((4, 3), 0.1)), 3)
     20.0
@@ -25,10 +25,10 @@ def psnr(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> float:
 
 
 def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
-    """Structural similarity, the mean over channels and over the windows within the picture; None under 11 pixels.
+    """Return the structural similarity, averaged over channels and windows; None for sides under 11 pixels.
 
-    Source: Wang et al. 2004, equation 13, with their 11×11 Gaussian window of σ 1.5. Windows do not reach over the
-    border, as in JaxNeRF's code; libraries that pad the picture first give other figures.
+    Source: Wang et al. 2004, equation 13, with an 11×11 Gaussian window of σ 1.5. Only windows that lie within the
+    image are used, as in JaxNeRF; libraries that pad the image give other values.
     """
     if min(rgb.shape[:2]) < 11:
         return None
@@ -47,8 +47,8 @@ def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float |
 
 
 def lpips(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
-    """LPIPS with AlexNet (Zhang et al. 2018); None without the ``lpips`` extra or its weights, or under 31 pixels."""
-    if min(rgb.shape[:2]) < 31:  # less does not get through AlexNet's strides
+    """Return LPIPS with AlexNet (Zhang et al. 2018); None without extra ``lpips`` or weights, or under 31 pixels."""
+    if min(rgb.shape[:2]) < 31:  # the smallest input of AlexNet
         return None
     network = _lpips_network()
     if network is None:
@@ -59,20 +59,20 @@ def lpips(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float 
 
 @lru_cache(maxsize=1)
 def _lpips_network() -> Any:
-    """The LPIPS network, or None, said once."""
+    """Return the LPIPS network, or None if it is not available; cached, so that a failure is logged once."""
     try:
         import lpips as package
 
         return package.LPIPS(net="alex", verbose=False).eval()
     except ImportError:
-        return None  # the extra is not installed: metrics.json says null
-    except Exception as error:  # its weights come from the network: any failure there leaves null
-        log.warning("LPIPS is left out: its network could not be made (%s)", error)
+        return None  # the extra is not installed: null in metrics.json
+    except Exception as error:  # its weights are downloaded, which can fail in many ways
+        log.warning("LPIPS is not computed: its network could not be created (%s)", error)
         return None
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean of numbers, None if one is missing or there are none.
+    """Return the mean of numbers; None if one of them is None, or there are none.
 
     >>> mean([1.0, 2.0]), mean([1.0, None]), mean([])
     (1.5, None, None)

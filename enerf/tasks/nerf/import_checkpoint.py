@@ -1,4 +1,4 @@
-"""nerf-pytorch's checkpoints (``.tar``) under this program's names: weights, Adam's moments, step."""
+"""Import of nerf-pytorch checkpoints (``.tar``): weights, Adam moments and step."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ NETWORKS = (("coarse", "network_fn_state_dict"), ("fine", "network_fine_state_di
 
 
 def is_checkpoint(content: Any) -> bool:
-    """Whether a loaded file is one of nerf-pytorch's checkpoints.
+    """Return whether the content of a file is a nerf-pytorch checkpoint.
 
     >>> is_checkpoint({"format": 1})
     False
@@ -23,12 +23,12 @@ def is_checkpoint(content: Any) -> bool:
 
 
 def weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Both networks' weights, named as in ``RadianceFields``.
+    """Return the weights of both networks as a state dict of ``RadianceFields``.
 
     Raises
     ------
     InputError
-        If a weight is not one of nerf-pytorch's.
+        If a weight has an unknown name.
     """
     found: dict[str, Tensor] = {}
     for ours, theirs in NETWORKS:
@@ -36,16 +36,16 @@ def weights(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return found
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, content: dict[str, Any], path: Path) -> int:
-    """Put Adam's moments into an optimiser of the model's parameters; returns the step that training had reached.
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, content: dict[str, Any], path: Path) -> int:
+    """Load Adam's moments into an optimizer of the model's parameters; return the checkpoint's step.
 
-    nerf-pytorch counts its parameters through, coarse network first, in the order of its state dicts; weights that
-    never had a gradient have no moments.
+    nerf-pytorch numbers the parameters of both networks consecutively, coarse network first, in the order of their
+    state dicts; parameters that never had a gradient have no moments.
 
     Raises
     ------
     InputError
-        If the file has no optimiser state that fits.
+        If the file has no matching optimizer state.
     """
     try:
         per_parameter, step = content["optimizer_state_dict"]["state"], int(content["global_step"])
@@ -53,15 +53,15 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, conten
         counts = [float(entry["step"]) for entry in per_parameter.values()]
         for name, parameter in model.named_parameters():
             if counts and name in moments["exp_avg"]:
-                kept = {kind: moments[kind][name].to(parameter).clone() for kind in moments}
-                optimiser.state[parameter] = {"step": torch.tensor(max(counts)), **kept}
+                state = {kind: moments[kind][name].to(parameter).clone() for kind in moments}
+                optimizer.state[parameter] = {"step": torch.tensor(max(counts)), **state}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: its optimiser's state is not nerf-pytorch's ({error!r})") from None
+        raise InputError(f"{path}: its optimizer state is not that of nerf-pytorch ({error!r})") from None
     return step
 
 
 def _moments(content: dict[str, Any], per_parameter: dict[int, Any], kind: str, path: Path) -> dict[str, Tensor]:
-    """One kind of moments, named as the weights that they belong to."""
+    """Return the moments of one kind (``exp_avg`` or ``exp_avg_sq``) by parameter name."""
     found: dict[str, Tensor] = {}
     index = 0
     for ours, theirs in NETWORKS:
@@ -73,11 +73,11 @@ def _moments(content: dict[str, Any], per_parameter: dict[int, Any], kind: str, 
 
 
 def _renamed(network: str, values: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Values of one network's parameters under this program's names."""
+    """Return values of one network's parameters by their names in ``RadianceFields``."""
     try:
         return {f"{network}.{name}": value for name, value in nerf.from_nerf_pytorch(values).items()}
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-IMPORTER = Importer(is_checkpoint, weights, restore_optimiser)
+IMPORTER = Importer(is_checkpoint, weights, restore_optimizer)

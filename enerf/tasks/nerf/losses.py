@@ -1,4 +1,4 @@
-"""Residuals of rendered colours, and of what proposals said."""
+"""Training losses: photometric error, and the losses of proposal sampling."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,32 +8,35 @@ from enerf.rendering import proposal
 
 
 def mse(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:
-    """The mean squared error over rays and channels."""
+    """Return the mean squared error over rays and channels."""
     return (rgb - target).square().mean()
 
 
 def photometric(first: Rendering, final: Rendering, target: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:
-    """The squared errors of the coarse and the final rendering together (NeRF, equation 6); once if they are one."""
+    """Return the sum of the mean squared errors of the coarse and the fine rendering (NeRF, equation 6).
+
+    Without a fine network both are the same rendering, and it counts once.
+    """
     loss = mse(final.rgb, target)
     return loss if first is final else loss + mse(first.rgb, target)
 
 
-def proposed(
+def photometric_with_proposal(
     first: Proposal,
     final: Rendering,
     target: Float[Tensor, "*b 3"],
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
 ) -> Float[Tensor, ""]:
-    """The squared error of the final rendering, and what fits the proposal to it and gathers its weights.
+    """Return the mean squared error of the final rendering plus the weighted interlevel and distortion losses.
 
-    Source: Barron et al., mip-NeRF 360, CVPR 2022, equations 13 and 15, with their weights.
+    The interlevel loss trains the proposal only. Source: Barron et al., mip-NeRF 360, CVPR 2022, equations 13 and 15.
     """
     loss = mse(final.rgb, target)
-    fitted = proposal.interlevel_loss(first.sample_edges, final.weights.detach(), first.edges, first.weights)
-    loss = loss + interlevel * fitted
+    proposal_loss = proposal.interlevel_loss(first.sample_edges, final.weights.detach(), first.edges, first.weights)
+    loss = loss + interlevel * proposal_loss
     if distortion > 0:
         first_edge, last_edge = first.sample_edges[..., :1], first.sample_edges[..., -1:]
-        along = (first.sample_edges - first_edge) / (last_edge - first_edge)  # from 0 at near to 1 at far
-        loss = loss + distortion * proposal.distortion_loss(along, final.weights)
+        s_edges = (first.sample_edges - first_edge) / (last_edge - first_edge)  # 0 at near, 1 at far
+        loss = loss + distortion * proposal.distortion_loss(s_edges, final.weights)
     return loss

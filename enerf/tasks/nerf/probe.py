@@ -1,6 +1,6 @@
-"""The training loss of some rays, or of samples of a shape, as an objective that can be differentiated twice.
+"""Probe of a NeRF run: the photometric loss of a fixed batch of rays, twice differentiable.
 
-No jitter, no noise, no parts.
+Rays are sampled without jitter or noise, and the batch is not split.
 """
 
 import copy
@@ -32,15 +32,15 @@ from enerf.tasks.nerf.build import RadianceFields
 
 
 def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
-    """A NeRF, and the photometric loss of random pixels of its training views, the same for all runs of a scene.
+    """Return the probe of a NeRF run; its batch are random pixels of training views, the same for all runs of a scene.
 
-    Its weights stay conditioned, and torch evaluates them in fp32, whatever has trained them.
+    The weights stay conditioned, and are evaluated by plain torch in fp32, whatever backend trained them.
     """
     config = parser.from_dict(
         nerf_config.NerfConfig, {**saved, **({"datadir": settings.source} if settings.source else {})}
     )
     device, proposal = core_device.resolve_device(settings.device), config.render.sampler == "proposal"
-    scene = setup.load_scene(config)  # of which only the rays' colours go to the device
+    scene = setup.load_scene(config)  # stays on the CPU; only the batch is moved to the device
     fields = build.radiance_fields(
         config.model,
         config.conditioning,
@@ -55,64 +55,64 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     pixels = scenes_pixels.random_pixels(
         torch.tensor(scene.train), scene.camera, settings.samples, generator, one_view=False
     )
-    rays, colours = (
+    rays, colors = (
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),
     )
-    passes = setup.passes_of(config)
+    sampling = setup.sampling_config(config)
 
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
-        some = parameters_of(model, names) if settings.layers else ()
-        return CheckpointProbe(content["step"], model, names, photometric(model, passes, rays, colours, some))
+        parameters = parameters_of(model, names) if settings.layers else ()
+        return CheckpointProbe(content["step"], model, names, photometric(model, sampling, rays, colors, parameters))
 
     return RunProbe(scene.name, conditioning.method_name(config.conditioning), at)
 
 
-class RayColours(nn.Module):
-    """Rays as rows of 11 numbers -> their colours, of each pass that is trained on photographs."""
+class RayColors(nn.Module):
+    """Module from rays, as rows of 11 numbers, to the colors of each rendering with a photometric loss."""
 
-    def __init__(self, fields: RadianceFields, passes: SamplingConfig) -> None:
+    def __init__(self, fields: RadianceFields, sampling: SamplingConfig) -> None:
         super().__init__()
-        self.fields, self.passes = fields, passes
+        self.fields, self.sampling = fields, sampling
 
     def forward(self, rows: Float[Tensor, "b 11"]) -> Float[Tensor, "b p 3"]:
-        """Colours of the coarse pass and the final one, or of the final one alone."""
-        asked = Rays(rows[:, :3], rows[:, 3:6], rows[:, 6:9], rows[:, 9], rows[:, 10])
-        first, final = render.render_rays(self.fields.coarse, self.fields.fine, asked, self.passes)
+        """Return the colors of the coarse and the fine rendering, or of the final one only."""
+        rays = Rays(rows[:, :3], rows[:, 3:6], rows[:, 6:9], rows[:, 9], rows[:, 10])
+        first, final = render.render_rays(self.fields.coarse, self.fields.fine, rays, self.sampling)
         trained = [final] if first is final or isinstance(first, Proposal) else [first, final]
-        return torch.stack([seen.rgb for seen in trained], 1)
+        return torch.stack([rendering.rgb for rendering in trained], 1)
 
 
 def rows(rays: Rays) -> Float[Tensor, "b 11"]:
-    """Rays as rows: origins, directions, viewdirs, near, far."""
+    """Return rays as rows: origins, directions, viewdirs, near, far."""
     return torch.cat([rays.origins, rays.directions, rays.viewdirs, rays.near[:, None], rays.far[:, None]], -1)
 
 
-def squared_errors(made: Float[Tensor, "b p 3"], targets: Float[Tensor, "b p 3"]) -> Float[Tensor, ""]:
-    """The mean squared error of each pass, added up: ``losses.photometric``."""
-    return (made - targets).square().mean((0, 2)).sum()
+def squared_errors(rendered: Float[Tensor, "b p 3"], targets: Float[Tensor, "b p 3"]) -> Float[Tensor, ""]:
+    """Return the sum over renderings of the mean squared error, as ``losses.photometric``."""
+    return (rendered - targets).square().mean((0, 2)).sum()
 
 
 def photometric(
     fields: RadianceFields,
-    passes: SamplingConfig,
+    sampling: SamplingConfig,
     rays: Rays,
-    colours: Float[Tensor, "b 3"],
+    colors: Float[Tensor, "b 3"],
     parameters: tuple[nn.Parameter, ...] = (),
 ) -> Objective:
-    """The photometric loss of some rays as a function of the fields' parameters, or of those that are named.
+    """Return the photometric loss of rays as a function of ``parameters``, by default all parameters of the fields.
 
-    The loss that a proposal is fitted by is left out, and so are the proposal's parameters. The batch is moved to where
-    the fields are.
+    With proposal sampling the interlevel loss and the parameters of the proposal are not included. The batch is moved
+    to the device of the fields.
     """
-    n_passes = 1
-    if fields.fine is not None and passes.proposal:
+    n_renderings = 1
+    if fields.fine is not None and sampling.proposal:
         parameters = parameters or tuple(fields.fine.parameters())
-    elif fields.fine is not None and passes.n_importance > 0:
-        n_passes = 2
+    elif fields.fine is not None and sampling.n_importance > 0:
+        n_renderings = 2
     device = next(fields.parameters()).device
-    targets = colours.to(device)[:, None].expand(-1, n_passes, -1)
-    return Objective(RayColours(fields, passes), squared_errors, rows(rays).to(device), targets, parameters)
+    targets = colors.to(device)[:, None].expand(-1, n_renderings, -1)
+    return Objective(RayColors(fields, sampling), squared_errors, rows(rays).to(device), targets, parameters)

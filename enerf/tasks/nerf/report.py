@@ -1,11 +1,11 @@
-"""Tables of NeRF runs beside published figures."""
+"""Tables of NeRF runs with published results for comparison."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from enerf.tasks.nerf.image_metrics import mean
 
-# Mean of per-image PSNR on LLFF, as published; each row with the protocol it was measured with.
+# Published means of per-image PSNR on LLFF; each row with its evaluation protocol.
 LLFF_SCENES = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
 PUBLISHED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
     (
@@ -31,16 +31,16 @@ PUBLISHED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
 
 
 def table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
-    """Rows of PSNRs as text: one per method and protocol, one column per scene, and the mean over the scenes shown.
+    """Return a table of PSNRs: one row per method and protocol, one column per scene, and the mean over these scenes.
 
-    Runs that differ in their seed only are averaged. The mean is given only where all the scenes shown have a figure.
-    Published rows follow if an LLFF scene is shown, each with the protocol it was measured with.
+    Runs that differ in their seed only are averaged. The mean is empty unless all scenes of the table have a value.
+    Rows of published results follow if the table has an LLFF scene, each with its evaluation protocol.
     """
     scenes = sorted({run["scene"] for run in runs})
     rows = [["method", "protocol", *scenes, "mean"]]
     groups: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for run in runs:
-        cell = groups.setdefault((run["method"], protocol_words(run)), {}).setdefault(run["scene"], [])
+        cell = groups.setdefault((run["method"], protocol_description(run)), {}).setdefault(run["scene"], [])
         cell.append(run["mean"]["psnr"])
     for (method, protocol), found in sorted(groups.items()):
         values = [mean(found.get(s, [])) for s in scenes]
@@ -53,8 +53,8 @@ def table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[s
     return rows
 
 
-def protocol_words(run: dict[str, Any]) -> str:
-    """How a figure was measured, in a few words; runs of scenes that differ in their number of views share them."""
+def protocol_description(run: dict[str, Any]) -> str:
+    """Return a short description of an evaluation protocol: image size, split, length of training, and model."""
     p = run["protocol"]
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
     length = f"{run['max_seconds']:g} s" if run.get("max_seconds") else f"{run['steps']} steps"

@@ -1,4 +1,4 @@
-"""A run: a scene, its field, and what can be asked of them: prepared from options or opened from a folder."""
+"""Set-up of NeRF runs: scene, fields and training state, from options or from the folder of a finished run."""
 
 import copy
 import logging
@@ -35,26 +35,36 @@ VIDEO_FRAMES, VIDEO_FPS = 120, 30.0
 
 @dataclass(frozen=True)
 class Run:
-    """A field and all that is needed to look at it."""
+    """Scene, fields and training state of a run."""
 
     config: NerfConfig
     scene: Scene
-    fields: RadianceFields  # what state.model holds
+    fields: RadianceFields  # the same module as state.model
     state: State
     device: torch.device
     backend: Backend
-    record: Record  # of the backends that have trained it
+    record: Record  # of the backends used for training
 
 
 def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
-    """Scene, fields and optimiser of a configuration, resumed from the run's last checkpoint if it has one.
+    """Return the run of a configuration, resumed from its last checkpoint if there is one.
 
-    ``shared`` is what ``auto`` means for a fresh run: the backend and precision of the comparison that it is part of.
+    Parameters
+    ----------
+    config
+        Options of the run.
+    shared
+        Backend and precision that ``auto`` stands for in a new run: those of the comparison that it is part of.
+
+    Raises
+    ------
+    InputError
+        If the scene or the checkpoint cannot be read, or the options do not fit them.
     """
-    # read before the scene: its mistakes show at once
+    # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config)
-    t, recorded = config.train, backend_record.recorded_or(found, shared)
-    device, backend = registry.placed(t.device, t.backend, t.precision, recorded)
+    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
+    device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -77,12 +87,12 @@ def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Res
 
 
 def load_scene(config: NerfConfig) -> Scene:
-    """The scene a configuration names.
+    """Read the scene of a configuration, on the CPU.
 
     Raises
     ------
     InputError
-        If it cannot be loaded, or its cameras do not all look forward although NDC needs that.
+        If it cannot be read, or NDC is used and not all cameras look forward.
     """
     data = config.data
     if data.dataset_type == "blender":
@@ -104,19 +114,19 @@ def load_scene(config: NerfConfig) -> Scene:
 
 
 def to_device(scene: Scene, device: torch.device) -> Scene:
-    """The scene with its tensors on a device."""
+    """Return the scene with its tensors on a device."""
     return replace(scene, images=scene.images.to(device), c2w=scene.c2w.to(device), bounds=scene.bounds.to(device))
 
 
 def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
-    """A run as its last checkpoint left it, conditioned weights baked; ``datadir`` says where its scene is now.
+    """Open the last checkpoint of a run, with baked weights; ``datadir`` is the scene's new path, if it has moved.
 
-    The backend and precision that trained it evaluate it too; where they cannot, one warning says why.
+    It is evaluated with the backend and precision that trained it; if that is not possible, a warning gives the reason.
 
     Raises
     ------
     InputError
-        If the folder is no run of a NeRF, or its scene is gone.
+        If the folder is not a NeRF run, or its scene is missing.
     """
     content, _ = checkpoint.newest(folder, [NerfConfig.kind])
     run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir))
@@ -125,22 +135,22 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
 
 
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
-    """The run's field as it is now, baked, as something that renders rays; exactly, or without what has no weight."""
+    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
-    module.hold(fields)  # the copy's weights never change
-    sampling = passes_of(run.config)
+    module.freeze(fields)  # the copy's weights never change
+    sampling = sampling_config(run.config)
     at_once = rays_at_once(run.config, run.device)
     return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
 
 
-def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, asked: Rays) -> Rendering:
+def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
     if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
-        return empty_space.render_rays(fields.coarse, fields.fine, asked, sampling, skip)
-    return render.render_rays(fields.coarse, fields.fine, asked, sampling)[1]
+        return empty_space.render_rays(fields.coarse, fields.fine, batch, sampling, skip)
+    return render.render_rays(fields.coarse, fields.fine, batch, sampling)[1]
 
 
-def passes_of(config: NerfConfig) -> SamplingConfig:
-    """The sampling of a configuration; NDC has no linear disparity, its near plane is at zero."""
+def sampling_config(config: NerfConfig) -> SamplingConfig:
+    """Return the sampling of a configuration; in NDC ``lindisp`` is ignored with a warning."""
     r = config.render
     in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
     if in_ndc and r.lindisp:
@@ -150,12 +160,12 @@ def passes_of(config: NerfConfig) -> SamplingConfig:
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
-    """How many rays are rendered together."""
+    """Return the number of rays rendered at once, within ``chunk``, ``netchunk`` and the limit of the device."""
     width = max(config.model.netwidth_fine, 0 if config.render.sampler == "proposal" else config.model.netwidth)
     points = core_device.points_at_once(device, config.render.netchunk, width)
     r = config.render
-    most = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
-    return max(1, min(r.chunk, points // most))
+    per_ray = max(r.N_samples, r.N_importance) if r.sampler == "proposal" else r.N_samples + r.N_importance
+    return max(1, min(r.chunk, points // per_ray))
 
 
 def write_video(
@@ -169,7 +179,7 @@ def write_video(
     depth: bool = False,
     keep_pngs: bool = False,
 ) -> Path:
-    """Render a camera path to an mp4; goes on with frames that an interrupted call has left."""
+    """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file."""
     poses = camera_paths.camera_path(run.scene, kind, frames)
     camera = rays.resized(run.scene.camera, factor)
     renderer = renderer_of(run, run.config.render.skip)
@@ -180,6 +190,9 @@ def write_video(
             return video.colorize_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
         return images.to_uint8(picture.rgb.cpu())
 
-    trained = {"step": run.state.step, "seconds": run.state.seconds}  # tells apart runs that took one another's place
+    trained = {
+        "step": run.state.step,
+        "seconds": run.state.seconds,
+    }  # distinguishes runs that were trained in the same folder
     settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
     return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)

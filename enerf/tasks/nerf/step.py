@@ -1,7 +1,7 @@
-"""One gradient of the photometric loss, in as many parts as the caches or the memory ask for.
+"""Gradient of the training loss on a batch of rays, accumulated over chunks that fit the cache or the memory.
 
-Splitting rays is exact: the loss is a mean over rays, so the gradients of the parts, each weighted by its share, add up
-to the gradient of the whole. Conditioned weights are computed once, not once a part.
+The loss is a mean over rays, so the gradients of the chunks, each weighted by its share of the rays, add up to the
+gradient of the batch. Conditioned weights are computed once per batch, not once per chunk.
 """
 
 import logging
@@ -18,16 +18,21 @@ from torch import Tensor
 from enerf.conditioning.weight_cache import computed_once
 from enerf.core.types import Proposal, Rays
 from enerf.engine.checkpoint import State
-from enerf.fields.backends.module import held
+from enerf.fields.backends.module import frozen
 from enerf.rendering import render
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import losses
 from enerf.tasks.nerf.build import RadianceFields
 
+log = logging.getLogger("enerf")
+
+BLANK_STEPS = 500  # consecutive steps with a blank image that count as a collapse
+BLANK_OPACITY, BLANK_VARIATION = 0.01, 0.02
+
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step saw, over its rays: losses, mean opacity, and how much colours vary between rays."""
+    """Figures of one training step; the standard deviations are those of colors over rays, averaged over channels."""
 
     loss: float
     mse: float
@@ -37,7 +42,7 @@ class StepReport:
 
     @classmethod
     def averaged(cls, reports: Sequence["StepReport"]) -> dict[str, float]:
-        """Mean loss and opacity of some steps, and the PSNR of their mean squared error."""
+        """Return mean loss and opacity of several steps, and the PSNR of their mean squared error."""
         n = max(1, len(reports))
         mse = sum(r.mse for r in reports) / n
         return {
@@ -50,15 +55,15 @@ class StepReport:
 def accumulate_gradient(
     fields: RadianceFields, rays: Rays, target: Float[Tensor, "b 3"], *more: Any, **options: Any
 ) -> StepReport:
-    """What was seen of a batch, whose loss's gradient is added to the parameters; arguments as of ``gradient``."""
-    return StepReport(*gradient(fields, rays, target, *more, **options).tolist())  # one look at the device, not five
+    """Add the gradient of a batch to the parameters and return its report; arguments as in ``gradient``."""
+    return StepReport(*gradient(fields, rays, target, *more, **options).tolist())  # a single device synchronization
 
 
 def gradient(
     fields: RadianceFields,
     rays: Rays,
     target: Float[Tensor, "b 3"],
-    passes: SamplingConfig,
+    sampling: SamplingConfig,
     generator: torch.Generator,
     *,
     noise_std: float | int = 0.0,
@@ -67,68 +72,62 @@ def gradient(
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
 ) -> Float[Tensor, " 5"]:
-    """What was seen of a batch, in the order of ``StepReport``; the gradient of its loss is added to the parameters.
+    """Add the gradient of a batch to the parameters and return its figures, in the order of ``StepReport``.
 
-    Nothing is read back from the device, so that the work can be recorded (``capture.py``).
+    The device is not synchronized, so that the function can be recorded as a CUDA graph (``engine.cuda_graph``).
 
     Parameters
     ----------
     fields
         The coarse field and the fine one, if there is one; conditioned or not.
     rays, target
-        The batch, and the photographed colours of its rays.
-    passes
-        How rays are sampled.
+        The batch of rays, and the colors of its pixels.
+    sampling
+        Sampling of the rays.
     generator
-        All randomness of the step: jitter, and noise on the raw density.
+        Source of all random numbers: jitter, and noise on the raw density.
     noise_std
-        Standard deviation of that noise; 0 draws none.
+        Standard deviation of that noise; with 0 none is drawn.
     jitter
         Whether samples are jittered within their bins.
     rays_at_once
-        Most rays of one part. The result is the same for every value, up to rounding and, with jitter or noise, to
-        the order in which the random numbers are drawn.
+        Maximum number of rays per chunk. The result does not depend on it, up to rounding and, with jitter or noise, to
+        the order in which random numbers are drawn.
     interlevel, distortion
-        Weights of those losses, with ``passes.proposal``.
+        Weights of these losses, with ``sampling.proposal``.
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
     fine = partial(fields.fine, **noisy) if fields.fine is not None else None
     n = len(rays)
     loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
-    colours = []
-    with computed_once(fields), held(fields):
+    colors = []
+    with computed_once(fields), frozen(fields):
         for start in range(0, n, rays_at_once):
-            part = slice(start, min(start + rays_at_once, n))
-            first, final = render.render_rays(coarse, fine, rays[part], passes, generator if jitter else None)
+            chunk = slice(start, min(start + rays_at_once, n))
+            first, final = render.render_rays(coarse, fine, rays[chunk], sampling, generator if jitter else None)
             if isinstance(first, Proposal):
-                loss = losses.proposed(first, final, target[part], interlevel, distortion)
+                loss = losses.photometric_with_proposal(first, final, target[chunk], interlevel, distortion)
             else:
-                loss = losses.photometric(first, final, target[part])
-            loss = loss * ((part.stop - part.start) / n)
+                loss = losses.photometric(first, final, target[chunk])
+            loss = loss * ((chunk.stop - chunk.start) / n)
             loss.backward()
             loss_sum += loss.detach()
             opacity_sum += final.opacity.detach().sum()
-            colours.append(final.rgb.detach())
-            del first, final, loss  # frees this part's activations before the next part makes its own
-    rgb = torch.cat(colours)
-    spread = (colour.std(0, correction=0).mean() for colour in (rgb, target))
-    return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *spread])
-
-
-log = logging.getLogger("enerf")
-
-BLANK_STEPS = 500  # consecutive steps of a blank image that count as a collapse
-BLANK_OPACITY, BLANK_VARIATION = 0.01, 0.02
+            colors.append(final.rgb.detach())
+            del first, final, loss  # frees the activations before the next chunk
+    rgb = torch.cat(colors)
+    stds = (color.std(0, correction=0).mean() for color in (rgb, target))
+    return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *stds])
 
 
 def is_blank(report: StepReport) -> bool:
-    """Whether a step saw a blank image."""
+    """Return whether the rendered batch is nearly transparent, or of nearly one color."""
     return report.opacity < BLANK_OPACITY or report.rgb_std < BLANK_VARIATION * report.target_std
 
 
-def watch(state: State, report: StepReport) -> None:
-    """Count the steps of a blank image; say once that the run has collapsed, and once that it no longer is."""
+def update_collapsed(state: State, report: StepReport) -> None:
+    """Count consecutive blank steps in ``state``; log when the run has collapsed, and when it has recovered."""
     state.blank_for = state.blank_for + 1 if is_blank(report) else 0
     collapsed = state.blank_for >= BLANK_STEPS
     if collapsed and not state.collapsed:

@@ -1,7 +1,4 @@
-"""Hallway 1: a scene folder to a trained field, its metrics, frames and videos.
-
-``train`` reads like the story it is: prepare the run (scene, fields, optimiser, last checkpoint), fit, report.
-"""
+"""Training of a NeRF: prepare the run (scene, fields, optimizer, last checkpoint), train, evaluate."""
 
 import logging
 from collections.abc import Callable
@@ -31,18 +28,18 @@ log = logging.getLogger("enerf")
 
 
 def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
-    """Train a run to its end and report; returns its metrics, or None if none were asked for.
+    """Train a run to its end and return its metrics, or None with ``render_only`` or ``no_final_eval``.
 
-    ``shared`` is as for ``runs.prepare``.
+    ``shared`` is as in ``setup.prepare``.
 
     Raises
     ------
     InputError
-        For a user's mistake.
+        For invalid options or data.
     NotFinite
-        If training met a value that is not finite; the last good checkpoint stays.
+        If the loss or a gradient is not finite; the last checkpoint is kept.
     KeyboardInterrupt
-        If the run was interrupted; it has been saved.
+        If the run was interrupted; a checkpoint has been saved.
     """
     run = setup.prepare(config, shared)
     if config.render.render_only:
@@ -55,8 +52,8 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
         partial(_hooks, run),
         unit="rays",
         per_step=config.train.N_rand,
-        watch=nerf_step.watch,
-        told=run.record.saved(),
+        watch=nerf_step.update_collapsed,
+        metadata=run.record.saved(),
     )
     if config.run.no_final_eval:
         return None
@@ -66,11 +63,21 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
 
 
 def step_function(run: Run) -> Callable[[State], StepReport]:
-    """The function that adds one step's gradient to the parameters; on a GPU it is recorded and replayed."""
+    """Return the function that adds the gradient of one step's random batch to the parameters.
+
+    On a GPU the computation is recorded as a CUDA graph. If memory runs out, the number of rays at once is halved, and
+    the step is repeated without a graph.
+    """
     config, scene, t = run.config, run.scene, run.config.train
     train_views = torch.tensor(scene.train, device=run.device)
-    sampling, generator = setup.passes_of(config), torch.Generator(run.device)
+    sampling, generator = setup.sampling_config(config), torch.Generator(run.device)
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
+
+    def random_batch(step: int) -> tuple[Rays, torch.Tensor]:
+        generator.manual_seed(rng.stream_seed(t.seed, step))
+        crop = t.precrop_frac if step < t.precrop_iters else 1.0
+        pixels = scenes_pixels.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
+        return scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers), scenes_pixels.colors_of(scene, pixels)
 
     def gradient(batch: Rays, target: torch.Tensor) -> torch.Tensor:
         return nerf_step.gradient(
@@ -86,29 +93,25 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             distortion=t.distortion,
         )
 
-    work: cuda_graph.Work | None = None if recording else gradient
+    compute: cuda_graph.GradientFunction | None = None if recording else gradient
 
     def step(training: State) -> StepReport:
-        nonlocal at_once, work
+        nonlocal at_once, compute
         while True:
-            generator.manual_seed(rng.stream_seed(t.seed, training.step))
-            crop = t.precrop_frac if training.step < t.precrop_iters else 1.0
-            pixels = scenes_pixels.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
-            batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
-            target = scenes_pixels.colors_of(scene, pixels)
+            batch, target = random_batch(training.step)
             try:
-                if work is None:
-                    work = cuda_graph.recorded(gradient, batch, target, generator, training.optimiser)
-                return StepReport(*work(batch, target).tolist())  # one look at the device a step
+                if compute is None:
+                    compute = cuda_graph.record(gradient, batch, target, generator, training.optimizer)
+                return StepReport(*compute(batch, target).tolist())  # a single device synchronization
             except (RuntimeError, MemoryError) as error:
-                at_once, work = render.halve_chunk(min(at_once, t.N_rand), error), gradient
-                training.optimiser.zero_grad()
+                at_once, compute = render.halve_chunk(min(at_once, t.N_rand), error), gradient
+                training.optimizer.zero_grad()
 
     return step
 
 
 def _hooks(run: Run, journal: Journal) -> list[Hook]:
-    """What happens between steps."""
+    """Return the hooks of a run: test curve, preview image, renderings of the test set, videos."""
     config, scene = run.config, run.scene
 
     def evaluate_pixels(training: State) -> None:
@@ -142,7 +145,7 @@ def _hooks(run: Run, journal: Journal) -> list[Hook]:
 
 
 def _render_only(run: Run) -> None:
-    """nerf-pytorch's --render_only: the video path, or the test views, of the last checkpoint."""
+    """Render the video path or the test views of the last checkpoint, as ``--render_only`` of nerf-pytorch."""
     if run.state.step == 0 and not run.config.run.ft_path:
         raise InputError(f"{run.config.folder}: option --render_only found no checkpoint there to render")
     name = f"renderonly_{'test' if run.config.render.render_test else 'path'}_{run.state.step:06d}"

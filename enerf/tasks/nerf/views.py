@@ -1,4 +1,4 @@
-"""Whole views, rendered and measured."""
+"""Rendering and evaluation of whole views."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,38 +21,35 @@ from enerf.tasks.nerf import image_metrics
 
 @dataclass(frozen=True)
 class Renderer:
-    """What turns rays of a scene into pixels: a trained field, its sampling, and how many rays go at once."""
+    """Renderer of rays in chunks of ``rays_at_once``; ``pixel_centers`` is the position of a ray within its pixel."""
 
     render: Callable[[Rays], Rendering]
     rays_at_once: int
     pixel_centers: float = 0.5
 
     def picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
-        """The picture a camera at a pose sees: rgb (h, w, 3), depth and opacity (h, w)."""
-        made = rays.of_image(camera, c2w, scene.near, scene.far, self.pixel_centers)
-        made = rays.to_ndc(made, camera) if scene.ndc else made
-        flat = in_chunks(self.render, made, self.rays_at_once)
+        """Render a camera at a pose: rgb (h, w, 3) in [0, 1], depth and opacity (h, w)."""
+        camera_rays = rays.of_image(camera, c2w, scene.near, scene.far, self.pixel_centers)
+        camera_rays = rays.to_ndc(camera_rays, camera) if scene.ndc else camera_rays
+        flat = in_chunks(self.render, camera_rays, self.rays_at_once)
         size = (camera.height, camera.width)
         return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
 
 
 def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:
-    """The mean over views of the PSNR of ``n`` fixed pixels each (0: all): a quick point for a curve.
-
-    NaN if there are no views.
-    """
+    """Return the mean over views of the PSNR of ``n`` fixed pixels each (0: all); NaN if there are no views."""
     values = []
     for view in views:
         pixels = scenes_pixels.fixed_pixels(view, scene.camera, n)
-        seen = in_chunks(
+        rendering = in_chunks(
             renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
         )
-        values.append(image_metrics.psnr(seen.rgb, scenes_pixels.colors_of(scene, pixels)))
+        values.append(image_metrics.psnr(rendering.rgb, scenes_pixels.colors_of(scene, pixels)))
     return sum(values) / len(values) if values else math.nan
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
-    """Name, PSNR, SSIM and LPIPS (None without its extra) of each view; pictures go to ``folder`` as PNG."""
+    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given."""
     measured = []
     for view in progress_bar(None, "test views", "view", iterable=views):
         rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
@@ -71,12 +68,12 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
 
 
 def means(measured: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """The means over views of each metric."""
+    """Return the mean over views of each metric; None if a view lacks it."""
     return {key: image_metrics.mean([m[key] for m in measured]) for key in ("psnr", "ssim", "lpips")}
 
 
 def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
-    """The camera of a picture of at most about ``pixels`` pixels.
+    """Return the camera with its image downsampled to about ``pixels`` pixels at most.
 
     >>> preview_camera(Camera(400, 300, 400.0, 400.0, 200.0, 150.0), 1200).width
     40
@@ -85,8 +82,8 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
 
 
 def constant_psnr(scene: Scene) -> float:
-    """The test PSNR of the best constant colour of the training views: what a blank image scores."""
-    colour = torch.stack([scenes_pixels.view_image(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
+    """Return the test PSNR of a constant image: the mean color of the training views."""
+    color = torch.stack([scenes_pixels.view_image(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
     targets = (scenes_pixels.view_image(scene, view) for view in scene.test)
-    values = [image_metrics.psnr(colour.expand_as(target), target) for target in targets]
+    values = [image_metrics.psnr(color.expand_as(target), target) for target in targets]
     return sum(values) / len(values) if values else math.nan

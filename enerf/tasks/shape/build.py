@@ -106,8 +106,8 @@ def _encoder(
         return encoders.Positional(d, bands)
     if kind not in encoders.KINDS:
         raise ValueError(f"encoding is {kind!r}; it must be one of {', '.join(encoders.KINDS)}")
-    inner = encoders.Fourier(d, waves, wave_scale) if kind == "fourier" else encoders.Hashed(grid, space, d)
-    return encoders.AndPoints(inner) if with_points else inner
+    inner = encoders.Fourier(d, waves, wave_scale) if kind == "fourier" else encoders.HashEncoder(grid, space, d)
+    return encoders.WithPoints(inner) if with_points else inner
 
 
 def _initialize(field: ShapeField, radius: float | int) -> None:

@@ -148,7 +148,7 @@ class Reference:
 
     def describe(self) -> dict[str, Any]:
         """Return statistics of the mesh as a flat dictionary; names that end in ``_file`` are in the file's units."""
-        about, normalization = self.solid.mesh.report, self.solid.mesh.normalisation
+        about, normalization = self.solid.mesh.report, self.solid.mesh.normalization
         return {
             "name": self.solid.mesh.name,
             "watertight": about.watertight,
@@ -232,7 +232,7 @@ def _cells_within_reach(solid: Solid, width: float | int) -> tuple[Float64[np.nd
 
 def _distances(solid: Solid, rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
     """Return unsigned distances; points are processed along a space-filling curve, for locality."""
-    order, distances = geometry_solid.along_a_curve(rows), np.empty(len(rows))
+    order, distances = geometry_solid.morton_order(rows), np.empty(len(rows))
     distances[order] = solid.nearest(np.ascontiguousarray(rows[order])).distances
     return distances
 

@@ -92,7 +92,7 @@ def _shape_metrics(run: ShapeRun) -> dict[str, Any]:
     if surface is not None:
         path = run.config.folder / "mesh.ply"
         assert not isinstance(run.target, Picture)
-        write.write(path, run.target.normalisation.to_file(surface.vertices), surface.faces)
+        write.write(path, run.target.normalization.to_file(surface.vertices), surface.faces)
         log.info("mesh: %d vertices, %d faces: %s", len(surface.vertices), len(surface.faces), path)
     if not isinstance(run.target, Mesh):
         return {"cloud": _cloud_distances(run, surface)}
@@ -120,7 +120,7 @@ def _cloud_distances(run: ShapeRun, surface: Surface | None) -> dict[str, Any]:
     points = run.target.points
     squares, _, _ = igl.point_mesh_squared_distance(points, surface.vertices, surface.faces)
     distances = np.sqrt(np.asarray(squares))
-    scale = run.target.normalisation.scale
+    scale = run.target.normalization.scale
     return {
         "points": len(points),
         "mean_distance": float(distances.mean()),

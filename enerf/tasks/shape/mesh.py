@@ -23,7 +23,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     run = setup.open_field(folder, settings.device, settings.precision)
     box, level = settings.box, 0.0 if settings.level is None else settings.level
     run.field.requires_grad_(False)
-    normalization, bounds = run.normalisation, np.array([[-1.0] * 3, [1.0] * 3])
+    normalization, bounds = run.normalization, np.array([[-1.0] * 3, [1.0] * 3])
     if box is not None:
         requested = normalization.to_box(box)
         bounds = np.array([np.maximum(requested[0], -1), np.minimum(requested[1], 1)])

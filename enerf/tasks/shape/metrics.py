@@ -79,7 +79,7 @@ def measure_field(inside: InsideTest, reference: Reference, *, quick: bool = Fal
         "iou_near": iou(found_near, near.inside),
         "sign_f1_near": sign_f1(found_near, near.inside),
         "volume": volume,
-        "volume_file": volume / reference.solid.mesh.normalisation.scale**3,
+        "volume_file": volume / reference.solid.mesh.normalization.scale**3,
         "volume_error": volume / true - 1 if true else None,
     }
 
@@ -185,7 +185,7 @@ def _mesh_problem(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 
 
 def _mesh_statistics(mesh: Mesh, reference: Reference) -> dict[str, Any]:
     """Return counts of an extracted mesh, and its enclosed volume."""
-    about, true, scale = mesh.report, reference.solid.mesh.report, reference.solid.mesh.normalisation.scale
+    about, true, scale = mesh.report, reference.solid.mesh.report, reference.solid.mesh.normalization.scale
     both = about.watertight and true.watertight and about.faces > 0
     counts = (about.vertices, about.faces, about.watertight and about.faces > 0)
     more = (about.boundary_edges, about.euler_number, about.parts, about.volume)
@@ -199,5 +199,5 @@ def _surface_metrics(mesh: Mesh, reference: Reference) -> dict[str, float]:
     there = surface_distance.distances_to(mesh, true, settings.surface_points, settings.generator("other"))
     back = surface_distance.distances_to(true, mesh, settings.surface_points, settings.generator("surface"))
     return surface_distance.surface_metrics(
-        there, back, settings.thresholds, eval_points.SIDE, true.normalisation.scale
+        there, back, settings.thresholds, eval_points.SIDE, true.normalization.scale
     )

@@ -26,7 +26,7 @@ from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.fields.shape import ShapeField
 from enerf.geometry import mesh as geometry_mesh
-from enerf.geometry.mesh import Mesh, Normalisation, PointCloud
+from enerf.geometry.mesh import Mesh, Normalization, PointCloud
 from enerf.geometry.solid import Solid
 from enerf.tasks.shape import build, picture
 from enerf.tasks.shape.config import ShapeConfig
@@ -57,8 +57,8 @@ class ShapeRun:
         """Transform from the box to the file's coordinates, as saved in checkpoints; empty for an image."""
         if isinstance(self.target, Picture):
             return {}
-        normalization = self.target.normalisation
-        return {"box": {"centre": list(normalization.centre), "scale": normalization.scale}}
+        normalization = self.target.normalization
+        return {"box": {"centre": list(normalization.center), "scale": normalization.scale}}
 
 
 def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
@@ -72,8 +72,8 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
         If the options, the file or the checkpoint cannot be used.
     """
     found = resume.last_checkpoint(config)
-    t, recorded = config.train, backend_record.recorded_or(found, shared)
-    device, backend = registry.placed(t.device, t.backend, precision_of(config), recorded)
+    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
+    device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     target = load_target(config)
     field = new_field(config).to(device)
     registry.use(field, backend)
@@ -177,7 +177,7 @@ class OpenedField:
 
     config: ShapeConfig
     field: ShapeField
-    normalisation: Normalisation
+    normalization: Normalization
     step: int
     device: torch.device
 
@@ -198,23 +198,23 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     if "box" not in saved:
         raise InputError(f"{folder}: found a run of an image, expected one of a mesh or a point cloud")
     config = parser.from_dict(ShapeConfig, saved)
-    recorded = backend_record.recorded(content)
+    recorded = backend_record.checkpoint_backend(content)
     if precision != "auto":
         recorded = replace(recorded, precision=precision)  # chosen by the caller: no warning
-    on_device, backend = registry.placed(device, "auto", precision, recorded)
+    on_device, backend = registry.resolve_device_and_backend(device, "auto", precision, recorded)
     field = new_field(config).to(on_device)
     registry.use(field, backend)
     checkpoint.load_weights(field, content["model"], path)
     x, y, z = saved["box"]["centre"]
     return OpenedField(
-        config, frozen(field), Normalisation((x, y, z), saved["box"]["scale"]), content["step"], on_device
+        config, frozen(field), Normalization((x, y, z), saved["box"]["scale"]), content["step"], on_device
     )
 
 
 def frozen(field: ShapeField) -> ShapeField:
     """Return a copy of a field for evaluation, with baked and cached weights."""
     baked = layers.bake(copy.deepcopy(field)).eval()
-    module.hold(baked)
+    module.freeze(baked)
     return baked
 
 

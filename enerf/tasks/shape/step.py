@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from enerf.conditioning.weight_cache import computed_once
 from enerf.core.types import ScalarField
 from enerf.fields import derivatives
-from enerf.fields.backends.module import held
+from enerf.fields.backends.module import frozen
 from enerf.geometry.samples import ShapeSamples
 from enerf.tasks.shape import losses
 from enerf.tasks.shape.losses import CloudWeights
@@ -119,7 +119,7 @@ def gradient_step(model: nn.Module, loss_terms: Callable[[], LossTerms]) -> Shap
 
     Conditioned weights are computed once, even if the loss calls the model several times.
     """
-    with computed_once(model), held(model):
+    with computed_once(model), frozen(model):
         terms = loss_terms()
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()

@@ -22,7 +22,7 @@ from jaxtyping import Float64, Int64
 from torch import Generator
 
 from enerf.geometry import samples, solid, topology
-from enerf.geometry.mesh import Mesh, Normalisation, Report
+from enerf.geometry.mesh import Mesh, Normalization, Report
 
 Rows = Float64[np.ndarray, "n 3"]
 
@@ -56,13 +56,13 @@ def mesh_from_arrays(
         volume=float(volume.sum()),
         notes=(),
     )
-    return Mesh(vertices, faces, name, name, Normalisation((0.0, 0.0, 0.0), 1.0), report)
+    return Mesh(vertices, faces, name, name, Normalization((0.0, 0.0, 0.0), 1.0), report)
 
 
 def distances_to(surface: Mesh, other: Mesh, n: int, generator: Generator) -> SurfaceDistances:
     """Return distances from ``n`` points, sampled by area on a surface, to another; both have a positive area."""
     points, faces = samples.on_surface(surface, n, generator)
-    order = solid.along_a_curve(points)
+    order = solid.morton_order(points)
     points, faces = np.ascontiguousarray(points[order]), faces[order]
     with_area = np.flatnonzero(other.areas > 0)  # degenerate faces have no normal and are covered by their neighbors
     triangles = np.ascontiguousarray(other.faces[with_area])

@@ -61,7 +61,7 @@ def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any]
             partial(_hooks, run),
             unit="points",
             per_step=config.samples.N_points,
-            told={**run.box_metadata, **run.record.saved()},
+            metadata={**run.box_metadata, **run.record.saved()},
         )
     if config.run.no_final_eval:
         return None

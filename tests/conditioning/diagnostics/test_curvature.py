@@ -1,5 +1,6 @@
 """Tests of Hessians and Gauss–Newton matrices: they are what autograd says, for plain and for conditioned models."""
 
+import functools
 import math
 import sys
 
@@ -85,10 +86,16 @@ CASES = [
 ]
 
 
+@functools.cache
+def reference_of(*case: str) -> tuple[Tensor, Tensor]:
+    """The same for a case, computed once; look, do not write."""
+    return reference(make(*case))
+
+
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_the_hessian_is_the_one_autograd_computes_of_raw_weights_and_gains(case):
     objective = make(*case)
-    expected, _ = reference(objective)
+    expected, _ = reference_of(*case)
     found = eigenvalues.dense(curvature.hessian(objective))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
     assert expected.abs().max() > 1e-3
@@ -97,7 +104,7 @@ def test_the_hessian_is_the_one_autograd_computes_of_raw_weights_and_gains(case)
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_the_gauss_newton_matrix_is_the_jacobian_around_the_losss_second_derivative(case):
     objective = make(*case)
-    _, expected = reference(objective)
+    _, expected = reference_of(*case)
     found = eigenvalues.dense(curvature.gauss_newton(objective))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
@@ -105,7 +112,7 @@ def test_the_gauss_newton_matrix_is_the_jacobian_around_the_losss_second_derivat
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_the_small_gram_matrix_has_all_the_gauss_newton_eigenvalues_that_need_not_be_zero(case):
     objective = make(*case)
-    _, whole = reference(objective)
+    _, whole = reference_of(*case)
     expected = torch.linalg.eigvalsh(whole).flip(0)
     found = curvature.gauss_newton_spectrum(objective)
     outputs = objective.model(objective.inputs).numel()

@@ -1,4 +1,4 @@
-"""Laws of augmented batches: what slow loops over images say, random numbers from the generator alone."""
+"""Tests of augmentation: equal to slow loops over images, with random numbers from the generator only."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Laws of CIFAR's files: both forms and their archives hold the same bytes; nothing in them is ever run."""
+"""Tests of CIFAR's files: both formats and their archives give the same bytes; no code in them is executed."""
 
 import io
 import os
@@ -31,8 +31,8 @@ def _as_pickles(binary, folder, protocol):
     folder.mkdir(parents=True)
     for path in binary.glob("*.bin"):
         data, labels = _rows(path)
-        said = {"batch_label": path.stem, "labels": labels, "data": np.array(data), "filenames": ["a.png"]}
-        (folder / path.stem).write_bytes(pickle.dumps(said, protocol))
+        contents = {"batch_label": path.stem, "labels": labels, "data": np.array(data), "filenames": ["a.png"]}
+        (folder / path.stem).write_bytes(pickle.dumps(contents, protocol))
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [n.encode() for n in synthetic.CLASSES]}))
     return folder
 
@@ -100,8 +100,8 @@ def test_of_cifar_100_the_fine_labels_are_taken(tmp_path, form):
         if form == "binary":
             (tmp_path / f"{name}.bin").write_bytes(np.c_[np.array([coarse, fine], np.uint8).T, rows])
         else:
-            said = {b"data": rows, b"coarse_labels": coarse, b"fine_labels": fine}
-            (tmp_path / name).write_bytes(pickle.dumps(said))
+            contents = {b"data": rows, b"coarse_labels": coarse, b"fine_labels": fine}
+            (tmp_path / name).write_bytes(pickle.dumps(contents))
     if form == "python":
         (tmp_path / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}))
     read = load.load(tmp_path)
@@ -179,16 +179,16 @@ def test_pickles_that_end_too_soon_or_hold_something_else_are_one_sentence(binar
     folder = _as_pickles(binary, tmp_path / "python", 4)
     path = folder / "test_batch"
     whole = path.read_bytes()
-    said = pickle.loads(whole)
+    contents = pickle.loads(whole)
     path.write_bytes(whole[:1000])
     assert "test_batch cannot be read" in _refused(folder)
     for change, words in (
-        ({"data": said["data"][:3]}, "3 images and 7 labels"),
+        ({"data": contents["data"][:3]}, "3 images and 7 labels"),
         ({"data": [1, 2]}, "no rows of 3072 bytes"),
         ({"labels": ["a"]}, "no list of numbers"),
         ({"labels": [11] * 7}, "row 0 has the label 11"),
     ):
-        path.write_bytes(pickle.dumps({**said, **change}))
+        path.write_bytes(pickle.dumps({**contents, **change}))
         assert words in _refused(folder)
 
 

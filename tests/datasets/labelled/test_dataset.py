@@ -1,4 +1,4 @@
-"""Laws of data sets: subsets that are always the same, exact statistics."""
+"""Tests of data sets: fixed subsets, exact statistics."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import dataset, load, synthetic
-from enerf.datasets.labelled.dataset import Held, Split
+from enerf.datasets.labelled.dataset import InMemorySplit, Split
 
 
 @pytest.fixture
@@ -46,5 +46,5 @@ def test_mean_and_deviation_are_those_of_all_pixels_in_float64(figures):
 
 
 def test_the_deviation_of_a_constant_channel_is_not_0():
-    constant = Held(torch.full((3, 1, 4, 4), 255, dtype=torch.uint8), torch.arange(3))
+    constant = InMemorySplit(torch.full((3, 1, 4, 4), 255, dtype=torch.uint8), torch.arange(3))
     assert dataset.statistics(constant) == ((1.0,), (dataset.STD_FLOOR,))

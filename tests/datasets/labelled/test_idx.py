@@ -1,4 +1,4 @@
-"""Laws of idx files: what was written comes out, and nothing beyond what the header says is unpacked."""
+"""Tests of idx files: round trips, and nothing beyond the header's size is decompressed."""
 
 import gzip
 import os

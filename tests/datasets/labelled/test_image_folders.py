@@ -1,4 +1,4 @@
-"""Laws of image folders: exact bytes, one size or a resize, and archives that hold what their folder holds."""
+"""Tests of image folders: exact bytes, one size or a resize, archives equal to their folder."""
 
 import io
 import os
@@ -96,16 +96,16 @@ def test_images_decoded_on_demand_are_those_in_memory(folder, monkeypatch, size)
         held.train.batch(numbers, "crop", torch.Generator())
 
 
-def test_pictures_are_grey_only_if_all_are(folder):
+def test_pictures_are_gray_only_if_all_are(folder):
     for path in folder.rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    grey = load.load(folder)
-    assert (grey.channels, grey.train.images.shape[1]) == (1, 1)
+    gray = load.load(folder)
+    assert (gray.channels, gray.train.images.shape[1]) == (1, 1)
     path = next((folder / "train" / "disc").glob("*.png"))
     Image.open(path).convert("RGB").save(path)
-    coloured = load.load(folder)
-    assert coloured.channels == 3
-    assert torch.equal(coloured.train.images, grey.train.images.expand(-1, 3, -1, -1))
+    colored = load.load(folder)
+    assert colored.channels == 3
+    assert torch.equal(colored.train.images, gray.train.images.expand(-1, 3, -1, -1))
 
 
 def _picture(folder, name, width, height, **options):
@@ -135,7 +135,7 @@ def test_pictures_of_several_sizes_need_image_size_and_the_first_that_differ_are
 def test_resized_pictures_are_the_middle_of_a_larger_one_or_a_random_part(mixed):
     read = load.load(mixed, image_size=16)
     assert (read.size, read.channels, read.note) == (16, 3, "JPEG, lossy")
-    pixels = decoding.resized(decoding.decode(read.train.store, "train/cat/a.png"), 24, 18)
+    pixels = decoding.resized(decoding.decode(read.train.archive, "train/cat/a.png"), 24, 18)
     assert np.array_equal(_every(read.train)[0].permute(1, 2, 0), pixels[1:17, 4:20])
     one, other, third = (
         read.train.batch(torch.arange(3), "crop", torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
@@ -161,7 +161,7 @@ def test_pictures_are_upright_and_16_bits_and_palettes_and_transparency_come_out
     exif = Image.Exif()
     exif[274] = 6
     _picture(mixed, "train/dog/turned.jpg", 24, 36, exif=exif)
-    store = load.load(mixed, image_size=8).train.store
+    store = load.load(mixed, image_size=8).train.archive
     shapes = {n: decoding.decode(store, f"train/dog/{n}").shape for n in ("deep.png", "palette.png", "clear.png")}
     assert shapes == {"deep.png": (24, 24), "palette.png": (24, 24, 3), "clear.png": (24, 24, 3)}
     assert decoding.decode(store, "train/dog/turned.jpg").shape == (24, 36, 3)

@@ -1,4 +1,4 @@
-"""Laws of batches: each image once an epoch, and a step's batch the same whatever was asked for before."""
+"""Tests of batches: each image once per epoch, and each step's batch independent of earlier ones."""
 
 import threading
 
@@ -7,13 +7,15 @@ import torch
 
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import image_folders, load, synthetic
-from enerf.datasets.labelled.dataset import Held
+from enerf.datasets.labelled.dataset import InMemorySplit
 from enerf.datasets.labelled.loader import Batches
 
 
 def _numbered(n):
     """Images that hold their own number."""
-    return Held(torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 8, 8).clone(), torch.arange(n))
+    return InMemorySplit(
+        torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 8, 8).clone(), torch.arange(n)
+    )
 
 
 @pytest.fixture(params=["held", "on demand"])
@@ -53,7 +55,7 @@ def test_seeds_and_steps_differ_in_order_and_augmentation():
     held = _numbered(40)
     orders = {tuple(Batches(held, 40, seed, "none").at(step)[1].tolist()) for seed in range(3) for step in range(3)}
     assert len(orders) == 9
-    marked = Held(torch.ones(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40))
+    marked = InMemorySplit(torch.ones(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40))
     made = [Batches(marked, 40, seed, "shift").at(step)[0] for seed in range(3) for step in range(3)]
     assert all(not torch.equal(a, b) for i, a in enumerate(made) for b in made[:i])
 
@@ -62,11 +64,11 @@ class _Slow:
     """Counts who asks for its batches."""
 
     def __init__(self, on_demand, error=None):
-        self.held, self.on_demand, self.error, self.threads = _numbered(20), on_demand, error, []
+        self.split, self.on_demand, self.error, self.threads = _numbered(20), on_demand, error, []
 
     @property
     def labels(self):
-        return self.held.labels
+        return self.split.labels
 
     def __len__(self):
         return 20
@@ -75,7 +77,7 @@ class _Slow:
         self.threads.append(threading.current_thread().name)
         if self.error:
             raise self.error
-        return self.held.batch(numbers, augment, generator)
+        return self.split.batch(numbers, augment, generator)
 
 
 def test_batches_are_made_ahead_only_where_they_are_decoded_on_demand():

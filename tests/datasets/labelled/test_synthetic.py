@@ -1,7 +1,4 @@
-"""Laws of generated figures: the same each time, as many of each, and nothing is overwritten."""
-
-import subprocess
-import sys
+"""Tests of generated figures: reproducible, balanced classes, nothing is overwritten."""
 
 import pytest
 import torch
@@ -65,18 +62,3 @@ def test_nothing_is_overwritten_and_too_few_are_one_sentence(tmp_path):
     ):
         with pytest.raises(InputError, match="expected"):
             write(tmp_path / "few", n_train, n_test)
-
-
-def test_the_door_writes_what_can_be_read(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "enerf.datasets.labelled.synthetic",
-        str(tmp_path),
-        "--kind",
-        "idx",
-        "--n_train",
-        "20",
-    ]
-    subprocess.run([*command, "--n_test", "10"], check=True, capture_output=True)
-    assert len(load.load(tmp_path).test) == 10

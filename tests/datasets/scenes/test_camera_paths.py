@@ -7,6 +7,7 @@ import torch
 from enerf.core.errors import InputError
 from enerf.core.types import Camera, Scene
 from enerf.datasets.scenes import camera_paths, poses
+from tests.grids import pairs
 
 FRAMES = 6
 
@@ -72,9 +73,9 @@ def test_the_names_of_kinds_can_be_relied_on():
     assert {"spiral", "circle", "interpolate", "test"} < set(camera_paths.KINDS)
 
 
-@pytest.mark.parametrize("kind", camera_paths.KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("forward_facing", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "forward_facing"), pairs(camera_paths.KINDS, [torch.float32, torch.float64], [True, False])
+)
 def test_every_kind_gives_right_handed_poses_in_the_scenes_precision(
     kind: str, dtype: torch.dtype, forward_facing: bool
 ):

@@ -15,6 +15,7 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import llff, pixels
+from tests.grids import once
 
 N, W, H, FOCAL = 7, 32, 24, 40.0
 
@@ -90,8 +91,10 @@ def _centers(c2w):
     return np.concatenate([c2w[:, :, 3], np.ones((len(c2w), 1))], axis=1)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("options", [{}, {"spherify": True, "ndc": False}, {"bd_factor": None}, {"bd_factor": 1}])
+@pytest.mark.parametrize(
+    ("options", "seed"),
+    once([{}, {"spherify": True, "ndc": False}, {"bd_factor": None}, {"bd_factor": 1}], range(3)),
+)
 def test_world_to_scene_takes_the_files_cameras_to_the_scenes_and_back(options, seed, tmp_path):
     c2w, bounds = _world(seed)
     scene = llff.load(_scene(tmp_path, _rows(c2w, bounds)), factor=1, **options)

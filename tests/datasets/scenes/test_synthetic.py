@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -144,16 +143,6 @@ def test_numbers_too_small_are_refused(tmp_path, wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}"):
         synthetic.write_scene(tmp_path / "demo", **SMALL | wrong)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_line_writes_the_folder(tmp_path, monkeypatch, capsys):
-    options = ["--views", "2", "--width", "8", "--height", "6", "--supersample", "1"]
-    monkeypatch.setattr(sys, "argv", ["synthetic", "--out", str(tmp_path / "demo"), *options])
-    synthetic.main()
-    printed = capsys.readouterr()
-    assert printed.out.strip() == str(tmp_path / "demo")
-    assert "rendering" in printed.err
-    assert len(list((tmp_path / "demo/images").iterdir())) == 2
 
 
 def test_the_loader_reads_what_was_written(folder):

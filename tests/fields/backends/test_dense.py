@@ -1,4 +1,4 @@
-"""Laws of dense networks: the twin against a loop over neurons, and the compiled kernel against the twin."""
+"""Tests of dense networks: the reference against a loop over neurons, and the compiled kernel against the reference."""
 
 from collections.abc import Iterator
 
@@ -62,7 +62,7 @@ class Case:
 
 
 class _Rounded(torch.autograd.Function):
-    """To bf16 and back, the value on its way forward, the gradient on its way backward, each if asked."""
+    """To bf16 and back, the value on its way forward, the gradient on its way backward, each if requested."""
 
     @staticmethod
     def forward(ctx, x: Tensor, there: bool, back: bool) -> Tensor:
@@ -75,20 +75,20 @@ class _Rounded(torch.autograd.Function):
 
 
 def kernel_in_float64(network: Network, weights, biases, precision: str) -> dense.Bound:
-    """What the kernel means in bf16, with exact sums: factors, slots and slots' gradients rounded, nothing else."""
+    """The kernel in bf16 with exact sums: only factors, buffers and gradients of buffers are rounded."""
 
     def run(inputs) -> tuple[Tensor, ...]:
-        slots = [_Rounded.apply(x, True, False) for x in dense.spread(inputs)]
+        buffers = [_Rounded.apply(x, True, False) for x in dense.repeat_rows(inputs)]
         for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
-            seen: list[Tensor] = []
-            for s in reversed(layer.sources):  # a slot's gradient is added up reader by reader, the last layer first
-                slots[s] = _Rounded.apply(slots[s], False, s >= len(network.inputs))
-                seen.insert(0, slots[s])
-            x = torch.cat(seen, -1)
+            sources: list[Tensor] = []
+            for s in reversed(layer.sources):  # a buffer's gradient is added up reader by reader, the last layer first
+                buffers[s] = _Rounded.apply(buffers[s], False, s >= len(network.inputs))
+                sources.insert(0, buffers[s])
+            x = torch.cat(sources, -1)
             z = torch.nn.functional.linear(x, _Rounded.apply(weight, True, False), bias)
             is_output = len(network.inputs) + i in network.outputs
-            slots.append(_Rounded.apply(torch.relu(z) if layer.relu else z, not is_output, is_output))
-        return tuple(slots[s] for s in network.outputs)
+            buffers.append(_Rounded.apply(torch.relu(z) if layer.relu else z, not is_output, is_output))
+        return tuple(buffers[s] for s in network.outputs)
 
     return run
 
@@ -99,13 +99,13 @@ Made = tuple[tuple[int, ...], list[tuple[tuple[int, ...], int, bool]], tuple[int
 
 @st.composite
 def cases(draw: st.DrawFn) -> Made:
-    """Networks of up to six layers; a slot may be read by several of them, or by one twice; rays share input rows."""
+    """Networks of up to six layers; a buffer may be read by several of them, or by one twice; rays share input rows."""
     n = draw(st.sampled_from(ROWS))
     inputs = tuple(draw(st.lists(st.integers(1, 70), min_size=1, max_size=2)))
     repeats = [draw(st.sampled_from([r for r in (1, 4, 7, 97, 1000) if n and n % r == 0] or [1])) for _ in inputs]
     repeats[0] = 1
     layers: list[tuple[tuple[int, ...], int, bool]] = []
-    hidden = list(range(len(inputs)))  # slots that a layer may read
+    hidden = list(range(len(inputs)))  # buffers that a layer may read
     outputs: list[int] = []
     count = draw(st.integers(1, 6))
     for i in range(count):
@@ -126,34 +126,34 @@ SKIPS = Network((3, 2), (Layer((0,), 4, True), Layer((2, 1), 5, False), Layer((3
                          Layer((3,), 1, False)), (6, 5))  # fmt: skip
 
 
-# the twin
+# the reference
 
 
 def _slow(case: Case) -> list[list[list[float]]]:
     """Outputs by a loop over points, layers and neurons."""
     network, found = case.network, [[] for _ in case.network.outputs]
     for point in range(case.n):
-        slots = [x[point * len(x) // case.n].tolist() for x in case.inputs]
+        buffers = [x[point * len(x) // case.n].tolist() for x in case.inputs]
         for layer, weight, bias in zip(network.layers, case.weights, case.biases, strict=True):
-            seen = [value for s in layer.sources for value in slots[s]]
+            sources = [value for s in layer.sources for value in buffers[s]]
             values = [
-                b + sum(w * v for w, v in zip(row, seen, strict=True))
+                b + sum(w * v for w, v in zip(row, sources, strict=True))
                 for row, b in zip(weight.tolist(), bias.tolist(), strict=True)
             ]
-            slots.append([max(0.0, v) for v in values] if layer.relu else values)
-        for i, slot in enumerate(network.outputs):
-            found[i].append(slots[slot])
+            buffers.append([max(0.0, v) for v in values] if layer.relu else values)
+        for i, buffer in enumerate(network.outputs):
+            found[i].append(buffers[buffer])
     return found
 
 
 @pytest.mark.parametrize("repeats", [(1, 1), (1, 3), (6, 1), (1, 6)])
-def test_the_twin_computes_what_a_loop_over_neurons_does(repeats: tuple[int, int]):
+def test_the_reference_computes_what_a_loop_over_neurons_does(repeats: tuple[int, int]):
     case = Case(SKIPS, 6, repeats)
     for out, slow in zip(case.outputs(dtype=torch.float64), _slow(case), strict=True):
         torch.testing.assert_close(out, torch.tensor(slow, dtype=torch.float64), rtol=0, atol=1e-13)
 
 
-def test_the_twin_is_differentiable_in_weights_biases_and_inputs():
+def test_the_reference_is_differentiable_in_weights_biases_and_inputs():
     case = Case(SKIPS, 6, (1, 3))
     trained = [x.double().requires_grad_() for x in (*case.weights, *case.biases, *case.inputs)]
 
@@ -163,7 +163,7 @@ def test_the_twin_is_differentiable_in_weights_biases_and_inputs():
     assert torch.autograd.gradcheck(outputs, trained)
 
 
-def test_in_bf16_the_twin_rounds_factors_and_returns_float32():
+def test_in_bf16_the_reference_rounds_factors_and_returns_float32():
     case = Case(SKIPS, 6)
     exact, low = case.outputs(dtype=torch.float64), case.outputs(precision="bf16")
     for a, b in zip(low, exact, strict=True):
@@ -191,11 +191,11 @@ def error(found: Tensor, exact: Tensor) -> float:
 def test_the_kernel_is_as_exact_as_torch(made: Made):
     case = case_of(made)
     exact, ours = case.everything(dtype=torch.float64), case.everything(cpu_dense.bind)
-    for a, b, twin in zip(ours, exact, case.everything(), strict=True):
+    for a, b, reference in zip(ours, exact, case.everything(), strict=True):
         assert a.dtype == torch.float32
         assert a.shape == b.shape
         # sums over points may nearly cancel: what a random walk of n rounded steps of size 1 leaves is allowed
-        assert error(a, b) <= 4 * error(twin, b) + 1e-6 * (float(b.norm()) + case.n**0.5)
+        assert error(a, b) <= 4 * error(reference, b) + 1e-6 * (float(b.norm()) + case.n**0.5)
     for a, b in zip(case.outputs(cpu_dense.bind), ours, strict=False):
         assert torch.equal(a, b)  # with gradients or without
 
@@ -204,7 +204,7 @@ def test_the_kernel_is_as_exact_as_torch(made: Made):
 @bf16
 @given(made=cases())
 @light
-def test_in_bf16_the_kernel_rounds_factors_slots_and_their_gradients_and_nothing_else(made: Made):
+def test_in_bf16_the_kernel_rounds_factors_buffers_and_their_gradients_and_nothing_else(made: Made):
     case = case_of(made)
     exact = case.everything(kernel_in_float64, dtype=torch.float64)
     for a, b in zip(case.everything(cpu_dense.bind, "bf16"), exact, strict=True):
@@ -218,11 +218,11 @@ def test_in_bf16_the_kernel_rounds_factors_slots_and_their_gradients_and_nothing
 def test_in_bf16_nerfs_network_is_no_less_exact_than_by_torch(seed: int):
     case = Case(nerf_network(63, 27, 64, 8), 960, (1, 32), seed)
     exact = case.everything(dtype=torch.float64)
-    ours, twin = case.everything(cpu_dense.bind, "bf16"), case.everything(precision="bf16")
-    for a, b, c in zip(ours, twin, exact, strict=True):
+    ours, reference = case.everything(cpu_dense.bind, "bf16"), case.everything(precision="bf16")
+    for a, b, c in zip(ours, reference, exact, strict=True):
         assert error(a, c) <= 2 * error(b, c)
     assert sum(error(a, c) for a, c in zip(ours, exact, strict=True)) <= 1.2 * sum(
-        error(b, c) for b, c in zip(twin, exact, strict=True)
+        error(b, c) for b, c in zip(reference, exact, strict=True)
     )
 
 
@@ -308,11 +308,11 @@ def test_inputs_and_weights_may_lie_in_memory_as_they_like(precision: str):
 def test_what_is_not_finite_in_an_input_is_not_finite_where_it_is_by_torch(
     precision: str, value: float, network: Network
 ):
-    # Fails for nan: dense.cpp's ReLU (sums > 0 ? sums : 0) makes it 0, where torch's keeps it.
+    # Fails for nan: cpu_dense.cpp's ReLU (sums > 0 ? sums : 0) makes it 0, where torch's keeps it.
     case = Case(network, 16)
     case.inputs[0][3, 1] = value
-    ours, twin = case.outputs(cpu_dense.bind, precision), case.outputs(precision=precision)
-    for a, b in zip(ours, twin, strict=True):
+    ours, reference = case.outputs(cpu_dense.bind, precision), case.outputs(precision=precision)
+    for a, b in zip(ours, reference, strict=True):
         assert torch.equal(a.isfinite(), b.isfinite())
         assert b.isfinite().sum() == 15 * b.shape[1]
 
@@ -320,12 +320,12 @@ def test_what_is_not_finite_in_an_input_is_not_finite_where_it_is_by_torch(
 @precisions
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("layer", [0, 2, 5])
-def test_what_is_not_finite_in_a_weight_is_seen(precision: str, value: float, layer: int):
+def test_what_is_not_finite_in_a_weight_propagates(precision: str, value: float, layer: int):
     # Fails for nan, as above: a network whose weights diverged would look finite, and train on.
     case = Case(NERF, 16)
     case.weights[layer][2, 1] = value
-    ours, twin = case.outputs(cpu_dense.bind, precision), case.outputs(precision=precision)
-    assert all(torch.equal(a.isfinite(), b.isfinite()) for a, b in zip(ours, twin, strict=True))
+    ours, reference = case.outputs(cpu_dense.bind, precision), case.outputs(precision=precision)
+    assert all(torch.equal(a.isfinite(), b.isfinite()) for a, b in zip(ours, reference, strict=True))
 
 
 @precisions
@@ -361,7 +361,7 @@ def test_one_output_alone_may_carry_the_gradient(precision: str):
         grads.append(torch.autograd.grad(density.sum(), weights, allow_unused=True, materialize_grads=True))
     for a, b in zip(*grads, strict=True):
         assert error(b, a) <= (1e-5 if precision == "fp32" else 1e-2) * float(a.norm())
-    assert not any(g.any() for g in grads[1][-3:])  # of the layers that colour alone goes through
+    assert not any(g.any() for g in grads[1][-3:])  # of the layers that color alone goes through
 
 
 def test_without_a_compiler_there_is_a_reason_and_no_kernel(monkeypatch: pytest.MonkeyPatch):

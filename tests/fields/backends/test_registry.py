@@ -1,4 +1,4 @@
-"""Laws of the choice of a backend, and of what no choice changes: the field's values, and its checkpoints."""
+"""Tests of the choice of a backend, and of what no choice changes: the field's values, and its checkpoints."""
 
 import itertools
 import logging
@@ -21,7 +21,7 @@ from enerf.core.errors import InputError
 from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, registry
 from enerf.fields.backends import inductor as backends_inductor
 from enerf.fields.backends.hashgrid import HashEncoding
-from enerf.fields.backends.module import Networked
+from enerf.fields.backends.module import NetworkModule
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf.build import RadianceFields
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-# torch.compile does not see through the checks of shapes, so its laws run in a process of their own
+# torch.compile does not see through the checks of shapes, so its tests run in a separate process
 without_checks = pytest.mark.skipif(
     os.environ.get("JAXTYPING_DISABLE") != "1", reason="torch.compile: run by a slow test of this file"
 )
@@ -52,7 +52,7 @@ ROW = ConditioningOptions(equilibrate="row")
 def fields(kind: str, seed: int = 0) -> RadianceFields:
     model, proposal = FIELDS[kind]
     made = nerf_build.radiance_fields(model, ROW, True, seed, proposal=proposal)
-    with torch.no_grad():  # so that grids say something, and densities are seen
+    with torch.no_grad():  # so that features and densities are not constant
         for name, p in made.named_parameters():
             if name.endswith("table"):
                 p.mul_(3e3)
@@ -75,7 +75,7 @@ def values(model: RadianceFields) -> list[Tensor]:
 
 def gradients(model: RadianceFields) -> list[Tensor]:
     found = [model.coarse(*inputs()), model.fine(*inputs())]
-    loss = sum((seen.density.square().mean() + seen.rgb.square().mean() for seen in found), torch.zeros(()))
+    loss = sum((result.density.square().mean() + result.rgb.square().mean() for result in found), torch.zeros(()))
     return list(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True))
 
 
@@ -112,7 +112,7 @@ def refusal(name: str, precision: str = "fp32") -> str:
     return str(caught.value)
 
 
-def test_a_missing_backend_is_told_with_the_option_what_was_found_and_what_is_expected(
+def test_a_missing_backend_is_an_error_with_the_option_what_was_found_and_what_is_expected(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(cpu_build, "library", lambda source: None)
@@ -125,16 +125,14 @@ def test_a_missing_backend_is_told_with_the_option_what_was_found_and_what_is_ex
 
 
 @has_kernel
-def test_a_precision_that_a_named_backend_lacks_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_a_precision_that_a_named_backend_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu_dense, "unavailable_reason", lambda precision="fp32": "no" if precision == "bf16" else None)
     assert "compiled cannot be used here: no" in refusal("compiled", "bf16")
     assert registry.choose("compiled", "fp32", CPU).precision == "fp32"
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_automatic_precision_is_bf16_where_the_machine_has_it(
-    has: bool, expected: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_automatic_precision_is_bf16_where_the_device_has_it(has: bool, expected: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(core_device, "has_bf16", lambda device: has)
     assert registry.choose("torch", "auto", CPU).precision == expected
     for precision in ("fp32", "bf16"):
@@ -182,13 +180,13 @@ def test_no_clock_changes_the_choice(clock: str, monkeypatch: pytest.MonkeyPatch
 
 
 def _bind(act: Callable[[Tensor], Tensor]) -> Callable[..., dense.Bound]:
-    """The twin, with something done to its outputs."""
+    """The reference implementation, with something done to its outputs."""
 
     def bind(
         network: dense.Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str
     ) -> dense.Bound:
-        twin = dense.bind(network, weights, biases, precision)
-        return lambda inputs: tuple(act(out) for out in twin(inputs))
+        reference = dense.bind(network, weights, biases, precision)
+        return lambda inputs: tuple(act(out) for out in reference(inputs))
 
     return bind
 
@@ -231,8 +229,8 @@ def test_a_missing_kernel_is_one_line_too(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setattr(cpu_build, "library", lambda source: None)
     with caplog.at_level(logging.INFO, logger="enerf"):
         assert registry.choose("auto", "fp32", CPU).name == "torch"
-    told = [record.getMessage() for record in caplog.records]
-    assert told == ["backend compiled is not used: its C++ kernel could not be compiled"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["backend compiled is not used: its C++ kernel could not be compiled"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -292,7 +290,7 @@ def test_what_cannot_be_taken_again_is_one_line(
     assert caplog.messages == [line]
 
 
-def test_an_option_wins_over_the_record_and_says_so(caplog: pytest.LogCaptureFixture):
+def test_an_option_wins_over_the_record_with_a_warning(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="enerf"):
         assert str(registry.choose("torch", "fp32", CPU, COMPILED)) == "torch, fp32"
         assert str(registry.choose("torch", "fp32", CPU, Resolved("torch", "fp32", "cpu"))) == "torch, fp32"
@@ -319,7 +317,7 @@ def test_every_network_and_grid_gets_the_backend(kind: str):
     model = nn.ModuleDict({"deep": nn.Sequential(fields(kind))})
     backend = inductor("fp32")  # nothing is compiled before it is called
     registry.use(model, backend)
-    networks = [m for m in model.modules() if isinstance(m, Networked)]
+    networks = [m for m in model.modules() if isinstance(m, NetworkModule)]
     grids = [m for m in model.modules() if isinstance(m, HashEncoding)]
     assert len(networks) == 2
     assert len(grids) == (2 if "hash" in kind else 0)
@@ -376,12 +374,12 @@ def test_bf16_is_the_same_field_to_two_digits(kind: str, name: str):
 @pytest.mark.skipif(
     backends_inductor.unavailable_reason() is not None, reason=f"{backends_inductor.unavailable_reason()}"
 )
-def test_the_laws_of_torch_compile_hold_in_a_process_without_checks_of_shapes():
+def test_the_tests_of_torch_compile_pass_in_a_process_without_checks_of_shapes():
     here = Path(__file__).resolve()
     command = [sys.executable, "-m", "pytest", "-q", "-k", "inductor", "-p", "no:cacheprovider", str(here)]
     environment = {**os.environ, "JAXTYPING_DISABLE": "1"}
     ran = subprocess.run(
-        command, cwd=here.parents[2], env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=here.parents[3], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert ran.returncode == 0, ran.stdout[-5000:]
     assert "6 passed" in ran.stdout

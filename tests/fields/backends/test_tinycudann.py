@@ -1,4 +1,4 @@
-"""Laws of the tiny-cuda-nn backend, against a stand-in that computes what its source says."""
+"""Tests of the tiny-cuda-nn backend, against a stand-in that computes what its source says."""
 
 import importlib.util
 import sys
@@ -26,14 +26,14 @@ class StandIn(nn.Module):
         assert network_config["activation"] == "ReLU"
         assert not fused or (width in FUSED and hidden > 0)
         align = 16 if fused else 8
-        seen, out = (-(-n // align) * align for n in (n_input_dims, n_output_dims))
-        sizes = [(width, seen), *[(width, width)] * (hidden - 1), (out, width)] if hidden else [(out, seen)]
-        self.sizes, self.seen, self.n_output_dims, self.config = sizes, seen, n_output_dims, network_config
+        n_in, out = (-(-n // align) * align for n in (n_input_dims, n_output_dims))
+        sizes = [(width, n_in), *[(width, width)] * (hidden - 1), (out, width)] if hidden else [(out, n_in)]
+        self.sizes, self.n_in, self.n_output_dims, self.config = sizes, n_in, n_output_dims, network_config
         self.params = nn.Parameter(torch.full((sum(a * b for a, b in sizes),), torch.nan))
         StandIn.made.append(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.cat([x, torch.ones(len(x), self.seen - x.shape[1], dtype=x.dtype)], 1)
+        h = torch.cat([x, torch.ones(len(x), self.n_in - x.shape[1], dtype=x.dtype)], 1)
         parts = self.params.split([a * b for a, b in self.sizes])
         for i, (part, size) in enumerate(zip(parts, self.sizes, strict=True)):
             h = h @ part.view(size).T
@@ -79,15 +79,15 @@ def _case(network: Network) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_values_and_gradients_are_the_twins(name: str, installed: type[StandIn]):
+def test_values_and_gradients_are_those_of_the_reference(name: str, installed: type[StandIn]):
     network = NETWORKS[name]
     inputs, weights, biases = _case(network)
     leaves = [*inputs, *weights, *biases]
-    seen = tinycudann.bind(network, weights, biases)(inputs)
+    result = tinycudann.bind(network, weights, biases)(inputs)
     true = dense.bind(network, weights, biases)(inputs)
-    for a, b in zip(seen, true, strict=True):
+    for a, b in zip(result, true, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    got, wanted = (torch.autograd.grad(sum(o.square().sum() for o in outs), leaves) for outs in (seen, true))
+    got, wanted = (torch.autograd.grad(sum(o.square().sum() for o in outs), leaves) for outs in (result, true))
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()) + 1e-6)
 
@@ -96,8 +96,8 @@ def test_padding_and_the_carrier_stay_out_of_the_norms(installed: type[StandIn])
     network = NETWORKS["widths that differ"]
     inputs, weights, biases = _case(network)
     unit = [w / w.norm(dim=0, keepdim=True) for w in weights]
-    seen = tinycudann.bind(network, unit, biases)(inputs)[0]
-    got = torch.autograd.grad(seen.square().sum(), weights)
+    result = tinycudann.bind(network, unit, biases)(inputs)[0]
+    got = torch.autograd.grad(result.square().sum(), weights)
     for weight, grad in zip(weights, got, strict=True):  # scaling an input's weights changes nothing
         assert grad.isfinite().all()
         assert ((weight * grad).sum(0).abs() < 1e-4 * (weight.norm(dim=0) * grad.norm(dim=0)) + 1e-4).all()
@@ -149,11 +149,11 @@ def test_where_it_is_missing_one_line_says_how_to_get_it_and_what_works_without(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_on_a_gpu_it_is_the_twin_within_fp16(name: str):
+def test_on_a_gpu_it_is_the_reference_within_fp16(name: str):
     if reason := tinycudann.unavailable_reason():
         pytest.skip(reason)
     network = NETWORKS[name]
     inputs, weights, biases = ([t.detach().cuda() for t in group] for group in _case(network))
-    seen, true = (bind(network, weights, biases)(inputs) for bind in (tinycudann.bind, dense.bind))
-    for a, b in zip(seen, true, strict=True):
+    result, true = (bind(network, weights, biases)(inputs) for bind in (tinycudann.bind, dense.bind))
+    for a, b in zip(result, true, strict=True):
         assert float((a - b).norm() / b.norm()) < 0.02

@@ -1,6 +1,6 @@
-"""Laws of the Triton backend of dense networks, against its torch twin: on a GPU, or in Triton's interpreter.
+"""Tests of the Triton backend of dense networks against the reference: on a GPU, or in Triton's interpreter.
 
-The interpreter must be asked for before Triton is first imported, so its laws run in a process of their own.
+The interpreter must be enabled before Triton is first imported, so its tests run in a separate process.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()
 DEVICE = torch.device("cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda")
 
-law = pytest.mark.skipif(
+requires_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or not (INTERPRETED or torch.cuda.is_available()),
     reason="needs triton, and a GPU or the interpreter (which another test of this file starts)",
 )
@@ -40,7 +40,7 @@ NETWORKS = {
     "nerf of 256": (nerf(256), 36, (1, 4)),
     "nerf of 64": (nerf(64), 30, (1, 1)),
     "one layer": (Network((5,), (Layer((0,), 3, False),), (1,)), 7, (1,)),
-    "hidden slots that skip layers": (
+    "hidden buffers that skip layers": (
         Network((20, 3), (Layer((1, 0), 24, True), Layer((2,), 40, False), Layer((3, 2, 1), 17, True),
                           Layer((4, 2), 5, False)), (5,)), 40, (1, 40)),
     "wider than a tile": (Network((3,), (Layer((0,), 300, True), Layer((1,), 2, False)), (2,)), 33, (1,)),
@@ -77,45 +77,45 @@ def _both(
     return [o.detach() for o in outs], list(torch.autograd.grad(total, wanted))
 
 
-def _error(seen: Sequence[Tensor], true: Sequence[Tensor]) -> float:
+def _error(result: Sequence[Tensor], true: Sequence[Tensor]) -> float:
     """Largest relative error in the 2-norm."""
-    return max(float((s - t).norm() / (t.norm() + 1e-6)) for s, t in zip(seen, true, strict=True))
+    return max(float((s - t).norm() / (t.norm() + 1e-6)) for s, t in zip(result, true, strict=True))
 
 
 def _whole(values: Sequence[Tensor]) -> list[Tensor]:
     return [torch.cat([v.flatten() for v in values])]
 
 
-@law
+@requires_triton
 @pytest.mark.parametrize("name", NETWORKS)
-def test_in_fp32_values_and_all_gradients_are_the_twins(name: str):
-    seen, grads = _both(triton_dense.bind, name, "fp32")
+def test_in_fp32_values_and_all_gradients_are_those_of_the_reference(name: str):
+    result, grads = _both(triton_dense.bind, name, "fp32")
     true, true_grads = _both(dense.bind, name, "fp32", torch.float64)
-    assert [o.dtype for o in seen] == [torch.float32] * len(true)
-    assert [o.shape for o in seen] == [o.shape for o in true]
-    assert _error(seen, true) < 1e-5
+    assert [o.dtype for o in result] == [torch.float32] * len(true)
+    assert [o.shape for o in result] == [o.shape for o in true]
+    assert _error(result, true) < 1e-5
     assert _error(grads, true_grads) < 1e-5
 
 
-@law
+@requires_triton
 @pytest.mark.parametrize("name", NETWORKS)
-def test_in_bf16_it_is_as_near_the_truth_as_the_twin_in_bf16(name: str):
-    seen, grads = _both(triton_dense.bind, name, "bf16")
-    twin, twin_grads = _both(dense.bind, name, "bf16")
+def test_in_bf16_it_is_as_near_the_truth_as_the_reference_in_bf16(name: str):
+    result, grads = _both(triton_dense.bind, name, "bf16")
+    reference, reference_grads = _both(dense.bind, name, "bf16")
     true, true_grads = _both(dense.bind, name, "fp32", torch.float64)
     room = 4  # the interpreter cuts where bf16 should round
-    assert 0 < _error(seen, true) < room * _error(twin, true)
-    assert 0 < _error(_whole(grads), _whole(true_grads)) < room * _error(_whole(twin_grads), _whole(true_grads))
+    assert 0 < _error(result, true) < room * _error(reference, true)
+    assert 0 < _error(_whole(grads), _whole(true_grads)) < room * _error(_whole(reference_grads), _whole(true_grads))
 
 
-@law
+@requires_triton
 def test_inputs_that_need_no_gradient_get_none_and_change_no_other():
     some, all_of_them = (_both(triton_dense.bind, "nerf of 32", "fp32", needs_inputs=n)[1] for n in (False, True))
     assert len(all_of_them) == len(some) + 2
     assert all(torch.equal(a, b) for a, b in zip(some, all_of_them[2:], strict=True))
 
 
-@law
+@requires_triton
 @pytest.mark.parametrize("n", [0, 1, 128, 600])
 def test_without_gradients_any_number_of_points_gives_the_same_values(n: int):
     network, _, weights, biases = _case("nerf of 32")
@@ -132,7 +132,7 @@ def test_without_gradients_any_number_of_points_gives_the_same_values(n: int):
     assert all(t.grad is not None and t.grad.isfinite().all() for group in parameters for t in group)
 
 
-@law
+@requires_triton
 def test_tensors_that_the_kernel_cannot_read_are_refused():
     network, inputs, weights, biases = _case("one layer")
     with pytest.raises(TypeError, match="float32"):
@@ -149,19 +149,19 @@ def test_tensors_that_the_kernel_cannot_read_are_refused():
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_slot_that_is_still_to_be_read_is_never_overwritten(name: str, dtype: torch.dtype):
+def test_a_buffer_that_is_still_to_be_read_is_never_overwritten(name: str, dtype: torch.dtype):
     network = NETWORKS[name][0]
     steps, end = Plan(network, dtype).forward(train=False)
     holds: dict[int, int] = {}
-    for slot, step in enumerate(steps):
+    for buffer, step in enumerate(steps):
         for column in range(step.column, step.column + step.padded):
             assert column < end
-        if slot >= len(network.inputs):
-            layer = network.layers[slot - len(network.inputs)]
+        if buffer >= len(network.inputs):
+            layer = network.layers[buffer - len(network.inputs)]
             for source, term in zip(layer.sources, step.terms, strict=True):
                 assert term.fresh or {holds[c] for c in range(term.source, term.source + term.length)} == {source}
         if step.keep:
-            holds.update(dict.fromkeys(range(step.column, step.column + step.padded), slot))
+            holds.update(dict.fromkeys(range(step.column, step.column + step.padded), buffer))
 
 
 def test_a_reason_is_one_line_that_says_what_works_without_it(monkeypatch: pytest.MonkeyPatch):
@@ -175,7 +175,8 @@ def test_a_reason_is_one_line_that_says_what_works_without_it(monkeypatch: pytes
 
 def test_importing_the_backend_imports_no_triton():
     code = (
-        "import sys, enerf.fields.triton_dense, enerf.fields.triton_hashgrid; print('triton.language' in sys.modules)"
+        "import sys; from enerf.fields.backends import triton_dense, triton_hashgrid; "
+        "print('triton.language' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -217,8 +218,8 @@ def test_the_chain_compiles_for_a_gpu_that_need_not_be_there(
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's process")
-def test_the_laws_hold_in_tritons_interpreter():
+def test_the_tests_pass_in_tritons_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=HERE.parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=HERE.parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

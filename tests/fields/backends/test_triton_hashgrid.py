@@ -1,4 +1,4 @@
-"""Laws of the Triton backend of the hash encoding, against its torch twin: on a GPU, or in Triton's interpreter."""
+"""Tests of the Triton backend of the hash encoding against the reference: on a GPU, or in Triton's interpreter."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()
 DEVICE = torch.device("cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda")
 
-law = pytest.mark.skipif(
+requires_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or not (INTERPRETED or torch.cuda.is_available()),
     reason="needs triton, and a GPU or the interpreter (which another test of this file starts)",
 )
@@ -52,18 +52,18 @@ def _both(
     return (out.detach(), *torch.autograd.grad(total, (points, table)))
 
 
-@law
+@requires_triton
 @pytest.mark.parametrize("name", GRIDS)
-def test_features_and_both_gradients_are_the_twins(name: str):
-    seen = _both(triton_hashgrid.encode, GRIDS[name], _points())
+def test_features_and_both_gradients_are_those_of_the_reference(name: str):
+    result = _both(triton_hashgrid.encode, GRIDS[name], _points())
     true = _both(hashgrid.encode, GRIDS[name], _points())
-    for a, b in zip(seen, true, strict=True):
+    for a, b in zip(result, true, strict=True):
         assert a.shape == b.shape
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
 
 
-@law
-def test_a_gradient_that_is_not_asked_for_is_not_made():
+@requires_triton
+def test_a_gradient_that_is_not_requested_is_not_made():
     grid, points = GRIDS["hashed and not"], _points()
     table = torch.ones(grid.offsets[-1], grid.features, device=DEVICE)
     assert not triton_hashgrid.encode(points, table, grid).requires_grad
@@ -72,7 +72,7 @@ def test_a_gradient_that_is_not_asked_for_is_not_made():
     assert torch.isclose(table.grad.sum(), torch.tensor(float(150 * grid.width), device=DEVICE))  # shares add up to 1
 
 
-@law
+@requires_triton
 def test_no_points_and_points_that_are_no_numbers_are_survived():
     grid = GRIDS["hashed and not"]
     table = torch.ones(grid.offsets[-1], grid.features, device=DEVICE, requires_grad=True)
@@ -83,7 +83,7 @@ def test_no_points_and_points_that_are_no_numbers_are_survived():
     triton_hashgrid.encode(torch.full((3, 3), torch.nan, device=DEVICE), table, grid)
 
 
-@law
+@requires_triton
 def test_what_the_kernel_cannot_read_is_refused():
     grid = GRIDS["hashed and not"]
     table = torch.ones(grid.offsets[-1], grid.features, device=DEVICE)
@@ -93,7 +93,7 @@ def test_what_the_kernel_cannot_read_is_refused():
         triton_hashgrid.encode(_points(), table[1:], grid)
 
 
-def test_a_missing_triton_is_said(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_triton_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="pip install triton"):
         triton_hashgrid.encode(torch.zeros(1, 3), torch.zeros(1, 2), GRIDS["hashed and not"])
@@ -101,8 +101,8 @@ def test_a_missing_triton_is_said(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's process")
-def test_the_laws_hold_in_tritons_interpreter():
+def test_the_tests_pass_in_tritons_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=HERE.parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=HERE.parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -145,11 +145,19 @@ def test_the_chunk_size_changes_nothing(at_once):
     assert field.most <= at_once
 
 
-def test_no_sample_is_evaluated_twice():
-    calls = []
-    field = lambda p: calls.append(p) or Torus()(p)  # noqa: E731
+def test_bricks_worked_on_by_several_threads_change_nothing(two_threads):
+    found = []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        found.append(extracted(Ellipsoid(), BOX.float(), 40, inside="below", coarsest=10))
+    assert _same(found[0], (found[1].vertices, found[1].faces))
+
+
+def test_no_sample_is_asked_for_twice():
+    seen = []
+    field = lambda p: seen.append(p) or Torus()(p)  # noqa: E731
     found = extracted(field, BOX, 64, inside="below", slope=1, coarsest=8)
-    points = torch.cat(calls)
+    points = torch.cat(seen)
     assert len(points) == found.evaluations == len(torch.unique(points, dim=0))
 
 

@@ -1,4 +1,4 @@
-"""Laws of views: where the camera stands, what is up, what fits into the picture."""
+"""Tests of views: position and axes of the camera, and what is in the picture."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import torch
 
 from enerf.geometry.preview import cameras
 from enerf.geometry.preview.cameras import View
+from tests.grids import latin
 
 CENTER = (0.3, -0.2, 0.5)
 ANGLES = [(0.0, 0.0), (30.0, 20.0), (200.0, -50.0), (-75.0, 80.0)]
@@ -35,7 +36,7 @@ def test_it_stands_in_front_of_what_is_looked_at_and_at_90_degrees_on_plus_x():
 
 
 @pytest.mark.parametrize(("azimuth", "elevation"), ANGLES)
-def test_rays_are_unit_and_the_middle_one_meets_the_centre_at_the_distance(azimuth, elevation):
+def test_rays_are_unit_and_the_middle_one_meets_the_center_at_the_distance(azimuth, elevation):
     view = View(CENTER, 2.5, azimuth, elevation, width=5, height=3)
     origins, directions = view.rays()
     assert origins.shape == directions.shape == (3, 5, 3)
@@ -62,8 +63,10 @@ def test_finer_rays_divide_each_pixel():
     torch.testing.assert_close(mean, coarse)
 
 
-@pytest.mark.parametrize(("width", "height"), [(40, 40), (60, 20), (20, 60)])
-@pytest.mark.parametrize(("azimuth", "elevation"), ANGLES)
+@pytest.mark.parametrize(
+    ("width", "height", "azimuth", "elevation"),
+    [(*size, *angles) for size, angles in latin(2, [(40, 40), (60, 20), (20, 60)], ANGLES)],
+)
 def test_a_view_around_a_box_holds_all_its_corners(width, height, azimuth, elevation):
     low, high = np.array([-1.0, 0.5, 2.0]), np.array([0.5, 3.0, 2.2])
     asked = View((0.0, 0.0, 0.0), 1.0, azimuth, elevation, width=width, height=height)

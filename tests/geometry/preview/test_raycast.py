@@ -1,4 +1,4 @@
-"""Laws of pictures of meshes: what rays hit, normals, colours, far from the origin too."""
+"""Tests of pictures of meshes: hits, normals, colors, also far from the origin."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_the_back_is_red_and_the_front_is_not():
     assert back[0] > back[2] + 0.1
 
 
-def test_colours_of_vertices_are_mixed_over_the_face():
+def test_colors_of_vertices_are_mixed_over_the_face():
     colors = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     picture = MeshScene(VERTICES, FACES, colors).picture(VIEW)
     low, high = picture[26, 20], picture[14, 20]
@@ -64,7 +64,7 @@ def test_colours_of_vertices_are_mixed_over_the_face():
 
 
 def test_flat_shows_faces_and_smooth_does_not():
-    """A roof of two faces: its slopes differ in colour by a jump, or by a slide."""
+    """A roof of two faces: its slopes differ in color by a jump, or by a slide."""
     vertices = np.array([[-1.0, -1, 0], [1, -1, 0], [0, -1, 0.6], [-1, 1, 0], [1, 1, 0], [0, 1, 0.6]])
     faces = np.array([[0, 2, 5], [0, 5, 3], [2, 1, 4], [2, 4, 5]])
     row = {flat: MeshScene(vertices, faces, flat=flat).picture(VIEW)[20, 12:28, 0] for flat in (True, False)}
@@ -81,5 +81,5 @@ def test_vertex_normals_of_a_ball_point_away_from_its_middle():
 
 
 def test_a_mesh_without_faces_is_told():
-    with pytest.raises(InputError, match="without faces"):
+    with pytest.raises(InputError, match="has no faces"):
         MeshScene(VERTICES, FACES[:0])

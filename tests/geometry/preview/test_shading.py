@@ -1,4 +1,4 @@
-"""Laws of shading: white where nothing is, brighter towards the lamp, the back in its own colour."""
+"""Tests of shading: white background, brighter towards the light, back faces in their own color."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_nothing_is_white():
     assert (shading.shade(np.zeros((4, 3)), np.tile(TOWARDS, (4, 1)), np.zeros(4, bool), VIEW) == 1).all()
 
 
-def test_colours_stay_between_black_and_white_whatever_is_seen():
+def test_colors_stay_between_black_and_white_whatever_is_seen():
     rng = np.random.default_rng(0)
     normals = rng.normal(size=(1000, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
@@ -30,11 +30,11 @@ def test_colours_stay_between_black_and_white_whatever_is_seen():
 
 
 def test_what_faces_the_lamp_is_brighter_than_what_looks_away_and_above_than_below():
-    assert lit(shading.LAMP_AT).mean() > lit([0.4, -0.5, 0.3]).mean() + 0.2
+    assert lit(shading.LIGHT_DIRECTION).mean() > lit([0.4, -0.5, 0.3]).mean() + 0.2
     assert lit([0.0, 1.0, 0.01]).mean() > lit([0.0, -1.0, 0.01]).mean()
 
 
-def test_given_colours_show_on_the_front_and_not_on_the_back():
+def test_given_colors_show_on_the_front_and_not_on_the_back():
     green = np.array([[0.0, 1.0, 0.0]])
     front, back = lit([0.0, 0.0, 1.0], green), lit([0.0, 0.0, -1.0], green)
     assert front[1] > 2 * front[0]
@@ -52,5 +52,5 @@ def test_the_lamp_moves_with_the_camera(azimuth):
 
 def test_smaller_keeps_the_mean():
     pixels = np.random.default_rng(0).uniform(size=(6, 9, 3))
-    assert shading.smaller(pixels, 3).shape == (2, 3, 3)
-    np.testing.assert_allclose(shading.smaller(pixels, 3).mean((0, 1)), pixels.mean((0, 1)))
+    assert shading.downsampled(pixels, 3).shape == (2, 3, 3)
+    np.testing.assert_allclose(shading.downsampled(pixels, 3).mean((0, 1)), pixels.mean((0, 1)))

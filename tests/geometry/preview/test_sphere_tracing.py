@@ -1,4 +1,4 @@
-"""Laws of sphere tracing: hits and normals of analytic shapes, with and without a slope."""
+"""Tests of sphere tracing: hits and normals of analytic shapes, with and without a slope."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_an_ellipsoid_is_hit_where_it_is_with_its_normal(view, slope):
 def test_normals_by_differences_are_those_by_gradients():
     origins, directions = rays(VIEWS[1])
     one = sphere_tracing.trace(Ellipsoid(), origins, directions, BOX, inside="below", slope=1)
-    other = sphere_tracing.trace(Ellipsoid(), origins, directions, BOX, inside="below", slope=1, differences=1e-4)
+    other = sphere_tracing.trace(Ellipsoid(), origins, directions, BOX, inside="below", slope=1, difference_step=1e-4)
     torch.testing.assert_close(one.normals, other.normals, atol=1e-6, rtol=0)
     torch.testing.assert_close(one.normals[one.hit].norm(dim=-1), torch.ones(int(one.hit.sum()), dtype=torch.float64))
 
@@ -73,7 +73,7 @@ def test_a_hit_lies_in_the_box_and_a_ray_that_starts_inside_is_met_at_the_boxs_s
     assert float(at.abs().max()) < 1 + 1e-9
     cut = float(shape(at).min())
     assert cut < -0.2
-    near, _ = sphere_tracing.through(origins, directions, BOX)
+    near, _ = sphere_tracing.intersect_box(origins, directions, BOX)
     sides = found.hit & (found.t == near)
     torch.testing.assert_close(found.normals[sides], -directions[sides])
 
@@ -99,7 +99,7 @@ def test_the_field_and_its_mesh_have_the_same_silhouette_and_nearly_the_same_pic
     found = extracted(shape, BOX, 96, inside="below", slope=1)
     scene = MeshScene(found.vertices, found.faces)
     for view in VIEWS:
-        mesh = scene.picture(view, finer=1)
+        mesh = scene.picture(view, supersample=1)
         field = sphere_tracing.picture(shape, view, BOX, inside="below", slope=1)
         empty = [(picture == 1).all(-1) for picture in (mesh, field)]
         assert (empty[0] != empty[1]).mean() < 0.02
@@ -111,6 +111,6 @@ def test_occupancy_without_a_slope_shows_the_same():
     field = Steep(Torus(), 0.05)
     for view in VIEWS[1:]:
         sharp = sphere_tracing.picture(Torus(), view, BOX, inside="below", slope=1)
-        soft = sphere_tracing.picture(field, view, BOX, differences=1e-3)
+        soft = sphere_tracing.picture(field, view, BOX, difference_step=1e-3)
         assert ((sharp == 1).all(-1) != (soft == 1).all(-1)).mean() < 0.02
         assert np.abs(sharp - soft).mean() < 0.01

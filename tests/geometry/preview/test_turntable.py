@@ -1,4 +1,4 @@
-"""Laws of albums: the views that are written, and a film of as many frames as asked for."""
+"""Tests of picture files: the views that are written, and a video with the requested number of frames."""
 
 import imageio_ffmpeg
 import numpy as np

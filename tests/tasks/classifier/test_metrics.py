@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from enerf.datasets.labelled.dataset import Held
+from enerf.datasets.labelled.dataset import InMemorySplit
 from enerf.tasks.classifier import metrics as classifier_metrics
 
 
-def split(n: int = 37, classes: int = 9, seed: int = 0) -> Held:
+def split(n: int = 37, classes: int = 9, seed: int = 0) -> InMemorySplit:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (n, 3, 4, 4), generator=generator, dtype=torch.uint8)
-    return Held(images, torch.randint(classes, (n,), generator=generator))
+    return InMemorySplit(images, torch.randint(classes, (n,), generator=generator))
 
 
 def network(classes: int = 9):
@@ -22,7 +22,7 @@ def network(classes: int = 9):
     return lambda images: images.flatten(1).float() / 32 @ weight
 
 
-def counted(answers, of: Held, numbers: list[int]) -> tuple[float, float, float]:
+def counted(answers, of: InMemorySplit, numbers: list[int]) -> tuple[float, float, float]:
     """Accuracy and top-5 accuracy in percent, and loss: a loop over images and classes."""
     right, among, loss = 0, 0, 0.0
     for i in numbers:
@@ -125,7 +125,9 @@ def test_some_of_labels_that_take_turns_have_all_of_them():
     assert (
         len(
             labels[
-                classifier_metrics.fixed_subset(Held(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100)
+                classifier_metrics.fixed_subset(
+                    InMemorySplit(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels), 100
+                )
             ].unique()
         )
         == 10

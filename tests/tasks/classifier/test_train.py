@@ -203,6 +203,7 @@ def test_a_frozen_network_answers_as_the_network_in_evaluation(make):
         torch.testing.assert_close(classifier_setup.frozen(run.model)(images), run.model.eval()(images))
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_an_odd_number_of_images_and_narrow_layers_are_no_end_of_the_process(make):
     """torch's convolutions of 8 channels in channels-last order are, on a CPU with two threads."""
     words = [
@@ -316,8 +317,8 @@ def test_hidden_layers_are_analyzed_unless_all_are_asked_for_the_head_among_them
 
 def test_another_model_and_another_kind_are_refused_with_the_difference(make):
     classifier_train.train(make("--no_final_eval", "--N_iters", "1"))
-    assert "depth (10 there, 16 asked)" in refusal(make("--depth", "16"))
-    assert "normalisation ( there, bn+e asked)" in refusal(make("--normalisation", "bn+e"))
+    assert "depth (saved 10, requested 16)" in refusal(make("--depth", "16"))
+    assert "normalisation (saved empty, requested bn+e)" in refusal(make("--normalisation", "bn+e"))
     path = checkpoint.checkpoints(make().folder)[-1]
     content = torch.load(path, weights_only=True)
     content["config"]["kind"] = "nerf"

@@ -1,4 +1,4 @@
-"""Laws of built fields: arms of a comparison differ by what is asked for, and by nothing else."""
+"""Tests of built fields: variants of a comparison differ by the requested options only."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ MODEL = ModelOptions(
     netdepth=6, netwidth=16, netdepth_fine=7, netwidth_fine=12, multires=2, multires_views=1, use_viewdirs=True
 )
 WIDE = ModelOptions(netdepth=3, netwidth=128, use_viewdirs=True)
-ARMS = {
+VARIANTS = {
     **{method: {"equilibrate": method} for method in maps.METHODS},
     "detached": {"equilibrate": "row", "equilibrate_gradient": "detached"},
     "trunk": {"equilibrate": "row", "equilibrate_layers": "trunk"},
@@ -37,7 +37,7 @@ def _linears(fields: nn.Module) -> dict[str, nn.Linear]:
 
 
 def _raw(fields: nn.Module) -> dict[str, Tensor]:
-    """What the optimiser sees: raw weights and biases."""
+    """What the optimizer sees: raw weights and biases."""
     found = {}
     for name, layer in _linears(fields).items():
         is_raw = parametrize.is_parametrized(layer, "weight")
@@ -57,9 +57,9 @@ def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # shared starts
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_baseline_and_treatment_share_every_raw_weight(arm: str):
-    baseline, treatment = _build(), _build(**ARMS[arm])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_baseline_and_treatment_share_every_raw_weight(variant: str):
+    baseline, treatment = _build(), _build(**VARIANTS[variant])
     assert _same(_raw(treatment), _raw(baseline))
     assert layers.conditioned_layers(treatment)
     assert not layers.conditioned_layers(baseline)
@@ -126,7 +126,7 @@ def test_without_an_embedding_nothing_is_encoded():
 # which layers
 
 
-@pytest.mark.parametrize("options", [*ARMS.values(), {"weight_norm": True}])
+@pytest.mark.parametrize("options", [*VARIANTS.values(), {"weight_norm": True}])
 def test_heads_are_never_conditioned(options: dict[str, str | bool]):
     fields = _build(**options)
     assert not set(HEADS) & set(layers.conditioned_layers(fields))

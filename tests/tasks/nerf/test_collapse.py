@@ -1,4 +1,4 @@
-"""Laws of a collapse: what a blank image is, and that a run which keeps making one is told of."""
+"""Tests of collapse detection: what a blank image is, and the warning after many of them."""
 
 import logging
 
@@ -28,10 +28,10 @@ def fresh() -> State:
         (StepReport(0.1, 0.01, 0.011, 0.2, 0.2), False),
         (StepReport(0.1, 0.01, 1.0, 0.0039, 0.2), True),
         (StepReport(0.1, 0.01, 1.0, 0.0041, 0.2), False),
-        (StepReport(0.1, 0.01, 1.0, 0.0, 0.0), False),  # the photographs are of one colour too
+        (StepReport(0.1, 0.01, 1.0, 0.0, 0.0), False),  # the photographs are of one color too
     ],
 )
-def test_blank_is_nothing_opaque_or_one_colour_before_varied_photographs(report, blank):
+def test_blank_is_nothing_opaque_or_one_color_before_varied_photographs(report, blank):
     assert nerf_step.is_blank(report) is blank
 
 
@@ -39,7 +39,7 @@ def test_a_collapse_is_as_many_blank_steps_in_a_row_as_the_patience(monkeypatch)
     monkeypatch.setattr(nerf_step, "BLANK_STEPS", 3)
     of, told = fresh(), []
     for letter in "bbsbbbbsb":
-        nerf_step.watch(of, BLANK if letter == "b" else SEEN)
+        nerf_step.update_collapsed(of, BLANK if letter == "b" else SEEN)
         told.append(of.collapsed)
     assert told == [False, False, False, False, False, True, True, False, False]
 
@@ -50,9 +50,9 @@ def test_a_collapse_is_said_once_and_its_end_once_even_over_a_resumed_run(caplog
     with caplog.at_level(logging.INFO, "enerf"):
         for step in range(1, 11):
             of.step = step
-            nerf_step.watch(of, BLANK if step <= 8 else SEEN)
+            nerf_step.update_collapsed(of, BLANK if step <= 8 else SEEN)
             if step == 5:  # as a checkpoint carries it over
-                of = State(of.model, of.optimiser, step=5, collapsed=of.collapsed, blank_for=of.blank_for)
+                of = State(of.model, of.optimizer, step=5, collapsed=of.collapsed, blank_for=of.blank_for)
     assert len(caplog.messages) == 2
     assert caplog.messages[0].startswith(
         "step 3: the rendered image has been blank for 3 steps: this run has collapsed"

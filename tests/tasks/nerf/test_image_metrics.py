@@ -1,4 +1,4 @@
-"""Laws of the metrics, against closed forms and a slow reference."""
+"""Tests of image metrics, against closed forms and a slow reference implementation."""
 
 import math
 import sys
@@ -112,7 +112,7 @@ def test_lpips_is_none_without_its_weights_and_says_so_once(monkeypatch, caplog)
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=absent))
     for _ in range(2):
         assert nerf_image_metrics.lpips(picture(0, 40, 40), picture(1, 40, 40)) is None
-    assert caplog.messages == ["LPIPS is left out: its network could not be made (no route to host)"]
+    assert caplog.messages == ["LPIPS is not computed: its network could not be created (no route to host)"]
 
 
 def test_lpips_gives_its_network_pictures_in_minus_one_to_one(monkeypatch):

@@ -1,4 +1,4 @@
-"""Laws of one gradient: parts add up to the whole, and the whole is what autograd says of the plain loss."""
+"""Tests of the gradient of a batch: chunks add up to it, and it equals that of the plain loss."""
 
 import dataclasses
 
@@ -144,8 +144,8 @@ def test_conditioned_weights_are_computed_once_for_all_parts(monkeypatch):
     weight = model.fine.trunk[0].parametrizations.weight[0]
     shapes = {m.weight.shape for m in map(model.get_submodule, layers.conditioned_layers(model))}
     calls = []
-    original = type(weight).applied
-    monkeypatch.setattr(type(weight), "applied", lambda self, *x: calls.append(self) or original(self, *x))
+    original = type(weight).compute
+    monkeypatch.setattr(type(weight), "compute", lambda self, *x: calls.append(self) or original(self, *x))
     gradient(model, rays_at_once=2)
     assert len(calls) == len(shapes)  # and all layers of one shape together
 

@@ -1,4 +1,4 @@
-"""Laws of whole runs, on a generated scene of six tiny pictures: what is trained, saved, resumed and refused."""
+"""Tests of whole runs on a generated scene of six tiny images: training, saving, resuming, error messages."""
 
 import json
 import math
@@ -47,7 +47,7 @@ RATES = [
 OFTEN = ["--i_print", "5", "--i_eval", "5", "--i_spectrum", "5", "--i_weights", "5"]
 BASE = [*MODEL, *RAYS, *RATES, *OFTEN, "--factor", "1", "--llffhold", "3", "--device", "cpu", "--expname", "run"]
 SHORT = ["--N_iters", "2", "--i_spectrum", "0"]
-MEASURED = ("seconds", "rays_per_second")  # what a clock says differs from run to run
+MEASURED = ("seconds", "rays_per_second")  # differs from run to run
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def copied(finished, make) -> NerfConfig:
 
 
 def saved(folder: Path) -> dict:
-    """What the last checkpoint holds, less the clocks and the folder."""
+    """Return the content of the last checkpoint without times and folder."""
     content = engine_checkpoint.read(engine_checkpoint.checkpoints(folder)[-1])
     return {key: content[key] for key in ("step", "model", "optimiser", "curve", "collapsed", "blank_for")}
 
@@ -470,17 +470,17 @@ def test_render_only_needs_weights(make):
     assert "option --render_only found no checkpoint there to render" in refusal(make("--render_only"))
 
 
-# what is refused, and what is kept
+# error messages, and what they leave unchanged
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (["--netwidth", "8"], "netwidth (16 there, 8 asked)"),
-        (["--multires", "3", "--netdepth", "3"], "netdepth (6 there, 3 asked), multires (10 there, 3 asked)"),
-        (["--equilibrate"], "equilibrate (none there, row asked)"),
-        (["--weight_norm"], "weight_norm (False there, True asked)"),
-        (["--N_importance", "0"], "N_importance (8 there, 0 asked)"),
+        (["--netwidth", "8"], "netwidth (saved 16, requested 8)"),
+        (["--multires", "3", "--netdepth", "3"], "netdepth (saved 6, requested 3), multires (saved 10, requested 3)"),
+        (["--equilibrate"], "equilibrate (saved none, requested row)"),
+        (["--weight_norm"], "weight_norm (saved False, requested True)"),
+        (["--N_importance", "0"], "N_importance (saved 8, requested 0)"),
     ],
 )
 def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_changed(change, told, copied, make):
@@ -493,7 +493,7 @@ def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_chan
 
 def test_a_run_that_goes_on_with_another_task_says_so(copied, caplog):
     nerf_train.train(parser.replace(copied, lrate=1e-3, N_iters=11, no_final_eval=True))
-    assert "resuming with a changed option: lrate (0.005 there, 0.001 asked)" in caplog.messages
+    assert "resuming with a changed option: lrate (saved 0.005, requested 0.001)" in caplog.messages
     assert saved(copied.folder)["step"] == 11
 
 

@@ -1,4 +1,4 @@
-"""Laws of whole views: a renderer that knows the scene gives back its photographs."""
+"""Tests of whole views: an exact renderer of the scene reproduces its photographs."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ from enerf.tasks.nerf.views import Renderer
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Scene:
-    """The generated scene, each pixel of its photographs one ray through the pixel's centre."""
+    """The generated scene, each pixel of its photographs one ray through the pixel's center."""
     folder = tmp_path_factory.mktemp("scenes") / "toy"
     synthetic.write_scene(folder, views=4, width=24, height=18, supersample=1, progress=False)
     return llff.load(folder, factor=1, llffhold=2, ndc=False)
@@ -31,7 +31,7 @@ def rendering(rgb: torch.Tensor, depth: torch.Tensor) -> Rendering:
 
 
 def oracle(scene: Scene):
-    """What the ray tracer says of rays in the scene's coordinates."""
+    """Renderer that calls the ray tracer, for rays in scene coordinates."""
     to_world = np.linalg.inv(scene.world_to_scene.double().numpy())
 
     def render(asked: Rays) -> Rendering:
@@ -42,9 +42,9 @@ def oracle(scene: Scene):
     return render
 
 
-def constant(colour=(0.25, 0.5, 0.75)):
+def constant(color=(0.25, 0.5, 0.75)):
     def render(asked: Rays) -> Rendering:
-        return rendering(torch.tensor(colour).expand(len(asked), 3), torch.zeros(len(asked)))
+        return rendering(torch.tensor(color).expand(len(asked), 3), torch.zeros(len(asked)))
 
     return render
 
@@ -69,7 +69,7 @@ def test_rays_go_through_the_centres_that_are_asked_for(scene):
     assert close_pixels(corner, scenes_pixels.view_image(scene, 0)) < 0.9
 
 
-def test_depth_and_opacity_lie_where_their_colours_lie(scene):
+def test_depth_and_opacity_lie_where_their_colors_lie(scene):
     picture = Renderer(oracle(scene), 50).picture(scene, scene.c2w[0], scene.camera)
     c2w = synthetic.poses(4)[0]
     _, depth = synthetic.render(synthetic.camera(24, 18), c2w, 1)
@@ -97,7 +97,7 @@ def test_a_scene_in_ndc_is_rendered_along_ndc_rays(scene):
     assert torch.equal(seen[0].directions, rays.to_ndc(made, scene.camera).directions)
 
 
-def test_colours_are_clipped(scene):
+def test_colors_are_clipped(scene):
     rgb = Renderer(constant((-1.0, 0.5, 3.0)), 1000).picture(scene, scene.c2w[0], scene.camera).rgb
     assert rgb[0, 0].tolist() == [0.0, 0.5, 1.0]
 
@@ -116,8 +116,8 @@ def test_all_pixels_give_the_psnr_of_the_picture(scene):
 def test_some_pixels_are_the_fixed_ones_of_each_view(scene):
     renderer = Renderer(constant(), 100)
     pixels = scenes_pixels.fixed_pixels(2, scene.camera, 10)
-    colours = torch.stack([scenes_pixels.view_image(scene, 2)[y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
-    expected = nerf_image_metrics.psnr(torch.tensor([0.25, 0.5, 0.75]).expand(10, 3), colours)
+    colors = torch.stack([scenes_pixels.view_image(scene, 2)[y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
+    expected = nerf_image_metrics.psnr(torch.tensor([0.25, 0.5, 0.75]).expand(10, 3), colors)
     assert nerf_views.psnr_of_pixels(renderer, scene, (2,), 10) == pytest.approx(expected, rel=1e-6)
     assert math.isnan(nerf_views.psnr_of_pixels(renderer, scene, (), 10))
 
@@ -128,13 +128,13 @@ def test_views_are_measured_one_by_one_and_written(scene, tmp_path):
     assert (
         [m["name"] for m in measured] == [scene.image_names[v] for v in scene.test] == ["image000.png", "image002.png"]
     )
-    grey = torch.tensor([0.25, 0.5, 0.75]).expand(18, 24, 3)
+    gray = torch.tensor([0.25, 0.5, 0.75]).expand(18, 24, 3)
     for m, view in zip(measured, scene.test, strict=True):
         assert m["psnr"] == pytest.approx(
-            nerf_image_metrics.psnr(grey, scenes_pixels.view_image(scene, view)), rel=1e-6
+            nerf_image_metrics.psnr(gray, scenes_pixels.view_image(scene, view)), rel=1e-6
         )
         assert m["ssim"] == pytest.approx(
-            nerf_image_metrics.ssim(grey, scenes_pixels.view_image(scene, view)), abs=1e-6
+            nerf_image_metrics.ssim(gray, scenes_pixels.view_image(scene, view)), abs=1e-6
         )
         assert set(m) == {"name", "psnr", "ssim", "lpips"}
         written = images.read(tmp_path / "test" / m["name"])
@@ -153,7 +153,7 @@ def test_the_mean_is_of_the_views_figures():
     assert nerf_views.means(measured) == {"psnr": 25.0, "ssim": None, "lpips": None}
 
 
-def test_the_best_constant_colour_is_that_of_the_training_views(scene):
+def test_the_best_constant_color_is_that_of_the_training_views(scene):
     half = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 18, 24, 3)
     made = replace(scene, images=torch.cat([half, torch.full((2, 18, 24, 3), 0.6)]), train=(0, 1), test=(2, 3))
     assert nerf_views.constant_psnr(made) == pytest.approx(20.0, abs=1e-4)
@@ -187,7 +187,7 @@ class _Sizes(TorchFunctionMode):
         return result
 
 
-def test_the_best_constant_colour_never_asks_for_more_than_one_photograph(scene):
+def test_the_best_constant_color_never_asks_for_more_than_one_photograph(scene):
     with _Sizes() as sizes:
         nerf_views.constant_psnr(scene)
     assert sizes.largest == 18 * 24 * 3

@@ -17,6 +17,7 @@ from enerf.fields.activations import KINDS
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.shape import ShapeField
 from enerf.tasks.shape.build import shape_field
+from tests.grids import latin, pairs
 
 SMALL: dict[str, Any] = {
     "depth": 4,
@@ -55,8 +56,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # shared starts
 
 
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "weight norm"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(
+    ("variant", "activation"), latin(2, [variant for variant in VARIANTS if variant != "weight norm"], KINDS)
+)
 def test_baseline_and_treatment_share_every_raw_weight(variant: str, activation: str):
     baseline = built(activation=activation)
     treatment = built(variant=VARIANTS[variant], activation=activation)
@@ -117,9 +119,7 @@ def test_fourier_features_depend_on_the_seed_alone(numbers: dict[str, Any]):
 # what is built
 
 
-@pytest.mark.parametrize("inputs", [2, 3])
-@pytest.mark.parametrize("encoding", ["none", "positional", "fourier"])
-@pytest.mark.parametrize("activation", KINDS)
+@pytest.mark.parametrize(("inputs", "encoding", "activation"), pairs([2, 3], ["none", "positional", "fourier"], KINDS))
 def test_all_that_is_asked_for_together_answers_with_finite_values_and_gradients(
     inputs: int, encoding: str, activation: str
 ):
@@ -159,12 +159,11 @@ def over_the_sphere(field: ShapeField, radius: float) -> float:
         return float(field(radius * directions / directions.norm(dim=-1, keepdim=True)).mean())
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}],
-)
-@pytest.mark.parametrize("encoding", encoders.KINDS)
-def test_every_variant_begins_on_the_sphere_and_shares_all_but_the_heads_size(variant: dict[str, Any], encoding: str):
+STARTED = [{}, VARIANTS["row"], VARIANTS["column"], VARIANTS["kept"], VARIANTS["weight norm"], {"init": "unit_row"}]
+
+
+@pytest.mark.parametrize(("variant", "encoding"), latin(2, STARTED, encoders.KINDS))
+def test_every_arm_begins_on_the_sphere_and_shares_all_but_the_heads_size(variant: dict[str, Any], encoding: str):
     field = built(variant=variant, encoding=encoding, start_radius=0.4, width=64)
     assert abs(over_the_sphere(field, 0.4)) < 0.03
     assert over_the_sphere(field, 0.05) < -0.1

@@ -1,0 +1,93 @@
+"""Command-line entry point ``enerf generate``: writes synthetic scenes, shapes and labelled images.
+
+enerf generate scene --out data/demo --views 20 --width 160 --height 120
+enerf generate shape --out data/shapes
+enerf generate labelled data/figures --kind cifar
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from enerf.cli import app
+
+
+def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int | None:
+    """Write generated data and print where it is; ``argv`` are the words after ``generate``, by default the process's.
+
+    Numpy and torch are imported after the arguments are parsed.
+
+    Raises
+    ------
+    InputError
+        If a number is too small, or the target holds something else or cannot be written.
+    """
+    options = vars(_parser(prog).parse_args(argv))
+    write: Callable[..., None] = options.pop("write")
+    options.pop("what")
+    write(**options)
+    return None
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Write generated data for demos and tests.")
+    choices = parser.add_subparsers(dest="what", required=True, metavar="scene|shape|labelled")
+    _scene_options(choices.add_parser("scene", help="a ray-traced scene in LLFF's folder format"))
+    _shape_options(choices.add_parser("shape", help="meshes of shapes with known volumes"))
+    _labelled_options(choices.add_parser("labelled", help="labelled images of geometric figures"))
+    return parser
+
+
+def _scene_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write a ray-traced demo scene in LLFF's folder format."
+    parser.add_argument("--out", default="data/demo", help="the new folder; default: data/demo")
+    for name, default, meaning in (
+        ("views", 20, "number of pictures"),
+        ("width", 160, "width in pixels"),
+        ("height", 120, "height in pixels"),
+        ("supersample", 3, "rays per pixel along each axis"),
+        ("seed", 0, "seed of the camera poses"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning}; default: {default}")
+    parser.set_defaults(write=_write_scene)
+
+
+def _shape_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write meshes of shapes with known volumes."
+    parser.add_argument("--out", default="data/shapes", help="the folder; default: data/shapes")
+    parser.set_defaults(write=_write_shapes)
+
+
+def _labelled_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write generated images of geometric figures, with labels."
+    parser.add_argument("folder", type=Path, help="the folder to write to")
+    parser.add_argument("--kind", choices=("cifar", "idx", "folder"), default="cifar", help="format; default: cifar")
+    parser.add_argument("--n_train", type=int, default=5000, help="training images; default: 5000")
+    parser.add_argument("--n_test", type=int, default=1000, help="test images; default: 1000")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; default: 0")
+    parser.set_defaults(write=_write_labelled)
+
+
+def _write_scene(out: str, **settings: Any) -> None:
+    from enerf.datasets.scenes import synthetic
+
+    print(synthetic.write_scene(out, **settings))
+
+
+def _write_shapes(out: str) -> None:
+    from enerf.geometry import synthetic
+
+    for path in synthetic.write_shapes(out):
+        print(path)
+
+
+def _write_labelled(folder: Path, kind: str, n_train: int, n_test: int, seed: int) -> None:
+    from enerf.datasets.labelled import synthetic
+
+    writers = {"cifar": synthetic.write_cifar, "idx": synthetic.write_idx, "folder": synthetic.write_folder}
+    print(writers[kind](folder, n_train, n_test, seed))
+
+
+if __name__ == "__main__":
+    app.run(main)

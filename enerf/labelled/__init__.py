@@ -1,0 +1,1 @@
+"""Deprecated: the package has moved; only ``enerf.labelled.synthetic`` is kept for one release."""
