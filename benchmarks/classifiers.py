@@ -67,7 +67,7 @@ class Training:
     def step(self) -> None:
         """Take one step."""
         self.optimizer.zero_grad()
-        classifier_step.followed(self.model, self.images, self.labels, self.targets, precision=self.precision)
+        classifier_step.gradient_step(self.model, self.images, self.labels, self.targets, precision=self.precision)
         self.optimizer.step()
 
     def parameters(self) -> int:

@@ -153,7 +153,7 @@ def main() -> None:
     made = begin(mesh, args.seed, args.batch)
     for until in sorted(args.seconds):
         seconds, steps = made.train(until)
-        found = shape_metrics.of_field(lambda points: made.field(points) > 0, reference)
+        found = shape_metrics.measure_field(lambda points: made.field(points) > 0, reference)
         metric_words = words(found, ("iou", "iou_near", "sign_f1_near", "volume_error"))
         report(f"{mesh.name}: {seconds:.1f} s, step {steps}: {metric_words}")
     if args.resolution:

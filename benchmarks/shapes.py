@@ -53,8 +53,8 @@ class OurSide:
         shape_setup.log.setLevel("INFO")
         self.run = shape_setup.prepare(options)
         self.words = recorder.lines[0]  # the device and the backend
-        self.reference = shape_setup.reference_of(self.run.subject)
-        self.parts_of = ExitStack().enter_context(shape_train.losses(self.run))
+        self.reference = shape_setup.reference_of(self.run.target)
+        self.terms_at = ExitStack().enter_context(shape_train.loss_terms(self.run))
 
     def train(self, until: float) -> tuple[float, int]:
         """Train until so many seconds of training have passed; returns seconds and steps."""

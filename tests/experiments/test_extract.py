@@ -136,7 +136,12 @@ def test_polish_is_applied_in_turn(trained, some, tmp_path):
 def test_the_plan_the_range_and_the_check_are_told(trained, some, caplog, capsys):
     with caplog.at_level(logging.INFO, logger="enerf"):
         extract.extract(trained, replace(some, check=1.0))
-    for words in ("as requested; densities are per unit of NDC", "cells: about", "field ranges over [", "checked all"):
+    for words in (
+        "as requested; densities are per unit of NDC",
+        "cells: about",
+        "values of the field range over [",
+        "checked all",
+    ):
         assert words in caplog.text
     assert "extract" in capsys.readouterr().err
 

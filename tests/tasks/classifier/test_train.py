@@ -114,7 +114,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_variants_of_one_seed_share_raw_weights_and_batches(make, monkeypatch):
-    raw, seen, followed = {}, {}, classifier_step.gradient_step
+    raw, seen, original = {}, {}, classifier_step.gradient_step
     for method in ("bn", "bn+e", "bn+w", "bn+ws", "none+bnp"):
         run = classifier_setup.prepare(make("--normalisation", method))
         module = run.model.get_submodule("stem")
@@ -123,10 +123,10 @@ def test_variants_of_one_seed_share_raw_weights_and_batches(make, monkeypatch):
             assert torch.equal(module.parametrizations.weight.original, raw["bn"])
         monkeypatch.setattr(
             classifier_step,
-            "followed",
+            "gradient_step",
             lambda model, images, *more, m=method, **named: (
                 seen.setdefault(m, images.clone()),
-                followed(model, images, *more, **named),
+                original(model, images, *more, **named),
             )[1],
         )
         classifier_train.train(make("--normalisation", method, "--expname", method, "--N_iters", "1"))
@@ -332,7 +332,7 @@ def test_another_model_and_another_kind_are_refused_with_the_difference(make):
         (["--N_batch", "81"], "option --N_batch: found 81, expected at most the 80 training images"),
         (["--train_images", "81"], "--train_images is 81"),
         (["--depth", "11"], "depth"),
-        (["--model", "resnet18", "--depth", "10"], "depth is 10, and that of ResNet-18 is fixed"),
+        (["--model", "resnet18", "--depth", "10"], "depth is 10, but that of ResNet-18 is fixed"),
         ([*VIT, "--patch", "5"], "5"),
         (["--layers", "stm"], "stem"),
         (["--images", "x" * 5000], "option --images: the path cannot be looked up (file name too long)"),
