@@ -10,6 +10,8 @@ Names are imported when they are first used: ``import enerf`` imports neither to
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from enerf.core import _moved
+
 if TYPE_CHECKING:
     from enerf.conditioning.layers import bake, condition
     from enerf.experiments.open_run import open_run
@@ -37,3 +39,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Return the public names, and those of the module itself."""
     return sorted({*globals(), *__all__})
+
+
+_moved.register()

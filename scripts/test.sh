@@ -22,7 +22,7 @@ workers=$((cores < 2 ? 2 : cores > 8 ? 8 : cores))
 export OMP_NUM_THREADS=1
 
 pytest() {
-    say "pytest: laws ($chosen), in $workers processes"
+    say "pytest: tests ($chosen), in $workers processes"
     exec $limit .venv/bin/python -m pytest -q -n "$workers" --dist worksteal -m "$chosen" "$@"
 }
 

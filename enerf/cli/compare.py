@@ -21,13 +21,14 @@ def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> No
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     kinds = [task.kind for task in registry.tasks()]
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments and arguments[0] in ("-h", "--help"):
         print(
             f"usage: {prog or 'enerf compare'} {'|'.join(kinds)} [--config FILE] [--methods NAMES] [--seeds 0,1,2] ..."
         )
         return
-    if arguments[0] not in kinds:
-        raise InputError(f"found {arguments[0]!r} as the task to compare, expected one of {', '.join(kinds)}")
+    if not arguments or arguments[0] not in kinds:
+        found = repr(arguments[0]) if arguments else "nothing"
+        raise InputError(f"found {found} as the task to compare, expected one of {', '.join(kinds)}")
     main(arguments[0], arguments[1:], prog=f"{prog or 'enerf compare'} {arguments[0]}")
 
 

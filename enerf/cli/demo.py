@@ -1,7 +1,7 @@
 """Demonstrations on generated data: ``enerf demo [nerf|shapes|classifiers]``.
 
-Each part is one of the commands that a user would type, and is printed before it runs. Parts that are finished are
-not computed again; an interrupted one is resumed.
+Each part is one of the commands that a user would type, and is printed before it runs. Finished trainings and videos
+are not computed again; an interrupted one is resumed.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "enerf demo") -> None
     Raises
     ------
     InputError
-        If there is no such demo, or a part fails.
+        If a part fails.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "enerf demo") -> None
     for i, (shows, command) in enumerate(parts):
         sys.stderr.write(f"\n{i + 1}/{len(parts)} {shows}\n    enerf {command}\n")
         began = time.perf_counter()
-        _run(shlex.split(command))
+        command_line.main(shlex.split(command))
         seconds.append(time.perf_counter() - began)
     print()
     for (shows, _), taken in zip(parts, seconds, strict=True):
@@ -84,15 +84,3 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "enerf demo") -> None
     for path in map(Path, RESULTS[demo]):
         if path.exists():
             print(f"  {path}")
-
-
-def _run(words: list[str]) -> None:
-    """Run one command of ``enerf``; a video or mesh that is there already is kept."""
-    if words[0] == "extract" and Path(_value(words, "--out") or f"{words[1]}/mesh.ply").exists():
-        sys.stderr.write("    done before\n")
-        return
-    command_line.main(words)
-
-
-def _value(words: list[str], option: str) -> str:
-    return words[words.index(option) + 1] if option in words else ""

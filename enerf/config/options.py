@@ -26,7 +26,13 @@ Effect = Literal["model", "data", "training", "neutral"]
 
 
 def option(
-    default: Any, help: str, *, affects: Effect, model_key: Callable[[Any], Any] | None = None, **bounds: Any
+    default: Any,
+    help: str,
+    *,
+    affects: Effect,
+    model_key: Callable[[Any], Any] | None = None,
+    is_length: bool = False,
+    **bounds: Any,
 ) -> Any:
     """Return a dataclass field that is also a command-line option.
 
@@ -39,6 +45,8 @@ def option(
     model_key
         Function of the value, for options that also decide the model in part: checkpoints fit if its results are equal.
         ``bool`` for a count that adds a network when it is above 0.
+    is_length
+        Whether it sets the length of the run, which affects the training only if the learning rate depends on it.
     bounds
         ``choices``, ``at_least``, ``at_most``, ``above`` (exclusive); ``bare``: the value if the option is given
         without one.
@@ -50,7 +58,10 @@ def option(
     """
     if affects not in get_args(Effect):
         raise ValueError(f"affects is {affects!r}; it must be one of {', '.join(get_args(Effect))}")
-    return field(default=default, metadata={"help": help, "affects": affects, "model_key": model_key, **bounds})
+    return field(
+        default=default,
+        metadata={"help": help, "affects": affects, "model_key": model_key, "is_length": is_length, **bounds},
+    )
 
 
 def inherited(table: type, name: str, default: Any) -> Any:
@@ -102,11 +113,6 @@ def declared(config: type[RunConfig]) -> dict[str, "dataclasses.Field[Any]"]:
 def title(table: type) -> str:
     """Return the title of a table's group in the help: the first line of its docstring."""
     return (table.__doc__ or table.__name__).strip().split("\n")[0].rstrip(".")
-
-
-def affecting(config: type[RunConfig], *effects: Effect) -> list[str]:
-    """Return the names of the options with one of these effects, in the order of their declaration."""
-    return [name for name, item in declared(config).items() if item.metadata["affects"] in effects]
 
 
 @runtime_checkable
@@ -219,9 +225,13 @@ class ConditioningOptions:
 class StepOptions:
     """Training."""
 
-    N_iters: int = option(200_000, "number of training steps", at_least=0, affects="training")
+    N_iters: int = option(200_000, "number of training steps", at_least=0, affects="training", is_length=True)
     max_seconds: float = option(
-        0.0, "stop after this many seconds of training, without evaluation; 0: no limit", at_least=0, affects="training"
+        0.0,
+        "stop after this many seconds of training, without evaluation; 0: no limit",
+        at_least=0,
+        affects="training",
+        is_length=True,
     )
     lrate: float = option(5e-4, "initial learning rate", above=0, affects="training")
     lrate_decay: int = option(

@@ -38,6 +38,19 @@ class Parser(configargparse.ArgumentParser):
         """Raise ``InputError`` with the message."""
         raise InputError(message.replace("argument --", "option --"))
 
+    def parse_args(self, args: Any = None, namespace: Any = None, **more: Any) -> Any:
+        """Parse the whole command line.
+
+        Raises
+        ------
+        InputError
+            For an unknown option, with the nearest known names, or a wrong value.
+        """
+        parsed, unknown = self.parse_known_args(args, namespace, **more)
+        if unknown:
+            raise InputError(_unknown_message(unknown[0], self))
+        return parsed
+
 
 class Help(argparse.HelpFormatter):
     """Help formatter that appends the default value of each option."""

@@ -43,9 +43,7 @@ def resolve_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise InputError(f"option --device: found {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"option --device: found {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
-        )
+        raise InputError(f"option --device: found {name!r}, but there are {torch.cuda.device_count()} CUDA devices")
     return device
 
 

@@ -1,10 +1,11 @@
 """Record of the backend and the precision that a run was computed with, kept in its checkpoints and metrics."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from enerf.fields.backends.registry import Resolved
+from enerf.core import io
+from enerf.fields.backends.registry import UNKNOWN, Resolved
 
 Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
 
@@ -32,10 +33,8 @@ class Record:
     earlier: tuple[dict[str, Any], ...] = ()
 
     def trained(self, step: int) -> Resolved:
-        """Return the backend and precision with which a step was computed."""
-        if self.previous is None or step > self.resumed_at:
-            return self.current
-        return self.previous.completed(self.current)
+        """Return the backend and precision with which a step was computed; ``auto`` where that was not recorded."""
+        return self.current if self.previous is None or step > self.resumed_at else self.previous
 
     def changes(self, step: int) -> list[dict[str, Any]]:
         """Return the backends and precisions of earlier steps that differ from those of this step, oldest first."""
@@ -49,12 +48,21 @@ class Record:
         changes = self.changes(self.resumed_at + 1)
         return {"resolved": {**asdict(self.current), **({"earlier": changes} if changes else {})}}
 
-    def metrics(self, step: int) -> dict[str, Any]:
-        """Return the entries of ``metrics.json`` at a step; those of the evaluation only if they differ."""
+    def metrics(self, step: int, folder: Path) -> dict[str, Any]:
+        """Return the entries of ``metrics.json`` at a step: of the training, and of the evaluation if they differ.
+
+        What earlier versions did not record is taken from the present ``metrics.json`` of the folder, otherwise None.
+        """
         trained, changes = self.trained(step), self.changes(step)
-        entries: dict[str, Any] = {"backend": trained.backend}
+        path = folder / "metrics.json"
+        before = io.read_json(path) if UNKNOWN in (trained.backend, trained.precision) and path.is_file() else {}
+        entries: dict[str, Any] = {
+            name: before.get(name) if value == UNKNOWN else value
+            for name, value in (("precision", trained.precision), ("backend", trained.backend))
+        }
         if changes:
             entries["trained_earlier"] = changes
+        trained = replace(trained, device=UNKNOWN)  # the metrics name the device themselves
         if trained.differs(self.current):
             entries |= {"eval_backend": self.current.backend, "eval_precision": self.current.precision}
         return entries

@@ -19,14 +19,12 @@ from enerf.engine.checkpoint import Importer, State
 
 log = logging.getLogger("enerf")
 
-LENGTH_OPTIONS = ("N_iters", "max_seconds", "epochs")
 
-
-def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
+def last_checkpoint(config: RunConfig, *, opening: bool = False) -> tuple[dict[str, Any], Path] | None:
     """Return the content and the file of a run's newest checkpoint, or None if the run is new.
 
     Options that affect the model must be those of the checkpoint. Changed options that affect the data or the training
-    are logged as warnings.
+    are logged as warnings, except when a finished run is opened to be looked at.
 
     Raises
     ------
@@ -48,7 +46,8 @@ def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
             f"{found[-1]}: this experiment was trained with other model options: {', '.join(wrong)}; "
             "expected the same, another --expname, or --no_reload"
         )
-    for changed in changed_options(saved, config, "data", "training"):
+    log.info("%s %s", "opening" if opening else "resuming from", found[-1])
+    for changed in [] if opening else changed_options(saved, config, "data", "training"):
         log.warning("resuming with a changed option: %s", changed)
     return content, found[-1]
 
@@ -56,18 +55,25 @@ def last_checkpoint(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
 def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) -> list[str]:
     """Return the options with one of these effects whose values differ from the saved ones, as text.
 
-    Options that the checkpoint lacks are skipped, and those that are ``auto`` on either side. The length of the run is
-    compared only if the learning rate depends on it: with exponential decay a longer run has the same first steps.
+    Options that the checkpoint lacks are skipped, and those that are ``auto``; a saved ``auto`` counts as what it was
+    resolved to, where the checkpoint says so. The length of the run is compared only if the learning rate depends on
+    it: with exponential decay a longer run has the same first steps.
 
     >>> from enerf.tasks.nerf.config import NerfConfig
     >>> changed_options({"N_rand": 64}, parser.from_dict(NerfConfig, {"N_rand": 32}), "training")
     ['N_rand (saved 64, requested 32)']
     """
-    current = parser.to_dict(config)
-    ignored = () if schedule.depends_on_length(config.train) else LENGTH_OPTIONS
+    current, resolved = parser.to_dict(config), saved.get("resolved")
+    if isinstance(resolved, dict) and saved.get("precision") == "auto":
+        saved = {**saved, "precision": resolved.get("precision", "auto")}
+    has_length = schedule.depends_on_length(config.train)
     changed = []
     for name, item in options.declared(type(config)).items():
-        if name not in saved or name in ignored or "auto" in (saved[name], current[name]):
+        if (
+            name not in saved
+            or "auto" in (saved[name], current[name])
+            or (item.metadata["is_length"] and not has_length)
+        ):
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
         differs = saved[name] != current[name]
@@ -125,7 +131,6 @@ def begin(
     training = State(model, optimizer)
     if found is not None:
         checkpoint.restore(training, *found)
-        log.info("resuming from %s", found[1])
     elif config.run.ft_path:
         path = Path(config.run.ft_path)
         checkpoint.start_from(training, path, weights_only=config.run.no_reload, importers=importers)

@@ -83,7 +83,7 @@ class Progress:
 def train_loop(
     state: State,
     step: Callable[[State], R],
-    schedule: Callable[[State], float],
+    learning_rate: Callable[[State], float],
     progress: Progress,
     hooks: Sequence[Hook],
     *,
@@ -100,7 +100,7 @@ def train_loop(
         Training state, updated in place.
     step
         Computes the loss of a batch and adds its gradient to the parameters.
-    schedule
+    learning_rate
         Learning rate of the next step.
     progress
         Accumulates the figures of the steps.
@@ -128,7 +128,7 @@ def train_loop(
             if stop_requested():
                 return "interrupted"
             began = time.perf_counter()
-            set_learning_rate(state.optimizer, schedule(state))
+            set_learning_rate(state.optimizer, learning_rate(state))
             report = one_step(state, step)
             if watch is not None:
                 watch(state, report)
@@ -262,7 +262,8 @@ def fit(
     """
     if config.run.no_reload:
         resume.rename_old_results(config.folder)  # after the set-up, so that its errors leave the earlier run unchanged
-    io.write_atomic(config.folder / "config.txt", parser.to_text(config))
+    if training.step < config.train.N_iters or not (config.folder / "config.txt").is_file():
+        io.write_atomic(config.folder / "config.txt", parser.to_text(config))  # the options of the last steps taken
     saved = {"kind": config.kind, **(metadata or {}), **parser.to_dict(config)}
 
     def save(training: State) -> None:

@@ -195,4 +195,4 @@ def _is_end(path: Path, paths: list[Path]) -> bool:
 def _bar(n: int) -> Any:
     """Progress bar of the analyzed checkpoints."""
     shown = "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}, ETA {remaining}{postfix}]"
-    return progress_bar(n, "analyse", "checkpoint", bar_format=shown)
+    return progress_bar(n, "analyze", "checkpoint", bar_format=shown)

@@ -71,7 +71,7 @@ def _train(variant: RunConfig, task: registry.Task, shared: Resolved | None) -> 
     train = task.load("train")
     metrics: dict[str, Any] | None = train(variant) if shared is None else train(variant, shared)
     if metrics is None:
-        raise InputError("option --render_only: nothing is trained, so there is nothing to compare")
+        raise InputError(f"{variant.folder}: nothing was measured (--render_only?), so there is nothing to compare")
     return metrics
 
 
@@ -88,6 +88,9 @@ def shared_backend(base: C, variants: Sequence[C], task: registry.Task) -> Resol
     earlier = {name: record for name, record in recorded.items() if record is not None}
     first = next(iter(earlier.values()), None)
     shared: Resolved | None = None if all(measured) else task.load("resolve_backend")(base, first)
+    for variant, metrics in zip(variants, measured, strict=True):
+        if metrics and metrics.get("trained_earlier"):
+            log.warning("variant %s changed its backend or precision during the training", variant.run.expname)
     for name, record in earlier.items():
         if (expected := shared or first) is not None and record.differs(expected):
             log.warning("variant %s was trained with %s, the others with %s", name, record, expected)
@@ -103,13 +106,13 @@ def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Reso
 
 
 def check_unchanged(variant: RunConfig) -> None:
-    """Check that a variant was trained so far with the options that it is asked for now.
+    """Check that a variant was trained so far with the options that are requested now.
 
     Raises
     ------
     InputError
         If an option that affects the model, the data or the training was different, or if it was trained for more
-        steps than are asked for.
+        steps than are requested.
     """
     found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
     if not found:
@@ -117,7 +120,7 @@ def check_unchanged(variant: RunConfig) -> None:
     content = checkpoint.read(found[-1])
     changed = resume.changed_options(content["config"], variant, "model", "data", "training")
     if content["step"] > variant.train.N_iters:
-        changed.append(f"N_iters ({content['step']} steps done there, {variant.train.N_iters} asked)")
+        changed.append(f"N_iters ({content['step']} steps done there, {variant.train.N_iters} requested)")
     if changed:
         raise InputError(
             f"{variant.folder}: this variant was trained with other options: {', '.join(changed)}; expected the same, "

@@ -172,7 +172,7 @@ def postprocess(source: MeshSource, found: Surface, chosen: ExtractOptions) -> t
         slack = 1e-6 * np.ptp(source.bounds, axis=0)
         kept &= ((vertices >= source.bounds[0] - slack) & (vertices <= source.bounds[1] + slack)).all(1)
     if chosen.crop and source.camera_counts is None:
-        raise InputError(f"option --crop: found {chosen.crop}, expected 0: a shape run has no cameras")
+        raise InputError(f"option --crop: found {chosen.crop}, expected 0: this run has no cameras")
     if chosen.crop and source.camera_counts is not None:
         kept &= source.camera_counts(vertices) >= chosen.crop
     if not kept.all():

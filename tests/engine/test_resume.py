@@ -10,6 +10,14 @@ from enerf.tasks import registry
 from enerf.tasks.nerf.config import NerfConfig
 from tests.contents import refusal
 
+# Options of each effect; a new value here is a decision, not an accident.
+AFFECTS = {
+    **dict.fromkeys(("netdepth", "netwidth", "encoding", "activation", "equilibrate", "model", "optimiser"), "model"),
+    **dict.fromkeys(("datadir", "factor", "llffhold", "mesh", "margin", "images", "augment", "testskip"), "data"),
+    **dict.fromkeys(("N_iters", "lrate", "seed", "init", "precision", "precrop_iters", "N_importance"), "training"),
+    **dict.fromkeys(("expname", "device", "backend", "i_print", "chunk", "resolution", "no_reload"), "neutral"),
+}
+
 
 def config(**values) -> NerfConfig:
     return parser.from_dict(NerfConfig, values)
@@ -18,7 +26,9 @@ def config(**values) -> NerfConfig:
 @pytest.mark.parametrize("kind", [task.kind for task in registry.tasks()])
 def test_every_option_of_a_run_says_what_it_affects(kind: str):
     declared = options.declared(registry.task(kind).load("config"))
-    assert all(item.metadata["affects"] in ("model", "data", "training", "neutral") for item in declared.values())
+    assert {name: item.metadata["affects"] for name, item in declared.items() if name in AFFECTS} == {
+        name: effect for name, effect in AFFECTS.items() if name in declared
+    }
     for wrong in ({}, {"affects": "color"}):
         with pytest.raises((TypeError, ValueError), match="affects"):
             options.option(1, "help", **wrong)
@@ -72,5 +82,14 @@ def test_a_comparison_of_1000_steps_is_not_taken_for_one_of_2000(tmp_path, monke
     compare.check_unchanged(config(N_iters=1000, lrate_schedule="cosine"))
     content["config"]["lrate_schedule"] = "decay"
     compare.check_unchanged(config(N_iters=2000))
-    with pytest.raises(InputError, match="400 steps done there, 300 asked"):
+    with pytest.raises(InputError, match="400 steps done there, 300 requested"):
         compare.check_unchanged(config(N_iters=300))
+
+
+def test_a_saved_auto_counts_as_what_it_was_resolved_to():
+    saved = {"precision": "auto", "resolved": {"backend": "torch", "precision": "bf16", "device": "cpu"}}
+    asked = config(precision="fp32")
+    assert resume.changed_options(saved, asked, "training") == ["precision (saved bf16, requested fp32)"]
+    assert resume.changed_options(saved, config(precision="bf16"), "training") == []
+    assert resume.changed_options(saved, config(), "training") == []
+    assert resume.changed_options({"precision": "auto"}, asked, "training") == []  # earlier versions did not say

@@ -170,7 +170,7 @@ def test_the_mesh_of_a_shape_lies_in_the_coordinates_of_its_file(shape_run, tmp_
 
 def test_shapes_have_no_cameras_to_crop_by_and_no_surface_beyond_their_box(shape_run, tmp_path):
     chosen = ExtractOptions(resolution=24, out=str(tmp_path / "it.ply"), device="cpu")
-    with pytest.raises(InputError, match="option --crop: found 1, expected 0: a shape run has no cameras"):
+    with pytest.raises(InputError, match="option --crop: found 1, expected 0: this run has no cameras"):
         extract.extract(shape_run, dataclasses.replace(chosen, crop=1))
     with pytest.raises(InputError, match=r"option --box: .* expected a box within"):
         extract.extract(shape_run, chosen, np.array([[0.0, 0, 0], [1, 1, 1]]))

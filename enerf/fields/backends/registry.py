@@ -143,10 +143,11 @@ def resolve_precision(precision: str, device: torch.device, recorded: Resolved |
 def difference_words(recorded: Resolved, found: Resolved, reason: str) -> str:
     """One line: what the run was trained with, what is used now, and why."""
     before = recorded.completed(found)
-    where = [f" on {r.device}" if before.device != found.device else "" for r in (before, found)]
-    return (
-        f"this run was trained with {before}{where[0]}; now {found}{where[1]} is used: {reason or 'the options say so'}"
-    )
+    moved = before.device != found.device
+    where = [f" on {r.device}" if moved else "" for r in (before, found)]
+    same = (before.backend, before.precision) == (found.backend, found.precision)
+    why = reason or ("the device is another one" if moved and same else "the options say so")
+    return f"this run was trained with {before}{where[0]}; now {found}{where[1]} is used: {why}"
 
 
 def _automatic(precision: str, device: torch.device, recorded: Resolved) -> tuple[Backend, str]:

@@ -141,13 +141,16 @@ class NormalizationOptions:
 class ClassifierTrainOptions(StepOptions):
     """Training."""
 
-    N_iters: int = option(0, "largest number of steps; 0: determined by --epochs", at_least=0, affects="training")
+    N_iters: int = option(
+        0, "largest number of steps; 0: determined by --epochs", at_least=0, affects="training", is_length=True
+    )
     epochs: float = option(
         200.0,
         "number of passes over the training images; 0: determined by --N_iters",
         at_least=0,
         at_most=1e6,
         affects="training",
+        is_length=True,
     )
     N_batch: int = option(128, "batch size", at_least=1, affects="training")
     lrate: float = inherited(StepOptions, "lrate", 1e-3)

@@ -45,7 +45,7 @@ def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
     is_continued = bool(options.ft_path) and not options.no_reload
     metrics = {
         **_protocol(run),
-        **run.record.metrics(run.state.step),
+        **run.record.metrics(run.state.step, run.config.folder),
         **{"test": test, "fit": fit, "kappa": kappa_summary(spectra(run.state)), "sparsity": _sparsity(run)},
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
@@ -123,7 +123,7 @@ def _protocol(run: ClassifierRun) -> dict[str, Any]:
         "steps_an_epoch": run.steps_per_epoch,
         "seed": t.seed,
         "device": str(run.device),
-        "precision": run.record.trained(run.state.step).precision,
+        "precision": run.record.metrics(run.state.step, config.folder)["precision"],
         "protocol": {
             **{"optimiser": t.optimiser, "lrate": t.lrate, "schedule": t.lrate_schedule, "batch": t.N_batch},
             **{"momentum": t.momentum, "weight_decay": t.weight_decay, "l1": t.l1, "l2": t.l2},

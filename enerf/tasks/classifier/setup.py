@@ -67,7 +67,7 @@ class ClassifierRun:
         return steps_per_epoch(self.config, self.data)
 
 
-def prepare(config: ClassifierConfig, shared: Resolved | None = None) -> ClassifierRun:
+def prepare(config: ClassifierConfig, shared: Resolved | None = None, *, opening: bool = False) -> ClassifierRun:
     """Load the images, build network and optimizer, and resume from the run's last checkpoint if there is one.
 
     ``shared`` is the precision of the comparison that the run belongs to: a new run uses it for ``auto``.
@@ -80,7 +80,7 @@ def prepare(config: ClassifierConfig, shared: Resolved | None = None) -> Classif
     device = core_device.resolve_device(config.train.device)
     words = core_device.prepare(device)
     config, data = resolve_steps(config), load_data(config)
-    found = resume.last_checkpoint(config)
+    found = resume.last_checkpoint(config, opening=opening)
     record = backend_record.record_of(found, resolve_backend(config, backend_record.backend_to_reuse(found, shared)))
     log.info("%s; %s", words, record.current.precision)
     model, names = new_model(config, data)
@@ -100,7 +100,7 @@ def open_run(folder: Path, device: str = "auto", source: str = "") -> Classifier
         If the folder is not a classifier run, or its images are missing.
     """
     content, _ = checkpoint.newest(folder, [ClassifierConfig.kind])
-    return prepare(resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source))
+    return prepare(resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source), opening=True)
 
 
 def resolve_backend(config: ClassifierConfig, recorded: Resolved | None = None) -> Resolved:

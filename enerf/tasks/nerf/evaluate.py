@@ -36,7 +36,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     else:
         measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
         mean = views.means(measured)
-    metadata = {**_metadata(run), **run.record.metrics(run.state.step)}
+    metadata = {**_metadata(run), **run.record.metrics(run.state.step, run.config.folder)}
     metrics = {**metadata, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
@@ -63,7 +63,7 @@ def _metadata(run: Run) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
-        "precision": run.record.trained(run.state.step).precision,
+        "precision": run.record.metrics(run.state.step, config.folder)["precision"],
         "model": build.model_description(config.model, r.N_samples, r.N_importance, r.sampler == "proposal"),
         "max_seconds": config.train.max_seconds if run.state.step < config.train.N_iters else 0.0,
         "collapsed": run.state.collapsed,

@@ -5,6 +5,7 @@ of the scene's files; and rendered in an upright **preview** frame.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from enerf.rendering import iso_level
 from enerf.rendering.iso_level import IsoValue
 from enerf.tasks.nerf import setup
 
+log = logging.getLogger("enerf")
+
 N_RAYS, N_SAMPLES = 2048, 512  # from which the iso value is estimated
 SWING = 25.0  # degrees that preview cameras turn to each side, for forward-facing scenes
 
@@ -46,6 +49,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     if settings.precision != "auto":
         recorded = dataclasses.replace(recorded, precision=settings.precision)  # requested explicitly: no warning
     backend = registry.choose("auto", settings.precision, run.device, recorded)
+    log.info("the field is evaluated with backend %s", backend)
     registry.use(run.fields, backend)
     run.fields.eval().requires_grad_(False)
     module.freeze(run.fields)

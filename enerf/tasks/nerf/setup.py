@@ -37,7 +37,7 @@ class Run:
     record: Record  # of the backends used for training
 
 
-def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
+def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool = False) -> Run:
     """Return the run of a configuration, resumed from its last checkpoint if there is one.
 
     Parameters
@@ -46,6 +46,8 @@ def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
         Options of the run.
     shared
         Backend and precision that ``auto`` stands for in a new run: those of the comparison that it is part of.
+    opening
+        Whether a finished run is opened to be looked at; then changed options are not reported.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None) -> Run:
         If the scene or the checkpoint cannot be read, or the options do not fit them.
     """
     # before the scene is read, so that its errors appear at once
-    found = resume.last_checkpoint(config)
+    found = resume.last_checkpoint(config, opening=opening)
     t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
@@ -120,7 +122,7 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
         If the folder is not a NeRF run, or its scene is missing.
     """
     content, _ = checkpoint.newest(folder, [NerfConfig.kind])
-    run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir))
+    run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir), opening=True)
     layers.bake(run.fields)
     return run
 

@@ -46,8 +46,8 @@ def evaluate(run: ShapeRun) -> dict[str, Any]:
     """
     began = time.perf_counter()
     measured = _picture_metrics(run) if isinstance(run.target, Picture) else _shape_metrics(run)
-    computed = run.record.metrics(run.state.step)
-    metrics = {**_protocol(run), **computed, **measured, "curve": run.state.curve}
+    backend = run.record.metrics(run.state.step, run.config.folder)
+    metrics = {**_protocol(run), **backend, **measured, "curve": run.state.curve}
     metrics["seconds"] = {"train": run.state.seconds, "eval": time.perf_counter() - began}
     io.write_json(run.config.folder / "metrics.json", metrics)
     return metrics
@@ -71,7 +71,7 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),
-        "precision": run.record.trained(run.state.step).precision if m.activation == "relu" else "fp32",
+        "precision": run.record.metrics(run.state.step, config.folder)["precision"],
         "points_a_step": config.samples.N_points,
         "resolution": config.run.resolution,
     }

@@ -61,7 +61,7 @@ class ShapeRun:
         return {"box": {"centre": list(normalization.center), "scale": normalization.scale}}
 
 
-def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
+def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: bool = False) -> ShapeRun:
     """Load the target, build field and optimizer, and resume from the run's last checkpoint if there is one.
 
     ``shared`` is the backend and precision of the comparison that the run belongs to: a new run uses them for ``auto``.
@@ -71,7 +71,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None) -> ShapeRun:
     InputError
         If the options, the file or the checkpoint cannot be used.
     """
-    found = resume.last_checkpoint(config)
+    found = resume.last_checkpoint(config, opening=opening)
     t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     target = load_target(config)
@@ -162,7 +162,8 @@ def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
     """
     content, _ = checkpoint.newest(folder, [ShapeConfig.kind])
     return prepare(
-        resume.reopened(ShapeConfig, content["config"], folder, device, _source_option(content["config"]), source)
+        resume.reopened(ShapeConfig, content["config"], folder, device, _source_option(content["config"]), source),
+        opening=True,
     )
 
 
@@ -173,7 +174,7 @@ def _source_option(saved: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class OpenedField:
-    """A trained field without its training target; ``normalisation`` maps to the file's coordinates."""
+    """A trained field without its training target; ``normalization`` maps to the file's coordinates."""
 
     config: ShapeConfig
     field: ShapeField
