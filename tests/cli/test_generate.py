@@ -38,7 +38,7 @@ def test_labelled_images_can_be_read_again(tmp_path, kind, capsys):
 
 
 def test_defaults_are_those_of_the_functions():
-    options = vars(generate._parser().parse_args(["scene"]))
+    options = vars(generate._parser("enerf generate").parse_args(["scene"]))
     assert options["what"] == "scene"
     chosen = {name: options[name] for name in ("views", "width", "height", "supersample", "seed")}
     assert chosen == {"views": 20, "width": 160, "height": 120, "supersample": 3, "seed": 0}

@@ -272,7 +272,7 @@ def test_checkpoints_are_spread_with_both_ends():
         assert (len(set(found)), found[0], found[-1]) == (n, paths[0], paths[-1])
 
 
-def test_the_door_opens(runs):
+def test_the_script_runs(runs):
     command = [
         sys.executable,
         ROOT / "scripts" / "analyse_conditioning.py",
@@ -284,4 +284,4 @@ def test_the_door_opens(runs):
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[2].startswith("plain_seed0  6")
-    assert "analyse 100% 3/3" in done.stderr
+    assert "analyze 100% 3/3" in done.stderr

@@ -128,7 +128,7 @@ def test_the_field_as_rays_find_it_is_the_picture_of_the_mesh(demo, ndc):
     upright = coordinates.apply_transform(subject.frame, vertices)
     view = subject.view(upright, 60)
     assert (view.width, view.height) == (80, 60)
-    mesh = raycast.MeshScene(upright, faces).picture(view, finer=1)
+    mesh = raycast.MeshScene(upright, faces).picture(view, supersample=1)
     field = extract.trace_view(subject, upright, view)
     empty = [(picture == 1).all(-1) for picture in (mesh, field)]
     assert 0.1 < (~empty[0]).mean() < 0.9

@@ -207,8 +207,8 @@ def test_the_sphere_is_trained_away_like_any_start(activation: str):
     [
         ({"encoding": "waves"}, r"'waves'; it must be one of none, positional, fourier, hash"),
         ({"activation": "tanh"}, r"'tanh'; it must be one of relu"),
-        ({"start_radius": 0.5, "activation": "sine"}, "not for sine"),
-        ({"start_radius": 0.5, "outputs": 3}, "a distance is one"),
+        ({"start_radius": 0.5, "activation": "sine"}, "its activation is sine, expected relu or softplus"),
+        ({"start_radius": 0.5, "outputs": 3}, "it has 3 outputs, expected 1"),
         ({"start_radius": 0.5, "variant": {"init": "he"}}, "init he redraws weights that start_radius has set"),
         ({"variant": {"equilibrate": "row", "equilibrate_layers": "trnk.1"}}, r"'trnk\.1'.*trunk\.1"),
         (

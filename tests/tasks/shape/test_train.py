@@ -202,7 +202,7 @@ def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
     shape_train.train(config)
     moved.unlink()
     opened = shape_setup.open_field(config.folder, "cpu")
-    assert opened.normalisation == run.target.normalisation
+    assert opened.normalization == run.target.normalization
     at = torch.rand(50, 3) * 2 - 1
     trained = shape_setup.prepare(make())
     torch.testing.assert_close(opened.field(at), shape_setup.frozen(trained.field)(at))
