@@ -18,13 +18,13 @@ DEMOS = {
     "nerf": (
         ("a scene, ray-traced and written in LLFF's folder format", "generate scene --out data/demo"),
         ("a NeRF of it: hash grid and proposed samples", "train --config demo.txt"),
-        ("a novel-view video", "render logs/demo --path spiral --frames 40 --fps 20"),
-        ("the same path in depth", "render logs/demo --path spiral --frames 40 --fps 20 --depth"),
+        ("a novel-view video", "render logs/demo --path spiral --frames 32 --fps 16"),
+        ("the same path in depth", "render logs/demo --path spiral --frames 32 --fps 16 --depth"),
         ("its mesh", "extract logs/demo --resolution 160 --crop --floaters 0.02 --views --frames 0"),
         (
-            "NeRF and E-NeRF: same seeds, batches and steps, and the controls of the same scale",
-            "compare nerf --config demo.txt --expname demo_compare --N_iters 300 --i_eval 50 --seeds 0 "
-            "--methods plain,he,unit_row,equilibrate",
+            "NeRF and E-NeRF with the same seed, batches and steps, and a control of the same scale",
+            "compare nerf --config demo.txt --expname demo_compare --N_iters 160 --i_eval 20 --seeds 0 "
+            "--methods plain,he,equilibrate",
         ),
     ),
     "shapes": (
