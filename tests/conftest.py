@@ -3,6 +3,7 @@
 import os
 import warnings
 
+import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -11,6 +12,10 @@ from jaxtyping import install_import_hook
 install_import_hook("enerf", "beartype.beartype")
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="tensorboard.*")
+
+# a busy machine makes examples slow; that is no property of the code
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes that share the cores
     torch.set_num_threads(1)
