@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from enerf.core.errors import InputError
+from enerf.tasks import registry
 
 DESCRIPTION = "Render a camera path of a finished NeRF run to an mp4; an interrupted video is resumed."
 PATHS = ("spiral", "circle", "turntable", "interpolate", "test")
@@ -29,11 +30,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     if args.frames < 1 or not args.factor >= 1 or not args.fps > 0:
         raise InputError("options --frames, --factor and --fps: expected at least 1, at least 1 and more than 0")
 
-    from enerf.datasets.scenes import camera_paths
-    from enerf.tasks.nerf import setup, video
-
-    run = setup.open_run(args.run, args.device, args.datadir)
-    kind = args.path or camera_paths.default_kind(run.scene)
-    out = args.out or args.run / f"video_{kind}{'_depth' if args.depth else ''}.mp4"
+    task, _ = registry.with_part("views", args.run)
+    views = task.load("views")(args.run, args.device, args.datadir)
     appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png}
-    print(video.write_video(run, out, kind, args.frames, args.fps, **appearance))
+    print(views.write_video(args.out, args.path, args.frames, args.fps, **appearance))

@@ -12,7 +12,6 @@ from torch import Tensor
 from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import rays
 from enerf.experiments import extract
 from enerf.experiments.options import ExtractOptions
 from enerf.tasks import registry
@@ -85,7 +84,7 @@ class OpenedRun:
         InputError
             If it is no NeRF run, or its scene is missing.
         """
-        scene: Scene = self._opened.scene
+        scene: Scene = self._views.scene
         return scene
 
     def render(
@@ -122,10 +121,8 @@ class OpenedRun:
             raise InputError(f"pose: found shape {tuple(matrix.shape)}, expected a finite 3×4 or 4×4 matrix")
         if not factor >= 1:
             raise InputError(f"factor: found {factor}, expected at least 1")
-        run = self._opened
-        seen = rays.resized(camera or run.scene.camera, factor)
-        picture: Picture = self._renderer.picture(run.scene, matrix[:3].to(run.device), seen)
-        return type(picture)(picture.rgb.cpu(), picture.depth.cpu(), picture.opacity.cpu())
+        picture: Picture = self._views.render(matrix[:3], camera, factor)
+        return picture
 
     def mesh(self, resolution: int = 256, **options: Any) -> "trimesh.Trimesh":
         """Extract the mesh of a NeRF or shape run, in the coordinates of the user's files.
@@ -156,16 +153,8 @@ class OpenedRun:
         return f"OpenedRun({str(self.folder)!r}, kind={self.kind!r}, step={self.step})"
 
     @cached_property
-    def _opened(self) -> Any:
-        """The run with its scene and field."""
-        if self.kind != "nerf":
-            raise InputError(f"{self.folder}: found a run of kind {self.kind!r}, expected 'nerf': it has no views")
-        from enerf.tasks.nerf import setup
-
-        return setup.open_run(self.folder, self._device, self._source)
-
-    @cached_property
-    def _renderer(self) -> Any:
-        from enerf.tasks.nerf import views
-
-        return views.renderer_of(self._opened)
+    def _views(self) -> Any:
+        """The run with its scene and fields, for rendering."""
+        if not self._task.has("views"):
+            raise InputError(f"{self.folder}: found a run of kind {self.kind!r}, expected one that renders views")
+        return self._task.load("views")(self.folder, self._device, self._source)

@@ -51,6 +51,9 @@ class Task:
         comparison; ``train`` then takes them as its second argument. Optional.
     mesh_source
         Folder and ``MeshSourceSettings`` -> ``MeshSource``, for mesh extraction. Optional.
+    views
+        Folder of a run, device, new place of its scene (or "") -> object with ``scene``, ``render``, ``write_video``.
+        Optional.
     probe
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
     """
@@ -69,6 +72,7 @@ class Task:
     resolve: Part = ""
     resolve_backend: Part = ""
     mesh_source: Part = ""
+    views: Part = ""
     probe: Part = ""
 
     def has(self, part: str) -> bool:
@@ -143,6 +147,7 @@ register(
         draw_comparison="enerf.tasks.nerf.comparison:draw_test_view",
         resolve_backend="enerf.tasks.nerf.setup:resolve_backend",
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
+        views="enerf.tasks.nerf.opened:open_views",
         probe="enerf.tasks.nerf.probe:open_probe",
     )
 )

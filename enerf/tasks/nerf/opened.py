@@ -1,0 +1,67 @@
+"""Views of a finished run: single images and videos."""
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from enerf.core.types import Camera, Scene
+from enerf.datasets.scenes import camera_paths, rays
+from enerf.rendering.render import Picture
+from enerf.tasks.nerf import setup, video, views
+from enerf.tasks.nerf.setup import Run
+from enerf.tasks.nerf.views import Renderer
+
+
+def open_views(folder: Path, device: str = "auto", source: str = "") -> "OpenedViews":
+    """Open a finished run for rendering; ``source`` is the new path of its scene, or empty.
+
+    Raises
+    ------
+    InputError
+        If the folder is not a NeRF run, or its scene is missing.
+    """
+    return OpenedViews(setup.open_run(folder, device, source), folder)
+
+
+class OpenedViews:
+    """A finished run that renders images and videos."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.folder = run, folder
+
+    @property
+    def scene(self) -> Scene:
+        """The scene: camera, poses, images, train and test indices."""
+        return self.run.scene
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        return views.renderer_of(self.run)
+
+    def render(self, pose: Float[Tensor, "3 4"], camera: Camera | None = None, factor: float = 1.0) -> Picture:
+        """Render one view at 1/factor of the camera's size (default: that of the scene); the result is on the CPU."""
+        resized = rays.resized(camera or self.scene.camera, factor)
+        picture = self._renderer.picture(self.scene, pose.to(self.run.device, torch.float32), resized)
+        return Picture(picture.rgb.cpu(), picture.depth.cpu(), picture.opacity.cpu())
+
+    def write_video(
+        self,
+        out: Path | None,
+        path: str | None,
+        frames: int,
+        fps: float,
+        *,
+        factor: float = 1.0,
+        depth: bool = False,
+        keep_pngs: bool = False,
+    ) -> Path:
+        """Render a camera path (default: by the kind of scene) to an mp4 and return its path.
+
+        The default of ``out`` is ``video_PATH.mp4`` in the run's folder.
+        """
+        kind = path or camera_paths.default_kind(self.scene)
+        target = out or self.folder / f"video_{kind}{'_depth' if depth else ''}.mp4"
+        return video.write_video(self.run, target, kind, frames, fps, factor=factor, depth=depth, keep_pngs=keep_pngs)
