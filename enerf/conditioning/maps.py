@@ -118,7 +118,7 @@ def row_column(
 def jacobi(
     weight: Float[Tensor, "*batch n_out n_in"], gradient: str = "through", p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """The paper's Jacobi preconditioner diag(W)⁻¹ W, which has a unit diagonal.
+    """Divide each column of ``weight`` by its diagonal entry: the paper's diag(W)⁻¹ W for W = weightᵀ.
 
     Row i of the paper's W, the i-th column of ``weight``, is divided by its diagonal entry. The entry keeps
     its sign, with sign(0) = +1, and its magnitude is at least ``FLOOR``. A diagonal entry may be small where its row is

@@ -56,7 +56,7 @@ class WeightView:
     transposed: bool = False
 
     def to_matrices(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "*batch n_out n_in"]:
-        """Reshape the tensor to matrices; additional leading axes are kept."""
+        """Return the parameter as matrices of shape (*batch, n_out, n_in); further leading axes are kept."""
         lead = weight.shape[: weight.dim() - len(self.shape)]
         if self.transposed:
             return weight.reshape(*lead, *self.batch, self.n_in, self.n_out).transpose(-1, -2)

@@ -216,7 +216,7 @@ def _is_16_bit(photo: Image.Image, data: bytes) -> bool:
 
 
 def _decode_16_bit(data: bytes) -> Float32[np.ndarray, "h w c"]:
-    """Image of a 16-bit file, decoded by OpenCV, which keeps the precision; its channel order is BGR."""
+    """Decode a 16-bit image with OpenCV, which keeps all 16 bits (Pillow does not); the result is RGB."""
     import cv2
 
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

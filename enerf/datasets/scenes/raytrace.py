@@ -130,7 +130,7 @@ class Box:
         return np.array([[c, 0.0, -s], [0.0, 1.0, 0.0], [s, 0.0, c]])
 
     def hit(self, origins: Vectors, directions: Vectors) -> Numbers:
-        """Smallest t > 0 at which each ray from outside meets the box, infinity where it does not."""
+        """Return the distance t > 0 to the box, infinity for rays that miss it; the origins must be outside."""
         starts = self.local(origins)
         steps = directions @ self._axes().T / np.array(self.half)
         steps = np.where(np.abs(steps) < 1e-200, 1e-200, steps)

@@ -105,7 +105,7 @@ def _check(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor]
 
 
 class _Chain(torch.autograd.Function):
-    """Autograd function that executes the steps of a plan; see the module."""
+    """Autograd function of a dense network: the Triton kernels of a plan, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, plan: Plan, packed: tuple[Tensor, Tensor], train: bool, n: int, *tensors: Tensor) -> Any:

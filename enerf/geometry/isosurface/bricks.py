@@ -199,7 +199,7 @@ class Bricks:
         self.values[stored] = cell_bounds.spread(self.values[stored], self.known[stored], stride)
 
     def _initial_candidates(self, ids: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n u v w"]:
-        """Candidate cells of bricks as found by the coarse sampling."""
+        """Return a mask of the cells in each brick that may contain the surface, from the coarse grid alone."""
         per = self.side // self.coarse.stride
         x, y, z = (self.coords[ids].T[..., None] * per + np.arange(per)).astype(np.int64)
         return self.coarse.candidates[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]

@@ -150,7 +150,7 @@ def _concatenated(chunks: list[np.ndarray]) -> np.ndarray:
 
 
 def _case(inside: Bool[np.ndarray, "n x y z"]) -> np.ndarray:
-    """Index of each cell's case, 0 … 255."""
+    """Return the marching-cubes case of each cell: an 8-bit number with one bit per corner that is inside."""
     n, x, y, z = inside.shape
     case = np.zeros((n, x - 1, y - 1, z - 1), dtype=np.uint8)
     for bit, (i, j, k) in enumerate(itertools.product(range(2), repeat=3)):

@@ -110,7 +110,7 @@ def _sparsity(run: ClassifierRun) -> float:
 
 
 def _protocol(run: ClassifierRun) -> dict[str, Any]:
-    """Return what identifies a measurement: images, network, method, steps, seed, device, options of training."""
+    """Return the settings stored in ``metrics.json``; saved metrics are reused only if all of them are equal."""
     config, m, t, data = run.config, run.config.model, run.config.train, run.data
     return {
         "dataset": data.name,

@@ -59,7 +59,7 @@ def finished_metrics(run: ShapeRun) -> dict[str, Any] | None:
 
 
 def _protocol(run: ShapeRun) -> dict[str, Any]:
-    """Return what identifies a measurement: shape, method, model, steps, seed, device."""
+    """Return the settings stored in ``metrics.json``; saved metrics are reused only if all of them are equal."""
     config, m = run.config, run.config.model
     grid = f"hash {m.hash_levels}×{m.hash_features}, 2^{m.hash_log2_entries}, {m.hash_coarsest}..{m.hash_finest}"
     network = f"{m.netdepth}×{m.netwidth} {m.activation}, {grid if m.encoding == 'hash' else m.encoding}"

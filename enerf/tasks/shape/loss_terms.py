@@ -77,7 +77,7 @@ def _cloud_terms(run: ShapeRun, cloud: PointCloud) -> Iterator[LossTermsAt]:
 
 
 def _pools(make: Callable[[int], ShapeSamples], background: str) -> sample_pool.Pools[ShapeSamples]:
-    """Pools of samples, filled in a background process if the option says so."""
+    """Return pools of training samples, drawn in a worker process if ``background`` is ``process``."""
     return sample_pool.Pools(make, background="process" if background == "process" else "none")
 
 
