@@ -143,7 +143,7 @@ class _Intrinsic(Optimizer):
 
 
 class IntrinsicAdam(_Intrinsic, AdamW):
-    """Adam with L1 and L2 penalties on z = P⁻¹θ, where P is Adam's diagonal preconditioner; AdamW exactly without L1.
+    """Adam with L1 and L2 penalties on z = P⁻¹θ, P being Adam's diagonal preconditioner; without L1 exactly AdamW.
 
     Parameters
     ----------
