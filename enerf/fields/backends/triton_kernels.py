@@ -187,7 +187,7 @@ def outer(
     Z_COLUMNS: tl.constexpr, X_COLUMNS: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr,
     TILE_OUT: tl.constexpr, TILE_IN: tl.constexpr, ROWS: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
-    """Weight gradient, one tile of dzᵀ x: program (·, j) sums row blocks j, j + num_programs(1) ...; the caller adds."""
+    """Weight gradient, one tile of dzᵀ x: program (·, j) sums row blocks j, j + num_programs(1) ...; callers add."""
     first = (tl.program_id(0) // (IN // TILE_IN)) * TILE_OUT + tl.arange(0, TILE_OUT)
     second = (tl.program_id(0) % (IN // TILE_IN)) * TILE_IN + tl.arange(0, TILE_IN)
     inner = tl.arange(0, ROWS)
