@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "enerf demo") -> None
     )
     parser.add_argument("demo", nargs="?", default="nerf", choices=sorted(DEMOS), help="default: nerf")
     demo = parser.parse_args(argv).demo
+    import numpy  # noqa: F401  # without the extra app, say so before anything is written or printed
+
     parts, seconds = DEMOS[demo], []
     for i, (shows, command) in enumerate(parts):
         sys.stderr.write(f"\n{i + 1}/{len(parts)} {shows}\n    enerf {command}\n")

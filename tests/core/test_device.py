@@ -23,7 +23,7 @@ def test_other_names_are_refused_in_one_sentence(name):
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_missing_gpu_is_told_with_how_many_there_are(count, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    with pytest.raises(InputError, match=f"found 'cuda:{count}', but this machine has {count} CUDA devices"):
+    with pytest.raises(InputError, match=f"found 'cuda:{count}', but there are {count} CUDA devices"):
         core_device.resolve_device(f"cuda:{count}")
     if count:
         assert core_device.resolve_device(f"cuda:{count - 1}").index == count - 1

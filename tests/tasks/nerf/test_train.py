@@ -24,6 +24,7 @@ from enerf.tasks.nerf import losses as nerf_losses
 from enerf.tasks.nerf import setup as nerf_setup
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf import train as nerf_train
+from enerf.tasks.nerf import video as nerf_video
 from enerf.tasks.nerf import views as nerf_views
 from enerf.tasks.nerf.config import NerfConfig
 from tests.contents import same
@@ -268,7 +269,7 @@ def test_a_conditioned_run_is_called_so_and_opens_baked_to_the_same_pictures(mak
 
 
 def test_pictures_and_videos_come_when_they_are_due(make, monkeypatch):
-    monkeypatch.setattr(nerf_setup, "VIDEO_FRAMES", 2)
+    monkeypatch.setattr(nerf_video, "FRAMES", 2)
     config = make(*SHORT, "--i_img", "1", "--i_testset", "2", "--i_video", "2", "--i_eval", "0", "--no_final_eval")
     nerf_train.train(config)
     assert [path.name for path in sorted(config.folder.glob("video*"))] == ["video_000002.mp4"]
@@ -460,7 +461,7 @@ def test_render_only_shows_the_test_views_as_they_were_measured_and_trains_nothi
 
 
 def test_render_only_renders_the_path_smaller_on_request(copied, monkeypatch):
-    monkeypatch.setattr(nerf_setup, "VIDEO_FRAMES", 2)
+    monkeypatch.setattr(nerf_video, "FRAMES", 2)
     nerf_train.train(parser.replace(copied, render_only=True, render_factor=2))
     frames = sorted((copied.folder / "renderonly_path_000010/video_frames").glob("*.png"))
     assert [images.read(frame).shape for frame in frames] == [(6, 8, 3)] * 2
