@@ -1,9 +1,14 @@
 """Command-line wrapper: logging, error messages, exit codes. Imports the standard library only."""
 
+import argparse
+import difflib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from enerf.core.errors import InputError, NotFinite
 
@@ -26,6 +31,41 @@ class ProgressBarHandler(logging.Handler):
             sys.stderr.write(line + "\n")
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence; it needs no package, unlike ``config.parser.Parser``."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as ``InputError``, with the nearest known option or choice."""
+        if unknown := re.match(r"unrecognized arguments: --?(\w+)", message):
+            known = [name.lstrip("-") for action in self._actions for name in action.option_strings]
+            near = difflib.get_close_matches(unknown[1], known, n=3, cutoff=0.5)
+            message = f"unknown option {unknown[1]!r}" + (
+                f"; nearest known: {', '.join(near)}" if near else "; see --help"
+            )
+        raise InputError(message)
+
+
+class ClosedPipeIsSilent:
+    """A text stream that drops what it cannot write because its reader has gone; training goes on without it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        with suppress(BrokenPipeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop what is left."""
+        with suppress(BrokenPipeError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
@@ -35,6 +75,7 @@ def run(main: Callable[[], int | None]) -> None:
     log = logging.getLogger("enerf")
     log.setLevel(logging.INFO)
     log.handlers[:] = [ProgressBarHandler()]
+    before, sys.stderr = sys.stderr, ClosedPipeIsSilent(sys.stderr)
     try:
         sys.exit(main() or 0)
     except InputError as error:
@@ -50,6 +91,8 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        sys.stderr = before
 
 
 def missing(module: str) -> str:

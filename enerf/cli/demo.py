@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from enerf.cli import app
 from enerf.cli import main as command_line
 
 # Name of the demo -> its parts: what it shows, and the command.
@@ -66,9 +67,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "enerf demo") -> None
     InputError
         If a part fails.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = app.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", nargs="?", default="nerf", choices=sorted(DEMOS), help="default: nerf")
     demo = parser.parse_args(argv).demo
     import numpy  # noqa: F401  # without the extra app, say so before anything is written or printed

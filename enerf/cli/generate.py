@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int 
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description="Write generated data for demos and tests.")
+    parser = app.ArgumentParser(prog=prog, description="Write generated data for demos and tests.")
     choices = parser.add_subparsers(dest="what", required=True, metavar="scene|shape|labelled")
     _scene_options(choices.add_parser("scene", help="a ray-traced scene in LLFF's folder format"))
     _shape_options(choices.add_parser("shape", help="meshes of shapes with known volumes"))

@@ -47,7 +47,14 @@ def usage() -> str:
     lines = {task.command: task.summary for task in registry.tasks()} | {k: text for k, (_, text) in COMMANDS.items()}
     rows = [f"  {name:<10}{text}" for name, text in lines.items()]
     head = ["usage: enerf COMMAND [--config FILE] [--OPTION VALUE] ...", "", "commands:"]
-    return "\n".join([*head, *rows, "", "`enerf COMMAND --help` lists the options of a command."])
+    return "\n".join(
+        [
+            *head,
+            *rows,
+            "",
+            "`enerf COMMAND --help` lists the options of a command; `enerf --version` prints the version.",
+        ]
+    )
 
 
 def function_of(command: str) -> Any:

@@ -27,8 +27,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("--datadir", default="", help="new path of the scene, if it has moved since training")
     reader.add_argument("--device", default="auto", help="device: auto (cuda if available), cpu, cuda, cuda:1 ...")
     args = reader.parse_args(argv)
-    if args.frames < 1 or not args.factor >= 1 or not args.fps > 0:
-        raise InputError("options --frames, --factor and --fps: expected at least 1, at least 1 and more than 0")
+    for name, fits, expected in (
+        ("frames", args.frames >= 1, "at least 1"),
+        ("factor", args.factor >= 1, "at least 1"),
+        ("fps", args.fps > 0, "more than 0"),
+    ):
+        if not fits:
+            raise InputError(f"option --{name}: found {getattr(args, name)}, expected {expected}")
 
     task, _ = registry.with_part("views", args.run)
     views = task.load("views")(args.run, args.device, args.datadir)

@@ -48,7 +48,9 @@ def last_checkpoint(config: RunConfig, *, opening: bool = False) -> tuple[dict[s
         )
     log.info("%s %s", "opening" if opening else "resuming from", found[-1])
     for changed in [] if opening else changed_options(saved, config, "data", "training"):
-        log.warning("resuming with a changed option: %s", changed)
+        is_length = options.declared(type(config))[changed.split()[0]].metadata["is_length"]
+        why = ": the learning rate of every step depends on the length of the run" if is_length else ""
+        log.warning("resuming with a changed option: %s%s", changed, why)
     return content, found[-1]
 
 

@@ -264,6 +264,8 @@ def fit(
         resume.rename_old_results(config.folder)  # after the set-up, so that its errors leave the earlier run unchanged
     if training.step < config.train.N_iters or not (config.folder / "config.txt").is_file():
         io.write_atomic(config.folder / "config.txt", parser.to_text(config))  # the options of the last steps taken
+    if training.step >= config.train.N_iters > 0:
+        log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
     saved = {"kind": config.kind, **(metadata or {}), **parser.to_dict(config)}
 
     def save(training: State) -> None:

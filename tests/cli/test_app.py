@@ -105,3 +105,16 @@ def test_an_interrupt_reaches_the_command(capsys):
         assert left(lambda: os.kill(os.getpid(), signal.SIGINT), capsys) == (130, "", "interrupted\n")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_lost_reader_of_the_log_lines_does_not_end_the_work(tmp_path):
+    code = (
+        "import logging, pathlib, sys, time\nfrom enerf.cli import app\n"
+        "def main():\n"
+        "    for i in range(200): logging.getLogger('enerf').info('line %d', i); time.sleep(0.002)\n"
+        f"    pathlib.Path({str(tmp_path / 'done')!r}).write_text('')\n"
+        "app.run(main)\n"
+    )
+    command = f'{sys.executable} -c "$CODE" 2>&1 | head -1'
+    subprocess.run(["bash", "-c", command], env={**os.environ, "CODE": code}, check=True, timeout=60, cwd=ROOT)
+    assert (tmp_path / "done").is_file()

@@ -86,8 +86,6 @@ def prepare(config: ClassifierConfig, shared: Resolved | None = None, *, opening
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=core_device.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimizers.make(config.train, model), found)
-    if training.step >= config.train.N_iters:
-        log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
     return ClassifierRun(config, data, model, names, training, device, record)
 
 

@@ -1,5 +1,6 @@
 """Tables of NeRF runs with published results for comparison."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,8 @@ def protocol_description(run: dict[str, Any]) -> str:
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
     length = f"{run['max_seconds']:g} s" if run.get("max_seconds") else f"{run['steps']} steps"
     model = f", {run['model']}" if run.get("model") else ""
+    fixed = re.search(r"of (\w+) fixed pixels", p.get("average", ""))
+    model += f", on {fixed[1]} fixed pixels a view only" if fixed else ""
     return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {length}{model}"
 
 
