@@ -37,7 +37,8 @@ def compare(base: C, chosen: CompareOptions) -> str:
     """
     task = registry.task(base.kind)
     known: Methods = task.load("methods")
-    names, seeds = read_methods(chosen.methods or known.default, known), read_seeds(chosen.seeds)
+    wanted = known.default if chosen.methods == "default" else chosen.methods
+    names, seeds = read_methods(wanted, known), read_seeds(chosen.seeds)
     named = {variant_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
     for method in named.values():
         variant_config(base, *method, seeds[0]).check()  # before anything is read or trained

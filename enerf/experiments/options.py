@@ -12,7 +12,7 @@ class CompareOptions:
     """comparison."""
 
     methods: str = option(
-        "", "methods to compare, such as plain,equilibrate; empty: the default of the task", affects="neutral"
+        "default", "methods to compare, such as plain,equilibrate; default: those of the task", affects="neutral"
     )
     seeds: str = option("0", "seeds of each method, such as 0,1,2", affects="neutral")
     lrates: str = option(
