@@ -1,0 +1,155 @@
+"""Reading files: named pipes, devices and folders in the place of a file are refused, as is what exceeds the memory.
+
+Every reader of user files opens them by one of these functions, since reading a named pipe blocks for ever, and reading
+a device such as ``/dev/zero`` does not end.
+"""
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from enerf.core.errors import InputError
+
+AnyPath = str | os.PathLike[str]
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def require_regular(path: AnyPath) -> int:
+    """Size of a file in bytes, after a check that it is a regular one; links are followed.
+
+    Raises
+    ------
+    InputError
+        If it is a folder, a named pipe, a device or a socket.
+    OSError
+        If it is missing or cannot be examined.
+    """
+    return _size_of_regular(os.stat(path), path)
+
+
+def open_regular(path: AnyPath) -> BinaryIO:
+    """Open a regular file for reading bytes; never blocks.
+
+    Raises
+    ------
+    InputError
+        If it is a folder, a named pipe, a device or a socket.
+    OSError
+        If it is missing or cannot be opened.
+    """
+    require_regular(path)  # a device may act on being opened
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        _size_of_regular(os.fstat(descriptor), path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        with suppress(OSError):
+            os.close(descriptor)
+        raise
+
+
+def read_bytes(path: AnyPath, max_bytes: int = sys.maxsize, *, start: int | None = None) -> bytes:
+    """Content of a regular file, or only its first ``start`` bytes.
+
+    Raises
+    ------
+    InputError
+        If it is not a regular file, or is larger than ``max_bytes`` or than the available memory.
+    OSError
+        If it is missing or cannot be read.
+    """
+    with open_regular(path) as file:
+        if start is not None:
+            return file.read(start)
+        found = os.fstat(file.fileno()).st_size
+        if found > max_bytes:
+            raise InputError(f"{Path(path)}: found a file of {found:,} bytes, expected at most {max_bytes:,}")
+        require_memory(found, str(Path(path)))
+        return file.read()
+
+
+def read_text(path: AnyPath, max_bytes: int = sys.maxsize) -> str:
+    """Content of a regular text file in UTF-8, without a byte order mark.
+
+    Raises
+    ------
+    InputError
+        If it is not a regular file, is too large, or is not UTF-8.
+    OSError
+        If it is missing or cannot be read.
+    """
+    try:
+        return read_bytes(path, max_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{Path(path)}: found bytes that are not UTF-8 ({error.reason}), expected text") from None
+
+
+def require_memory(n_bytes: int, what: str, *, device_bytes: int | None = None) -> None:
+    """Check that an allocation fits before it is made.
+
+    Parameters
+    ----------
+    n_bytes
+        Bytes that will be allocated.
+    what
+        The file or option that asks for them; begins the message.
+    device_bytes
+        Available bytes, if not those of the host.
+
+    Raises
+    ------
+    InputError
+        If they are more than the available memory.
+    """
+    available = available_memory() if device_bytes is None else device_bytes
+    if n_bytes > available:
+        raise InputError(
+            f"{what}: needs {format_bytes(n_bytes)} of memory, found {format_bytes(available)} available; expected less"
+        )
+
+
+def available_memory() -> int:
+    """Bytes of host memory that can be allocated: the system's estimate, or less if a container limits it.
+
+    Where neither is known, 2^63 - 1.
+    """
+    found = [sys.maxsize]
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for limit, usage in _CGROUP_FILES:
+        with suppress(OSError, ValueError):
+            found.append(max(0, int(Path(limit).read_text()) - int(Path(usage).read_text())))
+    return min(found)
+
+
+def format_bytes(n_bytes: float | int) -> str:
+    """A number of bytes in the largest binary unit below it.
+
+    >>> format_bytes(3 * 2**30), format_bytes(512), format_bytes(2**90)
+    ('3.0 GiB', '512 B', '134217728.0 EiB')
+    """
+    size, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def _size_of_regular(found: os.stat_result, path: AnyPath) -> int:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((text for test, text in _KINDS if test(found.st_mode)), "a special file")
+        raise InputError(f"{Path(path)}: found {kind}, expected a file")
+    return found.st_size
