@@ -27,7 +27,7 @@ THREADS = min(16, os.cpu_count() or 1)
 _MARGIN = 256 / 224  # shorter side after resizing over the central crop, for tests
 _CHUNK = 64  # files per task
 PIXELS = 1 << 27  # largest number of pixels of an image: 400 MB in three channels
-_SMALL = 1 << 16  # bytes of a JPEG that cannot hold more
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of JPEG frame headers
 
 
 def decode(archive: Archive, name: str) -> Pixels:
@@ -69,16 +69,24 @@ def _check_pixels(data: bytes, where: str) -> None:
     """Check the declared size of a PNG or JPEG before OpenCV decodes it; Pillow checks that of other formats."""
     if data.startswith(b"\x89PNG") and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])  # of the chunk IHDR, which comes first
-    elif data.startswith(b"\xff\xd8") and len(data) > _SMALL:
-        try:
-            with Image.open(io.BytesIO(data)) as photo:
-                width, height = photo.size
-        except Exception:  # reported when it is decoded
-            return
+    elif data.startswith(b"\xff\xd8"):
+        width, height = _jpeg_size(data)
     else:
         return
     if width * height > PIXELS:
         raise InputError(f"{where} has {width}×{height} pixels, expected at most {PIXELS:,}")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height declared in the frame header of a JPEG; zeros if there is none."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _FRAMES:
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 1 if marker == 0xFF else 2 + length  # markers may be padded
+    return 0, 0
 
 
 def _is_complete(data: bytes) -> bool:
