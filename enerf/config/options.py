@@ -32,6 +32,7 @@ def option(
     affects: Effect,
     model_key: Callable[[Any], Any] | None = None,
     is_length: bool = False,
+    is_source: bool = False,
     **bounds: Any,
 ) -> Any:
     """Return a dataclass field that is also a command-line option.
@@ -47,6 +48,8 @@ def option(
         ``bool`` for a count that adds a network when it is above 0.
     is_length
         Whether it sets the length of the run, which affects the training only if the learning rate depends on it.
+    is_source
+        Whether it is the path of the data, which may be moved: the files' content is compared, not their path.
     bounds
         ``choices``, ``at_least``, ``at_most``, ``above`` (exclusive); ``bare``: the value if the option is given
         without one.
@@ -60,7 +63,10 @@ def option(
         raise ValueError(f"affects is {affects!r}; it must be one of {', '.join(get_args(Effect))}")
     return field(
         default=default,
-        metadata={"help": help, "affects": affects, "model_key": model_key, "is_length": is_length, **bounds},
+        metadata={
+            **{"help": help, "affects": affects, "model_key": model_key},
+            **{"is_length": is_length, "is_source": is_source, **bounds},
+        },
     )
 
 
@@ -96,6 +102,11 @@ class RunConfig(ABC):
     def folder(self) -> Path:
         """Folder of the results: ``basedir/expname``."""
         return Path(self.run.basedir) / (self.run.expname or self.scene)
+
+    @property
+    def only_renders(self) -> bool:
+        """Whether the run is not trained, only rendered."""
+        return False
 
     def check(self) -> None:  # noqa: B027
         """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
@@ -291,6 +302,12 @@ class RecordOptions:
         "start a new run even if the experiment has checkpoints (they are renamed, not deleted)",
         affects="neutral",
     )
+    resume_with_changes: bool = option(
+        False,
+        "resume although options or files that affect the training have changed; the change is recorded in the run's "
+        "history",
+        affects="neutral",
+    )
     ft_path: str = option(
         "",
         "checkpoint (.pt, or nerf-pytorch's .tar) to start from if the experiment has none: weights, optimizer state "
@@ -298,7 +315,13 @@ class RecordOptions:
         affects="training",
     )
     i_print: int = option(100, "steps between lines of train.jsonl; 0: at the end only", at_least=0, affects="neutral")
-    i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0, affects="neutral")
+    i_weights: int = option(
+        10_000, "steps between checkpoints, all of which are kept; 0: at the end only", at_least=0, affects="neutral"
+    )
+    checkpoint_minutes: float = option(
+        5.0, "minutes between further checkpoints, in checkpoints/recent; 0: none", at_least=0, affects="neutral"
+    )
+    checkpoints_kept: int = option(3, "number of checkpoints kept in checkpoints/recent", at_least=1, affects="neutral")
     i_eval: int = option(1000, "steps between evaluations for the test curve; 0: never", at_least=0, affects="neutral")
     i_img: int = option(
         500, "steps between small test renderings in TensorBoard; 0: never", at_least=0, affects="neutral"

@@ -77,6 +77,18 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
     )
 
 
+def files(folder: Path) -> list[Path]:
+    """Return the files of a scene: poses and images of all training and test frames.
+
+    Raises
+    ------
+    InputError
+        If a file of poses cannot be read.
+    """
+    tables = [folder / f"transforms_{split}.json" for split in ("train", "test")]
+    return [*tables, *(folder / name for table in tables for name, _ in _transforms(table)[1])]
+
+
 def _transforms(file: Path) -> tuple[float, list[tuple[str, Float64[np.ndarray, "3 4"]]]]:
     """Horizontal field of view in radians, and image file and pose of each frame."""
     try:

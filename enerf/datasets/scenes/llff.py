@@ -90,6 +90,20 @@ def load(
     )
 
 
+def files(folder: Path, factor: int) -> list[Path]:
+    """Return the files of a scene: poses, and the images that are read at 1 / ``factor`` of the full size.
+
+    Images that have yet to be downsampled are not included.
+
+    Raises
+    ------
+    InputError
+        If the folder of the images cannot be listed.
+    """
+    pixels = folder / image_folder.name_of(factor or 1)
+    return [folder / "poses_bounds.npy", *(images.list_images(pixels) if pixels.is_dir() else [])]
+
+
 def _read(
     photos: image_folder.Photos, white: bool
 ) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:

@@ -37,6 +37,7 @@ class ClassifierDataOptions:
         "Fashion-MNIST), or images in "
         "train/CLASS/ and test/CLASS/ (or val/CLASS/)",
         affects="data",
+        is_source=True,
     )
     image_size: int = option(
         0,

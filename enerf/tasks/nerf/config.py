@@ -12,7 +12,7 @@ from enerf.core.errors import InputError
 class DataOptions:
     """Scene."""
 
-    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data")
+    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_source=True)
     dataset_type: str = option(
         "llff",
         "dataset format: llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
@@ -191,6 +191,11 @@ class NerfConfig(RunConfig):
     def scene(self) -> str:
         """Name of the scene folder."""
         return Path(self.data.datadir).name or "scene"
+
+    @property
+    def only_renders(self) -> bool:
+        """Whether the run is not trained, only rendered."""
+        return self.render.render_only
 
     def check(self) -> None:
         """Check the combination of options.

@@ -11,9 +11,9 @@ from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.core.types import Scene
 from enerf.datasets.scenes import blender, bounds, llff, rays
-from enerf.engine import backend_record, checkpoint, resume
-from enerf.engine.backend_record import Record
+from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
+from enerf.engine.run_record import Record
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.rendering.render import SamplingConfig
@@ -56,9 +56,10 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     """
     # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config, opening=opening)
-    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
+    t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
+    files = resume.check_inputs(config, found, input_files(config), opening=opening)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
         config.model,
@@ -70,7 +71,8 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     ).to(device)
     registry.use(fields, backend)
     training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
-    record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
+    now = Resolved(backend.name, backend.precision, device.type)
+    record = run_record.record_of(found, now, config, files)
     return Run(config, scene, fields, training, device, backend, record)
 
 
@@ -104,6 +106,18 @@ def load_scene(config: NerfConfig) -> Scene:
             "cameras around an object)"
         )
     return scene
+
+
+def input_files(config: NerfConfig) -> list[Path]:
+    """Return the files that the scene of a configuration is read from; downsampled images if they exist.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be listed, or a file of poses cannot be read.
+    """
+    data, folder = config.data, Path(config.data.datadir)
+    return blender.files(folder) if data.dataset_type == "blender" else llff.files(folder, data.factor)
 
 
 def to_device(scene: Scene, device: torch.device) -> Scene:
