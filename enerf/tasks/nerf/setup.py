@@ -58,7 +58,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     found = resume.last_checkpoint(config, opening=opening)
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
-    scene = to_device(load_scene(config), device)
+    scene = to_device(load_scene(config, pose_check=found is None), device)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
@@ -81,8 +81,8 @@ def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Res
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
 
 
-def load_scene(config: NerfConfig) -> Scene:
-    """Read the scene of a configuration, on the CPU.
+def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
+    """Read the scene of a configuration, on the CPU; ``pose_check`` and the option decide if poses are checked.
 
     Raises
     ------
@@ -90,8 +90,15 @@ def load_scene(config: NerfConfig) -> Scene:
         If it cannot be read, or NDC is used and not all cameras look forward.
     """
     data = config.data
+    check = pose_check and not data.no_pose_check
     if data.dataset_type == "blender":
-        return blender.load(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd)
+        return blender.load(
+            *(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd),
+            near=data.near,
+            far=data.far,
+            pose_axes="opengl" if data.pose_axes == "format" else data.pose_axes,
+            pose_check=check,
+        )
     scene = llff.load(
         Path(data.datadir),
         factor=data.factor,
@@ -99,6 +106,8 @@ def load_scene(config: NerfConfig) -> Scene:
         spherify=data.spherify,
         ndc=not data.no_ndc,
         white_bkgd=data.white_bkgd,
+        pose_axes="llff" if data.pose_axes == "format" else data.pose_axes,
+        pose_check=check,
     )
     if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
         raise InputError(
@@ -117,7 +126,11 @@ def input_files(config: NerfConfig) -> list[Path]:
         If a folder cannot be listed, or a file of poses cannot be read.
     """
     data, folder = config.data, Path(config.data.datadir)
-    return blender.files(folder) if data.dataset_type == "blender" else llff.files(folder, data.factor)
+    return (
+        blender.input_files(folder, data.testskip)
+        if data.dataset_type == "blender"
+        else llff.input_files(folder, data.factor)
+    )
 
 
 def to_device(scene: Scene, device: torch.device) -> Scene:
