@@ -1,8 +1,8 @@
 """Conditioning analysis of the checkpoints of runs: ``enerf analyze``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from enerf.cli import app
 from enerf.experiments.options import AnalyzeOptions
 
 DESCRIPTION = "Compare the condition numbers of weights and the curvature of the loss over the checkpoints of runs."
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     reader = parser.make_parser([AnalyzeOptions], description, prog=prog)
     reader.usage = "%(prog)s RUN [RUN ...] [--OPTION VALUE] ..."
-    reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of several runs")
+    reader.add_argument("runs", nargs="+", type=app.path, metavar="RUN", help="folder of a run, or of several runs")
     given = vars(reader.parse_args(argv))
 
     from enerf.experiments import analyze

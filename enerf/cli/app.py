@@ -2,16 +2,20 @@
 
 import argparse
 import difflib
+import io
 import logging
+import math
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
-from enerf.core.errors import InputError, NotFinite
+from enerf.core import files
+from enerf.core.errors import InputError, NotFinite, shown
 
 EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -67,6 +71,48 @@ class ClosedPipeIsSilent:
         return getattr(self._stream, name)
 
 
+def escape_unprintable(stream: Any) -> None:
+    """Let a stream write characters that its encoding lacks as escapes: an ASCII terminal has no ×, a name has any."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
+
+
+def path(text: str) -> Path:
+    """Path of a command-line argument, for argparse's ``type``; ``~`` is expanded.
+
+    Raises
+    ------
+    InputError
+        If no file can have such a path.
+    """
+    return Path(text_path(text))
+
+
+def text_path(text: str) -> str:
+    """The same as a text, which may be empty; raises as ``path``."""
+    return files.expanded(text, "the path")
+
+
+def whole(at_most: int) -> Callable[[str], int]:
+    """Reader of a whole number with an upper bound, for argparse's ``type``."""
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if abs(value := int(text)) <= at_most:
+                return value
+        raise argparse.ArgumentTypeError(f"found {shown(text)}, expected a whole number of at most {at_most}")
+
+    return read
+
+
+def finite(text: str) -> float:
+    """Reader of a finite number, for argparse's ``type``."""
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"found {shown(text)}, expected a finite number")
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
@@ -76,6 +122,7 @@ def run(main: Callable[[], int | None]) -> None:
     log = logging.getLogger("enerf")
     log.setLevel(logging.INFO)
     log.handlers[:] = [ProgressBarHandler()]
+    escape_unprintable(sys.stdout)
     before, sys.stderr = sys.stderr, ClosedPipeIsSilent(sys.stderr)
     _interrupt_on_signals()
     try:

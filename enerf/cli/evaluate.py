@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from enerf.cli import app
 from enerf.tasks import registry
 
 DESCRIPTION = (
@@ -17,8 +17,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     from enerf.config import parser  # needs the extra app
 
     reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or of several runs")
-    reader.add_argument("--datadir", default="", help="new path of the data, if they have moved since training")
+    reader.add_argument("runs", nargs="+", type=app.path, metavar="RUN", help="folder of a run, or of several runs")
+    reader.add_argument(
+        "--datadir", type=app.text_path, default="", help="new path of the data, if they have moved since training"
+    )
     reader.add_argument("--device", default="auto", help="device: auto (cuda if available), cpu, cuda, cuda:1 ...")
     reader.add_argument(
         "--stored", action="store_true", help="print the metrics stored in metrics.json, evaluate nothing"

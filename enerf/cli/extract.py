@@ -1,8 +1,8 @@
 """Mesh extraction: ``enerf extract``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from enerf.cli import app
 from enerf.experiments.options import ExtractOptions
 
 DESCRIPTION = "Extract a mesh from a finished run, in the coordinates of the input data, and render previews of it."
@@ -14,11 +14,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     reader = parser.make_parser([ExtractOptions], description, prog=prog)
     reader.usage = "%(prog)s RUN [--OPTION VALUE] ..."
-    reader.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    reader.add_argument("run", type=app.path, metavar="RUN", help="folder of a run")
     reader.add_argument(
         "--box",
         nargs=6,
-        type=float,
+        type=app.finite,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
         help="extract within this box only, in the coordinates of the input data; default: all that the cameras see",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.cli import app
+from enerf.config.options import LARGEST
 
 
 def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int | None:
@@ -41,41 +42,42 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _scene_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write a ray-traced demo scene in LLFF's folder format."
-    parser.add_argument("--out", default="data/demo", help="the new folder; default: data/demo")
-    for name, default, meaning in (
-        ("views", 20, "number of pictures"),
-        ("width", 160, "width in pixels"),
-        ("height", 120, "height in pixels"),
-        ("supersample", 3, "rays per pixel along each axis"),
-        ("seed", 0, "seed of the camera poses"),
+    parser.add_argument("--out", type=app.path, default="data/demo", help="the new folder; default: data/demo")
+    for name, default, most, meaning in (
+        ("views", 20, 100_000, "number of pictures"),
+        ("width", 160, 8192, "width in pixels"),
+        ("height", 120, 8192, "height in pixels"),
+        ("supersample", 3, 64, "rays per pixel along each axis"),
+        ("seed", 0, LARGEST, "seed of the camera poses"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning}; default: {default}")
+        reader = app.whole(most)
+        parser.add_argument(f"--{name}", type=reader, default=default, help=f"{meaning}; default: {default}")
     parser.set_defaults(write=_write_scene)
 
 
 def _shape_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write meshes of shapes with known volumes."
-    parser.add_argument("--out", default="data/shapes", help="the folder; default: data/shapes")
+    parser.add_argument("--out", type=app.path, default="data/shapes", help="the folder; default: data/shapes")
     parser.set_defaults(write=_write_shapes)
 
 
 def _labelled_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write generated images of geometric figures, with labels."
-    parser.add_argument("folder", type=Path, help="the folder to write to")
+    parser.add_argument("folder", type=app.path, help="the folder to write to")
     parser.add_argument("--kind", choices=("cifar", "idx", "folder"), default="cifar", help="format; default: cifar")
-    parser.add_argument("--n_train", type=int, default=5000, help="training images; default: 5000")
-    parser.add_argument("--n_test", type=int, default=1000, help="test images; default: 1000")
-    parser.add_argument("--seed", type=int, default=0, help="random seed; default: 0")
+    parser.add_argument("--n_train", type=app.whole(10**9), default=5000, help="training images; default: 5000")
+    parser.add_argument("--n_test", type=app.whole(10**9), default=1000, help="test images; default: 1000")
+    parser.add_argument("--seed", type=app.whole(LARGEST), default=0, help="random seed; default: 0")
     parser.set_defaults(write=_write_labelled)
 
 
-def _write_scene(out: str, **settings: Any) -> None:
+def _write_scene(out: Path, **settings: Any) -> None:
     from enerf.datasets.scenes import synthetic
 
     print(synthetic.write_scene(out, **settings))
 
 
-def _write_shapes(out: str) -> None:
+def _write_shapes(out: Path) -> None:
     from enerf.geometry import synthetic
 
     for path in synthetic.write_shapes(out):

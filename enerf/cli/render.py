@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from enerf.core.errors import InputError
+from enerf.cli import app
+from enerf.core.errors import InputError, shown
 from enerf.tasks import registry
 
 DESCRIPTION = "Render a camera path of a finished NeRF run to an mp4; an interrupted video is resumed."
+# Option -> its smallest and its largest value.
+LIMITS = (("frames", 1, 1_000_000), ("factor", 1, 65_536), ("fps", 0.001, 1000))
 PATHS = ("spiral", "circle", "turntable", "interpolate", "test")
 
 
@@ -16,24 +18,24 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     from enerf.config import parser  # needs the extra app
 
     reader = parser.Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    reader.add_argument("run", type=app.path, metavar="RUN", help="folder of a run")
     reader.add_argument("--path", choices=PATHS, help="camera path; default: depends on the scene")
-    reader.add_argument("--frames", type=int, default=120, help="number of frames (not for --path test)")
-    reader.add_argument("--fps", type=float, default=30.0, help="frames per second")
-    reader.add_argument("--factor", type=float, default=1.0, help="render at 1/FACTOR of the width and height")
+    reader.add_argument(
+        "--frames", type=app.whole(1_000_000), default=120, help="number of frames (not for --path test)"
+    )
+    reader.add_argument("--fps", type=app.finite, default=30.0, help="frames per second")
+    reader.add_argument("--factor", type=app.finite, default=1.0, help="render at 1/FACTOR of the width and height")
     reader.add_argument("--depth", action="store_true", help="render depth in false colors instead of the image")
     reader.add_argument("--png", action="store_true", help="also keep the frames as PNG files")
-    reader.add_argument("--out", type=Path, help="output file; default: RUN/video_PATH.mp4")
-    reader.add_argument("--datadir", default="", help="new path of the scene, if it has moved since training")
+    reader.add_argument("--out", type=app.path, help="output file; default: RUN/video_PATH.mp4")
+    reader.add_argument(
+        "--datadir", type=app.text_path, default="", help="new path of the scene, if it has moved since training"
+    )
     reader.add_argument("--device", default="auto", help="device: auto (cuda if available), cpu, cuda, cuda:1 ...")
     args = reader.parse_args(argv)
-    for name, fits, expected in (
-        ("frames", args.frames >= 1, "at least 1"),
-        ("factor", args.factor >= 1, "at least 1"),
-        ("fps", args.fps > 0, "more than 0"),
-    ):
-        if not fits:
-            raise InputError(f"option --{name}: found {getattr(args, name)}, expected {expected}")
+    for name, low, high in LIMITS:
+        if not low <= getattr(args, name) <= high:
+            raise InputError(f"option --{name}: found {shown(getattr(args, name))}, expected {low} to {high}")
 
     task, _ = registry.with_part("views", args.run)
     views = task.load("views")(args.run, args.device, args.datadir)

@@ -19,6 +19,11 @@ from enerf.core.errors import InputError
 METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
 SCALES = ("fixed", "kept", "constant", "learned")
 INITS = ("default", "glorot", "he", "unit_row")
+LARGEST = 2**63 - 1  # of whole numbers: torch and numpy hold them in 64 bits
+
+# Largest values of options that size networks: far above any use, far below what cannot be built or counted.
+WIDEST, DEEPEST, BANDS, FINEST = 1 << 16, 1000, 100, 1 << 20
+STEPS = 10**12  # largest number of steps
 
 # Effect of an option. model: names, shapes or meaning of the weights, so that a checkpoint made with another value does
 # not fit. data: training and test data. training: the optimization. neutral: none of these.
@@ -33,6 +38,8 @@ def option(
     model_key: Callable[[Any], Any] | None = None,
     is_length: bool = False,
     is_source: bool = False,
+    is_path: bool = False,
+    is_name: bool = False,
     **bounds: Any,
 ) -> Any:
     """Return a dataclass field that is also a command-line option.
@@ -50,9 +57,13 @@ def option(
         Whether it sets the length of the run, which affects the training only if the learning rate depends on it.
     is_source
         Whether it is the path of the data, which may be moved: the files' content is compared, not their path.
+    is_path
+        Whether it is the path of a file or folder: ``~`` is expanded.
+    is_name
+        Whether it is a name inside of the folder of results, which it must not leave.
     bounds
         ``choices``, ``at_least``, ``at_most``, ``above`` (exclusive); ``bare``: the value if the option is given
-        without one.
+        without one. Whole numbers are at most ``LARGEST`` in any case.
 
     Raises
     ------
@@ -64,8 +75,9 @@ def option(
     return field(
         default=default,
         metadata={
-            **{"help": help, "affects": affects, "model_key": model_key},
-            **{"is_length": is_length, "is_source": is_source, **bounds},
+            **{"help": help, "affects": affects, "model_key": model_key, "is_length": is_length},
+            **{"is_source": is_source, "is_path": is_path, "is_name": is_name},
+            **bounds,
         },
     )
 
@@ -110,6 +122,15 @@ class RunConfig(ABC):
 
     def check(self) -> None:  # noqa: B027
         """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
+
+
+def name_of(path: str) -> str:
+    """Return the last name of a path; for one that ends in ``..`` that of the real folder, since it names results.
+
+    >>> name_of("data/fern/"), name_of("data/horns/images/.."), name_of("")
+    ('fern', 'horns', '')
+    """
+    return Path(path).resolve().name if Path(path).name == ".." else Path(path).name
 
 
 def declared(config: type[RunConfig]) -> dict[str, "dataclasses.Field[Any]"]:
@@ -158,8 +179,12 @@ class GridOptions:
     hash_log2_entries: int = option(
         16, "log2 of the maximum number of entries per level", at_least=4, at_most=26, affects="model"
     )
-    hash_coarsest: int = option(16, "resolution of the coarsest level, in cells per axis", at_least=1, affects="model")
-    hash_finest: int = option(768, "resolution of the finest level, in cells per axis", at_least=1, affects="model")
+    hash_coarsest: int = option(
+        16, "resolution of the coarsest level, in cells per axis", at_least=1, at_most=FINEST, affects="model"
+    )
+    hash_finest: int = option(
+        768, "resolution of the finest level, in cells per axis", at_least=1, at_most=FINEST, affects="model"
+    )
 
     def check(self) -> None:
         """Check that the finest level is not coarser than the coarsest.
@@ -236,7 +261,9 @@ class ConditioningOptions:
 class StepOptions:
     """Training."""
 
-    N_iters: int = option(200_000, "number of training steps", at_least=0, affects="training", is_length=True)
+    N_iters: int = option(
+        200_000, "number of training steps", at_least=0, at_most=STEPS, affects="training", is_length=True
+    )
     max_seconds: float = option(
         0.0,
         "stop after this many seconds of training, without evaluation; 0: no limit",
@@ -249,6 +276,7 @@ class StepOptions:
         250,
         "thousands of steps in which the learning rate decays to a tenth (--lrate_schedule decay)",
         at_least=1,
+        at_most=STEPS,
         affects="training",
     )
     lrate_schedule: str = option(
@@ -259,13 +287,15 @@ class StepOptions:
         choices=("decay", "cosine", "constant", "milestones"),
         affects="training",
     )
-    lrate_warmup: int = option(0, "steps of linear learning-rate warm-up; 0: none", at_least=0, affects="training")
+    lrate_warmup: int = option(
+        0, "steps of linear learning-rate warm-up; 0: none", at_least=0, at_most=STEPS, affects="training"
+    )
     adam_beta2: float = option(
         0.999, "Adam's beta2, the decay of the squared-gradient average", above=0, at_most=0.99999, affects="training"
     )
     adam_eps: float = option(1e-8, "Adam's epsilon", above=0, affects="training")
     seed: int = option(
-        0, "random seed of initialization, batches and noise", at_least=0, at_most=2**63 - 1, affects="training"
+        0, "random seed of initialization, batches and noise", at_least=0, at_most=LARGEST, affects="training"
     )
     device: str = option("auto", "device: auto (cuda if available), cpu, cuda, cuda:1 ...", affects="neutral")
     precision: str = option(
@@ -295,8 +325,13 @@ class FitOptions(StepOptions):
 class RecordOptions:
     """Experiment, logging and checkpoints."""
 
-    expname: str = option("", "experiment name; empty: the name of the scene, shape or data set", affects="neutral")
-    basedir: str = option("./logs", "results are written to BASEDIR/EXPNAME", affects="neutral")
+    expname: str = option(
+        "",
+        "experiment name; empty: the name of the scene, shape or data set",
+        affects="neutral",
+        is_name=True,
+    )
+    basedir: str = option("./logs", "results are written to BASEDIR/EXPNAME", affects="neutral", is_path=True)
     no_reload: bool = option(
         False,
         "start a new run even if the experiment has checkpoints (they are renamed, not deleted)",
@@ -313,6 +348,7 @@ class RecordOptions:
         "checkpoint (.pt, or nerf-pytorch's .tar) to start from if the experiment has none: weights, optimizer state "
         "and step; with --no_reload the weights only, at step 0",
         affects="training",
+        is_path=True,
     )
     i_print: int = option(100, "steps between lines of train.jsonl; 0: at the end only", at_least=0, affects="neutral")
     i_weights: int = option(

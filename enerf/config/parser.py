@@ -6,8 +6,10 @@ Configuration files of nerf-pytorch are read unmodified. Values on the command l
 import argparse
 import dataclasses
 import difflib
+import io
 import itertools
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,7 +20,8 @@ import configargparse
 
 from enerf.config import options
 from enerf.config.options import RunConfig
-from enerf.core.errors import InputError
+from enerf.core import files
+from enerf.core.errors import InputError, shown
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -26,6 +29,7 @@ C = TypeVar("C", bound=RunConfig)
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG_FOLDER = ROOT / "configs"
 CONFIG_FOLDERS = (*([CONFIG_FOLDER] if (ROOT / "pyproject.toml").is_file() else []), ROOT / "enerf" / "configs")
+CONFIG_BYTES = 1 << 24  # largest size of a configuration file
 # Options of nerf-pytorch that are not supported, with the reason.
 UNSUPPORTED = {"shape": "it chooses among deepvoxels scenes, which are not supported"}
 T = TypeVar("T")
@@ -89,6 +93,8 @@ def parse(
             raise InputError(_unknown_message(unknown[0], parser))
         filled = [read_table(table, vars(namespace)) for table in tables]
         config = kind(*filled[: len(own)])
+        if not config.run.basedir:
+            raise InputError("option --basedir: found nothing, expected the folder of results, such as ./logs")
         config.check()
     except InputError as error:
         raise InputError(_with_file(str(error), arguments, file)) from None
@@ -205,26 +211,43 @@ def find_config(name: str) -> Path:
     InputError
         If no file is found, with the nearest names.
     """
-    for candidate in (Path(name).expanduser(), *(folder / name for folder in CONFIG_FOLDERS)):
-        for path in (candidate, Path(f"{candidate}.txt")):
-            if path.is_file():
-                return path
+    path = files.expanded(name, "option --config")
+    for candidate in (path, *(str(folder / path) for folder in CONFIG_FOLDERS)):
+        for file in (candidate, f"{candidate}.txt"):
+            if os.path.isfile(file):
+                return Path(file)
+    if os.path.exists(path):
+        files.require_regular(path)
     searched = [folder for folder in CONFIG_FOLDERS if folder.is_dir()]
     known = {path.relative_to(folder).as_posix() for folder in searched for path in folder.rglob("*.txt")}
     places = " or ".join(f"{folder.relative_to(ROOT).as_posix()}/" for folder in searched)
     near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
     hint = f"; near names in {places}: {', '.join(near)}" if near else ""
-    raise InputError(f"option --config: no file {name!r}, neither as a path nor in {places}{hint}")
+    raise InputError(f"option --config: no file {shown(name)}, neither as a path nor in {places}{hint}")
+
+
+class _ConfigText(io.StringIO):
+    """The text of a configuration file, with the file's name as configargparse expects it."""
+
+    name = ""
 
 
 def _open_config(name: str) -> Any:
-    """Open the file of ``--config``; raise ``InputError`` if it is not a text file."""
+    """Return the text of the file of ``--config`` as a stream.
+
+    Raises
+    ------
+    InputError
+        If it is not a text file.
+    """
     path = find_config(name)
     try:
-        path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = files.read_text(path, CONFIG_BYTES)  # skips the byte order mark of Windows editors
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as a text file of `name = value` lines ({error})") from None
-    return path.open(encoding="utf-8-sig")  # skips the byte order mark of Windows editors
+    stream = _ConfigText(text, newline=None)
+    stream.name = str(path)
+    return stream
 
 
 def _argument(item: dataclasses.Field) -> dict[str, Any]:
@@ -254,9 +277,13 @@ def _reader(item: dataclasses.Field) -> Any:
             or ("at_least" in meta and not value >= meta["at_least"] and f"at least {meta['at_least']}")
             or ("above" in meta and not value > meta["above"] and f"more than {meta['above']}")
             or ("at_most" in meta and not value <= meta["at_most"] and f"at most {meta['at_most']}")
+            or (item.type is int and not abs(value) <= options.LARGEST and f"at most {options.LARGEST}")
         )
         if wrong:
-            raise configargparse.ArgumentTypeError(f"found {text!r}, expected {wrong}")
+            raise configargparse.ArgumentTypeError(f"found {shown(text)}, expected {wrong}")
+        if item.type is str and (meta["is_path"] or meta["is_name"]):
+            check = files.expanded if meta["is_path"] else files.inner_name
+            return check(value, f"option --{item.name}")
         return value
 
     return read
@@ -266,7 +293,7 @@ def _convert(text: str, item: dataclasses.Field) -> Any:
     """Convert an option's text to the option's type."""
     if item.type is bool or (item.metadata.get("bare") and text.lower() in ("true", "false")):
         if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
-            raise configargparse.ArgumentTypeError(f"found {text!r}, expected True or False")
+            raise configargparse.ArgumentTypeError(f"found {shown(text)}, expected True or False")
         yes = text.lower() in ("true", "yes", "1")
         return yes if item.type is bool else (item.metadata["bare"] if yes else item.default)
     if item.type is str:
@@ -275,19 +302,19 @@ def _convert(text: str, item: dataclasses.Field) -> Any:
         return item.type(text)  # type: ignore[operator]
     except ValueError:
         kind = {int: "a whole number", float: "a number"}[item.type]  # type: ignore[index]
-        raise configargparse.ArgumentTypeError(f"found {text!r}, expected {kind}") from None
+        raise configargparse.ArgumentTypeError(f"found {shown(text)}, expected {kind}") from None
 
 
 def _unknown_message(word: str, parser: Parser) -> str:
     """Return the error message for an argument that is not an option."""
     name = word.lstrip("-").split("=")[0]
     if not word.startswith("-"):
-        return f"found {word!r} where an option was expected (options start with --)"
+        return f"found {shown(word)} where an option was expected (options start with --)"
     if name in UNSUPPORTED:
         return f"option --{name}: {UNSUPPORTED[name]}"
     known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"unknown option {name!r}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")
+    return f"unknown option {shown(name)}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")
 
 
 def _config_path(arguments: list[str]) -> Path | None:

@@ -7,3 +7,13 @@ class InputError(Exception):
 
 class NotFinite(Exception):
     """A loss, gradient or weight became NaN or infinite; the message names the step and the quantity."""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as text in quotes for an error message, shortened in its middle to about ``limit`` characters.
+
+    >>> shown("a" * 100, 10), shown("b")
+    ("'aaaaa...aaaaa'", "'b'")
+    """
+    text = str(value)
+    return repr(text if len(text) <= limit else f"{text[: limit // 2]}...{text[-(limit // 2) :]}")

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from enerf.core.errors import InputError
+from enerf.core.errors import InputError, shown
 
+NAME_BYTES, PATH_BYTES = 255, 4095  # limits of file systems and of Linux for a name and for a path
 AnyPath = str | os.PathLike[str]
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -97,6 +98,53 @@ def read_text(path: AnyPath, max_bytes: int = sys.maxsize) -> str:
         raise InputError(f"{Path(path)}: found bytes that are not UTF-8 ({error.reason}), expected text") from None
 
 
+def expanded(path: str, what: str) -> str:
+    """A path with ``~`` and ``~user`` replaced by a home folder, as shells do; an empty one stays empty.
+
+    Parameters
+    ----------
+    path
+        As a user gave it.
+    what
+        The option or argument that gave it; begins the message.
+
+    Raises
+    ------
+    InputError
+        If the user is unknown, or no file can have such a path: a zero byte, bytes that are not UTF-8, a name of more
+        than 255 bytes.
+
+    >>> expanded("~/a", "option --out") == os.path.expanduser("~") + "/a"
+    True
+    """
+    found = os.path.expanduser(path)  # not Path's, which raises RuntimeError
+    if found.startswith("~"):
+        user = found.split("/")[0]
+        raise InputError(
+            f"{what}: found {shown(path)}, expected a path that exists: there is no home folder of {user} "
+            "(./ before it makes it a name)"
+        )
+    if wrong := _impossible(found):
+        raise InputError(f"{what}: found {shown(path)}, expected a path {wrong}")
+    return found
+
+
+def inner_name(name: str, what: str) -> str:
+    """A relative path that stays inside of the folder that it is meant for, unchanged; an empty one stays empty.
+
+    Raises
+    ------
+    InputError
+        If it is absolute, begins with ``~``, is ``.`` or has a part ``..``, or no file can have such a name.
+    """
+    parts = name.split("/")
+    if name and (name[0] in "/~" or ".." in parts or all(part in ("", ".") for part in parts)):
+        raise InputError(f"{what}: found {shown(name)}, expected a name inside of the folder of results, without '..'")
+    if wrong := _impossible(name):
+        raise InputError(f"{what}: found {shown(name)}, expected a name {wrong}")
+    return name
+
+
 def require_memory(n_bytes: int, what: str, *, device_bytes: int | None = None) -> None:
     """Check that an allocation fits before it is made.
 
@@ -140,7 +188,7 @@ def format_bytes(n_bytes: float | int) -> str:
     """A number of bytes in the largest binary unit below it.
 
     >>> format_bytes(3 * 2**30), format_bytes(512), format_bytes(2**90)
-    ('3.0 GiB', '512 B', '134217728.0 EiB')
+    ('3.0 GiB', '512 B', '1073741824.0 EiB')
     """
     size, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
     while size >= 1024 and len(units) > 1:
@@ -153,3 +201,16 @@ def _size_of_regular(found: os.stat_result, path: AnyPath) -> int:
         kind = next((text for test, text in _KINDS if test(found.st_mode)), "a special file")
         raise InputError(f"{Path(path)}: found {kind}, expected a file")
     return found.st_size
+
+
+def _impossible(path: str) -> str:
+    """What a path lacks to be one of a file; empty if nothing."""
+    try:
+        length = max(len(part.encode()) for part in path.split("/"))
+    except UnicodeEncodeError:
+        return "in UTF-8"
+    if "\0" in path:
+        return "without zero bytes"
+    if length > NAME_BYTES:
+        return f"whose names have at most {NAME_BYTES} bytes each"
+    return f"of at most {PATH_BYTES:,} bytes" if len(path.encode()) > PATH_BYTES else ""

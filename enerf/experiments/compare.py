@@ -14,7 +14,7 @@ from enerf.config import options, parser
 from enerf.config.methods import Methods
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
-from enerf.core.errors import InputError, NotFinite
+from enerf.core.errors import InputError, NotFinite, shown
 from enerf.engine import checkpoint, resume, run_record
 from enerf.experiments.options import CompareOptions
 from enerf.fields.backends.registry import Resolved
@@ -171,7 +171,9 @@ def read_methods(text: str, known: Methods) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known.changes]
     if unknown or not names or len(set(names)) < len(names):
-        raise InputError(f"option --methods: found {text!r}, expected different names from {', '.join(known.changes)}")
+        raise InputError(
+            f"option --methods: found {shown(text)}, expected different names from {', '.join(known.changes)}"
+        )
     return names
 
 
@@ -184,14 +186,17 @@ def read_seeds(text: str) -> list[int]:
     Raises
     ------
     InputError
-        If one is negative, repeated or not a whole number.
+        If one is negative, above 2^63 - 1, repeated or not a whole number.
     """
     try:
         seeds = [int(word) for word in text.split(",")]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise InputError(f"option --seeds: found {text!r}, expected different whole numbers such as 0,1,2")
+    if not seeds or min(seeds) < 0 or max(seeds) > options.LARGEST or len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"option --seeds: found {shown(text)}, expected different whole numbers of 0 to {options.LARGEST}, such as "
+            "0,1,2"
+        )
     return seeds
 
 
@@ -213,5 +218,5 @@ def read_lrates(text: str) -> list[float | None]:
     except ValueError:
         lrates = []
     if not lrates or not 0 < min(lrates) <= max(lrates) < math.inf or len(set(lrates)) < len(lrates):
-        raise InputError(f"option --lrates: found {text!r}, expected different positive numbers such as 5e-4,1e-3")
+        raise InputError(f"option --lrates: found {shown(text)}, expected different positive numbers such as 5e-4,1e-3")
     return [*lrates]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enerf.config.options import option
 
 BESIDE = "beside the mesh"
+MOST_CELLS = 1 << 16  # along a side; refined only where the surface is
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,10 @@ class AnalyzeOptions:
     """analysis."""
 
     out: str = option(
-        "", "folder of the results; empty: analysis/ beside the runs, or in the only run", affects="neutral"
+        "",
+        "folder of the results; empty: analysis/ beside the runs, or in the only run",
+        affects="neutral",
+        is_path=True,
     )
     checkpoints: int = option(
         0,
@@ -43,6 +47,7 @@ class AnalyzeOptions:
         64,
         "number of rays, points of a shape, or images in the batch that the loss is evaluated on",
         at_least=1,
+        at_most=1 << 24,
         affects="neutral",
     )
     seed: int = option(0, "seed of the batch and of the starting vectors of iterations", at_least=0, affects="neutral")
@@ -51,10 +56,14 @@ class AnalyzeOptions:
         0,
         "points of the spectral density of the Hessian at the first and last checkpoint; 0: none",
         at_least=0,
+        at_most=1 << 16,
         affects="neutral",
     )
     datadir: str = option(
-        "", "new path of the scene, the mesh or the images, if they were moved since training", affects="neutral"
+        "",
+        "new path of the scene, the mesh or the images, if they were moved since training",
+        affects="neutral",
+        is_path=True,
     )
     device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")
 
@@ -63,9 +72,14 @@ class AnalyzeOptions:
 class ExtractOptions:
     """extraction."""
 
-    resolution: int = option(256, "number of cells along the longest side of the box", at_least=1, affects="neutral")
+    resolution: int = option(
+        256, "number of cells along the longest side of the box", at_least=1, at_most=MOST_CELLS, affects="neutral"
+    )
     out: str = option(
-        "", "output mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder", affects="neutral"
+        "",
+        "output mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder",
+        affects="neutral",
+        is_path=True,
     )
     level: str = option(
         "", "iso value: the field's value at the surface; empty: chosen by a rule, which is logged", affects="neutral"
@@ -74,7 +88,11 @@ class ExtractOptions:
         "fp32", "precision of the matrix products of the field", choices=("fp32", "bf16", "auto"), affects="neutral"
     )
     coarsest: int = option(
-        64, "number of cells along the longest side of the coarsest grid", at_least=1, affects="neutral"
+        64,
+        "number of cells along the longest side of the coarsest grid",
+        at_least=1,
+        at_most=MOST_CELLS,
+        affects="neutral",
     )
     check: float = option(
         0.0,
@@ -99,7 +117,7 @@ class ExtractOptions:
         at_most=1,
         affects="neutral",
     )
-    smooth: int = option(0, "iterations of volume-preserving smoothing", at_least=0, affects="neutral")
+    smooth: int = option(0, "iterations of volume-preserving smoothing", at_least=0, at_most=10_000, affects="neutral")
     decimate: int = option(
         0, "largest number of faces, approximately, by decimation; 0: all", at_least=0, affects="neutral"
     )
@@ -109,9 +127,12 @@ class ExtractOptions:
         "folder for pictures of the mesh and a turntable.mp4; without a value: a folder beside the mesh",
         bare=BESIDE,
         affects="neutral",
+        is_path=True,
     )
     traced: bool = option(False, "with --views: also render the field itself, by sphere tracing", affects="neutral")
-    frames: int = option(90, "number of frames of the turntable; 0: no video", at_least=0, affects="neutral")
-    size: int = option(480, "height of pictures in pixels", at_least=16, affects="neutral")
-    datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral")
+    frames: int = option(
+        90, "number of frames of the turntable; 0: no video", at_least=0, at_most=100_000, affects="neutral"
+    )
+    size: int = option(480, "height of pictures in pixels", at_least=16, at_most=1 << 14, affects="neutral")
+    datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral", is_path=True)
     device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")

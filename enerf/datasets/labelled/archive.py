@@ -2,31 +2,43 @@
 
 Names are relative to the data set's own folder, separated by ``/``. Files left by operating systems (``.DS_Store``,
 ``._a.png``, ``Thumbs.db``, ``__MACOSX``) are ignored. Archives are read into memory; nothing is written to disk.
+What an archive says about its sizes is checked before anything is unpacked: see ``_Budget``.
 """
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import os
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from enerf.core.errors import InputError
+from enerf.core import files
+from enerf.core.errors import InputError, shown
 from enerf.core.progress import progress_bar
 
 MEMBER = 1 << 30  # largest file size in bytes
 TOTAL = 8 << 30  # largest unpacked size of an archive in bytes
+RATIO = 100  # largest ratio of an archive's unpacked size to its own, above FREE; images compress 2 to 10 times
+FREE = 64 << 20  # unpacked bytes that any archive may have
+_HEADER = 1 << 16  # largest size of a tar header's extension in bytes: a long name, or records of pax
 _DEPTH = 4  # of nested folders
 _PADDING = 1 << 20  # bytes that may follow the last member
 _SHOWN = 5  # names listed in an error message
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
+_DAMAGED = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, NotImplementedError),
+    *(ValueError, OverflowError, IndexError, RecursionError, struct.error),  # of header fields that are no numbers
+)
+_EXTENSIONS = b"LKxgX"  # types of tar headers whose content describes the next one
 _KINDS = {  # format to a pattern of its files, in the order they are tried; folder names end in /
     "CIFAR-10, binary": r"(data_batch_[1-5]|test_batch)\.bin",
     "CIFAR-10, python": r"data_batch_[1-5]|test_batch",
@@ -90,12 +102,9 @@ class Archive:
         if self.contents is not None:
             return self.contents[self.root + name]
         try:
-            with (self.path / self.root / name).open("rb") as file:
-                data = file.read(MEMBER + 1) if os.fstat(file.fileno()).st_size > MEMBER else file.read()
+            return files.read_bytes(self.path / self.root / name, MEMBER)
         except OSError as error:
             raise InputError(f"{self.where(name)} cannot be read ({_reason(error)}), expected a file") from None
-        _check_size(self.where(name), len(data))
-        return data
 
 
 def open_archive(path: Path) -> Archive:
@@ -107,7 +116,7 @@ def open_archive(path: Path) -> Archive:
         If the path does not exist, no or several data sets are recognized, or an archive is damaged, too large or has
         members with paths outside of it.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # False for a path that is too long
         raise InputError(f"{path} does not exist, expected {EXPECTED} (--images)")
     if path.is_dir():
         root, kind = _root(path, list(_walk(path, 2, strict=False)))
@@ -118,6 +127,20 @@ def open_archive(path: Path) -> Archive:
     inside = [name.removeprefix(root) for name in contents if name.startswith(root) and name != root]
     parents = {name[: slash.start() + 1] for name in inside for slash in re.finditer("/", name)}
     return Archive(path, root, kind, *_files_and_folders({*inside, *parents}), contents=contents)
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of the names, sizes and times of all files of a data set; empty if it does not exist.
+
+    Two equal ones mean that no file has been added, removed, replaced or written to meanwhile.
+    """
+    digest = hashlib.sha256()
+    names = _walk(path, _DEPTH + 1, strict=False) if os.path.isdir(path) else iter([""])
+    for name in names:
+        with suppress(OSError):  # a link to nothing
+            status = os.stat(path / name)
+            digest.update(repr((name, status.st_size, status.st_mtime_ns, status.st_ino)).encode(errors="replace"))
+    return digest.hexdigest() if os.path.exists(path) else ""
 
 
 def _root(path: Path, names: list[str]) -> tuple[str, str]:
@@ -167,6 +190,8 @@ def _walk(folder: Path, depth: int, prefix: str = "", strict: bool = True) -> It
         if _is_ignored(entry.name):
             continue
         if not _is_folder(entry):
+            if strict:
+                _check_regular(entry)
             yield prefix + entry.name
             continue
         if entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve()):
@@ -184,22 +209,56 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _check_regular(entry: os.DirEntry[str]) -> None:
+    """Raise ``InputError`` for a pipe or a device; a link to nothing passes, and is reported if it is read."""
+    with suppress(OSError):
+        if not entry.is_file():
+            files.require_regular(entry.path)
+
+
+class _Budget:
+    """Unpacked bytes that an archive may still have, checked before they are read.
+
+    An archive may unpack to ``TOTAL`` bytes, to ``RATIO`` times its own size if that is above ``FREE``, and to the
+    available memory.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.left = path, min(TOTAL, max(FREE, RATIO * size))
+
+    def take(self, where: str, size: int) -> None:
+        """Count a member of the archive.
+
+        Raises
+        ------
+        InputError
+            If it is larger than a member, the rest of the archive or the memory may be.
+        """
+        if size > MEMBER:
+            raise InputError(f"{where} has more than {MEMBER >> 30} GiB, expected a smaller file")
+        self.left -= size
+        if self.left < 0:
+            raise InputError(
+                f"{self.path} unpacks to more than {RATIO} times its size or {TOTAL >> 30} GiB, expected images: "
+                "unpack it and name the folder"
+            )
+        files.require_memory(size, where)
+
+
 def _unpack(path: Path) -> dict[str, bytes]:
     """Contents of an archive: names to bytes; folders have names that end in / and no bytes."""
-    contents, total = {}, 0
+    contents = {}
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             start = file.read(6)
             file.seek(0)
+            budget = _Budget(path, os.fstat(file.fileno()).st_size)
             opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
             if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-                members = _zipped(path, file)
+                members = _zipped(path, file, budget)
             else:
-                members = _tarred(path, opener(file) if opener else file)
-            for name, size, data in progress_bar(None, f"read {path.name}", "file", iterable=members, delay=2):
-                total += size
-                if total > TOTAL:
-                    raise InputError(f"{path} unpacks to more than {TOTAL >> 30} GiB: unpack it and name the folder")
+                members = _tarred(path, opener(file) if opener else file, budget)
+            for name, data in progress_bar(None, f"read {path.name}", "file", iterable=members, delay=2):
                 if not _is_ignored(name):
                     contents[name] = data
     except tarfile.ReadError as error:
@@ -219,47 +278,49 @@ class _Header(tarfile.TarInfo):
         if not len(buf):
             raise tarfile.ReadError("it ends too soon")
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from None
+        if header.type in _EXTENSIONS and not 0 <= header.size <= _HEADER:  # tarfile reads it whole, as a name
+            raise tarfile.ReadError(f"it has a header of {header.size:,} bytes, of which {_HEADER:,} are read")
+        return header
 
 
-def _tarred(path: Path, stream: Any) -> Iterator[tuple[str, int, bytes]]:
-    """Name, size and bytes of each member of a tar archive, in one pass; links are skipped."""
+def _tarred(path: Path, stream: Any, budget: _Budget) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each member of a tar archive, in one pass; links are skipped."""
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as tar:
         for member in tar:
             if not (member.isfile() or member.isdir()):
                 continue
             name = _inner(path, member.name, member.isdir())
-            _check_size(f"{path}:{name}", member.size)
+            if member.issparse():
+                raise InputError(f"{path}:{name} is a sparse file, expected an archive of files without holes")
+            budget.take(f"{path}:{name}", member.size)
             file = tar.extractfile(member) if member.isfile() else None
-            yield name, member.size, file.read() if file else b""
+            yield name, file.read() if file else b""
     stream.read(_PADDING)  # verifies the checksum at the end of the compressed stream
 
 
-def _zipped(path: Path, file: Any) -> Iterator[tuple[str, int, bytes]]:
-    """Name, size and bytes of each member of a zip archive; links are skipped."""
+def _zipped(path: Path, file: Any, budget: _Budget) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each member of a zip archive; links are skipped."""
     with zipfile.ZipFile(file) as zipped:
         for member in zipped.infolist():
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
                 continue
             name = _inner(path, member.filename, member.is_dir())
-            _check_size(f"{path}:{name}", member.file_size)
+            budget.take(f"{path}:{name}", member.file_size)
             if member.flag_bits & 1:
                 raise InputError(f"{path}:{name} is encrypted, expected an archive without a password")
-            yield name, member.file_size, b"" if member.is_dir() else zipped.read(member)
+            yield name, b"" if member.is_dir() else zipped.read(member)
 
 
 def _inner(path: Path, name: str, is_folder: bool) -> str:
     """Normalized name of a member; raises for paths outside of the archive."""
     if re.match(r"[/\\]|\w:", name) or ".." in re.split(r"[/\\]", name):
-        raise InputError(f"{path} holds a member named {name!r}, expected names without '..' that lie inside of it")
+        raise InputError(
+            f"{path} holds a member named {shown(name)}, expected names without '..' that lie inside of it"
+        )
     return "/".join(part for part in name.split("/") if part not in ("", ".")) + ("/" if is_folder else "")
-
-
-def _check_size(where: str, size: int) -> None:
-    if size > MEMBER:
-        raise InputError(f"{where} has more than {MEMBER >> 30} GiB, expected a smaller file")
 
 
 def _reason(error: Exception) -> str:

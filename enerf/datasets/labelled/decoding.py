@@ -7,6 +7,7 @@ as it releases the GIL; files that it may not recognize as truncated are decoded
 import functools
 import io
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ Pixels = UInt8[np.ndarray, "_ _"] | UInt8[np.ndarray, "_ _ 3"]
 THREADS = min(16, os.cpu_count() or 1)
 _MARGIN = 256 / 224  # shorter side after resizing over the central crop, for tests
 _CHUNK = 64  # files per task
+PIXELS = 1 << 27  # largest number of pixels of an image: 400 MB in three channels
+_SMALL = 1 << 16  # bytes of a JPEG that cannot hold more
 
 
 def decode(archive: Archive, name: str) -> Pixels:
@@ -38,6 +41,7 @@ def decode(archive: Archive, name: str) -> Pixels:
     import cv2
 
     data = archive.read(name)
+    _check_pixels(data, archive.where(name))
     if _is_complete(data):
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
@@ -59,6 +63,22 @@ def decode(archive: Archive, name: str) -> Pixels:
         raise InputError(
             f"{archive.where(name)} cannot be read ({reason or type(error).__name__}), expected a whole image file"
         ) from None
+
+
+def _check_pixels(data: bytes, where: str) -> None:
+    """Check the declared size of a PNG or JPEG before OpenCV decodes it; Pillow checks that of other formats."""
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])  # of the chunk IHDR, which comes first
+    elif data.startswith(b"\xff\xd8") and len(data) > _SMALL:
+        try:
+            with Image.open(io.BytesIO(data)) as photo:
+                width, height = photo.size
+        except Exception:  # reported when it is decoded
+            return
+    else:
+        return
+    if width * height > PIXELS:
+        raise InputError(f"{where} has {width}×{height} pixels, expected at most {PIXELS:,}")
 
 
 def _is_complete(data: bytes) -> bool:

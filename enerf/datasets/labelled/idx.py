@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from enerf.core import files
 from enerf.core.errors import InputError
 from enerf.datasets.labelled.archive import MEMBER, Archive
 from enerf.datasets.labelled.dataset import InMemorySplit
 
 _PIECE = 1 << 24  # bytes decompressed at a time
+_DEFLATE = 1100  # largest ratio of decompressed to compressed bytes; that of zlib's format is 1032
 
 
 def load(archive: Archive) -> tuple[InMemorySplit, InMemorySplit, tuple[str, ...]]:
@@ -101,6 +103,7 @@ def array(archive: Archive, name: str, axes: int) -> UInt8[np.ndarray, "..."]:
             if len(header) < 4 + 4 * axes:
                 raise EOFError
             shape = struct.unpack(f">{axes}I", header[4:])
+            _check_promise(math.prod(shape), len(data), isinstance(file, gzip.GzipFile), where)
             found = _read(file, math.prod(shape), where)
     except EOFError:
         raise InputError(f"{where} cannot be read (it ends too soon), expected a whole file") from None
@@ -109,10 +112,17 @@ def array(archive: Archive, name: str, axes: int) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(found, np.uint8).reshape(shape)
 
 
-def _read(file: gzip.GzipFile | io.BytesIO, size: int, where: str) -> bytearray:
-    """The rest of a file, which must have the given size."""
+def _check_promise(size: int, n_bytes: int, is_zipped: bool, where: str) -> None:
+    """Check the size that a header declares, before it is allocated, against the file's own size and the memory."""
     if size > MEMBER:
         raise InputError(f"{where} promises {size:,} bytes, expected no more than {MEMBER:,}")
+    if size > n_bytes * (_DEFLATE if is_zipped else 1):
+        raise InputError(f"{where} promises {size:,} bytes and has {n_bytes:,}, expected a whole file")
+    files.require_memory(size, where)
+
+
+def _read(file: gzip.GzipFile | io.BytesIO, size: int, where: str) -> bytearray:
+    """The rest of a file, which must have the given size."""
     found = bytearray()
     while len(found) < size:
         piece = file.read(min(_PIECE, size - len(found)))

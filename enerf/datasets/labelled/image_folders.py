@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from enerf.core import images
+from enerf.core import files, images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.datasets.labelled import decoding
@@ -44,20 +44,21 @@ def load(archive: Archive, image_size: int, test: str) -> tuple[Split, Split, tu
             f"{archive.where(f'{tests}/{unknown[0]}')} is no class of {archive.where('train')}, expected classes that "
             "are trained"
         )
-    files = [_files(archive, split, classes) for split in ("train", tests)]
-    names = files[0][0] + files[1][0]
+    parts = [_files(archive, split, classes) for split in ("train", tests)]
+    names = parts[0][0] + parts[1][0]
     first = decoding.decode(archive, names[0])
     height, width = first.shape[:2]
     if not image_size and height != width:
         raise InputError(f"{archive.where(names[0])} has {width}×{height} pixels, expected squares or --image_size")
-    if not image_size and len(names) * 3 * width * height <= MEMORY:
+    in_memory = min(MEMORY, files.available_memory() // 2)
+    if not image_size and len(names) * 3 * width * height <= in_memory:
         pixels = _decoded(archive, names, width)
-        parts = pixels.split([len(labels) for _, labels in files])
-        splits = [InMemorySplit(part, labels) for part, (_, labels) in zip(parts, files, strict=True)]
+        both = zip(pixels.split([len(labels) for _, labels in parts]), parts, strict=True)
+        splits = [InMemorySplit(part, labels) for part, (_, labels) in both]
         return splits[0], splits[1], classes, pixels.shape[1], width
     gray = all(decoding.decode(archive, name).ndim == 2 for name in names)  # stops at the first RGB image
     channels, size = 1 if gray else 3, image_size or width
-    lazy = [OnDemand(archive, *one, channels, size, resize=bool(image_size)) for one in files]
+    lazy = [OnDemand(archive, *one, channels, size, resize=bool(image_size)) for one in parts]
     return lazy[0], lazy[1], classes, channels, size
 
 

@@ -1,11 +1,13 @@
 """Safe reader of pickled dicts of numbers, text, lists and numpy arrays.
 
 A pickle can call arbitrary functions. This reader allows only those that arrays and bytes are written with, replaces
-them with its own, and rejects a file that refers to any other before anything is called.
+them with its own, and rejects a file that refers to any other before anything is called. A pickle of a few bytes can
+also ask for gigabytes, or for years: its operations are examined first, see ``_examine``.
 """
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +63,7 @@ def read(data: bytes) -> dict[str, Any]:
         If it refers to any other class or function, is truncated, damaged or not a dict; the message says which.
     """
     try:
+        _examine(data)
         contents = _Reader(io.BytesIO(data), encoding="bytes").load()
     except UnsafePickle:
         raise
@@ -72,6 +75,49 @@ def read(data: bytes) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise ValueError(f"it holds a {type(contents).__name__} and no dict")
     return {_text(key): value.made if isinstance(value, _Array) else value for key, value in contents.items()}
+
+
+# Operations that neither arrays nor the standard pickler's numbers, text, lists and dicts need.
+_UNNEEDED = frozenset(
+    {"DUP", "POP", "POP_MARK", "EMPTY_SET", "ADDITEMS", "FROZENSET", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+    | {"NEXT_BUFFER", "READONLY_BUFFER"}
+)
+_PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
+# Operations whose result is certainly no tuple.
+_VALUES = ("STRING", "UNICODE", "BYTES", "BYTEARRAY", "GLOBAL", "REDUCE", "LIST", "DICT")
+_TUPLE_GETS = 1000  # references to tuples; arrays refer to an empty shape, once for each array
+
+
+def _examine(data: bytes) -> None:
+    """Check that reading a pickle takes no more memory or time than its size explains, without executing it.
+
+    ``pickletools`` checks that strings are no longer than the file. Further, the numbers of the memo, which is an array
+    as long as the largest of them, must follow on one another, and references to tuples must not be nested: the hash
+    of a tuple of references to tuples of references ... takes exponential time.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or something is not as in pickles of arrays.
+    """
+    puts, gets, previous = 0, 0, ""
+    nested: dict[int, bool] = {}  # memo number of a tuple -> whether it may contain a reference to a tuple
+    for operation, argument, _ in pickletools.genops(data):
+        name = operation.name
+        if name in _UNNEEDED:
+            raise UnsafePickle(f"it has the operation {name}, which arrays do not need")
+        if name in _PUTS:
+            number, puts = puts if name == "MEMOIZE" else int(argument or 0), puts + 1
+            if number > 2 * puts:
+                raise UnsafePickle(f"it numbers its parts up to {number:,}, expected them in order")
+            if not any(value in previous for value in _VALUES):
+                nested[number] = gets > 0
+            continue
+        if name in _GETS and int(argument or 0) in nested:
+            gets += 1
+            if nested[int(argument or 0)] or gets > _TUPLE_GETS:
+                raise UnsafePickle("it nests references to tuples, which arrays do not need")
+        previous = name
 
 
 def _text(key: Any) -> str:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.datasets.labelled.dataset import InMemorySplit
@@ -34,10 +35,11 @@ def figures(n: int, size: int, channels: int, seed: int) -> InMemorySplit:
     Raises
     ------
     InputError
-        If ``n`` is below 1 or ``size`` below 16.
+        If ``n`` is below 1, ``size`` below 16, or the images need more than the available memory.
     """
     if n < 1 or size < 16:
         raise InputError(f"{n} figures of {size}×{size} pixels requested, expected 1 or more of 16×16 or more")
+    files.require_memory(2 * n * channels * size**2, f"{n:,} images")
     random = np.random.default_rng([seed, n, size, channels])
     labels = random.permutation(np.arange(n) % len(CLASSES))
     parts = [_drawn(labels[start : start + _CHUNK], size, channels, random) for start in range(0, n, _CHUNK)]
@@ -158,7 +160,7 @@ def _put(path: Path, data: bytes) -> None:
     """Write a file, unless it exists with the same content."""
     with core_io.os_errors_as_input_errors(path):
         there = path.exists()
-        if there and path.read_bytes() != data:
+        if there and files.read_bytes(path) != data:
             raise InputError(f"{path} exists and holds something else; name another folder or remove it")
     if not there:
         with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):

@@ -1,17 +1,19 @@
 """Options of classifier runs, grouped in dataclasses; see ``enerf.config.options``."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from enerf.config.options import (
+    DEEPEST,
     INITS,
     METHODS,
+    STEPS,
     ConditioningOptions,
     RecordOptions,
     RunConfig,
     StepOptions,
     inherited,
+    name_of,
     option,
 )
 from enerf.core.errors import InputError
@@ -38,6 +40,7 @@ class ClassifierDataOptions:
         "train/CLASS/ and test/CLASS/ (or val/CLASS/)",
         affects="data",
         is_source=True,
+        is_path=True,
     )
     image_size: int = option(
         0,
@@ -72,10 +75,18 @@ class ClassifierModelOptions:
         1.0, "multiplier of the architecture's number of channels", above=0, at_most=16, affects="model"
     )
     depth: int = option(
-        0, "layers of DenseNet, or blocks of a ViT; 0: the architecture's default", at_least=0, affects="model"
+        0,
+        "layers of DenseNet, or blocks of a ViT; 0: the architecture's default",
+        at_least=0,
+        at_most=DEEPEST,
+        affects="model",
     )
     patch: int = option(
-        0, "side of a ViT's patches in pixels; 0: 4 for images up to 64 pixels, else 16", at_least=0, affects="model"
+        0,
+        "side of a ViT's patches in pixels; 0: 4 for images up to 64 pixels, else 16",
+        at_least=0,
+        at_most=4096,
+        affects="model",
     )
 
 
@@ -143,7 +154,12 @@ class ClassifierTrainOptions(StepOptions):
     """Training."""
 
     N_iters: int = option(
-        0, "largest number of steps; 0: determined by --epochs", at_least=0, affects="training", is_length=True
+        0,
+        "largest number of steps; 0: determined by --epochs",
+        at_least=0,
+        at_most=STEPS,
+        affects="training",
+        is_length=True,
     )
     epochs: float = option(
         200.0,
@@ -153,7 +169,7 @@ class ClassifierTrainOptions(StepOptions):
         affects="training",
         is_length=True,
     )
-    N_batch: int = option(128, "batch size", at_least=1, affects="training")
+    N_batch: int = option(128, "batch size", at_least=1, at_most=1 << 24, affects="training")
     lrate: float = inherited(StepOptions, "lrate", 1e-3)
     lrate_schedule: str = inherited(StepOptions, "lrate_schedule", "constant")
     optimiser: str = option("sgd", "optimizer", choices=OPTIMIZERS, affects="model")
@@ -225,7 +241,7 @@ class ClassifierConfig(RunConfig):
     @property
     def scene(self) -> str:
         """Name of the images' folder or archive, and of the network."""
-        return f"{Path(self.data.images).name.split('.')[0] or 'images'}_{self.model.model}"
+        return f"{name_of(self.data.images).split('.')[0] or 'images'}_{self.model.model}"
 
     def check(self) -> None:
         """Check that the options are compatible.

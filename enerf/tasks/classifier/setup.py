@@ -12,9 +12,10 @@ from torch import nn
 
 from enerf.conditioning import layers
 from enerf.core import device as core_device
-from enerf.core import rng
+from enerf.core import files, rng
+from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.datasets.labelled import load
+from enerf.datasets.labelled import archive, load
 from enerf.datasets.labelled.dataset import LabelledImages
 from enerf.engine import checkpoint, inputs, resume, run_record
 from enerf.engine.checkpoint import State
@@ -22,7 +23,7 @@ from enerf.engine.run_record import Record
 from enerf.fields import conditioning
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Resolved
-from enerf.tasks.classifier import build, optimizers
+from enerf.tasks.classifier import build, memory, optimizers
 from enerf.tasks.classifier.config import ClassifierConfig
 
 log = logging.getLogger("enerf")
@@ -85,6 +86,8 @@ def prepare(config: ClassifierConfig, shared: Resolved | None = None, *, opening
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     record = run_record.record_of(found, now, config, files)
     log.info("%s; %s", words, record.current.precision)
+    if not opening:
+        check_memory(config, data, device)
     model, names = new_model(config, data)
     model = model.to(device).to(memory_format=core_device.image_order(device))  # type: ignore[call-overload]
     training = resume.begin(config, model, optimizers.make(config.train, model), found)
@@ -129,13 +132,9 @@ def load_data(config: ClassifierConfig) -> LabelledImages:
     InputError
         If they are missing, damaged, or fewer than that number or than a batch.
     """
-    try:
-        path = Path(config.data.images).expanduser()
-        stamp = path.stat().st_mtime_ns if path.exists() else 0
-    except (OSError, RuntimeError) as error:  # a name that is too long, the home of an unknown user
-        reason = str(getattr(error, "strerror", None) or error).rstrip(".").lower()
-        raise InputError(f"option --images: the path cannot be looked up ({reason}), expected one that can") from None
-    data = _load(path, stamp, config.data.image_size).fewer(config.data.train_images, config.data.test_images)
+    path = Path(files.expanded(config.data.images, "option --images"))
+    data = _load(path, archive.fingerprint(path), config.data.image_size)
+    data = data.fewer(config.data.train_images, config.data.test_images)
     if len(data.train) < config.train.N_batch:
         raise InputError(
             f"option --N_batch: found {config.train.N_batch}, expected at most the {len(data.train)} training images"
@@ -155,8 +154,8 @@ def input_files(config: ClassifierConfig) -> list[Path]:
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, stamp: int, image_size: int) -> LabelledImages:
-    """Load images; the last ones are cached, until the path changes, because all runs of a comparison use them."""
+def _load(path: Path, fingerprint: str, image_size: int) -> LabelledImages:
+    """Load images; the last ones are cached, until a file changes, because all runs of a comparison use them."""
     return load.load(path, image_size=image_size)
 
 
@@ -177,6 +176,23 @@ def resolve_steps(config: ClassifierConfig) -> ClassifierConfig:
         train=replace(t, N_iters=min(wanted)),
         run=replace(r, i_eval=every, i_spectrum=every if r.i_spectrum < 0 else r.i_spectrum),
     )
+
+
+def check_memory(config: ClassifierConfig, data: LabelledImages, device: torch.device) -> None:
+    """Check that network and batch fit the memory of the device.
+
+    Raises
+    ------
+    InputError
+        If they do not, or the options of the network are incompatible.
+    """
+    if memory.is_ordinary(config, data.size):
+        return
+    try:
+        needs = memory.training_bytes(config, norm_of(config), len(data.classes), data.channels, data.size)
+    except ValueError as error:
+        raise InputError(f"the options of the network: {error}") from None
+    core_memory.require(needs, device)
 
 
 def steps_per_epoch(config: ClassifierConfig, data: LabelledImages) -> int:

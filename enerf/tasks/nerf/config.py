@@ -1,21 +1,32 @@
 """Options of NeRF runs."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from enerf.config.options import ConditioningOptions, FitOptions, GridOptions, RecordOptions, RunConfig, option
+from enerf.config.options import (
+    BANDS,
+    DEEPEST,
+    WIDEST,
+    ConditioningOptions,
+    FitOptions,
+    GridOptions,
+    RecordOptions,
+    RunConfig,
+    name_of,
+    option,
+)
 from enerf.core.errors import InputError
 
 # Conventions of pose matrices: those of ``datasets.scenes.poses.AXES``, which needs numpy.
 AXES = ("llff", "opengl", "opencv", "llff_w2c", "opengl_w2c", "opencv_w2c")
+MOST_RAYS, MOST_SAMPLES = 1 << 26, 1 << 16  # per step, and per ray
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """Scene."""
 
-    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_source=True)
+    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_source=True, is_path=True)
     dataset_type: str = option(
         "llff",
         "dataset format: llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
@@ -25,6 +36,7 @@ class DataOptions:
         8,
         "LLFF: downsampling factor: read images_FACTOR/, created from images/ if absent; 0 or 1: images/",
         at_least=0,
+        at_most=1 << 16,
         affects="data",
     )
     llffhold: int = option(
@@ -75,10 +87,14 @@ class DataOptions:
 class ModelOptions(GridOptions):
     """Model."""
 
-    netdepth: int = option(8, "hidden layers of the coarse network", at_least=1, affects="model")
-    netwidth: int = option(256, "units per hidden layer of the coarse network", at_least=2, affects="model")
-    netdepth_fine: int = option(8, "hidden layers of the fine network", at_least=1, affects="model")
-    netwidth_fine: int = option(256, "units per hidden layer of the fine network", at_least=2, affects="model")
+    netdepth: int = option(8, "hidden layers of the coarse network", at_least=1, at_most=DEEPEST, affects="model")
+    netwidth: int = option(
+        256, "units per hidden layer of the coarse network", at_least=2, at_most=WIDEST, affects="model"
+    )
+    netdepth_fine: int = option(8, "hidden layers of the fine network", at_least=1, at_most=DEEPEST, affects="model")
+    netwidth_fine: int = option(
+        256, "units per hidden layer of the fine network", at_least=2, at_most=WIDEST, affects="model"
+    )
     netskip: int = option(
         5,
         "index (from 0) of the hidden layer with a skip connection from the encoded position; 0: no skip connection",
@@ -86,10 +102,10 @@ class ModelOptions(GridOptions):
         affects="model",
     )
     multires: int = option(
-        10, "number of frequencies of the positional encoding of points", at_least=0, affects="model"
+        10, "number of frequencies of the positional encoding of points", at_least=0, at_most=BANDS, affects="model"
     )
     multires_views: int = option(
-        4, "number of frequencies of the positional encoding of directions", at_least=0, affects="model"
+        4, "number of frequencies of the positional encoding of directions", at_least=0, at_most=BANDS, affects="model"
     )
     i_embed: int = option(0, "0: positional encoding; -1: no encoding", choices=(0, -1), affects="model")
     use_viewdirs: bool = option(False, "view-dependent color", affects="model")
@@ -108,9 +124,14 @@ class ModelOptions(GridOptions):
 class RenderOptions:
     """Sampling and rendering."""
 
-    N_samples: int = option(64, "coarse samples per ray", at_least=2, affects="training")
+    N_samples: int = option(64, "coarse samples per ray", at_least=2, at_most=MOST_SAMPLES, affects="training")
     N_importance: int = option(
-        0, "additional fine samples per ray; 0: coarse network only", at_least=0, affects="training", model_key=bool
+        0,
+        "additional fine samples per ray; 0: coarse network only",
+        at_least=0,
+        at_most=MOST_SAMPLES,
+        affects="training",
+        model_key=bool,
     )
     sampler: str = option(
         "hierarchical",
@@ -154,6 +175,7 @@ class RenderOptions:
         0,
         "with --render_only: downsampling factor, for a fast preview (4 or 8); 0: full size",
         at_least=0,
+        at_most=1 << 16,
         affects="neutral",
     )
 
@@ -162,7 +184,7 @@ class RenderOptions:
 class TrainOptions(FitOptions):
     """Training."""
 
-    N_rand: int = option(32 * 32 * 4, "rays per training step", at_least=1, affects="training")
+    N_rand: int = option(32 * 32 * 4, "rays per training step", at_least=1, at_most=MOST_RAYS, affects="training")
     interlevel: float = option(
         1.0,
         "weight of the interlevel loss of mip-NeRF 360, which fits the proposal (--sampler proposal)",
@@ -216,7 +238,7 @@ class NerfConfig(RunConfig):
     @property
     def scene(self) -> str:
         """Name of the scene folder."""
-        return Path(self.data.datadir).name or "scene"
+        return name_of(self.data.datadir) or "scene"
 
     @property
     def only_renders(self) -> bool:

@@ -8,6 +8,7 @@ import torch
 
 from enerf.conditioning import layers
 from enerf.core import device as core_device
+from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.core.types import Scene
 from enerf.datasets.scenes import blender, bounds, llff, rays
@@ -17,7 +18,7 @@ from enerf.engine.run_record import Record
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf import build, import_checkpoint
+from enerf.tasks.nerf import build, import_checkpoint, memory
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
 
@@ -58,6 +59,10 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     found = resume.last_checkpoint(config, opening=opening)
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
+    if not opening:
+        # on a GPU the chunk is halved when memory runs out
+        at_once = 1 if device.type == "cuda" else rays_at_once(config, device)
+        core_memory.require(memory.training_bytes(config, at_once), device)
     scene = to_device(load_scene(config, pose_check=found is None), device)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     with_fine = config.render.N_importance > 0

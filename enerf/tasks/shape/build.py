@@ -79,9 +79,9 @@ def shape_field(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-            encoder = _encoder(encoding, inputs, bands, waves, wave_scale, grid, space, start_radius > 0)
+            encoder_of = encoder(encoding, inputs, bands, waves, wave_scale, grid, space, start_radius > 0)
             function = Activation(activation, beta, omega, sigma)
-            field = ShapeField(encoder, depth, width, outputs, activation=function, skip_at=skip_at)
+            field = ShapeField(encoder_of, depth, width, outputs, activation=function, skip_at=skip_at)
             _initialize(field, start_radius)
         _condition(field, conditioning, seed, start_radius)
     except ValueError as error:
@@ -89,17 +89,23 @@ def shape_field(
     return field
 
 
-def _encoder(
+def encoder(
     kind: str,
     d: int,
     bands: int,
     waves: int,
     wave_scale: float | int,
     grid: Grid,
-    space: Space,
-    with_points: bool,
+    space: Space = BOX,
+    with_points: bool = False,
 ) -> Encoder:
-    """Return the encoder; its output begins with the points if ``with_points``."""
+    """Return the encoder; its output begins with the points if ``with_points``.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
     if kind == "none":
         return Encoder(d)
     if kind == "positional":

@@ -5,16 +5,21 @@ from pathlib import Path
 from typing import ClassVar
 
 from enerf.config.options import (
+    BANDS,
+    DEEPEST,
+    WIDEST,
     ConditioningOptions,
     FitOptions,
     GridOptions,
     RecordOptions,
     RunConfig,
     inherited,
+    name_of,
     option,
 )
-from enerf.core.errors import InputError
+from enerf.core.errors import InputError, shown
 
+MOST_POINTS, MOST_CELLS = 1 << 28, 1 << 16  # per step or pool, and along a side
 SCALES_NEAR = "0.1:0.5,0.03:1,0.01:1.5"
 
 
@@ -27,18 +32,21 @@ class ShapeDataOptions:
         "mesh to learn (OBJ, PLY, STL, OFF, GLB ...), or a folder of meshes: one run for each, and one table",
         affects="data",
         is_source=True,
+        is_path=True,
     )
     cloud: str = option(
         "",
         "instead of --mesh: oriented point cloud (PLY with normals), learned as a signed distance",
         affects="data",
         is_source=True,
+        is_path=True,
     )
     image: str = option(
         "",
         "instead of --mesh: image whose colors are learned as a field over the plane",
         affects="data",
         is_source=True,
+        is_path=True,
     )
     representation: str = option(
         "occupancy",
@@ -74,8 +82,8 @@ class ShapeDataOptions:
 class ShapeModelOptions(GridOptions):
     """Field."""
 
-    netdepth: int = option(2, "hidden layers", at_least=1, affects="model")
-    netwidth: int = option(64, "width of the hidden layers", at_least=2, affects="model")
+    netdepth: int = option(2, "hidden layers", at_least=1, at_most=DEEPEST, affects="model")
+    netwidth: int = option(64, "width of the hidden layers", at_least=2, at_most=WIDEST, affects="model")
     netskip: int = option(
         0,
         "index (from 0) of the layer to which the encoded input is concatenated again; 0: none",
@@ -90,9 +98,9 @@ class ShapeModelOptions(GridOptions):
     )
     hash_log2_entries: int = inherited(GridOptions, "hash_log2_entries", 17)
     hash_finest: int = inherited(GridOptions, "hash_finest", 256)
-    multires: int = option(6, "frequency bands of the positional encoding", at_least=0, affects="model")
+    multires: int = option(6, "frequency bands of the positional encoding", at_least=0, at_most=BANDS, affects="model")
     fourier_features: int = option(
-        256, "number of random frequencies, each with a cosine and a sine", at_least=1, affects="model"
+        256, "number of random frequencies, each with a cosine and a sine", at_least=1, at_most=WIDEST, affects="model"
     )
     fourier_scale: float = option(
         6.0, "standard deviation of the random frequencies, in cycles per unit length", above=0, affects="model"
@@ -119,7 +127,7 @@ class ShapeModelOptions(GridOptions):
 class SampleOptions:
     """Samples and losses."""
 
-    N_points: int = option(16384, "points per step", at_least=1, affects="training")
+    N_points: int = option(16384, "points per step", at_least=1, at_most=MOST_POINTS, affects="training")
     uniform: float = option(
         2.0, "relative number of points drawn uniformly from the box", at_least=0, affects="training"
     )
@@ -131,7 +139,11 @@ class SampleOptions:
     )
     surface: float = option(0.0, "relative number of points on the surface itself", at_least=0, affects="training")
     pool: int = option(
-        1 << 18, "number of points that are sampled and labeled together", at_least=1, affects="training"
+        1 << 18,
+        "number of points that are sampled and labeled together",
+        at_least=1,
+        at_most=MOST_POINTS,
+        affects="training",
     )
     pool_uses: int = option(4, "number of times that each sampled point is used", at_least=1, affects="training")
     background: str = option(
@@ -202,7 +214,11 @@ class ShapeRunOptions(RecordOptions):
         500, "steps between points of the curve of IoU (PSNR for an image); 0: never", at_least=0, affects="neutral"
     )
     resolution: int = option(
-        256, "grid cells along each side for the mesh extracted at the end; 0: no mesh", at_least=0, affects="neutral"
+        256,
+        "grid cells along each side for the mesh extracted at the end; 0: no mesh",
+        at_least=0,
+        at_most=MOST_CELLS,
+        affects="neutral",
     )
 
 
@@ -221,7 +237,7 @@ class ShapeConfig(RunConfig):
     @property
     def scene(self) -> str:
         """Name of the file without its suffix, or of the folder."""
-        return Path(self.data.source).stem or "shape"
+        return Path(name_of(self.data.source)).stem or "shape"
 
     @property
     def near(self) -> tuple[tuple[float, float], ...]:
@@ -274,6 +290,6 @@ def scales(text: str) -> tuple[tuple[float, float], ...]:
             raise ValueError
     except ValueError:
         raise InputError(
-            f"option --near: found {stripped!r}, expected scales and shares above 0 such as {SCALES_NEAR}"
+            f"option --near: found {shown(stripped)}, expected scales and shares above 0 such as {SCALES_NEAR}"
         ) from None
     return tuple((scale, share) for scale, share in pairs)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from enerf.conditioning import layers
 from enerf.config import parser
+from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
@@ -28,7 +29,7 @@ from enerf.fields.shape import ShapeField
 from enerf.geometry import mesh as geometry_mesh
 from enerf.geometry.mesh import Mesh, Normalization, PointCloud
 from enerf.geometry.solid import Solid
-from enerf.tasks.shape import build, picture
+from enerf.tasks.shape import build, memory, picture
 from enerf.tasks.shape.config import ShapeConfig
 from enerf.tasks.shape.eval_points import EvalSettings, Reference
 from enerf.tasks.shape.picture import Picture
@@ -74,6 +75,8 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     found = resume.last_checkpoint(config, opening=opening)
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
+    if not opening:
+        core_memory.require(memory.training_bytes(config), device)
     target = load_target(config)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     field = new_field(config).to(device)
