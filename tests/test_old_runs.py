@@ -148,7 +148,13 @@ def test_old_runs_go_on_where_they_stopped(name, copy):
     run = copy / case["run"]
     before, last = contents(run), int(checkpoints(run)[-1].stem)
     journal = (run / "train.jsonl").read_text()
-    call(*case["command"])
+    words = case["command"]
+    if name == "shape":  # its learning rate depends on its length
+        with pytest.raises(AssertionError):
+            call(*words)
+        assert before == contents(run)
+        words = [*words, "--resume_with_changes"]
+    call(*words)
     added = (run / "train.jsonl").read_text().removeprefix(journal).splitlines()
     assert sorted({json.loads(line)["step"] for line in added}) == list(range(last + 1, case["step"] + 1))
     assert before.items() <= contents(run).items(), "an earlier checkpoint was changed"

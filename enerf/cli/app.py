@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,20 +51,20 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class ClosedPipeIsSilent:
-    """A text stream that drops what it cannot write because its reader has gone; training goes on without it."""
+    """A text stream that drops what it cannot write because its reader or terminal has gone; training goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """Write text, or drop it."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, or drop what is left."""
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -116,19 +117,20 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
     Exit codes: 0 on success, 2 for invalid input or a missing package, 3 if training met a value that is not finite,
-    130 if interrupted.
+    130 if interrupted, by Ctrl-C, termination or a closed terminal.
     """
     log = logging.getLogger("enerf")
     log.setLevel(logging.INFO)
     log.handlers[:] = [ProgressBarHandler()]
     escape_unprintable(sys.stdout)
     before, sys.stderr = sys.stderr, ClosedPipeIsSilent(sys.stderr)
+    _interrupt_on_signals()
     try:
         sys.exit(main() or 0)
     except InputError as error:
         _exit(f"error: {error}", EXIT_INPUT_ERROR)
     except NotFinite as error:
-        _exit(f"error: training stopped: {error}; the last good checkpoint is kept", EXIT_NOT_FINITE)
+        _exit(f"error: training stopped: {error}", EXIT_NOT_FINITE)
     except ModuleNotFoundError as error:
         if (error.name or "enerf").split(".")[0] == "enerf":
             raise
@@ -140,6 +142,19 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(0)
     finally:
         sys.stderr = before
+
+
+def _interrupt_on_signals() -> None:
+    """Let termination and a closed terminal end a command as Ctrl-C does, so that it deletes its temporary files."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, interrupt)
 
 
 def missing(module: str) -> str:

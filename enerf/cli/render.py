@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     for name, low, high in LIMITS:
         if not low <= getattr(args, name) <= high:
             raise InputError(f"option --{name}: found {shown(getattr(args, name))}, expected {low} to {high}")
-    if args.out is not None and not args.out.name:
-        raise InputError(f"option --out: found {str(args.out)!r}, expected the name of a file such as video.mp4")
+    if args.out is not None and args.out.suffix.lower() != ".mp4":
+        raise InputError(f"option --out: found {shown(args.out)}, expected a name that ends in .mp4: videos are H.264")
 
     task, _ = registry.with_part("views", args.run)
     views = task.load("views")(args.run, args.device, args.datadir)

@@ -37,6 +37,7 @@ def option(
     affects: Effect,
     model_key: Callable[[Any], Any] | None = None,
     is_length: bool = False,
+    is_source: bool = False,
     is_path: bool = False,
     is_name: bool = False,
     **bounds: Any,
@@ -54,6 +55,8 @@ def option(
         ``bool`` for a count that adds a network when it is above 0.
     is_length
         Whether it sets the length of the run, which affects the training only if the learning rate depends on it.
+    is_source
+        Whether it is the path of the data, which may be moved: the files' content is compared, not their path.
     is_path
         Whether it is the path of a file or folder: ``~`` is expanded.
     is_name
@@ -73,7 +76,7 @@ def option(
         default=default,
         metadata={
             **{"help": help, "affects": affects, "model_key": model_key, "is_length": is_length},
-            **{"is_path": is_path, "is_name": is_name},
+            **{"is_source": is_source, "is_path": is_path, "is_name": is_name},
             **bounds,
         },
     )
@@ -111,6 +114,11 @@ class RunConfig(ABC):
     def folder(self) -> Path:
         """Folder of the results: ``basedir/expname``."""
         return Path(self.run.basedir) / (self.run.expname or self.scene)
+
+    @property
+    def only_renders(self) -> bool:
+        """Whether the run is not trained, only rendered."""
+        return False
 
     def check(self) -> None:  # noqa: B027
         """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
@@ -329,6 +337,12 @@ class RecordOptions:
         "start a new run even if the experiment has checkpoints (they are renamed, not deleted)",
         affects="neutral",
     )
+    resume_with_changes: bool = option(
+        False,
+        "resume although options or files that affect the training have changed; the change is recorded in the run's "
+        "history",
+        affects="neutral",
+    )
     ft_path: str = option(
         "",
         "checkpoint (.pt, or nerf-pytorch's .tar) to start from if the experiment has none: weights, optimizer state "
@@ -337,7 +351,13 @@ class RecordOptions:
         is_path=True,
     )
     i_print: int = option(100, "steps between lines of train.jsonl; 0: at the end only", at_least=0, affects="neutral")
-    i_weights: int = option(10_000, "steps between checkpoints; 0: at the end only", at_least=0, affects="neutral")
+    i_weights: int = option(
+        10_000, "steps between checkpoints, all of which are kept; 0: at the end only", at_least=0, affects="neutral"
+    )
+    checkpoint_minutes: float = option(
+        5.0, "minutes between further checkpoints, in checkpoints/recent; 0: none", at_least=0, affects="neutral"
+    )
+    checkpoints_kept: int = option(3, "number of checkpoints kept in checkpoints/recent", at_least=1, affects="neutral")
     i_eval: int = option(1000, "steps between evaluations for the test curve; 0: never", at_least=0, affects="neutral")
     i_img: int = option(
         500, "steps between small test renderings in TensorBoard; 0: never", at_least=0, affects="neutral"

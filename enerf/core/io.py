@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import platform
+import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core.errors import InputError
+
+_TEMPORARY = re.compile(r"\.(?P<host>\w{1,32})-(?P<pid>[0-9]{1,18})-[0-9a-f]{12}\.tmp(\..*)?", re.ASCII)
+_WEEK = 7 * 24 * 3600.0
 
 ErrorFor = Callable[[Path, str], InputError]
 
@@ -70,16 +76,16 @@ def write_error(path: Path, reason: str) -> InputError:
     """The exception for a file that cannot be written, not raised.
 
     >>> print(write_error(Path("a.png"), "No space left on device"))
-    a.png: cannot be written (No space left on device), expected a writable folder with free space.
+    a.png: cannot be written (No space left on device), expected a writable folder with free space
     """
-    return InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space.")
+    return InputError(f"{path}: cannot be written ({reason}), expected a writable folder with free space")
 
 
 @contextmanager
-def atomic_path(
-    path: Path, *, fsync: bool = False, temporary_name: str | None = None, error: ErrorFor = write_error
-) -> Iterator[Path]:
+def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_error) -> Iterator[Path]:
     """Temporary path in the folder of ``path``, which is created; renamed to ``path`` on success, deleted on failure.
+
+    Its name is unique and tells process and host, so that ``remove_leftovers`` finds it after the process was killed.
 
     Parameters
     ----------
@@ -87,9 +93,6 @@ def atomic_path(
         The file to create or replace.
     fsync
         Whether to flush the data to disk before the rename, so that a power failure leaves no truncated file.
-    temporary_name
-        File name of the temporary path. Random by default, so that concurrent writers do not collide; a fixed name is
-        reused by the next attempt after the process was killed.
     error
         Makes the InputError of the path and a reason.
 
@@ -98,7 +101,7 @@ def atomic_path(
     InputError
         If the folder cannot be created, or the file not flushed or renamed.
     """
-    temporary = path.with_name(temporary_name or f".{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         with os_errors_as_input_errors(path, error):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +114,60 @@ def atomic_path(
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Delete temporary files of killed processes in a folder and its subfolders' first level; return them.
+
+    A file is left over if its process ran on this host and is gone, or if it is of another host and unchanged for a
+    week. Files of running processes, and all other files, are left alone.
+    """
+    removed: list[Path] = []
+    for each in (folder, *(path for path in _listed(folder) if path.is_dir() and not path.is_symlink())):
+        for path in _listed(each):
+            if _is_leftover(path):
+                with suppress(OSError):
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def host() -> str:
+    """Name of this host in file names: letters, digits and underscores only, at most 32."""
+    return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:32] or "host"
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this host exists.
+
+    >>> is_running(os.getpid())
+    True
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # of another user; or unknown
+    return True
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_leftover(path: Path) -> bool:
+    found = _TEMPORARY.fullmatch(path.name)
+    if found is None or not path.is_file():
+        return False
+    if found["host"] == host():
+        return not is_running(int(found["pid"]))
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > _WEEK
+    return False
 
 
 @contextmanager

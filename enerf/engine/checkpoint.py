@@ -1,9 +1,13 @@
 """Checkpoints: weights, optimizer state, step and curve, saved atomically and loaded with ``weights_only=True``."""
 
+import logging
+import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 
+log = logging.getLogger("enerf")
+
 FORMAT = 1
+KEPT, RECENT = "checkpoints", "checkpoints/recent"
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
 OPTION_KEYS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
 OPTIMIZER_KEYS = (
@@ -31,7 +39,7 @@ PARTS = {
 
 @dataclass
 class State:
-    """State of a training run; all of it is stored in checkpoints.
+    """State of a training run; all of it is stored in checkpoints, except ``is_consistent``.
 
     Attributes
     ----------
@@ -45,6 +53,8 @@ class State:
         Whether training has collapsed to a blank image, and the number of consecutive blank steps so far.
     curve
         Rows of a step and the values measured at it, e.g. test PSNR.
+    is_consistent
+        False while the weights are being updated: a state of that moment is not saved.
     """
 
     model: nn.Module
@@ -55,6 +65,7 @@ class State:
     collapsed: bool = False
     blank_for: int = 0
     curve: list[list[float]] = field(default_factory=list)
+    is_consistent: bool = True
 
 
 def adam(
@@ -85,9 +96,38 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float | int) -> N
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoint files of a run, oldest first; files whose name is not a step number are ignored."""
-    found = [path for path in (folder / "checkpoints").glob("*.pt") if re.fullmatch("[0-9]+", path.stem)]
-    return sorted(found, key=lambda path: int(path.stem))
+    """Return the checkpoint files of a run, oldest first; files whose name is not a step number are ignored.
+
+    Those in ``checkpoints/recent``, which are saved by time, are included, unless ``checkpoints`` has the same step.
+
+    Raises
+    ------
+    InputError
+        If the folder exists and cannot be listed: it does not count as empty.
+    """
+    found = {int(path.stem): path for each in (RECENT, KEPT) for path in _step_files(folder / each)}
+    return [found[step] for step in sorted(found)]
+
+
+def _step_files(folder: Path) -> list[Path]:
+    """Return the files of a folder whose name is a step number; none if the folder does not exist."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}), expected the checkpoints of a run") from None
+    return [folder / name for name in names if re.fullmatch(r"[0-9]+\.pt", name)]
+
+
+def prune_recent(folder: Path, keep: int) -> None:
+    """Delete the checkpoints that were saved by time, except the newest ``keep``; others are never deleted."""
+    found = sorted(_step_files(folder / RECENT), key=lambda path: int(path.stem))
+    with suppress(OSError):
+        for path in found[: max(0, len(found) - keep)]:
+            path.unlink()
+        if not keep:
+            (folder / RECENT).rmdir()
 
 
 def find_runs(folders: list[Path]) -> list[Path]:
@@ -110,15 +150,15 @@ def find_runs(folders: list[Path]) -> list[Path]:
     return runs
 
 
-def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
-    """Write ``checkpoints/STEP.pt`` atomically; return its path.
+def save(state: State, folder: Path, config: dict[str, Any], *, recent: bool = False) -> Path:
+    """Write ``checkpoints/STEP.pt``, or ``checkpoints/recent/STEP.pt``, atomically; return its path.
 
     Raises
     ------
     InputError
         If the file cannot be written (read-only folder, full disk).
     """
-    path = folder / "checkpoints" / f"{state.step:06d}.pt"
+    path = folder / (RECENT if recent else KEPT) / f"{state.step:06d}.pt"
     content = {
         "format": FORMAT,
         "step": state.step,
@@ -131,8 +171,7 @@ def save(state: State, folder: Path, config: dict[str, Any]) -> Path:
         "model": state.model.state_dict(),
         "optimiser": state.optimizer.state_dict(),
     }
-    temporary_name = f".{path.name}.saving"
-    with core_io.atomic_path(path, fsync=True, temporary_name=temporary_name, error=_write_error) as temporary:
+    with core_io.atomic_path(path, fsync=True, error=_write_error) as temporary:
         try:
             with temporary.open("wb") as file:
                 torch.save(content, file)
@@ -152,21 +191,47 @@ def read(path: Path) -> dict[str, Any]:
     return _checked(_read_tensors(path), path)
 
 
+def newest_readable(folder: Path) -> tuple[dict[str, Any], Path] | None:
+    """Return the content of a run's newest checkpoint that can be read, and its file; None if there are none.
+
+    A damaged checkpoint is named in a warning, and the one before it is taken.
+
+    Raises
+    ------
+    InputError
+        If there are checkpoints, and none can be read; the message is that of the newest.
+    """
+    found = checkpoints(folder)
+    first: InputError | None = None
+    for path in reversed(found):
+        try:
+            content = read(path)
+        except InputError as error:
+            first = first or error
+            log.warning("%s; taking the one before", error)
+            continue
+        return content, path
+    if first is not None:
+        others = f", and neither can the {len(found) - 1} before it" if len(found) > 1 else ""
+        raise InputError(f"{first}{others}")
+    return None
+
+
 def newest(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], Path]:
-    """Return the content of a run's newest checkpoint, and its file.
+    """Return the content of a run's newest checkpoint that can be read, and its file.
 
     Raises
     ------
     InputError
         If the folder is not a run, or is a run of another task than ``kinds``.
     """
-    found = checkpoints(folder)
-    if not found:
+    found = newest_readable(folder)
+    if found is None:
         raise InputError(f"{folder}: found no checkpoints/*.pt, expected the folder of a training run")
-    content = read(found[-1])
+    content, path = found
     if (kind := kind_of(content["config"])) not in kinds:
         raise InputError(f"{folder}: found a run of kind {kind!r}, expected one of {', '.join(kinds)}")
-    return content, found[-1]
+    return content, path
 
 
 def restore(state: State, content: dict[str, Any], path: Path) -> None:
@@ -297,18 +362,38 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path) -> Any:
-    """Return the content of a file of tensors and plain Python values; no code in it is executed."""
+    """Return the content of a file of tensors and plain Python values; no code in it is executed.
+
+    The checksums in the file are verified first, since torch does not verify them.
+    """
     try:
+        files.require_memory(files.require_regular(path), str(path))
+        _verify_checksums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about damaged files; the error below is enough
             return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         reason = "it contains objects other than tensors and plain values; nothing in it was executed"
+    except zipfile.BadZipFile as error:
+        reason = f"it is damaged: {_first_line(error)}"
     except Exception as error:  # a damaged file can raise any exception in torch
         reason = f"it may be truncated: {_first_line(error)}"
     raise InputError(f"{path}: cannot be read as a checkpoint ({reason})")
+
+
+def _verify_checksums(path: Path) -> None:
+    """Raise ``BadZipFile`` unless all parts of a zip file, as torch writes them, have the checksums stored in it."""
+    if not zipfile.is_zipfile(path):
+        return  # nerf-pytorch's older files, or damaged: torch decides
+    with zipfile.ZipFile(path) as archive:
+        total = sum(item.file_size for item in archive.infolist())
+        files.require_memory(total, f"{path}: its content")
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of its part {name} differs")
 
 
 def _write_error(path: Path, reason: str) -> InputError:

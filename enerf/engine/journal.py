@@ -1,7 +1,11 @@
 """Training log of a run: ``train.jsonl`` and TensorBoard event files."""
 
 import json
+import logging
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +15,94 @@ from torch import Tensor
 from enerf.core import io as core_io
 from enerf.core.io import nan_to_none, write_atomic
 
+log = logging.getLogger("enerf")
+MAX_PENDING = 100_000  # records kept in memory while they cannot be written
+
 
 class Journal:
     """Writer of a run's ``train.jsonl`` and TensorBoard event files.
 
     Existing records after ``step`` are dropped: they belong to steps after the checkpoint from which the run is
-    resumed. Every method raises ``InputError`` if the folder cannot be written.
+    resumed. If the folder cannot be written later (full disk, unmounted), a warning says so once, and the records are
+    written as soon as it can be again.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written at the start.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "train.jsonl"
+        self._pending: list[str] = []
+        self._failed = False
         kept = [line for line in self._lines() if _step_of(line) <= step]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
         with core_io.os_errors_as_input_errors(folder / "tensorboard"):
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+            self.board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Append one line; its numbers are also written to TensorBoard, nested ones as ``group/name``."""
-        line = json.dumps(nan_to_none({"step": step, **values}), allow_nan=False)
-        with core_io.os_errors_as_input_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
+        self._pending.append(json.dumps(nan_to_none({"step": step, **values}), allow_nan=False))
+        self._write_pending()
+        with self._board() as board:
             for name, value in flat(values).items():
                 if isinstance(value, int | float):
-                    self.board.add_scalar(name, value, step)
+                    board.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Float[Tensor, "h w 3"]) -> None:
         """Write an image with values in [0, 1] to TensorBoard."""
-        with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
-            self.board.add_image(name, image, step, dataformats="HWC")
+        with self._board() as board:
+            board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close the TensorBoard file."""
-        with core_io.os_errors_as_input_errors(self.path.with_name("tensorboard")):
-            self.board.close()
+        self._write_pending()
+        with self._board() as board:
+            board.close()
+
+    def _write_pending(self) -> None:
+        """Append the records that are not yet written; keep them if that fails."""
+        size = -1
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                size = file.tell()
+                file.write("".join(f"{line}\n" for line in self._pending))
+        except OSError as error:
+            with suppress(OSError):
+                if size >= 0:
+                    os.truncate(self.path, size)  # no half lines
+            if not self._failed:
+                log.warning("%s: cannot be written (%s); records are kept in memory", self.path, error.strerror)
+            self._failed, self._pending = True, self._pending[-MAX_PENDING:]
+            return
+        self._failed, self._pending = False, []
+
+    @contextmanager
+    def _board(self) -> Iterator[Any]:
+        """The TensorBoard writer; after a write error, one that writes nothing, with a warning."""
+        try:
+            yield self.board
+        except OSError as error:
+            folder = self.path.with_name("tensorboard")
+            log.warning("%s: cannot be written (%s); no more is written there", folder, error.strerror or error)
+            self.board = _NoBoard()
 
     def _lines(self) -> list[str]:
         if not self.path.exists():
             return []
         with core_io.os_errors_as_input_errors(self.path):
             return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+class _NoBoard:
+    """Stands for a TensorBoard writer that cannot write."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **options: None
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Resuming: which checkpoint a run continues from, and which options may have changed since."""
 
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +15,107 @@ from enerf.config.options import Effect, FitOptions, RunConfig
 from enerf.config.parser import C
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint, schedule
+from enerf.engine import checkpoint, inputs, schedule
 from enerf.engine.checkpoint import Importer, State
+from enerf.engine.inputs import Inputs
 
+Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
+ANOTHER = "give another --expname, or --no_reload"
 log = logging.getLogger("enerf")
 
 
-def last_checkpoint(config: RunConfig, *, opening: bool = False) -> tuple[dict[str, Any], Path] | None:
-    """Return the content and the file of a run's newest checkpoint, or None if the run is new.
+def last_checkpoint(config: RunConfig, *, opening: bool = False) -> Found | None:
+    """Return the content and the file of a run's newest readable checkpoint, or None if the run is new.
 
-    Options that affect the model must be those of the checkpoint. Changed options that affect the data or the training
-    are logged as warnings, except when a finished run is opened to be looked at.
+    Damaged checkpoints are named in a warning, and the one before is taken. With ``resume_with_changes``, changed
+    options that affect the data or the training are logged; when a finished run is opened to be looked at, they are
+    not compared.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or is of another task or of other model options.
+        If no checkpoint can be read, it is of another task or of other model options, or an option that affects the
+        data or the training has changed.
     """
-    found = checkpoint.checkpoints(config.folder)
-    if config.run.no_reload or not found:
+    found = None if config.run.no_reload else checkpoint.newest_readable(config.folder)
+    if found is None:
         return None
-    content = checkpoint.read(found[-1])
-    saved = content["config"]
-    if (kind := checkpoint.kind_of(saved)) != config.kind:
+    content, path = found
+    if (kind := checkpoint.kind_of(content["config"])) != config.kind:
+        raise InputError(f"{path}: found a run of kind {kind!r}, expected {config.kind!r}: {ANOTHER}")
+    if wrong := changed_options(content["config"], config, "model"):
         raise InputError(
-            f"{found[-1]}: found a run of kind {kind!r}, expected {config.kind!r}: give another --expname, "
-            "or --no_reload"
-        )
-    if wrong := changed_options(saved, config, "model"):
-        raise InputError(
-            f"{found[-1]}: this experiment was trained with other model options: {', '.join(wrong)}; "
+            f"{path}: this experiment was trained with other model options: {', '.join(wrong)}; "
             "expected the same, another --expname, or --no_reload"
         )
-    log.info("%s %s", "opening" if opening else "resuming from", found[-1])
-    for changed in [] if opening else changed_options(saved, config, "data", "training"):
-        is_length = options.declared(type(config))[changed.split()[0]].metadata["is_length"]
-        why = ": the learning rate of every step depends on the length of the run" if is_length else ""
-        log.warning("resuming with a changed option: %s%s", changed, why)
-    return content, found[-1]
+    log.info("%s %s", "opening" if opening else "resuming from", path)
+    if not opening:
+        _check_changes(config, content, path, changed_options(content["config"], config, "data", "training"))
+    return content, path
+
+
+def check_inputs(config: RunConfig, found: Found | None, paths: Sequence[Path], *, opening: bool = False) -> Inputs:
+    """Hash the input files of a run, and compare them with those that it was trained on.
+
+    When a finished run is opened to be looked at, a difference is logged as a warning; likewise with
+    ``resume_with_changes``. Runs without hashes, of earlier versions, are not compared.
+
+    Raises
+    ------
+    InputError
+        If a run would be continued, or taken for finished, on other files; or a file cannot be read.
+    """
+    saved = None if found is None else found[0]["config"].get("inputs")
+    current = inputs.of_files(paths, source_folder(config), saved)
+    if found is not None and (differs := inputs.differences(saved, current)):
+        words = f"{source_option(config)}: its files are not those that the run was trained on ({differs})"
+        if opening:
+            log.warning("--%s", words)
+        else:
+            _check_changes(config, *found, [f"files of {words}"])
+    return current
+
+
+def source_folder(config: RunConfig) -> Path:
+    """Return the folder of a run's data, to which the names of its files are relative."""
+    path = Path(parser.to_dict(config)[source_option(config)]).expanduser()
+    return path if path.is_dir() else path.parent
+
+
+def source_option(config: RunConfig) -> str:
+    """Return the name of the option with the path of a run's data; the first one if none is given.
+
+    >>> from enerf.tasks.nerf.config import NerfConfig
+    >>> source_option(parser.from_dict(NerfConfig, {}))
+    'datadir'
+    """
+    values = parser.to_dict(config)
+    names = [name for name, item in options.declared(type(config)).items() if item.metadata["is_source"]]
+    return next((name for name in names if values[name]), names[0] if names else "")
+
+
+def _check_changes(config: RunConfig, content: dict[str, Any], path: Path, changed: Sequence[str]) -> None:
+    """Log changes of options or files with ``resume_with_changes``; raise ``InputError`` without."""
+    if not changed:
+        return
+    if not config.run.resume_with_changes:
+        raise InputError(
+            f"{path}: this experiment was trained with other options: {', '.join(changed)}; expected the same, another "
+            "--expname, --resume_with_changes (the change is recorded), or --no_reload"
+        )
+    if not (steps_left(config, content["step"], content["seconds"]) or config.only_renders):
+        raise InputError(
+            f"{path}: --resume_with_changes found no step left to train (step {content['step']} of --N_iters "
+            f"{config.train.N_iters}) with other options: {', '.join(changed)}; expected a longer run, another "
+            "--expname, or --no_reload"
+        )
+    for each in changed:
+        log.warning("resuming with a changed option, recorded in the history: %s", each)
+
+
+def steps_left(config: RunConfig, step: int, seconds: float | int) -> bool:
+    """Return whether a run has steps left to train, by its steps and its seconds of training."""
+    return step < config.train.N_iters and not 0 < config.train.max_seconds <= seconds
 
 
 def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) -> list[str]:
@@ -59,7 +123,8 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
 
     Options that the checkpoint lacks are skipped, and those that are ``auto``; a saved ``auto`` counts as what it was
     resolved to, where the checkpoint says so. The length of the run is compared only if the learning rate depends on
-    it: with exponential decay a longer run has the same first steps.
+    it: with exponential decay a longer run has the same first steps. The path of the data is compared only if the
+    checkpoint has no hashes of its files.
 
     >>> from enerf.tasks.nerf.config import NerfConfig
     >>> changed_options({"N_rand": 64}, parser.from_dict(NerfConfig, {"N_rand": 32}), "training")
@@ -75,6 +140,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
             name not in saved
             or "auto" in (saved[name], current[name])
             or (item.metadata["is_length"] and not has_length)
+            or (item.metadata["is_source"] and (saved.get("inputs") or _same_path(saved[name], current[name])))
         ):
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
@@ -84,6 +150,13 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
             before, now = (str(value) or "empty" for value in (saved[name], current[name]))
             changed.append(f"{name} (saved {before}, requested {now})")
     return changed
+
+
+def _same_path(saved: str, current: str) -> bool:
+    """Return whether two paths are the same after ``~``, links and the working folder are resolved."""
+    if not saved or not current:
+        return saved == current
+    return os.path.realpath(os.path.expanduser(saved)) == os.path.realpath(os.path.expanduser(current))
 
 
 def reopened(
@@ -111,7 +184,7 @@ def begin(
     config: RunConfig,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    found: tuple[dict[str, Any], Path] | None,
+    found: Found | None,
     importers: Sequence[Importer] = (),
 ) -> State:
     """Return the training state of a model on its device: resumed, initialized from ``--ft_path``, or new.
@@ -156,16 +229,56 @@ def rename_old_results(folder: Path) -> None:
         log.info("--no_reload: the earlier %s is now %s.%d", path, path.name, n)
 
 
-def finished_metrics(config: RunConfig) -> dict[str, Any] | None:
-    """Return the metrics of a run that is finished and has exactly these options, else None."""
-    metrics_file, config_file = config.folder / "metrics.json", config.folder / "config.txt"
-    if not metrics_file.is_file() or not config_file.is_file():
-        return None
-    if parser.read_text(type(config), config_file) != config:
+def finished_metrics(
+    config: RunConfig, input_files: Callable[[Any], Sequence[Path]] | None = None
+) -> dict[str, Any] | None:
+    """Return the metrics of a run that is finished and was trained with exactly these options on these files.
+
+    Parameters
+    ----------
+    config
+        Options of the run.
+    input_files
+        Function from the configuration to the files of its data; None: they are not compared.
+
+    Returns
+    -------
+    dict or None
+        Content of ``metrics.json``; None if the run must be trained or continued, or ``train`` must judge it.
+    """
+    metrics_file = config.folder / "metrics.json"
+    if config.run.no_reload or not metrics_file.is_file():
         return None
     metrics: dict[str, Any] = io.read_json(metrics_file)
     in_time = 0 < config.train.max_seconds <= metrics["seconds"]["train"]
-    return metrics if metrics["steps"] >= config.train.N_iters or in_time else None
+    if metrics["steps"] < config.train.N_iters and not in_time:
+        return None
+    if "options" not in metrics:  # written by an earlier version
+        saved = parser.read_text(type(config), config.folder / "config.txt")
+        return metrics if saved == config else None
+    return metrics if _same_options(metrics, config) and _same_inputs(metrics, config, input_files) else None
+
+
+def _same_options(metrics: dict[str, Any], config: RunConfig) -> bool:
+    """Return whether metrics are of a run with these options, its length included."""
+    declared, current = options.declared(type(config)), parser.to_dict(config)
+    if any(metrics["options"].get(name) != current[name] for name in declared if declared[name].metadata["is_length"]):
+        return False
+    saved = {**metrics["options"], "inputs": metrics.get("inputs"), "resolved": metrics}
+    return not changed_options(saved, config, "model", "data", "training")
+
+
+def _same_inputs(
+    metrics: dict[str, Any], config: RunConfig, input_files: Callable[[Any], Sequence[Path]] | None
+) -> bool:
+    """Return whether metrics are of a run trained on the present files; True if that is not recorded."""
+    saved = metrics.get("inputs")
+    if saved is None or input_files is None:
+        return True
+    try:
+        return inputs.of_files(input_files(config), source_folder(config), saved).digest == saved["digest"]
+    except InputError:  # missing or unreadable: the training says so
+        return False
 
 
 def matching_metrics(folder: Path, protocol: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,13 +5,11 @@ The loop knows no task: validation, logging and checkpoints are hooks that the c
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -21,11 +19,12 @@ from enerf.conditioning.diagnostics import spectrum
 from enerf.config import parser
 from enerf.config.options import RunConfig
 from enerf.core import io
-from enerf.core.errors import NotFinite
+from enerf.core.errors import InputError, NotFinite
 from enerf.core.progress import progress_bar
-from enerf.engine import checkpoint, resume, schedule
+from enerf.engine import checkpoint, resume, schedule, signals
 from enerf.engine.checkpoint import State, set_learning_rate
 from enerf.engine.journal import Journal
+from enerf.engine.saver import Saver
 
 log = logging.getLogger("enerf")
 
@@ -58,25 +57,28 @@ class Report(Protocol):
 
 
 R = TypeVar("R", bound=Report)
+MAX_REPORTS = 10_000
 
 
 @dataclass
 class Progress:
     """Figures since the last journal record; ``unit`` names the samples of a batch (rays, points), for the speed.
 
-    ``count`` is the number of samples since then, ``seconds`` the training time.
+    ``count`` is the number of samples since then, ``seconds`` the training time. Averages are those of the last
+    ``MAX_REPORTS`` steps at most, so that memory is bounded.
     """
 
     unit: str = "rays"
     count: int = 0
     seconds: float = 0.0
-    reports: list[Any] = field(default_factory=list)
+    reports: deque[Any] = field(default_factory=lambda: deque(maxlen=MAX_REPORTS))
 
     def take(self) -> dict[str, float]:
         """Return the averages and the speed, and reset."""
-        averages = type(self.reports[0]).averaged(self.reports) if self.reports else {}
+        averages = type(self.reports[0]).averaged(list(self.reports)) if self.reports else {}
         averages[f"{self.unit}_per_second"] = self.count / max(self.seconds, 1e-9)
-        self.count, self.seconds, self.reports = 0, 0.0, []
+        self.count, self.seconds = 0, 0.0
+        self.reports.clear()
         return averages
 
 
@@ -91,6 +93,7 @@ def train_loop(
     max_seconds: float | int = 0.0,
     per_step: int = 0,
     watch: Callable[[State, R], None] | None = None,
+    stop_requested: Callable[[], bool] | None = None,
 ) -> str:
     """Train until ``n_iters`` steps, ``max_seconds`` of training, or a signal.
 
@@ -112,6 +115,8 @@ def train_loop(
         Batch size, for the speed.
     watch
         Called with the state and the report of every step.
+    stop_requested
+        Whether to stop before the next step; by default, whether a signal came.
 
     Returns
     -------
@@ -123,9 +128,9 @@ def train_loop(
     NotFinite
         If the loss or a gradient is not finite; the weights are those before that step.
     """
-    with _interruptible() as stop_requested, _bar(state, n_iters) as bar:
+    with signals.deferred() as signal_came, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
-            if stop_requested():
+            if (stop_requested or signal_came)():
                 return "interrupted"
             began = time.perf_counter()
             set_learning_rate(state.optimizer, learning_rate(state))
@@ -161,17 +166,25 @@ def one_step(state: State, step: Callable[[State], R]) -> R:
     if not math.isfinite(float(torch.nn.utils.get_total_norm([g for _, g in named]))):
         bad = next((n for n, g in named if not torch.isfinite(g).all()), "the total norm of the gradients")
         raise NotFinite(f"step {state.step}: the gradient is not finite in {bad}")
+    state.is_consistent = False
     state.optimizer.step()
     state.step += 1
+    state.is_consistent = True
     return report
 
 
 def _call_hooks(hooks: Sequence[Hook], state: State, ended: bool) -> None:
-    """Call the hooks that are due; their time counts as evaluation time."""
+    """Call the hooks that are due; their time counts as evaluation time.
+
+    A hook that cannot write its results is reported in a warning, and the training goes on.
+    """
     began = time.perf_counter()
     for hook in hooks:
         if (hook.every and state.step % hook.every == 0) or (ended and hook.at_end):
-            hook.call(state)
+            try:
+                hook.call(state)
+            except InputError as error:
+                log.warning("step %d: %s; the training goes on", state.step, error)
     state.eval_seconds += time.perf_counter() - began
 
 
@@ -195,28 +208,6 @@ def _seconds_left(state: State, n_iters: int, max_seconds: float | int) -> float
     """Return the estimated remaining time, from the mean time of the steps so far."""
     left = (n_iters - state.step) * state.seconds / max(state.step, 1)
     return min(left, max(0.0, max_seconds - state.seconds)) if max_seconds > 0 else left
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Catch SIGINT and SIGTERM; yield a function that returns whether one came. A second one interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        log.warning("stopping after this step (%s)", signal.Signals(number).name)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals cannot be caught here
-        before = {}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 LayerReport = dict[str, dict[str, float]]  # layer -> condition number, row norms ...
@@ -256,42 +247,61 @@ def fit(
     InputError
         If the results cannot be written.
     NotFinite
-        If the loss or a gradient is not finite; the last checkpoint is kept.
+        If the loss or a gradient is not finite; the state before that step has been saved.
     KeyboardInterrupt
         If the run was interrupted; a checkpoint has been saved.
     """
     if config.run.no_reload:
         resume.rename_old_results(config.folder)  # after the set-up, so that its errors leave the earlier run unchanged
-    if training.step < config.train.N_iters or not (config.folder / "config.txt").is_file():
-        io.write_atomic(config.folder / "config.txt", parser.to_text(config))  # the options of the last steps taken
-    if training.step >= config.train.N_iters > 0:
+    started_at, metadata = training.step, metadata or {}
+    is_new = not checkpoint.checkpoints(config.folder)
+    if resume.steps_left(config, training.step, training.seconds) or not (config.folder / "config.txt").is_file():
+        _write_config(config, metadata)
+    elif training.step >= config.train.N_iters > 0:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
-    saved = {"kind": config.kind, **(metadata or {}), **parser.to_dict(config)}
-
-    def save(training: State) -> None:
-        checkpoint.save(training, config.folder, saved)
-
-    journal, progress, started_at = Journal(config.folder, training.step), Progress(unit), training.step
+    saver = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
+    journal, progress = Journal(config.folder, training.step), Progress(unit)
     records = _records(config, training, journal, progress, spectra)
-    try:
-        why = train_loop(
-            training,
-            step,
-            partial(schedule.learning_rate, config.train),
-            progress,
-            [*records, *hooks(journal), Hook(config.run.i_weights, save)],
-            n_iters=config.train.N_iters,
-            max_seconds=config.train.max_seconds,
-            per_step=per_step,
-            watch=watch,
-        )
-        if training.step > started_at or not checkpoint.checkpoints(config.folder):
-            save(training)
-    finally:
-        journal.close()
+    saves = [Hook(config.run.i_weights, saver.by_step), Hook(1, saver.by_time)]
+    with signals.deferred() as stop_requested:
+        try:
+            why = train_loop(
+                training,
+                step,
+                partial(schedule.learning_rate, config.train),
+                progress,
+                [*records, *hooks(journal), *saves],
+                n_iters=config.train.N_iters,
+                max_seconds=config.train.max_seconds,
+                per_step=per_step,
+                watch=watch,
+                stop_requested=stop_requested,
+            )
+        except NotFinite as error:
+            raise NotFinite(f"{error}; {saver.after_failure(training)}") from None
+        except Exception:
+            log.warning("training ended by an error; %s", saver.after_failure(training))
+            raise
+        else:
+            if training.step > started_at or is_new:
+                saver.at_end(training)
+        finally:
+            journal.close()
     if why == "interrupted":
-        log.info("saved at step %d: run the same command again to resume", training.step)
+        same = "the same command without --no_reload" if config.run.no_reload else "the same command again"
+        log.info("saved at step %d: run %s to resume", training.step, same)
         raise KeyboardInterrupt
+
+
+def _write_config(config: RunConfig, metadata: dict[str, Any]) -> None:
+    """Write ``config.txt``: the options of the last steps, and as comments those that changed before."""
+    lines = [
+        f"# step {entry['step']}: {name} was {before!r}, then {after!r}\n"
+        for entry in metadata.get("history", [])
+        for name, (before, after) in entry.get("options", {}).items()
+    ]
+    lasting = parser.replace(config, no_reload=False, resume_with_changes=False)  # to be resumed with --config
+    io.write_atomic(config.folder / "config.txt", "".join(lines) + parser.to_text(lasting))
 
 
 def _records(

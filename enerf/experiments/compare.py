@@ -15,7 +15,7 @@ from enerf.config.methods import Methods
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
 from enerf.core.errors import InputError, NotFinite, shown
-from enerf.engine import backend_record, checkpoint, resume
+from enerf.engine import checkpoint, resume, run_record
 from enerf.experiments.options import CompareOptions
 from enerf.fields.backends.registry import Resolved
 from enerf.tasks import registry
@@ -52,7 +52,7 @@ def compare(base: C, chosen: CompareOptions) -> str:
         variant = variant_config(base, *named[name], seed)
         log.info("variant %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, variant.folder)
         try:
-            variants[name].append(resume.finished_metrics(variant) or _train(variant, task, shared))
+            variants[name].append(_finished(variant, task) or _train(variant, task, shared))
         except NotFinite as error:
             failed.append(f"{name}, seed {seed}, failed: {error}")
             log.warning(failed[-1])
@@ -64,6 +64,11 @@ def compare(base: C, chosen: CompareOptions) -> str:
         first = {name: variant_config(base, *method, seeds[0]) for name, method in named.items()}
         task.load("draw_comparison")(base, first)
     return "\n".join([text, *failed])
+
+
+def _finished(variant: RunConfig, task: registry.Task) -> dict[str, Any] | None:
+    """Return the metrics of a finished variant, or None."""
+    return resume.finished_metrics(variant, task.load("input_files") if task.has("input_files") else None)
 
 
 def _train(variant: RunConfig, task: registry.Task, shared: Resolved | None) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def shared_backend(base: C, variants: Sequence[C], task: registry.Task) -> Resol
     """
     if not task.has("resolve_backend"):
         return None
-    measured = [resume.finished_metrics(variant) for variant in variants]
+    measured = [_finished(variant, task) for variant in variants]
     recorded = {v.run.expname: recorded_backend(v, metrics) for v, metrics in zip(variants, measured, strict=True)}
     earlier = {name: record for name, record in recorded.items() if record is not None}
     first = next(iter(earlier.values()), None)
@@ -102,8 +107,8 @@ def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Reso
     """Return what a variant was trained with, by its metrics if it is finished, else by its checkpoint."""
     if metrics is not None:
         return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
-    found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
-    return backend_record.checkpoint_backend(checkpoint.read(found[-1])) if found else None
+    found = None if variant.run.no_reload else checkpoint.newest_readable(variant.folder)
+    return run_record.checkpoint_backend(found[0]) if found else None
 
 
 def check_unchanged(variant: RunConfig) -> None:
@@ -115,13 +120,16 @@ def check_unchanged(variant: RunConfig) -> None:
         If an option that affects the model, the data or the training was different, or if it was trained for more
         steps than are requested.
     """
-    found = [] if variant.run.no_reload else checkpoint.checkpoints(variant.folder)
+    found = None if variant.run.no_reload else checkpoint.newest_readable(variant.folder)
     if not found:
         return
-    content = checkpoint.read(found[-1])
+    content, _ = found
     changed = resume.changed_options(content["config"], variant, "model", "data", "training")
     if content["step"] > variant.train.N_iters:
         changed.append(f"N_iters ({content['step']} steps done there, {variant.train.N_iters} requested)")
+    saved_seconds = content["config"].get("max_seconds", 0)
+    if not changed and 0 < variant.train.max_seconds < saved_seconds:
+        changed.append(f"max_seconds (saved {saved_seconds:g}, requested {variant.train.max_seconds:g})")
     if changed:
         raise InputError(
             f"{variant.folder}: this variant was trained with other options: {', '.join(changed)}; expected the same, "

@@ -31,6 +31,8 @@ log = logging.getLogger("enerf")
 
 T = TypeVar("T")
 NICE = 10  # niceness of the background process
+# A terminal sends these to the whole process group, also when it is closed: the parent decides what follows.
+_PARENTS_SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 
 
 class Pools(Generic[T]):
@@ -180,11 +182,11 @@ def _start(
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT temporarily; a process started meanwhile inherits the block."""
+    """Block ``_PARENTS_SIGNALS`` temporarily; a process started meanwhile inherits the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
     try:
         yield
     finally:
@@ -192,8 +194,9 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _process(pipe: connection.Connection, make: bytes) -> None:
-    """Main function of the background process: low priority, one thread, ignores SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Main function of the background process: low priority, one thread; it ends when its parent does."""
+    for number in _PARENTS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     with suppress(AttributeError, OSError):
         os.nice(NICE)  # not available on all systems
     os.environ["IGL_NUM_THREADS"] = "1"  # read at libigl's first use, which is when the solid is unpickled

@@ -49,6 +49,9 @@ class Task:
     resolve_backend
         Configuration, and the ``Resolved`` of an earlier run or None -> backend and precision of all variants of a
         comparison; ``train`` then takes them as its second argument. Optional.
+    input_files
+        Configuration -> files of its data, whose hashes tell whether a finished run is still that of the data.
+        Optional.
     mesh_source
         Folder and ``MeshSourceSettings`` -> ``MeshSource``, for mesh extraction. Optional.
     views
@@ -71,6 +74,7 @@ class Task:
     train_all: Part = ""
     resolve: Part = ""
     resolve_backend: Part = ""
+    input_files: Part = ""
     mesh_source: Part = ""
     views: Part = ""
     probe: Part = ""
@@ -146,6 +150,7 @@ register(
         write_comparison="enerf.tasks.nerf.comparison:write_all",
         draw_comparison="enerf.tasks.nerf.comparison:draw_test_view",
         resolve_backend="enerf.tasks.nerf.setup:resolve_backend",
+        input_files="enerf.tasks.nerf.setup:input_files",
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         views="enerf.tasks.nerf.opened:open_views",
         probe="enerf.tasks.nerf.probe:open_probe",
@@ -164,6 +169,7 @@ register(
         table="enerf.tasks.shape.report:table",
         write_comparison="enerf.tasks.shape.comparison:write_all",
         resolve_backend="enerf.tasks.shape.setup:resolve_backend",
+        input_files="enerf.tasks.shape.setup:input_files",
         mesh_source="enerf.tasks.shape.mesh:mesh_source",
         probe="enerf.tasks.shape.probe:open_probe",
     )
@@ -181,6 +187,7 @@ register(
         write_comparison="enerf.tasks.classifier.comparison:write_all",
         resolve="enerf.tasks.classifier.setup:resolve_steps",
         resolve_backend="enerf.tasks.classifier.setup:resolve_backend",
+        input_files="enerf.tasks.classifier.setup:input_files",
         probe="enerf.tasks.classifier.probe:open_probe",
     )
 )

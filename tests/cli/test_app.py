@@ -46,7 +46,7 @@ def raising(error: BaseException):
         (
             NotFinite("step 3: the loss is nan"),
             3,
-            "error: training stopped: step 3: the loss is nan; the last good checkpoint is kept\n",
+            "error: training stopped: step 3: the loss is nan\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

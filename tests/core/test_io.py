@@ -1,6 +1,7 @@
 """Atomic writing: after a failure the file is as it was before."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,9 @@ def test_the_data_is_flushed_to_disk_before_the_rename(tmp_path, monkeypatch):
     calls, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (calls.append(("fsync", os.fstat(number).st_size)), fsync(number)))
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("replace", a.name)), replace(a, b)))
-    with io.atomic_path(tmp_path / "a.txt", fsync=True, temporary_name=".a.saving") as temporary:
+    with io.atomic_path(tmp_path / "a.txt", fsync=True) as temporary:
         temporary.write_text("whole")
-    assert calls == [("fsync", 5), ("replace", ".a.saving")]
+    assert calls == [("fsync", 5), ("replace", temporary.name)]
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
@@ -65,3 +66,34 @@ def test_a_systems_error_becomes_one_sentence_about_the_file(tmp_path):
         raise OSError(28, "No space left on device")
     assert str(caught.value) == str(io.write_error(tmp_path / "a", "No space left on device"))
     assert caught.value.__cause__ is None
+
+
+def test_leftovers_are_removed_if_their_process_is_gone_and_nothing_else(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    here, mine = io.host(), os.getpid()
+    leftovers = [f".{here}-{gone.pid}-0123456789ab.tmp.png", f".{here}-{gone.pid}-0123456789ab.tmp"]
+    kept = [f".{here}-{mine}-0123456789ab.tmp.png", f".other-{gone.pid}-0123456789ab.tmp", ".hidden", "a.tmp.png"]
+    for folder in (tmp_path, tmp_path / "inner"):
+        folder.mkdir(exist_ok=True)
+        for name in (*leftovers, *kept):
+            (folder / name).write_text("x")
+    old = tmp_path / f".elsewhere-{mine}-0123456789ab.tmp.mp4"
+    old.write_text("x")
+    os.utime(old, (0, 0))
+    removed = io.remove_leftovers(tmp_path)
+    assert sorted(removed) == sorted(
+        [old, *(tmp_path / n for n in leftovers), *(tmp_path / "inner" / n for n in leftovers)]
+    )
+    assert sorted(os.listdir(tmp_path / "inner")) == sorted(kept)
+    assert io.remove_leftovers(tmp_path / "none") == []
+
+
+def test_the_name_of_a_temporary_file_is_one_that_is_found_later(tmp_path, monkeypatch):
+    with io.atomic_path(tmp_path / ("x" * 250)) as temporary:
+        temporary.write_text("half")
+        assert len(temporary.name) < 100
+        assert io.remove_leftovers(tmp_path) == []  # this process is alive
+        monkeypatch.setattr(io, "is_running", lambda pid: pid != os.getpid())
+        assert io.remove_leftovers(tmp_path) == [temporary]
+        temporary.write_text("whole")

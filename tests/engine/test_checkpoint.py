@@ -501,3 +501,57 @@ def test_a_state_of_grids_does_not_load_where_there_are_none(tmp_path):
     content, of = checkpoint.read(path), fresh()
     content["model"] = of.model.state_dict()
     assert "the optimizer's state does not fit this model" in refusal(checkpoint.restore, of, content, path)
+
+
+# damaged ones
+
+
+def test_of_single_flipped_bits_none_gives_another_content(tmp_path):
+    path = checkpoint.save(trained(), tmp_path, {"a": 1})
+    data, expected = path.read_bytes(), checkpoint.read(path)
+    generator, refused = torch.Generator().manual_seed(0), 0
+    for position in torch.randint(8 * len(data), (120,), generator=generator).tolist():
+        flipped = bytearray(data)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        try:
+            assert same(checkpoint.read(path), expected)  # a bit of padding or of a file attribute
+        except InputError:
+            refused += 1
+    assert refused > 60
+
+
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(tmp_path, caplog):
+    of = trained()
+    paths = []
+    for of.step in (3, 4, 5):
+        paths.append(checkpoint.save(of, tmp_path, {"kind": "nerf"}, recent=of.step == 4))
+    paths[2].write_bytes(paths[2].read_bytes()[:-40])
+    content, path = checkpoint.newest(tmp_path, ["nerf"])
+    assert (content["step"], path) == (4, paths[1])
+    assert [line.startswith(f"{paths[2]}: cannot be read") for line in caplog.messages] == [True]
+    assert caplog.messages[0].endswith("; taking the one before")
+    for path in paths[:2]:
+        path.write_bytes(b"")
+    told = refusal(checkpoint.newest, tmp_path, ["nerf"])
+    assert told.startswith(f"{paths[2]}: cannot be read")
+    assert told.endswith(", and neither can the 2 before it")
+    assert checkpoint.newest_readable(tmp_path / "none") is None
+
+
+def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(tmp_path, monkeypatch):
+    checkpoint.save(fresh(), tmp_path, {})
+
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "listdir", fail)
+    assert "cannot be listed (Input/output error)" in refusal(checkpoint.newest_readable, tmp_path)
+
+
+def test_a_device_in_the_place_of_a_checkpoint_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.pt")
+    (tmp_path / "b.pt").symlink_to("/dev/zero")
+    for name in ("a.pt", "b.pt"):
+        assert "expected a file" in refusal(checkpoint.read, tmp_path / name)
+        assert "expected a file" in refusal(start_from, fresh(), tmp_path / name)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from enerf.core.errors import NotFinite
+from enerf.core.errors import InputError, NotFinite
 from enerf.engine import checkpoint, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.trainer import Hook, Progress
@@ -103,7 +103,7 @@ def test_hooks_of_the_end_run_when_the_time_is_up():
 # signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_stops_after_the_step_and_the_handlers_are_put_back(number, caplog):
     before = signal.getsignal(number)
     of, ended = fresh(), []
@@ -143,6 +143,43 @@ def test_a_second_interrupt_stops_at_once():
     with pytest.raises(KeyboardInterrupt):
         fit(fresh(), hooks=[Hook(2, twice)])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_closed_terminal_sends_several_signals_and_the_step_is_finished():
+    def close(of: State) -> None:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+
+    of = fresh()
+    assert fit(of, hooks=[Hook(2, close)]) == "interrupted"
+    assert of.step == 2
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert fit(fresh(), hooks=[Hook(2, lambda of: os.kill(os.getpid(), signal.SIGHUP))]) == "finished"
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_hook_that_cannot_write_is_a_warning_and_the_training_goes_on(caplog):
+    def full(of: State) -> None:
+        raise InputError("video.mp4: cannot be written")
+
+    of = fresh()
+    assert fit(of, hooks=[Hook(2, full)]) == "finished"
+    assert caplog.messages == [f"step {n}: video.mp4: cannot be written; the training goes on" for n in (2, 4)]
+
+
+def test_the_weights_are_not_consistent_while_they_are_updated():
+    of, seen = fresh(), []
+    update = of.optimizer.step
+    of.optimizer.step = lambda: (seen.append(of.is_consistent), update())  # type: ignore[method-assign]
+    fit(of, n_iters=2)
+    assert seen == [False, False]
+    assert of.is_consistent
 
 
 def test_outside_the_main_thread_it_trains_without_handlers():

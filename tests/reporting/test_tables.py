@@ -85,7 +85,7 @@ def test_a_failed_write_keeps_the_earlier_file_and_says_why(broken, tmp_path, mo
     core_io.write_atomic(path, "earlier")
     monkeypatch.setattr(*broken, full)
     assert refusal(core_io.write_atomic, path, "later") == (
-        f"{path}: cannot be written (No space left on device), expected a writable folder with free space."
+        f"{path}: cannot be written (No space left on device), expected a writable folder with free space"
     )
     assert path.read_text() == "earlier"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -161,7 +161,7 @@ def test_a_journal_that_cannot_be_written_is_told(journal, tmp_path, monkeypatch
     monkeypatch.setattr(Path, "open", full)
     expected = (
         f"{tmp_path}/train.jsonl: cannot be written (No space left on device), "
-        "expected a writable folder with free space."
+        "expected a writable folder with free space"
     )
     assert refusal(one.record, 1, {"loss": 0.5}) == expected
 

@@ -1,33 +1,45 @@
 """Reader for scenes in the format of NeRF's synthetic data: renderings of an object, and their poses as JSON.
 
-The poses are camera-to-world with OpenGL axes, so scene coordinates are those of the file. The object is around the
-origin, between 2 and 6 units from every camera.
+The poses are camera-to-world with OpenGL axes unless another convention is named, so scene coordinates are those of the
+file. The object is around the origin, between ``near`` and ``far`` from every camera; 2 and 6 in NeRF's scenes.
 
 Source: Mildenhall et al., NeRF (2020); options and defaults as in nerf-pytorch.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
 
+from enerf.core import files as core_files
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import poses
+from enerf.datasets.scenes import poses, transforms, view_checks
+from enerf.datasets.scenes.transforms import Frames
 
 _LAYOUT = "data/nerf_synthetic/<scene>/{transforms_train.json, transforms_test.json, train/, test/}"
 _NEAR, _FAR = 2.0, 6.0
 
 
-def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int = 8, white_bkgd: bool = False) -> Scene:
+def load(
+    folder: str | os.PathLike[str],
+    half_res: bool = False,
+    testskip: int = 8,
+    white_bkgd: bool = False,
+    *,
+    near: float | int = 0,
+    far: float | int = 0,
+    pose_axes: str = "opengl",
+    pose_check: bool = True,
+) -> Scene:
     """Read a scene: training frames, then test frames; validation frames are not read.
 
     Parameters
@@ -40,6 +52,12 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
         Use every n-th test frame, from the first; 0 means 1.
     white_bkgd
         Composite transparent images over white; otherwise alpha is dropped.
+    near, far
+        Depths at which rays start and end; 0 means 2 and 6.
+    pose_axes
+        Convention of the matrices in the files, one of ``poses.AXES``.
+    pose_check
+        Whether to log a warning if the poses do not fit the photographs.
 
     Raises
     ------
@@ -51,77 +69,86 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
         raise InputError(f"{scene} is not a folder, expected a scene laid out as {_LAYOUT}.")
     if testskip < 0:
         raise InputError(f"option testskip: found {testskip}, expected 0 or more.")
-    angle, train = _transforms(scene / "transforms_train.json")
-    test_angle, test = _transforms(scene / "transforms_test.json")
-    if not math.isclose(angle, test_angle, rel_tol=1e-6):
-        file = scene / "transforms_test.json"
-        raise InputError(f"{file} has camera_angle_x {test_angle}, expected {angle} as for training.")
-    frames = train + test[:: testskip or 1]
-    pixels = _read([scene / name for name, _ in frames], half_res, white_bkgd)
+    near, far = _range(near, far)
+    train, test = _frames(scene, testskip or 1)
+    c2w = _poses(train, pose_axes, near, far)
+    if test.names:
+        c2w = np.concatenate([c2w, _poses(test, pose_axes, near, far, training=False)])
+    names, matrices = (*train.names, *test.names), np.concatenate([train.matrices, test.matrices])
+    view_checks.warn_of_equal_poses(scene, matrices, names)
+    pixels = _read([scene / name for name in names], half_res, white_bkgd)
     n, height, width, _ = pixels.shape
-    focal = 0.5 * width / math.tan(0.5 * angle)
+    focal = 0.5 * width / math.tan(0.5 * train.angle)
+    if pose_check:
+        view_checks.warn_of_axes(scene, pixels, matrices, pose_axes, focal)
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
-        c2w=torch.from_numpy(poses.orthonormalize(np.stack([pose for _, pose in frames]))).float(),
+        c2w=torch.from_numpy(c2w).float(),
         camera=Camera(width, height, focal, focal, width / 2, height / 2),
-        bounds=torch.tensor([[_NEAR, _FAR]]).repeat(n, 1),
-        image_names=tuple(name for name, _ in frames),
-        train=tuple(range(len(train))),
-        test=tuple(range(len(train), n)),
-        near=_NEAR,
-        far=_FAR,
+        bounds=torch.tensor([[near, far]], dtype=torch.float32).repeat(n, 1),
+        image_names=names,
+        train=tuple(range(len(train.names))),
+        test=tuple(range(len(train.names), n)),
+        near=near,
+        far=far,
         ndc=False,
         forward_facing=False,
         world_to_scene=torch.eye(4, dtype=torch.float64),
     )
 
 
-def _transforms(file: Path) -> tuple[float, list[tuple[str, Float64[np.ndarray, "3 4"]]]]:
-    """Horizontal field of view in radians, and image file and pose of each frame."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist, expected a scene laid out as {_LAYOUT}.") from None
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} is no JSON ({reason}), expected camera_angle_x and frames.") from None
-    content = content if isinstance(content, dict) else {}
-    angle, frames = content.get("camera_angle_x"), content.get("frames")
-    if not isinstance(angle, int | float) or not 0 < angle < math.pi:
-        raise InputError(f"{file} has camera_angle_x {angle}, expected an angle between 0 and pi in radians.")
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{file} has no list of frames, expected at least one frame.")
-    return float(angle), [_frame(file, i, frame) for i, frame in enumerate(frames)]
+def input_files(folder: Path, testskip: int) -> list[Path]:
+    """Return the files of a scene: poses, and the images of training frames and every n-th test frame.
+
+    Raises
+    ------
+    InputError
+        If a file of poses cannot be read.
+    """
+    return [path for part in _frames(folder, testskip or 1) for path in (part.file, *(folder / n for n in part.names))]
 
 
-def _frame(file: Path, index: int, frame: Any) -> tuple[str, Float64[np.ndarray, "3 4"]]:
-    """Image file (relative to the folder) and pose of a frame."""
-    frame = frame if isinstance(frame, dict) else {}
-    name, matrix = frame.get("file_path"), frame.get("transform_matrix")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{file} has no file_path in frame {index}, expected the name of a picture.")
-    try:
-        pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
-        pose = np.empty(0)
-    if pose.shape not in ((4, 4), (3, 4)):
-        raise InputError(f"{file} has no 4 x 4 transform_matrix in frame {index} ({name}), expected numbers.")
-    if not np.isfinite(pose).all() or not poses.are_rotations(pose[None, :3])[0]:
+def _range(near: float | int, far: float | int) -> tuple[float, float]:
+    """Near and far, with defaults for zeros."""
+    start, end = float(near or _NEAR), float(far or _FAR)
+    if not 0 < start < end < math.inf:
         raise InputError(
-            f"{file} has a transform_matrix in frame {index} ({name}) that is not finite or no rotation, "
-            "expected right-handed orthonormal axes."
+            f"options near and far: found depths from {start:g} to {end:g}, expected near above 0 and below far."
         )
-    path = Path(name.replace("\\", "/"))
-    return (path if images.is_image_name(path.name) else Path(f"{path}.png")).as_posix(), pose[:3]
+    return start, end
+
+
+def _frames(scene: Path, testskip: int) -> "tuple[Frames, Frames]":
+    """Training frames and every n-th test frame, of one field of view."""
+    train, test = (transforms.read(scene / f"transforms_{split}.json", _LAYOUT) for split in ("train", "test"))
+    if not math.isclose(train.angle, test.angle, rel_tol=1e-6):
+        raise InputError(f"{test.file} has camera_angle_x {test.angle}, expected {train.angle} as for training.")
+    return train, replace(test, names=test.names[::testskip], matrices=test.matrices[::testskip])
+
+
+def _poses(frames: Frames, axes: str, near: float, far: float, training: bool = True) -> Float64[np.ndarray, "n 3 4"]:
+    """Checked poses with OpenGL axes."""
+    bounds = np.array([[near, far]]).repeat(len(frames.names), 0)
+    view_checks.require_rotations(frames.file, frames.matrices, frames.names)
+    c2w = poses.orthonormalize(poses.from_axes(frames.matrices, axes))
+    view_checks.require_one_scale(frames.file, c2w[:, :, 3], bounds, frames.names)
+    if training:
+        view_checks.require_parallax(frames.file, c2w[:, :, 3], near, "training cameras")
+        view_checks.warn_of_range(frames.file, c2w, near, far)
+    return c2w
 
 
 def _read(
     files: list[Path], half_res: bool, white: bool
 ) -> UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"]:
     """Colors of files of one common size: bytes if lossless, else floats in [0, 1]."""
+    for file in files:
+        with suppress(OSError):  # named below
+            core_files.require_regular(file)
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
+    core_files.require_memory(len(files) * height * width * 3, str(files[0].parent))
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
         for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):

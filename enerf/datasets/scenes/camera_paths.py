@@ -34,9 +34,9 @@ def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
         Its cameras determine the path.
     kind
         ``spiral``: two turns about the average camera. ``circle``: a turn about the z axis at the cameras' height
-        and distance. ``turntable``: a turn about the z axis at distance 4 from the origin, as for NeRF's synthetic
-        objects. ``interpolate``: through the training views. ``test``: the test views, regardless of ``frames``. The
-        first three are those of nerf-pytorch.
+        and distance. ``turntable``: a turn about the z axis, at distance 4 from the origin as for NeRF's synthetic
+        objects, or at the training cameras' mean distance if that is not between 2 and 6. ``interpolate``: through the
+        training views. ``test``: the test views, regardless of ``frames``. The first three are those of nerf-pytorch.
     frames
         Number of poses.
 
@@ -51,7 +51,7 @@ def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
     elif kind == "circle":
         path = poses.circle(c2w, frames)
     elif kind == "turntable":
-        path = poses.blender_circle(frames)
+        path = poses.blender_circle(frames, _turntable_radius(scene))
     elif kind == "interpolate":
         path = poses.interpolate(c2w[list(scene.train)], frames)
     elif kind == "test":
@@ -59,3 +59,9 @@ def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
     else:
         raise InputError(f"option --path: found {kind!r}, expected one of {', '.join(KINDS)}")
     return torch.from_numpy(np.ascontiguousarray(path)).to(scene.c2w)
+
+
+def _turntable_radius(scene: Scene) -> float:
+    """Distance of a turntable's cameras from the origin."""
+    mean = float(scene.c2w[list(scene.train), :, 3].double().norm(dim=-1).mean())
+    return 4.0 if 2 <= mean <= 6 else mean

@@ -68,11 +68,11 @@ def find(scene: Path, factor: int, count: int, recorded: Size) -> Photos:
     InputError
         If images are missing, not as many as poses, or of several aspect ratios.
     """
-    target = scene / _name(factor)
+    target = scene / name_of(factor)
     if target.is_dir():
         return _survey(_whole(target, scene / "images", count), recorded)
     divisor = _divisor(scene, factor, count)
-    found = _survey(_whole(scene / _name(divisor), scene / "images", count), recorded)
+    found = _survey(_whole(scene / name_of(divisor), scene / "images", count), recorded)
     width, height = (max(1, round(side * divisor / factor)) for side in (found.width, found.height))
     return replace(found, width=width, height=height, output_folder=target)
 
@@ -92,7 +92,12 @@ def read(photos: Photos, white: bool) -> tuple[Float32[np.ndarray, "n h w 3"], t
     return pixels, tuple(file.name for file in photos.files)
 
 
-def _name(factor: int) -> str:
+def name_of(factor: int) -> str:
+    """Return the name of the folder with images of 1 / ``factor`` of the full size.
+
+    >>> name_of(1), name_of(8)
+    ('images', 'images_8')
+    """
     return "images" if factor == 1 else f"images_{factor}"
 
 
@@ -128,11 +133,13 @@ def _divisor(scene: Path, factor: int, count: int) -> int:
         return 1
     names = sorted(path.name for path in scene.glob("images_*") if path.is_dir())
     for k in range(2, factor):
-        if factor % k == 0 and _name(k) in names and len(images.list_images(scene / _name(k))) == count:
+        if factor % k == 0 and name_of(k) in names and len(images.list_images(scene / name_of(k))) == count:
             return k
     wanted = f"images/ or images_k with k dividing {factor}" if factor > 1 else "images/ or another factor"
     found = _some(names) or "no image folder"
-    raise InputError(f"{scene / _name(factor)} does not exist and cannot be created: found {found}, expected {wanted}.")
+    raise InputError(
+        f"{scene / name_of(factor)} does not exist and cannot be created: found {found}, expected {wanted}."
+    )
 
 
 def _survey(files: tuple[Path, ...], recorded: Size) -> Photos:

@@ -1,14 +1,16 @@
 """Reader for scenes in the format of LLFF: photographs and ``poses_bounds.npy``.
 
-Each row of that file has a 3 × 5 matrix [R | t | height, width, focal] with LLFF's camera axes (down, right, backwards)
-and the nearest and farthest depth of the view, in the file's *world* coordinates. The scene read is in *scene*
-coordinates: world coordinates scaled so that the nearest depth is 1 / bd_factor, in the frame of the average camera.
+Each row of that file has a 3 × 5 matrix [R | t | height, width, focal] with LLFF's camera axes (down, right,
+backwards), or in another convention (``pose_axes``), and the nearest and farthest depth of the view, in the file's
+*world* coordinates. The scene read is in *scene* coordinates: world coordinates scaled so that the nearest depth is
+1 / bd_factor, in the frame of the average camera.
 
 Sources: Mildenhall et al., Local Light Field Fusion (2019), for the format; Mildenhall et al., NeRF (2020),
 and nerf-pytorch for the normalization.
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,11 +20,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from enerf.core import images
+from enerf.core import arrays, files, images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import image_folder, poses
+from enerf.datasets.scenes import image_folder, poses, view_checks
 
 log = logging.getLogger("enerf")
 _LAYOUT = "data/nerf_llff_data/<scene>/{poses_bounds.npy, images/, images_8/}"
@@ -37,6 +39,8 @@ def load(
     ndc: bool = True,
     bd_factor: float | int | None = 0.75,
     white_bkgd: bool = False,
+    pose_axes: str = "llff",
+    pose_check: bool = True,
 ) -> Scene:
     """Read a scene: photographs, recentered poses, and the split into training and test views.
 
@@ -57,6 +61,12 @@ def load(
         The nearest depth is scaled to 1 / bd_factor; None keeps the scale.
     white_bkgd
         Composite transparent images over white.
+    pose_axes
+        Convention of the matrices in the file, one of ``poses.AXES``.
+    pose_check
+        Whether to log a warning if the poses do not fit the photographs.
+
+    Outlying bounds are replaced with a warning.
 
     Raises
     ------
@@ -68,11 +78,14 @@ def load(
     rows = _rows(scene, file)
     factor = _factor(factor)
     photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
-    _check_rows(file, rows, [photo.name for photo in photos.files])
+    matrices, bounds = _check_rows(file, rows, [photo.name for photo in photos.files], pose_axes)
     camera = _camera(file, rows, photos, factor)
-    c2w, bounds, world_to_scene = _normalize(file, rows, bd_factor, spherify)
+    c2w, bounds, world_to_scene = _normalize(file, poses.from_axes(matrices, pose_axes), bounds, bd_factor, spherify)
     train, test = _split(c2w, llffhold)
+    view_checks.require_parallax(file, c2w[list(train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     pixels, names = _read(photos, white_bkgd)
+    if pose_check:
+        view_checks.warn_of_axes(file, pixels, matrices, pose_axes, float(camera.fx))
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
@@ -90,40 +103,51 @@ def load(
     )
 
 
+def input_files(folder: Path, factor: int) -> list[Path]:
+    """Return the files of a scene: poses, and the images that are read at 1 / ``factor`` of the full size.
+
+    Images that have yet to be downsampled are not included.
+
+    Raises
+    ------
+    InputError
+        If the folder of the images cannot be listed.
+    """
+    pixels = folder / image_folder.name_of(factor or 1)
+    return [folder / "poses_bounds.npy", *(images.list_images(pixels) if pixels.is_dir() else [])]
+
+
 def _read(
     photos: image_folder.Photos, white: bool
 ) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
     """Colors, as bytes if lossless, else as floats in [0, 1]; and file names."""
     if photos.output_folder is not None:
         photos = image_folder.write_resized(photos, photos.output_folder)
-    files = photos.files
+    found, shape = photos.files, (len(photos.files), photos.height, photos.width, 3)
+    files.require_memory(math.prod(shape), str(found[0].parent))
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
         bar = progress_bar(
-            None, f"read {files[0].parent.name}", "image", iterable=files, delay=2, leave=False, enabled=None
+            None, f"read {found[0].parent.name}", "image", iterable=found, delay=2, leave=False, enabled=None
         )
         for file in bar:
             one, _ = image_folder.read(replace(photos, files=(file,)), white)
             yield one[0]
 
-    return images.stack(pictures(), (len(files), photos.height, photos.width, 3)), tuple(file.name for file in files)
+    return images.stack(pictures(), shape), tuple(file.name for file in found)
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
     """Rows of ``poses_bounds.npy``, not yet validated."""
     if not scene.is_dir():
         raise InputError(f"{scene} is not a folder, expected an LLFF scene laid out as {_LAYOUT}.")
-    if not file.is_file():
-        raise InputError(f"{file} does not exist, expected an LLFF scene laid out as {_LAYOUT}.")
     try:
-        with file.open("rb") as stream:
-            rows = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise InputError(
-            f"{file} holds no plain array (pickled objects are refused, for they can run code), expected "
-            "N x 17 numbers written by numpy.save."
-        ) from None
-    if rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
+        rows = arrays.read_npy(file)
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist, expected an LLFF scene laid out as {_LAYOUT}.") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error}), expected N x 17 numbers.") from None
+    if rows.ndim != 2 or rows.shape[1] != 17:
         raise InputError(f"{file} holds {rows.dtype} of shape {rows.shape}, expected N x 17 numbers.")
     if len(rows) < 2:
         raise InputError(f"{file} holds {len(rows)} views, expected 2 or more: to train on and to test.")
@@ -137,25 +161,29 @@ def _factor(factor: int | None) -> int:
     return factor or 1
 
 
-def _check_rows(file: Path, rows: Float64[np.ndarray, "n 17"], names: Sequence[str]) -> None:
-    """Raise an InputError that names the rows with invalid values."""
+def _check_rows(
+    file: Path, rows: Float64[np.ndarray, "n 17"], names: Sequence[str], axes: str
+) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"]]:
+    """The file's matrices and bounds; an InputError names the rows with invalid values."""
 
     def refuse(bad: Bool[np.ndarray, " n"], found: str, expected: str) -> None:
         if bad.any():
-            views = ", ".join(f"view {i} ({names[i]})" for i in np.flatnonzero(bad)[:5])
-            more = f" and {bad.sum() - 5} more" if bad.sum() > 5 else ""
-            raise InputError(f"{file} has {found} in {views}{more}, expected {expected}.")
+            raise InputError(f"{file} has {found} in {view_checks.name_views(bad, names)}, expected {expected}.")
 
     near, far = rows[:, 15], rows[:, 16]
     refuse(~np.isfinite(rows).all(axis=1), "values that are not finite", "finite poses and bounds")
     refuse(rows[:, [4, 9, 14]].min(axis=1) <= 0, "a height, width or focal length of 0 or less", "pixels")
+    refuse(np.abs(np.log10(rows[:, 14] / rows[:, 9])) > 4, "a focal length of no camera", "about the width, in pixels")
     refuse((near <= 0) | (near >= far), "a near bound that is not between 0 and the far", "0 < near < far")
-    refuse(~poses.are_rotations(_poses(rows)), "axes that are no rotation", "right-handed orthonormal axes")
-
-
-def _poses(rows: Float64[np.ndarray, "n 17"]) -> Float64[np.ndarray, "n 3 4"]:
-    """Camera-to-world poses with OpenGL axes."""
-    return poses.from_llff_axes(rows[:, :15].reshape(-1, 3, 5)[:, :, :4])
+    matrices = rows[:, :15].reshape(-1, 3, 5)[:, :, :4]
+    view_checks.require_rotations(file, matrices, names)
+    view_checks.require_one_camera(file, rows[:, 14] / rows[:, 9], rows[:, 4] / rows[:, 9], names)
+    bounds = view_checks.robust_bounds(file, rows[:, 15:], names)
+    centers = poses.from_axes(matrices, axes)[:, :, 3]
+    view_checks.require_one_scale(file, centers, bounds, names)
+    view_checks.require_parallax(file, centers, float(np.median(bounds[:, 0])))
+    view_checks.warn_of_equal_poses(file, matrices, names)
+    return matrices, bounds
 
 
 def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.Photos, factor: int) -> Camera:
@@ -173,18 +201,20 @@ def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.
             "%s: width %g became %d, which is not 1/%d; the focal length follows the real ratio",
             *(photos.output_folder or photos.files[0].parent, full_width, width, factor),
         )
-    if np.ptp(rows[:, 14]) > 0.01 * focal:
-        log.warning("%s: focal lengths differ between views; that of the first, %g, is used", file, focal)
     return Camera(width, height, float(focal * across), float(focal * down), width / 2, height / 2)
 
 
 def _normalize(
-    file: Path, rows: Float64[np.ndarray, "n 17"], bd_factor: float | int | None, spherify: bool
+    file: Path,
+    c2w: Float64[np.ndarray, "n 3 4"],
+    bounds: Float64[np.ndarray, "n 2"],
+    bd_factor: float | int | None,
+    spherify: bool,
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"], Float64[np.ndarray, "4 4"]]:
     """Poses and bounds in scene coordinates, and the world-to-scene similarity."""
     if bd_factor is not None and bd_factor <= 0:
         raise InputError(f"option bd_factor: found {bd_factor}, expected a number above 0.")
-    c2w, bounds = poses.orthonormalize(_poses(rows)), rows[:, 15:]
+    c2w = poses.orthonormalize(c2w)
     scale = 1 / (bounds.min() * bd_factor) if bd_factor is not None else 1.0
     c2w[:, :, 3] *= scale
     bounds = bounds * scale

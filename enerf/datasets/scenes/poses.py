@@ -11,6 +11,25 @@ al., NeRF (2020), for recentering and inward-facing scenes. The constants are th
 import numpy as np
 from jaxtyping import Bool, Float64
 
+# Conventions of the matrices [R | t] of pose files: the camera's axes, and w2c if they map world to camera coordinates.
+# llff: down, right, back; opengl: right, up, back; opencv: right, down, forward.
+AXES = ("llff", "opengl", "opencv", "llff_w2c", "opengl_w2c", "opencv_w2c")
+
+
+def from_axes(matrices: Float64[np.ndarray, "n 3 4"], axes: str) -> Float64[np.ndarray, "n 3 4"]:
+    """Camera-to-world poses with OpenGL axes from matrices in one of the conventions ``AXES``; R must be invertible.
+
+    >>> from_axes(np.array([[[1.0, 0, 0, 7], [0, 1, 0, 8], [0, 0, 1, 9]]]), "opencv_w2c")[0].tolist()
+    [[1.0, -0.0, -0.0, -7.0], [0.0, -1.0, -0.0, -8.0], [0.0, -0.0, -1.0, -9.0]]
+    """
+    camera, _, inverted = axes.partition("_")
+    if inverted:
+        inverse = np.linalg.inv(matrices[:, :, :3])
+        matrices = np.concatenate([inverse, -inverse @ matrices[:, :, 3:]], axis=-1)
+    if camera == "llff":
+        return from_llff_axes(matrices)
+    return matrices * np.array([1.0, -1, -1, 1]) if camera == "opencv" else matrices
+
 
 def from_llff_axes(llff: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
     """Poses with OpenGL axes from poses with LLFF's axes down, right, back; world coordinates are unchanged.
@@ -55,6 +74,23 @@ def recenter(
     return _apply(transform, c2w), transform
 
 
+def meeting_point(c2w: Float64[np.ndarray, "n 3 4"], least: float = 1e-8) -> Float64[np.ndarray, "3"]:
+    """The point nearest to all optical axes, in the least-squares sense.
+
+    ``least`` bounds the mean squared sine of the angles between the axes and their mean direction, roughly.
+
+    Raises
+    ------
+    ValueError
+        If all cameras look the same way.
+    """
+    centers, back = c2w[:, :, 3], c2w[:, :, 2]
+    projection = np.eye(3) - back[:, :, None] * back[:, None, :]  # onto the plane orthogonal to an optical axis
+    if np.linalg.eigvalsh(projection.mean(0))[0] < least:
+        raise ValueError("all cameras look the same way")
+    return np.linalg.solve(projection.mean(0), np.einsum("nij,nj->i", projection, centers) / len(c2w))
+
+
 def spherify(
     c2w: Float64[np.ndarray, "n 3 4"], bounds: Float64[np.ndarray, "n 2"]
 ) -> tuple[Float64[np.ndarray, "n 3 4"], Float64[np.ndarray, "n 2"], Float64[np.ndarray, "4 4"]]:
@@ -68,12 +104,8 @@ def spherify(
     ValueError
         If all cameras look the same way or are at one point.
     """
-    centers, back = c2w[:, :, 3], c2w[:, :, 2]
-    projection = np.eye(3) - back[:, :, None] * back[:, None, :]  # onto the plane orthogonal to an optical axis
-    if np.linalg.eigvalsh(projection.mean(0))[0] < 1e-8:
-        raise ValueError("all cameras look the same way")
-    target = np.linalg.solve(projection.mean(0), np.einsum("nij,nj->i", projection, centers) / len(c2w))
-    rotation = _facing((centers - target).mean(0), np.array([0.1, 0.2, 0.3]))
+    target = meeting_point(c2w)
+    rotation = _facing((c2w[:, :, 3] - target).mean(0), np.array([0.1, 0.2, 0.3]))
     rigid = _inverse(np.concatenate([rotation, target[:, None]], axis=-1))
     moved = _apply(rigid, c2w)
     if _radius(moved) < 1e-12:
@@ -115,8 +147,8 @@ def circle(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.ndarray
     return _poses_at(centers, centers, np.array([0.0, 0, 1]))
 
 
-def blender_circle(frames: int) -> Float64[np.ndarray, "frames 3 4"]:
-    """Circular path about the z axis, at distance 4 from the origin and 30° elevation, looking at the origin.
+def blender_circle(frames: int, radius: float = 4.0) -> Float64[np.ndarray, "frames 3 4"]:
+    """Circular path about the z axis, at a distance from the origin and 30° elevation, looking at the origin.
 
     >>> blender_circle(4)[:, :, 3].round(3)
     array([[-0.   , -3.464,  2.   ],
@@ -126,7 +158,7 @@ def blender_circle(frames: int) -> Float64[np.ndarray, "frames 3 4"]:
     """
     angles = np.linspace(-np.pi, np.pi, frames + 1)[:-1]
     tilt = np.pi / 6
-    centers = 4 * np.stack(
+    centers = radius * np.stack(
         [np.sin(angles) * np.cos(tilt), np.cos(angles) * np.cos(tilt), np.full(frames, np.sin(tilt))], axis=-1
     )
     return _poses_at(centers, centers, np.array([0.0, 0, 1]))

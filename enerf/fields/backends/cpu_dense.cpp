@@ -22,7 +22,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
+#include <new>
 #include <vector>
 #ifdef _OPENMP
 #include <omp.h>
@@ -300,13 +302,36 @@ inline void range(long n, int t, int threads, long& from, long& to) {
     to = std::min(n, blocks * (t + 1) / threads * R);
 }
 
+// call work(thread, threads) in each thread; an exception of any of them is thrown again by the caller's thread, because
+// one that left the parallel region would end the process
 template <class Work> void in_threads(int threads, Work work) {
 #ifdef _OPENMP
+    std::exception_ptr error;
 #pragma omp parallel num_threads(threads)
-    work(omp_get_thread_num(), omp_get_num_threads());
+    {
+        try {
+            work(omp_get_thread_num(), omp_get_num_threads());
+        } catch (...) {
+#pragma omp critical
+            error = std::current_exception();
+        }
+    }
+    if (error) std::rethrow_exception(error);
 #else
     work(0, 1);
 #endif
+}
+
+// status of a function of the interface: 0, or 1 if memory could not be allocated, 2 for other exceptions
+template <class Work> int status_of(Work work) noexcept {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    } catch (...) {
+        return 2;
+    }
 }
 
 template <class P>
@@ -409,7 +434,7 @@ template <class P> struct Backward {
     long widest() const { return *std::max_element(net.strides.begin(), net.strides.end()); }
     E* take() {
         if (spare.empty()) {
-            own.emplace_back(new E[BACKWARD_TILE * widest()]);
+            own.emplace_back(new E[BACKWARD_TILE * widest() + R]);  // weight_gradient reads R columns at a time
             spare.push_back(own.back().get());
         }
         E* buffer = spare.back();
@@ -520,43 +545,60 @@ void run_forward(const int* plan, const u32* packed, const float* const* inputs,
 
 // ---------------------------------------------------------------- interface for Python; low: bf16 factors
 
+// Functions return the status of status_of unless described otherwise. cpu_dense.py has checked the plan and the sizes of
+// all arrays.
+
 extern "C" {
 
 int dense_has_bf16() { return HAS_BF16; }
 int dense_rows() { return R; }
 int dense_panel() { return WIDE; }
 
+// units of a packed network, or -1 if memory could not be allocated
 long dense_packed_units(const int* plan, int low) {
+    long units = -1;
+    status_of([&] {
 #if HAS_BF16
-    if (low) return Net<Bf16>(plan).packed_units;
+        if (low) return void(units = Net<Bf16>(plan).packed_units);
 #endif
-    return Net<Fp32>(plan).packed_units;
+        units = Net<Fp32>(plan).packed_units;
+    });
+    return units;
 }
 
-void dense_pack(const int* plan, int low, const float* const* weights, const float* const* biases, u32* out) {
+int dense_pack(const int* plan, int low, const float* const* weights, const float* const* biases, u32* out) {
+    return status_of([&] {
 #if HAS_BF16
-    if (low) return Net<Bf16>(plan).pack(weights, biases, out);
+        if (low) return Net<Bf16>(plan).pack(weights, biases, out);
 #endif
-    Net<Fp32>(plan).pack(weights, biases, out);
+        Net<Fp32>(plan).pack(weights, biases, out);
+    });
 }
 
 // saved: memory of each activation buffer that is not an output (n rounded up to a multiple of dense_rows(), widths to
 // one of dense_panel()), or null to discard activations
-void dense_forward(const int* plan, int low, const u32* packed, const float* const* inputs, const long* repeats, long n,
-                   void* const* saved, float* const* outs, int threads) {
+int dense_forward(const int* plan, int low, const u32* packed, const float* const* inputs, const long* repeats, long n,
+                  void* const* saved, float* const* outs, int threads) {
+    return status_of([&] {
 #if HAS_BF16
-    if (low) return run_forward<Bf16>(plan, packed, inputs, repeats, n, saved, outs, threads);
+        if (low) return run_forward<Bf16>(plan, packed, inputs, repeats, n, saved, outs, threads);
 #endif
-    run_forward<Fp32>(plan, packed, inputs, repeats, n, saved, outs, threads);
+        run_forward<Fp32>(plan, packed, inputs, repeats, n, saved, outs, threads);
+    });
 }
 
 // adds to weights, biases and (where not null) inputs
-void dense_backward(const int* plan, int low, const u32* packed, void* const* saved, const float* const* grads, long n,
-                    float* const* weights, float* const* biases, float* const* inputs, int threads) {
+int dense_backward(const int* plan, int low, const u32* packed, void* const* saved, const float* const* grads, long n,
+                   float* const* weights, float* const* biases, float* const* inputs, int threads) {
+    return status_of([&] {
 #if HAS_BF16
-    if (low)
-        return backward(Net<Bf16>(plan), packed, reinterpret_cast<u16* const*>(saved), grads, n, weights, biases, inputs, threads);
+        if (low) {
+            auto activations = reinterpret_cast<u16* const*>(saved);
+            return backward(Net<Bf16>(plan), packed, activations, grads, n, weights, biases, inputs, threads);
+        }
 #endif
-    backward(Net<Fp32>(plan), packed, reinterpret_cast<float* const*>(saved), grads, n, weights, biases, inputs, threads);
+        auto activations = reinterpret_cast<float* const*>(saved);
+        backward(Net<Fp32>(plan), packed, activations, grads, n, weights, biases, inputs, threads);
+    });
 }
 }

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from enerf.core import cpu_build
+from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bound, Network
+from enerf.fields.backends.first_order import first_order
 
 SOURCE = Path(__file__).with_name("cpu_dense.cpp")
+NAME = "cpu_dense"
+CPU = torch.device("cpu")
 
 
 def unavailable_reason(precision: str = "fp32") -> str | None:
@@ -49,19 +53,25 @@ class Packed:
 def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "fp32") -> Bound:
     """Return the network with its weights as a function of its inputs (see ``dense.bind``); float32 on the CPU.
 
-    The weights are packed now; later changes in place have no effect.
+    Once differentiable with respect to weights, biases and inputs. The weights are packed now; later changes in place
+    have no effect.
 
     Raises
     ------
     RuntimeError
         If the kernel is not available in that precision.
+    ValueError, TypeError
+        Now for parameters, in a call for inputs, that do not match the network, or are not numbers on the CPU.
+    MemoryError
+        In a call, if memory cannot be allocated.
     """
     if reason := unavailable_reason(precision):
         raise RuntimeError(f"the compiled kernel for dense networks cannot be used in {precision}: {reason}")
+    dense.check_parameters(network, weights, biases, CPU)
     packed = _pack(network, weights, biases, precision == "bf16")
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        n = max(len(x) for x in inputs)
+        n = dense.check_inputs(network, inputs, CPU)
         given = [_rows(x, n) for x in inputs]
         trained = [*given, *weights, *biases]
         if torch.is_grad_enabled() and any(x.requires_grad for x in trained):
@@ -88,9 +98,12 @@ def _pack(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor],
         output = network.outputs.index(buffer) if buffer in network.outputs else -1
         numbers += [len(layer.sources), *layer.sources, layer.relu, output]
     plan = (ctypes.c_int * len(numbers))(*numbers)
-    units = torch.empty(library.dense_packed_units(plan, int(low)), dtype=torch.int32)
+    count = library.dense_packed_units(plan, int(low))
+    cpu_build.check(cpu_build.NO_MEMORY if count < 0 else 0, NAME)
+    units = torch.empty(count, dtype=torch.int32)
     plain = [[x.detach().float().contiguous() for x in group] for group in (weights, biases)]
-    library.dense_pack(plan, int(low), _pointers(plain[0]), _pointers(plain[1]), _pointer(units))
+    status = library.dense_pack(plan, int(low), _pointers(plain[0]), _pointers(plain[1]), _pointer(units))
+    cpu_build.check(status, NAME)
     return Packed(network, low, plan, units, library)
 
 
@@ -109,7 +122,7 @@ def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None
     outs = tuple(torch.empty(n, widths[i]) for i in packed.network.outputs)
     repeats = (ctypes.c_long * len(inputs))(*[n // max(len(x), 1) for x in inputs])
     if n:
-        packed.library.dense_forward(
+        status = packed.library.dense_forward(
             packed.plan,
             int(packed.low),
             _pointer(packed.units),
@@ -120,11 +133,12 @@ def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None
             _pointers(outs),
             torch.get_num_threads(),
         )
+        cpu_build.check(status, NAME)
     return outs
 
 
 class _Evaluate(torch.autograd.Function):
-    """Autograd function of a packed network; differentiable with respect to inputs, weights and biases."""
+    """Autograd function of a packed network; once differentiable with respect to inputs, weights and biases."""
 
     @staticmethod
     def forward(ctx: Any, packed: Packed, *trained: Tensor) -> tuple[Tensor, ...]:
@@ -141,6 +155,7 @@ class _Evaluate(torch.autograd.Function):
         return outs
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         packed, trained = ctx.packed, ctx.saved_tensors
         k, n_layers = len(packed.network.inputs), len(packed.network.layers)
@@ -149,7 +164,7 @@ class _Evaluate(torch.autograd.Function):
         made = [torch.zeros(x.shape) for x in trained[k:]]
         reached = [g.float().contiguous() for g in grads]  # this reference keeps them alive while the kernel reads them
         if ctx.n:
-            packed.library.dense_backward(
+            status = packed.library.dense_backward(
                 packed.plan,
                 int(packed.low),
                 _pointer(packed.units),
@@ -161,4 +176,5 @@ class _Evaluate(torch.autograd.Function):
                 _pointers(inputs),
                 torch.get_num_threads(),
             )
+            cpu_build.check(status, NAME)
         return (None, *inputs, *(x if needed[k + i] else None for i, x in enumerate(made)))

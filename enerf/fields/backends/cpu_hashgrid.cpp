@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <type_traits>
 #include <vector>
 
@@ -38,7 +39,8 @@ std::vector<Level> make_levels(const int32_t* resolutions, const int32_t* entrie
     for (int i = 0; i < count; ++i) {
         const uint64_t side = uint64_t(resolutions[i]) + 1, size = uint64_t(entries[i]);
         levels[i] = {start, uint32_t(size), uint32_t(side), uint32_t(features), float(resolutions[i]),
-                     size < side * side * side, size * features * sizeof(float) > kSmall};
+                     size / (side * side) < side,  // size < side^3, which may exceed 64 bits
+                     size * features * sizeof(float) > kSmall};
         start += int64_t(size) * features;
     }
     return levels;
@@ -281,38 +283,50 @@ void backward_points(const float* points, int64_t n, const float* table, const f
     }
 }
 
-// Calls `work` with the number of features as a compile-time constant.
+// Calls `work` with the number of features as a compile-time constant. Returns the status: 0, or 1 if memory could not be
+// allocated, 2 for other failures. No exception leaves it; none is thrown inside parallel regions, which do not allocate.
 template <typename Work>
-void with_features(int features, Work work) {
-    if (features == 1) work(std::integral_constant<int, 1>());
-    if (features == 2) work(std::integral_constant<int, 2>());
-    if (features == 4) work(std::integral_constant<int, 4>());
-    if (features == 8) work(std::integral_constant<int, 8>());
+int with_features(int features, Work work) noexcept {
+    try {
+        if (features == 1) return work(std::integral_constant<int, 1>()), 0;
+        if (features == 2) return work(std::integral_constant<int, 2>()), 0;
+        if (features == 4) return work(std::integral_constant<int, 4>()), 0;
+        if (features == 8) return work(std::integral_constant<int, 8>()), 0;
+        return 2;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    } catch (...) {
+        return 2;
+    }
 }
 
 }  // namespace
 
 // All arrays are contiguous: points n × 3, tables entries × features, out and grad n × (levels · features).
+// cpu_hashgrid.py has checked their sizes. Functions return the status of with_features.
 extern "C" {
 
-void hashgrid_forward(const float* points, int64_t n, const float* table, const int32_t* resolutions,
-                      const int32_t* entries, int count, int features, int threads, float* out) {
-    const auto levels = make_levels(resolutions, entries, count, features);
-    with_features(features, [&](auto f) { forward<f()>(points, n, table, levels, threads, out); });
+int hashgrid_forward(const float* points, int64_t n, const float* table, const int32_t* resolutions,
+                     const int32_t* entries, int count, int features, int threads, float* out) {
+    return with_features(features, [&](auto f) {
+        forward<f()>(points, n, table, make_levels(resolutions, entries, count, features), threads, out);
+    });
 }
 
 // Overwrites the gradient of the table.
-void hashgrid_backward_table(const float* points, int64_t n, const float* grad, const int32_t* resolutions,
-                             const int32_t* entries, int count, int features, int threads, float* table_grad) {
-    const auto levels = make_levels(resolutions, entries, count, features);
-    with_features(features, [&](auto f) { backward_table<f()>(points, n, grad, levels, threads, table_grad); });
+int hashgrid_backward_table(const float* points, int64_t n, const float* grad, const int32_t* resolutions,
+                            const int32_t* entries, int count, int features, int threads, float* table_grad) {
+    return with_features(features, [&](auto f) {
+        backward_table<f()>(points, n, grad, make_levels(resolutions, entries, count, features), threads, table_grad);
+    });
 }
 
-void hashgrid_backward_points(const float* points, int64_t n, const float* table, const float* grad,
-                              const int32_t* resolutions, const int32_t* entries, int count, int features, int threads,
-                              float* points_grad) {
-    const auto levels = make_levels(resolutions, entries, count, features);
-    with_features(features,
-                  [&](auto f) { backward_points<f()>(points, n, table, grad, levels, threads, points_grad); });
+int hashgrid_backward_points(const float* points, int64_t n, const float* table, const float* grad,
+                             const int32_t* resolutions, const int32_t* entries, int count, int features, int threads,
+                             float* points_grad) {
+    return with_features(features, [&](auto f) {
+        const auto levels = make_levels(resolutions, entries, count, features);
+        backward_points<f()>(points, n, table, grad, levels, threads, points_grad);
+    });
 }
 }

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from enerf.core import cpu_build
 from enerf.fields.backends import hashgrid
+from enerf.fields.backends.first_order import first_order
 
 SOURCE = Path(__file__).with_name("cpu_hashgrid.cpp")
 FEATURES = (1, 2, 4, 8)  # the kernel is compiled for each of them
@@ -28,6 +28,11 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: hash
 
     The kernel supports float32 on a CPU with 1, 2, 4 or 8 features; for other arguments the reference implementation
     is called. It uses torch's number of threads; the gradient of the table is the same bit for bit for any number.
+
+    Raises
+    ------
+    MemoryError
+        If memory cannot be allocated.
     """
     if not (_applies(points, table, grid) and available()):
         return hashgrid.encode(points, table, grid)
@@ -37,8 +42,10 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: hash
 def _applies(points: Tensor, table: Tensor, grid: hashgrid.Grid) -> bool:
     """Whether the kernel supports these arguments, without out-of-bounds accesses."""
     return (
-        all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (points, table))
+        all(t.dtype == torch.float32 and t.device.type == "cpu" and t.dim() == 2 for t in (points, table))
+        and points.shape[1] == 3
         and grid.features in FEATURES
+        and len(grid.resolutions) == len(grid.entries) > 0
         and table.shape[1] == grid.features
         and table.shape[0] >= grid.offsets[-1]
         and all(1 <= resolution <= MAX_RESOLUTION for resolution in grid.resolutions)
@@ -58,7 +65,7 @@ class _Encode(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         points, table = ctx.saved_tensors
         grad, points_grad, table_grad = grad.contiguous(), None, None
@@ -76,7 +83,7 @@ def _call(name: str, points: Tensor, arrays: list[Tensor], grid: hashgrid.Grid, 
     """Call a function of the kernel; arguments are points, arrays, the grid, number of threads, and the output."""
     count = len(grid.resolutions)
     numbers = ctypes.c_int32 * count
-    getattr(cpu_build.library(SOURCE), name)(
+    status = getattr(cpu_build.library(SOURCE), name)(
         ctypes.c_void_p(points.data_ptr()),
         ctypes.c_int64(len(points)),
         *(ctypes.c_void_p(array.data_ptr()) for array in arrays),
@@ -87,3 +94,4 @@ def _call(name: str, points: Tensor, arrays: list[Tensor], grid: hashgrid.Grid, 
         torch.get_num_threads(),
         ctypes.c_void_p(out.data_ptr()),
     )
+    cpu_build.check(status, "cpu_hashgrid")

@@ -13,6 +13,7 @@ Vocabulary
 - ``precision`` is that of the factors of matrix products; sums, inputs and outputs are always fp32.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -101,8 +102,86 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 def repeat_rows(inputs: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "n _"]]:
     """The inputs with one row for each point: rows of shorter ones are repeated.
 
+    Raises
+    ------
+    ValueError
+        If the number of points is not a multiple of the rows of an input.
+
     >>> [x.flatten().tolist() for x in repeat_rows([torch.zeros(4, 1), torch.tensor([[1.0], [2.0]])])]
     [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 2.0, 2.0]]
     """
-    n = max(len(x) for x in inputs)
+    n = number_of_points(inputs)
     return [x if len(x) == n else x.repeat_interleave(n // len(x), 0) for x in inputs]
+
+
+def number_of_points(inputs: Sequence[Float[Tensor, "_ _"]]) -> int:
+    """The largest number of rows; raises a ``ValueError`` if it is not a multiple of the rows of each input."""
+    rows = [len(x) for x in inputs]
+    n = max(rows)
+    if any(n and (k == 0 or n % k) for k in rows):
+        raise ValueError(f"inputs of {rows} rows: each must divide the largest, to be shared by as many points")
+    return n
+
+
+def check_inputs(network: Network, inputs: Sequence[Tensor], device: torch.device) -> int:
+    """Number of points of inputs, after a check that they are matrices of the network's widths on a device.
+
+    Raises
+    ------
+    ValueError
+        If number, shapes, rows or device differ from what is expected.
+    TypeError
+        If they are not real floating-point numbers.
+    """
+    shapes = [tuple(x.shape) for x in inputs]
+    if len(shapes) != len(network.inputs) or any(
+        len(shape) != 2 or shape[1] != width for shape, width in zip(shapes, network.inputs, strict=True)
+    ):
+        raise ValueError(f"inputs of shapes {shapes}; expected (rows, width) of widths {list(network.inputs)}")
+    _check_tensors(inputs, "inputs", device)
+    return number_of_points(inputs)
+
+
+def check_parameters(
+    network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], device: torch.device
+) -> None:
+    """Check that a network is valid, and that weights and biases have its shapes and are on a device.
+
+    Raises
+    ------
+    ValueError
+        If that is not so.
+    TypeError
+        If they are not real floating-point numbers.
+    """
+    check_network(network)
+    if not len(weights) == len(biases) == len(network.layers):
+        raise ValueError(f"{len(weights)} weights and {len(biases)} biases for {len(network.layers)} layers")
+    for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
+        shape = (layer.width, sum(network.widths[s] for s in layer.sources))
+        if tuple(weight.shape) != shape or tuple(bias.shape) != shape[:1]:
+            raise ValueError(f"layer {i}: weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for {shape}")
+    _check_tensors([*weights, *biases], "weights and biases", device)
+
+
+@functools.cache
+def check_network(network: Network) -> None:
+    """Raise a ValueError unless a network is as ``Network`` describes: kernels read memory by its numbers."""
+    k, widths, outputs = len(network.inputs), network.widths, network.outputs
+    if not k or not network.layers or min(widths) < 1:
+        raise ValueError(f"a network of widths {list(widths)}; expected inputs and layers with widths from 1")
+    for i, layer in enumerate(network.layers):
+        if not layer.sources or any(not 0 <= s < k + i or s in outputs for s in layer.sources):
+            raise ValueError(f"layer {i} reads buffers {list(layer.sources)}; expected earlier ones, no outputs")
+        if layer.relu and k + i in outputs:
+            raise ValueError(f"layer {i} is an output; expected one without ReLU")
+    if not outputs or len(set(outputs)) < len(outputs) or any(not k <= s < len(widths) for s in outputs):
+        raise ValueError(f"outputs {list(outputs)}; expected different layers' buffers, from {k} to {len(widths) - 1}")
+
+
+def _check_tensors(tensors: Sequence[Tensor], what: str, device: torch.device) -> None:
+    for x in tensors:
+        if x.device != device:
+            raise ValueError(f"{what} on {x.device}; expected {device}")
+        if not x.is_floating_point():
+            raise TypeError(f"{what} of {x.dtype}; expected real floating-point numbers")

@@ -1,4 +1,8 @@
-"""The reference implementations through ``torch.compile``: fused GPU code, compiled at the first call of a shape."""
+"""The reference implementations through ``torch.compile``: fused GPU code, compiled at the first call of a shape.
+
+Once differentiable: ``torch.compile`` makes no second derivatives, and leaves them out without an error where they are
+asked for with respect to particular tensors.
+"""
 
 import functools
 import shutil
@@ -10,6 +14,7 @@ from torch import Tensor
 
 from enerf.fields.backends import dense, hashgrid
 from enerf.fields.backends.dense import Bound, Network
+from enerf.fields.backends.first_order import only_first_order
 from enerf.fields.backends.hashgrid import Grid
 
 
@@ -25,8 +30,9 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     evaluate = _compiled_network(network, precision)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        dense.check_inputs(network, inputs, weights[0].device)
         out: tuple[Tensor, ...] = evaluate(list(inputs), list(weights), list(biases))
-        return out
+        return tuple(only_first_order(x, *inputs, *weights, *biases) for x in out)
 
     return run
 
@@ -34,7 +40,7 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
 def encode(points: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Features of points (see ``hashgrid.encode``)."""
     out: Tensor = _compiled_grid(grid)(points, table)
-    return out
+    return only_first_order(out, points, table)
 
 
 @functools.cache

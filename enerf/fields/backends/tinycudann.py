@@ -33,7 +33,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
+from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bound, Network, repeat_rows
+from enerf.fields.backends.first_order import only_first_order
 
 FUSED = (16, 32, 64, 128)  # neurons of a FullyFusedMLP
 ALIGNED = 16  # inputs and outputs are padded to multiples of it here, so that tiny-cuda-nn adds no padding
@@ -58,7 +60,7 @@ def unavailable_reason(device: torch.device | None = None) -> str | None:
 def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], precision: str = "bf16") -> Bound:
     """Return the network with its weights as a function of its inputs, evaluated by tiny-cuda-nn.
 
-    Differentiable with respect to weights, biases and inputs.
+    Once differentiable with respect to weights, biases and inputs.
 
     Parameters
     ----------
@@ -74,21 +76,24 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     RuntimeError
         If the library or a GPU is missing, with ``unavailable_reason``.
     ValueError
-        If the precision is fp32.
+        If the precision is fp32, or a shape or device does not match the network.
     """
     if reason := unavailable_reason(weights[0].device):
         raise RuntimeError(reason)
     if precision == "fp32":
         raise ValueError("tiny-cuda-nn computes in fp16, not in fp32: take another backend for fp32")
+    dense.check_parameters(network, weights, biases, weights[0].device)
     parts = [(chain, *_assembled(network, chain, weights, biases)) for chain in chains(network)]
     first = len(network.inputs)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        dense.check_inputs(network, inputs, weights[0].device)
         buffers: dict[int, Tensor] = dict(enumerate(repeat_rows(inputs)))
         for chain, module, flat in parts:
             sources = [buffers[s] for s in network.layers[chain[0]].sources]
             x = torch.cat([*sources, torch.ones_like(sources[0][:, :1])], -1)
             out = functional_call(module, {"params": flat}, (padded(x, x.shape[0], up(x.shape[1])),))
+            out = only_first_order(out, x, flat)  # tiny-cuda-nn leaves second derivatives of parameters out
             buffers[first + chain[-1]] = out[:, : network.layers[chain[-1]].width].float()
         return tuple(buffers[s] for s in network.outputs)
 

@@ -40,9 +40,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from enerf.fields.backends import dense
 from enerf.fields.backends.dense import DTYPES, Bound, Network
+from enerf.fields.backends.first_order import first_order
 from enerf.fields.backends.triton_kernels import factors, load, on, options, processors, require, unavailable_reason
 from enerf.fields.backends.triton_plan import Plan
 
@@ -71,22 +72,20 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     RuntimeError
         If Triton or a GPU is missing, with ``unavailable_reason``.
     ValueError
-        If the shape of a weight or bias does not match the network, or the number of points is not a multiple of the
-        rows of an input.
+        If a shape or device does not match the network or the first weight, or the number of points is not a multiple
+        of the rows of an input.
     TypeError
         If a tensor is not fp32.
     """
     require(weights[0].device)
     plan = Plan(network, DTYPES[precision])
-    _check(network, weights, biases)
+    dense.check_parameters(network, weights, biases, weights[0].device)
+    _check_dtypes([*weights, *biases], "weights and biases")
     packed = plan.pack(weights, biases)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        n = max(len(x) for x in inputs)
-        if any(len(x) == 0 or n % len(x) for x in inputs) and n:
-            raise ValueError(f"inputs of {[len(x) for x in inputs]} rows: each must divide the largest")
-        if any(x.dtype != torch.float32 for x in inputs):
-            raise TypeError(f"inputs must be float32, not {[x.dtype for x in inputs]}")
+        n = dense.check_inputs(network, inputs, weights[0].device)
+        _check_dtypes(inputs, "inputs")
         tensors = (*inputs, *weights, *biases)
         train = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         return _Chain.apply(plan, packed, train, n, *tensors)
@@ -94,14 +93,10 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     return run
 
 
-def _check(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
-    """Check the shapes and dtypes of the parameters, so that kernels read only valid memory."""
-    for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
-        shape = (layer.width, sum(network.widths[s] for s in layer.sources))
-        if tuple(weight.shape) != shape or tuple(bias.shape) != shape[:1]:
-            raise ValueError(f"layer {i}: weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for {shape}")
-        if weight.dtype != torch.float32 or bias.dtype != torch.float32:
-            raise TypeError(f"layer {i}: weight and bias must be float32, not {weight.dtype} and {bias.dtype}")
+def _check_dtypes(tensors: Sequence[Tensor], what: str) -> None:
+    """Raise a TypeError unless all are float32."""
+    if any(x.dtype != torch.float32 for x in tensors):
+        raise TypeError(f"{what} must be float32, not {[x.dtype for x in tensors]}")
 
 
 class _Chain(torch.autograd.Function):
@@ -123,14 +118,15 @@ class _Chain(torch.autograd.Function):
             _launch(plan, (programs,), tuple(inputs), repeats, *tables, n, blocks, steps, columns, columns, train)
         if train:
             ctx.plan, ctx.n, ctx.shapes, ctx.packed = plan, n, [x.shape for x in inputs], packed
-            ctx.save_for_backward(work)
+            # all but the workspace only so that a second derivative can be refused
+            ctx.save_for_backward(work, *(x for x in tensors if x.requires_grad))
         return outs
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> Any:
         plan, n = ctx.plan, ctx.n
-        (work,) = ctx.saved_tensors
+        work = ctx.saved_tensors[0]
         kinds = len(plan.network.inputs), len(plan.network.layers)
         needs = ctx.needs_input_grad[4:]
         needs_inputs = tuple(needs[: kinds[0]])

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from enerf.fields.backends.first_order import first_order
 from enerf.fields.backends.hashgrid import Grid
 from enerf.fields.backends.triton_kernels import load, on, require, unavailable_reason
 
@@ -32,13 +32,17 @@ def encode(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid
     TypeError
         If the points or the table are not fp32.
     ValueError
-        If the shape of the table does not match the grid.
+        If the shape of the points or of the table does not match the grid, or they are on different devices.
     """
     require(points.device)
     if points.dtype != torch.float32 or table.dtype != torch.float32:
         raise TypeError(f"points and table must be float32, not {points.dtype} and {table.dtype}")
     if tuple(table.shape) != (grid.offsets[-1], grid.features):
         raise ValueError(f"a table of {tuple(table.shape)} for a grid of {(grid.offsets[-1], grid.features)}")
+    if points.shape[1:] != (3,) or points.device != table.device:
+        raise ValueError(f"points of {tuple(points.shape)} on {points.device}; expected (n, 3) on {table.device}")
+    if not len(grid.entries) == len(grid.resolutions) > 0:
+        raise ValueError(f"a grid of {len(grid.resolutions)} resolutions and {len(grid.entries)} numbers of entries")
     return _Encode.apply(grid, points, table)
 
 
@@ -55,7 +59,7 @@ class _Encode(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> Any:
         points, table = ctx.saved_tensors
         to_points, to_table = ctx.needs_input_grad[1:]

@@ -27,7 +27,9 @@ from torch import Tensor
 from enerf.core.types import ScalarField
 
 Inside = Literal["above", "below"]
-BEYOND = np.float32(-1e-38)  # value of samples around a closed box: outside, without information on distance
+# Value of samples around a closed box: outside, without information on distance. It is a normal number: subnormal ones
+# count as 0, which is inside, where the processor flushes them.
+BEYOND = np.float32(-1e-30)
 
 
 @dataclass(frozen=True)

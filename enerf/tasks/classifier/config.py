@@ -39,6 +39,7 @@ class ClassifierDataOptions:
         "Fashion-MNIST), or images in "
         "train/CLASS/ and test/CLASS/ (or val/CLASS/)",
         affects="data",
+        is_source=True,
         is_path=True,
     )
     image_size: int = option(

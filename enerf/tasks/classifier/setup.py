@@ -17,9 +17,9 @@ from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import archive, load
 from enerf.datasets.labelled.dataset import LabelledImages
-from enerf.engine import backend_record, checkpoint, resume
-from enerf.engine.backend_record import Record
+from enerf.engine import checkpoint, inputs, resume, run_record
 from enerf.engine.checkpoint import State
+from enerf.engine.run_record import Record
 from enerf.fields import conditioning
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Resolved
@@ -82,7 +82,9 @@ def prepare(config: ClassifierConfig, shared: Resolved | None = None, *, opening
     words = core_device.prepare(device)
     config, data = resolve_steps(config), load_data(config)
     found = resume.last_checkpoint(config, opening=opening)
-    record = backend_record.record_of(found, resolve_backend(config, backend_record.backend_to_reuse(found, shared)))
+    now = resolve_backend(config, run_record.backend_to_reuse(found, shared))
+    files = resume.check_inputs(config, found, input_files(config), opening=opening)
+    record = run_record.record_of(found, now, config, files)
     log.info("%s; %s", words, record.current.precision)
     if not opening:
         check_memory(config, data, device)
@@ -138,6 +140,17 @@ def load_data(config: ClassifierConfig) -> LabelledImages:
             f"option --N_batch: found {config.train.N_batch}, expected at most the {len(data.train)} training images"
         )
     return data
+
+
+def input_files(config: ClassifierConfig) -> list[Path]:
+    """Return the archive of images of a configuration, or all files in its folder.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be listed.
+    """
+    return inputs.files_below(Path(config.data.images).expanduser())
 
 
 @lru_cache(maxsize=1)

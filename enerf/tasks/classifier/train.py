@@ -6,7 +6,7 @@ from typing import Any
 
 from enerf.core import rng
 from enerf.datasets.labelled.loader import Batches
-from enerf.engine import trainer
+from enerf.engine import trainer, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
@@ -31,12 +31,18 @@ def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str,
     Raises
     ------
     InputError
-        If the options, the images or the checkpoint cannot be used.
+        If the options, the images or the checkpoint cannot be used, or another process writes to the run.
     NotFinite
-        If the loss or a gradient is not finite; the last good checkpoint is kept.
+        If the loss or a gradient is not finite; the state before that step has been saved.
     KeyboardInterrupt
         If the run was interrupted; a checkpoint was saved.
     """
+    with writer_lock.writing(config.folder):
+        return _train(config, shared)
+
+
+def _train(config: ClassifierConfig, shared: Resolved | None) -> dict[str, Any] | None:
+    """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
     t, spectra = run.config.train, Spectra(run)
     with Batches(run.data.train, t.N_batch, t.seed, run.config.data.augment) as batches:

@@ -17,6 +17,8 @@ from enerf.config.options import (
 )
 from enerf.core.errors import InputError
 
+# Conventions of pose matrices: those of ``datasets.scenes.poses.AXES``, which needs numpy.
+AXES = ("llff", "opengl", "opencv", "llff_w2c", "opengl_w2c", "opencv_w2c")
 MOST_RAYS, MOST_SAMPLES = 1 << 26, 1 << 16  # per step, and per ray
 
 
@@ -24,7 +26,7 @@ MOST_RAYS, MOST_SAMPLES = 1 << 26, 1 << 16  # per step, and per ray
 class DataOptions:
     """Scene."""
 
-    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_path=True)
+    datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_source=True, is_path=True)
     dataset_type: str = option(
         "llff",
         "dataset format: llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
@@ -50,6 +52,29 @@ class DataOptions:
     white_bkgd: bool = option(False, "composite images and renderings on a white background", affects="data")
     half_res: bool = option(False, "Blender: use half of the resolution", affects="data")
     testskip: int = option(8, "Blender: use every N-th test view; 0: all", at_least=0, affects="data")
+    near: float = option(
+        0.0,
+        "Blender: depth at which rays start, in units of the file; 0: 2, as for NeRF's scenes",
+        at_least=0,
+        affects="data",
+    )
+    far: float = option(
+        0.0,
+        "Blender: depth at which rays end, in units of the file; 0: 6, as for NeRF's scenes",
+        at_least=0,
+        affects="data",
+    )
+    pose_axes: str = option(
+        "format",
+        "axes of the pose matrices: format: as the format has them (LLFF: llff, Blender: opengl); llff: down, right, "
+        "back; opengl: right, up, back; opencv: right, down, forward; _w2c: if they map world to camera coordinates "
+        "(COLMAP's: opencv_w2c)",
+        choices=("format", *AXES),
+        affects="data",
+    )
+    no_pose_check: bool = option(
+        False, "do not compare the poses of a new run with SIFT matches of its photographs", affects="neutral"
+    )
     pixel_centers: float = option(
         0.5,
         "position of a ray within its pixel, in pixels: 0.5 the center; 0 the corner, as in nerf-pytorch",
@@ -215,6 +240,11 @@ class NerfConfig(RunConfig):
         """Name of the scene folder."""
         return name_of(self.data.datadir) or "scene"
 
+    @property
+    def only_renders(self) -> bool:
+        """Whether the run is not trained, only rendered."""
+        return self.render.render_only
+
     def check(self) -> None:
         """Check the combination of options.
 
@@ -228,6 +258,7 @@ class NerfConfig(RunConfig):
             raise InputError(f"option --dataset_type: {kind} scenes are not supported, expected llff or blender")
         if kind not in ("llff", "blender"):
             raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
+        self._check_range()
         self.conditioning.check()
         self.model.check()
         if render.sampler == "proposal" and not render.N_importance:
@@ -238,3 +269,12 @@ class NerfConfig(RunConfig):
             raise InputError(
                 "options --render_only and --no_reload together load no weights: give one of them, or --ft_path"
             )
+
+    def _check_range(self) -> None:
+        near, far = self.data.near, self.data.far
+        if self.data.dataset_type == "llff" and (near or far):
+            raise InputError(
+                f"options --near and --far: found {near:g} and {far:g}, expected 0: LLFF scenes have their own bounds"
+            )
+        if near and far and near >= far:
+            raise InputError(f"option --near: found {near:g}, expected less than --far, {far:g}")

@@ -12,9 +12,9 @@ from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.core.types import Scene
 from enerf.datasets.scenes import blender, bounds, llff, rays
-from enerf.engine import backend_record, checkpoint, resume
-from enerf.engine.backend_record import Record
+from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
+from enerf.engine.run_record import Record
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.rendering.render import SamplingConfig
@@ -57,13 +57,14 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     """
     # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config, opening=opening)
-    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
+    t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     if not opening:
         # on a GPU the chunk is halved when memory runs out
         at_once = 1 if device.type == "cuda" else rays_at_once(config, device)
         core_memory.require(memory.training_bytes(config, at_once), device)
-    scene = to_device(load_scene(config), device)
+    scene = to_device(load_scene(config, pose_check=found is None), device)
+    files = resume.check_inputs(config, found, input_files(config), opening=opening)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
         config.model,
@@ -75,7 +76,8 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     ).to(device)
     registry.use(fields, backend)
     training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
-    record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
+    now = Resolved(backend.name, backend.precision, device.type)
+    record = run_record.record_of(found, now, config, files)
     return Run(config, scene, fields, training, device, backend, record)
 
 
@@ -84,8 +86,8 @@ def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Res
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
 
 
-def load_scene(config: NerfConfig) -> Scene:
-    """Read the scene of a configuration, on the CPU.
+def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
+    """Read the scene of a configuration, on the CPU; ``pose_check`` and the option decide if poses are checked.
 
     Raises
     ------
@@ -93,8 +95,15 @@ def load_scene(config: NerfConfig) -> Scene:
         If it cannot be read, or NDC is used and not all cameras look forward.
     """
     data = config.data
+    check = pose_check and not data.no_pose_check
     if data.dataset_type == "blender":
-        return blender.load(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd)
+        return blender.load(
+            *(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd),
+            near=data.near,
+            far=data.far,
+            pose_axes="opengl" if data.pose_axes == "format" else data.pose_axes,
+            pose_check=check,
+        )
     scene = llff.load(
         Path(data.datadir),
         factor=data.factor,
@@ -102,6 +111,8 @@ def load_scene(config: NerfConfig) -> Scene:
         spherify=data.spherify,
         ndc=not data.no_ndc,
         white_bkgd=data.white_bkgd,
+        pose_axes="llff" if data.pose_axes == "format" else data.pose_axes,
+        pose_check=check,
     )
     if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
         raise InputError(
@@ -109,6 +120,22 @@ def load_scene(config: NerfConfig) -> Scene:
             "cameras around an object)"
         )
     return scene
+
+
+def input_files(config: NerfConfig) -> list[Path]:
+    """Return the files that the scene of a configuration is read from; downsampled images if they exist.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be listed, or a file of poses cannot be read.
+    """
+    data, folder = config.data, Path(config.data.datadir)
+    return (
+        blender.input_files(folder, data.testskip)
+        if data.dataset_type == "blender"
+        else llff.input_files(folder, data.factor)
+    )
 
 
 def to_device(scene: Scene, device: torch.device) -> Scene:

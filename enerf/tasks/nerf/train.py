@@ -12,7 +12,7 @@ from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.datasets.scenes import camera_paths
 from enerf.datasets.scenes import pixels as scenes_pixels
-from enerf.engine import cuda_graph, trainer
+from enerf.engine import cuda_graph, trainer, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
@@ -35,12 +35,18 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
     Raises
     ------
     InputError
-        For invalid options or data.
+        For invalid options or data, or if another process writes to the run.
     NotFinite
-        If the loss or a gradient is not finite; the last checkpoint is kept.
+        If the loss or a gradient is not finite; the state before that step has been saved.
     KeyboardInterrupt
         If the run was interrupted; a checkpoint has been saved.
     """
+    with writer_lock.writing(config.folder):
+        return _train(config, shared)
+
+
+def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None:
+    """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
     if config.render.render_only:
         _render_only(run)

@@ -31,16 +31,22 @@ class ShapeDataOptions:
         "",
         "mesh to learn (OBJ, PLY, STL, OFF, GLB ...), or a folder of meshes: one run for each, and one table",
         affects="data",
+        is_source=True,
         is_path=True,
     )
     cloud: str = option(
         "",
         "instead of --mesh: oriented point cloud (PLY with normals), learned as a signed distance",
         affects="data",
+        is_source=True,
         is_path=True,
     )
     image: str = option(
-        "", "instead of --mesh: image whose colors are learned as a field over the plane", affects="data", is_path=True
+        "",
+        "instead of --mesh: image whose colors are learned as a field over the plane",
+        affects="data",
+        is_source=True,
+        is_path=True,
     )
     representation: str = option(
         "occupancy",

@@ -19,9 +19,9 @@ from enerf.conditioning import layers
 from enerf.config import parser
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.engine import backend_record, checkpoint, resume
-from enerf.engine.backend_record import Record
+from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
+from enerf.engine.run_record import Record
 from enerf.fields.backends import module, registry
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
@@ -73,15 +73,17 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
         If the options, the file or the checkpoint cannot be used.
     """
     found = resume.last_checkpoint(config, opening=opening)
-    t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
+    t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     if not opening:
         core_memory.require(memory.training_bytes(config), device)
     target = load_target(config)
+    files = resume.check_inputs(config, found, input_files(config), opening=opening)
     field = new_field(config).to(device)
     registry.use(field, backend)
     state = resume.begin(config, field, resume.adam(config.train, field), found)
-    record = backend_record.record_of(found, Resolved(backend.name, backend.precision, device.type))
+    now = Resolved(backend.name, backend.precision, device.type)
+    record = run_record.record_of(found, now, config, files)
     return ShapeRun(config, target, field, state, device, backend, record)
 
 
@@ -111,6 +113,12 @@ def load_target(config: ShapeConfig) -> TrainingTarget:
     path = Path(data.mesh).expanduser()
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     return _load_mesh(path, stamp, data.margin)
+
+
+def input_files(config: ShapeConfig) -> list[Path]:
+    """Return the file of the mesh, point cloud or image of a configuration."""
+    data = config.data
+    return [Path(data.image or data.cloud or data.mesh).expanduser()]
 
 
 @lru_cache(maxsize=1)
@@ -202,7 +210,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     if "box" not in saved:
         raise InputError(f"{folder}: found a run of an image, expected one of a mesh or a point cloud")
     config = parser.from_dict(ShapeConfig, saved)
-    recorded = backend_record.checkpoint_backend(content)
+    recorded = run_record.checkpoint_backend(content)
     if precision != "auto":
         recorded = replace(recorded, precision=precision)  # chosen by the caller: no warning
     on_device, backend = registry.resolve_device_and_backend(device, "auto", precision, recorded)

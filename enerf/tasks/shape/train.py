@@ -8,7 +8,7 @@ from typing import Any
 
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.engine import resume, trainer
+from enerf.engine import resume, trainer, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
@@ -37,12 +37,18 @@ def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any]
     Raises
     ------
     InputError
-        If the options, the file or the checkpoint cannot be used.
+        If the options, the file or the checkpoint cannot be used, or another process writes to the run.
     NotFinite
-        If the loss or a gradient is not finite; the last good checkpoint is kept.
+        If the loss or a gradient is not finite; the state before that step has been saved.
     KeyboardInterrupt
         If the run was interrupted; a checkpoint was saved.
     """
+    with writer_lock.writing(config.folder):
+        return _train(config, shared)
+
+
+def _train(config: ShapeConfig, shared: Resolved | None) -> dict[str, Any] | None:
+    """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
     with loss_terms.of_run(run) as terms_at:
         trainer.fit(
@@ -85,7 +91,7 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
         variant = setup.with_source(config, path, f"{config.run.expname or config.scene}/{name}")
         log.info("shape %d of %d: %s (%s)", i + 1, len(named), name, variant.folder)
         try:
-            metrics = resume.finished_metrics(variant) or train(
+            metrics = resume.finished_metrics(variant, setup.input_files) or train(
                 replace(variant, run=replace(variant.run, no_final_eval=False))
             )
         except InputError as error:

@@ -16,6 +16,7 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import blender, pixels, poses
+from tests.datasets.scenes.axes import to_axes
 
 W, H, ANGLE = 16, 12, 0.7
 COUNTS = {"train": 4, "val": 2, "test": 9}
@@ -28,6 +29,12 @@ def _picture(split, index, channels=4):
 
 def _pose(index):
     return np.concatenate([poses.blender_circle(11)[index], [[0, 0, 0, 1]]])
+
+
+def _shifted(x):
+    pose = _pose(1)
+    pose[0, 3] = x
+    return pose
 
 
 def _scene(folder, channels=4, extension="", prefix="./"):
@@ -160,7 +167,7 @@ def test_loading_takes_the_memory_of_the_bytes_and_a_few_pictures(tmp_path):
     n, width, height = 60, 320, 240
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
-        frames = [{"file_path": f"{split}/{i}", "transform_matrix": _pose(0).tolist()} for i in range(n)]
+        frames = [{"file_path": f"{split}/{i}", "transform_matrix": _pose(i % 11).tolist()} for i in range(n)]
         _write(tmp_path, split, {"camera_angle_x": ANGLE, "frames": frames})
         for i in range(n):
             Image.new("RGBA", (width, height), (i, 2 * i, 255 - i, i)).save(tmp_path / split / f"{i}.png")
@@ -199,7 +206,7 @@ def test_missing_files_are_one_sentence(tmp_path):
     assert "transforms_test.json does not exist, expected a scene laid out as" in _refusal(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense", "\x80"])
+@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000, '{"camera_angle_x": ' + "9" * 5000 + "}"])
 def test_what_is_no_json_is_one_sentence(text, tmp_path):
     (_scene(tmp_path) / "transforms_train.json").write_bytes(text.encode("latin-1"))
     assert "transforms_train.json is no JSON (" in _refusal(tmp_path)
@@ -212,6 +219,9 @@ def test_what_is_no_json_is_one_sentence(text, tmp_path):
         ({"frames": []}, "has camera_angle_x None, expected an angle"),
         ({"camera_angle_x": 4, "frames": []}, "has camera_angle_x 4, expected an angle between 0 and pi"),
         ({"camera_angle_x": float("nan"), "frames": []}, "has camera_angle_x nan"),
+        ({"camera_angle_x": True, "frames": []}, "has camera_angle_x True"),
+        ({"camera_angle_x": 10**400, "frames": []}, "has camera_angle_x 1000000000000000000000000000000000000000..."),
+        ({"camera_angle_x": ANGLE, "frames": [{"file_path": "a\nb\0"}]}, r"has no file_path in frame 0 ('a\nb\x00')"),
         ({"camera_angle_x": ANGLE}, "has no list of frames"),
         ({"camera_angle_x": ANGLE, "frames": []}, "has no list of frames"),
         ({"camera_angle_x": ANGLE, "frames": ["r_0"]}, "has no file_path in frame 0"),
@@ -239,9 +249,15 @@ def test_missing_or_impossible_keys_are_one_sentence(content, found, tmp_path):
         ),
         (
             np.zeros((4, 4)).tolist(),
-            "has a transform_matrix in frame 1 (./train/r_1) that is not finite or no rot",
+            "has a transform_matrix in frame 1 (./train/r_1) whose last row is [0.0, 0.0, 0.0, 0.0]",
         ),
+        (np.diag([0.0, 0, 0, 1]).tolist(), "has axes that are no rotation in view 1 (train/r_1.png)"),
         (np.diag([1.0, 1, -1, 1]).tolist(), "expected right-handed orthonormal axes"),
+        (np.vectorize(str)(np.eye(4)).tolist(), "has no 4 x 4 transform_matrix in frame 1"),
+        (np.eye(4, dtype=bool).tolist(), "has no 4 x 4 transform_matrix in frame 1"),
+        ((np.eye(4, dtype=int).astype(object) * 10**400).tolist(), "has no 4 x 4 transform_matrix in frame 1"),
+        (_pose(1).T.tolist(), "expected 0, 0, 0, 1 (is it transposed?)"),
+        (_shifted(1e6).tolist(), "has cameras too far from the others: view 1 (train/r_1.png): 1e+06"),
     ],
 )
 def test_impossible_matrices_are_named(matrix, found, tmp_path):
@@ -278,3 +294,91 @@ def test_the_real_lego_loads():
     distances = np.linalg.norm(scene.c2w[:, :, 3].numpy(), axis=1)
     assert np.allclose(distances, distances.mean(), atol=1e-3)
     assert np.allclose(scene.c2w[:, :, 2].numpy() * distances[:, None], scene.c2w[:, :, 3].numpy(), atol=1e-2)
+
+
+def test_a_byte_order_mark_is_skipped_and_what_is_no_text_is_named(tmp_path):
+    file = _scene(tmp_path) / "transforms_train.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(blender.load(tmp_path).train) == COUNTS["train"]
+    file.write_bytes(b"\x80")
+    with pytest.raises(InputError, match=r"transforms_train.json: found bytes that are not UTF-8"):
+        blender.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["transforms_train.json", "train/r_0.png", "test/r_8.png"])
+def test_a_named_pipe_in_the_place_of_a_file_is_refused(name, tmp_path):
+    (_scene(tmp_path) / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: found a named pipe, expected a file"):
+        blender.load(tmp_path)
+
+
+def _place(folder, change):
+    """Apply a function to all poses of a scene, 3 × 4."""
+    for split in COUNTS:
+
+        def act(content):
+            for frame in content["frames"]:
+                frame["transform_matrix"] = change(np.array(frame["transform_matrix"])[:3]).tolist()
+
+        _change(folder, split, act)
+
+
+def _moved(c2w, factor=1.0, shift=0.0):
+    return np.concatenate([c2w[:, :3], c2w[:, 3:] * factor + shift], axis=1)
+
+
+def test_cameras_that_look_beyond_far_are_told_the_range_that_fits(tmp_path, caplog):
+    _place(_scene(tmp_path), lambda c2w: _moved(c2w, 10.0))
+    assert blender.load(tmp_path).far == 6
+    assert "look at a point that is 40 to 40 in front of them, outside of the range of depths, 2 to 6" in caplog.text
+    assert "--near 20 --far 60" in caplog.text
+    caplog.clear()
+    scene = blender.load(tmp_path, near=20, far=60)
+    assert "in front of them" not in caplog.text
+    assert (scene.near, scene.far) == (20.0, 60.0)
+    assert scene.bounds.unique().tolist() == [20.0, 60.0]
+
+
+def test_an_object_far_from_the_origin_is_told(tmp_path, caplog):
+    _place(_scene(tmp_path), lambda c2w: _moved(c2w, 1.0, 100.0))
+    blender.load(tmp_path)
+    assert "look at the point (100, 100, 100), expected one near the origin" in caplog.text
+
+
+@pytest.mark.parametrize(("near", "far"), [(7, 0), (0, 1.5), (-1, 3), (math.nan, 3), (1, math.inf)])
+def test_impossible_ranges_are_one_sentence(near, far, tmp_path):
+    assert "options near and far: found depths from" in _refusal(_scene(tmp_path), near=near, far=far)
+
+
+def test_cameras_at_one_point_are_refused(tmp_path):
+    _place(_scene(tmp_path), lambda c2w: _moved(c2w, 1e-9))
+    text = _refusal(tmp_path)
+    assert "has all training cameras at one point" in text
+    assert "no depth can be learned" in text
+
+
+@pytest.mark.parametrize("axes", poses.AXES)
+def test_poses_in_other_axes_give_the_same_scene(axes, tmp_path):
+    wanted = blender.load(_scene(tmp_path))
+    _place(tmp_path, lambda c2w: to_axes(c2w[None], axes)[0])
+    assert torch.allclose(blender.load(tmp_path, pose_axes=axes).c2w, wanted.c2w, atol=1e-6)
+
+
+def test_intrinsics_of_several_cameras_are_refused_and_unread_ones_are_told(tmp_path, caplog):
+    _change(_scene(tmp_path), "train", lambda content: content.update(k1=0.1, k2=0, cx=9, w=16, cy=6.01, h=12))
+    blender.load(tmp_path)
+    assert "k1, cx is not read: the camera is a pinhole" in caplog.text
+    _change(tmp_path, "train", lambda content: content["frames"][2].update(fl_x=30.0))
+    _change(tmp_path, "train", lambda content: content.update(fl_x=20.0))
+    assert "has fl_x 30.0 in frame 2, expected 20.0 as elsewhere in the file" in _refusal(tmp_path)
+
+
+def test_a_scale_of_the_axes_and_repeated_poses_are_told(tmp_path, caplog):
+    first = _pose(0)
+    first[:3, :3] *= 1.5
+    _change(_scene(tmp_path), "train", lambda content: content["frames"][0].update(transform_matrix=first.tolist()))
+    _change(tmp_path, "train", lambda content: content["frames"][3].update(transform_matrix=_pose(2).tolist()))
+    blender.load(tmp_path, testskip=8)
+    assert "rotations that are scaled are normalized: view 0 (train/r_0.png): 1.5" in caplog.text
+    assert "the same pose as that of an earlier view in view 3 (train/r_3.png)" in caplog.text

@@ -14,7 +14,8 @@ from PIL import Image
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import llff, pixels
+from enerf.datasets.scenes import llff, pixels, poses, synthetic
+from tests.datasets.scenes.axes import to_axes
 from tests.grids import once
 
 N, W, H, FOCAL = 7, 32, 24, 40.0
@@ -45,6 +46,11 @@ def _rows(c2w, bounds, width=W, height=H, focal=FOCAL):
         columns = [-up, right, back, center, np.array([height, width, focal])]
         rows.append([*np.stack(columns, axis=1).ravel(), near, far])
     return np.array(rows)
+
+
+def _with_matrices(rows, matrices):
+    """The first 15 columns with other matrices."""
+    return np.concatenate([matrices, rows[:, :15].reshape(-1, 3, 5)[:, :, 4:]], axis=2).reshape(-1, 15)
 
 
 def _picture(index, width=W, height=H, channels=3):
@@ -187,11 +193,20 @@ def test_rounded_sides_scale_each_focal_length_by_itself(tmp_path):
     assert np.isclose(camera.fy, FOCAL * 5 / H)
 
 
-def test_focal_lengths_that_differ_are_told(tmp_path, caplog):
+@pytest.mark.parametrize(("column", "what"), [(14, "focal lengths"), (4, "heights"), (9, "focal lengths")])
+def test_cameras_that_differ_are_refused_by_name_and_value(column, what, tmp_path):
     rows = _rows(*_world())
-    rows[3, 14] *= 1.1
+    rows[3, column] *= 1.1
+    text = _refusal(_scene(tmp_path, rows), factor=1)
+    assert f"has {what} that differ between views" in text
+    assert f"view 3 (IMG_003.png): {rows[3, 14 if column != 4 else 4] / rows[3, 9]:g}" in text
+
+
+def test_rounding_and_sizes_of_the_same_camera_are_no_difference(tmp_path):
+    rows = _rows(*_world())
+    rows[1, 14] *= 1.0005
+    rows[2, [4, 9, 14]] *= 2  # twice the pixels
     assert llff.load(_scene(tmp_path, rows), factor=1).camera.fx == FOCAL
-    assert "focal lengths differ" in caplog.text
 
 
 @pytest.mark.parametrize("white", [True, False])
@@ -282,8 +297,8 @@ def test_missing_folders_show_the_layout(tmp_path):
         (np.zeros(17), "holds float64 of shape (17,), expected N x 17"),
         (np.zeros((0, 17)), "holds 0 views, expected 2 or more"),
         (np.zeros((1, 17)), "holds 1 views, expected 2 or more"),
-        (np.full((5, 17), "x"), "holds <U1 of shape (5, 17), expected N x 17"),
-        (np.zeros((5, 17), complex), "holds complex128 of shape (5, 17), expected N x 17"),
+        (np.full((5, 17), "x"), "holds <U1 of shape (5, 17), expected real numbers"),
+        (np.zeros((5, 17), complex), "holds complex128 of shape (5, 17), expected real numbers"),
     ],
 )
 def test_arrays_of_another_shape_or_kind_are_one_sentence(array, found, tmp_path):
@@ -314,7 +329,8 @@ def test_files_that_are_no_plain_array_are_refused_and_never_run(how, tmp_path):
     else:
         content = {"pickle": pickle.dumps(_Bomb(mark)), "text": b"0 1 2", "empty": b"", "cut": whole[:-9]}
         file.write_bytes(content[how])
-    assert "poses_bounds.npy holds no plain array (pickled objects are refused" in _refusal(tmp_path / "scene")
+    found = {"object array": "holds pickled objects, which are refused", "cut": "and 943 bytes after it"}
+    assert found.get(how, "holds no plain array (pickled objects are refused") in _refusal(tmp_path / "scene")
     assert not mark.exists()
 
 
@@ -326,6 +342,7 @@ def test_files_that_are_no_plain_array_are_refused_and_never_run(how, tmp_path):
         (15, 0.0, "has a near bound that is not between 0 and the far in view 2 (IMG_002.png)"),
         (15, -1.0, "expected 0 < near < far"),
         (16, 0.1, "has a near bound that is not between 0 and the far in view 2"),
+        (14, 1e9, "has a focal length of no camera in view 2 (IMG_002.png)"),
         (14, 0.0, "has a height, width or focal length of 0 or less in view 2"),
         (4, -8.0, "has a height, width or focal length of 0 or less in view 2"),
         (slice(0, 3), 0.0, "has axes that are no rotation in view 2"),
@@ -436,3 +453,64 @@ def test_real_scenes_load_with_the_published_protocol(name, views):
     assert np.allclose(_centers(centers) @ scene.world_to_scene.numpy().T, _centers(scene.c2w.numpy()), atol=1e-5)
     assert (scene.c2w[:, 2, 2] > 0.9).all()
     assert all(0.1 < pixels.view_image(scene, view).mean() < 0.9 for view in range(views))
+
+
+def test_one_near_outlier_leaves_the_scene_as_it_is_without_it(tmp_path, caplog):
+    c2w, bounds = _world()
+    least = bounds[:, 0].argsort()[0]
+    plain = llff.load(_scene(tmp_path / "plain", _rows(c2w, bounds)), factor=1, ndc=False)
+    assert not caplog.records
+    bounds[(least + 1) % N, 0] = 0.01
+    robust = llff.load(_scene(tmp_path / "outlier", _rows(c2w, bounds)), factor=1, ndc=False)
+    assert torch.equal(plain.c2w, robust.c2w)
+    assert torch.equal(plain.world_to_scene, robust.world_to_scene)
+    assert (plain.near, plain.far) == (robust.near, robust.far)
+    assert f"view {(least + 1) % N} (IMG_00{(least + 1) % N}.png): 0.01" in caplog.text
+
+
+@pytest.mark.parametrize("axes", poses.AXES)
+def test_poses_in_other_axes_give_the_same_scene(axes, tmp_path):
+    c2w, bounds = _world()
+    rows = _rows(c2w, bounds)
+    wanted = llff.load(_scene(tmp_path, rows), factor=1, spherify=True, ndc=False)
+    rows[:, :15] = _with_matrices(rows, to_axes(c2w, axes))
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    found = llff.load(tmp_path, factor=1, spherify=True, ndc=False, pose_axes=axes)
+    assert torch.allclose(found.c2w, wanted.c2w, atol=1e-6)
+    assert torch.allclose(found.world_to_scene, wanted.world_to_scene, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"spherify": True, "ndc": False}])
+def test_cameras_at_one_point_are_one_sentence(options, tmp_path):
+    c2w, bounds = _world()
+    c2w[:, :, 3] = c2w[0, :, 3]
+    assert "has all cameras at one point" in _refusal(_scene(tmp_path, _rows(c2w, bounds)), **options)
+
+
+def test_training_cameras_at_one_point_are_one_sentence(tmp_path):
+    c2w, bounds = _world()
+    c2w[1:, :, 3] = c2w[1, :, 3]
+    assert "has all training cameras at one point" in _refusal(_scene(tmp_path, _rows(c2w, bounds)), factor=1)
+
+
+def test_poses_in_other_axes_than_said_are_told_before_their_cameras_are_refused(tmp_path, caplog):
+    folder = synthetic.write_scene(tmp_path / "demo", views=6, width=160, height=120, supersample=1, progress=False)
+    rows = np.load(folder / "poses_bounds.npy")
+    llff.load(folder, factor=1)
+    assert not caplog.records
+    rows[:, :15] = _with_matrices(rows, to_axes(synthetic.poses(6), "opencv"))
+    np.save(folder / "poses_bounds.npy", rows)
+    llff.load(folder, factor=1, pose_check=False)
+    assert not caplog.records
+    llff.load(folder, factor=1)
+    assert "give --pose_axes opencv" in caplog.text
+    caplog.clear()
+    llff.load(folder, factor=1, pose_axes="opencv")
+    assert not caplog.records
+
+
+def test_a_named_pipe_in_the_place_of_the_poses_is_refused(tmp_path):
+    (_scene(tmp_path) / "poses_bounds.npy").unlink()
+    os.mkfifo(tmp_path / "poses_bounds.npy")
+    with pytest.raises(InputError, match="found a named pipe, expected a file"):
+        llff.load(tmp_path, factor=1)

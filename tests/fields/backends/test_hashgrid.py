@@ -282,21 +282,35 @@ def test_a_point_that_is_no_number_stays_inside_the_table():
     assert cpu_hashgrid.encode(points, _table(grid, dtype=torch.float32), grid).isfinite().all()
 
 
-@compiled
-def test_a_second_derivative_is_refused():
-    grid = hashgrid.make_grid(2, 2, 9, 4, 16)
-    points = _random(0, 5, 3, dtype=torch.float32).requires_grad_()
-    out = cpu_hashgrid.encode(points, _table(grid, dtype=torch.float32), grid)
-    (slope,) = torch.autograd.grad(out.square().sum(), points, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
-
-
 @pytest.mark.parametrize(("dtype", "features"), [(torch.float64, 2), (torch.float32, 3)])
 def test_what_the_kernel_cannot_take_is_handed_to_the_reference(dtype: torch.dtype, features: int):
     grid = hashgrid.make_grid(2, features, 9, 4, 16)
     points, table = _random(0, 20, 3, dtype=dtype), _table(grid, dtype=dtype)
     assert torch.equal(cpu_hashgrid.encode(points, table, grid), hashgrid.encode(points, table, grid))
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 4), (12,), (2, 2, 3)])
+def test_points_that_have_not_three_coordinates_are_refused(shape: tuple[int, ...]):
+    grid = hashgrid.make_grid(2, 2, 9, 4, 16)
+    with pytest.raises((ValueError, RuntimeError, IndexError, TypeError)):
+        cpu_hashgrid.encode(torch.rand(shape), _table(grid, dtype=torch.float32), grid)
+
+
+@compiled
+def test_a_grid_whose_numbers_do_not_match_never_reaches_the_kernel():
+    points, table = torch.rand(5, 3), torch.rand(64, 2)
+    for grid in (Grid((4, 8), (16,), 2), Grid((4,), (16, 16), 2), Grid((), (), 2), Grid((4,), (0,), 2)):
+        assert not cpu_hashgrid._applies(points, table, grid)
+
+
+@compiled
+@pytest.mark.parametrize("resolution", [2**22 - 1, 2**23, 2_642_245])
+def test_a_level_with_more_corners_than_64_bits_count_is_hashed(resolution: int):
+    # (2^22)^3 is 0 modulo 2^64: counted in 64 bits, such a level would be read far beyond its entries
+    grid = Grid((resolution,), (64,), 2)
+    points, table = _random(0, 200, 3, dtype=torch.float32), _table(grid, dtype=torch.float32)
+    found = cpu_hashgrid.encode(points, table, grid)
+    torch.testing.assert_close(found, hashgrid.encode(points, table, grid), rtol=0, atol=1e-5)
 
 
 def test_a_table_shorter_than_its_grid_is_never_read_past_its_end():

@@ -92,6 +92,15 @@ def test_values_and_gradients_are_those_of_the_reference(name: str, installed: t
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()) + 1e-6)
 
 
+def test_a_second_derivative_is_refused(installed: type[StandIn]):
+    network = NETWORKS["one layer"]
+    inputs, weights, biases = _case(network)
+    (out,) = tinycudann.bind(network, weights, biases)(inputs)
+    (slope,) = torch.autograd.grad(out.sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="a second derivative of a network or encoding was needed"):
+        torch.autograd.grad(slope.sum(), weights)
+
+
 def test_padding_and_the_carrier_stay_out_of_the_norms(installed: type[StandIn]):
     network = NETWORKS["widths that differ"]
     inputs, weights, biases = _case(network)

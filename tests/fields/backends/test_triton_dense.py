@@ -147,6 +147,16 @@ def test_tensors_that_the_kernel_cannot_read_are_refused():
         bound([x.double().to(DEVICE) for x in inputs])
 
 
+@requires_triton
+def test_a_second_derivative_is_refused():
+    network, inputs, weights, biases = _case("one layer")
+    inputs, weights, biases = ([x.to(DEVICE).requires_grad_() for x in xs] for xs in (inputs, weights, biases))
+    (out,) = triton_dense.bind(network, weights, biases, "fp32")(inputs)
+    (slope,) = torch.autograd.grad(out.sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="a second derivative of a network or encoding was needed"):
+        torch.autograd.grad(slope.sum(), weights)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_buffer_that_is_still_to_be_read_is_never_overwritten(name: str, dtype: torch.dtype):

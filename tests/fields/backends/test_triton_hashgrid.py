@@ -91,6 +91,17 @@ def test_what_the_kernel_cannot_read_is_refused():
         triton_hashgrid.encode(_points().double(), table, grid)
     with pytest.raises(ValueError, match="a table of"):
         triton_hashgrid.encode(_points(), table[1:], grid)
+    with pytest.raises((ValueError, TypeError)):  # by the signature, where shapes are executed
+        triton_hashgrid.encode(_points()[:, :2], table, grid)
+
+
+@requires_triton
+def test_a_second_derivative_is_refused():
+    grid, points = GRIDS["hashed and not"], _points().requires_grad_()
+    table = torch.ones(grid.offsets[-1], grid.features, device=DEVICE, requires_grad=True)
+    (slope,) = torch.autograd.grad(triton_hashgrid.encode(points, table, grid).sum(), points, create_graph=True)
+    with pytest.raises(RuntimeError, match="a second derivative of a network or encoding was needed"):
+        torch.autograd.grad(slope.sum(), table)
 
 
 def test_a_missing_triton_is_an_error(monkeypatch: pytest.MonkeyPatch):

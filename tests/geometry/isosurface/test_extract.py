@@ -305,6 +305,15 @@ def test_closing_equals_the_dense_lattice_with_a_layer_outside():
     assert len(np.unique(every.vertices, axis=0)) == len(every.vertices)
 
 
+@pytest.fixture(params=[False, True], ids=["", "subnormal numbers are flushed"])
+def _subnormal_numbers(request):
+    if request.param and not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush subnormal numbers")
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("_subnormal_numbers")
 def test_a_full_box_has_the_boxs_own_surface_when_closed():
     found = extracted(lambda p: torch.ones_like(p[:, 0]), BOX, 8, closed=True)
     assert np.isclose(level_sets.volume(found.vertices, found.faces), 8.0)

@@ -1,0 +1,152 @@
+"""Content hashes of the files that a run is trained on.
+
+They are stored in checkpoints and metrics, so that a run is not continued, or taken for finished, on other data of the
+same name. Hashes are cached by the files' names, sizes and times: unchanged files are read once.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from enerf.core import files
+from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
+
+MAX_NAMED = 1000  # up to so many files, each has a hash of its own, so that messages can name what has changed
+_BLOCK = 1 << 22
+_cache: dict[str, "Inputs"] = {}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Hashes of some files.
+
+    Attributes
+    ----------
+    digest
+        BLAKE2b of all names and contents.
+    stamp
+        BLAKE2b of folder, names, sizes and times of modification and change; equal stamps mean unchanged files.
+    count, size
+        Number of files, and their bytes in total.
+    files
+        Hash of each file's content by name; empty if there are more than ``MAX_NAMED``.
+    """
+
+    digest: str
+    stamp: str
+    count: int
+    size: int
+    files: dict[str, str] = field(default_factory=dict)
+
+    def saved(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint."""
+        return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the entries of ``metrics.json``: without the hashes of single files."""
+        return {name: value for name, value in asdict(self).items() if name != "files"}
+
+
+def of_files(paths: Iterable[Path], root: Path, saved: Mapping[str, Any] | None = None) -> Inputs:
+    """Hash files, or return the ``saved`` hashes if names, sizes and times are those of the saved ones.
+
+    Parameters
+    ----------
+    paths
+        The files, in any order.
+    root
+        Names are relative to this folder.
+    saved
+        Result of ``Inputs.saved``.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, no regular file, or cannot be read.
+    """
+    named = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
+    stamp = _stamp(named, root)
+    if saved is not None and saved.get("stamp") == stamp:
+        return Inputs(**saved)
+    if stamp not in _cache:
+        _cache[stamp] = _hashed(named, stamp)
+    return _cache[stamp]
+
+
+def differences(saved: object, current: Inputs | None) -> str:
+    """Return what distinguishes the files of a saved run from the present ones, as text; empty if nothing does.
+
+    Runs of earlier versions have no hashes: nothing is known of their files, and the text is empty.
+
+    >>> here = Inputs("2", "b", 2, 9, {"a.png": "1", "c.png": "3"})
+    >>> differences({"digest": "1", "files": {"a.png": "0", "b.png": "2"}}, here)
+    'a.png changed, b.png missing, c.png new'
+    """
+    if not isinstance(saved, dict) or current is None or saved.get("digest") == current.digest:
+        return ""
+    before, now = saved.get("files"), current.files
+    if not before or not now:
+        return f"{current.count:,} files of {current.size:,} bytes, not those that it was trained on"
+    words = {name: "missing" if name not in now else "changed" for name in before if now.get(name) != before[name]}
+    words |= {name: "new" for name in now if name not in before}
+    named = [f"{name} {word}" for name, word in sorted(words.items())]
+    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+
+
+def files_below(path: Path) -> list[Path]:
+    """Return a file, or all regular files in a folder and its subfolders, without hidden ones.
+
+    Raises
+    ------
+    InputError
+        If the path does not exist, or a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    try:
+        if not path.is_dir():
+            files.require_regular(path)
+            return [path]
+        found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=fail) for name in names]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be listed ({error.strerror}), expected the data of the run") from None
+    return sorted(each for each in found if not each.name.startswith(".") and each.is_file())
+
+
+def _stamp(named: Mapping[str, Path], root: Path) -> str:
+    """Return the hash of folder, names, sizes and times; a changed time of change is enough."""
+    hashed = hashlib.blake2b(os.fsencode(os.path.realpath(root)), digest_size=16)
+    for name in sorted(named):
+        try:
+            found = named[name].stat()
+        except OSError as error:
+            raise _unreadable(named[name], error) from None
+        hashed.update(os.fsencode(f"\0{name}\0{found.st_size},{found.st_mtime_ns},{found.st_ctime_ns}"))
+    return hashed.hexdigest()
+
+
+def _hashed(named: Mapping[str, Path], stamp: str) -> Inputs:
+    total, size = hashlib.blake2b(digest_size=16), 0
+    each: dict[str, str] = {}
+    for name in progress_bar(None, "hash", "file", iterable=sorted(named), delay=3, leave=False, enabled=None):
+        one = hashlib.blake2b(digest_size=16)
+        try:
+            with files.open_regular(named[name]) as file:
+                while block := file.read(_BLOCK):
+                    one.update(block)
+                    size += len(block)
+        except OSError as error:
+            raise _unreadable(named[name], error) from None
+        each[name] = one.hexdigest()
+        total.update(os.fsencode(f"{name}\0{each[name]}\0"))
+    return Inputs(total.hexdigest(), stamp, len(each), size, each if len(each) <= MAX_NAMED else {})
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error.strerror or error}), expected the data of the run")

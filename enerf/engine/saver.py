@@ -1,0 +1,115 @@
+"""When checkpoints are saved, and where else if the run's folder cannot be written."""
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from enerf.config import parser
+from enerf.config.options import RunConfig
+from enerf.core import io
+from enerf.core.errors import InputError
+from enerf.engine import checkpoint
+from enerf.engine.checkpoint import State
+
+log = logging.getLogger("enerf")
+
+
+class Saver:
+    """Saves the checkpoints of a run: by steps, by time, and at its end.
+
+    If the folder cannot be written (full disk, unmounted), a checkpoint is saved in the working folder or the system's
+    folder for temporary files instead, which a warning names; the training goes on.
+
+    Parameters
+    ----------
+    config
+        The run.
+    saved
+        Options and other entries of the checkpoints' ``config``.
+    step
+        Step of the checkpoint from which the run was resumed; -1 for a new run.
+    """
+
+    def __init__(self, config: RunConfig, saved: dict[str, Any], step: int) -> None:
+        self.config, self.saved = config, saved
+        self._seconds = 60 * config.run.checkpoint_minutes
+        self._last_time, self._last_step = time.monotonic(), step
+        self._elsewhere: Path | None = None
+
+    def by_step(self, training: State) -> None:
+        """Save a checkpoint that is kept."""
+        self._save(training)
+
+    def by_time(self, training: State) -> None:
+        """Save a checkpoint if the last one is older than ``checkpoint_minutes``; keep the newest of these."""
+        if 0 < self._seconds <= time.monotonic() - self._last_time:
+            self._save(training, recent=True)
+            checkpoint.prune_recent(self.config.folder, self.config.run.checkpoints_kept)
+
+    def at_end(self, training: State) -> Path:
+        """Save the last checkpoint and delete those that were saved by time; return its path.
+
+        Raises
+        ------
+        InputError
+            If it could not be saved in the run's folder; the message tells where it was saved instead.
+        """
+        path, error = self._save(training)
+        if error is not None:
+            raise InputError(f"{error}; {_place(path)}")
+        assert path is not None
+        checkpoint.prune_recent(self.config.folder, 0)
+        return path
+
+    def after_failure(self, training: State) -> str:
+        """Save the state before a step that failed, if it is consistent; return where the last good state is."""
+        if not training.is_consistent or not _is_finite(training):
+            found = checkpoint.checkpoints(self.config.folder)
+            return f"the newest checkpoint is {found[-1]}" if found else "there is no checkpoint"
+        if training.step == self._last_step:
+            found = checkpoint.checkpoints(self.config.folder)
+            return f"the state before it is {found[-1]}" if found else "there is no checkpoint"
+        if training.step == 0:
+            return "no step was taken, and none is saved"
+        path, error = self._save(training)
+        return f"the state before it is saved: {path}" if error is None else f"{error}; {_place(path)}"
+
+    def _save(self, training: State, *, recent: bool = False) -> tuple[Path | None, InputError | None]:
+        """Save a checkpoint, elsewhere if the folder cannot be written; return its path, or the error or both."""
+        self._last_time = time.monotonic()
+        try:
+            path = checkpoint.save(training, self.config.folder, self.saved, recent=recent)
+        except InputError as error:
+            elsewhere = self._save_elsewhere(training)
+            log.warning("%s; %s", error, _place(elsewhere))
+            return elsewhere, error
+        self._last_step = training.step
+        return path, None
+
+    def _save_elsewhere(self, training: State) -> Path | None:
+        """Save a checkpoint in another folder, which is a run's folder too, and delete the one before; or None."""
+        name = "enerf_rescue_" + (self.config.run.expname or self.config.scene).replace("/", "_")[-100:]
+        for place in (Path.cwd(), Path(tempfile.gettempdir())):
+            try:
+                path = checkpoint.save(training, place / name, self.saved)
+                io.write_atomic(place / name / "config.txt", parser.to_text(self.config))
+            except (InputError, OSError):
+                continue
+            if self._elsewhere is not None and self._elsewhere != path:
+                self._elsewhere.unlink(missing_ok=True)
+            self._elsewhere = path
+            return path
+        return None
+
+
+def _place(path: Path | None) -> str:
+    if path is None:
+        return "the state could not be saved elsewhere either"
+    return f"the state is saved in {path} instead: move it to the run's folder checkpoints/ to resume from it"
+
+
+def _is_finite(training: State) -> bool:
+    """Return whether all weights are finite."""
+    return all(bool(value.isfinite().all()) for value in training.model.state_dict().values())

@@ -1,0 +1,55 @@
+"""Signals that ask a training to stop: Ctrl-C, termination, a closed terminal."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger("enerf")
+
+# SIGHUP: the terminal was closed; SIGQUIT: Ctrl-\\. Not all systems have all of them.
+STOP = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK") if hasattr(signal, name)
+)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """Catch the signals that ask to stop; yield a function that returns whether one came.
+
+    A second SIGINT raises ``KeyboardInterrupt`` at once; repeated others do not, since a closed terminal sends several.
+    A signal that is ignored, as SIGHUP under ``nohup``, stays ignored.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not received:
+            log.warning("stopping after this step (%s)", signal.Signals(number).name)
+        received.append(number)
+
+    before = handle(note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def handle(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Set the handler of the signals that ask to stop and are not ignored; return the handlers before.
+
+    Outside the main thread signals cannot be caught: nothing is set.
+    """
+    before: dict[int, Any] = {}
+    for number in STOP:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue
+        try:
+            before[number] = signal.signal(number, handler)
+        except ValueError:
+            break
+    return before

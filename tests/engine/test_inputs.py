@@ -1,0 +1,78 @@
+"""Hashes of a run's files: equal content is equal, whatever the folder; any other content, name or number is not."""
+
+import os
+import shutil
+
+import pytest
+
+from enerf.engine import inputs
+from tests.contents import refusal
+
+
+@pytest.fixture
+def scene(tmp_path):
+    folder = tmp_path / "scene"
+    (folder / "images").mkdir(parents=True)
+    for name in ("poses.npy", "images/a.png", "images/b.png"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def of(folder, saved=None) -> inputs.Inputs:
+    return inputs.of_files(inputs.files_below(folder), folder, saved)
+
+
+def rewrite(path, text: str) -> None:
+    """Write another text, with the same times."""
+    before = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_copy_elsewhere_has_the_same_digest_and_every_change_is_named(scene, tmp_path):
+    before = of(scene)
+    copy = shutil.copytree(scene, tmp_path / "copy")
+    assert of(copy).digest == before.digest
+    assert inputs.differences(before.saved(), of(copy)) == ""
+    changes = {
+        "images/a.png changed": lambda: rewrite(copy / "images" / "a.png", "images/A.png"),
+        "images/b.png missing": (copy / "images" / "b.png").unlink,
+        "images/c.png new": lambda: (copy / "images" / "c.png").write_text(""),
+    }
+    named = []
+    for words, change in changes.items():
+        change()
+        named.append(words)
+        assert inputs.differences(before.saved(), of(copy)) == ", ".join(named)
+
+
+def test_unchanged_files_are_read_once_and_a_kept_modification_time_does_not_hide_a_change(scene, monkeypatch):
+    read, hashed = [], inputs._hashed
+    monkeypatch.setattr(inputs, "_hashed", lambda *args: (read.append(1), hashed(*args))[1])
+    saved = of(scene).saved()
+    inputs._cache.clear()  # as in another process
+    assert of(scene, saved).saved() == saved
+    assert len(read) == 1
+    rewrite(scene / "poses.npy", "other.npy")
+    assert inputs.differences(saved, of(scene, saved)) == "poses.npy changed"
+
+
+def test_many_files_are_compared_as_a_whole(scene, monkeypatch):
+    monkeypatch.setattr(inputs, "MAX_NAMED", 2)
+    saved = of(scene).saved()
+    assert saved["files"] == {}
+    rewrite(scene / "poses.npy", "other.npy")
+    assert inputs.differences(saved, of(scene)) == "3 files of 33 bytes, not those that it was trained on"
+
+
+def test_runs_of_earlier_versions_and_unknown_files_are_not_compared(scene):
+    assert inputs.differences(None, of(scene)) == ""
+    assert inputs.differences(of(scene).saved(), None) == ""
+
+
+def test_what_cannot_be_read_is_one_sentence(scene, tmp_path):
+    assert str(tmp_path / "none") in refusal(inputs.files_below, tmp_path / "none")
+    assert "cannot be read" in refusal(inputs.of_files, [scene / "none"], scene)
+    os.mkfifo(scene / "pipe")
+    assert "named pipe" in refusal(inputs.of_files, [scene / "pipe"], scene)
+    assert of(scene).count == 3  # a named pipe in a folder is no file of it
