@@ -310,7 +310,7 @@ MORE_CLASSCMD = {
     "batch_0": ("refuse", ["--N_batch", "0"]),
     "depth_-1": ("refuse", ["--depth=-1"]),
     "depth_1000": ("refuse", ["--depth", "1000"]),
-    "width_16_vit": ("refuse", ["--model", "vit_b", "--width", "16", "--depth", "1000", "--N_batch", "20"]),
+    "width_16_vit": ("refuse", ["--model", "vit_b", "--width", "16", "--depth", "400", "--N_batch", "20"]),
     "width_nan": ("refuse", ["--width", "nan"]),
     "width_inf": ("refuse", ["--width", "inf"]),
     "epochs_nan": ("refuse", ["--epochs", "nan"]),
