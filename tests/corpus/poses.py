@@ -93,7 +93,6 @@ def _at(row: Any, column: int, value: float) -> Edit:
 
 def _scaled(scale: float) -> Edit:
     def edit(rows: np.ndarray) -> np.ndarray:
-        rows[:, :15].reshape(-1, 3, 5)[:, :, 3] *= scale
         rows[:, [3, 8, 13]] *= scale
         rows[:, 15:] *= scale
         return rows
@@ -195,7 +194,7 @@ NPY = {
     "world_1e-200": _scaled(1e-200),
     "world_1e200": _scaled(1e200),
     "world_1e-308": _scaled(1e-308),
-    "all_same_pose": lambda r: np.repe_at(r[:1], len(r), 0),
+    "all_same_pose": lambda r: np.repeat(r[:1], len(r), 0),
     "two_same_pose": lambda r: np.r_[r[:1], r[:1], r[2:]],
     "all_same_place": _moved(lambda t: t * 0),
     "cameras_beyond_near": _moved(lambda t: t * 1e4),
