@@ -122,5 +122,5 @@ def _step_of(line: str) -> float:
     """Return the step of a journal line; infinity for a truncated line."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
