@@ -23,7 +23,7 @@ class Records:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
-        found = io.read_object(path) if path.is_file() else {}
+        found = io.read_json(path) if path.is_file() else {}
         same = isinstance(found, dict) and found.get("settings") == settings
         if found and not same:
             log.info("%s was made with other settings: all checkpoints are measured again", path)
