@@ -1,14 +1,14 @@
 """Orientation of the normals of a point cloud: a check by winding numbers, and repairs.
 
 Across a closed surface with outward normals the winding number of the cloud falls from 1 to 0. If all normals point
-inwards it falls from 0 to −1; if their signs are random it stays near 0. So the *score* of an orientation is the share of
-points with a winding number above 1/2 behind them and below 1/2 in front of them. Where it is low, three orientations are
-compared: as given, with connected parts turned over, and propagated from neighbor to neighbor along a minimum spanning
-tree.
+inwards it falls from 0 to −1; if their signs are random it stays near 0. So the *score* of an orientation is the share
+of points with a winding number above 1/2 behind them and below 1/2 in front of them. Where it is low, three
+orientations are compared: as given, with connected parts turned over, and propagated from neighbor to neighbor along a
+minimum spanning tree.
 
 Sources: Hoppe, DeRose, Duchamp, McDonald, Stuetzle, Surface reconstruction from unorganized points (1992), section 3.3,
-for the tree; Xie, Wang, Hua, Qin, Kaufman, Piecewise C1 continuous surface reconstruction of noisy point clouds via local
-implicit quadric regression (2003), for normals that agree on both sides of an edge.
+for the tree; Xie, Wang, Hua, Qin, Kaufman, Piecewise C1 continuous surface reconstruction of noisy point clouds via
+local implicit quadric regression (2003), for normals that agree on both sides of an edge.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ _SOURCES = 10_000  # points whose winding number is evaluated, at most
 _PROBES = 2000  # points where it is evaluated, at most, and at least in each part
 _PROBES_OF_PART = 8
 _REACH = 4.0  # distance of the probes in radii of a point's disc: winding numbers are unreliable nearer
+_DOUBT = "by its normals the cloud encloses little: they may be wrong, or it is an open sheet"
 
 _Rows = Float64[np.ndarray, "n 3"]
 
@@ -95,9 +96,7 @@ def oriented_outwards(points: _Rows, normals: _Rows, source: str) -> tuple[_Rows
             f"{source}: its normals contradict those of their neighbors, and no consistent orientation was found, "
             "expected normals that point outwards, on a shape that is thicker than the spacing of its points"
         )
-    doubt = (
-        ["by its normals the cloud encloses little: they may be wrong, or it is an open sheet"] if best < POOR else []
-    )
+    doubt = [_DOUBT] if best < POOR else []
     if given >= best - BETTER:
         return normals, doubt
     if turned >= best - BETTER:

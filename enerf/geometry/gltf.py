@@ -33,7 +33,7 @@ _Matrix = Float64[np.ndarray, "4 4"]
 
 
 def parse(data: bytes, path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
-    """Vertices and faces of a glTF or GLB file, among them the vertices of points and lines; mirrored faces are flipped.
+    """Vertices and faces of a glTF or GLB file, with those of points and lines; mirrored faces are flipped.
 
     Raises
     ------

@@ -168,7 +168,8 @@ class Arrays:
     def _file(self, uri: str, size: int) -> bytes:
         """The first ``size`` bytes of a file beside the document."""
         name = os.path.normpath(unquote(uri))
-        if ":" in uri.split("/")[0] or os.path.isabs(name) or name.split(os.sep)[0] == os.pardir or "\0" in name:
+        remote = ":" in uri.partition("/")[0]
+        if remote or os.path.isabs(name) or name.partition(os.sep)[0] == os.pardir or "\0" in name:
             raise InputError(f"{self._path}: found a buffer at {uri[:120]!r}, expected a file in the same folder")
         beside = self._path.parent / name
         try:

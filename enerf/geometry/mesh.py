@@ -186,8 +186,8 @@ def from_arrays(
 def load_point_cloud(path: str | os.PathLike[str], margin: float | int = MARGIN) -> PointCloud:
     """Load the points and normals (nx ny nz, or normal_x normal_y normal_z) of a PLY file into the box.
 
-    Points or normals that are not finite, and normals of length 0, are skipped with a warning; normals that point inwards
-    or have inconsistent signs are turned over with a warning.
+    Points or normals that are not finite, and normals of length 0, are skipped with a warning; normals that point
+    inwards or have inconsistent signs are turned over with a warning.
 
     Raises
     ------

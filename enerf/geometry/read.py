@@ -35,8 +35,8 @@ def mesh(path: Path) -> _Arrays:
     Raises
     ------
     InputError
-        If the file is missing, of an unknown format, damaged, without faces, or a face refers to a missing vertex; if it
-        is not a regular file, or too large for the memory.
+        If the file is missing, not a regular file, too large for the memory, of an unknown format, damaged, without
+        faces, or a face refers to a missing vertex.
     """
     suffix = _checked_suffix(path)
     try:
@@ -155,7 +155,7 @@ def _ply(data: bytes, source: str) -> _Arrays:
 
 
 def _by_trimesh(path: Path, suffix: str) -> _Arrays:
-    """Vertices and faces that trimesh reads, unprocessed, with its warnings suppressed; polygons are split into fans."""
+    """Vertices and faces that trimesh reads, unprocessed; it splits polygons into fans."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy deprecations in trimesh; the content is checked by the caller

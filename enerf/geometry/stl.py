@@ -61,10 +61,8 @@ def _binary(data: bytes, source: str) -> Float64[np.ndarray, "f 3 3"]:
     if count > whole and rest:
         raise ValueError(f"its header says {count} facets, and it ends within number {whole + 1}")
     corners = np.frombuffer(data, _ROW, whole, _HEADER)["corners"].astype(np.float64)
-    if count > whole or count == 0:
-        used = whole
-    else:
-        used = whole if not rest and _continues(corners, count) else count
+    wrong = count > whole or count == 0 or (not rest and _continues(corners, count))
+    used = whole if wrong else count
     if used != count:
         log.warning("%s: its header says %d facets, but it holds %d, which were read", source, count, used)
     if left := len(data) - _HEADER - _FACET * used:

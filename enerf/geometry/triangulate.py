@@ -1,8 +1,8 @@
 """Polygons to triangles.
 
 A polygon whose fan about its first corner has no inverted triangle is split into that fan; of other quads the other
-diagonal is taken; all remaining polygons are concave, and mapbox-earcut triangulates them in their mean plane. No corner
-is dropped, so that edges keep their neighbors.
+diagonal is taken; all remaining polygons are concave, and mapbox-earcut triangulates them in their mean plane. No
+corner is dropped, so that edges keep their neighbors.
 
 Source: the normal of a polygon that is not planar is Newell's: Sutherland, Sproull, Schumacker, A characterization of
 ten hidden-surface algorithms (1974), section 3.
@@ -10,6 +10,7 @@ ten hidden-surface algorithms (1974), section 3.
 
 import logging
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -155,7 +156,7 @@ def _with_every_corner(found: _Triangles, k: int) -> _Triangles:
         if len(run) == 2 or (n := owner.get((run[0], run[-1]))) is None:
             continue
         r = next(corner for corner in made[n] if corner not in (run[0], run[-1]))
-        pieces = [(a, b, r) for a, b in zip(run[:-1], run[1:], strict=True)]
+        pieces = [(a, b, r) for a, b in pairwise(run)]
         owner[run[-1], r] = len(made) + len(pieces) - 2
         made[n], made[len(made) :] = pieces[0], pieces[1:]
     return np.array(made, np.int64)
