@@ -27,6 +27,7 @@ from enerf.core.types import Camera, Scene
 from enerf.datasets.scenes import image_folder, poses, view_checks
 
 log = logging.getLogger("enerf")
+_INFINITY = 1e30  # scene units
 _LAYOUT = "data/nerf_llff_data/<scene>/{poses_bounds.npy, images/, images_8/}"
 
 
@@ -81,6 +82,7 @@ def load(
     matrices, bounds = _check_rows(file, rows, [photo.name for photo in photos.files], pose_axes)
     camera = _camera(file, rows, photos, factor)
     c2w, bounds, world_to_scene = _normalize(file, poses.from_axes(matrices, pose_axes), bounds, bd_factor, spherify)
+    bounds = _limited(file, bounds, ndc)
     train, test = _split(c2w, llffhold)
     view_checks.require_parallax(file, c2w[list(train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     pixels, names = _read(photos, white_bkgd)
@@ -227,6 +229,16 @@ def _normalize(
     except ValueError as error:
         raise InputError(f"option spherify: {error} in {file}, expected them around an object.") from None
     return c2w, bounds, similarity @ world_to_scene
+
+
+def _limited(file: Path, bounds: Float64[np.ndarray, "n 2"], ndc: bool) -> Float64[np.ndarray, "n 2"]:
+    """Bounds that are finite in single precision: in NDC a far bound may mean infinity, else it may not."""
+    if not ndc and bounds.max() > 1e6 * bounds.min():
+        raise InputError(
+            f"{file} has far bounds of up to {bounds.max() / bounds.min():g} times the nearest, expected a range that "
+            "samples can cover without NDC."
+        )
+    return np.minimum(bounds, _INFINITY)
 
 
 def _split(c2w: Float64[np.ndarray, "n 3 4"], llffhold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -514,3 +514,11 @@ def test_a_named_pipe_in_the_place_of_the_poses_is_refused(tmp_path):
     os.mkfifo(tmp_path / "poses_bounds.npy")
     with pytest.raises(InputError, match="found a named pipe, expected a file"):
         llff.load(tmp_path, factor=1)
+
+
+def test_a_far_bound_that_means_infinity_needs_ndc(tmp_path):
+    c2w, bounds = _world()
+    bounds[:, 1] = 1e300
+    _scene(tmp_path, _rows(c2w, bounds))
+    assert llff.load(tmp_path, factor=1).bounds.isfinite().all()
+    assert "has far bounds of up to" in _refusal(tmp_path, factor=1, ndc=False)
