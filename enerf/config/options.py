@@ -246,15 +246,21 @@ class ConditioningOptions:
     )
 
     def check(self) -> None:
-        """Check that ``weight_norm`` and ``equilibrate`` are not combined.
+        """Check that ``weight_norm`` and ``equilibrate`` are not combined, and that no option of a map lacks the map.
 
         Raises
         ------
         InputError
-            If they are.
+            If that is not so.
         """
         if self.weight_norm and self.equilibrate != "none":
             raise InputError("options --weight_norm and --equilibrate are mutually exclusive: give one of them")
+        for name in ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p"):
+            if self.equilibrate == "none" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InputError(
+                    f"option --{name}: found {getattr(self, name)} without --equilibrate, expected both: "
+                    "it has no effect on other methods"
+                )
 
 
 @dataclass(frozen=True)
