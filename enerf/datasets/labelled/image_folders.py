@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from enerf.core import images
+from enerf.core import image_files
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.datasets.labelled import decoding
@@ -95,7 +95,9 @@ def _inside(name: str, split: str) -> bool:
 
 def _images(archive: Archive, split: str) -> list[str]:
     """Image files of a split."""
-    return [name for name in archive.names if _inside(name, split) and images.is_image_name(PurePosixPath(name).name)]
+    return [
+        name for name in archive.names if _inside(name, split) and image_files.is_image_name(PurePosixPath(name).name)
+    ]
 
 
 def _files(archive: Archive, split: str, classes: tuple[str, ...]) -> _Files:

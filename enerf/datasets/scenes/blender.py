@@ -17,17 +17,24 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
 
-from enerf.core import images
+from enerf.core import image_files, images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import poses
+from enerf.datasets.scenes import poses, transparency
 
 _LAYOUT = "data/nerf_synthetic/<scene>/{transforms_train.json, transforms_test.json, train/, test/}"
 _NEAR, _FAR = 2.0, 6.0
 
 
-def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int = 8, white_bkgd: bool = False) -> Scene:
+def load(
+    folder: str | os.PathLike[str],
+    half_res: bool = False,
+    testskip: int = 8,
+    white_bkgd: bool = False,
+    *,
+    keep_alpha: bool = False,
+) -> Scene:
     """Read a scene: training frames, then test frames; validation frames are not read.
 
     Parameters
@@ -40,6 +47,9 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
         Use every n-th test frame, from the first; 0 means 1.
     white_bkgd
         Composite transparent images over white; otherwise alpha is dropped.
+    keep_alpha
+        Keep the alpha channel of transparent images, for ``Scene.images`` of four channels, and composite them when
+        they are used.
 
     Raises
     ------
@@ -57,7 +67,7 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
         file = scene / "transforms_test.json"
         raise InputError(f"{file} has camera_angle_x {test_angle}, expected {angle} as for training.")
     frames = train + test[:: testskip or 1]
-    pixels = _read([scene / name for name, _ in frames], half_res, white_bkgd)
+    pixels = _read([scene / name for name, _ in frames], half_res, white_bkgd, keep_alpha)
     n, height, width, _ = pixels.shape
     focal = 0.5 * width / math.tan(0.5 * angle)
     return Scene(
@@ -74,6 +84,7 @@ def load(folder: str | os.PathLike[str], half_res: bool = False, testskip: int =
         ndc=False,
         forward_facing=False,
         world_to_scene=torch.eye(4, dtype=torch.float64),
+        background=float(white_bkgd),
     )
 
 
@@ -113,22 +124,23 @@ def _frame(file: Path, index: int, frame: Any) -> tuple[str, Float64[np.ndarray,
             "expected right-handed orthonormal axes."
         )
     path = Path(name.replace("\\", "/"))
-    return (path if images.is_image_name(path.name) else Path(f"{path}.png")).as_posix(), pose[:3]
+    return (path if image_files.has_image_suffix(path.name) else Path(f"{path}.png")).as_posix(), pose[:3]
 
 
 def _read(
-    files: list[Path], half_res: bool, white: bool
-) -> UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"]:
+    files: list[Path], half_res: bool, white: bool, keep_alpha: bool
+) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
     """Colors of files of one common size: bytes if lossless, else floats in [0, 1]."""
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
 
-    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
+    def pictures() -> Iterator[Float32[np.ndarray, "h w c"]]:
         for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):
             picture = images.read(file, rotate=False)
             if picture.shape[:2] != raw[::-1]:
                 found = f"{picture.shape[1]}x{picture.shape[0]}"
                 raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
-            yield images.composite(images.downsample(picture, (width, height)), white)
+            yield images.downsample(picture, (width, height), by_alpha=keep_alpha)
 
-    return images.stack(pictures(), (len(files), height, width, 3))
+    shape = (len(files), height, width)
+    return transparency.stacked(pictures(), shape, files[0].parent, white=white, keep_alpha=keep_alpha)

@@ -10,7 +10,7 @@ and nerf-pytorch for the normalization.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from enerf.core import images
 from enerf.core.errors import InputError
-from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import image_folder, poses
+from enerf.datasets.scenes import image_folder, poses, transparency
 
 log = logging.getLogger("enerf")
 _LAYOUT = "data/nerf_llff_data/<scene>/{poses_bounds.npy, images/, images_8/}"
@@ -37,6 +35,7 @@ def load(
     ndc: bool = True,
     bd_factor: float | int | None = 0.75,
     white_bkgd: bool = False,
+    keep_alpha: bool = False,
 ) -> Scene:
     """Read a scene: photographs, recentered poses, and the split into training and test views.
 
@@ -57,6 +56,9 @@ def load(
         The nearest depth is scaled to 1 / bd_factor; None keeps the scale.
     white_bkgd
         Composite transparent images over white.
+    keep_alpha
+        Keep the alpha channel of transparent images, for ``Scene.images`` of four channels, and composite them when
+        they are used; otherwise they are composited over white or their alpha is dropped.
 
     Raises
     ------
@@ -68,11 +70,12 @@ def load(
     rows = _rows(scene, file)
     factor = _factor(factor)
     photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
+    photos = replace(photos, by_alpha=keep_alpha)
     _check_rows(file, rows, [photo.name for photo in photos.files])
     camera = _camera(file, rows, photos, factor)
     c2w, bounds, world_to_scene = _normalize(file, rows, bd_factor, spherify)
     train, test = _split(c2w, llffhold)
-    pixels, names = _read(photos, white_bkgd)
+    pixels, names = _read(photos, white_bkgd, keep_alpha)
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
@@ -87,26 +90,19 @@ def load(
         ndc=ndc,
         forward_facing=not spherify,
         world_to_scene=torch.from_numpy(world_to_scene),
+        background=float(white_bkgd),
     )
 
 
 def _read(
-    photos: image_folder.Photos, white: bool
-) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
+    photos: image_folder.Photos, white: bool, keep_alpha: bool
+) -> tuple[UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"], tuple[str, ...]]:
     """Colors, as bytes if lossless, else as floats in [0, 1]; and file names."""
     if photos.output_folder is not None:
         photos = image_folder.write_resized(photos, photos.output_folder)
-    files = photos.files
-
-    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
-        bar = progress_bar(
-            None, f"read {files[0].parent.name}", "image", iterable=files, delay=2, leave=False, enabled=None
-        )
-        for file in bar:
-            one, _ = image_folder.read(replace(photos, files=(file,)), white)
-            yield one[0]
-
-    return images.stack(pictures(), (len(files), photos.height, photos.width, 3)), tuple(file.name for file in files)
+    folder, shape = photos.files[0].parent, (len(photos.files), photos.height, photos.width)
+    pixels = transparency.stacked(image_folder.pictures(photos), shape, folder, white=white, keep_alpha=keep_alpha)
+    return pixels, tuple(file.name for file in photos.files)
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:

@@ -3,14 +3,16 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from enerf.conditioning import layers
+from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
 from enerf.core.types import Scene
-from enerf.datasets.scenes import blender, bounds, llff, rays
+from enerf.datasets.scenes import blender, bounds, llff, pixels, rays
 from enerf.engine import backend_record, checkpoint, resume
 from enerf.engine.backend_record import Record
 from enerf.engine.checkpoint import State
@@ -56,9 +58,11 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     """
     # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config, opening=opening)
+    config = config if found is None else with_recorded_background(config, found[0]["config"])
     t, recorded = config.train, backend_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     scene = to_device(load_scene(config), device)
+    _log_background(config, scene)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
         config.model,
@@ -74,6 +78,17 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     return Run(config, scene, fields, training, device, backend, record)
 
 
+def with_recorded_background(config: NerfConfig, saved: dict[str, Any]) -> NerfConfig:
+    """Return the configuration with the background of a run's checkpoint in the place of ``auto``.
+
+    ``saved`` are the options in the checkpoint. Those of runs that were started before ``--background`` existed lack
+    it; such a run keeps what it was trained with, ``stored``.
+    """
+    if config.data.background != "auto":
+        return config
+    return parser.replace(config, background=saved.get("background", "stored"))
+
+
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
     """Return the backend and precision that the options resolve to, those of an earlier run where possible."""
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
@@ -87,16 +102,18 @@ def load_scene(config: NerfConfig) -> Scene:
     InputError
         If it cannot be read, or NDC is used and not all cameras look forward.
     """
-    data = config.data
+    data, keep_alpha = config.data, config.data.training_background != "stored"
     if data.dataset_type == "blender":
-        return blender.load(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd)
+        folder = Path(data.datadir)
+        return blender.load(folder, data.half_res, data.testskip, data.is_white, keep_alpha=keep_alpha)
     scene = llff.load(
         Path(data.datadir),
         factor=data.factor,
         llffhold=data.llffhold,
         spherify=data.spherify,
         ndc=not data.no_ndc,
-        white_bkgd=data.white_bkgd,
+        white_bkgd=data.is_white,
+        keep_alpha=keep_alpha,
     )
     if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
         raise InputError(
@@ -104,6 +121,21 @@ def load_scene(config: NerfConfig) -> Scene:
             "cameras around an object)"
         )
     return scene
+
+
+def _log_background(config: NerfConfig, scene: Scene) -> None:
+    """Log what transparent images are composited over, if there are some and their alpha was kept."""
+    if pixels.has_alpha(scene):
+        log.info(
+            "%s: transparent pixels are composited over %s in training and %s in evaluation (--background)",
+            *(config.data.datadir, *backgrounds(config)),
+        )
+
+
+def backgrounds(config: NerfConfig) -> tuple[str, str]:
+    """Return what transparent images are composited over in training and in evaluation."""
+    background = config.data.training_background
+    return "random colors" if background == "random" else background, "white" if config.data.is_white else "black"
 
 
 def to_device(scene: Scene, device: torch.device) -> Scene:
@@ -134,7 +166,7 @@ def sampling_config(config: NerfConfig) -> SamplingConfig:
     if in_ndc and r.lindisp:
         log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
     lindisp = r.lindisp and not in_ndc
-    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
+    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal")
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
