@@ -21,9 +21,10 @@ def open_image(file: Any) -> Image.Image:
     Raises
     ------
     ValueError
-        If it is empty, in no known format, or in one whose decoder is not installed.
-    OSError, SyntaxError, Image.DecompressionBombError
-        From Pillow, for damaged headers and images of more than about 180 million pixels.
+        If it is empty, in no known format or in one whose decoder is not installed, or has more pixels than Pillow's
+        limit, about 180 million.
+    OSError, SyntaxError
+        From Pillow, for damaged headers.
     """
     start = file.read(16)
     file.seek(0)
@@ -37,6 +38,9 @@ def open_image(file: Any) -> Image.Image:
             return Image.open(file)
         except UnidentifiedImageError:
             raise ValueError(_unknown_format(start)) from None
+        except Image.DecompressionBombError:
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise ValueError(f"it declares more than {limit:,} pixels") from None
 
 
 def require_pixels(photo: Image.Image, path: Any) -> None:

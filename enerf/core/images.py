@@ -71,12 +71,21 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
             orientation, deep = _orientation(photo), _is_16_bit(photo, data)
             photo.load()
             pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
-            _check_last_rows(photo, data)
+            if photo.format == "PNG" and not np.asarray(photo)[-2:].any():
+                require_all_rows(data)
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
     if rotate == upright:
         return pixels
     return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def require_all_rows(data: bytes) -> None:
+    """Raise ValueError if a PNG has too few rows, which Pillow fills with zeros and OpenCV refuses."""
+    import cv2
+
+    if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+        raise ValueError("its pixel data end early")
 
 
 def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray, "*b 3"]:
@@ -237,15 +246,6 @@ def _orientation(photo: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _check_last_rows(photo: Image.Image, data: bytes) -> None:
-    """Raise ValueError for a PNG with too few rows, which Pillow fills with zeros and OpenCV refuses."""
-    import cv2
-
-    is_suspect = photo.format == "PNG" and not np.asarray(photo)[-2:].any()
-    if is_suspect and cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
-        raise ValueError("its pixel data end early")
-
-
 def _is_16_bit(photo: Image.Image, data: bytes) -> bool:
     """Whether a PNG or TIFF stores 16 bits per channel, which Pillow reduces to 8 for color images."""
     if photo.format == "PNG":
@@ -328,8 +328,6 @@ def _reason(error: Exception) -> str:
 
 def _unreadable(path: AnyPath, error: Exception) -> InputError:
     reason = _reason(error)
-    if isinstance(error, Image.DecompressionBombError):
-        reason = f"it declares more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
-    elif reason == "no image format is recognized" and (not_read := reason_not_read(Path(path).name)):
+    if reason == "no image format is recognized" and (not_read := reason_not_read(Path(path).name)):
         reason = not_read
     return InputError(f"{path} cannot be read ({reason}), expected a whole image file.")

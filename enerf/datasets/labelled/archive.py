@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from enerf.core import files
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
@@ -90,7 +91,7 @@ class Archive:
         if self.contents is not None:
             return self.contents[self.root + name]
         try:
-            with (self.path / self.root / name).open("rb") as file:
+            with files.open_regular(self.path / self.root / name) as file:
                 data = file.read(MEMBER + 1) if os.fstat(file.fileno()).st_size > MEMBER else file.read()
         except OSError as error:
             raise InputError(f"{self.where(name)} cannot be read ({_reason(error)}), expected a file") from None
