@@ -50,6 +50,16 @@ class DataOptions:
     )
     spherify: bool = option(False, "LLFF: cameras all around an object (360° scenes)", affects="data")
     white_bkgd: bool = option(False, "composite images and renderings on a white background", affects="data")
+    background: str = option(
+        "auto",
+        "background of transparent images (RGBA): random: a random color per ray while training, black or with "
+        "--white_bkgd white in evaluation; white; black; stored: as nerf-pytorch, the colors stored in transparent "
+        "pixels without --white_bkgd; auto: white with --white_bkgd, else random, and stored for runs that were "
+        "started before this option existed",
+        choices=("auto", "random", "white", "black", "stored"),
+        affects="data",
+        absent="stored",
+    )
     half_res: bool = option(False, "Blender: use half of the resolution", affects="data")
     testskip: int = option(8, "Blender: use every N-th test view; 0: all", at_least=0, affects="data")
     near: float = option(
@@ -81,6 +91,16 @@ class DataOptions:
         choices=(0.5, 0.0),
         affects="data",
     )
+
+    @property
+    def training_background(self) -> str:
+        """Background of transparent images in training: random, white, black or stored."""
+        return ("white" if self.white_bkgd else "random") if self.background == "auto" else self.background
+
+    @property
+    def is_white(self) -> bool:
+        """Whether renderings, and transparent images in evaluation, lie over white rather than black."""
+        return self.white_bkgd or self.background == "white"
 
 
 @dataclass(frozen=True)
@@ -259,6 +279,8 @@ class NerfConfig(RunConfig):
         if kind not in ("llff", "blender"):
             raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
         self._check_range()
+        if self.data.white_bkgd and self.data.background == "black":
+            raise InputError("options --white_bkgd and --background black are mutually exclusive: give one of them")
         self.conditioning.check()
         self.model.check()
         if render.sampler == "proposal" and not render.N_importance:
