@@ -7,12 +7,17 @@ or binary. Text is read as if it were binary with every number in double precisi
 Source: Turk, The PLY polygon file format (1994).
 """
 
+import logging
 import re
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from enerf.geometry import text
+
+log = logging.getLogger("enerf")
 
 _KINDS = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
@@ -85,8 +90,8 @@ class Element:
         return next(named, next(iter(self.lists.values())) if len(self.lists) == 1 else None)
 
 
-def parse(data: bytes) -> dict[str, Element]:
-    """Elements of a PLY file, by name.
+def parse(data: bytes, source: str) -> dict[str, Element]:
+    """Elements of a PLY file, by name; what follows the last row is ignored with a warning.
 
     Raises
     ------
@@ -95,13 +100,16 @@ def parse(data: bytes) -> dict[str, Element]:
     """
     order, counts, properties, at = _header(data)
     if order == "":
-        data, at, order = np.fromstring(data[at:], dtype=np.float64, sep=" ").tobytes(), 0, "="
+        data, at, order = text.numbers(data[at:]).tobytes(), 0, "="
         properties = {
             name: [_Property(p.name, "f8", p.length and "f8") for p in every] for name, every in properties.items()
         }
     elements = {}
     for name, count in counts.items():
         elements[name], at = _element(data, at, order, count, properties[name])
+    if at < len(data) and (order == "=" or data[at : at + _HEADER_LIMIT].strip()):
+        left = f"{(len(data) - at) // 8} numbers" if order == "=" else f"{len(data) - at} bytes"
+        log.warning("%s: %s after its last row were ignored", source, left)
     return elements
 
 

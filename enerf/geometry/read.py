@@ -62,7 +62,7 @@ def oriented_points(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.
     _check_file(path)
     try:
         _check_beginning(path, "ply")
-        vertex = ply.parse(_content(path)).get("vertex", ply.Element({}, {})).columns
+        vertex = ply.parse(_content(path), str(path)).get("vertex", ply.Element({}, {})).columns
     except OSError as error:
         raise InputError(f"{path}: it cannot be read ({error.strerror}), expected a PLY file") from None
     except _DAMAGE as error:
@@ -130,14 +130,14 @@ def _parsed(path: Path, suffix: str) -> _Arrays:
         return gltf.parse(data, path)
     if suffix == "ply":
         return _ply(data, source)
-    vertices, polygons = obj.parse(data, source) if suffix == "obj" else off.parse(data)
+    vertices, polygons = obj.parse(data, source) if suffix == "obj" else off.parse(data, source)
     check_indices(polygons.corners, len(vertices), source)
     return vertices, triangles(vertices, polygons, source)
 
 
 def _ply(data: bytes, source: str) -> _Arrays:
     """Vertices of a PLY file, and the triangles of its polygons and strips."""
-    elements = ply.parse(data)
+    elements = ply.parse(data, source)
     xyz = elements["vertex"].columns if "vertex" in elements else {}
     if any(axis not in xyz for axis in "xyz"):
         raise ValueError("its vertices have no x, y and z")
