@@ -217,28 +217,37 @@ def _scanned(data: bytes, at: int, order: str, count: int, properties: list[_Pro
         at += tail
     if at > len(data):
         raise ValueError(_CUT)
-    content = np.frombuffer(data, np.uint8)
     begin = {i: np.array(starts[i], np.int64) for i in listed}
     length = {i: np.array(counts[i], np.int64) for i in listed}
-    lists = {}
-    for i in listed:
-        before = np.cumsum(length[i]) - length[i]
-        inner = np.arange(length[i].sum()) - np.repeat(before, length[i])
-        places = np.repeat(begin[i], length[i]) + inner * properties[i].size
-        lists[properties[i].name] = Ragged(_gathered(content, places, order + properties[i].kind), length[i])
-    columns = {}
+    return _at_places(np.frombuffer(data, np.uint8), order, properties, begin, length), at
+
+
+def _at_places(
+    content: np.ndarray,
+    order: str,
+    properties: list[_Property],
+    begin: dict[int, Int64[np.ndarray, " n"]],
+    length: dict[int, Int64[np.ndarray, " n"]],
+) -> Element:
+    """The rows of an element whose lists begin at known offsets and have known lengths, by the index of the property."""
+    element = Element({}, {})
     for i, each in enumerate(properties):
-        if each.length is not None:
+        kind = order + each.kind
+        if i in begin:
+            before = np.cumsum(length[i]) - length[i]
+            inner = np.arange(length[i].sum()) - np.repeat(before, length[i])
+            places = np.repeat(begin[i], length[i]) + inner * each.size
+            element.lists[each.name] = Ragged(_gathered(content, places, kind), length[i])
             continue
-        after = next((j for j in listed if j > i), None)
+        after = next((j for j in begin if j > i), None)
         if after is not None:
             places = begin[after] - sum(p.lead for p in properties[i : after + 1])
         else:
-            last = listed[-1]
+            last = max(begin)
             delta = sum(p.lead for p in properties[last + 1 : i])
             places = begin[last] + length[last] * properties[last].size + delta
-        columns[each.name] = _gathered(content, places, order + each.kind).astype(np.float64)
-    return Element(columns, lists), at
+        element.columns[each.name] = _gathered(content, places, kind).astype(np.float64)
+    return element
 
 
 def _length(data: bytes, at: int, order: str, each: _Property) -> int:
