@@ -135,10 +135,11 @@ def _nodes(document: dict[str, Any]) -> Iterator[tuple[int, _Matrix]]:
         yield from ((-1 - i, np.eye(4)) for i in range(len(document.get("meshes", []))))
         return
     if document.get("scenes"):
-        waiting = [(i, np.eye(4)) for i in entry(document, "scenes", document.get("scene", 0)).get("nodes", [])]
+        roots = entry(document, "scenes", document.get("scene", 0)).get("nodes", [])
     else:
         children = {child for node in nodes for child in node.get("children", [])}
-        waiting = [(i, np.eye(4)) for i in range(len(nodes)) if i not in children]
+        roots = [i for i in range(len(nodes)) if i not in children]
+    waiting = [(i, np.eye(4)) for i in reversed(roots)]
     reached: set[int] = set()
     while waiting:
         index, above = waiting.pop()

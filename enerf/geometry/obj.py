@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from enerf.core.errors import InputError
+from enerf.geometry import text
 from enerf.geometry.triangulate import Polygons
 
 log = logging.getLogger("enerf")
@@ -45,60 +46,17 @@ def parse(data: bytes, source: str) -> tuple[Float64[np.ndarray, "v 3"], Polygon
             free_form = True
     if free_form:
         log.warning("%s: its free-form curves and surfaces are not read, only its polygons", source)
-    return coordinates(vertices), _polygons(faces, before, source)
-
-
-def coordinates(lines: list[str]) -> Float64[np.ndarray, "v 3"]:
-    """The first three numbers of each line.
-
-    Raises
-    ------
-    ValueError
-        If a line has fewer, or words that are not numbers.
-    """
-    if not lines:
-        return np.zeros((0, 3))
-    try:
-        found = np.loadtxt(lines, usecols=(0, 1, 2), comments=None, ndmin=2)
-        if len(found) == len(lines):  # empty lines are skipped
-            return found
-        bad = lines.index("")
-    except ValueError:
-        bad = next((i for i, line in enumerate(lines) if not _is_point(line)), 0)
-    raise ValueError(f"vertex {bad + 1} is {lines[bad][:40]!r}, and three numbers are needed")
-
-
-def _is_point(line: str) -> bool:
-    """Whether a line begins with three numbers."""
-    try:
-        np.array(line.split()[:3], np.float64).reshape(3)
-    except ValueError:
-        return False
-    return True
-
-
-def text_of(data: bytes) -> str:
-    """Text without a byte order mark, with the line ends of Unix.
-
-    Raises
-    ------
-    ValueError
-        If it holds zero bytes, as binary files and UTF-16 do.
-    """
-    if b"\0" in data:
-        raise ValueError("it is not text in ASCII or UTF-8")
-    text = data.decode("latin-1").removeprefix("ï»¿")  # names may be in any encoding
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    return text.coordinates(vertices), _polygons(faces, before, source)
 
 
 def _lines(data: bytes) -> list[str]:
     """Lines without comments, continued ones joined."""
-    text = text_of(data)
-    if "#" in text:
-        text = re.sub("#[^\n]*", "", text)
-    if "\\" in text:
-        text = re.sub(r"\\ *\n", " ", text)
-    return [line.strip() for line in text.split("\n")]
+    content = text.decoded(data)
+    if "#" in content:
+        content = re.sub("#[^\n]*", "", content)
+    if "\\" in content:
+        content = re.sub(r"\\ *\n", " ", content)
+    return [line.strip() for line in content.split("\n")]
 
 
 def _polygons(faces: list[str], before: list[int], source: str) -> Polygons:
@@ -107,9 +65,7 @@ def _polygons(faces: list[str], before: list[int], source: str) -> Polygons:
     if "/" in joined:
         joined = re.sub(r"/[^ \n]*", "", joined)
     counts = np.array([len(line.split()) for line in joined.split("\n")] if faces else [], np.int64)
-    corners = np.fromstring(joined, dtype=np.int64, sep=" ")
-    if len(corners) != counts.sum():
-        raise ValueError("a face has corners that are not whole numbers")
+    corners = text.numbers(joined, np.int64)
     if (corners == 0).any():
         raise InputError(f"{source}: a face names vertex 0, expected numbers from 1, as OBJ files count")
     last = np.repeat(np.array(before, np.int64), counts)

@@ -3,18 +3,21 @@
 Source: Geomview manual, Object file formats: OFF.
 """
 
+import logging
 import re
 
 import numpy as np
 from jaxtyping import Float64
 
-from enerf.geometry import obj
+from enerf.geometry import text
 from enerf.geometry.triangulate import Polygons
+
+log = logging.getLogger("enerf")
 
 _HEADER = re.compile(r"(?:ST)?C?N?(4?n?)OFF *(.*)")
 
 
-def parse(data: bytes) -> tuple[Float64[np.ndarray, "v 3"], Polygons]:
+def parse(data: bytes, source: str) -> tuple[Float64[np.ndarray, "v 3"], Polygons]:
     """Vertices and polygons of the text of an OFF file; indices may be out of range.
 
     Raises
@@ -24,8 +27,8 @@ def parse(data: bytes) -> tuple[Float64[np.ndarray, "v 3"], Polygons]:
     """
     if b"BINARY" in data[:64]:
         raise ValueError("it is a binary OFF file, which is not read")
-    text = obj.text_of(data)
-    lines = [line for line in (re.sub("#.*", "", line).strip() for line in text.split("\n")) if line]
+    every = (re.sub("#.*", "", line).strip() for line in text.decoded(data).split("\n"))
+    lines = [line for line in every if line]
     match = _HEADER.fullmatch(lines[0]) if lines else None
     if match is None:
         raise ValueError("it does not begin with OFF")
@@ -38,7 +41,9 @@ def parse(data: bytes) -> tuple[Float64[np.ndarray, "v 3"], Polygons]:
     n, m = counts[:2]
     if len(rows) < 1 + n + m:
         raise ValueError("it ends before its last face")
-    return obj.coordinates(rows[1 : 1 + n]), _polygons(rows[1 + n : 1 + n + m])
+    if left := len(rows) - 1 - n - m:
+        log.warning("%s: %d lines after its last face were ignored", source, left)
+    return text.coordinates(rows[1 : 1 + n]), _polygons(rows[1 + n : 1 + n + m])
 
 
 def _polygons(lines: list[str]) -> Polygons:
@@ -51,5 +56,5 @@ def _polygons(lines: list[str]) -> Polygons:
             raise ValueError(f"a face of {len(words)} numbers has {count} corners")
         counts.append(count)
         corners += words[:count]
-    found = np.fromstring(" ".join(corners), dtype=np.int64, sep=" ")
+    found = text.numbers(" ".join(corners), np.int64)
     return Polygons(found, np.array(counts, np.int64))

@@ -7,12 +7,17 @@ or binary. Text is read as if it were binary with every number in double precisi
 Source: Turk, The PLY polygon file format (1994).
 """
 
+import logging
 import re
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from enerf.geometry import text
+
+log = logging.getLogger("enerf")
 
 _KINDS = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
@@ -85,8 +90,8 @@ class Element:
         return next(named, next(iter(self.lists.values())) if len(self.lists) == 1 else None)
 
 
-def parse(data: bytes) -> dict[str, Element]:
-    """Elements of a PLY file, by name.
+def parse(data: bytes, source: str) -> dict[str, Element]:
+    """Elements of a PLY file, by name; what follows the last row is ignored with a warning.
 
     Raises
     ------
@@ -95,13 +100,16 @@ def parse(data: bytes) -> dict[str, Element]:
     """
     order, counts, properties, at = _header(data)
     if order == "":
-        data, at, order = np.fromstring(data[at:], dtype=np.float64, sep=" ").tobytes(), 0, "="
+        data, at, order = text.numbers(data[at:]).tobytes(), 0, "="
         properties = {
             name: [_Property(p.name, "f8", p.length and "f8") for p in every] for name, every in properties.items()
         }
     elements = {}
     for name, count in counts.items():
         elements[name], at = _element(data, at, order, count, properties[name])
+    if at < len(data) and (order == "=" or data[at : at + _HEADER_LIMIT].strip()):
+        left = f"{(len(data) - at) // 8} numbers" if order == "=" else f"{len(data) - at} bytes"
+        log.warning("%s: %s after its last row were ignored", source, left)
     return elements
 
 
@@ -209,28 +217,37 @@ def _scanned(data: bytes, at: int, order: str, count: int, properties: list[_Pro
         at += tail
     if at > len(data):
         raise ValueError(_CUT)
-    content = np.frombuffer(data, np.uint8)
     begin = {i: np.array(starts[i], np.int64) for i in listed}
     length = {i: np.array(counts[i], np.int64) for i in listed}
-    lists = {}
-    for i in listed:
-        before = np.cumsum(length[i]) - length[i]
-        inner = np.arange(length[i].sum()) - np.repeat(before, length[i])
-        places = np.repeat(begin[i], length[i]) + inner * properties[i].size
-        lists[properties[i].name] = Ragged(_gathered(content, places, order + properties[i].kind), length[i])
-    columns = {}
+    return _at_places(np.frombuffer(data, np.uint8), order, properties, begin, length), at
+
+
+def _at_places(
+    content: np.ndarray,
+    order: str,
+    properties: list[_Property],
+    begin: dict[int, Int64[np.ndarray, " n"]],
+    length: dict[int, Int64[np.ndarray, " n"]],
+) -> Element:
+    """The rows of an element whose lists begin at known offsets and have known lengths, by the index of the property."""
+    element = Element({}, {})
     for i, each in enumerate(properties):
-        if each.length is not None:
+        kind = order + each.kind
+        if i in begin:
+            before = np.cumsum(length[i]) - length[i]
+            inner = np.arange(length[i].sum()) - np.repeat(before, length[i])
+            places = np.repeat(begin[i], length[i]) + inner * each.size
+            element.lists[each.name] = Ragged(_gathered(content, places, kind), length[i])
             continue
-        after = next((j for j in listed if j > i), None)
+        after = next((j for j in begin if j > i), None)
         if after is not None:
             places = begin[after] - sum(p.lead for p in properties[i : after + 1])
         else:
-            last = listed[-1]
+            last = max(begin)
             delta = sum(p.lead for p in properties[last + 1 : i])
             places = begin[last] + length[last] * properties[last].size + delta
-        columns[each.name] = _gathered(content, places, order + each.kind).astype(np.float64)
-    return Element(columns, lists), at
+        element.columns[each.name] = _gathered(content, places, kind).astype(np.float64)
+    return element
 
 
 def _length(data: bytes, at: int, order: str, each: _Property) -> int:

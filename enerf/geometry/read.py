@@ -25,7 +25,7 @@ SUFFIXES = ("obj", "ply", "stl", "off", "glb", "gltf")  # those with a reader he
 _Arrays = tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]
 _NORMALS = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))  # the second by the Point Cloud Library
 _BEGINNING = 1 << 12  # bytes by which a format is recognized
-_TEXT_MEMORY = 12  # bytes of memory for each byte of text, at most
+_MEMORY = 12  # bytes of memory for each byte of a file with rows that are read one by one, at most
 _DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # while parsing
 
 
@@ -62,7 +62,7 @@ def oriented_points(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.
     _check_file(path)
     try:
         _check_beginning(path, "ply")
-        vertex = ply.parse(_content(path)).get("vertex", ply.Element({}, {})).columns
+        vertex = ply.parse(_content(path, _MEMORY), str(path)).get("vertex", ply.Element({}, {})).columns
     except OSError as error:
         raise InputError(f"{path}: it cannot be read ({error.strerror}), expected a PLY file") from None
     except _DAMAGE as error:
@@ -123,21 +123,21 @@ def _check_beginning(path: Path, suffix: str) -> None:
 def _parsed(path: Path, suffix: str) -> _Arrays:
     """Vertices and faces of a file of one of ``SUFFIXES``; raises any of ``_DAMAGE`` if it is damaged."""
     _check_beginning(path, suffix)
-    data, source = _content(path, _TEXT_MEMORY if suffix in ("obj", "off") else 4), str(path)
+    data, source = _content(path, 4 if suffix == "stl" else _MEMORY), str(path)
     if suffix == "stl":
         return stl.parse(data, source)
     if suffix in ("glb", "gltf"):
         return gltf.parse(data, path)
     if suffix == "ply":
         return _ply(data, source)
-    vertices, polygons = obj.parse(data, source) if suffix == "obj" else off.parse(data)
+    vertices, polygons = obj.parse(data, source) if suffix == "obj" else off.parse(data, source)
     check_indices(polygons.corners, len(vertices), source)
     return vertices, triangles(vertices, polygons, source)
 
 
 def _ply(data: bytes, source: str) -> _Arrays:
     """Vertices of a PLY file, and the triangles of its polygons and strips."""
-    elements = ply.parse(data)
+    elements = ply.parse(data, source)
     xyz = elements["vertex"].columns if "vertex" in elements else {}
     if any(axis not in xyz for axis in "xyz"):
         raise ValueError("its vertices have no x, y and z")

@@ -12,6 +12,8 @@ import re
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from enerf.geometry import text
+
 log = logging.getLogger("enerf")
 
 _HEADER, _FACET = 84, 50
@@ -48,8 +50,7 @@ def _text(data: bytes) -> Float64[np.ndarray, "f 3 3"]:
     if len(found) != 3 * facets or not re.search(rb"\bendsolid\b", data, re.IGNORECASE):
         raise ValueError("it ends within a facet, or has facets of other than three vertices")
     words = b" ".join(word for vertex in found for word in vertex)
-    corners = np.fromstring(words, sep=" ")
-    return corners.reshape(-1, 3, 3)
+    return text.numbers(words).reshape(-1, 3, 3)
 
 
 def _binary(data: bytes, source: str) -> Float64[np.ndarray, "f 3 3"]:

@@ -110,7 +110,9 @@ def test_text_and_bytes_of_one_ply_file_say_the_same(tmp_path):
     made = trimesh.Trimesh(*solids.box())
     for encoding in ("ascii", "binary"):
         (tmp_path / f"{encoding}.ply").write_bytes(made.export(file_type="ply", encoding=encoding))
-    text, binary = (ply.parse((tmp_path / f"{encoding}.ply").read_bytes()) for encoding in ("ascii", "binary"))
+    text, binary = (
+        ply.parse((tmp_path / f"{encoding}.ply").read_bytes(), encoding) for encoding in ("ascii", "binary")
+    )
     assert np.array_equal(text["face"].faces().indices(), binary["face"].faces().indices())
     for axis in "xyz":
         assert np.array_equal(text["vertex"].columns[axis], binary["vertex"].columns[axis])
