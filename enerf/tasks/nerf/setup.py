@@ -81,12 +81,12 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
 def with_recorded_background(config: NerfConfig, saved: dict[str, Any]) -> NerfConfig:
     """Return the configuration with the background of a run's checkpoint in the place of ``auto``.
 
-    ``saved`` are the options in the checkpoint. Those of runs that were started before ``--background`` existed lack
-    it; such a run keeps what it was trained with, ``stored``.
+    ``saved`` are the options in the checkpoint. Runs that were started before the option existed lack it and keep what
+    they were trained with, ``stored``.
     """
-    if config.data.background != "auto":
+    if config.data.background_color != "auto":
         return config
-    return parser.replace(config, background=saved.get("background", "stored"))
+    return parser.replace(config, background_color=saved.get("background_color", "stored"))
 
 
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
@@ -127,7 +127,7 @@ def _log_background(config: NerfConfig, scene: Scene) -> None:
     """Log what transparent images are composited over, if there are some and their alpha was kept."""
     if pixels.has_alpha(scene):
         log.info(
-            "%s: transparent pixels are composited over %s in training and %s in evaluation (--background)",
+            "%s: transparent pixels are composited over %s in training and %s in evaluation (--background_color)",
             *(config.data.datadir, *backgrounds(config)),
         )
 
