@@ -30,6 +30,7 @@ from enerf.core.image_files import reason_not_read
 log = logging.getLogger("enerf")
 AnyPath = str | os.PathLike[str]
 _EXIF_ORIENTATION = 274
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where Pillow looks for the orientation
 _CRF = 10  # constant rate factor of the encoder; imageio's quality 8
 _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
 
@@ -42,7 +43,7 @@ def size(path: AnyPath) -> tuple[int, int, bool]:
     try:
         with files.open_regular(path) as file, image_formats.open_image(file) as photo:
             image_formats.require_pixels(photo, path)
-            swaps = _orientation(photo) >= 5  # of a PNG, Pillow decodes the pixels to look behind them
+            swaps = _orientation(photo, files.read_bytes(path) if photo.format == "PNG" else b"") >= 5
             tags = getattr(photo, "tag_v2", {})  # Pillow rotates a TIFF's size, but not its tags
             width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
     except _UNDECODABLE as error:
@@ -68,7 +69,7 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
             upright = photo.format == "TIFF"  # both decoders rotate a TIFF by themselves, and Pillow forgets it
             if not upright:
                 photo.load()  # raises for a truncated file, which cv2 would fill with gray
-            orientation, deep = _orientation(photo), _is_16_bit(photo, data)
+            orientation, deep = _orientation(photo, data), _is_16_bit(photo, data)
             photo.load()
             pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
             if photo.format == "PNG" and not np.asarray(photo)[-2:].any():
@@ -237,8 +238,13 @@ def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) ->
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
-def _orientation(photo: Image.Image) -> int:
-    """EXIF orientation 1 … 8; 1 if it is absent or invalid."""
+def _orientation(photo: Image.Image, data: bytes) -> int:
+    """EXIF orientation 1 … 8; 1 if it is absent or invalid. ``data`` are the bytes of a PNG file.
+
+    Pillow decodes a PNG to find metadata behind the pixels, which is not done if there are none.
+    """
+    if photo.format == "PNG" and not any(keyword in data for keyword in _PNG_METADATA):
+        return 1
     try:
         value = photo.getexif().get(_EXIF_ORIENTATION, 1)
     except (*_UNDECODABLE, KeyError, TypeError):

@@ -107,6 +107,26 @@ def test_a_png_with_too_few_rows_is_refused(depth, interlace, tmp_path):
         assert images.read(path).shape == (H, W, 3)
 
 
+def test_a_png_with_a_changed_bit_is_refused(tmp_path):
+    Image.fromarray(_noise()).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    for place in np.random.default_rng(0).integers(whole.index(b"IDAT") + 4, len(whole) - 16, 20):
+        (tmp_path / "a.png").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert "a.png cannot be read" in _refusal(tmp_path / "a.png")
+
+
+def test_the_orientation_of_a_png_is_found_behind_its_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(_noise()).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4])]
+    (tmp_path / "a.png").write_bytes(data.replace(chunk, b"").replace(data[-12:], chunk + data[-12:]))
+    assert images.size(tmp_path / "a.png") == (W, H, True)
+    assert images.read(tmp_path / "a.png").shape == (W, H, 3)
+
+
 def test_a_black_png_is_whole(tmp_path):
     Image.new("RGBA", (W, H)).save(tmp_path / "a.png")
     assert not images.read(tmp_path / "a.png").any()

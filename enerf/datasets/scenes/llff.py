@@ -153,8 +153,8 @@ def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
 
 def _factor(factor: int | None) -> int:
     """The downsampling factor, 1 for full size."""
-    if factor is not None and factor < 0:
-        raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more.")
+    if factor is not None and not 0 <= factor <= 4096:
+        raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more up to 4096.")
     return factor or 1
 
 

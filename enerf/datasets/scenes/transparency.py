@@ -56,7 +56,7 @@ def stacked(
     pixels = images.stack(map(flattened, pictures), (n, height, width, 3))
     if transparent and not keep_alpha and not white:
         log.warning(
-            "%s: %d of %d images have transparent pixels; the colors stored there are learned (--background stored)",
+            "%s: %d of %d images have transparent pixels, whose stored colors are learned (--background_color stored)",
             *(folder, transparent, n),
         )
     return pixels

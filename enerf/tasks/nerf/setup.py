@@ -88,13 +88,13 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
 def with_background(config: NerfConfig, saved: dict[str, Any] | None) -> NerfConfig:
     """Return the configuration with the background that ``auto`` stands for.
 
-    ``saved`` are the options in the run's checkpoint, None for a new run. A run that was started before
-    ``--background`` existed keeps what it was trained with, ``stored``.
+    ``saved`` are the options in the run's checkpoint, None for a new run. A run that was started before the option
+    existed lacks it and keeps what it was trained with, ``stored``.
     """
-    if config.data.background != "auto":
+    if config.data.background_color != "auto":
         return config
-    recorded = "auto" if saved is None else saved.get("background", "stored")
-    return parser.replace(config, background=config.data.training_background if recorded == "auto" else recorded)
+    recorded = "auto" if saved is None else saved.get("background_color", "stored")
+    return parser.replace(config, background_color=config.data.training_background if recorded == "auto" else recorded)
 
 
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
@@ -160,7 +160,7 @@ def _log_background(config: NerfConfig, scene: Scene) -> None:
     """Log what transparent images are composited over, if there are some and their alpha was kept."""
     if pixels.has_alpha(scene):
         log.info(
-            "%s: transparent pixels are composited over %s in training and %s in evaluation (--background)",
+            "%s: transparent pixels are composited over %s in training and %s in evaluation (--background_color)",
             *(config.data.datadir, *backgrounds(config)),
         )
 

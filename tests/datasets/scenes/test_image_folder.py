@@ -285,5 +285,5 @@ def test_alpha_is_kept_if_some_pixel_is_transparent(keep_alpha, caplog):
         assert found.dtype == np.uint8
         assert found.shape == (2, H, W, channels)
         assert np.array_equal(found[..., :3], [_picture(0)] * 2)
-    warned = "images: 1 of 2 images have transparent pixels; the colors stored there are learned"
+    warned = "images: 1 of 2 images have transparent pixels, whose stored colors are learned"
     assert (warned in caplog.text) == (not keep_alpha)

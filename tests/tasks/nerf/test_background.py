@@ -60,7 +60,7 @@ def _forget_background(folder: Path) -> None:
     """Make a run one that was written before the option existed."""
     for file in checkpoint.checkpoints(folder):
         content = torch.load(file, weights_only=True)
-        del content["config"]["background"]
+        del content["config"]["background_color"]
         torch.save(content, file)
     text = (folder / "config.txt").read_text().splitlines()
     (folder / "config.txt").write_text("\n".join(line for line in text if not line.startswith("background")))
@@ -74,9 +74,9 @@ def test_hidden_colors_are_not_learned(words, make, tmp_path):
 
 def test_stored_colors_are_learned_as_in_nerf_pytorch(make, tmp_path, caplog):
     as_rgb = _trained(make("rgb", _scene(tmp_path / "rgb", 250, channels=3)))
-    stored = _trained(make("stored", _scene(tmp_path / "rgba", 250), "--background", "stored"))
+    stored = _trained(make("stored", _scene(tmp_path / "rgba", 250), "--background_color", "stored"))
     assert same(stored["model"], as_rgb["model"])
-    assert "the colors stored there are learned (--background stored)" in caplog.text
+    assert "whose stored colors are learned (--background_color stored)" in caplog.text
 
 
 @pytest.mark.parametrize("words", [[], ["--white_bkgd"]], ids="_".join)
@@ -84,7 +84,7 @@ def test_opaque_images_are_trained_on_as_if_they_had_no_alpha(words, make, tmp_p
     rgb = _scene(tmp_path / "rgb", 90, channels=3)
     plain = _trained(make("rgb", rgb, *words))
     assert same(_trained(make("rgba", _scene(tmp_path / "rgba", 90, alpha=255), *words)), plain)
-    assert same(_trained(make("stored", rgb, *words, "--background", "stored")), plain)
+    assert same(_trained(make("stored", rgb, *words, "--background_color", "stored")), plain)
 
 
 def test_random_backgrounds_are_those_of_the_step_after_resuming(make, tmp_path):
@@ -92,7 +92,7 @@ def test_random_backgrounds_are_those_of_the_step_after_resuming(make, tmp_path)
     whole = _trained(make("whole", scene))
     _trained(make("parts", scene, "--N_iters", "2"))
     assert same(_trained(make("parts", scene)), whole)
-    black = _trained(make("black", scene, "--background", "black"))
+    black = _trained(make("black", scene, "--background_color", "black"))
     assert not same(black["model"], whole["model"])
 
 
@@ -121,7 +121,7 @@ def test_chunks_get_their_rays_backgrounds(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "color"), [([], "black"), (["--white_bkgd"], "white"), (["--background", "white"], "white")]
+    ("words", "color"), [([], "black"), (["--white_bkgd"], "white"), (["--background_color", "white"], "white")]
 )
 def test_evaluation_lies_over_black_or_white_on_both_sides(words, color, make, tmp_path, caplog):
     caplog.set_level("INFO", "enerf")
@@ -137,26 +137,26 @@ def test_evaluation_lies_over_black_or_white_on_both_sides(words, color, make, t
 
 def test_training_over_random_colors_can_be_evaluated_over_white(make, tmp_path):
     scene = _scene(tmp_path / "scene", 120)
-    over_white = _trained(make("white", scene, "--white_bkgd", "--background", "random"))
-    assert same(_trained(make("black", scene, "--background", "random")), over_white)
+    over_white = _trained(make("white", scene, "--white_bkgd", "--background_color", "random"))
+    assert same(_trained(make("black", scene, "--background_color", "random")), over_white)
 
 
 def test_runs_from_before_the_option_keep_their_stored_colors(make, tmp_path):
     scene = _scene(tmp_path / "scene", 250)
-    whole = _trained(make("whole", scene, "--background", "stored"))
-    started = make("old", scene, "--background", "stored", "--N_iters", "2")
+    whole = _trained(make("whole", scene, "--background_color", "stored"))
+    started = make("old", scene, "--background_color", "stored", "--N_iters", "2")
     metrics = train.train(started)
     _forget_background(started.folder)
     run = setup.open_run(started.folder, "cpu")
     assert torch.equal(pixels.view_image(run.scene, 0)[0, 0], torch.tensor([250, 125, 250]) / 255)
     assert "background" not in metrics["protocol"]
     saved = checkpoint.read(checkpoint.checkpoints(started.folder)[-1])["config"]
-    assert setup.with_background(make("old", scene), saved).data.background == "stored"
+    assert setup.with_background(make("old", scene), saved).data.background_color == "stored"
     for steps in ("3", "4"):  # the second call finds what the first one recorded
         resumed = _trained(make("old", scene, "--N_iters", steps))
     assert same(resumed, whole)
 
 
 def test_black_and_white_at_once_are_refused(make):
-    with pytest.raises(InputError, match="--white_bkgd and --background black are mutually exclusive"):
-        make("run", Path("scene"), "--white_bkgd", "--background", "black")
+    with pytest.raises(InputError, match="--white_bkgd and --background_color black are mutually exclusive"):
+        make("run", Path("scene"), "--white_bkgd", "--background_color", "black")
