@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from enerf.core import files
 from enerf.core.errors import InputError
 
 _TEMPORARY = re.compile(r"\.(?P<host>\w{1,32})-(?P<pid>[0-9]{1,18})-[0-9a-f]{12}\.tmp(\..*)?", re.ASCII)
@@ -65,10 +66,10 @@ def read_json(path: Path) -> Any:
         If it is missing or not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(files.read_text(path))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; expected the result of a finished run") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 

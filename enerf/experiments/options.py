@@ -101,7 +101,9 @@ class ExtractOptions:
         at_most=1,
         affects="neutral",
     )
-    memory: float = option(2.0, "memory limit in GiB, without the memory of the field", above=0, affects="neutral")
+    memory: float = option(
+        2.0, "memory limit in GiB, without the memory of the field", above=0, at_most=1 << 20, affects="neutral"
+    )
     closed: bool = option(False, "close the mesh at the faces of the box", affects="neutral")
     crop: int = option(
         0,
