@@ -65,7 +65,10 @@ class ExtractOptions:
 
     resolution: int = option(256, "number of cells along the longest side of the box", at_least=1, affects="neutral")
     out: str = option(
-        "", "output mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder", affects="neutral"
+        "",
+        "output mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder, or extracted.ply if it is "
+        "that of a shape, whose mesh.ply is the one of metrics.json",
+        affects="neutral",
     )
     level: str = option(
         "", "iso value: the field's value at the surface; empty: chosen by a rule, which is logged", affects="neutral"
@@ -98,6 +101,9 @@ class ExtractOptions:
         at_least=0,
         at_most=1,
         affects="neutral",
+    )
+    all_parts: bool = option(
+        False, "shapes: keep also the parts of the mesh that the fitted shape does not have", affects="neutral"
     )
     smooth: int = option(0, "iterations of volume-preserving smoothing", at_least=0, affects="neutral")
     decimate: int = option(
