@@ -229,7 +229,7 @@ def _at_places(
     begin: dict[int, Int64[np.ndarray, " n"]],
     length: dict[int, Int64[np.ndarray, " n"]],
 ) -> Element:
-    """The rows of an element whose lists begin at known offsets and have known lengths, by the index of the property."""
+    """The rows of an element whose lists have known offsets and lengths, by the index of the property."""
     element = Element({}, {})
     for i, each in enumerate(properties):
         kind = order + each.kind
