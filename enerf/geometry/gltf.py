@@ -32,6 +32,7 @@ _STRIP, _FAN, _TRIANGLES = 5, 6, 4
 _Matrix = Float64[np.ndarray, "4 4"]
 
 
+@np.errstate(all="ignore")  # faces with vertices that are not finite are dropped later
 def parse(data: bytes, path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
     """Vertices and faces of a glTF or GLB file, with those of points and lines; mirrored faces are flipped.
 

@@ -2,9 +2,11 @@
 
 import os
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -272,3 +274,21 @@ def test_pipes_devices_and_sparse_giants_are_one_sentence_at_once(suffix, tmp_pa
                 continue
         if suffix != "xyz" and not (suffix == "ply" and size == 1 << 33):
             refused(giant)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply", "stl", "off", "glb", "gltf"])
+def test_damaged_bytes_give_a_mesh_or_one_sentence(suffix, tmp_path):
+    made = trimesh.Trimesh(CUBE, TRIANGLES, process=False)
+    exported = made.export(file_type=suffix)
+    whole = exported["model.gltf"] if suffix == "gltf" else exported
+    for name, content in exported.items() if suffix == "gltf" else ():
+        written(tmp_path / name, content)
+    whole = whole.encode() if isinstance(whole, str) else whole
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        places = generator.integers(0, len(damaged), generator.integers(1, 5))
+        damaged[places] = generator.choice([0, 9, 32, 45, 48, 57, 255, generator.integers(256)], len(places))
+        path = written(tmp_path / f"a.{suffix}", damaged.tobytes())
+        with suppress(InputError):
+            mesh.load(path)

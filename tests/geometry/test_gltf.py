@@ -248,6 +248,13 @@ def test_documents_that_contradict_themselves_are_one_sentence(damage, tmp_path)
     refused(made.glb(tmp_path / "a.glb"))
 
 
+def test_faces_with_positions_that_are_not_finite_are_dropped_and_said(tmp_path, caplog):
+    values = np.float32(VERTICES)
+    values[0] = np.inf
+    assert report_of(cube(values, nodes=[{"mesh": 0, "scale": [-1, 2, 3]}]).glb(tmp_path / "a.glb")).faces > 0
+    assert "not finite were dropped" in caplog.text
+
+
 def test_chunks_that_exceed_the_file_are_one_sentence(tmp_path):
     whole = cube().glb(tmp_path / "a.glb").read_bytes()
     (tmp_path / "b.glb").write_bytes(whole[:12] + struct.pack("<I", 2**31) + whole[16:])
