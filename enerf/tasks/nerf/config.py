@@ -53,7 +53,7 @@ class DataOptions:
     background_color: str = option(
         "auto",
         "background of images with transparent pixels; random: a random color for each ray in training, and black, "
-        "or white with --white_bkgd, in evaluation; stored: as in nerf-pytorch, alpha is ignored without --white_bkgd; "
+        "or white with --white_bkgd, in evaluation; stored: alpha is ignored without --white_bkgd, as by NeRF's code; "
         "auto: white with --white_bkgd, else random, but stored in runs that were started before this option existed",
         choices=("auto", "random", "white", "black", "stored"),
         affects="data",
