@@ -471,3 +471,7 @@ def test_a_pipe_or_a_device_as_configuration_is_refused_at_once(kind, tmp_path):
 def test_a_configuration_with_carriage_returns_alone_is_read(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"N_rand = 9\rlrate = 0.5\r")
     assert parsed("--config", str(tmp_path / "a.txt"))["lrate"] == 0.5
+
+
+def test_a_configuration_that_names_another_is_refused(write):
+    assert "a file cannot include another" in refused("--config", write("N_rand = 9\n  config = fern.txt\n"))

@@ -98,6 +98,13 @@ def encoded(mode: str, form: str, size: tuple[int, int] = (40, 30), **options: A
     return stream.getvalue()
 
 
+def blank(form: str, size: tuple[int, int], **options: Any) -> bytes:
+    """Return a black gray image of any size in a format of Pillow."""
+    stream = io.BytesIO()
+    Image.new("L", size).save(stream, form, **options)
+    return stream.getvalue()
+
+
 def exif(orientation: int) -> bytes:
     """Return EXIF data with an orientation."""
     data = Image.Exif()

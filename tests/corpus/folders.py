@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.corpus.damage import bomb_png, encoded, flipped, png
+from tests.corpus.damage import blank, bomb_png, encoded, flipped, png
 from tests.corpus.inputs import classifier, copied
 from tests.corpus.registry import Command, table, values
 
@@ -52,8 +52,8 @@ MORE_FOLD = {
     "fifo_class": ("refuse", lambda s: os.mkfifo(s / "train/c")),
     "dangling": ("refuse", lambda s: (s / "train/a/z.png").symlink_to("nowhere")),
     "link_to_image": ("accept", lambda s: (s / "train/a/z.png").symlink_to("0.png")),
-    "bomb_jpeg": ("refuse", lambda s: (s / "train/a/z.jpg").write_bytes(encoded("L", "JPEG", size=(15000, 15000)))),
-    "bomb_gif": ("refuse", lambda s: (s / "train/a/z.webp").write_bytes(encoded("P", "GIF", size=(9000, 9000)))),
+    "bomb_jpeg": ("refuse", lambda s: (s / "train/a/z.jpg").write_bytes(blank("JPEG", (15000, 15000)))),
+    "bomb_gif": ("refuse", lambda s: (s / "train/a/z.webp").write_bytes(blank("GIF", (14000, 14000)))),
     "html": ("refuse", lambda s: (s / "train/a/z.png").write_bytes(b"<html>404</html>")),
     "lfs": ("refuse", lambda s: (s / "train/a/z.png").write_bytes(b"version https://git-lfs.github.com/spec/v1")),
     "heic": lambda s: (s / "train/a/z.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99)),

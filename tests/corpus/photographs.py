@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.corpus.damage import bomb_png, cut, encoded, exif, flipped, png, text_bomb
+from tests.corpus.damage import blank, bomb_png, cut, encoded, exif, flipped, png, text_bomb
 from tests.corpus.inputs import NERF, base, copied, nerf, special_file
 from tests.corpus.registry import Command, table
 
@@ -89,7 +89,7 @@ MORE_IMG = {
         "refuse",
         lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n",
     ),
-    "webp_lossless_bomb": ("refuse", lambda: encoded("RGB", "WEBP", size=(4000, 4000), lossless=True)),
+    "webp_lossless_bomb": ("refuse", lambda: blank("WEBP", (6000, 6000), lossless=True)),
     "jpeg2000": lambda: encoded("RGB", "JPEG2000"),
     "tga": lambda: encoded("RGB", "TGA"),
     "ico": lambda: encoded("RGBA", "ICO"),

@@ -116,6 +116,13 @@ def test_a_pickle_whose_keys_take_forever_to_hash_is_refused_at_once():
     assert time.perf_counter() - began < 5
 
 
+def test_a_label_of_thousands_of_digits_is_one_sentence(tmp_path):
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        content = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [10**5000]}
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    assert "row 0 has the label a number of many digits, expected 0 to 9" in refusal(load.load, tmp_path)
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_pickles_of_many_arrays_are_read_in_every_protocol(protocol):
     content = {f"a{i}": np.arange(i + 1, dtype=np.uint8) for i in range(50)} | {"labels": [1, 2] * 20}
