@@ -159,6 +159,7 @@ def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surf
         points_at_once=source.points_at_once,
         memory=int(chosen.memory * 2**30),
         progress=True,
+        surface_cells=None if source.signs is None else source.signs.surface_cells(),
     )
     try:
         found = isosurface_extract.extract(source.field, source.box, settings, announce=announce)

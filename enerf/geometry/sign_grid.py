@@ -20,6 +20,7 @@ from jaxtyping import Float32, Float64, Int8, Int64
 from torch import Tensor
 
 from enerf.geometry import samples
+from enerf.geometry.isosurface.surface_cells import SurfaceCells
 from enerf.geometry.solid import Solid, morton_order
 
 MAX_CELLS = 256  # along each side of the box
@@ -47,6 +48,10 @@ class SignGrid:
         """Draw points uniformly from the box; returns them and the states of their cells, 1, −1 or 0."""
         points = torch.from_numpy(samples.uniform(n, generator)).float()
         return points, torch.from_numpy(self.at(points.double().numpy())).float()
+
+    def surface_cells(self) -> SurfaceCells:
+        """The undecided cells, which the surface may enter."""
+        return SurfaceCells(np.argwhere(self.cells == UNDECIDED), len(self.cells))
 
     def to_text(self) -> str:
         """The grid as compressed text (about 100 kB for 256³ cells), for a checkpoint; ``from_text`` reads it."""

@@ -121,7 +121,9 @@ def without_spurious_parts(run: ShapeRun, surface: Surface) -> tuple[Surface, Dr
 def extract_surface(run: ShapeRun, field: Any) -> Surface | None:
     """Extract the mesh of a field in the box; None, with a warning, if there is no surface."""
     inside: Inside = "above" if run.config.data.target == "occupancy" else "below"
-    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True)
+    signs = setup.sign_grid_of(run.config, run.target)
+    cells = None if signs is None else signs.surface_cells()
+    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True, surface_cells=cells)
     try:
         return extract.extract(setup.in_chunks(field), BOX, settings)
     except ValueError as error:
