@@ -214,6 +214,19 @@ def test_a_bare_option_in_a_file(line, method, write):
     assert parsed("--config", write(line), "--equilibrate", "column")["equilibrate"] == "column"
 
 
+@pytest.mark.parametrize("kind", [NerfConfig, ShapeConfig])
+@pytest.mark.parametrize(
+    ("option", "value"), [("equilibrate_gradient", "detached"), ("equilibrate_scale", "kept"), ("equilibrate_p", "1.0")]
+)
+def test_options_of_the_map_need_the_map(kind: type, option: str, value: str):
+    needed = ["--mesh", "a.ply"] if kind is ShapeConfig else []
+    for others in ([], ["--init", "he"], ["--weight_norm"]):
+        with pytest.raises(InputError, match=f"option --{option}: found {value} without --equilibrate, expected both"):
+            parser.parse(kind, [*needed, f"--{option}", value, *others])
+    config, _ = parser.parse(kind, [*needed, f"--{option}", value, "--equilibrate"])
+    assert str(getattr(config.conditioning, option)) == value
+
+
 def test_extra_tables_are_filled_from_the_same_line():
     @dataclasses.dataclass(frozen=True)
     class More:
