@@ -106,7 +106,7 @@ def prepared(options: NerfConfig, scene: Scene | None = None) -> tuple[Run, str]
     log.setLevel(logging.INFO)
     log.handlers[:] = [recorder]
     try:
-        with patch.object(nerf_setup, "load_scene", lambda _: scene) if scene is not None else nullcontext():
+        with patch.object(nerf_setup, "load_scene", lambda _, **__: scene) if scene is not None else nullcontext():
             run = nerf_setup.prepare(options)
     finally:
         log.setLevel(level)

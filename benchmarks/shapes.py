@@ -34,10 +34,10 @@ from enerf.core import io
 from enerf.engine import checkpoint, schedule, trainer
 from enerf.geometry import mesh as geometry_mesh
 from enerf.tasks.shape import evaluate as shape_evaluate
+from enerf.tasks.shape import loss_terms as shape_loss_terms
 from enerf.tasks.shape import metrics as shape_metrics
 from enerf.tasks.shape import setup as shape_setup
 from enerf.tasks.shape import step as shape_step
-from enerf.tasks.shape import train as shape_train
 from enerf.tasks.shape.config import ShapeConfig
 
 AT = (2, 5, 10, 20, 30, 45, 60, 90, 120, 180, 240, 300)
@@ -54,7 +54,7 @@ class OurSide:
         self.run = shape_setup.prepare(options)
         self.words = recorder.lines[0]  # the device and the backend
         self.reference = shape_setup.reference_of(self.run.target)
-        self.terms_at = ExitStack().enter_context(shape_train.loss_terms(self.run))
+        self.terms_at = ExitStack().enter_context(shape_loss_terms.of_run(self.run))
 
     def train(self, until: float) -> tuple[float, int]:
         """Train until so many seconds of training have passed; returns seconds and steps."""

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     measured: dict[str, list[dict[str, Any]]] = {}
     for folder in checkpoint.find_runs(args.runs):
+        io.remove_leftovers(folder)
         task, _ = registry.with_part("evaluate", folder)
         if args.stored:
             metrics = io.read_json(folder / "metrics.json")

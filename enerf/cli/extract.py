@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     import numpy as np
 
+    from enerf.core import io
     from enerf.experiments import extract
 
+    io.remove_leftovers(given["run"])
     box = None if given["box"] is None else np.array(given["box"]).reshape(2, 3)
     print(extract.extract(given["run"], parser.read_table(ExtractOptions, given), box))

@@ -36,7 +36,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     for name, low, high in LIMITS:
         if not low <= getattr(args, name) <= high:
             raise InputError(f"option --{name}: found {shown(getattr(args, name))}, expected {low} to {high}")
+    if args.out is not None and args.out.suffix.lower() != ".mp4":
+        raise InputError(f"option --out: found {shown(args.out)}, expected a name that ends in .mp4: videos are H.264")
 
+    from enerf.core import io
+
+    io.remove_leftovers(args.run)
     task, _ = registry.with_part("views", args.run)
     views = task.load("views")(args.run, args.device, args.datadir)
     appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png}

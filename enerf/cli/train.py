@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from enerf.core.errors import SomeFailed
 from enerf.tasks import registry
 
 
@@ -15,11 +16,17 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
 
     from enerf.reporting import tables
 
+    failed: SomeFailed | None = None
     if task.has("train_all"):
-        measured: list[dict[str, Any]] = task.load("train_all")(config)
+        try:
+            measured: Sequence[dict[str, Any]] = task.load("train_all")(config)
+        except SomeFailed as error:
+            measured, failed = error.measured, error
     else:
         metrics = task.load("train")(config)
         measured = [] if metrics is None else [metrics]
     if measured:
         print(tables.as_text(task.load("table")(measured)))
     print(f"results: {config.folder}")
+    if failed is not None:
+        raise failed

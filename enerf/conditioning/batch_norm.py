@@ -25,7 +25,8 @@ Running averages
 In training mode each call updates μ and σ² with weight 1 − ``decay`` for the new batch; the first calls average with
 equal weights (weight of the past after t calls: min(decay, t / (t + 1))). The variance is that of the mixture: it
 includes the distance of a batch's mean from the average, so that batches of one row have a variance. In evaluation
-mode nothing is updated, and gradients are still preconditioned. Where μ is much larger than σ, g_w − μ g_b suffers
+mode, and in the second forward pass of activation checkpointing, nothing is updated, and gradients are still
+preconditioned. Where μ is much larger than σ, g_w − μ g_b suffers
 from cancellation: center the inputs there, as for any other method.
 
 ``.grad`` receives the preconditioned gradients. They are linear in the plain ones, so they may be accumulated; their
@@ -46,6 +47,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from enerf.conditioning import recomputation
 
 BUFFERS = ("input_mean", "input_variance", "input_batches")
 
@@ -70,7 +73,8 @@ class _PreconditionedLayer(nn.Module):
         """Weight and bias with preconditioned gradients; the inputs have ``spatial`` axes after the channels."""
         features = self.input_mean.shape[0]
         rows = inputs.numel() // features
-        mean, variance = self._updated(inputs.detach(), spatial) if self.training and rows else self._averages()
+        updates = self.training and rows and not recomputation.is_recomputed()
+        mean, variance = self._updated(inputs.detach(), spatial) if updates else self._averages()
         options = self.preconditioning
         regularized = variance + options.eps_relative * variance.max() + options.eps
         n = self.weight[0].numel()
@@ -145,7 +149,10 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
     """Precondition the gradients of a layer, in place; its outputs, parameters and hooks do not change.
 
     Changes the layer's class, and adds three buffers, which are part of its state dict: ``input_mean``,
-    ``input_variance`` and ``input_batches``.
+    ``input_variance`` and ``input_batches``. The class is changed instead of the module replaced, because its parent,
+    hooks, optimizers and tied layers refer to this object; a parametrization or a hook would not do, because the
+    gradients depend on the inputs of the same call. The new class is a subclass of the old one, importable by name, so
+    that ``isinstance``, copies, ``pickle``, ``torch.save`` and ``torch.compile`` work as for the plain layer.
 
     Parameters
     ----------
@@ -177,7 +184,9 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
     if type(module) not in CLASSES:
         known = ", ".join(f"nn.{plain.__name__}" for plain in CLASSES)
         raise ValueError(f"the layer is a {type(module).__name__}; batch-norm preconditioning takes {known}")
-    weight = module.get_parameter("weight")
+    weight = dict(module.named_parameters(recurse=False)).get("weight")
+    if weight is None:
+        raise ValueError("the layer's weight is computed from other parameters, by pruning or a hook of torch.nn.utils")
     features = weight.shape[1] * getattr(module, "groups", 1)
     dtype = torch.promote_types(weight.dtype, torch.float32)
     module.register_buffer("input_mean", torch.zeros(features, dtype=dtype, device=weight.device))

@@ -17,8 +17,8 @@ used several times in one step is computed once. Conditioned models are saved by
 pickle whole parametrized modules.
 """
 
-from collections.abc import Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -28,6 +28,8 @@ from enerf.conditioning import baselines, batch_norm, norms, selection, weight_v
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
+from enerf.conditioning.weight_cache import is_computed_once
+from enerf.conditioning.weight_views import WeightView
 
 __all__ = [
     "INITS",
@@ -112,13 +114,8 @@ def condition(
     if method == "jacobi":
         _check_diagonals(found, packing)
     if method in MAPS:
-        shared: dict[int, Equilibrated] = {}
-        for module in found.values():
-            for view in weight_views.views(module, packing):
-                new = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
-                parametrization = shared.setdefault(id(getattr(module, view.name)), new)
-                parametrize.register_parametrization(module, view.name, parametrization)
-                parametrization.reset_accesses()
+        options: dict[str, Any] = {"gradient": gradient, "p": float(p), "scale": scale, "every": every}
+        _register(found, packing, lambda view: Equilibrated(method, view=view, **options))
     elif method == "unit_row":
         unit_row_(model, selection.without_tied(found), packing)
     elif method == "batch_norm":
@@ -129,12 +126,37 @@ def condition(
     return names
 
 
+def _register(found: dict[str, nn.Module], packing: str, make: Callable[[WeightView], Equilibrated]) -> None:
+    """Register a parametrization for each weight, one for all layers that are tied; on an error for none."""
+    shared: dict[int, Equilibrated] = {}
+    registered: list[tuple[nn.Module, str, list[str]]] = []
+    try:
+        for module in found.values():
+            for view in weight_views.views(module, packing):
+                parametrization = shared.setdefault(id(getattr(module, view.name)), make(view))
+                order = list(module._parameters)
+                parametrize.register_parametrization(module, view.name, parametrization)
+                registered.append((module, view.name, order))
+                parametrization.reset_accesses()
+    except BaseException:
+        for module, name, order in reversed(registered):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+            for key in order:  # torch has appended the weight to the end
+                module._parameters[key] = module._parameters.pop(key)
+        raise
+
+
 def bake(model: AnyModule) -> AnyModule:
     """Replace each parametrized weight by its current value, in place; the outputs are bitwise unchanged.
 
     Preconditioners of gradients are removed too. Deep copies of the model stay conditioned. Tied weights stay tied.
     Meant for inference and export: to continue training, make a new optimizer, because the moments of the old one
     belong to the raw weights.
+
+    Raises
+    ------
+    RuntimeError
+        Inside ``weight_cache.computed_once``, with the model unchanged.
 
     Examples
     --------
@@ -143,6 +165,8 @@ def bake(model: AnyModule) -> AnyModule:
     >>> list(bake(net).state_dict())
     ['0.bias', '0.weight']
     """
+    if any(isinstance(m, parametrize.ParametrizationList) and is_computed_once(m) for m in model.modules()):
+        raise RuntimeError("the model cannot be baked inside computed_once: bake it afterwards")
     baked: set[int] = set()
     # torch turns a weight of several originals into a buffer if it is removed while gradients are off.
     with torch.enable_grad():
@@ -221,7 +245,9 @@ def _leave_shared_class(module: nn.Module) -> None:
     """Give the module a separate copy of its class.
 
     torch stores a parametrized tensor as a property of a class that it makes for the module. A deep copy shares that
-    class, and removing the parametrization deletes the property, which would break the other copies.
+    class, and removing the parametrization deletes the property, which would break the other copies. torch has no way
+    to give a copy a class of its own, so the attribute is assigned, as torch itself does when it parametrizes a module
+    and again when it removes the last parametrization (the class is then the one it had before).
     """
     shared = type(module)
     members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}

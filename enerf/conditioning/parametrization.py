@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.conditioning import baselines, maps, norms
+from enerf.conditioning import baselines, maps, norms, recomputation
 from enerf.conditioning.weight_views import WeightView
 
 SCALES = ("fixed", "kept", "constant", "learned")
@@ -41,7 +41,8 @@ class Equilibrated(nn.Module):
         One of ``SCALES``.
     every
         The divisors are recomputed at every ``every``-th access in training mode with gradients enabled, and are
-        cached constants otherwise; 1 recomputes them at each access, with ``gradient``.
+        cached constants otherwise; 1 recomputes them at each access, with ``gradient``. The second forward pass of
+        activation checkpointing is not counted; reentrant checkpointing is refused if ``every`` is above 1.
     view
         How the tensor is read as matrices; None if it is a matrix or a batch of matrices.
     """
@@ -67,8 +68,8 @@ class Equilibrated(nn.Module):
         self.register_parameter("gain", None)
 
     def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Compute the weight that the layer applies."""
-        return self.compute(weight, self.gain)
+        """Compute the weight that the layer applies, in the memory format of the raw one."""
+        return _in_format_of(weight, self.compute(weight, self.gain))
 
     def compute(self, weight: Float[Tensor, "..."], gain: Float[Tensor, "..."] | None) -> Float[Tensor, "..."]:
         """Compute the applied weight of any raw weight and gain; additional leading axes are a stack of layers."""
@@ -120,7 +121,17 @@ class Equilibrated(nn.Module):
 
     @torch.compiler.disable
     def _count_access(self, raw: Tensor) -> None:
-        """Count an access, and recompute the divisors at every ``every``-th."""
+        """Count an access, and recompute the divisors at every ``every``-th.
+
+        Raises
+        ------
+        RuntimeError
+            In the second forward pass of reentrant checkpointing: the first one was not counted.
+        """
+        if recomputation.is_reentrant():
+            raise RuntimeError("checkpoint(..., use_reentrant=True) with every > 1: expected use_reentrant=False")
+        if recomputation.is_recomputed():
+            return
         if int(self.accesses) % self.every == 0:
             self._update_divisors(raw.detach())
         self.accesses += 1
@@ -142,3 +153,12 @@ class Equilibrated(nn.Module):
         else:
             del self.gain
             self.register_buffer("gain", gain.clone())
+
+
+def _in_format_of(raw: Tensor, mapped: Tensor) -> Tensor:
+    """The applied weight, channels last if the raw one is: otherwise each convolution would convert it."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if raw.dim() not in formats or raw.is_contiguous() or torch._C._functorch.is_batchedtensor(raw):
+        return mapped
+    wanted = formats[raw.dim()]
+    return mapped.contiguous(memory_format=wanted) if raw.is_contiguous(memory_format=wanted) else mapped

@@ -31,6 +31,11 @@ GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
 BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
 METHODS = (*maps.METHODS, *BASELINES)
 
+COMPUTED = (
+    "its weight is computed from other parameters, by pruning or a hook of torch.nn.utils: make it permanent first "
+    "(prune.remove, remove_weight_norm, remove_spectral_norm)"
+)
+
 Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
 
@@ -130,7 +135,7 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
     Raises
     ------
     ValueError
-        If a layer is conditioned already or named twice, or as for ``layer_at``.
+        If a layer is conditioned already or named twice, if its weight is not a parameter, or as for ``layer_at``.
     """
     found: dict[str, nn.Module] = {}
     for name in names:
@@ -139,6 +144,8 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
             raise ValueError(f"{name} is conditioned already; a layer is conditioned once")
         if any(module is earlier for earlier in found.values()):
             raise ValueError(f"{name} is named twice; a layer is conditioned once")
+        if any(_is_computed(module, view.name) for view in weight_views.views(module)):
+            raise ValueError(f"{name} cannot be conditioned: {COMPUTED}")
         found[name] = module
     return found
 
@@ -192,6 +199,8 @@ def _unsuitable_reason(model: nn.Module, module: nn.Module, name: str, method: s
 def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
     """Why the weight tensor is not supported, or None."""
     parametrized = parametrize.is_parametrized(module, view.name)
+    if not parametrized and _is_computed(module, view.name):
+        return COMPUTED
     path = f"parametrizations.{view.name}.original"
     weight = dict(module.named_parameters()).get(path) if parametrized else getattr(module, view.name)
     if weight is None:  # a conditioned layer with several originals
@@ -205,9 +214,16 @@ def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
     return None
 
 
+def _is_computed(module: nn.Module, name: str) -> bool:
+    """Whether a weight is an attribute that a hook computes before each call, so that assigning to it has no effect."""
+    return name not in module._parameters and name not in module._buffers
+
+
 def _shape_problem(view: WeightView, method: str) -> str | None:
     """Why a method cannot be applied to matrices of that shape, or None."""
     n_out, n_in = view.n_out, view.n_in
+    if not n_out or not n_in:
+        return f"it has no weights: its matrices are {n_out} × {n_in}"
     per_group = " per group" if view.batch and not view.name.startswith("in_proj") else ""
     if n_out == 1 and method in ("row", "row_column", "ruiz", "jacobi", "unit_row"):
         return (

@@ -6,6 +6,7 @@ and options; the chunks use the results as leaf tensors and accumulate gradients
 through the maps once. The backward pass is linear in the gradient, so the result is exact.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning.parametrization import Equilibrated
+
+CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,18 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     """Context manager that computes each parametrized tensor of the model once, on entry.
 
     Inside, the tensors are fixed leaves. When the block ends without an error, their gradients are backpropagated to
-    ``.grad`` of the raw parameters, and added as by ``backward``. The raw parameters must not change inside.
+    ``.grad`` of the raw parameters, and added as by ``backward``. The raw parameters must not change inside. Deep
+    copies made inside are ordinary conditioned models.
+
+    ``torch.nn.utils.parametrize.cached`` is not used, because it caches the tensors of all models of the process, and
+    does not replace them by leaves. Instead ``forward`` of each parametrization list, which torch calls at every
+    access, is replaced for the time of the block.
 
     Raises
     ------
     RuntimeError
-        If it is nested for the same model.
+        If it is nested for the same model, or if a raw parameter was changed inside: at the next access of its weight
+        and at the end.
     """
     found = [
         item
@@ -45,18 +54,61 @@ def computed_once(model: nn.Module) -> Iterator[None]:
         if parametrize.is_parametrized(module)
         for item in module.get_submodule("parametrizations").children()
     ]
-    if any("forward" in vars(item) for item in found):
+    if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
     groups = [_compute(items) for items in _stackable(found)]
     try:
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
-                vars(item)["forward"] = lambda leaf=leaf: leaf  # torch's property calls it
+                _replace(item, leaf)
+        before = [_versions(item) for item in found]
         yield
+        if [_versions(item) for item in found] != before:
+            raise RuntimeError(CHANGED)
     finally:
         for item in found:
-            vars(item).pop("forward", None)
+            _restore(item)
     _backpropagate(groups)
+
+
+def is_computed_once(item: nn.Module) -> bool:
+    """Whether a parametrization list returns a cached leaf, inside ``computed_once``."""
+    return "forward" in vars(item)
+
+
+def _replace(item: Any, leaf: Tensor) -> None:
+    """Let a parametrization list return ``leaf`` as long as its raw parameters do not change, until ``_restore``."""
+    raws = list(item.parameters())
+    before = [_version(raw) for raw in raws]
+
+    def forward() -> Tensor:
+        if [_version(raw) for raw in raws] != before:
+            raise RuntimeError(CHANGED)
+        return leaf
+
+    def copied(memo: dict[int, Any]) -> Any:
+        replaced = _restore(item)
+        try:
+            return copy.deepcopy(item, memo)
+        finally:
+            vars(item).update(replaced)
+
+    vars(item).update(forward=forward, __deepcopy__=copied)
+
+
+def _restore(item: Any) -> dict[str, Any]:
+    """Undo ``_replace``; returns what it had set."""
+    return {name: vars(item).pop(name) for name in ("forward", "__deepcopy__") if name in vars(item)}
+
+
+def _versions(item: nn.Module) -> list[tuple[int, int]]:
+    """Identity and number of changes in place of each raw parameter."""
+    return [(id(raw), _version(raw)) for raw in item.parameters()]
+
+
+def _version(raw: Tensor) -> int:
+    """Number of changes in place; not counted for tensors made in inference mode."""
+    return -1 if raw.is_inference() else raw._version
 
 
 def _stackable(found: list[Any]) -> list[list[Any]]:

@@ -38,6 +38,7 @@ def option(
     model_key: Callable[[Any], Any] | None = None,
     is_length: bool = False,
     is_source: bool = False,
+    absent: Any = None,
     is_path: bool = False,
     is_name: bool = False,
     **bounds: Any,
@@ -57,6 +58,8 @@ def option(
         Whether it sets the length of the run, which affects the training only if the learning rate depends on it.
     is_source
         Whether it is the path of the data, which may be moved: the files' content is compared, not their path.
+    absent
+        What runs that were started before the option existed were trained with, if that is not the default.
     is_path
         Whether it is the path of a file or folder: ``~`` is expanded.
     is_name
@@ -76,7 +79,7 @@ def option(
         default=default,
         metadata={
             **{"help": help, "affects": affects, "model_key": model_key, "is_length": is_length},
-            **{"is_source": is_source, "is_path": is_path, "is_name": is_name},
+            **{"is_source": is_source, "absent": absent, "is_path": is_path, "is_name": is_name},
             **bounds,
         },
     )
@@ -246,15 +249,21 @@ class ConditioningOptions:
     )
 
     def check(self) -> None:
-        """Check that ``weight_norm`` and ``equilibrate`` are not combined.
+        """Check that ``weight_norm`` and ``equilibrate`` are not combined, and that no option of a map lacks the map.
 
         Raises
         ------
         InputError
-            If they are.
+            If that is not so.
         """
         if self.weight_norm and self.equilibrate != "none":
             raise InputError("options --weight_norm and --equilibrate are mutually exclusive: give one of them")
+        for name in ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p"):
+            if self.equilibrate == "none" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InputError(
+                    f"option --{name}: found {getattr(self, name)} without --equilibrate, expected both: "
+                    "it has no effect on other methods"
+                )
 
 
 @dataclass(frozen=True)

@@ -238,13 +238,15 @@ def _open_config(name: str) -> Any:
     Raises
     ------
     InputError
-        If it is not a text file.
+        If it is not a text file, or names another one.
     """
     path = find_config(name)
     try:
         text = files.read_text(path, CONFIG_BYTES)  # skips the byte order mark of Windows editors
     except OSError as error:
         raise InputError(f"{path}: cannot be read as a text file of `name = value` lines ({error})") from None
+    if re.search(r"^[ \t]*(--)?config[ \t]*[=:]", text, re.MULTILINE):  # configargparse would read it as no option
+        raise InputError(f"{path}: found a line `config = ...`, expected options: a file cannot include another")
     stream = _ConfigText(text, newline=None)
     stream.name = str(path)
     return stream

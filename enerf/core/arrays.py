@@ -1,6 +1,7 @@
 """Reading arrays of numbers from ``.npy`` files: the header is checked against the file's size first."""
 
 import io
+import math
 import tokenize
 import warnings
 
@@ -38,11 +39,9 @@ def read_npy(path: AnyPath) -> Shaped[np.ndarray, "..."]:
         raise InputError(f"{path} holds pickled objects, which are refused, for they can run code: expected numbers.")
     if dtype.kind not in "fiu":
         raise InputError(f"{path} holds {str(dtype)[:40]} of shape {_text(shape)}, expected real numbers.")
-    count = 1
-    for side in shape:
-        count *= side
+    count = math.prod(shape)
     needed, found = count * dtype.itemsize, len(data) - stream.tell()
-    if needed > found or any(side < 0 for side in shape):
+    if needed > found or any(not 0 <= side <= len(data) for side in shape):
         raise InputError(
             f"{path} has a header of {dtype} numbers of shape {_text(shape)} and {found:,} bytes after it, "
             "expected as many as the header says: it is damaged or no plain array."

@@ -15,6 +15,7 @@ from enerf.core.errors import InputError, shown
 
 NAME_BYTES, PATH_BYTES = 255, 4095  # limits of file systems and of Linux for a name and for a path
 AnyPath = str | os.PathLike[str]
+_LARGE = 1 << 24  # bytes of a file from which on the memory is checked
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -78,7 +79,8 @@ def read_bytes(path: AnyPath, max_bytes: int = sys.maxsize, *, start: int | None
         found = os.fstat(file.fileno()).st_size
         if found > max_bytes:
             raise InputError(f"{Path(path)}: found a file of {found:,} bytes, expected at most {max_bytes:,}")
-        require_memory(found, str(Path(path)))
+        if found > _LARGE:  # the memory is looked up in several files
+            require_memory(found, str(Path(path)))
         return file.read()
 
 

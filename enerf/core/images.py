@@ -6,6 +6,7 @@ pixels are those after the EXIF orientation has been applied.
 """
 
 import io
+import logging
 import os
 import struct
 import subprocess
@@ -18,49 +19,31 @@ from subprocess import DEVNULL, PIPE
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from enerf.core import files, image_formats
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
+from enerf.core.image_files import reason_not_read
 
+log = logging.getLogger("enerf")
 AnyPath = str | os.PathLike[str]
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 _EXIF_ORIENTATION = 274
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where Pillow looks for the orientation
 _CRF = 10  # constant rate factor of the encoder; imageio's quality 8
-_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name is that of an image: a known suffix, in any case, and not hidden.
-
-    >>> [is_image_name(name) for name in ("a.JPG", "a.png", "._a.png", ".DS_Store", "notes.txt")]
-    [True, True, False, False, False]
-    """
-    return not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
-
-
-def list_images(folder: AnyPath) -> list[Path]:
-    """Image files of a folder, sorted by name, without hidden files (``._a.png``, ``.DS_Store``).
-
-    Raises InputError if the folder cannot be listed.
-    """
-    folder = Path(folder)
-    try:
-        paths = [file for file in folder.iterdir() if is_image_name(file.name) and file.is_file()]
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({_reason(error)}), expected a folder.") from None
-    return sorted(paths, key=lambda file: file.name)
+_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def size(path: AnyPath) -> tuple[int, int, bool]:
-    """Raw width, raw height, and whether the EXIF orientation swaps the two; nothing is decoded.
+    """Raw width, raw height, and whether the EXIF orientation swaps the two.
 
-    Raises InputError if the file is missing or not an image.
+    Raises InputError if the file is missing, not an image, or does not fit in memory.
     """
     try:
-        with Image.open(path) as photo:
-            swaps = _orientation(photo) >= 5
+        with files.open_regular(path) as file, image_formats.open_image(file) as photo:
+            image_formats.require_pixels(photo, path)
+            swaps = _orientation(photo, files.read_bytes(path) if photo.format == "PNG" else b"") >= 5
             tags = getattr(photo, "tag_v2", {})  # Pillow rotates a TIFF's size, but not its tags
             width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
     except _UNDECODABLE as error:
@@ -72,22 +55,38 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
     """Read an image in [0, 1] with 3 channels, or 4 if the file has transparency.
 
     16-bit files keep their precision; gray, palette and CMYK files are converted to RGB. Pixels are upright with
-    ``rotate`` and raw without. The format is detected from the file's content, not its name.
+    ``rotate`` and raw without; HEIC is always upright. The format is detected from the file's content, not its name. Of
+    an animated image the first frame is read, with a warning.
 
-    Raises InputError if the file is missing, truncated or not an image.
+    Raises InputError if the file is missing, truncated, not an image, or does not fit in memory.
     """
     try:
-        data = Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as photo:
-            orientation, deep = _orientation(photo), _is_16_bit(photo, data)
-            upright = photo.format == "TIFF"  # both decoders rotate a TIFF by themselves
-            photo.load()  # raises for a truncated file, which cv2 would fill with gray
+        data = files.read_bytes(path)
+        with image_formats.open_image(io.BytesIO(data)) as photo:
+            image_formats.require_pixels(photo, path)
+            if (frames := image_formats.frame_count(photo)) > 1:
+                log.warning("%s: found %d frames or pages; the first is read", path, frames)
+            upright = photo.format == "TIFF"  # both decoders rotate a TIFF by themselves, and Pillow forgets it
+            if not upright:
+                photo.load()  # raises for a truncated file, which cv2 would fill with gray
+            orientation, deep = _orientation(photo, data), _is_16_bit(photo, data)
+            photo.load()
             pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
+            if photo.format == "PNG" and not np.asarray(photo)[-2:].any():
+                require_all_rows(data)
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
     if rotate == upright:
         return pixels
     return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def require_all_rows(data: bytes) -> None:
+    """Raise ValueError if a PNG has too few rows, which Pillow fills with zeros and OpenCV refuses."""
+    import cv2
+
+    if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+        raise ValueError("its pixel data end early")
 
 
 def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray, "*b 3"]:
@@ -104,20 +103,37 @@ def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray,
 
 
 def downsample(
-    image: Float32[np.ndarray, "h w c"], to: float | int | tuple[int, int]
+    image: Float32[np.ndarray, "h w c"], to: float | int | tuple[int, int], *, by_alpha: bool = False
 ) -> Float32[np.ndarray, "h2 w2 c"]:
     """Area-downsampled image: each pixel is the mean of the area it covers; alpha is averaged like a color.
 
-    ``to`` is a factor that divides width and height (rounded to whole pixels), or the new ``(width, height)``.
+    Parameters
+    ----------
+    image
+        The image.
+    to
+        A factor that divides width and height (rounded to whole pixels), or the new ``(width, height)``.
+    by_alpha
+        Weight colors by alpha in their mean, so that hidden colors of transparent pixels are not mixed into visible
+        ones: the result over any background is the downsampled image over that background.
     """
-    import cv2
-
     height, width = image.shape[:2]
     shape = to if isinstance(to, tuple) else (max(1, round(width / to)), max(1, round(height / to)))
     if shape == (width, height):
         return image.copy()
-    small = cv2.resize(np.ascontiguousarray(image), shape, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.float32).reshape(shape[1], shape[0], image.shape[2])
+    small = _area_mean(image, shape)
+    if not by_alpha or not has_transparency(image):
+        return small
+    weighted = _area_mean(np.concatenate([image[..., :3] * image[..., 3:], image[..., 3:]], axis=-1), shape)
+    alpha = weighted[..., 3:]
+    return np.concatenate(
+        [np.where(alpha > 0, weighted[..., :3] / np.maximum(alpha, 1e-12), small[..., :3]), alpha], -1
+    )
+
+
+def has_transparency(image: Float32[np.ndarray, "h w c"]) -> bool:
+    """Whether some pixel is not opaque."""
+    return image.shape[-1] == 4 and bool(image[..., 3].min() < 1)
 
 
 def stack(
@@ -126,19 +142,23 @@ def stack(
     """Images in one array of that shape: bytes if every value is exactly a byte / 255, else the floats.
 
     The iterable is consumed one image at a time, so that memory holds the array and one image. Bytes divided by 255
-    give the same floats bit for bit.
+    give the same floats bit for bit. If an image has an alpha channel, so has the array, opaque for the others.
 
     >>> stack([np.zeros((1, 2, 3), np.float32)], (1, 1, 2, 3)).dtype
     dtype('uint8')
     """
     pixels: np.ndarray = np.empty(shape, dtype=np.uint8)
     for i, picture in enumerate(pictures):
-        stored = to_uint8(picture) if pixels.dtype == np.uint8 else picture
-        if stored is not picture and not np.array_equal(_from_uint8(stored), picture):
-            before, stored, pixels = pixels[:i], picture, np.empty(shape, dtype=np.float32)
+        if picture.shape[-1] > pixels.shape[-1]:
+            pixels = _with_alpha(pixels, i)
+        values = picture if picture.shape[-1] == pixels.shape[-1] else _opaque(picture)
+        stored = to_uint8(values) if pixels.dtype == np.uint8 else values
+        if stored is not values and not np.array_equal(_from_uint8(stored), values):
+            before, stored, pixels = pixels[:i], values, np.empty(pixels.shape, dtype=np.float32)
             pixels[:i] = before
             pixels[:i] /= np.float32(255)
         pixels[i] = stored
+        del picture, values, stored  # before the next one is read
     return pixels
 
 
@@ -189,6 +209,26 @@ def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float |
             raise core_io.write_error(path, message)
 
 
+def _area_mean(image: Float32[np.ndarray, "h w c"], shape: tuple[int, int]) -> Float32[np.ndarray, "h2 w2 c"]:
+    """Mean of the area that each pixel of the new width and height covers."""
+    import cv2
+
+    small = cv2.resize(np.ascontiguousarray(image), shape, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.float32).reshape(shape[1], shape[0], image.shape[2])
+
+
+def _opaque(picture: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 4"]:
+    return np.concatenate([picture, np.ones((*picture.shape[:-1], 1), np.float32)], axis=-1)
+
+
+def _with_alpha(pixels: Shaped[np.ndarray, "n h w 3"], filled: int) -> Shaped[np.ndarray, "n h w 4"]:
+    """The array with an opaque alpha channel; the first ``filled`` images are copied."""
+    wider = np.empty((*pixels.shape[:-1], 4), dtype=pixels.dtype)
+    wider[:filled, ..., :3] = pixels[:filled]
+    wider[:filled, ..., 3] = 255 if pixels.dtype == np.uint8 else 1
+    return wider
+
+
 def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
     """Upright pixels from raw pixels and their EXIF orientation 1 … 8."""
     if orientation >= 5:
@@ -198,8 +238,13 @@ def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) ->
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
-def _orientation(photo: Image.Image) -> int:
-    """EXIF orientation 1 … 8; 1 if it is absent or invalid."""
+def _orientation(photo: Image.Image, data: bytes) -> int:
+    """EXIF orientation 1 … 8; 1 if it is absent or invalid. ``data`` are the bytes of a PNG file.
+
+    Pillow decodes a PNG to find metadata behind the pixels, which is not done if there are none.
+    """
+    if photo.format == "PNG" and not any(keyword in data for keyword in _PNG_METADATA):
+        return 1
     try:
         value = photo.getexif().get(_EXIF_ORIENTATION, 1)
     except (*_UNDECODABLE, KeyError, TypeError):
@@ -288,5 +333,7 @@ def _reason(error: Exception) -> str:
 
 
 def _unreadable(path: AnyPath, error: Exception) -> InputError:
-    reason = "no image format is recognized" if isinstance(error, UnidentifiedImageError) else _reason(error)
+    reason = _reason(error)
+    if reason == "no image format is recognized" and (not_read := reason_not_read(Path(path).name)):
+        reason = not_read
     return InputError(f"{path} cannot be read ({reason}), expected a whole image file.")

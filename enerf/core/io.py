@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from enerf.core import files
 from enerf.core.errors import InputError
 
 _TEMPORARY = re.compile(r"\.(?P<host>\w{1,32})-(?P<pid>[0-9]{1,18})-[0-9a-f]{12}\.tmp(\..*)?", re.ASCII)
@@ -65,10 +66,10 @@ def read_json(path: Path) -> Any:
         If it is missing or not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(files.read_text(path))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; expected the result of a finished run") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 
@@ -117,14 +118,16 @@ def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_erro
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete temporary files of killed processes in a folder and its subfolders' first level; return them.
+    """Delete temporary files of killed processes in a folder and its subfolders, three levels deep; return them.
 
     A file is left over if its process ran on this host and is gone, or if it is of another host and unchanged for a
     week. Files of running processes, and all other files, are left alone.
     """
     removed: list[Path] = []
-    for each in (folder, *(path for path in _listed(folder) if path.is_dir() and not path.is_symlink())):
-        for path in _listed(each):
+    for name, inner, names in os.walk(folder):
+        if len(Path(name).relative_to(folder).parts) >= 3:
+            inner.clear()
+        for path in (Path(name, each) for each in sorted(names)):
             if _is_leftover(path):
                 with suppress(OSError):
                     path.unlink()
@@ -150,13 +153,6 @@ def is_running(pid: int) -> bool:
     except (OSError, OverflowError):
         return True  # of another user; or unknown
     return True
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
 
 
 def _is_leftover(path: Path) -> bool:

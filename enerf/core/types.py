@@ -46,7 +46,8 @@ class Scene:
         The scene's folder name.
     images
         sRGB in [0, 1]. Images of 8 bits per channel are stored as bytes (value · 255), which
-        ``datasets.scenes.pixels`` converts to floats on access.
+        ``datasets.scenes.pixels`` converts to floats on access. Four channels, RGBA with straight alpha, if some pixel
+        is transparent and alpha was kept.
     c2w
         Camera-to-scene poses, OpenGL axes, orthonormal rotations.
     camera
@@ -65,10 +66,12 @@ class Scene:
         Whether all cameras face the same direction (LLFF) rather than inwards at an object.
     world_to_scene
         Homogeneous similarity from the file's (world) coordinates to scene coordinates.
+    background
+        Gray value that images with alpha are composited over in evaluation: 0 black, 1 white.
     """
 
     name: str
-    images: Float[Tensor, "n h w 3"] | UInt8[Tensor, "n h w 3"]
+    images: Float[Tensor, "n h w c"] | UInt8[Tensor, "n h w c"]
     c2w: Float[Tensor, "n 3 4"]
     camera: Camera
     bounds: Float[Tensor, "n 2"]
@@ -80,6 +83,7 @@ class Scene:
     ndc: bool
     forward_facing: bool
     world_to_scene: Float[Tensor, "4 4"]
+    background: float | int = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.io import nan_to_none, write_atomic
 
@@ -106,7 +107,7 @@ class Journal:
         if not self.path.exists():
             return []
         with core_io.os_errors_as_input_errors(self.path):
-            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            return files.read_bytes(self.path).decode(errors="replace").splitlines()
 
 
 class _NoBoard:

@@ -136,6 +136,8 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
     has_length = schedule.depends_on_length(config.train)
     changed = []
     for name, item in options.declared(type(config)).items():
+        if name not in saved and item.metadata["absent"] is not None:
+            saved = {**saved, name: item.metadata["absent"]}
         if (
             name not in saved
             or "auto" in (saved[name], current[name])

@@ -6,6 +6,7 @@ The loop knows no task: validation, logging and checkpoints are hooks that the c
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,25 +57,28 @@ class Report(Protocol):
 
 
 R = TypeVar("R", bound=Report)
+MAX_REPORTS = 10_000
 
 
 @dataclass
 class Progress:
     """Figures since the last journal record; ``unit`` names the samples of a batch (rays, points), for the speed.
 
-    ``count`` is the number of samples since then, ``seconds`` the training time.
+    ``count`` is the number of samples since then, ``seconds`` the training time. Averages are those of the last
+    ``MAX_REPORTS`` steps at most, so that memory is bounded.
     """
 
     unit: str = "rays"
     count: int = 0
     seconds: float = 0.0
-    reports: list[Any] = field(default_factory=list)
+    reports: deque[Any] = field(default_factory=lambda: deque(maxlen=MAX_REPORTS))
 
     def take(self) -> dict[str, float]:
         """Return the averages and the speed, and reset."""
-        averages = type(self.reports[0]).averaged(self.reports) if self.reports else {}
+        averages = type(self.reports[0]).averaged(list(self.reports)) if self.reports else {}
         averages[f"{self.unit}_per_second"] = self.count / max(self.seconds, 1e-9)
-        self.count, self.seconds, self.reports = 0, 0.0, []
+        self.count, self.seconds = 0, 0.0
+        self.reports.clear()
         return averages
 
 

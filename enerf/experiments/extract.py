@@ -1,8 +1,8 @@
 """Mesh extraction from a finished run, in the coordinates of the user's files, and pictures of the mesh.
 
 The task of a run is read from its checkpoint; it opens the run's field as a ``MeshSource``. Steps: plan, march
-(``enerf.geometry.isosurface``), map to the files' coordinates, crop, drop small parts, smooth, decimate, color, write,
-render pictures.
+(``enerf.geometry.isosurface``), drop parts that the fitted shape does not have, map to the files' coordinates, crop,
+drop small parts, smooth, decimate, color, write, render pictures.
 """
 
 import logging
@@ -18,7 +18,7 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import coordinates
 from enerf.experiments.options import BESIDE, ExtractOptions
-from enerf.geometry import cleanup, topology, write
+from enerf.geometry import cleanup, spurious, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.geometry.isosurface.cost import Plan
 from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
@@ -77,6 +77,13 @@ def mesh_of(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Ext
     source = open_source(folder, chosen, box)
     if chosen.out:
         _check_precision(Path(chosen.out), source, chosen.resolution)
+    return _mesh_of(source, chosen, folder)
+
+
+def _mesh_of(source: MeshSource, chosen: ExtractOptions, folder: Path) -> ExtractedMesh:
+    """Extract the mesh of an opened run."""
+    if chosen.crop and source.camera_counts is None:
+        raise InputError(f"option --crop: found {chosen.crop}, expected 0: this run has no cameras")
     log.info("%s: %s", source.name, source.description)
     surface = march(source, chosen, folder)
     vertices, faces = postprocess(source, surface, chosen)
@@ -98,13 +105,19 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     """
     began = time.perf_counter()
     folder = folder.expanduser()
-    out = Path(chosen.out).expanduser() if chosen.out else folder / "mesh.ply"
-    write.check_suffix(out)
-    mesh = mesh_of(folder, replace(chosen, out=str(out)), box)
+    if chosen.out:
+        write.check_target(Path(chosen.out).expanduser())
+    source = open_source(folder, chosen, box)
+    out = Path(chosen.out).expanduser() if chosen.out else folder / source.file_name
+    where = out.with_name(f"{out.stem}_views") if chosen.views == BESIDE else Path(chosen.views).expanduser()
+    write.check_target(out)
+    if chosen.views:
+        write.check_writable(where)
+    _check_precision(out, source, chosen.resolution)
+    mesh = _mesh_of(source, chosen, folder)
     write.write(out, mesh.vertices, mesh.faces, mesh.colors)
     lines = [describe(mesh.surface, mesh.vertices, mesh.faces, time.perf_counter() - began)]
     if chosen.views:
-        where = out.with_name(f"{out.stem}_views") if chosen.views == BESIDE else Path(chosen.views).expanduser()
         lines += map(str, write_pictures(mesh.source, mesh.vertices, mesh.faces, mesh.colors, chosen, where))
     return "\n".join([*lines, str(out)])
 
@@ -146,6 +159,7 @@ def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surf
         points_at_once=source.points_at_once,
         memory=int(chosen.memory * 2**30),
         progress=True,
+        surface_cells=None if source.signs is None else source.signs.surface_cells(),
     )
     try:
         found = isosurface_extract.extract(source.field, source.box, settings, announce=announce)
@@ -154,7 +168,19 @@ def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surf
     log.info("the evaluated values of the field range over [%.4g, %.4g]", *found.value_range)
     if found.check is not None:
         log.info("%s", found.check)
-    return found
+    return found if chosen.all_parts else _without_spurious_parts(source, found, label)
+
+
+def _without_spurious_parts(source: MeshSource, found: Surface, label: Path | str) -> Surface:
+    """Drop the parts that the shape does not have; unchanged, and logged, where the run does not know them."""
+    if source.signs is None:
+        if source.camera_counts is None:
+            log.info("%s: the run does not record where its shape is: parts of the mesh are not checked", label)
+        return found
+    vertices, faces, dropped = spurious.drop(found.vertices, found.faces, source.signs)
+    if dropped.spurious or dropped.none_left:
+        log.warning("%s: %s; --all_parts keeps them", label, dropped)
+    return replace(found, vertices=vertices, faces=faces)
 
 
 def postprocess(source: MeshSource, found: Surface, chosen: ExtractOptions) -> tuple[Points, Faces]:
@@ -171,8 +197,6 @@ def postprocess(source: MeshSource, found: Surface, chosen: ExtractOptions) -> t
     if source.bounds is not None:
         slack = 1e-6 * np.ptp(source.bounds, axis=0)
         kept &= ((vertices >= source.bounds[0] - slack) & (vertices <= source.bounds[1] + slack)).all(1)
-    if chosen.crop and source.camera_counts is None:
-        raise InputError(f"option --crop: found {chosen.crop}, expected 0: this run has no cameras")
     if chosen.crop and source.camera_counts is not None:
         kept &= source.camera_counts(vertices) >= chosen.crop
     if not kept.all():
@@ -194,10 +218,11 @@ def describe(found: Surface, vertices: Points, faces: Faces, seconds: float) -> 
     edges = topology.edges(faces)
     whole = "watertight" if not edges.boundary.any() else f"open ({int(edges.boundary.sum()):,} edges with one face)"
     parts = topology.parts(faces)[0]
+    share = 100 * found.evaluations / found.plan.dense
     return (
         f"{len(vertices):,} vertices, {len(faces):,} faces, {whole}, {parts:,} {'part' if parts == 1 else 'parts'}; "
-        f"{seconds:.1f} s, {found.evaluations:,} field evaluations, of the dense grid's {found.plan.dense:,} "
-        f"1 in {found.plan.dense / max(found.evaluations, 1):.1f}"
+        f"{seconds:.1f} s, {found.evaluations:,} field evaluations: {share:.3g} % of the {found.plan.dense:,} of "
+        "the dense grid"
     )
 
 

@@ -77,7 +77,8 @@ class ExtractOptions:
     )
     out: str = option(
         "",
-        "output mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder",
+        "output mesh: a .ply, .obj, .stl or .glb file; empty: mesh.ply in the run's folder, or extracted.ply if it is "
+        "that of a shape, whose mesh.ply is the one of metrics.json",
         affects="neutral",
         is_path=True,
     )
@@ -101,7 +102,9 @@ class ExtractOptions:
         at_most=1,
         affects="neutral",
     )
-    memory: float = option(2.0, "memory limit in GiB, without the memory of the field", above=0, affects="neutral")
+    memory: float = option(
+        2.0, "memory limit in GiB, without the memory of the field", above=0, at_most=1 << 20, affects="neutral"
+    )
     closed: bool = option(False, "close the mesh at the faces of the box", affects="neutral")
     crop: int = option(
         0,
@@ -116,6 +119,9 @@ class ExtractOptions:
         at_least=0,
         at_most=1,
         affects="neutral",
+    )
+    all_parts: bool = option(
+        False, "shapes: keep also the parts of the mesh that the fitted shape does not have", affects="neutral"
     )
     smooth: int = option(0, "iterations of volume-preserving smoothing", at_least=0, at_most=10_000, affects="neutral")
     decimate: int = option(

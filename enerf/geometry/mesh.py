@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from enerf.core.errors import InputError
-from enerf.geometry import read, topology
+from enerf.geometry import cloud_normals, read, topology
 
 log = logging.getLogger("enerf")
 
@@ -184,14 +184,15 @@ def from_arrays(
 
 
 def load_point_cloud(path: str | os.PathLike[str], margin: float | int = MARGIN) -> PointCloud:
-    """Load the points and normals (nx ny nz) of a PLY file into the box.
+    """Load the points and normals (nx ny nz, or normal_x normal_y normal_z) of a PLY file into the box.
 
-    Points or normals that are not finite, and normals of length 0, are skipped with a warning.
+    Points or normals that are not finite, and normals of length 0, are skipped with a warning; normals that point
+    inwards or have inconsistent signs are turned over with a warning.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, has no normals, or all points coincide.
+        If the file is missing, damaged, has no normals, all points coincide, or the normals contradict one another.
     """
     path = Path(path)
     points, normals = read.oriented_points(path)
@@ -199,17 +200,26 @@ def load_point_cloud(path: str | os.PathLike[str], margin: float | int = MARGIN)
         length = np.linalg.norm(normals, axis=1)
     good = np.isfinite(points).all(axis=1) & np.isfinite(length) & (length > 0)
     if not good.any():
-        raise InputError(f"{path}: none of its {len(points)} points has a finite position and normal")
+        raise InputError(f"{path}: {_useless(points, length)}, expected points with normals that are not zero")
     if not good.all():
-        log.warning("%s: %d points without a finite position and normal were skipped", path, (~good).sum())
+        log.warning(
+            "%s: %d of %d points without a finite position and a normal were skipped", path, (~good).sum(), len(good)
+        )
     normalization = normalize(points[good], path.as_posix(), margin)
-    return PointCloud(
-        points=normalization.to_box(points[good]),
-        normals=normals[good] / length[good][:, None],
-        name=path.stem,
-        source=path.as_posix(),
-        normalization=normalization,
-    )
+    points = normalization.to_box(points[good])
+    normals, notes = cloud_normals.oriented_outwards(points, normals[good] / length[good][:, None], path.as_posix())
+    for note in notes:
+        log.warning("%s: %s", path, note)
+    return PointCloud(points, normals, name=path.stem, source=path.as_posix(), normalization=normalization)
+
+
+def _useless(points: Float64[np.ndarray, "n 3"], length: Float64[np.ndarray, " n"]) -> str:
+    """What is wrong with a cloud that has no point with a finite position and a normal."""
+    if not len(points):
+        return "it holds no points"
+    if (length == 0).all():
+        return f"the normals of all of its {len(points)} points are zero"
+    return f"none of its {len(points)} points has a finite position and normal"
 
 
 def normalize(points: Float64[np.ndarray, "n 3"], source: str, margin: float | int = MARGIN) -> Normalization:

@@ -10,14 +10,13 @@ import igl
 import numpy as np
 import torch
 from jaxtyping import Float64
-from scipy.spatial import cKDTree
 
 from enerf.core import rng
 from enerf.geometry import samples
+from enerf.geometry.cloud_normals import areas
 from enerf.geometry.mesh import PointCloud
 from enerf.geometry.samples import ShapeSamples
 
-NEIGHBORS = 8  # from which the area of a point's disc is estimated
 UNCERTAIN = 0.25  # winding numbers nearer than this to 1/2 are not labelled
 
 
@@ -29,8 +28,8 @@ class CloudSolid:
     cloud
         The points and their normals.
     areas
-        Surface area that each point represents, in box units: a disc of 1/``NEIGHBORS`` of the area around it that
-        holds as many points.
+        Surface area that each point represents, in box units: the area around it that holds its nearest
+        neighbors, divided by their number.
     """
 
     def __init__(self, cloud: PointCloud) -> None:
@@ -40,19 +39,6 @@ class CloudSolid:
         """Winding numbers of points."""
         found = igl.fast_winding_number(self.cloud.points, self.cloud.normals, self.areas, np.ascontiguousarray(rows))
         return np.asarray(found, dtype=np.float64)
-
-
-def areas(rows: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
-    """Surface area that each point represents, from the distance to its ``NEIGHBORS``-th neighbor.
-
-    >>> round(float(areas(np.stack([*np.mgrid[:20, :20], np.zeros((20, 20))], -1).reshape(-1, 3))[210]), 2)
-    0.79
-    """
-    k = min(NEIGHBORS, len(rows) - 1)
-    if k < 1:
-        return np.ones(len(rows))
-    reach = cKDTree(rows).query(rows, k + 1)[0][:, -1]
-    return np.asarray(np.pi * reach**2 / k)
 
 
 def pool(solid: CloudSolid, n: int, seed: int, index: int) -> ShapeSamples:

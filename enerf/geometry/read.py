@@ -1,10 +1,11 @@
 """Mesh files to arrays: vertices and faces of a mesh, or points and normals, in file coordinates.
 
-Formats are read by trimesh; what it ignores or reads incorrectly is handled here: triangle strips, faces that refer to
-missing vertices, files with points only, truncated files.
+Each format has a module that parses its bytes; polygons are split by ``triangulate``. Other formats are read by trimesh
+where it has their reader.
 """
 
-import re
+import io
+import logging
 import warnings
 from pathlib import Path
 
@@ -12,15 +13,20 @@ import numpy as np
 import trimesh
 from jaxtyping import Float64, Int64
 
+from enerf.core import files
 from enerf.core.errors import InputError
-from enerf.geometry import ply
+from enerf.geometry import gltf, obj, off, ply, stl
+from enerf.geometry.triangulate import Polygons, check_indices, triangles
 
-SUFFIXES = ("obj", "ply", "stl", "off", "glb", "gltf")  # those trimesh reads without further packages
+log = logging.getLogger("enerf")
+
+SUFFIXES = ("obj", "ply", "stl", "off", "glb", "gltf")  # those with a reader here
 
 _Arrays = tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]
-_HEADER = 1 << 16  # bytes that contain any header
-# "f" lines whose vertex number is 0: OBJ counts from 1, and trimesh takes 0 for the last vertex
-_OBJ_ZERO = re.compile(rb"^[ \t]*f[ \t](?:[^\n]*[ \t])?0(?=[/\s]|\Z)", re.MULTILINE)
+_NORMALS = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))  # the second by the Point Cloud Library
+_BEGINNING = 1 << 12  # bytes by which a format is recognized
+_MEMORY = 12  # bytes of memory for each byte of a file with rows that are read one by one, at most
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # while parsing
 
 
 def mesh(path: Path) -> _Arrays:
@@ -29,21 +35,19 @@ def mesh(path: Path) -> _Arrays:
     Raises
     ------
     InputError
-        If the file is missing, of an unknown format, damaged, without faces, or a face refers to a missing vertex.
+        If the file is missing, not a regular file, too large for the memory, of an unknown format, damaged, without
+        faces, or a face refers to a missing vertex.
     """
-    _check_file(path)
-    if path.suffix.lower() == ".ply" and b"element tristrips" in path.read_bytes()[:_HEADER]:
-        vertices, faces = _strips(path)
-        points = len(vertices)
-    else:
-        scene = _scene(path)
-        vertices, faces = _meshes_of(scene)
-        points = sum(len(getattr(one, "vertices", ())) for one in scene.geometry.values())
+    suffix = _checked_suffix(path)
+    try:
+        vertices, faces = _parsed(path, suffix) if suffix in SUFFIXES else _by_trimesh(path, suffix)
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read ({error.strerror}), expected a mesh file") from None
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
     if not len(faces):
-        raise _without_faces(path, points)
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        bad = int(faces.max() if faces.max() >= len(vertices) else faces.min())
-        raise InputError(f"{path}: a face names vertex {bad}, expected numbers from 0 to {len(vertices) - 1}")
+        raise _without_faces(path, len(vertices))
+    check_indices(faces, len(vertices), str(path))
     return vertices, faces
 
 
@@ -57,58 +61,118 @@ def oriented_points(path: Path) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.
     """
     _check_file(path)
     try:
-        vertex = ply.read(path).get("vertex", ply.Element({}, {})).columns
-    except ValueError as error:
+        _check_beginning(path, "ply")
+        vertex = ply.parse(_content(path, _MEMORY), str(path)).get("vertex", ply.Element({}, {})).columns
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be read ({error.strerror}), expected a PLY file") from None
+    except _DAMAGE as error:
         raise _damaged(path, error) from None
-    missing = [name for name in ("x", "y", "z", "nx", "ny", "nz") if name not in vertex]
+    names = next((every for every in _NORMALS if set(every) <= set(vertex)), _NORMALS[0])
+    missing = [name for name in ("x", "y", "z", *names) if name not in vertex]
     if missing:
         raise InputError(
             f"{path}: its points have no {', '.join(missing)}, expected a PLY file with x y z and the normals nx ny nz"
         )
-    return tuple(np.stack([vertex[p + axis] for axis in "xyz"], axis=1) for p in ("", "n"))  # type: ignore[return-value]
+    return np.stack([vertex[axis] for axis in "xyz"], axis=1), np.stack([vertex[name] for name in names], axis=1)
 
 
-def _check_file(path: Path) -> None:
-    """Raise if the path is not a file, or the file is empty."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {found}, expected a mesh file ({', '.join(SUFFIXES)})")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes), expected a mesh file ({', '.join(SUFFIXES)})")
-
-
-def _scene(path: Path) -> trimesh.Scene:
-    """The scene that trimesh loads, vertices and faces unprocessed."""
+def _checked_suffix(path: Path) -> str:
+    """The lower-case suffix of a file; raises if it is not a file, is empty, or its format is not read."""
+    _check_file(path)
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in SUFFIXES and suffix not in trimesh.exchange.load.mesh_formats():
         raise InputError(
             f"{path}: files of kind {suffix or 'without a suffix'!r} are not read, expected {', '.join(SUFFIXES)}"
         )
-    if suffix == "obj" and _OBJ_ZERO.search(path.read_bytes()):
-        raise InputError(f"{path}: a face names vertex 0, expected numbers from 1, as OBJ files count")
+    return suffix
+
+
+def _check_file(path: Path) -> None:
+    """Raise if the path is not a regular file, or the file is empty."""
+    expected = f"expected a mesh file ({', '.join(SUFFIXES)})"
+    try:
+        size = files.require_regular(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist, {expected}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: it cannot be read ({getattr(error, 'strerror', error)}), {expected}") from None
+    if size == 0:
+        raise InputError(f"{path} is empty (0 bytes), {expected}")
+
+
+def _content(path: Path, memory: int = 4) -> bytes:
+    """Content of a file, if ``memory`` times its size is available."""
+    files.require_memory(memory * files.require_regular(path), str(path))
+    return files.read_bytes(path)
+
+
+def _check_beginning(path: Path, suffix: str) -> None:
+    """Raise ``ValueError`` if a file does not begin as its format does, before all of it is read."""
+    beginning = files.read_bytes(path, start=_BEGINNING)
+    words = beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if suffix == "ply" and not beginning.startswith(b"ply"):
+        raise ValueError("it has no PLY header")
+    if suffix in ("obj", "off") and b"\0" in beginning:
+        raise ValueError("it is not text in ASCII or UTF-8")
+    if suffix == "stl" and not beginning.strip(b"\0"):
+        raise ValueError("it begins with zero bytes only")
+    if suffix in ("glb", "gltf") and not words.startswith((b"glTF", b"{")):
+        raise ValueError("it is neither GLB nor JSON")
+
+
+def _parsed(path: Path, suffix: str) -> _Arrays:
+    """Vertices and faces of a file of one of ``SUFFIXES``; raises any of ``_DAMAGE`` if it is damaged."""
+    _check_beginning(path, suffix)
+    data, source = _content(path, 4 if suffix == "stl" else _MEMORY), str(path)
+    if suffix == "stl":
+        return stl.parse(data, source)
+    if suffix in ("glb", "gltf"):
+        return gltf.parse(data, path)
+    if suffix == "ply":
+        return _ply(data, source)
+    vertices, polygons = obj.parse(data, source) if suffix == "obj" else off.parse(data, source)
+    check_indices(polygons.corners, len(vertices), source)
+    return vertices, triangles(vertices, polygons, source)
+
+
+def _ply(data: bytes, source: str) -> _Arrays:
+    """Vertices of a PLY file, and the triangles of its polygons and strips."""
+    elements = ply.parse(data, source)
+    xyz = elements["vertex"].columns if "vertex" in elements else {}
+    if any(axis not in xyz for axis in "xyz"):
+        raise ValueError("its vertices have no x, y and z")
+    vertices = np.stack([xyz[axis] for axis in "xyz"], axis=1)
+    found = elements["face"].faces() if "face" in elements else None
+    strips = elements["tristrips"].faces() if "tristrips" in elements else None
+    faces = [np.zeros((0, 3), np.int64)]
+    if found is not None:
+        polygons = Polygons(found.indices(), found.counts)
+        check_indices(polygons.corners, len(vertices), source)
+        faces.append(triangles(vertices, polygons, source))
+    if strips is not None:
+        faces.append(ply.faces_of_strips(strips.rows()))
+    return vertices, np.concatenate(faces)
+
+
+def _by_trimesh(path: Path, suffix: str) -> _Arrays:
+    """Vertices and faces that trimesh reads, unprocessed; it splits polygons into fans."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy deprecations in trimesh; the content is checked below
-            scene = trimesh.load_scene(path, process=False, skip_materials=True)
-        faces = sum(len(getattr(one, "faces", ())) for one in scene.geometry.values())
-        if suffix == "off" and _declared_faces(path) > faces:
-            raise ValueError("it ends before its last face")
-        return scene
+            warnings.simplefilter("ignore")  # numpy deprecations in trimesh; the content is checked by the caller
+            scene = trimesh.load_scene(
+                io.BytesIO(_content(path)), file_type=suffix, process=False, skip_materials=True, allow_remote=False
+            )
+        vertices, faces = _meshes_of(scene)
     except ImportError as error:
-        if suffix in SUFFIXES:  # invalid binary files are tried as text, which needs another package
-            raise _damaged(path, ValueError("it does not hold what its header says")) from None
         raise InputError(
             f"{path}: reading it needs the package {error.name}, expected one of {', '.join(SUFFIXES)}"
         ) from None
+    except InputError:
+        raise
     except Exception as error:  # trimesh's readers raise errors of any type
         raise _damaged(path, error) from None
-
-
-def _declared_faces(path: Path) -> int:
-    """Number of faces in the header of an OFF file; trimesh silently accepts fewer."""
-    lines = (line.split(b"#")[0] for line in path.read_bytes()[:_HEADER].splitlines())
-    numbers = [word for line in lines for word in line.split() if word.isdigit()]
-    return int(numbers[1]) if len(numbers) > 1 else 0
+    log.warning("%s: read by trimesh, which splits polygons into fans; concave ones would be wrong", path)
+    return vertices, faces
 
 
 def _meshes_of(scene: trimesh.Scene) -> _Arrays:
@@ -117,27 +181,14 @@ def _meshes_of(scene: trimesh.Scene) -> _Arrays:
     for node in scene.graph.nodes_geometry:
         matrix, key = scene.graph[node]
         one = scene.geometry[key]
-        if not isinstance(one, trimesh.Trimesh) or not len(one.faces):
-            continue
-        moved = np.asarray(one.vertices, dtype=np.float64)
+        moved = np.asarray(getattr(one, "vertices", np.zeros((0, 3))), dtype=np.float64)
+        wound = np.asarray(getattr(one, "faces", np.zeros((0, 3))), dtype=np.int64)
         if not np.array_equal(matrix, np.eye(4)):
             moved = moved @ matrix[:3, :3].T + matrix[:3, 3]
-        wound = np.asarray(one.faces, dtype=np.int64)
         vertices.append(np.array(moved))
         faces.append((wound[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else wound) + count)
         count += len(moved)
     return np.concatenate(vertices), np.concatenate(faces)
-
-
-def _strips(path: Path) -> _Arrays:
-    """Vertices of a PLY file and the faces of its triangle strips, which trimesh ignores."""
-    try:
-        elements = ply.read(path)
-        every = [strip for found in elements["tristrips"].lists.values() for strip in found]
-        xyz = elements["vertex"].columns
-        return np.stack([xyz[axis] for axis in "xyz"], axis=1), ply.faces_of_strips(every)
-    except (ValueError, KeyError) as error:
-        raise _damaged(path, error) from None
 
 
 def _without_faces(path: Path, points: int) -> InputError:
@@ -153,8 +204,7 @@ def _without_faces(path: Path, points: int) -> InputError:
 def _damaged(path: Path, error: Exception) -> InputError:
     """Error for a file that cannot be parsed."""
     words = " ".join(str(error).split())
-    if isinstance(error, IndexError) and "out of bounds" in words:
-        words = "a face refers to a missing vertex, or the file is truncated"
-    reason = words[:120] or type(error).__name__
+    if not isinstance(error, ValueError):
+        words = f"{type(error).__name__}: {words}"
     kind = path.suffix.lstrip(".").upper() or "mesh"
-    return InputError(f"{path} cannot be read ({reason}), expected a whole and well-formed {kind} file")
+    return InputError(f"{path} cannot be read ({words[:120]}), expected a whole and well-formed {kind} file")

@@ -7,6 +7,8 @@
 """
 
 import logging
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,32 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"{path}: found {found}, expected one of {', '.join(WRITERS)} for a mesh")
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected the name of a file")
+
+
+def check_target(path: Path) -> None:
+    """Check before the work that a mesh can be written: its suffix, and that its folder can be written to.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    check_suffix(path)
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be written to, or created; nothing is left in it.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    with io.os_errors_as_input_errors(folder):
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        with tempfile.TemporaryFile(dir=there):
+            pass
 
 
 def too_coarse(path: Path, low: Float64[np.ndarray, " 3"], high: Float64[np.ndarray, " 3"], apart: float | int) -> bool:

@@ -106,7 +106,13 @@ class _Intrinsic(Optimizer):
         return loss
 
     def _torch_step(self) -> None:
-        """Do the step of torch's class without its step hooks, which are run by this class's ``step``."""
+        """Do the step of torch's class without its step hooks, which are run by this class's ``step``.
+
+        ``Optimizer.__init__`` wraps ``step`` of each class in a function that runs the hooks of the optimizer, marked
+        by ``hooked``. This class has such a wrapper; torch's has one once an optimizer of torch's class has been made.
+        Calling that one would run hooks twice. torch's functions without the wrapper (``torch.optim.adamw.adamw`` ...)
+        would need a copy of the methods that collect their arguments.
+        """
         torch_step = super().step.__func__  # type: ignore[attr-defined]
         while getattr(torch_step, "hooked", False):
             torch_step = torch_step.__wrapped__

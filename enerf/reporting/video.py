@@ -33,6 +33,7 @@ def write(
         If that folder contains other files, or cannot be written.
     """
     folder = path.with_name(f"{path.stem}_frames")
+    io.remove_leftovers(folder)
     _prepare_folder(folder, settings)
     files = [folder / f"{i:04d}.png" for i in range(n_frames)]
     missing = [i for i, file in enumerate(files) if not file.is_file()]

@@ -1,5 +1,6 @@
 """Tests of the command-line wrapper: exit codes, and one line on standard error."""
 
+import argparse
 import logging
 import os
 import signal
@@ -118,3 +119,31 @@ def test_a_lost_reader_of_the_log_lines_does_not_end_the_work(tmp_path):
     command = f'{sys.executable} -c "$CODE" 2>&1 | head -1'
     subprocess.run(["bash", "-c", command], env={**os.environ, "CODE": code}, check=True, timeout=60, cwd=ROOT)
     assert (tmp_path / "done").is_file()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_the_characters_gets_escapes(encoding):
+    code = (
+        "import logging\nfrom enerf.cli import app\n"
+        "def main():\n    print('κ 32×32 \\ud800')\n    logging.getLogger('enerf').info('ψ')\n"
+        "app.run(main)\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "LANG": "C"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True, cwd=ROOT)
+    assert done.stdout.decode(encoding).startswith("\\u03ba 32")
+    assert done.stderr == b"\\u03c8\n"
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1e3", "", "nan", "101"])
+def test_whole_numbers_of_arguments_are_bounded(text):
+    read = app.whole(100)
+    assert (read("-7"), read("100")) == (-7, 100)
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number of at most 100"):
+        read(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "fast", ""])
+def test_numbers_of_arguments_are_finite(text):
+    assert app.finite("-1e3") == -1000.0
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a finite number"):
+        app.finite(text)

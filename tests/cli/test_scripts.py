@@ -13,7 +13,7 @@ import cv2
 import pytest
 import trimesh
 
-from enerf.core import images
+from enerf.core import image_files
 from enerf.datasets.labelled import synthetic as figures_of
 from enerf.datasets.scenes import synthetic
 from enerf.geometry import synthetic as shapes
@@ -107,7 +107,7 @@ def test_a_video_has_the_frames_that_were_asked_for(trained):
     path = folder / "run" / "video_interpolate_depth.mp4"
     assert done.stdout.strip() == str(path)
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == 4
-    assert len(images.list_images(path.with_name("video_interpolate_depth_frames"))) == 4
+    assert len(image_files.list_images(path.with_name("video_interpolate_depth_frames"))) == 4
 
 
 def test_a_comparison_runs_by_its_script(trained):

@@ -436,6 +436,7 @@ def test_hooks_stay_and_the_printed_layer_says_what_it_is():
     precondition_(layer, decay=0.9)
     layer(inputs)
     assert calls == ["after"]
+    assert isinstance(layer, nn.Linear)
     assert repr(layer) == (
         "PreconditionedLinear(in_features=5, out_features=3, bias=True, batch-norm preconditioned, decay=0.9)"
     )

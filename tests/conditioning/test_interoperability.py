@@ -5,11 +5,13 @@ import math
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from enerf.conditioning import layers, maps, state_dict
@@ -290,6 +292,18 @@ def test_states_of_other_models_are_refused_by_the_first_key():
         state_dict.baked_state(net, state)
 
 
+@pytest.mark.parametrize(
+    ("layer", "like"), [(nn.Conv2d(4, 6, 3), torch.channels_last), (nn.Conv3d(4, 6, 3), torch.channels_last_3d)]
+)
+def test_a_conditioned_weight_keeps_channels_last(layer: nn.Module, like: torch.memory_format):
+    net = nn.Sequential(layer.to(memory_format=like))
+    before = copy.deepcopy(net)
+    layers.condition(net, "row", "all")
+    assert net[0].weight.is_contiguous(memory_format=like)
+    layers.condition(before.to(memory_format=torch.contiguous_format), "row", "all")
+    assert torch.equal(net[0].weight, before[0].weight)
+
+
 # mistakes
 
 
@@ -362,6 +376,51 @@ def test_words_that_match_nothing_say_what_there_is(words: layers.Layers, senten
 )
 def test_words_groups_patterns_and_types_mean_layers(words: layers.Layers, names: list[str]):
     assert layers.select(cnn(), words).names == names
+
+
+def _pruned(layer: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(layer, "weight", 0.5)
+
+
+@pytest.mark.parametrize("method", ["row", "unit_row", "weight_norm", "batch_norm"])
+@pytest.mark.parametrize("hook", [_pruned, nn.utils.spectral_norm])
+def test_weights_that_hooks_compute_are_refused_and_no_other_layer_changes(method: str, hook: Callable):
+    net = nn.Sequential(nn.Linear(4, 6), hook(nn.Linear(6, 5)))
+    with pytest.raises(ValueError, match="1 cannot be conditioned: its weight is computed from other"):
+        layers.condition(net, method, ["0", "1"])
+    assert layers.conditioned_layers(net) == {}
+    assert layers.select(net, "all", method=method).names == ["0"]
+    with pytest.raises(ValueError, match="make it permanent first"):
+        layers.initialize_(net, ["1"], "he", torch.Generator())
+    if hook is _pruned:
+        prune.remove(net[1], "weight")
+        assert layers.condition(net, method, "all") == ["0", "1"]
+
+
+def test_layers_without_weights_are_left_out_with_a_reason():
+    with warnings.catch_warnings(action="ignore"):  # torch: initializing zero-element tensors is a no-op
+        net = nn.Sequential(nn.Linear(0, 4), nn.Linear(4, 0), nn.Linear(4, 3))
+    selection = layers.select(net, "all")
+    assert selection.names == ["2"]
+    assert selection.skipped["1"] == "it has no weights: its matrices are 0 × 4"
+
+
+def test_an_unforeseen_error_undoes_the_layers_before_it(monkeypatch: pytest.MonkeyPatch):
+    net, calls = cnn(), []
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    register = parametrize.register_parametrization
+
+    def third_fails(*args: object) -> None:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyError("unforeseen")
+        register(*args)
+
+    monkeypatch.setattr(parametrize, "register_parametrization", third_fails)
+    with pytest.raises(KeyError, match="unforeseen"):
+        layers.condition(net, "row", "all", scale="learned")
+    assert list(net.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 
 def test_quantized_layers_are_told_apart():

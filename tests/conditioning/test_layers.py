@@ -214,6 +214,29 @@ def test_a_deep_copy_is_conditioned_and_independent():
     assert len(layers.conditioned_layers(model)) == 16
 
 
+def test_layers_keep_their_type_hooks_and_identity_and_baked_ones_their_class():
+    class Own(nn.Linear):
+        pass
+
+    model, calls = nn.Sequential(nn.Linear(3, 4), Own(4, 2)), []
+    first, second = model
+    second.register_forward_hook(lambda *_: calls.append("after"))
+    layers.condition(model, "row", "all")
+    copied = copy.deepcopy(model)
+    for net in (model, copied):
+        assert isinstance(net[0], nn.Linear)
+        assert isinstance(net[1], Own)
+        net(torch.ones(1, 3))
+    assert calls == ["after"] * 2
+    for net in (model, copied):
+        layers.bake(net)
+        assert [type(layer) for layer in net] == [nn.Linear, Own]
+        assert net[1].__class__.__mro__ == Own.__mro__
+    assert model[0] is first
+    assert model[1] is second
+    assert torch.equal(pickle.loads(pickle.dumps(first)).weight, first.weight)
+
+
 def test_a_conditioned_model_is_not_pickled_whole():
     model = nn.Sequential(nn.Linear(3, 4))
     layers.condition(model, "row", ["0"])

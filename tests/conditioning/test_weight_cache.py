@@ -296,6 +296,54 @@ def test_nesting_for_one_model_raises_and_the_outer_block_goes_on():
     assert_same(gradients(model), plainly(model, inputs()))
 
 
+def test_copies_made_inside_are_ordinary_models():
+    model = network("row")
+    with computed_once(model):
+        copied = copy.deepcopy(model)
+        weight = model[0].weight
+        assert model[0].weight is weight
+    for net in (model, copied):
+        with torch.no_grad():
+            net[0].get_parameter("parametrizations.weight.original")[0] *= 3
+        torch.testing.assert_close(net[0].weight.norm(dim=0), torch.ones(6, dtype=torch.float64))
+    with computed_once(copied):
+        loss(copied, inputs()).backward()
+    assert_same(gradients(copied), plainly(copied, inputs()))
+    assert model[0].parametrizations.weight.original.grad is None
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_raw_weights_that_are_loaded_inside_are_an_error_at_the_end(assign: bool):
+    model, other = network("row"), network("row", 1)
+    with pytest.raises(RuntimeError, match="a raw weight was changed inside computed_once"), computed_once(model):
+        model.load_state_dict(other.state_dict(), assign=assign)
+    torch.testing.assert_close(model[0].weight, other[0].weight)
+
+
+def test_raw_weights_that_change_inside_are_an_error_at_the_next_access():
+    model = network("row")
+
+    def changes() -> None:
+        with computed_once(model):
+            with torch.no_grad():
+                model[0].parametrizations.weight.original.add_(1.0)
+            _ = model[0].weight
+            raise AssertionError("the outdated weight was returned")
+
+    with pytest.raises(RuntimeError, match="a raw weight was changed inside computed_once"):
+        changes()
+
+
+def test_baking_inside_is_refused_and_changes_nothing():
+    model = network("row")
+    before = raw(model)
+    with computed_once(model):
+        with pytest.raises(RuntimeError, match="cannot be baked inside computed_once"):
+            layers.bake(model)
+        loss(model, inputs()).backward()
+    assert unharmed(model, before)
+
+
 def test_blocks_of_two_models_may_be_nested():
     one, other = network("row"), network("column", 1)
     with computed_once(one), computed_once(other):

@@ -7,8 +7,10 @@ import pytest
 from enerf.conditioning import baselines, maps, norms, parametrization, selection
 from enerf.config import options
 from enerf.config.options import ConditioningOptions, MapOptions
+from enerf.datasets.scenes import poses
 from enerf.optim import shrinkage
 from enerf.tasks.classifier.config import ClassifierTrainOptions, NormalizationOptions
+from enerf.tasks.nerf import config as nerf_config
 
 TABLES = (ConditioningOptions, NormalizationOptions)
 
@@ -34,6 +36,10 @@ def test_choices_of_options_are_those_of_the_library(table: type[Any]):
     assert choices(table, "equilibrate_p") == norms.P_NORMS
     assert choices(table, "init") == baselines.INITS
     assert isinstance(table(), MapOptions)
+
+
+def test_axes_of_poses_are_those_of_the_reader():
+    assert nerf_config.AXES == poses.AXES
 
 
 def test_shrinkages_are_those_of_the_optimizers():

@@ -1,6 +1,8 @@
 """Tests of the parser: command lines, configuration files, and the messages for invalid ones."""
 
+import argparse
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,19 @@ def test_a_bare_option_in_a_file(line, method, write):
     assert parsed("--config", write(line), "--equilibrate", "column")["equilibrate"] == "column"
 
 
+@pytest.mark.parametrize("kind", [NerfConfig, ShapeConfig])
+@pytest.mark.parametrize(
+    ("option", "value"), [("equilibrate_gradient", "detached"), ("equilibrate_scale", "kept"), ("equilibrate_p", "1.0")]
+)
+def test_options_of_the_map_need_the_map(kind: type, option: str, value: str):
+    needed = ["--mesh", "a.ply"] if kind is ShapeConfig else []
+    for others in ([], ["--init", "he"], ["--weight_norm"]):
+        with pytest.raises(InputError, match=f"option --{option}: found {value} without --equilibrate, expected both"):
+            parser.parse(kind, [*needed, f"--{option}", value, *others])
+    config, _ = parser.parse(kind, [*needed, f"--{option}", value, "--equilibrate"])
+    assert str(getattr(config.conditioning, option)) == value
+
+
 def test_extra_tables_are_filled_from_the_same_line():
     @dataclasses.dataclass(frozen=True)
     class More:
@@ -383,3 +398,80 @@ def test_help_is_grouped_and_tells_every_option_with_its_default(capsys, monkeyp
         default = "empty" if item.default == "" else item.default
         assert f"--{item.name} " in words
         assert f"{item.metadata['help']} (default: {default})" in words
+
+
+# bounds
+
+
+def read(item: dataclasses.Field, text: str) -> object:
+    """Value that an option reads from a text, or the message of the error."""
+    try:
+        return parser._reader(item)(text)
+    except (argparse.ArgumentTypeError, InputError) as error:
+        return str(error)
+
+
+def test_every_whole_number_has_an_upper_bound_and_no_message_repeats_thousands_of_digits():
+    numbers = [item for item in (FIELDS | SHAPE_FIELDS).values() if item.type is int]
+    assert len(numbers) > 30
+    for item in numbers:
+        for text in (str(2**63), "9" * 5000, "1e9", "nan", ""):
+            found = read(item, text)
+            assert isinstance(found, str)
+            assert found.startswith("found ")
+            assert len(found) < 150
+    assert refused("--N_rand", "1e9") == "option --N_rand: found '1e9', expected a whole number"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "-1", ""])
+def test_numbers_that_are_none_are_refused_by_every_option(text):
+    for item in (FIELDS | SHAPE_FIELDS).values():
+        if item.type is float and not item.metadata.get("choices"):
+            assert str(read(item, text)).startswith(f"found {text!r}, expected ")
+
+
+def test_every_path_option_expands_home_and_refuses_impossible_names(monkeypatch):
+    monkeypatch.setenv("HOME", "/nest")
+    paths = {name: item for name, item in (FIELDS | SHAPE_FIELDS).items() if item.metadata["is_path"]}
+    assert paths.keys() == {"datadir", "basedir", "ft_path", "mesh", "cloud", "image"}
+    for name, item in paths.items():
+        assert read(item, "~/a b") == "/nest/a b"
+        assert str(read(item, "a\udcff")).startswith(f"option --{name}: found ")
+        assert "255 bytes" in str(read(item, "x" * 256))
+    assert parsed("--datadir", "~/a")["datadir"] == "/nest/a"
+
+
+@pytest.mark.parametrize("name", ["../../x", "/nest/x", "~/x", ".", "..", "a/../../b", "x" * 256, "a\udcff"])
+def test_results_stay_in_the_folder_of_results(name, write):
+    assert refused("--expname", name).startswith("option --expname: found ")
+    if "\udcff" not in name:
+        file = write(f"expname = {name}\n")
+        assert refused("--config", file).startswith(f"{file}: option --expname: found ")
+
+
+def test_a_scene_named_by_dots_gives_results_the_name_of_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "horns" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "horns" / "images")
+    assert parser.parse(NerfConfig, ["--datadir", ".."])[0].folder == Path("logs/horns")
+    assert parser.parse(ShapeConfig, ["--mesh", "../.."])[0].folder == Path("logs") / tmp_path.name
+
+
+def test_a_folder_of_results_is_needed():
+    assert refused("--basedir", "").startswith("option --basedir: found nothing")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "devzero"])
+def test_a_pipe_or_a_device_as_configuration_is_refused_at_once(kind, tmp_path):
+    path = tmp_path / "a.txt"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
+    what = "a named pipe" if kind == "fifo" else "a character device"
+    assert refused("--config", str(path)) == f"{path}: found {what}, expected a file"
+
+
+def test_a_configuration_with_carriage_returns_alone_is_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"N_rand = 9\rlrate = 0.5\r")
+    assert parsed("--config", str(tmp_path / "a.txt"))["lrate"] == 0.5
+
+
+def test_a_configuration_that_names_another_is_refused(write):
+    assert "a file cannot include another" in refused("--config", write("N_rand = 9\n  config = fern.txt\n"))

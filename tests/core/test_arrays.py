@@ -51,6 +51,7 @@ def _header(shape, descr="'<f8'"):
     [
         (_header("(1099511627776, 17)"), "numbers of shape (1099511627776, 17) and 800 bytes after it"),
         (_header(f"({'9' * 3000}, 17)"), "numbers of shape beyond all memory"),
+        (_header(f"(0, {2**63 - 1})"), f"of shape (0, {2**63 - 1})"),
         (_header("(-8, -17)"), "of shape (-8, -17)"),
         (_header("(True, 17)"), "holds no plain array"),
         (_header("(8.0, 17)"), "holds no plain array"),

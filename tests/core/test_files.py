@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enerf.core import files
 from enerf.core.errors import InputError
@@ -65,3 +67,40 @@ def test_a_sparse_file_larger_than_memory_is_refused_before_it_is_read(tmp_path:
     with (tmp_path / "big").open("wb") as file:
         file.truncate(2**43)
     assert "needs 8.0 TiB" in refusal(files.read_bytes, tmp_path / "big")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0~/"), min_size=1, max_size=60))
+def test_a_name_that_a_file_can_have_passes_unchanged(name):
+    assert files.expanded(name, "x") == name
+    if name.strip(".") or len(name) > 2:
+        assert files.inner_name(f"{name}/{name}", "x") == f"{name}/{name}"
+
+
+def test_home_folders_are_expanded_as_in_a_shell(monkeypatch):
+    monkeypatch.setenv("HOME", "/nest")
+    assert files.expanded("~/a", "option --out") == "/nest/a"
+    assert files.expanded("~", "option --out") == "/nest"
+    assert files.expanded("a/~", "option --out") == "a/~"
+    assert "no home folder of ~nobody_has_this_name" in refusal(files.expanded, "~nobody_has_this_name/a", "--out")
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("a\0b", "without zero bytes"),
+        ("a\udcff", "in UTF-8"),
+        ("a/" + "é" * 128, "names have at most 255 bytes each"),
+        ("a/" * 2048, "at most 4,095 bytes"),
+    ],
+)
+def test_what_no_file_can_be_named_is_one_sentence(path, sentence):
+    for check in (files.expanded, files.inner_name):
+        found = refusal(check, path, "option --x")
+        assert found.startswith("option --x: found ")
+        assert sentence in found
+        assert len(found) < 250
+
+
+@pytest.mark.parametrize("name", ["/a", "..", "a/../../b", ".", "./", "~/a", "/", "a/.."])
+def test_a_name_that_leaves_its_folder_is_refused(name):
+    assert "expected a name inside of the folder of results" in refusal(files.inner_name, name, "option --expname")

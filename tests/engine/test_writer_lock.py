@@ -33,7 +33,7 @@ def other(tmp_path):
     assert process.stdout.readline() == "locked\n"
     yield process
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def test_a_second_process_is_refused_with_the_first_ones_number_and_host_until_it_is_killed(other, tmp_path):

@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -339,6 +340,19 @@ def test_a_deep_copy_goes_its_own_way(kind: str):
     run(copied, copied_params, start=3)
     assert_bits(copied_params, params)
     assert copied.param_groups[0]["l1"] == 0.1
+
+
+@every_kind
+def test_a_pickled_optimizer_and_one_with_a_schedule_take_the_same_steps(kind: str):
+    params = parameters()
+    optimizer = OURS[kind](params, lr=0.1, l1=0.1, l2=0.2)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)  # replaces ``step`` of the object
+    run(optimizer, params, stop=3)
+    pickled = pickle.loads(pickle.dumps(optimizer.__class__(parameters(), lr=0.1, l1=0.1, l2=0.2)))
+    copied_params = pickled.param_groups[0]["params"]
+    run(pickled, copied_params, stop=3)
+    assert isinstance(pickled, TORCHS[kind])
+    assert_bits(copied_params, params)
 
 
 @every_kind

@@ -142,7 +142,8 @@ def make_differentiable_(model: nn.Module) -> None:
     """Make the loss twice differentiable as a function of the raw weights, in place, without changing its value.
 
     Detached divisors are differentiated; divisors that are cached for several steps stay constants. torch's weight norm
-    and group normalization, which do not support forward mode, are replaced by explicit formulas. Preconditioners of
+    and group normalization, which do not support forward mode, are replaced by explicit formulas; the latter by
+    changing its class to a subclass, so that the module, its hooks and its parameters remain. Preconditioners of
     gradients are removed, with their statistics. Meant for a copy that is not trained, after its weights are loaded.
     """
     for module in list(model.modules()):

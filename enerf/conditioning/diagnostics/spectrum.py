@@ -9,7 +9,8 @@ Vocabulary
 - **raw**: the parameter that the optimizer updates, from which a conditioned layer's weight is computed.
 
 κ, the ranks and the spread of the row norms are independent of scale; the extremes of the row norms measure the scale.
-κ depends on the single smallest singular value; the ranks do not.
+κ depends on the single smallest singular value; the ranks do not. The statistics of a matrix that is not finite are
+NaN.
 """
 
 import math
@@ -33,7 +34,10 @@ def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor,
     >>> singular_values(torch.tensor([[0.0, 3.0], [4.0, 0.0]]))
     tensor([4., 3.], dtype=torch.float64)
     """
-    return torch.linalg.svdvals(weight.double())
+    exact = weight.double()
+    finite = exact.isfinite().all(-1).all(-1)
+    values = torch.linalg.svdvals(torch.where(finite[..., None, None], exact, 0.0))  # LAPACK raises an error for NaN
+    return torch.where(finite[..., None], values, math.nan)
 
 
 def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
@@ -83,7 +87,7 @@ def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*b
     """
     values = singular_values(weight)
     shares = values / values[..., :1]
-    return torch.where(values[..., 0] > 0, shares.square().sum(-1), 0.0)
+    return torch.where(values[..., 0] == 0, 0.0, shares.square().sum(-1))
 
 
 def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch n_in"]:
@@ -94,7 +98,8 @@ def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*bat
     >>> row_norms(torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
     tensor([5., 2.], dtype=torch.float64)
     """
-    return torch.linalg.vector_norm(weight.double(), dim=-2)
+    norms = torch.linalg.vector_norm(weight.double(), dim=-2)
+    return torch.where(norms.isfinite().all(-1, keepdim=True), norms, math.nan)
 
 
 def row_norm_spread(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
@@ -107,7 +112,7 @@ def row_norm_spread(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor,
     """
     norms = row_norms(weight)
     smallest, largest = norms.amin(-1), norms.amax(-1)
-    return torch.where(smallest > 0, largest / smallest, math.inf)
+    return torch.where(smallest == 0, math.inf, largest / smallest)
 
 
 def row_norm_variation(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
@@ -122,15 +127,15 @@ def row_norm_variation(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tens
     """
     norms = row_norms(weight)
     mean = norms.mean(-1)
-    return torch.where(mean > 0, norms.std(-1, correction=0) / mean, 0.0)
+    return torch.where(mean == 0, 0.0, norms.std(-1, correction=0) / mean)
 
 
 def entropy_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     """Exponential of the entropy of values ≥ 0, normalized to sum 1; 0 if all are 0."""
     total = values.sum(-1, keepdim=True)
-    shares = torch.where(total > 0, values / total, 0.0)
+    shares = torch.where(total == 0, 0.0, values / total)
     entropy = torch.special.entr(shares).sum(-1)  # −p log p, 0 at 0
-    return torch.where(total[..., 0] > 0, entropy.exp(), 0.0)
+    return torch.where(total[..., 0] == 0, 0.0, entropy.exp())
 
 
 def linear_layers(model: nn.Module) -> list[str]:
@@ -175,11 +180,11 @@ def _report(module: nn.Module) -> dict[str, float]:
     values = [singular_values(weight) for weight in applied]
     norms = [row_norms(weight) for weight in applied]
     report = {
-        "kappa": max(_kappa(v).max().item() for v in values),
-        "row_norm_min": min(n.min().item() for n in norms),
-        "row_norm_max": max(n.max().item() for n in norms),
-        "row_norm_spread": max(row_norm_spread(weight).max().item() for weight in applied),
-        "effective_rank": min(entropy_rank(v).min().item() for v in values),
+        "kappa": _largest([_kappa(v) for v in values]),
+        "row_norm_min": -_largest([-n for n in norms]),
+        "row_norm_max": _largest(norms),
+        "row_norm_spread": _largest([row_norm_spread(weight) for weight in applied]),
+        "effective_rank": -_largest([-entropy_rank(v) for v in values]),
     }
     raw = [
         view.to_matrices(module.get_parameter(f"parametrizations.{view.name}.original"))
@@ -187,14 +192,19 @@ def _report(module: nn.Module) -> dict[str, float]:
         if _is_equilibrated(module, view.name)
     ]
     if raw:
-        report["kappa_raw"] = max(condition_number(weight).max().item() for weight in raw)
+        report["kappa_raw"] = _largest([condition_number(weight) for weight in raw])
     return report
+
+
+def _largest(values: list[Tensor]) -> float:
+    """The largest of all numbers; NaN if one is NaN."""
+    return torch.cat([part.flatten() for part in values]).max().item()
 
 
 def _kappa(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     """κ of singular values, largest first."""
     largest, smallest = values[..., 0], values[..., -1]
-    return torch.where(smallest > 0, largest / smallest, math.inf)
+    return torch.where(smallest == 0, math.inf, largest / smallest)
 
 
 def _is_equilibrated(module: nn.Module, tensor_name: str) -> bool:

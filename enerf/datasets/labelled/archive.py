@@ -6,6 +6,7 @@ What an archive says about its sizes is checked before anything is unpacked: see
 """
 
 import bz2
+import dataclasses
 import gzip
 import hashlib
 import lzma
@@ -27,8 +28,9 @@ from enerf.core.progress import progress_bar
 
 MEMBER = 1 << 30  # largest file size in bytes
 TOTAL = 8 << 30  # largest unpacked size of an archive in bytes
-RATIO = 100  # largest ratio of an archive's unpacked size to its own, above FREE; images compress 2 to 10 times
+RATIO = 32  # largest ratio of an archive's unpacked size to its own, above FREE; images compress 2 to 10 times
 FREE = 64 << 20  # unpacked bytes that any archive may have
+_STEP = 1 << 24  # bytes after which the available memory is looked up again
 _HEADER = 1 << 16  # largest size of a tar header's extension in bytes: a long name, or records of pax
 _DEPTH = 4  # of nested folders
 _PADDING = 1 << 20  # bytes that may follow the last member
@@ -145,12 +147,17 @@ def fingerprint(path: Path) -> str:
 
 def _root(path: Path, names: list[str]) -> tuple[str, str]:
     """Folder of the data set and its format; ``names`` are those of at least the two upper levels."""
-    tops = sorted({name.split("/")[0] + "/" for name in names if "/" in name})
-    candidates = [("", _kind(names, ""))] + [(top, _kind(names, top)) for top in tops]
+    inside: dict[str, set[str]] = {"": set()}  # folder of the upper level -> names in it
+    for name in names:
+        top, slash, rest = name.partition("/")
+        inside[""].add(top + slash)
+        if rest:
+            inside.setdefault(f"{top}/", set()).add(re.sub("/.*", "/", rest))
+    candidates = [(root, _kind(found)) for root, found in sorted(inside.items())]
     known = [(root, kind) for root, kind in candidates if kind]
     if not known:
-        shown = sorted({re.sub("/.*", "/", name) for name in names})
-        listed = ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+        found = sorted(inside[""])
+        listed = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
         raise InputError(f"{path} holds {listed or 'nothing'}, expected {EXPECTED} (--images)")
     if known[0][0] and len(known) > 1:
         raise InputError(
@@ -160,11 +167,9 @@ def _root(path: Path, names: list[str]) -> tuple[str, str]:
     return known[0]
 
 
-def _kind(names: list[str], root: str) -> str:
-    """Format of the data set whose files lie in a folder; empty if none is recognized."""
-    inside = [name.removeprefix(root) for name in names if name.startswith(root)]
-    here = {re.sub("/.*", "/", name) for name in inside}
-    return next((kind for kind, mark in _KINDS.items() if any(re.fullmatch(mark, name) for name in here)), "")
+def _kind(names: set[str]) -> str:
+    """Format of the data set of a folder with these files and folders; empty if none is recognized."""
+    return next((kind for kind, mark in _KINDS.items() if any(re.fullmatch(mark, name) for name in names)), "")
 
 
 def _files_and_folders(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -216,6 +221,7 @@ def _check_regular(entry: os.DirEntry[str]) -> None:
             files.require_regular(entry.path)
 
 
+@dataclass
 class _Budget:
     """Unpacked bytes that an archive may still have, checked before they are read.
 
@@ -223,8 +229,14 @@ class _Budget:
     available memory.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.left = path, min(TOTAL, max(FREE, RATIO * size))
+    path: Path
+    left: int
+    unchecked: int = 0  # bytes since the memory was looked up
+
+    @classmethod
+    def of(cls, path: Path, size: int) -> "_Budget":
+        """Budget of an archive of a size."""
+        return cls(path, min(TOTAL, max(FREE, RATIO * size)))
 
     def take(self, where: str, size: int) -> None:
         """Count a member of the archive.
@@ -242,7 +254,10 @@ class _Budget:
                 f"{self.path} unpacks to more than {RATIO} times its size or {TOTAL >> 30} GiB, expected images: "
                 "unpack it and name the folder"
             )
-        files.require_memory(size, where)
+        self.unchecked += size
+        if self.unchecked > _STEP:
+            self.unchecked = 0
+            files.require_memory(size, where)
 
 
 def _unpack(path: Path) -> dict[str, bytes]:
@@ -252,7 +267,7 @@ def _unpack(path: Path) -> dict[str, bytes]:
         with files.open_regular(path) as file:
             start = file.read(6)
             file.seek(0)
-            budget = _Budget(path, os.fstat(file.fileno()).st_size)
+            budget = _Budget.of(path, os.fstat(file.fileno()).st_size)
             opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
             if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
                 members = _zipped(path, file, budget)
@@ -304,6 +319,9 @@ def _tarred(path: Path, stream: Any, budget: _Budget) -> Iterator[tuple[str, byt
 def _zipped(path: Path, file: Any, budget: _Budget) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each member of a zip archive; links are skipped."""
     with zipfile.ZipFile(file) as zipped:
+        whole = dataclasses.replace(budget)
+        for member in zipped.infolist():  # all of them, before the first one is read
+            whole.take(f"{path}:{member.filename}", member.file_size)
         for member in zipped.infolist():
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
                 continue

@@ -16,6 +16,7 @@ from enerf.datasets.labelled.dataset import InMemorySplit
 
 SIZE, CHANNELS = 32, 3
 _PIXELS = CHANNELS * SIZE * SIZE
+_LONG = 10**18  # Python makes no text of numbers of thousands of digits
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 _Rows = tuple[UInt8[np.ndarray, "n 3072"], list[int]]
@@ -93,7 +94,8 @@ def _unpickled(archive: Archive, name: str) -> dict:
 def _check(archive: Archive, name: str, labels: list[int], n: int) -> None:
     wrong = next((row for row, label in enumerate(labels) if not 0 <= label < n), None)
     if wrong is not None:
-        raise InputError(f"{archive.where(name)}: row {wrong} has the label {labels[wrong]}, expected 0 to {n - 1}")
+        found = str(labels[wrong]) if abs(labels[wrong]) < _LONG else "a number of many digits"
+        raise InputError(f"{archive.where(name)}: row {wrong} has the label {found}, expected 0 to {n - 1}")
 
 
 def _classes(archive: Archive, n: int) -> tuple[str, ...]:

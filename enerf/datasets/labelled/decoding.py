@@ -6,6 +6,7 @@ as it releases the GIL; files that it may not recognize as truncated are decoded
 
 import functools
 import io
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64, UInt8
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
+from enerf.core import image_formats, images
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import augmentation
 from enerf.datasets.labelled.archive import Archive
@@ -26,8 +28,7 @@ Pixels = UInt8[np.ndarray, "_ _"] | UInt8[np.ndarray, "_ _ 3"]
 THREADS = min(16, os.cpu_count() or 1)
 _MARGIN = 256 / 224  # shorter side after resizing over the central crop, for tests
 _CHUNK = 64  # files per task
-PIXELS = 1 << 27  # largest number of pixels of an image: 400 MB in three channels
-_SMALL = 1 << 16  # bytes of a JPEG that cannot hold more
+_UNCHECKED_PIXELS = 1 << 22  # images up to here are decoded without a look at the available memory
 
 
 def decode(archive: Archive, name: str) -> Pixels:
@@ -36,49 +37,43 @@ def decode(archive: Archive, name: str) -> Pixels:
     Raises
     ------
     InputError
-        If it is truncated, damaged, not an image, or has 32 bits per channel.
+        If it is truncated, damaged, not an image, does not fit in memory, or has 32 bits per channel.
     """
+    data, where = archive.read(name), archive.where(name)
+    try:
+        if not 0 < _declared_pixels(data) <= _UNCHECKED_PIXELS:
+            with image_formats.open_image(io.BytesIO(data)) as photo:
+                image_formats.require_pixels(photo, where)
+        return _decode(data)
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's readers raise errors of any type
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise InputError(f"{where} cannot be read ({reason}), expected a whole image file") from None
+
+
+def _decode(data: bytes) -> Pixels:
+    """Pixels of an image by OpenCV, or by Pillow where OpenCV cannot."""
     import cv2
 
-    data = archive.read(name)
-    _check_pixels(data, archive.where(name))
-    if _is_complete(data):
+    complete = _is_complete(data)
+    if complete:
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
         except cv2.error:  # too many pixels
             pixels = None
         if pixels is not None:
             return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
-    try:
-        with Image.open(io.BytesIO(data)) as photo:
-            photo.load()
-            upright = ImageOps.exif_transpose(photo)
-            if upright.mode.startswith("I;16"):  # the high byte, as in OpenCV; Pillow would clip to white
-                return (np.asarray(upright) >> 8).astype(np.uint8)
-            if upright.mode in ("I", "F"):
-                raise ValueError("its pixels have 32 bits, of an unknown range; 8 or 16 are read")
-            return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
-    except Exception as error:  # Pillow's readers raise errors of any type
-        reason = "no image format is recognised" if "cannot identify" in str(error) else str(error).rstrip(".")
-        raise InputError(
-            f"{archive.where(name)} cannot be read ({reason or type(error).__name__}), expected a whole image file"
-        ) from None
-
-
-def _check_pixels(data: bytes, where: str) -> None:
-    """Check the declared size of a PNG or JPEG before OpenCV decodes it; Pillow checks that of other formats."""
-    if data.startswith(b"\x89PNG") and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])  # of the chunk IHDR, which comes first
-    elif data.startswith(b"\xff\xd8") and len(data) > _SMALL:
-        try:
-            with Image.open(io.BytesIO(data)) as photo:
-                width, height = photo.size
-        except Exception:  # reported when it is decoded
-            return
-    else:
-        return
-    if width * height > PIXELS:
-        raise InputError(f"{where} has {width}×{height} pixels, expected at most {PIXELS:,}")
+    with image_formats.open_image(io.BytesIO(data)) as photo:
+        photo.load()
+        if complete and photo.format == "PNG" and not np.asarray(photo)[-2:].any():
+            images.require_all_rows(data)
+        upright = ImageOps.exif_transpose(photo)
+        if upright.mode.startswith("I;16"):  # the high byte, as in OpenCV; Pillow would clip to white
+            return (np.asarray(upright) >> 8).astype(np.uint8)
+        if upright.mode in ("I", "F"):
+            raise ValueError("its pixels have 32 bits, of an unknown range; 8 or 16 are read")
+        return np.asarray(upright.convert("L" if upright.mode in ("1", "L") else "RGB"))
 
 
 def _is_complete(data: bytes) -> bool:
@@ -86,6 +81,18 @@ def _is_complete(data: bytes) -> bool:
     return (data.startswith(b"\xff\xd8") and b"\xff\xd9" in data[-64:]) or (
         data.startswith(b"\x89PNG") and b"IEND" in data[-64:]
     )
+
+
+def _declared_pixels(data: bytes) -> int:
+    """Number of pixels that the header of a PNG or JPEG declares; 0 if it is not found."""
+    if data.startswith(b"\x89PNG"):
+        return math.prod(struct.unpack(">II", data[16:24]))
+    start = 2
+    while start + 9 <= len(data) and data[start] == 0xFF:
+        if 0xC0 <= data[start + 1] <= 0xCF and data[start + 1] not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return math.prod(struct.unpack(">HH", data[start + 5 : start + 9]))
+        start += 2 + int.from_bytes(data[start + 2 : start + 4])
+    return 0
 
 
 def each(archive: Archive, names: Sequence[str], then: Callable[[int, Pixels], None]) -> Iterator[int]:

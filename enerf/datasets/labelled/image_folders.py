@@ -4,6 +4,7 @@ Classes are the sorted folders of ``train``. Images of one size are kept in memo
 that are resized are decoded on demand.
 """
 
+import logging
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from enerf.core import files, images
+from enerf.core import files, image_files
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.datasets.labelled import decoding
 from enerf.datasets.labelled.archive import Archive
 from enerf.datasets.labelled.dataset import InMemorySplit, Split
 from enerf.datasets.labelled.decoding import OnDemand, Pixels
+
+log = logging.getLogger("enerf")
 
 MEMORY = 2 << 30  # limit for decoded images in memory, in bytes
 TESTS = ("test", "val", "validation")
@@ -45,6 +48,7 @@ def load(archive: Archive, image_size: int, test: str) -> tuple[Split, Split, tu
             "are trained"
         )
     parts = [_files(archive, split, classes) for split in ("train", tests)]
+    _warn_of_unread(archive, ("train", tests))
     names = parts[0][0] + parts[1][0]
     first = decoding.decode(archive, names[0])
     height, width = first.shape[:2]
@@ -96,13 +100,26 @@ def _inside(name: str, split: str) -> bool:
 
 def _images(archive: Archive, split: str) -> list[str]:
     """Image files of a split."""
-    return [name for name in archive.names if _inside(name, split) and images.is_image_name(PurePosixPath(name).name)]
+    return [
+        name for name in archive.names if _inside(name, split) and image_files.is_image_name(PurePosixPath(name).name)
+    ]
 
 
 def _files(archive: Archive, split: str, classes: tuple[str, ...]) -> _Files:
     """Image files of a split and their labels."""
     names, label_of = _images(archive, split), {name: label for label, name in enumerate(classes)}
     return tuple(names), torch.tensor([label_of[name.split("/")[1]] for name in names])
+
+
+def _warn_of_unread(archive: Archive, splits: tuple[str, ...]) -> None:
+    """Log a warning for each known image format that is not read, with its files."""
+    unread: dict[str, list[str]] = {}
+    for name in archive.names:
+        reason = image_files.reason_not_read(name)
+        if reason and any(_inside(name, split) for split in splits):
+            unread.setdefault(reason, []).append(name)
+    for reason, names in unread.items():
+        log.warning("%s: not read: %s (%s)", archive.where(), image_files.some(names), reason)
 
 
 def _decoded(archive: Archive, names: tuple[str, ...], size: int) -> UInt8[Tensor, "n c h w"]:

@@ -22,7 +22,7 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import poses, transforms, view_checks
+from enerf.datasets.scenes import poses, transforms, transparency, view_checks
 from enerf.datasets.scenes.transforms import Frames
 
 _LAYOUT = "data/nerf_synthetic/<scene>/{transforms_train.json, transforms_test.json, train/, test/}"
@@ -39,6 +39,7 @@ def load(
     far: float | int = 0,
     pose_axes: str = "opengl",
     pose_check: bool = True,
+    keep_alpha: bool = False,
 ) -> Scene:
     """Read a scene: training frames, then test frames; validation frames are not read.
 
@@ -58,6 +59,9 @@ def load(
         Convention of the matrices in the files, one of ``poses.AXES``.
     pose_check
         Whether to log a warning if the poses do not fit the photographs.
+    keep_alpha
+        Keep the alpha channel of transparent images, for ``Scene.images`` of four channels, and composite them when
+        they are used.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def load(
         c2w = np.concatenate([c2w, _poses(test, pose_axes, near, far, training=False)])
     names, matrices = (*train.names, *test.names), np.concatenate([train.matrices, test.matrices])
     view_checks.warn_of_equal_poses(scene, matrices, names)
-    pixels = _read([scene / name for name in names], half_res, white_bkgd)
+    pixels = _read([scene / name for name in names], half_res, white_bkgd, keep_alpha)
     n, height, width, _ = pixels.shape
     focal = 0.5 * width / math.tan(0.5 * train.angle)
     if pose_check:
@@ -95,6 +99,7 @@ def load(
         ndc=False,
         forward_facing=False,
         world_to_scene=torch.eye(4, dtype=torch.float64),
+        background=float(white_bkgd),
     )
 
 
@@ -140,8 +145,8 @@ def _poses(frames: Frames, axes: str, near: float, far: float, training: bool = 
 
 
 def _read(
-    files: list[Path], half_res: bool, white: bool
-) -> UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"]:
+    files: list[Path], half_res: bool, white: bool, keep_alpha: bool
+) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
     """Colors of files of one common size: bytes if lossless, else floats in [0, 1]."""
     for file in files:
         with suppress(OSError):  # named below
@@ -150,12 +155,13 @@ def _read(
     width, height = (side // 2 for side in raw) if half_res else raw
     core_files.require_memory(len(files) * height * width * 3, str(files[0].parent))
 
-    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
+    def pictures() -> Iterator[Float32[np.ndarray, "h w c"]]:
         for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):
             picture = images.read(file, rotate=False)
             if picture.shape[:2] != raw[::-1]:
                 found = f"{picture.shape[1]}x{picture.shape[0]}"
                 raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
-            yield images.composite(images.downsample(picture, (width, height)), white)
+            yield images.downsample(picture, (width, height), by_alpha=keep_alpha)
 
-    return images.stack(pictures(), (len(files), height, width, 3))
+    shape = (len(files), height, width)
+    return transparency.stacked(pictures(), shape, files[0].parent, white=white, keep_alpha=keep_alpha)

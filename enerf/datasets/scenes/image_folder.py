@@ -9,14 +9,14 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from enerf.core import images
+from enerf.core import image_files, images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
@@ -38,6 +38,8 @@ class Photos:
         Whether to apply their EXIF orientation.
     output_folder
         Folder to create with images of this size before reading; None if the files have it already.
+    by_alpha
+        Whether colors are weighted by alpha when images are resized; not so in nerf-pytorch.
     """
 
     files: tuple[Path, ...]
@@ -45,6 +47,7 @@ class Photos:
     height: int
     rotate: bool
     output_folder: Path | None = None
+    by_alpha: bool = False
 
 
 def find(scene: Path, factor: int, count: int, recorded: Size) -> Photos:
@@ -87,9 +90,18 @@ def read(photos: Photos, white: bool) -> tuple[Float32[np.ndarray, "n h w 3"], t
     if photos.output_folder is not None:
         photos = write_resized(photos, photos.output_folder)
     pixels = np.empty((len(photos.files), photos.height, photos.width, 3), dtype=np.float32)
-    for i, file in enumerate(_progress(photos.files, f"read {photos.files[0].parent.name}")):
-        pixels[i] = images.composite(_picture(file, photos), white)
+    for i, picture in enumerate(pictures(photos)):
+        pixels[i] = images.composite(picture, white)
     return pixels, tuple(file.name for file in photos.files)
+
+
+def pictures(photos: Photos) -> Iterator[Float32[np.ndarray, "h w c"]]:
+    """Read the images one after another at their common size, with their alpha channel if they have one.
+
+    Raises InputError if a file is damaged.
+    """
+    for file in _progress(photos.files, f"read {photos.files[0].parent.name}"):
+        yield _picture(file, photos)
 
 
 def name_of(factor: int) -> str:
@@ -103,28 +115,33 @@ def name_of(factor: int) -> str:
 
 def _whole(folder: Path, originals: Path, count: int) -> tuple[Path, ...]:
     """Image files of a folder, as many as there are poses."""
-    files = images.list_images(folder)
+    found = image_files.listing(folder)
+    files = found.images
     if len(files) == count:
-        return tuple(files)
-    full = images.list_images(originals) if originals.is_dir() and originals != folder else []
+        if aside := found.set_aside():
+            log.info("%s: not taken as photographs: %s", folder, aside)
+        return files
+    full = image_files.list_images(originals) if originals.is_dir() and originals != folder else []
     if len(full) == count:
         raise InputError(
             f"{folder} holds {len(files)} images{_missing(files, full)} while {originals} holds {count}, "
             f"expected as many: delete {folder.name} and it will be created again."
         )
+    aside = found.set_aside(others=True)
     raise InputError(
-        f"{folder} holds {len(files)} images ({_some([f.name for f in files]) or 'none'}) while "
+        f"{folder} holds {len(files)} images ({image_files.some([f.name for f in files]) or 'none'}) while "
         f"{folder.parent / 'poses_bounds.npy'} has {count} rows, "
-        "expected one image for each row (remove the photographs that COLMAP did not register)."
+        "expected one image for each row (remove the photographs that COLMAP did not register)"
+        f"{f'; not counted: {aside}' if aside else ''}."
     )
 
 
-def _missing(files: list[Path], full: list[Path]) -> str:
+def _missing(files: Sequence[Path], full: list[Path]) -> str:
     """Message that lists the originals without a downsampled file, if the names determine them."""
     stems = {file.stem for file in files}
     absent = [file.stem for file in full if file.stem not in stems]
     determined = len(absent) == len(full) - len(files)
-    return f" (missing {_some(absent)})" if determined and absent else ""
+    return f" (missing {image_files.some(absent)})" if determined and absent else ""
 
 
 def _divisor(scene: Path, factor: int, count: int) -> int:
@@ -133,10 +150,10 @@ def _divisor(scene: Path, factor: int, count: int) -> int:
         return 1
     names = sorted(path.name for path in scene.glob("images_*") if path.is_dir())
     for k in range(2, factor):
-        if factor % k == 0 and name_of(k) in names and len(images.list_images(scene / name_of(k))) == count:
+        if factor % k == 0 and name_of(k) in names and len(image_files.list_images(scene / name_of(k))) == count:
             return k
     wanted = f"images/ or images_k with k dividing {factor}" if factor > 1 else "images/ or another factor"
-    found = _some(names) or "no image folder"
+    found = image_files.some(names) or "no image folder"
     raise InputError(
         f"{scene / name_of(factor)} does not exist and cannot be created: found {found}, expected {wanted}."
     )
@@ -152,9 +169,11 @@ def _survey(files: tuple[Path, ...], recorded: Size) -> Photos:
     others = {file.name: size for file, size in zip(files, upright, strict=True) if size != (width, height)}
     odd = [f"{name} ({w}x{h})" for name, (w, h) in others.items() if not _same_shape((w, h), (width, height))]
     if odd:
-        raise InputError(f"{folder} holds {_some(odd)}, expected {width}x{height} as the other images.")
+        raise InputError(f"{folder} holds {image_files.some(odd)}, expected {width}x{height} as the other images.")
     if others:
-        log.warning("%s: %s differ from %dx%d and are resized to it", folder, _some(list(others)), width, height)
+        log.warning(
+            "%s: %s differ from %dx%d and are resized to it", folder, image_files.some(list(others)), width, height
+        )
     return Photos(files, width, height, rotate)
 
 
@@ -173,7 +192,7 @@ def _picture(file: Path, photos: Photos) -> Float32[np.ndarray, "h w c"]:
     picture = images.read(file, photos.rotate)
     if picture.shape[:2] == (photos.height, photos.width):
         return picture
-    small = images.downsample(picture, (photos.width, photos.height))
+    small = images.downsample(picture, (photos.width, photos.height), by_alpha=photos.by_alpha)
     return images.to_uint8(small).astype(np.float32) / np.float32(255)
 
 
@@ -219,9 +238,3 @@ def _png_names(files: tuple[Path, ...]) -> list[str]:
 def _progress(files: tuple[Path, ...], what: str) -> Iterable[Path]:
     """Files, with a bar on a terminal if they take more than two seconds."""
     return progress_bar(None, what, "image", iterable=files, delay=2, leave=False, enabled=None)
-
-
-def _some(names: list[str]) -> str:
-    """Up to five of the names, and the number of others."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

@@ -10,9 +10,8 @@ and nerf-pytorch for the normalization.
 """
 
 import logging
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from enerf.core import arrays, files, images
+from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
-from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Scene
-from enerf.datasets.scenes import image_folder, poses, view_checks
+from enerf.datasets.scenes import image_folder, poses, transparency, view_checks
 
 log = logging.getLogger("enerf")
+_INFINITY = 1e30  # scene units
 _LAYOUT = "data/nerf_llff_data/<scene>/{poses_bounds.npy, images/, images_8/}"
 
 
@@ -41,6 +40,7 @@ def load(
     white_bkgd: bool = False,
     pose_axes: str = "llff",
     pose_check: bool = True,
+    keep_alpha: bool = False,
 ) -> Scene:
     """Read a scene: photographs, recentered poses, and the split into training and test views.
 
@@ -61,6 +61,9 @@ def load(
         The nearest depth is scaled to 1 / bd_factor; None keeps the scale.
     white_bkgd
         Composite transparent images over white.
+    keep_alpha
+        Keep the alpha channel of transparent images, for ``Scene.images`` of four channels, and composite them when
+        they are used; otherwise they are composited over white or their alpha is dropped.
     pose_axes
         Convention of the matrices in the file, one of ``poses.AXES``.
     pose_check
@@ -78,12 +81,14 @@ def load(
     rows = _rows(scene, file)
     factor = _factor(factor)
     photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
+    photos = replace(photos, by_alpha=keep_alpha)
     matrices, bounds = _check_rows(file, rows, [photo.name for photo in photos.files], pose_axes)
     camera = _camera(file, rows, photos, factor)
     c2w, bounds, world_to_scene = _normalize(file, poses.from_axes(matrices, pose_axes), bounds, bd_factor, spherify)
+    bounds = _limited(file, bounds, ndc)
     train, test = _split(c2w, llffhold)
     view_checks.require_parallax(file, c2w[list(train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
-    pixels, names = _read(photos, white_bkgd)
+    pixels, names = _read(photos, white_bkgd, keep_alpha)
     if pose_check:
         view_checks.warn_of_axes(file, pixels, matrices, pose_axes, float(camera.fx))
     return Scene(
@@ -100,6 +105,7 @@ def load(
         ndc=ndc,
         forward_facing=not spherify,
         world_to_scene=torch.from_numpy(world_to_scene),
+        background=float(white_bkgd),
     )
 
 
@@ -114,27 +120,18 @@ def input_files(folder: Path, factor: int) -> list[Path]:
         If the folder of the images cannot be listed.
     """
     pixels = folder / image_folder.name_of(factor or 1)
-    return [folder / "poses_bounds.npy", *(images.list_images(pixels) if pixels.is_dir() else [])]
+    return [folder / "poses_bounds.npy", *(image_files.list_images(pixels) if pixels.is_dir() else [])]
 
 
 def _read(
-    photos: image_folder.Photos, white: bool
-) -> tuple[UInt8[np.ndarray, "n h w 3"] | Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
+    photos: image_folder.Photos, white: bool, keep_alpha: bool
+) -> tuple[UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"], tuple[str, ...]]:
     """Colors, as bytes if lossless, else as floats in [0, 1]; and file names."""
     if photos.output_folder is not None:
         photos = image_folder.write_resized(photos, photos.output_folder)
-    found, shape = photos.files, (len(photos.files), photos.height, photos.width, 3)
-    files.require_memory(math.prod(shape), str(found[0].parent))
-
-    def pictures() -> Iterator[Float32[np.ndarray, "h w 3"]]:
-        bar = progress_bar(
-            None, f"read {found[0].parent.name}", "image", iterable=found, delay=2, leave=False, enabled=None
-        )
-        for file in bar:
-            one, _ = image_folder.read(replace(photos, files=(file,)), white)
-            yield one[0]
-
-    return images.stack(pictures(), shape), tuple(file.name for file in found)
+    folder, shape = photos.files[0].parent, (len(photos.files), photos.height, photos.width)
+    pixels = transparency.stacked(image_folder.pictures(photos), shape, folder, white=white, keep_alpha=keep_alpha)
+    return pixels, tuple(file.name for file in photos.files)
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
@@ -156,8 +153,8 @@ def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
 
 def _factor(factor: int | None) -> int:
     """The downsampling factor, 1 for full size."""
-    if factor is not None and factor < 0:
-        raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more.")
+    if factor is not None and not 0 <= factor <= 4096:
+        raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more up to 4096.")
     return factor or 1
 
 
@@ -227,6 +224,16 @@ def _normalize(
     except ValueError as error:
         raise InputError(f"option spherify: {error} in {file}, expected them around an object.") from None
     return c2w, bounds, similarity @ world_to_scene
+
+
+def _limited(file: Path, bounds: Float64[np.ndarray, "n 2"], ndc: bool) -> Float64[np.ndarray, "n 2"]:
+    """Bounds that are finite in single precision: in NDC a far bound may mean infinity, else it may not."""
+    if not ndc and bounds.max() > 1e6 * bounds.min():
+        raise InputError(
+            f"{file} has far bounds of up to {bounds.max() / bounds.min():g} times the nearest, expected a range that "
+            "samples can cover without NDC."
+        )
+    return np.minimum(bounds, _INFINITY)
 
 
 def _split(c2w: Float64[np.ndarray, "n 3 4"], llffhold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

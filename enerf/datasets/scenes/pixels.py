@@ -74,17 +74,35 @@ def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
     return rays.to_ndc(batch, scene.camera) if scene.ndc else batch
 
 
-def colors_of(scene: Scene, pixels: Pixels) -> Float[Tensor, "*b 3"]:
-    """Colors in [0, 1] of pixels of the photographs, on the scene's device."""
-    return _floats(scene.images[pixels.view, pixels.y, pixels.x])
+def has_alpha(scene: Scene) -> bool:
+    """Whether the photographs have an alpha channel."""
+    return scene.images.shape[-1] == 4
+
+
+def colors_of(scene: Scene, pixels: Pixels, background: Float[Tensor, "*b 3"] | None = None) -> Float[Tensor, "*b 3"]:
+    """Colors in [0, 1] of pixels of the photographs, on the scene's device.
+
+    Transparent pixels are composited over ``background``, by default that of the scene.
+    """
+    return _over(_floats(scene.images[pixels.view, pixels.y, pixels.x]), scene, background)
 
 
 def view_image(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
-    """Image of a view in [0, 1], on the scene's device."""
-    return _floats(scene.images[view])
+    """Image of a view in [0, 1], on the scene's device; composited over the scene's background if it has alpha."""
+    return _over(_floats(scene.images[view]), scene)
 
 
-def _floats(colors: Float[Tensor, "*b 3"] | UInt8[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+def _over(
+    colors: Float[Tensor, "*b c"], scene: Scene, background: Float[Tensor, "*b 3"] | None = None
+) -> Float[Tensor, "*b 3"]:
+    """Colors with straight alpha over a background; colors without alpha are returned unchanged."""
+    if colors.shape[-1] == 3:
+        return colors
+    alpha = colors[..., 3:]
+    return colors[..., :3] * alpha + (scene.background if background is None else background) * (1 - alpha)
+
+
+def _floats(colors: Float[Tensor, "*b c"] | UInt8[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
     """Colors in [0, 1]: bytes / 255 in float32, identical on every device; floats are returned unchanged.
 
     The divisor is a tensor because CUDA multiplies by the rounded reciprocal of a Python number.

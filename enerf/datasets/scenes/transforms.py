@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from jaxtyping import Float64
 
-from enerf.core import files, images
+from enerf.core import files, image_files
 from enerf.core.errors import InputError
 
 log = logging.getLogger("enerf")
@@ -93,7 +93,7 @@ def _frame(file: Path, index: int, frame: dict[str, Any]) -> tuple[str, Float64[
             "0, 0, 0, 1 (is it transposed?)."
         )
     path = Path(name.replace("\\", "/"))
-    return (path if images.is_image_name(path.name) else Path(f"{path}.png")).as_posix(), matrix[:3]
+    return (path if image_files.has_image_suffix(path.name) else Path(f"{path}.png")).as_posix(), matrix[:3]
 
 
 def _matrix(rows: Any) -> Float64[np.ndarray, "m 4"] | None:

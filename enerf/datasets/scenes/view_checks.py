@@ -109,8 +109,8 @@ def require_one_scale(file: Path, centers: Float64[np.ndarray, "n 3"], bounds: B
     with np.errstate(over="ignore", invalid="ignore"):
         away = np.linalg.norm(centers / near - np.median(centers, axis=0) / near, axis=1)
         beyond = ~(away <= min(BEYOND_FAR * far / near, BEYOND_NEAR))
+        away_in_file = np.linalg.norm(centers - np.median(centers, axis=0), axis=1).tolist()
     if beyond.any():
-        away_in_file = (away * near).tolist()
         raise InputError(
             f"{file} has cameras too far from the others: {name_views(beyond, names, away_in_file)}"
             f", where depths are between {near:g} and {far:g}, expected poses and bounds of the same scale."

@@ -17,6 +17,7 @@ from enerf.fields.backends.first_order import first_order
 SOURCE = Path(__file__).with_name("cpu_dense.cpp")
 NAME = "cpu_dense"
 CPU = torch.device("cpu")
+FLOATS: dict[str, Any] = {"dtype": torch.float32, "device": CPU}  # whatever the defaults of the process are
 
 
 def unavailable_reason(precision: str = "fp32") -> str | None:
@@ -100,7 +101,7 @@ def _pack(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor],
     plan = (ctypes.c_int * len(numbers))(*numbers)
     count = library.dense_packed_units(plan, int(low))
     cpu_build.check(cpu_build.NO_MEMORY if count < 0 else 0, NAME)
-    units = torch.empty(count, dtype=torch.int32)
+    units = torch.empty(count, dtype=torch.int32, device=CPU)
     plain = [[x.detach().float().contiguous() for x in group] for group in (weights, biases)]
     status = library.dense_pack(plan, int(low), _pointers(plain[0]), _pointers(plain[1]), _pointer(units))
     cpu_build.check(status, NAME)
@@ -119,7 +120,7 @@ def _pointers(tensors: Sequence[Tensor | None]) -> Any:
 def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None] | None) -> tuple[Tensor, ...]:
     """The outputs; activations are written to ``saved``, if given."""
     n, widths = max(len(x) for x in inputs), packed.network.widths
-    outs = tuple(torch.empty(n, widths[i]) for i in packed.network.outputs)
+    outs = tuple(torch.empty(n, widths[i], **FLOATS) for i in packed.network.outputs)
     repeats = (ctypes.c_long * len(inputs))(*[n // max(len(x), 1) for x in inputs])
     if n:
         status = packed.library.dense_forward(
@@ -148,7 +149,8 @@ class _Evaluate(torch.autograd.Function):
         rows, panel = packed.library.dense_rows(), packed.library.dense_panel()
         dtype = torch.bfloat16 if packed.low else torch.float32
         shapes = [(-(-n // rows) * rows, -(-width // panel) * panel) for width in network.widths]
-        saved = [None if i in network.outputs else torch.empty(s, dtype=dtype) for i, s in enumerate(shapes)]
+        like: dict[str, Any] = {"dtype": dtype, "device": CPU}
+        saved = [None if i in network.outputs else torch.empty(s, **like) for i, s in enumerate(shapes)]
         outs = _forward(packed, inputs, saved)
         ctx.packed, ctx.saved, ctx.n = packed, saved, n
         ctx.save_for_backward(*trained)
@@ -161,7 +163,7 @@ class _Evaluate(torch.autograd.Function):
         k, n_layers = len(packed.network.inputs), len(packed.network.layers)
         needed = ctx.needs_input_grad[1:]
         inputs = [torch.zeros_like(x) if needed[i] else None for i, x in enumerate(trained[:k])]
-        made = [torch.zeros(x.shape) for x in trained[k:]]
+        made = [torch.zeros(x.shape, **FLOATS) for x in trained[k:]]
         reached = [g.float().contiguous() for g in grads]  # this reference keeps them alive while the kernel reads them
         if ctx.n:
             status = packed.library.dense_backward(

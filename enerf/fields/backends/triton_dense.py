@@ -111,7 +111,7 @@ class _Chain(torch.autograd.Function):
         steps, columns = plan.forward(train)
         work = torch.empty(programs * columns * plan.rows, dtype=plan.dtype, device=device)
         widths = [plan.network.widths[s] for s in plan.network.outputs]
-        outs = tuple(torch.empty(n, width, device=device) for width in widths)
+        outs = tuple(torch.empty(n, width, dtype=torch.float32, device=device) for width in widths)
         if n:
             repeats = tuple(n // len(x) for x in inputs)
             tables = (work, work, *packed, outs, packed[1])
@@ -177,7 +177,7 @@ def _weight(plan: Plan, layer: int, work: Tensor, dz: Tensor, blocks: int) -> Te
         tiles = min(wide, plan.tile), min(deep, plan.tile)
         count = wide // tiles[0] * (deep // tiles[1])
         splits = max(1, min(blocks, SPLITS * processors(work.device) // count))
-        out = torch.empty(splits, wide, deep, device=work.device)
+        out = torch.empty(splits, wide, deep, dtype=torch.float32, device=work.device)
         z_at, x_at = plan.z_column[buffer] * rows, plan.column[source] * rows
         shapes = (plan.z_column[-1], plan.column[-1], wide, deep, *tiles, rows, factors(plan.dtype))
         with on(work.device):

@@ -52,7 +52,7 @@ class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grid: Grid, points: Tensor, table: Tensor) -> Tensor:
         points, table = points.contiguous(), table.contiguous()
-        out = torch.empty(len(points), grid.width, device=points.device)
+        out = points.new_empty(len(points), grid.width)
         _launch(grid, points, table, out, out, out, out, backward=False, to_table=False, to_points=False)
         ctx.grid = grid
         ctx.save_for_backward(points, table)
@@ -66,7 +66,7 @@ class _Encode(torch.autograd.Function):
         grad = grad.to(torch.float32).contiguous()
         d_table = torch.zeros_like(table) if to_table else grad
         levels = len(ctx.grid.resolutions)
-        d_points = torch.empty(levels, *points.shape, device=points.device) if to_points else grad
+        d_points = points.new_empty(levels, *points.shape) if to_points else grad
         needs = {"backward": True, "to_table": to_table, "to_points": to_points}
         _launch(ctx.grid, points, table, grad, grad, d_table, d_points, **needs)
         return None, d_points.sum(0) if to_points else None, d_table if to_table else None

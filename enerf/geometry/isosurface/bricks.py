@@ -43,6 +43,7 @@ class Bricks:
         self.values = np.zeros((0, side, side, side), dtype=sampler.dtype)
         self.known, self.requested = np.zeros(self.values.shape, bool), np.zeros(self.values.shape, bool)
         self.active = np.zeros(0, dtype=bool)
+        self._surface_cells: np.ndarray | None = None  # of the present stride
         blocks = [n for g in grid for n in (g - 1, side // coarse.stride)]
         self.slope_squared = coarse.slope_squared.reshape(blocks).max((1, 3, 5))
         self.activate(np.argwhere(coarse.candidates.reshape(blocks).any((1, 3, 5))))
@@ -177,6 +178,9 @@ class Bricks:
         stride = self.coarse.stride
         first = True
         while stride > 1:
+            if self.coarse.surface_cells is not None:
+                shape = tuple(n * self.side // stride for n in self.id_at.shape)
+                self._surface_cells = self.coarse.surface_cells.mask(self.sampler.lattice, stride, shape)
             for ids, samples in self.process(
                 partial(self._to_evaluate, stride, slope, first), np.flatnonzero(self.active)
             ):
@@ -215,7 +219,12 @@ class Bricks:
         if slope is None:
             measured = np.where(valid, cell_bounds.squared_slope(values, sides), 0)
             squared = np.maximum(squared, cell_bounds.slope_bound(measured))
-        return cell_bounds.candidates(values, sides, squared) & valid
+        found = cell_bounds.candidates(values, sides, squared)
+        if self._surface_cells is not None:
+            per = self.side // stride
+            x, y, z = self.coords[ids].T[..., None] * per + np.arange(per)
+            found |= self._surface_cells[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
+        return found & valid
 
     def within(self, ids: Int[np.ndarray, " n"], stride: int = 1) -> Bool[np.ndarray, "n u v w"]:
         """Whether cells of bricks lie within the lattice."""

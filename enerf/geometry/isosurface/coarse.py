@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from enerf.geometry.isosurface import cell_bounds
 from enerf.geometry.isosurface.sample_grid import FieldSampler
+from enerf.geometry.isosurface.surface_cells import SurfaceCells
 
 CHUNK_SAMPLES = 1 << 21  # processed at once
 
@@ -30,6 +31,8 @@ class CoarseGrid:
         Squared bound of the slope assumed in each cell.
     candidates, sign_change
         The cells that are refined, and whether each cell has corners on both sides.
+    surface_cells
+        Cells that are refined in any case, or None.
     """
 
     stride: int
@@ -38,6 +41,7 @@ class CoarseGrid:
     slope_squared: Float[np.ndarray, "u v w"]
     candidates: Bool[np.ndarray, "u v w"]
     sign_change: Bool[np.ndarray, "u v w"]
+    surface_cells: SurfaceCells | None = None
 
 
 def first_stride(cells: int, target: int) -> int:
@@ -49,7 +53,13 @@ def first_stride(cells: int, target: int) -> int:
     return int(2 ** max(0, round(math.log2(cells / target))))
 
 
-def sample(sampler: FieldSampler, stride: int, side: int, slope: float | int | None) -> CoarseGrid:
+def sample(
+    sampler: FieldSampler,
+    stride: int,
+    side: int,
+    slope: float | int | None,
+    surface_cells: SurfaceCells | None = None,
+) -> CoarseGrid:
     """Sample a field at ``stride``, and at ``min(stride, side)`` near its surface."""
     last, step = min(stride, side), stride // min(stride, side)
     unit = max(stride, side)
@@ -57,7 +67,9 @@ def sample(sampler: FieldSampler, stride: int, side: int, slope: float | int | N
     cells = tuple((n - 1) // step for n in shape)
     squared = np.full(cells, 0.0 if slope is None else float(slope) ** 2, dtype=np.float32)
     none = np.zeros(cells, dtype=bool)
-    grid = CoarseGrid(last, np.zeros(shape, sampler.dtype), np.zeros(shape, dtype=bool), squared, none, none)
+    grid = CoarseGrid(
+        last, np.zeros(shape, sampler.dtype), np.zeros(shape, dtype=bool), squared, none, none, surface_cells
+    )
     requested = np.zeros(shape, dtype=bool)
     requested[::step, ::step, ::step] = True
     while True:
@@ -101,7 +113,11 @@ def _find_candidates(sampler: FieldSampler, grid: CoarseGrid, step: int, slope: 
         bounds = cell_bounds.slope_bound(np.where(valid, measured, 0))
         grid.slope_squared = np.maximum(grid.slope_squared, bounds)
     near = [cell_bounds.candidates(values[part], sides, grid.slope_squared[cells]) for part, cells in parts]
-    grid.candidates = np.concatenate(near) & valid
+    grid.candidates = np.concatenate(near)
+    if grid.surface_cells is not None:
+        known_cells = grid.surface_cells.mask(sampler.lattice, stride, grid.candidates.shape)
+        grid.candidates |= False if known_cells is None else known_cells
+    grid.candidates &= valid
 
 
 def slabs(shape: tuple[int, ...], shared: int) -> Iterator[slice]:

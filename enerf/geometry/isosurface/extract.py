@@ -12,7 +12,9 @@ Guarantees
 3. Without a slope a cell is a candidate if a field ``cell_bounds.SAFETY`` times as steep inside as along its edges
    could reach the iso value in it, or if a neighbor of the first strides is one. A separate component is found for sure
    if it contains a sample of the first stride, and may be missed if it is smaller and does not affect those samples.
-4. ``check`` evaluates every sample of a share of the lattice, or of all of it, and counts what was missed.
+4. With ``surface_cells`` a part is also found if it contains a sample of one of these cells (of a stride that is at
+   most half the size of these cells, or 1).
+5. ``check`` evaluates every sample of a share of the lattice, or of all of it, and counts what was missed.
 """
 
 import math
@@ -33,6 +35,7 @@ from enerf.geometry.isosurface.coarse import CoarseGrid
 from enerf.geometry.isosurface.cost import Plan
 from enerf.geometry.isosurface.marching_cubes import MeshBuilder
 from enerf.geometry.isosurface.sample_grid import FieldSampler, Inside, Lattice
+from enerf.geometry.isosurface.surface_cells import SurfaceCells
 from enerf.geometry.isosurface.verify import Check
 
 MEMORY = 2 << 30
@@ -67,6 +70,8 @@ class ExtractionSettings:
         Limit in bytes, beyond what the field needs.
     progress
         Show a progress bar.
+    surface_cells
+        Cells that are refined in any case: where the surface is known to be.
     """
 
     resolution: int | tuple[int, int, int]
@@ -81,6 +86,7 @@ class ExtractionSettings:
     side: int = 8
     memory: int = MEMORY
     progress: bool = False
+    surface_cells: SurfaceCells | None = None
 
     def first_stride(self, lattice: Lattice) -> int:
         """Stride of the coarse sampling."""
@@ -236,7 +242,7 @@ def _too_much(needed: int, memory: int, lattice: Lattice) -> str:
 def _sample_coarsely(sampler: FieldSampler, stride: int, settings: ExtractionSettings) -> tuple[CoarseGrid, Plan]:
     """The coarse samples, and the cost estimated from them."""
     began = time.perf_counter()
-    grid = coarse.sample(sampler, stride, settings.side, settings.slope)
+    grid = coarse.sample(sampler, stride, settings.side, settings.slope, settings.surface_cells)
     return grid, cost.estimate(sampler, grid, settings.side, time.perf_counter() - began)
 
 

@@ -12,6 +12,7 @@ from enerf.core.types import ScalarField
 from enerf.geometry.isosurface.sample_grid import Inside
 from enerf.geometry.preview import cameras
 from enerf.geometry.preview.cameras import Up, View
+from enerf.geometry.sign_grid import SignGrid
 
 Points = Float64[np.ndarray, "n 3"]
 Box = Float64[np.ndarray, "2 3"]
@@ -55,6 +56,10 @@ class MeshSource:
         Vertices in that frame and an image height in pixels to the first view.
     swing
         Degrees by which pictures turn to each side; 0: all around.
+    signs
+        Cells of the box [−1, 1]³ that are wholly inside or outside of the shape that the field was fitted to, or None.
+    file_name
+        Name of the mesh file in the run's folder, if the user gives none.
     """
 
     name: str
@@ -73,6 +78,8 @@ class MeshSource:
     frame: Float64[np.ndarray, "4 4"] = dataclasses.field(default_factory=lambda: np.eye(4))
     view: Callable[[Points, int], View] = front_view
     swing: float | int = 0.0
+    signs: SignGrid | None = None
+    file_name: str = "mesh.ply"
 
 
 @dataclass(frozen=True)

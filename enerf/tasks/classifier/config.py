@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from enerf.config.options import (
-    DEEPEST,
     INITS,
     METHODS,
     STEPS,
@@ -78,7 +77,7 @@ class ClassifierModelOptions:
         0,
         "layers of DenseNet, or blocks of a ViT; 0: the architecture's default",
         at_least=0,
-        at_most=DEEPEST,
+        at_most=400,
         affects="model",
     )
     patch: int = option(

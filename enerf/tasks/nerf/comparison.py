@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from enerf.core import images, io
 from enerf.datasets.scenes import pixels
+from enerf.engine import checkpoint
 from enerf.reporting import learning_rates, plots, tables
 from enerf.reporting.plots import mean_and_std
 from enerf.tasks.nerf import setup
@@ -172,7 +173,9 @@ def draw_test_view(base: NerfConfig, variants: dict[str, NerfConfig]) -> None:
     """Draw ``crops.png``: the photograph of the first test view and its rendering by each method's first seed."""
     if base.run.final_pixels:
         return
-    scene = setup.load_scene(base)
+    trained = [file for variant in variants.values() for file in checkpoint.checkpoints(variant.folder)[-1:]]
+    base = setup.with_background(base, checkpoint.read(trained[0])["config"] if trained else None)
+    scene = setup.load_scene(base, pose_check=False)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
     pictures = {"photograph": pixels.view_image(scene, view).double().numpy()}

@@ -36,7 +36,7 @@ class DataOptions:
         8,
         "LLFF: downsampling factor: read images_FACTOR/, created from images/ if absent; 0 or 1: images/",
         at_least=0,
-        at_most=1 << 16,
+        at_most=4096,
         affects="data",
     )
     llffhold: int = option(
@@ -50,6 +50,15 @@ class DataOptions:
     )
     spherify: bool = option(False, "LLFF: cameras all around an object (360° scenes)", affects="data")
     white_bkgd: bool = option(False, "composite images and renderings on a white background", affects="data")
+    background_color: str = option(
+        "auto",
+        "background of images with transparent pixels; random: a random color for each ray in training, and black, "
+        "or white with --white_bkgd, in evaluation; stored: alpha is ignored without --white_bkgd, as by NeRF's code; "
+        "auto: white with --white_bkgd, else random, but stored in runs that were started before this option existed",
+        choices=("auto", "random", "white", "black", "stored"),
+        affects="data",
+        absent="stored",
+    )
     half_res: bool = option(False, "Blender: use half of the resolution", affects="data")
     testskip: int = option(8, "Blender: use every N-th test view; 0: all", at_least=0, affects="data")
     near: float = option(
@@ -81,6 +90,16 @@ class DataOptions:
         choices=(0.5, 0.0),
         affects="data",
     )
+
+    @property
+    def training_background(self) -> str:
+        """Background of transparent images in training: random, white, black or stored."""
+        return ("white" if self.white_bkgd else "random") if self.background_color == "auto" else self.background_color
+
+    @property
+    def is_white(self) -> bool:
+        """Whether renderings, and transparent images in evaluation, lie over white rather than black."""
+        return self.white_bkgd or self.background_color == "white"
 
 
 @dataclass(frozen=True)
@@ -259,6 +278,10 @@ class NerfConfig(RunConfig):
         if kind not in ("llff", "blender"):
             raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
         self._check_range()
+        if self.data.white_bkgd and self.data.background_color == "black":
+            raise InputError(
+                "options --white_bkgd and --background_color black are mutually exclusive: give one of them"
+            )
         self.conditioning.check()
         self.model.check()
         if render.sampler == "proposal" and not render.N_importance:

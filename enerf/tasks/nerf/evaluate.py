@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
+from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, setup, views
@@ -56,6 +57,8 @@ def _metadata(run: Run) -> dict[str, Any]:
     """Return the scene, method and steps of a run, and the protocol of its evaluation."""
     config, scene, r = run.config, run.scene, run.config.render
     is_llff = config.data.dataset_type == "llff"
+    training, evaluation = setup.backgrounds(config)
+    over = {"background": {"training": training, "evaluation": evaluation}} if scenes_pixels.has_alpha(scene) else {}
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
     return {
         "scene": scene.name,
@@ -77,6 +80,7 @@ def _metadata(run: Run) -> dict[str, Any]:
             "average": pixels if config.run.final_pixels else "mean over test images of per-image PSNR",
             "curve": pixels,
             "fit": "the same of training views, of as many pixels in all",
+            **over,
         },
     }
 

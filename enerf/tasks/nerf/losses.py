@@ -1,5 +1,7 @@
 """Training losses: photometric error, and the losses of proposal sampling."""
 
+from dataclasses import replace
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,6 +12,11 @@ from enerf.rendering import proposal
 def mse(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:
     """Return the mean squared error over rays and channels."""
     return (rgb - target).square().mean()
+
+
+def over(rendering: Rendering, background: Float[Tensor, "*b 3"]) -> Rendering:
+    """Return a rendering over black with its colors over another background: rgb + background · (1 − opacity)."""
+    return replace(rendering, rgb=rendering.rgb + background * (1 - rendering.opacity)[..., None])
 
 
 def photometric(first: Rendering, final: Rendering, target: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:

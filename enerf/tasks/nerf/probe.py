@@ -39,8 +39,9 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     config = parser.from_dict(
         nerf_config.NerfConfig, {**saved, **({"datadir": settings.source} if settings.source else {})}
     )
+    config = setup.with_background(config, saved)
     device, proposal = core_device.resolve_device(settings.device), config.render.sampler == "proposal"
-    scene = setup.load_scene(config)  # stays on the CPU; only the batch is moved to the device
+    scene = setup.load_scene(config, pose_check=False)  # stays on the CPU; only the batch is moved to the device
     fields = build.radiance_fields(
         config.model,
         config.conditioning,

@@ -3,15 +3,17 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from enerf.conditioning import layers
+from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.core.types import Scene
-from enerf.datasets.scenes import blender, bounds, llff, rays
+from enerf.datasets.scenes import blender, bounds, llff, pixels, rays
 from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
@@ -57,6 +59,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     """
     # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config, opening=opening)
+    config = with_background(config, None if found is None else found[0]["config"])
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     if not opening:
@@ -65,6 +68,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
         core_memory.require(memory.training_bytes(config, at_once), device)
     scene = to_device(load_scene(config, pose_check=found is None), device)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
+    _log_background(config, scene)
     with_fine = config.render.N_importance > 0
     fields = build.radiance_fields(
         config.model,
@@ -81,6 +85,18 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     return Run(config, scene, fields, training, device, backend, record)
 
 
+def with_background(config: NerfConfig, saved: dict[str, Any] | None) -> NerfConfig:
+    """Return the configuration with the background that ``auto`` stands for.
+
+    ``saved`` are the options in the run's checkpoint, None for a new run. A run that was started before the option
+    existed lacks it and keeps what it was trained with, ``stored``.
+    """
+    if config.data.background_color != "auto":
+        return config
+    recorded = "auto" if saved is None else saved.get("background_color", "stored")
+    return parser.replace(config, background_color=config.data.training_background if recorded == "auto" else recorded)
+
+
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
     """Return the backend and precision that the options resolve to, those of an earlier run where possible."""
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
@@ -94,15 +110,16 @@ def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
     InputError
         If it cannot be read, or NDC is used and not all cameras look forward.
     """
-    data = config.data
+    data, keep_alpha = config.data, config.data.training_background != "stored"
     check = pose_check and not data.no_pose_check
     if data.dataset_type == "blender":
         return blender.load(
-            *(Path(data.datadir), data.half_res, data.testskip, data.white_bkgd),
+            *(Path(data.datadir), data.half_res, data.testskip, data.is_white),
             near=data.near,
             far=data.far,
             pose_axes="opengl" if data.pose_axes == "format" else data.pose_axes,
             pose_check=check,
+            keep_alpha=keep_alpha,
         )
     scene = llff.load(
         Path(data.datadir),
@@ -110,9 +127,10 @@ def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
         llffhold=data.llffhold,
         spherify=data.spherify,
         ndc=not data.no_ndc,
-        white_bkgd=data.white_bkgd,
+        white_bkgd=data.is_white,
         pose_axes="llff" if data.pose_axes == "format" else data.pose_axes,
         pose_check=check,
+        keep_alpha=keep_alpha,
     )
     if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
         raise InputError(
@@ -136,6 +154,21 @@ def input_files(config: NerfConfig) -> list[Path]:
         if data.dataset_type == "blender"
         else llff.input_files(folder, data.factor)
     )
+
+
+def _log_background(config: NerfConfig, scene: Scene) -> None:
+    """Log what transparent images are composited over, if there are some and their alpha was kept."""
+    if pixels.has_alpha(scene):
+        log.info(
+            "%s: transparent pixels are composited over %s in training and %s in evaluation (--background_color)",
+            *(config.data.datadir, *backgrounds(config)),
+        )
+
+
+def backgrounds(config: NerfConfig) -> tuple[str, str]:
+    """Return what transparent images are composited over in training and in evaluation."""
+    background = config.data.training_background
+    return "random colors" if background == "random" else background, "white" if config.data.is_white else "black"
 
 
 def to_device(scene: Scene, device: torch.device) -> Scene:
@@ -166,7 +199,7 @@ def sampling_config(config: NerfConfig) -> SamplingConfig:
     if in_ndc and r.lindisp:
         log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
     lindisp = r.lindisp and not in_ndc
-    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.white_bkgd, r.sampler == "proposal")
+    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal")
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:

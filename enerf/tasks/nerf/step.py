@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.conditioning.weight_cache import computed_once
-from enerf.core.types import Proposal, Rays
+from enerf.core.types import Proposal, Rays, Rendering
 from enerf.engine.checkpoint import State
 from enerf.fields.backends.module import frozen
 from enerf.rendering import render
@@ -71,6 +71,7 @@ def gradient(
     rays_at_once: int = 1 << 30,
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
+    background: Float[Tensor, "b 3"] | None = None,
 ) -> Float[Tensor, " 5"]:
     """Add the gradient of a batch to the parameters and return its figures, in the order of ``StepReport``.
 
@@ -95,6 +96,8 @@ def gradient(
         the order in which random numbers are drawn.
     interlevel, distortion
         Weights of these losses, with ``sampling.proposal``.
+    background
+        Colors behind each ray, to which the renderings over black are composited; ``target`` lies over them already.
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
@@ -106,6 +109,8 @@ def gradient(
         for start in range(0, n, rays_at_once):
             chunk = slice(start, min(start + rays_at_once, n))
             first, final = render.render_rays(coarse, fine, rays[chunk], sampling, generator if jitter else None)
+            if background is not None:
+                first, final = _over(first, final, background[chunk])
             if isinstance(first, Proposal):
                 loss = losses.photometric_with_proposal(first, final, target[chunk], interlevel, distortion)
             else:
@@ -119,6 +124,16 @@ def gradient(
     rgb = torch.cat(colors)
     stds = (color.std(0, correction=0).mean() for color in (rgb, target))
     return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *stds])
+
+
+def _over(
+    first: Rendering | Proposal, final: Rendering, background: Float[Tensor, "b 3"]
+) -> tuple[Rendering | Proposal, Rendering]:
+    """Both renderings over a background; one object if they are the same."""
+    composited = losses.over(final, background)
+    if first is final:
+        return composited, composited
+    return first if isinstance(first, Proposal) else losses.over(first, background), composited
 
 
 def is_blank(report: StepReport) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,8 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
 def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
+    config = run.config  # with what ``auto`` stands for
+    config = run.config  # with the background that an earlier run recorded
     if config.render.render_only:
         _render_only(run)
         return None
@@ -71,25 +74,34 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
 def step_function(run: Run) -> Callable[[State], StepReport]:
     """Return the function that adds the gradient of one step's random batch to the parameters.
 
+    With a random background its colors follow the target colors in the same rows.
+
     On a GPU the computation is recorded as a CUDA graph. If memory runs out, the number of rays at once is halved, and
     the step is repeated without a graph.
     """
     config, scene, t = run.config, run.scene, run.config.train
     train_views = torch.tensor(scene.train, device=run.device)
     sampling, generator = setup.sampling_config(config), torch.Generator(run.device)
+    is_random = scenes_pixels.has_alpha(scene) and config.data.training_background == "random"
+    if is_random:
+        sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
 
     def random_batch(step: int) -> tuple[Rays, torch.Tensor]:
         generator.manual_seed(rng.stream_seed(t.seed, step))
         crop = t.precrop_frac if step < t.precrop_iters else 1.0
         pixels = scenes_pixels.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
-        return scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers), scenes_pixels.colors_of(scene, pixels)
+        batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
+        if not is_random:
+            return batch, scenes_pixels.colors_of(scene, pixels)
+        background = torch.rand(t.N_rand, 3, generator=generator, device=run.device)
+        return batch, torch.cat([scenes_pixels.colors_of(scene, pixels, background), background], -1)
 
     def gradient(batch: Rays, target: torch.Tensor) -> torch.Tensor:
         return nerf_step.gradient(
             run.fields,
             batch,
-            target,
+            target[:, :3],
             sampling,
             generator,
             noise_std=config.render.raw_noise_std,
@@ -97,6 +109,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             rays_at_once=at_once,
             interlevel=t.interlevel,
             distortion=t.distortion,
+            background=target[:, 3:] if is_random else None,
         )
 
     compute: cuda_graph.GradientFunction | None = None if recording else gradient

@@ -138,6 +138,21 @@ class SampleOptions:
         affects="training",
     )
     surface: float = option(0.0, "relative number of points on the surface itself", at_least=0, affects="training")
+    far: float = option(
+        0.75,
+        "occupancy by a hash grid: fraction of the --uniform points that is drawn anew in every step, from cells that "
+        "the surface does not enter",
+        at_least=0,
+        at_most=0.9,
+        affects="training",
+    )
+    far_margin: float = option(
+        20.0,
+        "logit that these points should have on their side of 0: above the noise of hash collisions, which otherwise "
+        "makes loose parts far from the surface",
+        at_least=0,
+        affects="training",
+    )
     pool: int = option(
         1 << 18,
         "number of points that are sampled and labeled together",
@@ -243,6 +258,15 @@ class ShapeConfig(RunConfig):
     def near(self) -> tuple[tuple[float, float], ...]:
         """Pairs (standard deviation, share) of ``--near``; raises as ``scales``."""
         return scales(self.samples.near)
+
+    @property
+    def far_points(self) -> int:
+        """Number of points of a step that are drawn from cells that the surface does not enter; below ``N_points``."""
+        s = self.samples
+        if not self.data.mesh or self.data.target != "occupancy" or self.model.encoding != "hash":
+            return 0
+        total = s.uniform + s.surface + sum(share for _, share in self.near)
+        return min(round(s.N_points * s.far * s.uniform / total), s.N_points - 1)
 
     def check(self) -> None:
         """Check that the options are compatible.

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from enerf.core import io
 from enerf.engine import resume
 from enerf.fields import conditioning
-from enerf.geometry import write
+from enerf.geometry import spurious, write
 from enerf.geometry.isosurface import extract
 from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
 from enerf.geometry.isosurface.sample_grid import Inside
 from enerf.geometry.mesh import Mesh
+from enerf.geometry.spurious import Dropped
 from enerf.tasks.shape import metrics as shape_metrics
 from enerf.tasks.shape import picture, setup
 from enerf.tasks.shape.picture import Picture
@@ -89,7 +91,9 @@ def _shape_metrics(run: ShapeRun) -> dict[str, Any]:
     field = setup.frozen(run.field)
     inside = setup.inside_test(field, run.config.data.target)
     surface = extract_surface(run, field) if run.config.run.resolution else None
+    dropped = None
     if surface is not None:
+        surface, dropped = without_spurious_parts(run, surface)
         path = run.config.folder / "mesh.ply"
         assert not isinstance(run.target, Picture)
         write.write(path, run.target.normalization.to_file(surface.vertices), surface.faces)
@@ -97,13 +101,29 @@ def _shape_metrics(run: ShapeRun) -> dict[str, Any]:
     if not isinstance(run.target, Mesh):
         return {"cloud": _cloud_distances(run, surface)}
     mesh = None if surface is None else (surface.vertices, surface.faces)
-    return shape_metrics.measure(setup.reference_of(run.target), inside, mesh)
+    return shape_metrics.measure(setup.reference_of(run.target), inside, mesh, dropped)
+
+
+def without_spurious_parts(run: ShapeRun, surface: Surface) -> tuple[Surface, Dropped | None]:
+    """Drop the parts of a mesh that the shape does not have, with a log line; returns also what was dropped.
+
+    Unchanged, and None, for a point cloud, which does not say where it has no parts.
+    """
+    signs = setup.sign_grid_of(run.config, run.target)
+    if signs is None:
+        return surface, None
+    vertices, faces, dropped = spurious.drop(surface.vertices, surface.faces, signs)
+    if dropped.spurious or dropped.none_left:
+        log.warning("mesh: %s", dropped)
+    return replace(surface, vertices=vertices, faces=faces), dropped
 
 
 def extract_surface(run: ShapeRun, field: Any) -> Surface | None:
     """Extract the mesh of a field in the box; None, with a warning, if there is no surface."""
     inside: Inside = "above" if run.config.data.target == "occupancy" else "below"
-    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True)
+    signs = setup.sign_grid_of(run.config, run.target)
+    cells = None if signs is None else signs.surface_cells()
+    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True, surface_cells=cells)
     try:
         return extract.extract(setup.in_chunks(field), BOX, settings)
     except ValueError as error:

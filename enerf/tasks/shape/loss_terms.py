@@ -9,17 +9,17 @@ from enerf.geometry import point_cloud, sample_pool
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh, PointCloud
 from enerf.geometry.samples import Mixture, ShapeSamples
-from enerf.geometry.solid import Solid
 from enerf.tasks.shape import picture as shape_picture
 from enerf.tasks.shape import setup
 from enerf.tasks.shape import step as shape_step
 from enerf.tasks.shape.losses import CloudWeights
 from enerf.tasks.shape.picture import Picture
 from enerf.tasks.shape.setup import ShapeRun
-from enerf.tasks.shape.step import DistanceLoss, LossTerms
+from enerf.tasks.shape.step import DistanceLoss, FarPoints, LossTerms
 
 # step -> the terms of its loss
 LossTermsAt = Callable[[int], LossTerms]
+FAR_STREAM = 1 << 40  # added to the seed, for random numbers other than those of the pools
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def of_run(run: ShapeRun) -> Iterator[LossTermsAt]:
     """Context manager of the loss terms of every step; inside it, samples may be drawn in a background process."""
     target = run.target
     if isinstance(target, Mesh):
-        with _mesh_terms(run, setup.solid_of(target)) as terms_at:
+        with _mesh_terms(run, target) as terms_at:
             yield terms_at
     elif isinstance(target, PointCloud):
         with _cloud_terms(run, target) as terms_at:
@@ -37,23 +37,34 @@ def of_run(run: ShapeRun) -> Iterator[LossTermsAt]:
 
 
 @contextmanager
-def _mesh_terms(run: ShapeRun, solid: Solid) -> Iterator[LossTermsAt]:
+def _mesh_terms(run: ShapeRun, mesh: Mesh) -> Iterator[LossTermsAt]:
     """Loss terms on labeled samples of a mesh, drawn from pools."""
     config, s = run.config, run.config.samples
-    mixture = Mixture(uniform=s.uniform, near=config.near, surface=s.surface)
-    is_distance = config.data.target == "sdf"
+    is_distance, n_far = config.data.target == "sdf", config.far_points
+    mixture = Mixture(s.uniform * (1 - s.far) if n_far else s.uniform, config.near, s.surface)
     make = partial(
-        geometry_samples.pool, solid, mixture, s.pool, config.train.seed, distances=is_distance, normals=s.normals > 0
+        geometry_samples.pool,
+        setup.solid_of(mesh),
+        mixture,
+        s.pool,
+        config.train.seed,
+        distances=is_distance,
+        normals=s.normals > 0,
     )
     loss = DistanceLoss(s.loss_sdf, s.truncate, s.eikonal, s.normals, s.gradient_step)
+    signs = setup.sign_grid_of(config, mesh) if n_far else None
     with _pools(make, s.background) as prepared:
-        stream = sample_pool.Stream(prepared, s.pool, s.N_points, s.pool_uses, config.train.seed)
+        stream = sample_pool.Stream(prepared, s.pool, s.N_points - n_far, s.pool_uses, config.train.seed)
 
         def terms_at(step: int) -> LossTerms:
             samples = stream.batch(step).to(run.device)
             if is_distance:
                 return shape_step.distance_terms(run.field, samples, loss)
-            return shape_step.occupancy_terms(run.field, samples, s.balanced)
+            far = None
+            if signs is not None:
+                points, states = signs.draw(n_far, rng.generator_for(config.train.seed + FAR_STREAM, step))
+                far = FarPoints(points.to(run.device), states.to(run.device), s.far_margin, n_far / s.N_points)
+            return shape_step.occupancy_terms(run.field, samples, s.balanced, far)
 
         yield terms_at
 

@@ -42,4 +42,6 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
         to_world=normalization.to_file,
         from_world=normalization.to_box,
         bounds=box,
+        signs=run.signs,
+        file_name="extracted.ply",  # mesh.ply is that of metrics.json
     )

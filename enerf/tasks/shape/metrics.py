@@ -10,6 +10,9 @@ All quantities are measured in the box [−1, 1]³. Names that end in ``_percent
 - ``sign_f1_near`` is the mean of the F1 scores of inside and of outside within the shell. (The F1 score of inside alone
   is 2·iou/(1 + iou), which is equivalent to IoU.)
 - ``volume_error`` is relative and signed: +0.01 is 1 % too large.
+- ``parts_dropped`` is the number of parts that were removed from the mesh since the reference does not have them, with
+  ``dropped_volume`` and the greatest ``dropped_distance`` of their vertices from its surface. Other metrics of the mesh
+  are those of what is left; those of the field include its errors there.
 
 A value that cannot be computed is None; ``reason`` of the mesh, or ``assumed`` of the reference, explains it.
 """
@@ -25,6 +28,7 @@ from torch import Tensor
 from enerf.core.errors import InputError
 from enerf.geometry.mesh import Mesh
 from enerf.geometry.solid import Solid
+from enerf.geometry.spurious import Dropped
 from enerf.tasks.shape import eval_points, surface_distance
 from enerf.tasks.shape.eval_points import EvalSettings, Reference
 
@@ -112,14 +116,31 @@ def measure(
     reference: Reference,
     field: InsideTest | None = None,
     mesh: tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]] | None = None,
+    dropped: Dropped | None = None,
 ) -> dict[str, Any]:
-    """Return all metrics of a shape run: flat dictionaries ``field``, ``mesh``, ``reference`` and ``protocol``."""
+    """Return all metrics of a shape run: flat dictionaries ``field``, ``mesh``, ``reference`` and ``protocol``.
+
+    ``field`` is the field as it is, ``mesh`` the mesh without the parts that were ``dropped`` from it.
+    """
     found: dict[str, Any] = {"reference": reference.describe(), "protocol": protocol(reference.settings)}
     if field is not None:
         found["field"] = measure_field(field, reference)
     if mesh is not None:
         found["mesh"] = measure_mesh(*mesh, reference)
+        if dropped is not None:
+            found["mesh"] |= _dropped_metrics(dropped, reference)
     return found
+
+
+def _dropped_metrics(dropped: Dropped, reference: Reference) -> dict[str, Any]:
+    """Return what was dropped from a mesh: number of parts, their volume, and how far from the surface they reached."""
+    rows = np.ascontiguousarray(dropped.vertices, np.float64)
+    farthest = float(reference.solid.nearest(rows).distances.max()) if len(rows) else 0.0
+    return {
+        "parts_dropped": dropped.spurious,
+        "dropped_volume": dropped.volume,
+        "dropped_distance_percent": 100 * farthest / eval_points.SIDE,
+    }
 
 
 def protocol(settings: EvalSettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from enerf.core import images
+from enerf.core import files, images
 from enerf.core.errors import InputError
 
 log = logging.getLogger("enerf")
@@ -74,6 +75,8 @@ def load(path: str | os.PathLike[str], holdout: float | int = 0.0, seed: int = 0
         If the file is missing, truncated or not an image, or no pixel would be left to train or to test on.
     """
     path = Path(path)
+    with suppress(OSError):  # reported by the reader
+        files.require_regular(path)
     pixels = images.read(path)
     if pixels.shape[-1] == 4:
         log.info("%s: transparent image was composited over %s", path, "white" if white else "black")

@@ -23,6 +23,8 @@ _SHAPE_COLUMNS = (
     ("NC", "mesh", "normal_consistency", 4),
     ("F 0.5 %", "mesh", "fscore_0.5", 4),
     ("Hausdorff [%]", "mesh", "hausdorff_percent", 2),
+    ("parts", "mesh", "parts", 0),
+    ("dropped", "mesh", "parts_dropped", 0),
 )
 _PICTURE_COLUMNS = (("PSNR [dB]", "picture", "psnr", 2), ("held out [dB]", "picture", "psnr_heldout", 2))
 _CURVES = {"field": (("IoU", 2), ("IoU near the surface", 3)), "picture": (("PSNR [dB]", 2), ("held-out PSNR [dB]", 3))}

@@ -27,7 +27,9 @@ from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.fields.shape import ShapeField
 from enerf.geometry import mesh as geometry_mesh
+from enerf.geometry import sign_grid
 from enerf.geometry.mesh import Mesh, Normalization, PointCloud
+from enerf.geometry.sign_grid import SignGrid
 from enerf.geometry.solid import Solid
 from enerf.tasks.shape import build, memory, picture
 from enerf.tasks.shape.config import ShapeConfig
@@ -38,6 +40,7 @@ log = logging.getLogger("enerf")
 
 TrainingTarget = Mesh | PointCloud | Picture
 EVAL_SETTINGS = EvalSettings()  # evaluation points of fields and meshes
+CELLS = 128  # along a side of the sign grid of fields without a hash grid
 POINTS_PER_CALL = 1 << 17  # largest number of points in one call of a field, without gradients
 
 
@@ -55,11 +58,15 @@ class ShapeRun:
 
     @property
     def box_metadata(self) -> dict[str, Any]:
-        """Transform from the box to the file's coordinates, as saved in checkpoints; empty for an image."""
+        """Entries of checkpoints: transform from the box to the file's coordinates, and sign grid of a mesh.
+
+        Empty for an image.
+        """
         if isinstance(self.target, Picture):
             return {}
-        normalization = self.target.normalization
-        return {"box": {"centre": list(normalization.center), "scale": normalization.scale}}
+        normalization, signs = self.target.normalization, sign_grid_of(self.config, self.target)
+        evidence = {} if signs is None else {"signs": signs.to_text()}
+        return {"box": {"centre": list(normalization.center), "scale": normalization.scale, **evidence}}
 
 
 def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: bool = False) -> ShapeRun:
@@ -77,6 +84,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     if not opening:
         core_memory.require(memory.training_bytes(config), device)
+    config = _as_begun(config, found)
     target = load_target(config)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     field = new_field(config).to(device)
@@ -85,6 +93,13 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     now = Resolved(backend.name, backend.precision, device.type)
     record = run_record.record_of(found, now, config, files)
     return ShapeRun(config, target, field, state, device, backend, record)
+
+
+def _as_begun(config: ShapeConfig, found: tuple[dict[str, Any], Path] | None) -> ShapeConfig:
+    """Return the configuration, without points far from the surface if the run was begun before there were any."""
+    if found is None or "far" in found[0]["config"]:
+        return config
+    return replace(config, samples=replace(config.samples, far=0.0))
 
 
 def precision_of(config: ShapeConfig) -> str:
@@ -139,6 +154,23 @@ def solid_of(mesh: Mesh) -> Solid:
     return Solid(mesh)
 
 
+def sign_grid_of(config: ShapeConfig, target: TrainingTarget) -> SignGrid | None:
+    """Return which cells of the box are wholly inside or outside of a mesh; None for other targets.
+
+    The cells are those of the finest hash grid, rounded up to a power of two, and at most 256 a side.
+    """
+    if not isinstance(target, Mesh):
+        return None
+    finest = config.model.hash_finest if config.model.encoding == "hash" else CELLS
+    return _sign_grid(target, min(sign_grid.MAX_CELLS, max(32, 1 << (finest - 1).bit_length())))
+
+
+@lru_cache(maxsize=1)
+def _sign_grid(mesh: Mesh, cells: int) -> SignGrid:
+    """Return the grid of a mesh; the last one is cached, because it takes seconds."""
+    return sign_grid.of_solid(solid_of(mesh), cells)
+
+
 def new_field(config: ShapeConfig) -> ShapeField:
     """Build, initialize and condition the field of a configuration, on the CPU."""
     m, is_picture = config.model, bool(config.data.image)
@@ -185,13 +217,17 @@ def _source_option(saved: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class OpenedField:
-    """A trained field without its training target; ``normalization`` maps to the file's coordinates."""
+    """A trained field without its training target; ``normalization`` maps to the file's coordinates.
+
+    ``signs`` are the cells of the box that are wholly inside or outside of the mesh, None if that is not known.
+    """
 
     config: ShapeConfig
     field: ShapeField
     normalization: Normalization
     step: int
     device: torch.device
+    signs: SignGrid | None = None
 
 
 def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> OpenedField:
@@ -218,9 +254,18 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     registry.use(field, backend)
     checkpoint.load_weights(field, content["model"], path)
     x, y, z = saved["box"]["centre"]
-    return OpenedField(
-        config, frozen(field), Normalization((x, y, z), saved["box"]["scale"]), content["step"], on_device
-    )
+    normalization = Normalization((x, y, z), saved["box"]["scale"])
+    return OpenedField(config, frozen(field), normalization, content["step"], on_device, _saved_signs(saved, path))
+
+
+def _saved_signs(saved: dict[str, Any], path: Path) -> SignGrid | None:
+    """Return the sign grid of a checkpoint; None if it has none, as those of point clouds and of earlier versions."""
+    if "signs" not in saved["box"]:
+        return None
+    try:
+        return SignGrid.from_text(saved["box"]["signs"])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def frozen(field: ShapeField) -> ShapeField:

@@ -64,9 +64,32 @@ class DistanceLoss:
     step: float | int = 0.0
 
 
-def occupancy_terms(model: ScalarField, samples: ShapeSamples, balanced: bool = False) -> LossTerms:
-    """Return the loss term of occupancy logits."""
-    return {"entropy": losses.occupancy(model(samples.points), samples.labels, balanced=balanced)}
+@dataclass(frozen=True)
+class FarPoints:
+    """Points far from the surface: positions, signs (1 inside, −1 outside, 0 unknown), and the margin of their logits.
+
+    ``weight`` multiplies their mean loss, and 1 − ``weight`` that of other points.
+    """
+
+    points: Float[Tensor, "n 3"]
+    signs: Float[Tensor, " n"]
+    margin: float | int
+    weight: float | int
+
+
+def occupancy_terms(
+    model: ScalarField, samples: ShapeSamples, balanced: bool = False, far: FarPoints | None = None
+) -> LossTerms:
+    """Return the loss terms of occupancy logits at samples and at points far from the surface."""
+    if far is None:
+        return {"entropy": losses.occupancy(model(samples.points), samples.labels, balanced=balanced)}
+    n = len(samples)
+    logits = model(torch.cat([samples.points, far.points]))
+    near = losses.occupancy(logits[:n], samples.labels, balanced=balanced)
+    return {
+        "entropy": (1 - far.weight) * near,
+        "far": far.weight * losses.far_occupancy(logits[n:], far.signs, far.margin),
+    }
 
 
 def distance_terms(model: ScalarField, samples: ShapeSamples, loss: DistanceLoss) -> LossTerms:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
-from enerf.core.errors import InputError
+from enerf.core.errors import InputError, NotFinite, SomeFailed
 from enerf.engine import resume, trainer, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
@@ -50,6 +50,7 @@ def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any]
 def _train(config: ShapeConfig, shared: Resolved | None) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
+    config = run.config
     with loss_terms.of_run(run) as terms_at:
         trainer.fit(
             config,
@@ -69,12 +70,14 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
     """Train one run, or one for every mesh if ``--mesh`` is a folder; return the metrics of all runs.
 
     The table in the experiment's folder is rewritten after each run. Finished runs are not repeated, an unfinished one
-    is resumed; a file that cannot be used is skipped with a warning.
+    is resumed. A mesh that cannot be read, or whose training fails, does not end the others.
 
     Raises
     ------
+    SomeFailed
+        After the last mesh, if some of them failed; with the metrics of the others.
     InputError
-        If the folder contains no usable mesh.
+        If the folder contains no mesh.
     KeyboardInterrupt
         If interrupted; the same call resumes.
     """
@@ -87,6 +90,7 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
         raise InputError(f"{folder}: found no mesh in it, expected files of kinds {', '.join(read.SUFFIXES)}")
     named = {path: path.stem if [p.stem for p in found].count(path.stem) == 1 else path.name for path in found}
     measured: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     for i, (path, name) in enumerate(named.items()):
         variant = setup.with_source(config, path, f"{config.run.expname or config.scene}/{name}")
         log.info("shape %d of %d: %s (%s)", i + 1, len(named), name, variant.folder)
@@ -94,14 +98,18 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
             metrics = resume.finished_metrics(variant, setup.input_files) or train(
                 replace(variant, run=replace(variant.run, no_final_eval=False))
             )
-        except InputError as error:
+        except (InputError, NotFinite) as error:
             log.warning("%s is skipped: %s", path, error)
+            failed[path.name] = str(error)
             continue
         measured += [metrics] if metrics else []
         io.write_atomic(config.folder / "results.md", tables.as_markdown(report.table(measured)) + "\n")
         io.write_json(config.folder / "results.json", measured)
-    if not measured:
-        raise InputError(f"{folder}: none of its {len(found)} meshes could be learned")
+    if failed:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
+        raise SomeFailed(
+            f"{folder}: {len(failed)} of its {len(found)} meshes could not be learned: {reasons}", measured
+        )
     return measured
 
 

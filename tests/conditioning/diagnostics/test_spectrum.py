@@ -193,3 +193,24 @@ def test_the_report_refuses_unknown_names_and_other_modules():
 def test_shapes_are_executed(measure):
     with pytest.raises(TypeCheckError):
         measure(torch.ones(3))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_statistics_of_matrices_that_are_not_finite_are_nan_and_those_of_others_stay(value: float, conditioned: bool):
+    net = nn.Sequential(nn.Linear(4, 3), nn.Conv2d(4, 4, 1, groups=2))
+    if conditioned:
+        layers.condition(net, "row", "all")
+    clean = spectrum.layer_report(net, ["0", "1"])
+    with torch.no_grad():
+        for layer in net:
+            raw = layer.parametrizations.weight.original if conditioned else layer.weight
+            raw.view(-1)[0] = value
+    report = spectrum.layer_report(net, ["0", "1"])
+    assert all(math.isnan(x) for layer in report.values() for x in layer.values())
+    matrices = torch.stack([torch.full((3, 4), value), torch.eye(3, 4)])
+    for function in (spectrum.condition_number, spectrum.effective_rank, spectrum.stable_rank):
+        broken, identity = function(matrices)
+        assert broken.isnan()
+        assert torch.equal(identity, function(matrices[1]))
+    assert not any(math.isnan(x) for layer in clean.values() for x in layer.values())

@@ -3,8 +3,10 @@
 import io
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from enerf.core import files
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import decoding, image_folders, load, synthetic
 from tests.contents import refusal
@@ -165,6 +168,43 @@ def test_pictures_are_upright_and_16_bits_and_palettes_and_transparency_come_out
     shapes = {n: decoding.decode(store, f"train/dog/{n}").shape for n in ("deep.png", "palette.png", "clear.png")}
     assert shapes == {"deep.png": (24, 24), "palette.png": (24, 24, 3), "clear.png": (24, 24, 3)}
     assert decoding.decode(store, "train/dog/turned.jpg").shape == (24, 36, 3)
+
+
+def test_declared_sizes_are_checked_before_anything_is_decoded(folder, monkeypatch):
+    path, stream = next((folder / "train" / "ring").glob("*.png")), io.BytesIO()
+    Image.new("L", (16, 16)).save(stream, "JPEG")
+    jpeg = stream.getvalue()
+    at = jpeg.index(b"\xff\xc0") + 5
+    png = path.read_bytes()
+    monkeypatch.setattr(files, "available_memory", lambda: 2**30)
+    for side, found in (
+        (30_000, "declares more than 178,956,970 pixels"),
+        (10_000, "10000x10000 pixels: needs 2.2 GiB"),
+    ):
+        header = b"IHDR" + struct.pack(">II", side, side) + png[24:29]
+        for data in (
+            jpeg[:at] + struct.pack(">HH", side, side) + jpeg[at + 4 :],
+            png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:],
+        ):
+            path.write_bytes(data)
+            words = _refused(folder)
+            assert path.name in words
+            assert found in words
+
+
+def test_a_pipe_in_the_place_of_a_picture_is_refused_at_once(folder):
+    path = sorted((folder / "train" / "ring").iterdir())[0]
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path}: found a named pipe, expected a file" in _refused(folder)
+
+
+def test_pictures_in_formats_that_are_not_read_are_named_in_a_warning(folder, caplog):
+    (folder / "train" / "ring" / "a.gif").write_bytes(b"GIF89a")
+    (folder / "test" / "ring" / "b.CR2").write_bytes(b"raw")
+    load.load(folder)
+    assert "not read: train/ring/a.gif (GIF: convert them to PNG)" in caplog.text
+    assert "not read: test/ring/b.CR2 (raw photographs" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from enerf.core import images
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import image_folder
+from enerf.datasets.scenes import image_folder, transparency
 
 N, W, H = 5, 32, 24
 
@@ -30,7 +30,7 @@ def _find(scene, factor=4, count=N, recorded=(W, H)):
 
 
 def _listing(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def _refusal(act, scene):
@@ -245,3 +245,45 @@ def test_names_that_would_collide_keep_their_suffix(tmp_path):
     assert names == ("IMG_0.png.png", "IMG_1.bmp.png", "IMG_1.png.png")
     wanted = images.downsample(np.float32(_picture(9) / 255), 4)
     assert np.abs(pixels[1] - wanted).max() < 1 / 255
+
+
+def test_masks_and_unread_files_are_set_aside_and_logged(tmp_path, caplog):
+    caplog.set_level("INFO", "enerf")
+    folder = _fill(tmp_path / "images", suffix="jpg")
+    for i in range(N):
+        Image.new("L", (W, H)).save(folder / f"IMG_{i}.jpg.mask.png")
+        (folder / f"IMG_{i}.DNG").write_bytes(b"raw")
+    assert [file.name for file in _find(tmp_path, 1).files] == [f"IMG_{i}.jpg" for i in range(N)]
+    assert "not taken as photographs: IMG_0.jpg.mask.png, IMG_1.jpg.mask.png" in caplog.text
+    assert "IMG_4.DNG (raw photographs" in caplog.text
+
+
+def test_a_wrong_count_names_what_was_not_counted(tmp_path):
+    folder = _fill(tmp_path / "images", n=3)
+    (folder / "IMG_3.png").symlink_to(tmp_path / "nowhere")
+    (folder / "IMG_4.jxl").write_bytes(b"x")
+    text = _refusal(lambda: _find(tmp_path, 1), tmp_path)
+    assert "holds 3 images (IMG_0.png, IMG_1.png, IMG_2.png) while" in text
+    assert "not counted: IMG_3.png (links to nothing); IMG_4.jxl (JPEG XL: convert them to PNG or JPEG)" in text
+
+
+def test_images_that_do_not_fit_in_memory_are_refused_before_any_is_read():
+    def act():
+        return transparency.stacked(iter(()), (10**6, 3000, 4000), Path("images"), white=False, keep_alpha=True)
+
+    with pytest.raises(InputError, match=r"images: 1000000 images of 4000x3000 pixels: needs 32.7 TiB of memory"):
+        act()
+
+
+@pytest.mark.parametrize("keep_alpha", [True, False])
+def test_alpha_is_kept_if_some_pixel_is_transparent(keep_alpha, caplog):
+    opaque = np.append(_picture(0) / np.float32(255), np.ones((H, W, 1), np.float32), -1)
+    clear = opaque * np.array([1, 1, 1, 0], np.float32)
+    for pictures, channels in (([opaque, opaque], 3), ([opaque, clear], 4 if keep_alpha else 3)):
+        size, folder = (len(pictures), H, W), Path("images")
+        found = transparency.stacked(pictures, size, folder, white=False, keep_alpha=keep_alpha)
+        assert found.dtype == np.uint8
+        assert found.shape == (2, H, W, channels)
+        assert np.array_equal(found[..., :3], [_picture(0)] * 2)
+    warned = "images: 1 of 2 images have transparent pixels, whose stored colors are learned"
+    assert (warned in caplog.text) == (not keep_alpha)

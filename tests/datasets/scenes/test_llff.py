@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from enerf.core import images
+from enerf.core import image_files, images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import llff, pixels, poses, synthetic
@@ -231,7 +231,7 @@ def test_photographs_of_8_bits_are_kept_as_bytes_and_are_the_decoders_floats(fac
     for _ in range(2):  # of a factor of 4, the first one makes the pictures
         scene = llff.load(tmp_path, factor=factor)
         assert scene.images.dtype == torch.uint8
-        for i, file in enumerate(images.list_images(tmp_path / ("images" if factor == 1 else "images_4"))):
+        for i, file in enumerate(image_files.list_images(tmp_path / ("images" if factor == 1 else "images_4"))):
             assert np.array_equal(_colors(scene, i), images.read(file))
             assert scene.image_names[i] == file.name
 
@@ -259,7 +259,7 @@ def test_a_scene_with_photographs_of_16_bits_stays_float(deep, tmp_path):
         cv2.imwrite(str(tmp_path / "images" / f"IMG_{i:03d}.png"), fine)
     scene = llff.load(tmp_path, factor=1)
     assert scene.images.dtype == torch.float32
-    for i, file in enumerate(images.list_images(tmp_path / "images")):
+    for i, file in enumerate(image_files.list_images(tmp_path / "images")):
         assert np.array_equal(_colors(scene, i), images.read(file))
 
 
@@ -514,3 +514,11 @@ def test_a_named_pipe_in_the_place_of_the_poses_is_refused(tmp_path):
     os.mkfifo(tmp_path / "poses_bounds.npy")
     with pytest.raises(InputError, match="found a named pipe, expected a file"):
         llff.load(tmp_path, factor=1)
+
+
+def test_a_far_bound_that_means_infinity_needs_ndc(tmp_path):
+    c2w, bounds = _world()
+    bounds[:, 1] = 1e300
+    _scene(tmp_path, _rows(c2w, bounds))
+    assert llff.load(tmp_path, factor=1).bounds.isfinite().all()
+    assert "has far bounds of up to" in _refusal(tmp_path, factor=1, ndc=False)

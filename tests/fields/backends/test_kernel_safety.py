@@ -110,6 +110,40 @@ def test_inputs_of_any_shape_are_evaluated_as_by_the_reference_or_refused(data: 
         torch.testing.assert_close(found, expected)
 
 
+@pytest.fixture(params=["dtype", "device"])
+def _defaults(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Another default dtype or device of new tensors."""
+    if request.param == "dtype":
+        torch.set_default_dtype(torch.float64)
+    else:
+        torch.set_default_device("meta")
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("_defaults")
+def test_the_defaults_of_the_process_do_not_matter():
+    like = {"dtype": torch.float32, "device": "cpu", "requires_grad": True}
+    weights = [torch.ones(4, 3, **like), torch.ones(5, 6, **like)]
+    biases = [torch.ones(4, **like), torch.ones(5, **like)]
+    inputs = [torch.ones(6, 3, **like), torch.ones(2, 2, **like)]
+    for bind in (cpu_dense.bind, dense.bind):
+        (out,) = bind(SHARED, weights, biases)(inputs)
+        found = torch.autograd.grad(out.sum(), [*weights, *biases, *inputs])
+        # all inputs and weights are 1: the hidden units are 3 + 1, the outputs 2 + 4 · 4 + 1
+        assert torch.equal(out, torch.full((6, 5), 19.0, dtype=torch.float32, device="cpu"))
+        assert [float(g.sum()) for g in found] == [360.0, 30.0 * 18, 120.0, 30.0, 360.0, 60.0]
+    grid = hashgrid.make_grid(2, 2, 9, 4, 16)
+    table = torch.ones(grid.offsets[-1], 2, **like)
+    points = torch.full((7, 3), 0.3, **like)
+    features = cpu_hashgrid.encode(points, table, grid)
+    features.sum().backward()
+    torch.testing.assert_close(features.detach(), torch.ones(7, 4, dtype=torch.float32, device="cpu"))
+    assert points.grad.abs().max() < 1e-4
+    assert abs(float(table.grad.sum()) - 28) < 1e-4
+
+
 # lack of memory
 
 FAILING = """

@@ -83,6 +83,16 @@ def test_occupancy_is_finite_for_logits_of_every_size():
         assert torch.autograd.grad(loss, logits)[0].isfinite().all()
 
 
+def test_far_points_are_left_out_with_sign_0_and_count_as_occupancy_with_margin_0():
+    logits, signs = 5 * drawn(40), torch.tensor([1.0, -1.0, 0.0, -1.0], dtype=torch.float64).repeat(10)
+    some = signs != 0
+    expected = losses.occupancy(logits[some], signs[some] > 0)
+    torch.testing.assert_close(losses.far_occupancy(logits, signs, 0.0), expected)
+    shifted = losses.occupancy((logits - 3 * signs)[some], signs[some] > 0)
+    torch.testing.assert_close(losses.far_occupancy(logits, signs, 3.0), shifted)
+    assert losses.far_occupancy(logits, 0 * signs, 3.0) == 0
+
+
 # signed distances
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ import trimesh
 
 from enerf.config import parser
 from enerf.core import images
-from enerf.core.errors import InputError, NotFinite
+from enerf.core.errors import InputError, NotFinite, SomeFailed
 from enerf.engine import checkpoint
+from enerf.experiments import extract
+from enerf.experiments.options import ExtractOptions
+from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.tasks.shape import eval_points as shape_eval_points
 from enerf.tasks.shape import setup as shape_setup
 from enerf.tasks.shape import step as shape_step
@@ -29,6 +33,7 @@ from tests.geometry import solids
 MODEL = ["--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "14", "--hash_finest", "24"]
 SAMPLES = ["--N_points", "256", "--pool", "1024", "--background", "none"]
 RATES = ["--N_iters", "10", "--i_print", "5", "--i_eval", "5", "--i_spectrum", "5", "--i_weights", "5"]
+FAST = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
 BASE = [*MODEL, *SAMPLES, *RATES, "--device", "cpu", "--expname", "run", "--resolution", "24"]
 
 
@@ -147,8 +152,7 @@ def test_a_finished_run_is_not_measured_again(make, monkeypatch):
 
 @pytest.mark.parametrize("target", ["occupancy", "sdf"])
 def test_an_ellipsoid_is_learned_and_comes_back_in_the_files_coordinates(make, target):
-    fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
-    config = make("--representation", target, *fast, "--i_eval", "50")
+    config = make("--representation", target, *FAST, "--i_eval", "50")
     metrics = shape_train.train(config)
     assert metrics["field"]["iou"] > 0.9
     assert metrics["mesh"]["iou"] > 0.9
@@ -210,23 +214,118 @@ def test_checkpoints_lead_back_to_the_file_without_it(make, mesh, tmp_path):
         shape_setup.prepare(config)
 
 
+# parts that the shape does not have
+
+
+@pytest.fixture
+def with_crumb(monkeypatch):
+    """Every extracted mesh has a loose part in a corner of the box, besides that of the field."""
+    extracted = isosurface_extract.extract
+
+    def extract(*more, **settings):
+        found = extracted(*more, **settings)
+        crumb = trimesh.creation.icosphere(1, 0.03).apply_translation((-0.9, 0.9, 0.9))
+        mesh = solids.together((found.vertices, found.faces), (crumb.vertices, crumb.faces))
+        return replace(found, vertices=mesh[0], faces=mesh[1])
+
+    monkeypatch.setattr(isosurface_extract, "extract", extract)
+
+
+@pytest.fixture(scope="module")
+def learned(mesh, tmp_path_factory) -> Path:
+    """Folder of a run that knows where its shape is, without an evaluation."""
+    words = [*BASE, *FAST, "--i_eval", "0", "--mesh", str(mesh), "--basedir", str(tmp_path_factory.mktemp("learned"))]
+    config = parser.parse(ShapeConfig, [*words, "--N_iters", "60", "--no_final_eval"])[0]
+    shape_train.train(config)
+    return config.folder
+
+
+def parts(path: Path) -> int:
+    return trimesh.load(path, process=False).body_count
+
+
+def test_parts_that_the_shape_does_not_have_are_dropped_counted_and_logged(learned, tmp_path, with_crumb, caplog):
+    folder = Path(shutil.copytree(learned, tmp_path / "run"))
+    mesh = shape_train.evaluate.evaluate_folder(folder, "cpu")["mesh"]
+    assert (mesh["parts"], mesh["parts_dropped"]) == (1, 1)
+    assert mesh["hausdorff_percent"] < 20 < mesh["dropped_distance_percent"] < 100
+    assert mesh["dropped_volume"] == pytest.approx(4 / 3 * math.pi * 0.03**3, rel=0.3)
+    assert "dropped 1 of 2 parts of the mesh that the shape does not have" in caplog.text
+    assert parts(folder / "mesh.ply") == 1
+
+
+def test_a_mesh_extracted_without_the_file_has_no_such_parts_either(learned, tmp_path, with_crumb, caplog, monkeypatch):
+    folder = Path(shutil.copytree(learned, tmp_path / "run"))
+    (folder / "mesh.ply").write_text("that of metrics.json")
+    monkeypatch.setattr(shape_setup, "load_target", lambda config: pytest.fail("opened the mesh"))
+    chosen = ExtractOptions(resolution=24, device="cpu")
+    assert extract.extract(folder, chosen).endswith("extracted.ply")
+    assert (folder / "mesh.ply").read_text() == "that of metrics.json"
+    assert parts(folder / "extracted.ply") == 1
+    extract.extract(folder, replace(chosen, all_parts=True, out=str(tmp_path / "all.ply")))
+    assert parts(tmp_path / "all.ply") == 2
+    path = checkpoint.checkpoints(folder)[-1]
+    content = torch.load(path, weights_only=True)
+    del content["config"]["box"]["signs"]
+    torch.save(content, path)
+    with caplog.at_level(logging.INFO, "enerf"):
+        extract.extract(folder, replace(chosen, out=str(tmp_path / "old.ply")))
+    assert parts(tmp_path / "old.ply") == 2
+    assert "does not record where its shape is: parts of the mesh are not checked" in caplog.text
+
+
+def test_what_no_shape_has_is_refused_before_the_field_is_evaluated(learned, monkeypatch, tmp_path):
+    monkeypatch.setattr(isosurface_extract, "extract", lambda *more, **settings: pytest.fail("evaluated"))
+    (tmp_path / "file").write_text("")
+    for changes, sentence in (
+        ({"crop": 1}, "option --crop: found 1, expected 0: this run has no cameras"),
+        ({"out": str(tmp_path / "file" / "it.ply")}, "cannot be written"),
+        ({"views": str(tmp_path / "file")}, "cannot be written"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            extract.extract(learned, ExtractOptions(resolution=24, device="cpu", **changes))
+
+
+def test_a_run_begun_without_far_points_goes_on_without_them(make):
+    before = ["--lrate_schedule", "decay", "--no_final_eval", "--i_eval", "0"]
+    whole = make(*before, "--far", "0")
+    shape_train.train(whole)
+    begun = make(*before, "--far", "0", "--N_iters", "5", "--expname", "begun")
+    shape_train.train(begun)
+    path = checkpoint.checkpoints(begun.folder)[-1]
+    content = torch.load(path, weights_only=True)
+    del content["config"]["far"]
+    torch.save(content, path)
+    shape_train.train(make(*before, "--expname", "begun"))
+    assert same(saved(whole.folder)["model"], saved(begun.folder)["model"])
+    assert checkpoint.read(checkpoint.checkpoints(begun.folder)[-1])["config"]["far"] == 0
+
+
 # many shapes
 
 
-def test_a_folder_is_learned_mesh_by_mesh_into_one_table_and_broken_files_are_skipped(make, mesh, tmp_path, caplog):
-    folder = tmp_path / "many"
+def test_a_folder_is_learned_mesh_by_mesh_and_what_fails_is_named_at_the_end(make, mesh, tmp_path, monkeypatch):
+    folder, trained = tmp_path / "many", shape_train.train
     folder.mkdir()
-    for name in ("a.ply", "b.ply"):
+    for name in ("a.ply", "b.ply", "d.ply"):
         shutil.copy(mesh, folder / name)
     (folder / "c.obj").write_text("")
     (folder / "notes.txt").write_text("no mesh")
+
+    def train(config):
+        if config.scene == "b":
+            raise NotFinite("step 7: the loss is nan")
+        return trained(config)
+
+    monkeypatch.setattr(shape_train, "train", train)
     config = make("--expname", "all", path=folder)
-    with caplog.at_level(logging.WARNING, "enerf"):
-        measured = shape_train.train_all(config)
-    assert [run["shape"] for run in measured] == ["a", "b"]
-    assert any("c.obj is skipped" in message for message in caplog.messages)
+    with pytest.raises(
+        SomeFailed, match=r"2 of its 4 meshes .*b\.ply \(step 7: the loss is nan\); c\.obj \("
+    ) as failed:
+        shape_train.train_all(config)
+    assert [run["shape"] for run in failed.value.measured] == ["a", "d"]
     assert len((config.folder / "results.md").read_text().splitlines()) == 4
-    assert json.loads((config.folder / "results.json").read_text()) == measured
+    assert json.loads((config.folder / "results.json").read_text()) == failed.value.measured
 
 
 def test_finished_shapes_of_a_folder_are_not_learned_again(make, mesh, tmp_path, monkeypatch):
@@ -286,10 +385,9 @@ def test_options_that_mean_nothing_are_one_sentence(make, words, sentence):
 
 
 def test_the_mesh_of_a_field_is_learned_again_as_the_same_shape(make):
-    fast = ["--N_iters", "150", "--N_points", "1024", "--pool", "8192", "--lrate", "1e-2", "--lrate_grid", "5e-2"]
-    first = make(*fast, "--i_eval", "0", "--resolution", "48")
+    first = make(*FAST, "--i_eval", "0", "--resolution", "48")
     shape_train.train(first)
-    again = make(*fast, "--i_eval", "0", "--expname", "again", "--resolution", "48", path=first.folder / "mesh.ply")
+    again = make(*FAST, "--i_eval", "0", "--expname", "again", "--resolution", "48", path=first.folder / "mesh.ply")
     metrics = shape_train.train(again)
     assert metrics["field"]["iou"] > 0.9
     one, two = (trimesh.load(config.folder / "mesh.ply", process=False) for config in (first, again))

@@ -1,0 +1,62 @@
+"""Photographs with an alpha channel: kept for compositing over a background, or flattened as nerf-pytorch does."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from enerf.core import files, images
+
+log = logging.getLogger("enerf")
+
+
+def stacked(
+    pictures: Iterable[Float32[np.ndarray, "h w _"]],
+    shape: tuple[int, int, int],
+    folder: Path,
+    *,
+    white: bool,
+    keep_alpha: bool,
+) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
+    """Images in one array, as bytes if lossless, else as floats in [0, 1].
+
+    Parameters
+    ----------
+    pictures
+        The images, with 3 or 4 channels; one at a time is in memory.
+    shape
+        Number of images, their height and width.
+    folder
+        Where they come from, for messages.
+    white
+        Without ``keep_alpha``: composite over white. Otherwise the colors stored in transparent pixels are taken, with
+        a warning.
+    keep_alpha
+        Whether the array has an alpha channel if some pixel is transparent. It has three channels if none is.
+
+    Raises
+    ------
+    InputError
+        If they do not fit in memory; errors of reading pass through.
+    """
+    n, height, width = shape
+    files.require_memory(n * height * width * 3, f"{folder}: {n} images of {width}x{height} pixels")
+    transparent = 0
+
+    def flattened(picture: Float32[np.ndarray, "h w _"]) -> Float32[np.ndarray, "h w _"]:
+        nonlocal transparent
+        is_transparent = images.has_transparency(picture)
+        transparent += is_transparent
+        if not keep_alpha:
+            return images.composite(picture, white)
+        return picture if is_transparent else picture[..., :3]
+
+    pixels = images.stack(map(flattened, pictures), (n, height, width, 3))
+    if transparent and not keep_alpha and not white:
+        log.warning(
+            "%s: %d of %d images have transparent pixels, whose stored colors are learned (--background_color stored)",
+            *(folder, transparent, n),
+        )
+    return pixels
