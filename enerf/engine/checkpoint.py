@@ -112,6 +112,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
+def is_kept(folder: Path, step: int) -> bool:
+    """Return whether a run has a checkpoint of a step that is not one of those saved by time."""
+    return (folder / KEPT / f"{step:06d}.pt").is_file()
+
+
 def _step_files(folder: Path) -> list[Path]:
     """Return the files of a folder whose name is a step number; none if the folder does not exist."""
     try:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,8 @@ class Journal:
         self._failed = False
         kept = [line for line in self._lines() if _step_of(line) <= step]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._no_traceback
         with core_io.os_errors_as_input_errors(folder / "tensorboard"):
             self.board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -59,10 +62,13 @@ class Journal:
             board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close the TensorBoard file."""
+        """Flush and close the TensorBoard file; a warning tells how many records could not be written."""
         self._write_pending()
+        if self._pending:
+            log.warning("%s: the last %d records are lost: it cannot be written", self.path, len(self._pending))
         with self._board() as board:
             board.close()
+        threading.excepthook = self._excepthook
 
     def _write_pending(self) -> None:
         """Append the records that are not yet written; keep them if that fails."""
@@ -91,6 +97,11 @@ class Journal:
             folder = self.path.with_name("tensorboard")
             log.warning("%s: cannot be written (%s); no more is written there", folder, error.strerror or error)
             self.board = _NoBoard()
+
+    def _no_traceback(self, args: threading.ExceptHookArgs) -> None:
+        """Ignore a write error of TensorBoard's thread: its writer raises it again at the next call."""
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard")):
+            self._excepthook(args)
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

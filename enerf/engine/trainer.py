@@ -283,8 +283,10 @@ def fit(
             log.warning("training ended by an error; %s", saver.after_failure(training))
             raise
         else:
-            if training.step > started_at or is_new:
+            if training.step > started_at or is_new or not checkpoint.is_kept(config.folder, training.step):
                 saver.at_end(training)
+            else:
+                checkpoint.prune_recent(config.folder, 0)
         finally:
             journal.close()
     if why == "interrupted":

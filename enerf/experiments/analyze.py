@@ -21,6 +21,7 @@ from enerf.conditioning import weight_views
 from enerf.conditioning.diagnostics import curvature, eigenvalues, layer_inputs, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.core import device as core_device
+from enerf.core.errors import InputError
 from enerf.core.progress import on_terminal, progress_bar
 from enerf.engine import checkpoint
 from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe
@@ -39,10 +40,13 @@ JACOBIAN_BYTES = 4 << 30  # the Gauss–Newton spectrum is skipped if it needs m
 def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
     """Measure the checkpoints without a record; return the table, and the folder of the results.
 
+    Damaged checkpoints are named in a warning, and others take their place.
+
     Raises
     ------
     InputError
-        If a folder is not a run, its task cannot be analyzed, its scene is missing, or a layer is unknown.
+        If a folder is not a run or has no readable checkpoint, its task cannot be analyzed, its scene is missing, or a
+        layer is unknown.
     KeyboardInterrupt
         If interrupted; the records so far are saved, and the same call resumes.
     """
@@ -51,7 +55,7 @@ def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
     out = Path(chosen.out).expanduser() if chosen.out else Path(os.path.commonpath(found)) / "analysis"
     settings = {"format": FORMAT, "rays": chosen.rays, "seed": chosen.seed, "layers": chosen.layers}
     records = Records(out / "analysis.json", settings)
-    plan = {folder: evenly_spaced(checkpoint.checkpoints(folder), chosen.checkpoints) for folder in found}
+    plan = {folder: _readable(checkpoint.checkpoints(folder), chosen.checkpoints, records) for folder in found}
     missing = {
         folder: [path for path in plan[folder] if _is_missing(records, path, plan[folder], chosen)] for folder in plan
     }
@@ -90,6 +94,31 @@ def evenly_spaced(paths: list[Path], n: int) -> list[Path]:
     if n <= 0 or n >= len(paths):
         return paths
     return [paths[round(i * (len(paths) - 1) / (n - 1))] for i in range(n)] if n > 1 else paths[-1:]
+
+
+def _readable(paths: list[Path], n: int, records: Records) -> list[Path]:
+    """Return ``n`` evenly spaced checkpoints that have a record or can be read.
+
+    Raises
+    ------
+    InputError
+        If there are none; the message is that of the newest.
+    """
+    newest: InputError | None = None
+    while chosen := evenly_spaced(paths, n):
+        damaged = []
+        for path in reversed(chosen):
+            try:
+                if records.get(path) is None:
+                    checkpoint.read(path)
+            except InputError as error:
+                log.warning("%s; left out of the analysis", error)
+                damaged.append(path)
+                newest = newest or error
+        if not damaged:
+            return chosen
+        paths = [path for path in paths if path not in damaged]
+    raise newest or InputError("found no checkpoint, expected at least one")
 
 
 def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:

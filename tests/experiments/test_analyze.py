@@ -153,6 +153,20 @@ def test_an_interrupted_analysis_leaves_what_is_finished_and_goes_on(runs, monke
     assert len(seen) == 5 + 5
 
 
+def test_damaged_checkpoints_are_named_and_others_take_their_place(runs, caplog):
+    paths = checkpoint.checkpoints(runs / "plain_seed0")
+    data = paths[-1].read_bytes()
+    paths[-1].write_bytes(data[: len(data) // 2])
+    analyze.analyze([runs / "plain_seed0"], few(no_hessian=True, checkpoints=2))
+    (history,) = content(runs / "plain_seed0" / "analysis").values()
+    assert [record["step"] for record in history["records"]] == [2, 4]
+    assert f"{paths[-1]}: cannot be read as a checkpoint" in caplog.text
+    for path in paths[:-1]:
+        path.write_bytes(b"")
+    shutil.rmtree(runs / "plain_seed0" / "analysis")
+    assert str(paths[-1]) in refusal([runs / "plain_seed0"], no_hessian=True)
+
+
 def test_weights_alone_are_quick_and_curvature_can_follow(runs, monkeypatch):
     quick = few(no_hessian=True, checkpoints=2)
     text = analyze.analyze([runs / "plain_seed0"], quick)

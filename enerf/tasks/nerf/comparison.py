@@ -173,8 +173,8 @@ def draw_test_view(base: NerfConfig, variants: dict[str, NerfConfig]) -> None:
     """Draw ``crops.png``: the photograph of the first test view and its rendering by each method's first seed."""
     if base.run.final_pixels:
         return
-    trained = [file for variant in variants.values() for file in checkpoint.checkpoints(variant.folder)[-1:]]
-    base = setup.with_background(base, checkpoint.read(trained[0])["config"] if trained else None)
+    trained = next(filter(None, (checkpoint.newest_readable(each.folder) for each in variants.values())), None)
+    base = setup.with_background(base, trained[0]["config"] if trained is not None else None)
     scene = setup.load_scene(base, pose_check=False)
     view = scene.test[0]
     name = f"{Path(scene.image_names[view]).stem}.png"
