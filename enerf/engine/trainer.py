@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -116,7 +117,7 @@ def train_loop(
     watch
         Called with the state and the report of every step.
     stop_requested
-        Whether to stop before the next step; by default, whether a signal came.
+        Whether to stop before the next step; then signals are the caller's. By default, whether a signal came.
 
     Returns
     -------
@@ -128,9 +129,10 @@ def train_loop(
     NotFinite
         If the loss or a gradient is not finite; the weights are those before that step.
     """
-    with signals.deferred() as signal_came, _bar(state, n_iters) as bar:
+    signal_came = signals.deferred() if stop_requested is None else nullcontext(stop_requested)
+    with signal_came as is_to_stop, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
-            if (stop_requested or signal_came)():
+            if is_to_stop():
                 return "interrupted"
             began = time.perf_counter()
             set_learning_rate(state.optimizer, learning_rate(state))
@@ -289,7 +291,7 @@ def fit(
                 checkpoint.prune_recent(config.folder, 0)
         finally:
             journal.close()
-    if why == "interrupted":
+    if why == "interrupted" or stop_requested():  # a signal may also have come in the last step, or while saving
         same = "the same command without --no_reload" if config.run.no_reload else "the same command again"
         log.info("saved at step %d: run %s to resume", training.step, same)
         raise KeyboardInterrupt
