@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         io.remove_leftovers(folder)
         task, _ = registry.with_part("evaluate", folder)
         if args.stored:
-            metrics = io.read_json(folder / "metrics.json")
+            metrics = io.read_object(folder / "metrics.json")
         else:
             metrics = task.load("evaluate")(folder, args.device, args.datadir)
         measured.setdefault(task.kind, []).append(metrics)

@@ -73,6 +73,20 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that holds an object, as metrics and records do.
+
+    Raises
+    ------
+    InputError
+        If it is missing, not valid JSON, or something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found JSON of type {type(content).__name__}, expected an object with names")
+    return content
+
+
 def write_error(path: Path, reason: str) -> InputError:
     """The exception for a file that cannot be written, not raised.
 

@@ -24,7 +24,10 @@ log = logging.getLogger("enerf")
 FORMAT = 1
 KEPT, RECENT = "checkpoints", "checkpoints/recent"
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
-OPTION_KEYS = ("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha")
+OPTION_KEYS = (
+    *("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha"),
+    *("amsgrad", "maximize", "foreach", "capturable", "differentiable", "nesterov", "centered", "dampening"),
+)
 OPTIMIZER_KEYS = (
     "betas",
     "alpha",
@@ -274,6 +277,10 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
         if weights[name].shape != value.shape:
             found, expected = tuple(weights[name].shape), tuple(value.shape)
             raise InputError(f"{path}: weight {name} has shape {found}, expected {expected}")
+        if not _is_dense(weights[name]) or weights[name].is_floating_point() != value.is_floating_point():
+            raise InputError(
+                f"{path}: weight {name} is {_tensor_kind(weights[name])}, expected {_tensor_kind(value.cpu())}"
+            )
     model.load_state_dict(weights)
 
 
@@ -340,10 +347,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], 
     ]
     try:
         _check_kind(optimizer.param_groups[0], saved["param_groups"][0], path)
+        _check_values(optimizer, saved, path)
         optimizer.load_state_dict(saved)
         for group, options in zip(optimizer.param_groups, current, strict=True):
             group.update(options)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: the optimizer's state does not fit this model ({error})") from None
 
 
@@ -355,6 +363,41 @@ def _check_kind(own: dict[str, Any], saved: dict[str, Any], path: Path) -> None:
             f"{path}: its state is of another optimizer or another momentum, expected the same, or --no_reload to take "
             "the weights alone"
         )
+
+
+def _check_values(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
+    """Raise ``InputError`` unless the values saved for each parameter are numbers or tensors that fit it."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    for parameter, number in zip(parameters, numbers, strict=True):
+        for name, value in saved["state"].get(number, {}).items():
+            is_tensor = isinstance(value, torch.Tensor) and _is_dense(value)
+            fits = value.shape == parameter.shape or value.numel() == 1 if is_tensor else _is_number(value)
+            if not fits:
+                found = _tensor_kind(value) if isinstance(value, torch.Tensor) else type(value).__name__
+                raise InputError(
+                    f"{path}: the optimizer's state does not fit this model: {name} of a weight of shape "
+                    f"{tuple(parameter.shape)} is {found}"
+                )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_quantized or tensor.is_complex())
+    )
+
+
+def _tensor_kind(tensor: torch.Tensor) -> str:
+    """Return shape, type and storage of a tensor as text."""
+    layout = "" if tensor.layout == torch.strided else f" {str(tensor.layout).removeprefix('torch.')}"
+    device = " without values" if tensor.device.type == "meta" else ""
+    return f"a{layout} tensor {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}{device}"
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

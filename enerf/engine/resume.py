@@ -251,7 +251,7 @@ def finished_metrics(
     metrics_file = config.folder / "metrics.json"
     if config.run.no_reload or not metrics_file.is_file():
         return None
-    metrics: dict[str, Any] = io.read_json(metrics_file)
+    metrics: dict[str, Any] = io.read_object(metrics_file)
     in_time = 0 < config.train.max_seconds <= metrics["seconds"]["train"]
     if metrics["steps"] < config.train.N_iters and not in_time:
         return None
@@ -286,5 +286,5 @@ def _same_inputs(
 def matching_metrics(folder: Path, protocol: dict[str, Any]) -> dict[str, Any] | None:
     """Return the content of a run's ``metrics.json`` if it contains these keys with these values, else None."""
     path = folder / "metrics.json"
-    found = io.read_json(path) if path.is_file() else {}
+    found = io.read_object(path) if path.is_file() else {}
     return found if all(found.get(key) == value for key, value in io.nan_to_none(protocol).items()) else None

@@ -112,7 +112,7 @@ class Record:
         """
         trained, changes = self.trained(step), self.changes(step)
         path = folder / "metrics.json"
-        before = io.read_json(path) if UNKNOWN in (trained.backend, trained.precision) and path.is_file() else {}
+        before = io.read_object(path) if UNKNOWN in (trained.backend, trained.precision) and path.is_file() else {}
         entries: dict[str, Any] = {
             name: before.get(name) if value == UNKNOWN else value
             for name, value in (("precision", trained.precision), ("backend", trained.backend))

@@ -72,7 +72,7 @@ class OpenedRun:
         InputError
             If the run has not been evaluated.
         """
-        found: dict[str, Any] = io.read_json(self.folder / "metrics.json")
+        found: dict[str, Any] = io.read_object(self.folder / "metrics.json")
         return found
 
     @property

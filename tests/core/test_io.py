@@ -8,6 +8,7 @@ import pytest
 
 from enerf.core import io
 from enerf.core.errors import InputError
+from tests.contents import refusal
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
@@ -97,3 +98,11 @@ def test_the_name_of_a_temporary_file_is_one_that_is_found_later(tmp_path, monke
         monkeypatch.setattr(io, "is_running", lambda pid: pid != os.getpid())
         assert io.remove_leftovers(tmp_path) == [temporary]
         temporary.write_text("whole")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "1", "[" * 100_000])
+def test_metrics_that_are_no_object_are_one_sentence(text, tmp_path):
+    (tmp_path / "metrics.json").write_text(text)
+    assert refusal(io.read_object, tmp_path / "metrics.json").startswith(f"{tmp_path / 'metrics.json'}: ")
+    (tmp_path / "metrics.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert io.read_object(tmp_path / "metrics.json") == {}

@@ -156,7 +156,7 @@ def _(folder: Path, raw: bytes) -> Command:
 
 
 PLACES = {"json_file": TRAIN, "json_test_file": "transforms_test.json", "json_image": "train/r_1.png"}
-PLACES |= {"json_first_image": "train/r_0.png", "json_test_image": "test/r_1.png"}
+PLACES |= {"json_first_image": "train/r_0.png", "json_test_image": "test/r_0.png"}
 KINDS = ("fifo", "folder", "devzero", "loop", "dangling", "missing", "empty")
 
 

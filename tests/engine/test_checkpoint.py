@@ -555,3 +555,36 @@ def test_a_device_in_the_place_of_a_checkpoint_is_refused(tmp_path):
     for name in ("a.pt", "b.pt"):
         assert "expected a file" in refusal(checkpoint.read, tmp_path / name)
         assert "expected a file" in refusal(start_from, fresh(), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda w: w.to_sparse(), "is a sparse_coo tensor (8, 15) of float32"),
+        (lambda w: w.to(torch.complex64), "is a tensor (8, 15) of complex64"),
+        (lambda w: w.to("meta"), "is a tensor (8, 15) of float32 without values"),
+        (lambda w: w.to(torch.int32), "is a tensor (8, 15) of int32"),
+    ],
+)
+def test_weights_of_another_kind_of_tensor_are_told(change, found, tmp_path):
+    path = checkpoint.save(trained(), tmp_path, {})
+    content = checkpoint.read(path)
+    content["model"]["coarse.trunk.0.weight"] = change(content["model"]["coarse.trunk.0.weight"])
+    told = refusal(checkpoint.restore, fresh(), content, path)
+    assert told == f"{path}: weight coarse.trunk.0.weight {found}, expected a tensor (8, 15) of float32"
+
+
+def test_an_optimisers_state_that_does_not_fit_its_weights_is_told(tmp_path):
+    path = checkpoint.save(trained(), tmp_path, {})
+    for wrong in ("text", torch.zeros(3), torch.zeros(8, 15).to_sparse()):
+        content = checkpoint.read(path)
+        content["optimiser"]["state"][0]["exp_avg"] = wrong
+        told = refusal(checkpoint.restore, fresh(), content, path)
+        assert told.startswith(
+            f"{path}: the optimizer's state does not fit this model: exp_avg of a weight of shape (8, 15)"
+        )
+    content = checkpoint.read(path)
+    content["optimiser"]["param_groups"][0]["amsgrad"] = True  # decided by the options
+    again = fresh()
+    checkpoint.restore(again, content, path)
+    step(again, 3)

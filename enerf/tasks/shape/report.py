@@ -109,4 +109,5 @@ def draw_curves(runs: Sequence[Run], path: Path, title: str, label_of: Callable[
 
 def _value(run: Run, part: str, name: str) -> float | None:
     """Return a value of a run, None if it is missing."""
-    return (run.get(part) or {}).get(name)
+    value = (run.get(part) or {}).get(name)
+    return None if value is None else float(value)

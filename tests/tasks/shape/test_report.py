@@ -16,7 +16,8 @@ def _run(shape="ball", method="plain", seed=0, iou=0.9, steps=100, **more):
     found = {
         **{"shape": shape, "method": method, "seed": seed, "steps": steps, "seconds": {"train": 10.0 + seed}},
         "field": {"iou": iou, "iou_near": iou / 2, "sign_f1_near": 0.7},
-        "mesh": {"chamfer_l1_percent": 0.123, "normal_consistency": 0.98, "fscore_0.5": 1.0, "hausdorff_percent": 2.0},
+        "mesh": {"chamfer_l1_percent": 0.123, "normal_consistency": 0.98, "fscore_0.5": 1.0, "hausdorff_percent": 2.0}
+        | {"parts": 1, "parts_dropped": 12},
         "curve": [[s, s * (0.1 + 0.01 * seed), iou * s / steps, iou * s / steps / 2] for s in range(0, steps + 1, 10)],
     }
     return {**found, **more}
@@ -32,6 +33,7 @@ def test_runs_of_a_shape_and_method_are_averaged_over_seeds():
     assert plain["IoU"] == "0.8500 ± 0.0707"
     assert plain["near IoU"] == "0.4250 ± 0.0354"
     assert plain["train [s]"] == "10 ± 1"
+    assert (plain["parts"], plain["dropped"]) == ("1 ± 0", "12 ± 0")
     assert (plain["steps"], plain["seeds"]) == ("100", "2")
     assert (other["method"], other["IoU"], other["Chamfer L1 [%]"], other["F 0.5 %"]) == (
         "E",

@@ -14,6 +14,7 @@ import pytest
 import torch
 import trimesh
 
+from enerf.cli import train as cli_train
 from enerf.config import parser
 from enerf.core import images
 from enerf.core.errors import InputError, NotFinite, SomeFailed
@@ -342,6 +343,15 @@ def test_a_folder_without_meshes_is_one_sentence(make, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"none: found no mesh in it, expected files of kinds obj, ply"):
         shape_train.train_all(make(path=tmp_path / "none"))
+
+
+def test_a_folder_of_which_all_fails_prints_where_the_results_are_and_is_an_error(tmp_path, capsys):
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "a.obj").write_text("")
+    words = ["--mesh", str(tmp_path / "many"), "--basedir", str(tmp_path), "--expname", "all"]
+    with pytest.raises(SomeFailed, match=r"1 of its 1 meshes could not be learned: a\.obj \("):
+        cli_train.main("shape", words)
+    assert capsys.readouterr().out == f"results: {tmp_path / 'all'}\n"
 
 
 # refusals
