@@ -69,8 +69,9 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        file.write(json.dumps({"pid": os.getpid(), "host": io.host(), "since": _now()}).encode())
-        file.flush()
+        with suppress(OSError):  # on a full disk the lock holds too, and nobody is told by whom
+            file.write(json.dumps({"pid": os.getpid(), "host": io.host(), "since": _now()}).encode())
+            file.flush()
         yield
     finally:
         with suppress(OSError):

@@ -82,6 +82,24 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     assert f"{tmp_path}: not protected against a second writer (Operation not supported)" in caplog.messages
 
 
+def test_on_a_full_disk_the_lock_holds_without_its_content(tmp_path, monkeypatch):
+    acquire = writer_lock._acquire
+
+    class Full:
+        def __init__(self, file):
+            self.close = file.close
+
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer_lock, "_acquire", lambda path: Full(acquire(path)))
+    with writer_lock.writing(tmp_path):
+        code = f"import pathlib, enerf.engine.writer_lock as w; w.writing(pathlib.Path({str(tmp_path)!r})).__enter__()"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert f"{tmp_path}: another process writes to this run" in other.stderr
+    enter(tmp_path)
+
+
 def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refusal(enter, tmp_path / "file" / "run")

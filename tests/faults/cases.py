@@ -18,8 +18,8 @@ GRID = (
     "--density exp --use_viewdirs --lrate_schedule cosine --lrate 1e-2"
 )
 SHAPE = (
-    f"shape --mesh {{data}}/shape.ply {COMMON} --N_points 256 --resolution 24 --i_eval 40 --i_spectrum 30 "
-    "--N_iters 160 --netwidth 16"
+    f"shape --mesh {{data}}/shape.ply {COMMON} --N_points 512 --resolution 24 --i_eval 80 --i_spectrum 30 "
+    "--N_iters 120 --netwidth 16"
 )
 CLASSIFIER = (
     f"classify --images {{data}}/figures {COMMON.replace('--backend torch ', '')} --N_batch 16 --N_iters 40 "
@@ -77,15 +77,16 @@ CASES = (
     Case("nerf grid", f"{NERF} {GRID} --i_weights 7 --equilibrate", 60, {"render": f"{VIDEO} --png"}),
     Case(
         "shape grid",
-        f"{SHAPE} --background process --pool 1024 --pool_uses 2 --hash_levels 4 --hash_log2_entries 9 --i_weights 50",
-        160,
+        f"{SHAPE} --background process --pool 2048 --pool_uses 2 --hash_levels 4 --hash_log2_entries 10 --lrate 2e-2 "
+        "--lrate_grid 5e-2 --i_weights 40",
+        120,
         {"extract": MESH},
     ),
     Case(
         "shape sine",
         f"{SHAPE} --background none --pool 512 --encoding none --activation sine --representation sdf "
         "--equilibrate --equilibrate_scale learned --eikonal 0.1 --lrate 1e-4 --i_weights 0",
-        160,
+        120,
         {"extract": f"{MESH} --views --frames 8 --size 32"},
     ),
     Case(

@@ -76,7 +76,7 @@ def reader(task: Task, work: Path, chance: random.Random) -> tuple[str, list[str
     reading = Child(task.case.others()[name], work)
     faults = [f"reader: {each}" for each in reading.wait().faults(0)]
     faults += [f"writer: {each}" for each in writer.wait().faults(0)]
-    made = re.compile(r"(video_interpolate|mesh|analysis)\S* (is new|differs)")  # by the reader, of an earlier step
+    made = re.compile(r"(video_interpolate|extracted|mesh|analysis)\S* is new")  # by the reader
     faults += [each for each in outcome.of_run(folder).differences(task.expected) if not made.match(each)]
     return f"writer and {name}", faults + [f"{each} is left" for each in outcome.remains(folder)]
 
