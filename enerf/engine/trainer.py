@@ -22,7 +22,7 @@ from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.core.errors import InputError, NotFinite
 from enerf.core.progress import progress_bar
-from enerf.engine import checkpoint, resume, schedule, signals
+from enerf.engine import checkpoint, resume, saver, schedule, signals
 from enerf.engine.checkpoint import State, set_learning_rate
 from enerf.engine.journal import Journal
 from enerf.engine.saver import Saver
@@ -261,10 +261,10 @@ def fit(
         _write_config(config, metadata)
     elif training.step >= config.train.N_iters > 0:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
-    saver = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
+    saves = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
     journal, progress = Journal(config.folder, training.step), Progress(unit)
     records = _records(config, training, journal, progress, spectra)
-    saves = [Hook(config.run.i_weights, saver.by_step), Hook(1, saver.by_time)]
+    saving = [Hook(config.run.i_weights, saves.by_step), Hook(1, saves.by_time)]
     with signals.deferred() as stop_requested:
         try:
             why = train_loop(
@@ -272,7 +272,7 @@ def fit(
                 step,
                 partial(schedule.learning_rate, config.train),
                 progress,
-                [*records, *hooks(journal), *saves],
+                [*records, *hooks(journal), *saving],
                 n_iters=config.train.N_iters,
                 max_seconds=config.train.max_seconds,
                 per_step=per_step,
@@ -280,13 +280,13 @@ def fit(
                 stop_requested=stop_requested,
             )
         except NotFinite as error:
-            raise NotFinite(f"{error}; {saver.after_failure(training)}") from None
+            raise NotFinite(f"{error}; {saves.after_failure(training)}") from None
         except Exception:
-            log.warning("training ended by an error; %s", saver.after_failure(training))
+            log.warning("training ended by an error; %s", saves.after_failure(training))
             raise
         else:
             if training.step > started_at or is_new or not checkpoint.is_kept(config.folder, training.step):
-                saver.at_end(training)
+                saves.at_end(training)
             else:
                 checkpoint.prune_recent(config.folder, 0)
         finally:
@@ -304,8 +304,7 @@ def _write_config(config: RunConfig, metadata: dict[str, Any]) -> None:
         for entry in metadata.get("history", [])
         for name, (before, after) in entry.get("options", {}).items()
     ]
-    lasting = parser.replace(config, no_reload=False, resume_with_changes=False)  # to be resumed with --config
-    io.write_atomic(config.folder / "config.txt", "".join(lines) + parser.to_text(lasting))
+    io.write_atomic(config.folder / "config.txt", "".join(lines) + saver.config_text(config))
 
 
 def _records(
