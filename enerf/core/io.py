@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: not found; expected the result of a finished run") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+        raise InputError(f"{path}: cannot be read as JSON ({error}), expected a whole file") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:

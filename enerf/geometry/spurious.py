@@ -94,11 +94,13 @@ def _spurious(
     outside, inside = (2 * np.bincount(part, states == state, n) > faces_of for state in (OUTSIDE, INSIDE))
     wrong = np.where(volume > 0, outside, inside)
     spurious = np.zeros(n, bool)
+    order, ends = np.argsort(part, kind="stable"), np.cumsum(faces_of)  # the faces of a part are order[start:end]
     for i in np.flatnonzero(wrong):
-        spurious[i] = not _contains_other(vertices, faces[part == i], grid, OUTSIDE if outside[i] else INSIDE)
+        own = faces[order[ends[i] - faces_of[i] : ends[i]]]
+        spurious[i] = not _contains_other(vertices, own, grid, OUTSIDE if outside[i] else INSIDE)
     within = faces[spurious[part]]
     for i in np.flatnonzero(~wrong & (outside | inside)) if len(within) else ():
-        point = vertices[faces[np.argmax(part == i), 0]]
+        point = vertices[faces[order[ends[i] - faces_of[i]], 0]]
         spurious[i] = abs(float(topology.winding_sum(vertices[within], point[None])[0])) > 0.5
     return spurious
 
@@ -106,12 +108,13 @@ def _spurious(
 def _contains_other(vertices: Vertices, faces: Faces, grid: SignGrid, state: int) -> bool:
     """Whether a part contains the center of a cell whose state is another."""
     n = len(grid.cells)
-    used = vertices[np.unique(faces)]
+    corners, own = np.unique(faces, return_inverse=True)  # of all vertices only these: libigl copies what it is given
+    used = vertices[corners]
     low, high = (np.floor((end + 1) * (n / 2)).astype(int).clip(0, n - 1) for end in (used.min(0), used.max(0)))
     cells = grid.cells[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
     others = np.argwhere(cells != state)
     if not len(others):
         return False
     centers = (others[:: -(-len(others) // _MAX_CENTERS)] + low + 0.5) * (2 / n) - 1
-    winding = igl.fast_winding_number(vertices, np.ascontiguousarray(faces), np.ascontiguousarray(centers))
+    winding = igl.fast_winding_number(used, own.reshape(-1, 3).astype(np.int64), np.ascontiguousarray(centers))
     return bool((np.abs(winding) > 0.5).any())
