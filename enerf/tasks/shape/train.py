@@ -87,6 +87,7 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
         metrics = train(config)
         return [] if metrics is None else [metrics]
     named = _named_meshes(folder)
+    io.remove_leftovers(config.folder)
     measured: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for i, (path, name) in enumerate(named.items()):
