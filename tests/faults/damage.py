@@ -72,6 +72,8 @@ def campaign(work: Path, data: Path, pattern: str, count: int, seed: int) -> Fin
         newest.write_bytes(DAMAGES[name](newest.read_bytes(), chance))
         accepted = read_as(newest, original)
         commands = ["train", *before[task.case.name]]
+        if n and n % 50 == 0:
+            print(f"{n} of {count} damaged checkpoints", flush=True)
         command = commands[(n // len(tasks)) % len(commands)]
         found.count(f"{name}, {'same content' if accepted else 'refused'}", command)
         where = f"{task.case.name}, {name}, {command} ({newest.stat().st_size} bytes)"
