@@ -17,6 +17,7 @@ from tests.faults import cases, kills, outcome, processes
 from tests.faults.findings import Findings
 from tests.faults.kills import Task
 
+Seen = tuple[int, dict[str, bytes]]  # exit code and result files of a command
 Damage = Callable[[bytes, random.Random], bytes]
 
 
@@ -72,6 +73,8 @@ def campaign(work: Path, data: Path, pattern: str, count: int, seed: int) -> Fin
         newest.write_bytes(DAMAGES[name](newest.read_bytes(), chance))
         accepted = read_as(newest, original)
         commands = ["train", *before[task.case.name]]
+        if n and n % 50 == 0:
+            print(f"{n} of {count} damaged checkpoints", flush=True)
         command = commands[(n // len(tasks)) % len(commands)]
         found.count(f"{name}, {'same content' if accepted else 'refused'}", command)
         where = f"{task.case.name}, {name}, {command} ({newest.stat().st_size} bytes)"
@@ -104,32 +107,33 @@ def trained(task: Task, work: Path, newest: Path, accepted: bool) -> list[str]:
     return faults
 
 
-def looked_at(
-    task: Task, work: Path, command: str, newest: Path, accepted: bool, expected: dict[str, bytes]
-) -> list[str]:
-    """Run a command on the unfinished run; what is wrong: its results must be those of the checkpoint that it took."""
-    data = newest.read_bytes()
+def looked_at(task: Task, work: Path, command: str, newest: Path, accepted: bool, expected: Seen) -> list[str]:
+    """Run a command on the unfinished run; what is wrong: its results must be those of the checkpoint that it took.
+
+    They include the exit code: a field after few steps may have no surface to extract.
+    """
+    data, (code, results) = newest.read_bytes(), expected
     ended = processes.run(task.case.others()[command], work)
-    faults = ended.faults(0) + _names(ended.text, newest, accepted)
+    faults = ended.faults(code) + _names(ended.text, newest, accepted)
     if newest.read_bytes() != data:
         faults.append("the damaged file was changed")
     own = outcome.files(cases.folder_of(work)) | _metrics(cases.folder_of(work))
     if command != "analyze":  # it shows all checkpoints
-        faults += [f"{name} is of another checkpoint" for name in expected if own.get(name) != expected[name]]
+        faults += [f"{name} is of another checkpoint" for name in results if own.get(name) != results[name]]
     return faults
 
 
-def _results_before(task: Task, work: Path) -> dict[str, tuple[dict[str, bytes], dict[str, bytes]]]:
-    """Result files of each other command with the newest checkpoint missing, and with it whole."""
-    found: dict[str, tuple[dict[str, bytes], dict[str, bytes]]] = {}
+def _results_before(task: Task, work: Path) -> dict[str, tuple[Seen, Seen]]:
+    """What each other command ends with if the newest checkpoint is missing, and if it is whole."""
+    found: dict[str, tuple[Seen, Seen]] = {}
     for name, words in task.case.others().items():
         results = []
         for without in (True, False):
             folder = task.begin(work)
             if without:
                 checkpoint.checkpoints(folder)[-1].unlink()
-            processes.run(words, work)
-            results.append(outcome.files(folder) | _metrics(folder))
+            ended = processes.run(words, work)
+            results.append((ended.code, outcome.files(folder) | _metrics(folder)))
         found[name] = (results[0], results[1])
     shutil.rmtree(work, ignore_errors=True)
     return found

@@ -63,6 +63,8 @@ def campaign(work: Path, data: Path, pattern: str, count: int, seed: int) -> Fin
         task = others[(n // 3) % len(others)] if n % 3 == 0 else training[n % len(training)]
         live(task, work / "life", min(chance.randint(1, MOST), count - found.total), chance, found)
         lives += 1
+        if lives % 10 == 0:
+            print(f"{found.total} of {count} kills", flush=True)
     found.figures["lives"] = lives
     return found
 

@@ -101,7 +101,10 @@ def temporary(folder: Path, pid: int) -> list[str]:
 
 
 def broken(folder: Path, *whole: dict[str, bytes]) -> list[str]:
-    """Results in the folder of a killed run that are neither absent nor whole: one of those of ``whole``."""
+    """Results in the folder of a killed run that are neither absent nor whole: one of those of ``whole``.
+
+    Plots of an interrupted analysis show what was measured until then; they are not compared here.
+    """
     found = []
     for path in checkpoint.checkpoints(folder) if folder.is_dir() else []:
         try:
@@ -109,7 +112,7 @@ def broken(folder: Path, *whole: dict[str, bytes]) -> list[str]:
         except InputError as error:
             found.append(str(error))
     for name, data in files(folder).items():
-        if data not in [each.get(name) for each in whole]:
+        if data not in [each.get(name) for each in whole] and not name.startswith("analysis/"):
             found.append(f"{name} of the killed run differs")
     if (folder / "metrics.json").exists():
         json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
