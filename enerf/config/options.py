@@ -118,11 +118,6 @@ class RunConfig(ABC):
         """Folder of the results: ``basedir/expname``."""
         return Path(self.run.basedir) / (self.run.expname or self.scene)
 
-    @property
-    def only_renders(self) -> bool:
-        """Whether the run is not trained, only rendered."""
-        return False
-
     def check(self) -> None:  # noqa: B027
         """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
 

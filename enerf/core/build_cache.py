@@ -78,13 +78,27 @@ def _folders(*, make: bool) -> Iterator[Path]:
     chosen = cache_folder()
     if chosen is None:
         _warn("this user has no home folder", "ENERF_CACHE is not set either, so compiled kernels are temporary files")
-    elif problem := _problem_of_folder(chosen, make):
+    elif problem := _problem_of_folder(_tightened(chosen), make):
         _warn(chosen, f"{problem}; compiled kernels are kept elsewhere")
     elif chosen.is_dir():
         yield chosen
     user = Path(tempfile.gettempdir()) / f"enerf-cache-{getattr(os, 'geteuid', lambda: 'user')()}"
     if not _problem_of_folder(user, make) and user.is_dir():
         yield user
+
+
+def _tightened(folder: Path) -> Path:
+    """The folder; if it is the default one and of this user, others may no longer write to it.
+
+    Versions that made it with the user's umask, 002 on many systems, left it writable for the group. What is in it is
+    verified file by file.
+    """
+    with suppress(OSError, ValueError):
+        found = os.lstat(folder)
+        own = stat.S_ISDIR(found.st_mode) and found.st_uid == getattr(os, "geteuid", lambda: None)()
+        if own and found.st_mode & 0o022 and not os.environ.get("ENERF_CACHE"):
+            folder.chmod(stat.S_IMODE(found.st_mode) & ~0o022)
+    return folder
 
 
 def _verified(folder: Path, key: str) -> Iterator[Path]:

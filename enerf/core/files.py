@@ -23,9 +23,13 @@ _KINDS = (
     (stat.S_ISBLK, "a block device"),
     (stat.S_ISSOCK, "a socket"),
 )
+# Limit of a container, its usage, statistics, and the prefix in these of numbers that include inner groups.
 _CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", ""),
+    (
+        *("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        *("/sys/fs/cgroup/memory/memory.stat", "total_"),
+    ),
 )
 
 
@@ -147,7 +151,7 @@ def inner_name(name: str, what: str) -> str:
     return name
 
 
-def require_memory(n_bytes: int, what: str, *, device_bytes: int | None = None) -> None:
+def require_memory(n_bytes: int, what: str) -> None:
     """Check that an allocation fits before it is made.
 
     Parameters
@@ -156,15 +160,13 @@ def require_memory(n_bytes: int, what: str, *, device_bytes: int | None = None) 
         Bytes that will be allocated.
     what
         The file or option that asks for them; begins the message.
-    device_bytes
-        Available bytes, if not those of the host.
 
     Raises
     ------
     InputError
-        If they are more than the available memory.
+        If they are more than the available memory of the host.
     """
-    available = available_memory() if device_bytes is None else device_bytes
+    available = available_memory()
     if n_bytes > available:
         raise InputError(
             f"{what}: needs {format_bytes(n_bytes)} of memory, found {format_bytes(available)} available; expected less"
@@ -180,9 +182,10 @@ def available_memory() -> int:
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    for limit, usage in _CGROUP_FILES:
+    for limit, usage, statistics, prefix in _CGROUP_FILES:
         with suppress(OSError, ValueError):
-            found.append(max(0, int(Path(limit).read_text()) - int(Path(usage).read_text())))
+            used = int(Path(usage).read_text()) - _cached_files(Path(statistics), prefix)
+            found.append(max(0, int(Path(limit).read_text()) - used))
     return min(found)
 
 
@@ -196,6 +199,15 @@ def format_bytes(n_bytes: float | int) -> str:
     while size >= 1024 and len(units) > 1:
         size, units = size / 1024, units[1:]
     return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def _cached_files(statistics: Path, prefix: str) -> int:
+    """Bytes of a container's usage that cache files, which the system frees when memory is needed."""
+    names = (f"{prefix}active_file", f"{prefix}inactive_file")
+    with suppress(OSError, ValueError):
+        rows = [line.split() for line in statistics.read_text().splitlines()]
+        return sum(int(row[1]) for row in rows if row[0] in names)
+    return 0
 
 
 def _size_of_regular(found: os.stat_result, path: AnyPath) -> int:

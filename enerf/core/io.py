@@ -17,6 +17,7 @@ from enerf.core.errors import InputError
 
 _TEMPORARY = re.compile(r"\.(?P<host>\w{1,32})-(?P<pid>[0-9]{1,18})-[0-9a-f]{12}\.tmp(\..*)?", re.ASCII)
 _WEEK = 7 * 24 * 3600.0
+_writing: set[str] = set()  # names of temporary files of this process
 
 ErrorFor = Callable[[Path, str], InputError]
 
@@ -70,7 +71,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: not found; expected the result of a finished run") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+        raise InputError(f"{path}: cannot be read as JSON ({error}), expected a whole file") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -117,6 +118,7 @@ def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_erro
         If the folder cannot be created, or the file not flushed or renamed.
     """
     temporary = path.with_name(f".{host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    _writing.add(temporary.name)
     try:
         with os_errors_as_input_errors(path, error):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +129,7 @@ def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_erro
                     os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
+        _writing.discard(temporary.name)
         with suppress(OSError):
             temporary.unlink()
 
@@ -174,7 +177,8 @@ def _is_leftover(path: Path) -> bool:
     if found is None or not path.is_file():
         return False
     if found["host"] == host():
-        return not is_running(int(found["pid"]))
+        pid = int(found["pid"])  # in a container that is restarted, that of this process
+        return path.name not in _writing if pid == os.getpid() else not is_running(pid)
     with suppress(OSError):
         return time.time() - path.stat().st_mtime > _WEEK
     return False

@@ -213,12 +213,11 @@ def newest_readable(folder: Path) -> tuple[dict[str, Any], Path] | None:
     first: InputError | None = None
     for path in reversed(found):
         try:
-            content = read(path)
+            return read(path), path
         except InputError as error:
             first = first or error
-            log.warning("%s; taking the one before", error)
-            continue
-        return content, path
+            if path != found[0]:
+                log.warning("%s; taking the one before", error)
     if first is not None:
         others = f", and neither can the {len(found) - 1} before it" if len(found) > 1 else ""
         raise InputError(f"{first}{others}")

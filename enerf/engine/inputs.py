@@ -68,7 +68,8 @@ def of_files(paths: Iterable[Path], root: Path, saved: Mapping[str, Any] | None 
     InputError
         If a file is missing, no regular file, or cannot be read.
     """
-    named = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
+    inside = os.path.join(root, "")
+    named = {_name(path, root, inside): path for path in paths}
     stamp = _stamp(named, root)
     if saved is not None and saved.get("stamp") == stamp:
         return Inputs(**saved)
@@ -97,26 +98,12 @@ def differences(saved: object, current: Inputs | None) -> str:
     return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
 
 
-def files_below(path: Path) -> list[Path]:
-    """Return a file, or all regular files in a folder and its subfolders, without hidden ones.
-
-    Raises
-    ------
-    InputError
-        If the path does not exist, or a folder cannot be listed.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    try:
-        if not path.is_dir():
-            files.require_regular(path)
-            return [path]
-        found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=fail) for name in names]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be listed ({error.strerror}), expected the data of the run") from None
-    return sorted(each for each in found if not each.name.startswith(".") and each.is_file())
+def _name(path: Path, root: Path, inside: str) -> str:
+    """Return a path relative to ``root``; ``inside`` is the beginning of the paths below it, the usual case."""
+    text = path.as_posix()
+    if os.sep == "/" and text.startswith(inside) and "/../" not in text:
+        return text[len(inside) :]
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _stamp(named: Mapping[str, Path], root: Path) -> str:

@@ -103,7 +103,7 @@ def _check_changes(config: RunConfig, content: dict[str, Any], path: Path, chang
             f"{path}: this experiment was trained with other options: {', '.join(changed)}; expected the same, another "
             "--expname, --resume_with_changes (the change is recorded), or --no_reload"
         )
-    if not (steps_left(config, content["step"], content["seconds"]) or config.only_renders):
+    if not steps_left(config, content["step"], content["seconds"]):
         raise InputError(
             f"{path}: --resume_with_changes found no step left to train (step {content['step']} of --N_iters "
             f"{config.train.N_iters}) with other options: {', '.join(changed)}; expected a longer run, another "
@@ -124,7 +124,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
     Options that the checkpoint lacks are skipped, and those that are ``auto``; a saved ``auto`` counts as what it was
     resolved to, where the checkpoint says so. The length of the run is compared only if the learning rate depends on
     it: with exponential decay a longer run has the same first steps. The path of the data is compared only if the
-    checkpoint has no hashes of its files.
+    checkpoint has no hashes of its files; which option gives it, always.
 
     >>> from enerf.tasks.nerf.config import NerfConfig
     >>> changed_options({"N_rand": 64}, parser.from_dict(NerfConfig, {"N_rand": 32}), "training")
@@ -142,7 +142,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
             name not in saved
             or "auto" in (saved[name], current[name])
             or (item.metadata["is_length"] and not has_length)
-            or (item.metadata["is_source"] and (saved.get("inputs") or _same_path(saved[name], current[name])))
+            or (item.metadata["is_source"] and _same_source(saved, name, current[name]))
         ):
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
@@ -154,11 +154,17 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
     return changed
 
 
-def _same_path(saved: str, current: str) -> bool:
-    """Return whether two paths are the same after ``~``, links and the working folder are resolved."""
-    if not saved or not current:
-        return saved == current
-    return os.path.realpath(os.path.expanduser(saved)) == os.path.realpath(os.path.expanduser(current))
+def _same_source(saved: dict[str, Any], name: str, current: str) -> bool:
+    """Return whether an option names the data as before; if both runs give it, the files' content decides elsewhere.
+
+    Without hashes of the files the paths are compared, after ``~``, links and the working folder are resolved.
+    """
+    before = saved[name]
+    if not before or not current:  # another option names the data: the same file as a mesh, or as a point cloud
+        return bool(before == current)
+    if saved.get("inputs"):
+        return True
+    return os.path.realpath(os.path.expanduser(before)) == os.path.realpath(os.path.expanduser(current))
 
 
 def reopened(
@@ -252,10 +258,15 @@ def finished_metrics(
     if config.run.no_reload or not metrics_file.is_file():
         return None
     metrics: dict[str, Any] = io.read_object(metrics_file)
-    in_time = 0 < config.train.max_seconds <= metrics["seconds"]["train"]
-    if metrics["steps"] < config.train.N_iters and not in_time:
-        return None
-    if "options" not in metrics:  # written by an earlier version
+    try:
+        if steps_left(config, metrics["steps"], metrics["seconds"]["train"]):
+            return None
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{metrics_file}: found no numbers 'steps' and 'seconds', expected the metrics of a run; delete it to have "
+            "them measured again"
+        ) from None
+    if not isinstance(metrics.get("options"), dict):  # written by an earlier version
         saved = parser.read_text(type(config), config.folder / "config.txt")
         return metrics if saved == config else None
     return metrics if _same_options(metrics, config) and _same_inputs(metrics, config, input_files) else None

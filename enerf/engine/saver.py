@@ -94,7 +94,7 @@ class Saver:
         for place in (Path.cwd(), Path(tempfile.gettempdir())):
             try:
                 path = checkpoint.save(training, place / name, self.saved)
-                io.write_atomic(place / name / "config.txt", parser.to_text(self.config))
+                io.write_atomic(place / name / "config.txt", config_text(self.config))
             except (InputError, OSError):
                 continue
             if self._elsewhere is not None and self._elsewhere != path:
@@ -102,6 +102,11 @@ class Saver:
             self._elsewhere = path
             return path
         return None
+
+
+def config_text(config: RunConfig) -> str:
+    """Return the content of ``config.txt``, by which the run is resumed with ``--config``."""
+    return parser.to_text(parser.replace(config, no_reload=False, resume_with_changes=False))
 
 
 def _place(path: Path | None) -> str:

@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -21,7 +22,7 @@ from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.core.errors import InputError, NotFinite
 from enerf.core.progress import progress_bar
-from enerf.engine import checkpoint, resume, schedule, signals
+from enerf.engine import checkpoint, resume, saver, schedule, signals
 from enerf.engine.checkpoint import State, set_learning_rate
 from enerf.engine.journal import Journal
 from enerf.engine.saver import Saver
@@ -116,7 +117,7 @@ def train_loop(
     watch
         Called with the state and the report of every step.
     stop_requested
-        Whether to stop before the next step; by default, whether a signal came.
+        Whether to stop before the next step; then signals are the caller's. By default, whether a signal came.
 
     Returns
     -------
@@ -128,9 +129,10 @@ def train_loop(
     NotFinite
         If the loss or a gradient is not finite; the weights are those before that step.
     """
-    with signals.deferred() as signal_came, _bar(state, n_iters) as bar:
+    signal_came = signals.deferred() if stop_requested is None else nullcontext(stop_requested)
+    with signal_came as is_to_stop, _bar(state, n_iters) as bar:
         while state.step < n_iters and not _time_is_up(state, max_seconds):
-            if (stop_requested or signal_came)():
+            if is_to_stop():
                 return "interrupted"
             began = time.perf_counter()
             set_learning_rate(state.optimizer, learning_rate(state))
@@ -259,10 +261,10 @@ def fit(
         _write_config(config, metadata)
     elif training.step >= config.train.N_iters > 0:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
-    saver = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
+    saves = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
     journal, progress = Journal(config.folder, training.step), Progress(unit)
     records = _records(config, training, journal, progress, spectra)
-    saves = [Hook(config.run.i_weights, saver.by_step), Hook(1, saver.by_time)]
+    saving = [Hook(config.run.i_weights, saves.by_step), Hook(1, saves.by_time)]
     with signals.deferred() as stop_requested:
         try:
             why = train_loop(
@@ -270,7 +272,7 @@ def fit(
                 step,
                 partial(schedule.learning_rate, config.train),
                 progress,
-                [*records, *hooks(journal), *saves],
+                [*records, *hooks(journal), *saving],
                 n_iters=config.train.N_iters,
                 max_seconds=config.train.max_seconds,
                 per_step=per_step,
@@ -278,18 +280,18 @@ def fit(
                 stop_requested=stop_requested,
             )
         except NotFinite as error:
-            raise NotFinite(f"{error}; {saver.after_failure(training)}") from None
+            raise NotFinite(f"{error}; {saves.after_failure(training)}") from None
         except Exception:
-            log.warning("training ended by an error; %s", saver.after_failure(training))
+            log.warning("training ended by an error; %s", saves.after_failure(training))
             raise
         else:
             if training.step > started_at or is_new or not checkpoint.is_kept(config.folder, training.step):
-                saver.at_end(training)
+                saves.at_end(training)
             else:
                 checkpoint.prune_recent(config.folder, 0)
         finally:
             journal.close()
-    if why == "interrupted":
+    if why == "interrupted" or stop_requested():  # a signal may also have come in the last step, or while saving
         same = "the same command without --no_reload" if config.run.no_reload else "the same command again"
         log.info("saved at step %d: run %s to resume", training.step, same)
         raise KeyboardInterrupt
@@ -302,8 +304,7 @@ def _write_config(config: RunConfig, metadata: dict[str, Any]) -> None:
         for entry in metadata.get("history", [])
         for name, (before, after) in entry.get("options", {}).items()
     ]
-    lasting = parser.replace(config, no_reload=False, resume_with_changes=False)  # to be resumed with --config
-    io.write_atomic(config.folder / "config.txt", "".join(lines) + parser.to_text(lasting))
+    io.write_atomic(config.folder / "config.txt", "".join(lines) + saver.config_text(config))
 
 
 def _records(

@@ -54,8 +54,8 @@ def writing(folder: Path) -> Iterator[None]:
 
 def _create(folder: Path) -> list[Path]:
     """Create a folder; return it and the parents that did not exist, innermost first."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with io.os_errors_as_input_errors(folder):
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     return missing
 

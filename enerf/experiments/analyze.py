@@ -21,6 +21,7 @@ from enerf.conditioning import weight_views
 from enerf.conditioning.diagnostics import curvature, eigenvalues, layer_inputs, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.core import device as core_device
+from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.core.progress import on_terminal, progress_bar
 from enerf.engine import checkpoint
@@ -53,6 +54,7 @@ def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
     found = list(dict.fromkeys(folder.resolve() for folder in checkpoint.find_runs([f.expanduser() for f in folders])))
     chosen = _without_missing_extras(chosen)
     out = Path(chosen.out).expanduser() if chosen.out else Path(os.path.commonpath(found)) / "analysis"
+    io.remove_leftovers(out)
     settings = {"format": FORMAT, "rays": chosen.rays, "seed": chosen.seed, "layers": chosen.layers}
     records = Records(out / "analysis.json", settings)
     plan = {folder: _readable(checkpoint.checkpoints(folder), chosen.checkpoints, records) for folder in found}

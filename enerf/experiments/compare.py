@@ -14,6 +14,7 @@ from enerf.config import options, parser
 from enerf.config.methods import Methods
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
+from enerf.core import io
 from enerf.core.errors import InputError, NotFinite, shown
 from enerf.engine import checkpoint, resume, run_record
 from enerf.experiments.options import CompareOptions
@@ -42,6 +43,7 @@ def compare(base: C, chosen: CompareOptions) -> str:
     named = {variant_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
     for method in named.values():
         variant_config(base, *method, seeds[0]).check()  # before anything is read or trained
+    io.remove_leftovers(base.folder)
     base = task.load("resolve")(base) if task.has("resolve") else base
     variants: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
     failed: list[str] = []

@@ -177,9 +177,11 @@ def _without_spurious_parts(source: MeshSource, found: Surface, label: Path | st
         if source.camera_counts is None:
             log.info("%s: the run does not record where its shape is: parts of the mesh are not checked", label)
         return found
-    vertices, faces, dropped = spurious.drop(found.vertices, found.faces, source.signs)
+    vertices, faces, dropped = spurious.drop(found.vertices, found.faces, source.signs, source.solid)
     if dropped.spurious or dropped.none_left:
         log.warning("%s: %s; --all_parts keeps them", label, dropped)
+    elif dropped.unchecked:
+        log.info("%s: %d small parts are not checked: the file of the shape is needed", label, dropped.unchecked)
     return replace(found, vertices=vertices, faces=faces)
 
 

@@ -94,7 +94,7 @@ def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
         at += 8 + size
     if _JSON not in chunks:
         raise ValueError("it has no JSON chunk")
-    return _object(chunks[_JSON]), chunks.get(_BINARY)
+    return _object(chunks[_JSON].rstrip(b"\0")), chunks.get(_BINARY)  # some programs fill it up with zeros, not spaces
 
 
 def _object(text: bytes) -> dict[str, Any]:

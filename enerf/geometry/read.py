@@ -131,7 +131,7 @@ def _parsed(path: Path, suffix: str) -> _Arrays:
     if suffix == "ply":
         return _ply(data, source)
     vertices, polygons = obj.parse(data, source) if suffix == "obj" else off.parse(data, source)
-    check_indices(polygons.corners, len(vertices), source)
+    check_indices(polygons.corners, len(vertices), source, first=int(suffix == "obj"))
     return vertices, triangles(vertices, polygons, source)
 
 

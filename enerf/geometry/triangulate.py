@@ -162,8 +162,8 @@ def _with_every_corner(found: _Triangles, k: int) -> _Triangles:
     return np.array(made, np.int64)
 
 
-def check_indices(corners: Int64[np.ndarray, "*c"], n: int, source: str) -> None:
-    """Check that vertex indices are those of ``n`` vertices.
+def check_indices(corners: Int64[np.ndarray, "*c"], n: int, source: str, first: int = 0) -> None:
+    """Check that vertex indices are those of ``n`` vertices; ``first`` is the number of the first one in the file.
 
     Raises
     ------
@@ -173,4 +173,7 @@ def check_indices(corners: Int64[np.ndarray, "*c"], n: int, source: str) -> None
     outside: Bool[np.ndarray, "*c"] = (corners < 0) | (corners >= n)
     if outside.any():
         bad = int(corners[outside][0])
-        raise InputError(f"{source}: a face names vertex {bad}, expected numbers from 0 to {n - 1}")
+        raise InputError(
+            f"{source}: a face names vertex {bad + first}, expected those of its {n} vertices, which are numbered from "
+            f"{first}"
+        )

@@ -270,6 +270,17 @@ def test_what_other_users_may_write_to_is_refused_with_a_word(tmp_path, caplog, 
     assert not second.parent.stat().st_mode & 0o077 or what == "file"
 
 
+@posix
+def test_a_default_folder_that_an_earlier_version_left_open_to_the_group_is_closed_and_used(monkeypatch, tmp_path):
+    monkeypatch.delenv("ENERF_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "enerf"
+    folder.mkdir()
+    folder.chmod(0o775)
+    assert next(iter(build_cache.libraries("answer-1", lambda: b"content"))).parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
 @needs_compiler
 @posix
 @pytest.mark.parametrize("place", ["file", "fifo", "below a file", "device", "loop", "no home", "relative home"])

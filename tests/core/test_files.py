@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enerf.core import files
-from enerf.core.errors import InputError
 from tests.contents import refusal
 
 READERS = (files.require_regular, files.open_regular, files.read_bytes, files.read_text)
@@ -49,16 +48,19 @@ def test_an_allocation_beyond_the_available_memory_is_refused(monkeypatch):
     files.require_memory(files.available_memory() // 2, "--N_rand 8")
     assert "--N_rand 9: needs 8.0 EiB of memory" in refusal(files.require_memory, 2**63, "--N_rand 9")
     assert 2**26 < files.available_memory() < 2**50
-    with pytest.raises(InputError, match=r"found 5 B available"):
-        files.require_memory(6, "x", device_bytes=5)
+    monkeypatch.setattr(files, "available_memory", lambda: 5)
+    files.require_memory(5, "x")
+    assert "found 5 B available" in refusal(files.require_memory, 6, "x")
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    limit, usage = tmp_path / "max", tmp_path / "current"
+    limit, usage, statistics = tmp_path / "max", tmp_path / "current", tmp_path / "stat"
     limit.write_text("1000\n")
     usage.write_text("400\n")
-    monkeypatch.setattr(files, "_CGROUP_FILES", ((str(limit), str(usage)),))
+    monkeypatch.setattr(files, "_CGROUP_FILES", ((str(limit), str(usage), str(statistics), "total_"),))
     assert files.available_memory() == 600
+    statistics.write_text("active_file 1\ntotal_active_file 100\ntotal_inactive_file 200\ntotal_cache 350\n")
+    assert files.available_memory() == 900  # what caches files can be freed
     limit.write_text("max\n")
     assert files.available_memory() > 600
 

@@ -72,9 +72,10 @@ def test_a_systems_error_becomes_one_sentence_about_the_file(tmp_path):
 def test_leftovers_are_removed_if_their_process_is_gone_and_nothing_else(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
-    here, mine = io.host(), os.getpid()
+    here, running, mine = io.host(), os.getppid(), os.getpid()  # mine: of a process before, in a restarted container
     leftovers = [f".{here}-{gone.pid}-0123456789ab.tmp.png", f".{here}-{gone.pid}-0123456789ab.tmp"]
-    kept = [f".{here}-{mine}-0123456789ab.tmp.png", f".other-{gone.pid}-0123456789ab.tmp", ".hidden", "a.tmp.png"]
+    leftovers += [f".{here}-{mine}-0123456789ab.tmp"]
+    kept = [f".{here}-{running}-0123456789ab.tmp.png", f".other-{gone.pid}-0123456789ab.tmp", ".hidden", "a.tmp.png"]
     for folder in (tmp_path, tmp_path / "inner"):
         folder.mkdir(exist_ok=True)
         for name in (*leftovers, *kept):
@@ -95,7 +96,9 @@ def test_the_name_of_a_temporary_file_is_one_that_is_found_later(tmp_path, monke
         temporary.write_text("half")
         assert len(temporary.name) < 100
         assert io.remove_leftovers(tmp_path) == []  # this process is alive
-        monkeypatch.setattr(io, "is_running", lambda pid: pid != os.getpid())
+        pid = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+        monkeypatch.setattr(io, "is_running", lambda number: number != pid)
         assert io.remove_leftovers(tmp_path) == [temporary]
         temporary.write_text("whole")
 

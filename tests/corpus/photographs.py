@@ -120,10 +120,10 @@ def _(folder: Path, kind: str) -> Command:
     return nerf(folder, scene)
 
 
-# Names of all photographs: of formats that need an extra, with a mask beside each, in another case.
+# Names of all photographs: of formats that need an extra, or are not read, with a mask beside each, in another case.
 NAMES = {
-    "heic": ("refuse", "{}.heic"),
-    "avif": ("refuse", "{}.avif"),
+    "heic": ("accept", "{}.heic"),  # the content is PNG, by which the format is recognized
+    "avif": ("accept", "{}.avif"),
     "dng": ("refuse", "{}.dng"),
     "upper": ("accept", "{}.PNG"),
     "jpg": ("accept", "{}.jpg"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from enerf.core import io
 from tests.corpus import runner
 from tests.corpus.__main__ import chosen
 from tests.corpus.all_cases import CASES
@@ -38,13 +39,17 @@ def test_what_counts_as_a_finding(result, marks):
     assert runner._marks_of_output(result, Case("a", "refuse", lambda folder: Command("", ()))) == marks
 
 
-def test_files_tell_of_changed_inputs_escapes_and_commands_that_ran():
+def test_files_tell_of_changed_inputs_escapes_leftovers_and_commands_that_ran(tmp_path):
     command, before = Command("train_nerf.py", ()), {"in/a": "1"}
     assert runner._marks_of_files(command, before, {"in/a": "1", "out/x": "2"}) == []
     assert runner._marks_of_files(command, before, {"in/a": "2"}) == ["CHANGED"]
     assert runner._marks_of_files(command, before, {**before, "escaped/x": "2"}) == ["ESCAPED"]
     assert "EXECUTED" in runner._marks_of_files(command, before, {**before, "out/enerf-executed": "2"})
-    assert runner._marks_of_files(command, before, {**before, f"out/.{'0' * 32}.pt": "2"}) == ["LEFT"]
+    with io.atomic_path(tmp_path / "out" / "a.pt") as temporary:
+        temporary.touch()
+        name = str(temporary.relative_to(tmp_path))
+    for left in (name, f"in/.images_8.{'0' * 32}/a.png"):
+        assert "LEFT" in runner._marks_of_files(command, before, {**before, left: "2"})
 
 
 @pytest.mark.slow

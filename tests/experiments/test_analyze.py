@@ -13,7 +13,7 @@ import torch
 
 from enerf.conditioning.diagnostics import eigenvalues, spectrum
 from enerf.config import parser
-from enerf.core import images
+from enerf.core import images, io
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint
@@ -149,8 +149,11 @@ def test_an_interrupted_analysis_leaves_what_is_finished_and_goes_on(runs, monke
         analyze.analyze([runs], few(no_hessian=True))
     assert sum(len(run["records"]) for run in content(runs / "analysis").values()) == 4
     assert (runs / "analysis" / "analysis.png").is_file()
+    leftover = runs / "analysis" / f".{io.host()}-{2**22 + 1}-0123456789ab.tmp.png"  # of a process that was killed
+    leftover.write_text("")
     analyze.analyze([runs], few(no_hessian=True))
     assert len(seen) == 5 + 5
+    assert not leftover.exists()
 
 
 def test_damaged_checkpoints_are_named_and_others_take_their_place(runs, caplog):

@@ -130,6 +130,8 @@ def live(task: Task, work: Path, kills: int, chance: random.Random, found: Findi
         where = f"{task.case.name}, {task.name}, {told}"
         story.append(told)
         faults = ended.faults(*_codes(told)) + outcome.broken(folder, before, task.expected.files)
+        if "stopping after this step" in ended.text and ended.code == 0:
+            faults.append("received the signal, and went on to its end")
         if "SIGKILL" not in told:
             faults += [f"{name} is left" for name in outcome.temporary(folder, ended.pid)]
         found.fault(where, faults)

@@ -63,6 +63,7 @@ def test_an_obj_is_read_however_its_lines_are_written(text, tmp_path):
         ("v 0 0 0\nv\nf 1 1 1\n", "vertex 2"),
         ("v 0 0 0\nv 1 0\nf 1 1 1\n", "vertex 2 is '1 0'"),
         (TETRAHEDRON + "f -1 -2 -5\n", "vertex -5"),
+        (TETRAHEDRON + "f 1 2 9\n", "vertex 9, expected those of its 4 vertices, which are numbered from 1"),
         (TETRAHEDRON + "f 1 2 x\n", "whole number"),
         (TETRAHEDRON + "f 1 2 18446744073709551617\n", ""),
         (TETRAHEDRON.encode("utf-16"), "not text"),

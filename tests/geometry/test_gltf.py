@@ -22,7 +22,8 @@ class Builder:
         self.blob = b""
         self.document = {
             "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": list(range(len(nodes)))}],
-            "nodes": list(nodes), "meshes": [{"primitives": []}], "accessors": [], "bufferViews": [], **more,
+            "nodes": [dict(node) for node in nodes], "meshes": [{"primitives": []}],
+            "accessors": [], "bufferViews": [], **more,
         }  # fmt: skip
 
     def view(self, data, **more):
@@ -253,6 +254,15 @@ def test_faces_with_positions_that_are_not_finite_are_dropped_and_said(tmp_path,
     values[0] = np.inf
     assert report_of(cube(values, nodes=[{"mesh": 0, "scale": [-1, 2, 3]}]).glb(tmp_path / "a.glb")).faces > 0
     assert "not finite were dropped" in caplog.text
+
+
+def test_json_may_be_filled_up_with_zeros(tmp_path):
+    whole = cube().glb(tmp_path / "a.glb").read_bytes()
+    end = 20 + struct.unpack("<I", whole[12:16])[0]
+    (tmp_path / "b.glb").write_bytes(
+        struct.pack("<4sIII", b"glTF", 2, len(whole) + 4, end - 16) + whole[16:end] + bytes(4) + whole[end:]
+    )
+    assert report_of(tmp_path / "b.glb").volume == pytest.approx(8)
 
 
 def test_chunks_that_exceed_the_file_are_one_sentence(tmp_path):

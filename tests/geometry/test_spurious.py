@@ -67,6 +67,28 @@ def test_every_crumb_beyond_reach_of_the_surface_is_dropped(grid):
     assert dropped_of(grid, REAL[0], *crumbs)[2].spurious == 30
 
 
+def test_small_parts_at_the_surface_are_judged_by_the_solid_itself(grid):
+    """Crumbs just outside of the large ball, and bubbles just inside: no cell says what they are."""
+    size = spurious.reach(grid) / 20
+    middle = np.array([-0.4, 0, 0])
+    outwards = np.random.default_rng(1).normal(size=(20, 3))
+    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
+    crumbs = [ball(middle + (0.4 + 1.5 * size) * d, size) for d in outwards[:10]]
+    bubbles = [ball(middle + (0.38 - 1.5 * size) * d, size, inward=True) for d in outwards[10:]]
+    real = [ball(middle + 0.393 * d, 3 * size) for d in -outwards[:3]]  # some of each is within the solid
+    mesh = solids.together(*REAL, *crumbs, *bubbles, *real)
+    solid = Solid(surface_distance.mesh_from_arrays(*solids.together(*REAL)))
+    known = spurious.drop(*mesh, grid, lambda: solid)[2]
+    assert (known.parts, known.spurious, known.unchecked) == (26, 20, 0)
+    unknown = spurious.drop(*mesh, grid, lambda: None)[2]
+    assert unknown.spurious + unknown.unchecked >= 20 + len(real)
+    assert spurious.drop(*mesh, grid)[2].unchecked == unknown.unchecked > 0
+
+
+def test_the_solid_is_not_opened_without_need(grid):
+    assert spurious.drop(*solids.together(*REAL[:2]), grid, lambda: pytest.fail("opened"))[2].spurious == 0
+
+
 def test_a_mesh_without_faces_stays_empty(grid):
     vertices, faces, found = spurious.drop(np.zeros((0, 3)), np.zeros((0, 3), np.int64), grid)
     assert (len(vertices), len(faces), found.parts, found.none_left) == (0, 0, 0, False)

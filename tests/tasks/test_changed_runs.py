@@ -12,10 +12,11 @@ from PIL import Image
 from enerf.config import parser
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
-from enerf.engine import checkpoint
+from enerf.engine import checkpoint, resume, writer_lock
 from enerf.experiments import compare
 from enerf.experiments.options import CompareOptions
 from enerf.tasks import registry
+from enerf.tasks.nerf import video
 from tests.contents import refusal
 
 COMMON = {
@@ -208,3 +209,36 @@ def test_a_comparison_without_reload_is_trained_again(tmp_path, caplog):
         compare.compare(base, chosen)
     variant = tmp_path / "logs" / "cmp" / "plain_seed0"
     assert sorted(path.name for path in variant.glob("metrics.json*")) == ["metrics.json", "metrics.json.1"]
+
+
+def test_a_mesh_that_is_learned_as_a_point_cloud_of_the_same_file_is_another_run(copy):
+    folder = copy("shape")
+    before = state_of(folder)
+    changed = config_of("shape", folder, mesh="", cloud=str(folder / "mesh.obj"))
+    assert "cloud (saved empty, requested " in refusal(train, changed)
+    assert state_of(folder) == before
+
+
+def test_files_beside_the_classes_of_images_are_no_part_of_the_data(copy):
+    folder = copy("classifier")
+    config = config_of("classifier", folder, basedir=str(folder / "images" / "logs"))
+    train(config)
+    (folder / "images" / "notes.txt").write_text("seen")
+    assert train(parser.replace(config, N_iters=5))["steps"] == 5
+    shutil.copy(folder / "images/train/a/0.png", folder / "images/train/a/new.png")
+    assert "train/a/new.png new" in refusal(train, parser.replace(config, N_iters=6))
+
+
+def test_what_are_no_metrics_is_one_sentence(copy):
+    folder = copy("shape")
+    (folder / "logs" / "run" / "metrics.json").write_text('{"steps": 4}')
+    assert "expected the metrics of a run" in refusal(resume.finished_metrics, config_of("shape", folder))
+
+
+def test_a_run_is_rendered_with_other_options_while_another_process_trains_it(copy, monkeypatch):
+    folder = copy("nerf")
+    monkeypatch.setattr(video, "FRAMES", 1)
+    with writer_lock.writing(folder / "logs" / "run"):
+        assert train(config_of("nerf", folder, render_only=True, render_factor=4, N_samples=8)) is None
+        assert "writes to it" in refusal(train, config_of("nerf", folder))
+    assert (folder / "logs/run/renderonly_path_000004/video.mp4").is_file()

@@ -1,7 +1,8 @@
 """Load labelled images from CIFAR files, idx files, image folders, or archives of these."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from enerf.core import image_files
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import cifar, dataset, idx, image_folders
 from enerf.datasets.labelled.archive import open_archive
@@ -55,3 +56,20 @@ def load(path: Path, *, image_size: int = 0, test: str = "") -> LabelledImages:
         std=std,
         note="JPEG, lossy" if lossy else "",
     )
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Files of the data set in a folder, without others beside them, such as results that are written there.
+
+    Raises
+    ------
+    InputError
+        If the folder has none of the formats, or cannot be listed.
+    """
+    archive = open_archive(folder)
+    names = archive.names
+    if archive.kind == "folders":
+        tops = ("train", *image_folders.TESTS)
+        names = tuple(n for n in names if n.split("/")[0] in tops and image_files.is_image_name(PurePosixPath(n).name))
+    found = [archive.path / archive.root / name for name in names]
+    return [path for path in found if path.is_file()]

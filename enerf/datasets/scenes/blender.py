@@ -137,7 +137,7 @@ def _poses(frames: Frames, axes: str, near: float, far: float, training: bool = 
     bounds = np.array([[near, far]]).repeat(len(frames.names), 0)
     view_checks.require_rotations(frames.file, frames.matrices, frames.names)
     c2w = poses.orthonormalize(poses.from_axes(frames.matrices, axes))
-    view_checks.require_one_scale(frames.file, c2w[:, :, 3], bounds, frames.names)
+    view_checks.require_one_scale(frames.file, c2w[:, :, 3], bounds, frames.names, " (--near and --far)")
     if training:
         view_checks.require_parallax(frames.file, c2w[:, :, 3], near, "training cameras")
         view_checks.warn_of_range(frames.file, c2w, near, far)
@@ -153,7 +153,6 @@ def _read(
             core_files.require_regular(file)
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
-    core_files.require_memory(len(files) * height * width * 3, str(files[0].parent))
 
     def pictures() -> Iterator[Float32[np.ndarray, "h w c"]]:
         for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):

@@ -76,14 +76,14 @@ def _pixels(error: float) -> str:
 
 
 def examine(
-    picture: Callable[[int], Shaped[np.ndarray, "h w 3"]], matrices: Poses, axes: str, focal: float, width: int
+    picture: Callable[[int], Shaped[np.ndarray, "h w _"]], matrices: Poses, axes: str, focal: float, width: int
 ) -> Finding | None:
     """Epipolar errors of a pose file's matrices in each convention; None if there are too few matches.
 
     Parameters
     ----------
     picture
-        The image of each view, of equal size: bytes, or floats in [0, 1].
+        The image of each view, of equal size: bytes, or floats in [0, 1]; an alpha channel is ignored.
     matrices
         The file's, [R | t] of each view.
     axes
@@ -191,12 +191,12 @@ def _mutual(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Points, Points]:
     return at_a[good], at_b[to_b[good]]
 
 
-def _shrink(picture: Shaped[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2"]:
+def _shrink(picture: Shaped[np.ndarray, "h w _"]) -> UInt8[np.ndarray, "h2 w2"]:
     """Gray image with at most ``SIDE`` pixels on its longer side."""
     import cv2
 
     height, width = picture.shape[:2]
     factor = max(1.0, max(height, width) / SIDE)
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    small = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.ascontiguousarray(picture[..., :3]), size, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(images.to_uint8(small), cv2.COLOR_RGB2GRAY))

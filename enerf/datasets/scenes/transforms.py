@@ -16,6 +16,7 @@ from enerf.core.errors import InputError
 log = logging.getLogger("enerf")
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 NARROWEST = 1e-4  # radians: a field of view that no camera has, nor its complement
+_MOST_DIGITS = 300
 _PER_FRAME = ("camera_angle_x", "fl_x", "fl_y", "w", "h")
 
 
@@ -63,7 +64,7 @@ def read(file: Path, layout: str) -> Frames:
 def _content(file: Path, layout: str) -> dict[str, Any]:
     """The file's object; empty if it holds anything else."""
     try:
-        content = json.loads(files.read_text(file))
+        content = json.loads(files.read_text(file), parse_int=_parsed_integer)
     except FileNotFoundError:
         raise InputError(f"{file} does not exist, expected a scene laid out as {layout}.") from None
     except RecursionError:
@@ -72,6 +73,11 @@ def _content(file: Path, layout: str) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} is no JSON ({reason}), expected camera_angle_x and frames.") from None
     return content if isinstance(content, dict) else {}
+
+
+def _parsed_integer(digits: str) -> int | float:
+    """An integer of a JSON file; infinity if it exceeds a float, since Python raises errors in arithmetic with both."""
+    return int(digits) if len(digits) < _MOST_DIGITS else float(digits)
 
 
 def _frame(file: Path, index: int, frame: dict[str, Any]) -> tuple[str, Float64[np.ndarray, "3 4"]]:
@@ -102,10 +108,7 @@ def _matrix(rows: Any) -> Float64[np.ndarray, "m 4"] | None:
         return None
     if not all(isinstance(row, list) and len(row) == 4 and all(map(_is_number, row)) for row in rows):
         return None
-    try:
-        return np.array([[float(value) for value in row] for row in rows])
-    except OverflowError:
-        return None
+    return np.array([[float(value) for value in row] for row in rows])
 
 
 def _check_cameras(file: Path, content: dict[str, Any], frames: list[dict[str, Any]]) -> None:

@@ -97,8 +97,10 @@ def require_parallax(file: Path, centers: Float64[np.ndarray, "n 3"], near: floa
         )
 
 
-def require_one_scale(file: Path, centers: Float64[np.ndarray, "n 3"], bounds: Bounds, names: Sequence[str]) -> None:
-    """Check that no camera is incomparably farther from the others than what it sees.
+def require_one_scale(
+    file: Path, centers: Float64[np.ndarray, "n 3"], bounds: Bounds, names: Sequence[str], options: str = ""
+) -> None:
+    """Check that no camera is incomparably farther from the others than what it sees; ``options`` set the bounds.
 
     Raises
     ------
@@ -113,7 +115,7 @@ def require_one_scale(file: Path, centers: Float64[np.ndarray, "n 3"], bounds: B
     if beyond.any():
         raise InputError(
             f"{file} has cameras too far from the others: {name_views(beyond, names, away_in_file)}"
-            f", where depths are between {near:g} and {far:g}, expected poses and bounds of the same scale."
+            f", where depths are between {near:g} and {far:g}, expected poses and bounds{options} of the same scale."
         )
 
 
@@ -173,7 +175,7 @@ def warn_of_range(file: Path, c2w: Poses, near: float, far: float) -> None:
         )
 
 
-def warn_of_axes(file: Path, pictures: Shaped[np.ndarray, "n h w 3"], matrices: Poses, axes: str, focal: float) -> None:
+def warn_of_axes(file: Path, pictures: Shaped[np.ndarray, "n h w _"], matrices: Poses, axes: str, focal: float) -> None:
     """Log if the poses do not fit the photographs; ``focal`` is in pixels of the pictures. See ``pose_check``."""
     finding = pose_check.examine(lambda view: pictures[view], matrices, axes, focal, pictures.shape[2])
     advice = finding.advice(axes) if finding else None

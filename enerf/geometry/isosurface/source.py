@@ -13,6 +13,7 @@ from enerf.geometry.isosurface.sample_grid import Inside
 from enerf.geometry.preview import cameras
 from enerf.geometry.preview.cameras import Up, View
 from enerf.geometry.sign_grid import SignGrid
+from enerf.geometry.solid import Solid
 
 Points = Float64[np.ndarray, "n 3"]
 Box = Float64[np.ndarray, "2 3"]
@@ -58,6 +59,8 @@ class MeshSource:
         Degrees by which pictures turn to each side; 0: all around.
     signs
         Cells of the box [−1, 1]³ that are wholly inside or outside of the shape that the field was fitted to, or None.
+    solid
+        Opens that shape itself, None if its file is not there or is another; or None.
     file_name
         Name of the mesh file in the run's folder, if the user gives none.
     """
@@ -79,6 +82,7 @@ class MeshSource:
     view: Callable[[Points, int], View] = front_view
     swing: float | int = 0.0
     signs: SignGrid | None = None
+    solid: Callable[[], Solid | None] | None = None
     file_name: str = "mesh.ply"
 
 

@@ -17,7 +17,7 @@ from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import archive, load
 from enerf.datasets.labelled.dataset import LabelledImages
-from enerf.engine import checkpoint, inputs, resume, run_record
+from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
 from enerf.fields import conditioning
@@ -143,14 +143,15 @@ def load_data(config: ClassifierConfig) -> LabelledImages:
 
 
 def input_files(config: ClassifierConfig) -> list[Path]:
-    """Return the archive of images of a configuration, or all files in its folder.
+    """Return the archive of images of a configuration, or the files of the data set in its folder.
 
     Raises
     ------
     InputError
-        If the folder cannot be listed.
+        If the folder cannot be listed, or no data set is recognized.
     """
-    return inputs.files_below(Path(config.data.images).expanduser())
+    path = Path(config.data.images).expanduser()
+    return load.files_of(path) if path.is_dir() else [path]
 
 
 @lru_cache(maxsize=1)

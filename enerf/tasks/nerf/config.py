@@ -259,11 +259,6 @@ class NerfConfig(RunConfig):
         """Name of the scene folder."""
         return name_of(self.data.datadir) or "scene"
 
-    @property
-    def only_renders(self) -> bool:
-        """Whether the run is not trained, only rendered."""
-        return self.render.render_only
-
     def check(self) -> None:
         """Check the combination of options.
 

@@ -50,7 +50,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     shared
         Backend and precision that ``auto`` stands for in a new run: those of the comparison that it is part of.
     opening
-        Whether a finished run is opened to be looked at; then changed options are not reported.
+        Whether a run is opened to be looked at, not to be trained; then changed options are not reported.
 
     Raises
     ------

@@ -31,7 +31,7 @@ log = logging.getLogger("enerf")
 def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
     """Train a run to its end and return its metrics, or None with ``render_only`` or ``no_final_eval``.
 
-    ``shared`` is as in ``setup.prepare``.
+    ``shared`` is as in ``setup.prepare``. With ``render_only`` another process may train the run meanwhile.
 
     Raises
     ------
@@ -42,6 +42,9 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
     KeyboardInterrupt
         If the run was interrupted; a checkpoint has been saved.
     """
+    if config.render.render_only:
+        _render_only(setup.prepare(config, shared, opening=True))
+        return None
     with writer_lock.writing(config.folder):
         return _train(config, shared)
 
@@ -50,10 +53,6 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
     """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
     config = run.config  # with what ``auto`` stands for
-    config = run.config  # with the background that an earlier run recorded
-    if config.render.render_only:
-        _render_only(run)
-        return None
     trainer.fit(
         config,
         run.state,

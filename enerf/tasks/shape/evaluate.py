@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ def without_spurious_parts(run: ShapeRun, surface: Surface) -> tuple[Surface, Dr
     signs = setup.sign_grid_of(run.config, run.target)
     if signs is None:
         return surface, None
-    vertices, faces, dropped = spurious.drop(surface.vertices, surface.faces, signs)
+    assert isinstance(run.target, Mesh)
+    solid = partial(setup.solid_of, run.target)
+    vertices, faces, dropped = spurious.drop(surface.vertices, surface.faces, signs, solid)
     if dropped.spurious or dropped.none_left:
         log.warning("mesh: %s", dropped)
     return replace(surface, vertices=vertices, faces=faces), dropped

@@ -1,5 +1,7 @@
 """Shape runs as mesh sources, for mesh extraction."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,10 @@ import torch
 
 from enerf.core.errors import InputError
 from enerf.geometry.isosurface.source import MeshSource, MeshSourceSettings
+from enerf.geometry.mesh import Mesh
+from enerf.geometry.solid import Solid
 from enerf.tasks.shape import setup
+from enerf.tasks.shape.setup import OpenedField
 
 
 def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
@@ -43,5 +48,17 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
         from_world=normalization.to_box,
         bounds=box,
         signs=run.signs,
+        solid=partial(_solid, run, settings.source),
         file_name="extracted.ply",  # mesh.ply is that of metrics.json
     )
+
+
+def _solid(run: OpenedField, source: str) -> Solid | None:
+    """Return the solid that a run was fitted to, from its file or from ``source``; None if that is gone or another."""
+    data = replace(run.config.data, mesh=source) if source else run.config.data
+    try:
+        target = setup.load_target(replace(run.config, data=data))
+    except InputError:
+        return None
+    same = isinstance(target, Mesh) and target.normalization == run.normalization
+    return setup.solid_of(target) if same and isinstance(target, Mesh) else None

@@ -1,6 +1,7 @@
 """Training of shape fields on a mesh, a point cloud or an image: prepare the run, fit, evaluate."""
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,10 +86,8 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
     if not config.data.mesh or not folder.is_dir():
         metrics = train(config)
         return [] if metrics is None else [metrics]
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower().lstrip(".") in read.SUFFIXES)
-    if not found:
-        raise InputError(f"{folder}: found no mesh in it, expected files of kinds {', '.join(read.SUFFIXES)}")
-    named = {path: path.stem if [p.stem for p in found].count(path.stem) == 1 else path.name for path in found}
+    named = _named_meshes(folder)
+    io.remove_leftovers(config.folder)
     measured: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for i, (path, name) in enumerate(named.items()):
@@ -108,9 +107,27 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
     if failed:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
         raise SomeFailed(
-            f"{folder}: {len(failed)} of its {len(found)} meshes could not be learned: {reasons}", measured
+            f"{folder}: {len(failed)} of its {len(named)} meshes could not be learned: {reasons}", measured
         )
     return measured
+
+
+def _named_meshes(folder: Path) -> dict[Path, str]:
+    """Return the meshes in a folder, in order, each with the name of its run.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the folder cannot be listed.
+    """
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower().lstrip(".") in read.SUFFIXES)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}), expected a folder of meshes") from None
+    if not found:
+        raise InputError(f"{folder}: found no mesh in it, expected files of kinds {', '.join(read.SUFFIXES)}")
+    stems = Counter(path.stem for path in found)
+    return {path: path.stem if stems[path.stem] == 1 else path.name for path in found}
 
 
 def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:

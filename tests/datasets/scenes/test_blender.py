@@ -206,7 +206,7 @@ def test_missing_files_are_one_sentence(tmp_path):
     assert "transforms_test.json does not exist, expected a scene laid out as" in _refusal(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000, '{"camera_angle_x": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000])
 def test_what_is_no_json_is_one_sentence(text, tmp_path):
     (_scene(tmp_path) / "transforms_train.json").write_bytes(text.encode("latin-1"))
     assert "transforms_train.json is no JSON (" in _refusal(tmp_path)
@@ -220,7 +220,7 @@ def test_what_is_no_json_is_one_sentence(text, tmp_path):
         ({"camera_angle_x": 4, "frames": []}, "has camera_angle_x 4, expected an angle between 0 and pi"),
         ({"camera_angle_x": float("nan"), "frames": []}, "has camera_angle_x nan"),
         ({"camera_angle_x": True, "frames": []}, "has camera_angle_x True"),
-        ({"camera_angle_x": 10**400, "frames": []}, "has camera_angle_x 1000000000000000000000000000000000000000..."),
+        ({"camera_angle_x": 10**400, "frames": []}, "has camera_angle_x inf"),
         ({"camera_angle_x": ANGLE, "frames": [{"file_path": "a\nb\0"}]}, r"has no file_path in frame 0 ('a\nb\x00')"),
         ({"camera_angle_x": ANGLE}, "has no list of frames"),
         ({"camera_angle_x": ANGLE, "frames": []}, "has no list of frames"),
@@ -255,7 +255,10 @@ def test_missing_or_impossible_keys_are_one_sentence(content, found, tmp_path):
         (np.diag([1.0, 1, -1, 1]).tolist(), "expected right-handed orthonormal axes"),
         (np.vectorize(str)(np.eye(4)).tolist(), "has no 4 x 4 transform_matrix in frame 1"),
         (np.eye(4, dtype=bool).tolist(), "has no 4 x 4 transform_matrix in frame 1"),
-        ((np.eye(4, dtype=int).astype(object) * 10**400).tolist(), "has no 4 x 4 transform_matrix in frame 1"),
+        (
+            (np.eye(4, dtype=int).astype(object) * 10**400).tolist(),
+            "transform_matrix in frame 1 (./train/r_1) that is not",
+        ),
         (_pose(1).T.tolist(), "expected 0, 0, 0, 1 (is it transposed?)"),
         (_shifted(1e6).tolist(), "has cameras too far from the others: view 1 (train/r_1.png): 1e+06"),
     ],
@@ -372,6 +375,8 @@ def test_intrinsics_of_several_cameras_are_refused_and_unread_ones_are_told(tmp_
     _change(tmp_path, "train", lambda content: content["frames"][2].update(fl_x=30.0))
     _change(tmp_path, "train", lambda content: content.update(fl_x=20.0))
     assert "has fl_x 30.0 in frame 2, expected 20.0 as elsewhere in the file" in _refusal(tmp_path)
+    _change(tmp_path, "train", lambda content: content["frames"][2].update(fl_x=10**400))
+    assert "has fl_x inf in frame 2, expected 20.0" in _refusal(tmp_path)
 
 
 def test_a_scale_of_the_axes_and_repeated_poses_are_told(tmp_path, caplog):

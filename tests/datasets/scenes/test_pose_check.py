@@ -123,6 +123,8 @@ def test_floats_are_matched_like_bytes_and_large_pictures_are_reduced(views):
     large = Camera(480, 360, 432.0, 432.0, 240.0, 180.0)
     floats = [np.repeat(np.repeat(p, 3, 0), 3, 1).astype(np.float32) / np.float32(255) for p in pictures]
     finding = pose_check.examine(lambda view: floats[view], c2w, "opengl", large.fx, large.width)
+    with_alpha = [np.concatenate([each, np.zeros_like(each[..., :1])], axis=-1) for each in floats]
+    assert finding == pose_check.examine(lambda view: with_alpha[view], c2w, "opengl", large.fx, large.width)
     assert finding.width == pose_check.SIDE
     assert finding.errors["opengl"] < 1
     assert finding.advice("opengl") is None
