@@ -69,6 +69,7 @@ class Child:
 
     def __init__(self, words: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None) -> None:
         self.output = folder / f"output-{random.getrandbits(48):012x}.log"
+        self.output.touch()  # a child killed at once writes none
         self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
