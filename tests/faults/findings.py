@@ -1,6 +1,11 @@
 """Table, summary and figures of one part of the campaign."""
 
 import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -77,5 +82,19 @@ class Findings:
 def write(path: Path, found: list[Findings]) -> None:
     """Write the figures of several parts to a JSON file, beside those of other parts that it has."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    content = {**before, **{each.part: each.saved() for each in found}}
+    about = {
+        "command": f"python -m tests.faults {shlex.join(sys.argv[1:])}",
+        "commit": _commit(),
+        "machine": _machine(),
+    }
+    content = {**before, **{each.part: {**about, **each.saved()} for each in found}}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
