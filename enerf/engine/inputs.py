@@ -30,7 +30,7 @@ class Inputs:
     Attributes
     ----------
     digest
-        BLAKE2b of all names and contents.
+        BLAKE2b of all names and contents; of the content alone if there is one file.
     stamp
         BLAKE2b of folder, names, sizes and times of modification and change; equal stamps mean unchanged files.
     count, size
@@ -155,7 +155,7 @@ def _hashed(named: Mapping[str, Path], stamp: str) -> Inputs:
         except OSError as error:
             raise _unreadable(named[name], error) from None
         each[name] = one.hexdigest()
-        total.update(os.fsencode(f"{name}\0{each[name]}\0"))
+        total.update(os.fsencode(f"{name if len(named) > 1 else ''}\0{each[name]}\0"))  # one file may be renamed
     return Inputs(total.hexdigest(), stamp, len(each), size, each if len(each) <= MAX_NAMED else {})
 
 

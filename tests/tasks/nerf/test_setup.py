@@ -49,8 +49,8 @@ def test_range_and_axes_are_recorded_and_taken_again_by_what_opens_the_run(make,
     assert (opened.near, opened.far) == (20.0, 60.0)
     assert np.allclose(opened.c2w[:4].numpy(), poses.blender_circle(9, 40.0)[:4], atol=1e-4)
     assert "in front of them" not in caplog.text
-    nerf_train.train(make("--near", "10", "--far", "60", "--pose_axes", "opencv"))
-    assert "near (saved 20.0, requested 10.0)" in caplog.text
+    with pytest.raises(InputError, match=r"near \(saved 20.0, requested 10.0\)"):
+        nerf_train.train(make("--near", "10", "--far", "60", "--pose_axes", "opencv"))
 
 
 def test_poses_are_checked_for_new_runs_only_and_not_at_all_on_request(make, monkeypatch):

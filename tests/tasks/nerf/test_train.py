@@ -191,9 +191,9 @@ def test_a_finished_run_is_not_trained_or_measured_again(copied, monkeypatch):
 
 
 def test_figures_of_another_protocol_are_measured_anew(copied):
-    result = nerf_train.train(parser.replace(copied, llffhold=2))
-    assert result["protocol"]["test_views"] == ["image000.png", "image002.png", "image004.png"]
-    assert len(result["views"]) == 3
+    assert "llffhold (saved 3, requested 2)" in refusal(parser.replace(copied, llffhold=2))  # other training views
+    result = nerf_train.train(parser.replace(copied, final_pixels=True))
+    assert "fixed pixels" in result["protocol"]["average"]
 
 
 def test_without_the_final_evaluation_there_are_no_figures(make):
@@ -238,7 +238,10 @@ def test_the_effective_options_lie_beside_the_results(finished, scene):
     written, _ = parser.parse(nerf_config.NerfConfig, ["--config", str(finished / "config.txt")])
     assert (
         written
-        == parser.parse(nerf_config.NerfConfig, [*BASE, "--datadir", str(scene), "--basedir", str(finished.parent)])[0]
+        == parser.parse(
+            nerf_config.NerfConfig,
+            [*BASE, "--datadir", str(scene), "--basedir", str(finished.parent), "--background_color", "random"],
+        )[0]
     )
     assert (
         parser.from_dict(
@@ -493,8 +496,11 @@ def test_a_run_does_not_go_on_with_another_model_and_the_sentence_says_what_chan
 
 
 def test_a_run_that_goes_on_with_another_task_says_so(copied, caplog):
-    nerf_train.train(parser.replace(copied, lrate=1e-3, N_iters=11, no_final_eval=True))
-    assert "resuming with a changed option: lrate (saved 0.005, requested 0.001)" in caplog.messages
+    changed = {"lrate": 1e-3, "N_iters": 11, "no_final_eval": True}
+    assert "lrate (saved 0.005, requested 0.001)" in refusal(parser.replace(copied, **changed))
+    nerf_train.train(parser.replace(copied, **changed, resume_with_changes=True))
+    expected = "resuming with a changed option, recorded in the history: lrate (saved 0.005, requested 0.001)"
+    assert expected in caplog.messages
     assert saved(copied.folder)["step"] == 11
 
 
@@ -525,10 +531,15 @@ def test_a_missing_scene_is_told_with_its_layout_and_leaves_nothing(make, tmp_pa
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_damaged_checkpoint_is_told_by_its_name(copied):
-    path = engine_checkpoint.checkpoints(copied.folder)[-1]
-    path.write_bytes(path.read_bytes()[:-100])
-    assert refusal(copied).startswith(f"{path}: cannot be read as a checkpoint (")
+def test_a_damaged_checkpoint_is_told_by_its_name_and_the_run_goes_on_from_the_one_before(copied, finished, caplog):
+    paths = engine_checkpoint.checkpoints(copied.folder)
+    paths[-1].write_bytes(paths[-1].read_bytes()[:-100])
+    nerf_train.train(copied)
+    assert any(line.startswith(f"{paths[-1]}: cannot be read as a checkpoint (") for line in caplog.messages)
+    assert same(saved(copied.folder), saved(finished))
+    for path in paths:
+        path.write_bytes(b"")
+    assert refusal(copied).startswith(f"{paths[-1]}: cannot be read as a checkpoint (")
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(copied, finished, monkeypatch):
@@ -547,7 +558,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(copied, finis
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(make, tmp_path):
     (tmp_path / "logs").write_text("")
-    assert refusal(make()).startswith(f"{tmp_path}/logs/run/config.txt: cannot be written (")
+    assert refusal(make()).startswith(f"{tmp_path}/logs/run: cannot be written (")
 
 
 def test_nan_stops_the_run_keeps_the_last_good_checkpoint_and_leaves_it_able_to_go_on(make, finished, monkeypatch):
@@ -559,9 +570,9 @@ def test_nan_stops_the_run_keeps_the_last_good_checkpoint_and_leaves_it_able_to_
 
     with monkeypatch.context() as patch:
         patch.setattr(nerf_losses, "photometric", broken)
-        with pytest.raises(NotFinite, match=r"^step 7: the loss is nan$"):
+        with pytest.raises(NotFinite, match=r"^step 7: the loss is nan; the state before it is saved: .*/000007.pt$"):
             nerf_train.train(config)
-    assert [path.name for path in engine_checkpoint.checkpoints(config.folder)] == ["000005.pt"]
+    assert [path.name for path in engine_checkpoint.checkpoints(config.folder)] == ["000005.pt", "000007.pt"]
     assert all(torch.isfinite(value).all() for value in saved(config.folder)["model"].values())
     nerf_train.train(config)
     assert same(saved(config.folder), saved(finished))

