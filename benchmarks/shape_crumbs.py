@@ -31,7 +31,7 @@ LARGEST, SMALLEST, GAP = 0.2, 0.012, 0.03  # radii of the spheres, and the dista
 GOAL = 1.0  # percent
 
 
-def spheres(path: Path, n: int = 44) -> Path:
+def spheres(path: Path, n: int) -> Path:
     """Write a mesh of disjoint spheres in the box, with radii in geometric progression, unless it exists."""
     if path.is_file():
         return path
@@ -75,12 +75,14 @@ def main() -> None:
     parser.add_argument("--meshes", type=Path, nargs="+", default=[], help="meshes to learn")
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--config", default="shape_fast.txt", help="one of configs/")
+    parser.add_argument("--spheres", type=int, default=44, help="parts of the generated mesh; 0: no such mesh")
     parser.add_argument("--N_iters", type=int, default=2800, help="steps of each run")
     parser.add_argument("--sides", default="far,plain", help="which of far, plain")
     args = parser.parse_args()
     report = sides.Report(args.out, torch.device("cpu"))
     good = total = 0
-    for path in [*args.meshes, spheres(args.work / "spheres.ply")]:
+    generated = [spheres(args.work / "spheres.ply", args.spheres)] if args.spheres else []
+    for path in [*args.meshes, *generated]:
         if not path.is_file():
             report(f"{path.name}: skipped, not found")
             continue
@@ -90,7 +92,8 @@ def main() -> None:
             if side == "far":
                 total += 1
                 good += metrics["mesh"]["hausdorff_percent"] <= GOAL
-    report(f"{good} of {total} meshes have a Hausdorff distance of at most {GOAL:g} %")
+    if total:
+        report(f"{good} of {total} meshes have a Hausdorff distance of at most {GOAL:g} %")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ Every option can stand on the command line (`--N_rand 1024`) or in a file that `
 command line wins.
 
 The column *affects* says what happens when a run is resumed with another value. *model*: the checkpoint does not fit,
-the run is refused. *data* and *training*: a warning, and a comparison refuses to continue the variant. *neutral*:
-nothing. The length of a run (`N_iters`, `max_seconds`, `epochs`) counts as *training* only where the learning rate
-depends on it (`--lrate_schedule cosine` and `milestones`). `--N_importance` from or to 0 adds or removes a network, so
-that the checkpoint does not fit either. `auto` differs from nothing.
+the run is refused. *data* and *training*: the run is refused, unless `--resume_with_changes` is given; a comparison
+refuses to continue the variant in any case. *neutral*: nothing. The length of a run (`N_iters`, `max_seconds`,
+`epochs`) counts as *training* only where the learning rate depends on it (`--lrate_schedule cosine` and `milestones`).
+`--N_importance` from or to 0 adds or removes a network, so that the checkpoint does not fit either. `auto` differs
+from nothing.
 """
 COMMANDS = (("compare", CompareOptions), ("extract", ExtractOptions), ("analyze", AnalyzeOptions))
 

@@ -1,11 +1,16 @@
 """Evaluation of finished runs: ``enerf eval``."""
 
 import argparse
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from enerf.cli import app
+from enerf.core.errors import InputError
 from enerf.tasks import registry
+
+log = logging.getLogger("enerf")
 
 DESCRIPTION = (
     "Evaluate finished runs and print one table per task, with published results for comparison where available."
@@ -35,13 +40,37 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     from enerf.reporting import tables
 
     measured: dict[str, list[dict[str, Any]]] = {}
-    for folder in checkpoint.find_runs(args.runs):
+    folders = checkpoint.find_runs(args.runs)
+    for folder in folders:
         io.remove_leftovers(folder)
-        task, _ = registry.with_part("evaluate", folder)
+        task, content = registry.with_part("evaluate", folder)
         if args.stored:
+            if len(folders) > 1 and not (folder / "metrics.json").is_file():
+                log.warning("%s: found no metrics.json, the run is left out", folder)
+                continue
             metrics = io.read_object(folder / "metrics.json")
         else:
+            _require_newest(folder, content["step"])
             metrics = task.load("evaluate")(folder, args.device, args.datadir)
         measured.setdefault(task.kind, []).append(metrics)
     write = tables.as_csv if args.csv else tables.as_markdown if args.markdown else tables.as_text
     print("\n\n".join(write(registry.task(kind).load("table")(runs)) for kind, runs in measured.items()))
+
+
+def _require_newest(folder: Path, step: int) -> None:
+    """Check that the metrics of a run are not those of a later step than its newest readable checkpoint.
+
+    Raises
+    ------
+    InputError
+        If they are: evaluating again would replace them by older ones.
+    """
+    from enerf.core import io
+
+    path = folder / "metrics.json"
+    stored = io.read_object(path).get("steps") if path.is_file() else None
+    if isinstance(stored, int) and stored > step:
+        raise InputError(
+            f"{path}: found metrics of step {stored}, but the newest checkpoint that can be read is of step {step}; "
+            "expected that of the metrics (print them with --stored, or rename the file)"
+        )

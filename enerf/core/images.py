@@ -72,8 +72,7 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
             orientation, deep = _orientation(photo, data), _is_16_bit(photo, data)
             photo.load()
             pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
-            if photo.format == "PNG" and not np.asarray(photo)[-2:].any():
-                require_all_rows(data)
+            require_all_rows(photo, data)
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
     if rotate == upright:
@@ -81,10 +80,15 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
     return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
 
 
-def require_all_rows(data: bytes) -> None:
-    """Raise ValueError if a PNG has too few rows, which Pillow fills with zeros and OpenCV refuses."""
+def require_all_rows(photo: Image.Image, data: bytes) -> None:
+    """Raise ValueError if a PNG, decoded by Pillow, has too few rows, which Pillow fills with zeros and OpenCV refuses.
+
+    Then one of the last two is zero: of an interlaced image the last one may be complete without its predecessor.
+    """
     import cv2
 
+    if photo.format != "PNG" or all(row.any() for row in np.asarray(photo)[-2:]):
+        return
     if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise ValueError("its pixel data end early")
 

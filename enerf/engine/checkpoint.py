@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -180,11 +180,14 @@ def save(state: State, folder: Path, config: dict[str, Any], *, recent: bool = F
         "optimiser": state.optimizer.state_dict(),
     }
     with core_io.atomic_path(path, fsync=True, error=_write_error) as temporary:
+        writer: _Writer | None = None
         try:
             with temporary.open("wb") as file:
-                torch.save(content, file)
+                writer = _Writer(file)
+                torch.save(content, writer)  # type: ignore[arg-type]
         except (OSError, RuntimeError) as error:
-            raise _write_error(path, getattr(error, "strerror", None) or _first_line(error)) from None
+            cause = error if writer is None or writer.error is None else writer.error  # torch hides it
+            raise _write_error(path, getattr(cause, "strerror", None) or _first_line(cause)) from None
     return path
 
 
@@ -219,7 +222,7 @@ def newest_readable(folder: Path) -> tuple[dict[str, Any], Path] | None:
             if path != found[0]:
                 log.warning("%s; taking the one before", error)
     if first is not None:
-        others = f", and neither can the {len(found) - 1} before it" if len(found) > 1 else ""
+        others = f"; none of the {len(found) - 1} before it can be read either" if len(found) > 1 else ""
         raise InputError(f"{first}{others}")
     return None
 
@@ -441,6 +444,22 @@ def _verify_checksums(path: Path) -> None:
         files.require_memory(total, f"{path}: its content")
         if (name := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of its part {name} differs")
+
+
+class _Writer:
+    """A binary file that remembers the system's error: torch replaces it by one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.flush = file, file.flush
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write some bytes."""
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _write_error(path: Path, reason: str) -> InputError:

@@ -1,23 +1,26 @@
 """Content hashes of the files that a run is trained on.
 
 They are stored in checkpoints and metrics, so that a run is not continued, or taken for finished, on other data of the
-same name. Hashes are cached by the files' names, sizes and times: unchanged files are read once.
+same name. Hashes are cached by the files' names, sizes and times: unchanged files are read once. Those of large inputs
+are kept in ``inputs/`` of the cache folder, for all runs of a user.
 """
 
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from enerf.core import files
+from enerf.core import build_cache, files, io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
 MAX_NAMED = 1000  # up to so many files, each has a hash of its own, so that messages can name what has changed
 _BLOCK = 1 << 22
-_cache: dict[str, "Inputs"] = {}
+_LARGE = 1 << 28  # bytes from which on hashes are also kept in the user's cache folder
+_cache: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Inputs:
         return {name: value for name, value in asdict(self).items() if name != "files"}
 
 
+_FIELDS = tuple(Inputs.__dataclass_fields__)
+
+
 def of_files(paths: Iterable[Path], root: Path, saved: Mapping[str, Any] | None = None) -> Inputs:
     """Hash files, or return the ``saved`` hashes if names, sizes and times are those of the saved ones.
 
@@ -71,11 +77,29 @@ def of_files(paths: Iterable[Path], root: Path, saved: Mapping[str, Any] | None 
     inside = os.path.join(root, "")
     named = {_name(path, root, inside): path for path in paths}
     stamp = _stamp(named, root)
-    if saved is not None and saved.get("stamp") == stamp:
-        return Inputs(**saved)
-    if stamp not in _cache:
-        _cache[stamp] = _hashed(named, stamp)
-    return _cache[stamp]
+    for known in (saved, _cache.get(stamp), _recorded(stamp)):
+        if known is not None and known.get("stamp") == stamp:
+            return Inputs(**{name: known[name] for name in _FIELDS if name in known})
+    found = _hashed(named, stamp)
+    _cache[stamp] = found.saved()
+    if found.size >= _LARGE and (file := _record(stamp)) is not None:
+        with suppress(InputError, OSError):  # a cache: the next run reads the files again
+            io.write_json(file, found.saved())
+    return found
+
+
+def _record(stamp: str) -> Path | None:
+    """Return the file of the hashes of large inputs in the user's cache folder; None if there is no such folder."""
+    folder = build_cache.cache_folder()
+    return None if folder is None else folder / "inputs" / f"{stamp}.json"
+
+
+def _recorded(stamp: str) -> dict[str, Any] | None:
+    """Return the hashes that another run of this user has recorded, or None."""
+    with suppress(InputError, OSError):
+        if (file := _record(stamp)) is not None and file.is_file():
+            return io.read_object(file)
+    return None
 
 
 def differences(saved: object, current: Inputs | None) -> str:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from enerf.core import files
 from enerf.core import io as core_io
+from enerf.core.errors import InputError
 from enerf.core.io import nan_to_none, write_atomic
+from enerf.engine import writer_lock
 
 log = logging.getLogger("enerf")
 MAX_PENDING = 100_000  # records kept in memory while they cannot be written
@@ -74,16 +76,18 @@ class Journal:
         """Append the records that are not yet written; keep them if that fails."""
         size = -1
         try:
+            writer_lock.require_held(self.path.parent)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 size = file.tell()
                 file.write("".join(f"{line}\n" for line in self._pending))
-        except OSError as error:
+        except (OSError, InputError) as error:
             with suppress(OSError):
                 if size >= 0:
                     os.truncate(self.path, size)  # no half lines
             if not self._failed:
-                log.warning("%s: cannot be written (%s); records are kept in memory", self.path, error.strerror)
+                reason = getattr(error, "strerror", None) or error
+                log.warning("%s: cannot be written (%s); records are kept in memory", self.path, reason)
             self._failed, self._pending = True, self._pending[-MAX_PENDING:]
             return
         self._failed, self._pending = False, []

@@ -20,6 +20,7 @@ from enerf.engine.checkpoint import Importer, State
 from enerf.engine.inputs import Inputs
 
 Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
+RESULTS = ("checkpoints", "metrics.json", "train.jsonl", "mesh.ply", "extracted.ply", "test")
 ANOTHER = "give another --expname, or --no_reload"
 log = logging.getLogger("enerf")
 
@@ -228,8 +229,8 @@ def adam(train: FitOptions, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def rename_old_results(folder: Path) -> None:
-    """Append one free number to the names of the checkpoints, metrics and journal of an earlier run; delete nothing."""
-    old = [path for name in ("checkpoints", "metrics.json", "train.jsonl") if (path := folder / name).exists()]
+    """Append one free number to the names of an earlier run's results; delete nothing."""
+    old = [path for name in RESULTS if (path := folder / name).exists()]
     taken = {path.suffix for path in folder.glob("*.[0-9]*")}
     n = next(n for n in range(1, sys.maxsize) if f".{n}" not in taken)
     for path in old:

@@ -1,8 +1,11 @@
 """When checkpoints are saved, and where else if the run's folder cannot be written."""
 
+import glob
 import logging
+import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from enerf.config import parser
 from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint
+from enerf.engine import checkpoint, writer_lock
 from enerf.engine.checkpoint import State
 
 log = logging.getLogger("enerf")
@@ -80,6 +83,7 @@ class Saver:
         """Save a checkpoint, elsewhere if the folder cannot be written; return its path, or the error or both."""
         self._last_time = time.monotonic()
         try:
+            writer_lock.require_held(self.config.folder)
             path = checkpoint.save(training, self.config.folder, self.saved, recent=recent)
         except InputError as error:
             elsewhere = self._save_elsewhere(training)
@@ -90,8 +94,8 @@ class Saver:
 
     def _save_elsewhere(self, training: State) -> Path | None:
         """Save a checkpoint in another folder, which is a run's folder too, and delete the one before; or None."""
-        name = "enerf_rescue_" + (self.config.run.expname or self.config.scene).replace("/", "_")[-100:]
-        for place in (Path.cwd(), Path(tempfile.gettempdir())):
+        name = f"{_rescue_name(self.config)}_{os.getpid()}"
+        for place in _rescue_places():
             try:
                 path = checkpoint.save(training, place / name, self.saved)
                 io.write_atomic(place / name / "config.txt", config_text(self.config))
@@ -109,10 +113,32 @@ def config_text(config: RunConfig) -> str:
     return parser.to_text(parser.replace(config, no_reload=False, resume_with_changes=False))
 
 
+def mention_rescued(config: RunConfig) -> None:
+    """Log which checkpoints of an earlier run of this name were saved elsewhere, if there are any."""
+    name = glob.escape(_rescue_name(config))
+    for folder in (path for place in _rescue_places() for path in sorted(place.glob(f"{name}_[0-9]*"))):
+        with suppress(InputError):
+            if found := checkpoint.checkpoints(folder):
+                log.warning("a run of this name was saved in %s: %s", found[-1], _how_to_resume(folder))
+
+
+def _rescue_name(config: RunConfig) -> str:
+    """Return the beginning of the name of the folders in which a run's state is saved if its own cannot be written."""
+    return "enerf_rescue_" + (config.run.expname or config.scene).replace("/", "_")[-100:]
+
+
+def _rescue_places() -> tuple[Path, Path]:
+    return Path.cwd(), Path(tempfile.gettempdir())
+
+
 def _place(path: Path | None) -> str:
     if path is None:
         return "the state could not be saved elsewhere either"
-    return f"the state is saved in {path} instead: move it to the run's folder checkpoints/ to resume from it"
+    return f"the state is saved in {path} instead: {_how_to_resume(path.parent.parent)}"
+
+
+def _how_to_resume(folder: Path) -> str:
+    return f"--basedir {folder.parent} --expname {folder.name} resumes it"
 
 
 def _is_finite(training: State) -> bool:

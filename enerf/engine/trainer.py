@@ -25,7 +25,7 @@ from enerf.core.progress import progress_bar
 from enerf.engine import checkpoint, resume, saver, schedule, signals
 from enerf.engine.checkpoint import State, set_learning_rate
 from enerf.engine.journal import Journal
-from enerf.engine.saver import Saver
+from enerf.engine.saver import Saver, mention_rescued
 
 log = logging.getLogger("enerf")
 
@@ -261,6 +261,8 @@ def fit(
         _write_config(config, metadata)
     elif training.step >= config.train.N_iters > 0:
         log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
+    if is_new:
+        mention_rescued(config)
     saves = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
     journal, progress = Journal(config.folder, training.step), Progress(unit)
     records = _records(config, training, journal, progress, spectra)

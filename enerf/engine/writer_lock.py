@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from enerf.core import io
 from enerf.core.errors import InputError
@@ -19,7 +20,15 @@ except ImportError:  # not on Windows
 
 log = logging.getLogger("enerf")
 NAME = ".writer"
-_held: set[str] = set()  # folders that this process writes to: the system's locks do not exclude the same process
+_held: dict[str, "_Held"] = {}  # what this process writes to: the system's locks do not exclude the same process
+
+
+@dataclass
+class _Held:
+    """A folder that this process writes to: its identity, and the locked file, None without file locks."""
+
+    folder: os.stat_result
+    file: Any  # binary, or None
 
 
 @contextmanager
@@ -39,17 +48,45 @@ def writing(folder: Path) -> Iterator[None]:
     if key in _held:
         raise InputError(f"{folder}: this process already writes to it, expected one writer of a run")
     created = _create(folder)
-    _held.add(key)
     try:
-        with _locked(folder):
-            for path in io.remove_leftovers(folder):
-                log.info("removed %s, left by a process that was killed", path)
-            yield
+        with io.os_errors_as_input_errors(folder):
+            _held[key] = _Held(folder.stat(), _locked_file(folder))
+        for path in io.remove_leftovers(folder):
+            log.info("removed %s, left by a process that was killed", path)
+        yield
     finally:
-        _held.discard(key)
+        if (held := _held.pop(key, None)) is not None:
+            _release(folder / NAME, held.file)
         for path in created:
             with suppress(OSError):
                 path.rmdir()
+
+
+def require_held(folder: Path) -> None:
+    """Check that a folder that ``writing`` has locked is still the same one; a vanished one is created and locked anew.
+
+    Folders that are not locked are not checked.
+
+    Raises
+    ------
+    InputError
+        If it has been replaced by another folder, or another process writes to it now.
+    """
+    key = os.path.realpath(folder)
+    held = _held.get(key)
+    if held is None or held.file is None:
+        return
+    with io.os_errors_as_input_errors(folder):
+        if not folder.exists():
+            log.warning("%s: the folder has vanished; it is created again", folder)
+            _create(folder)
+            _release(folder / NAME, held.file)
+            _held[key] = _Held(folder.stat(), _locked_file(folder))
+        elif not os.path.samestat(held.folder, folder.stat()):
+            raise InputError(f"{folder}: found another folder than the one that the run began in, expected the same")
+        elif not _is_at(folder / NAME, held.file):
+            _held[key] = _Held(held.folder, _locked_file(folder))
+            held.file.close()
 
 
 def _create(folder: Path) -> list[Path]:
@@ -60,24 +97,33 @@ def _create(folder: Path) -> list[Path]:
     return missing
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    path = folder / NAME
-    with io.os_errors_as_input_errors(path):
-        file = _acquire(path)
-    if file is None:
-        yield
-        return
-    try:
+def _locked_file(folder: Path) -> Any:
+    """Lock the lock file of a folder and write into it who holds it."""
+    file = _acquire(folder / NAME)
+    if file is not None:
         with suppress(OSError):  # on a full disk the lock holds too, and nobody is told by whom
             file.write(json.dumps({"pid": os.getpid(), "host": io.host(), "since": _now()}).encode())
             file.flush()
-        yield
-    finally:
-        with suppress(OSError):
+    return file
+
+
+def _release(path: Path, file: Any) -> None:
+    """Unlock and close a lock file, and delete it unless another one has its place."""
+    if file is None:
+        return
+    with suppress(OSError):
+        if _is_at(path, file):
             path.unlink()
-        with suppress(OSError):
-            file.close()
+    with suppress(OSError):
+        file.close()
+
+
+def _is_at(path: Path, file: Any) -> bool:
+    """Return whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _acquire(path: Path) -> BinaryIO | None:
@@ -97,10 +143,9 @@ def _acquire(path: Path) -> BinaryIO | None:
             log.warning("%s: not protected against a second writer (%s)", path.parent, error.strerror or error)
             file.close()
             return None
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                return file
+        if _is_at(path, file):
+            file.truncate(0)
+            return file
         file.close()
 
 

@@ -77,7 +77,7 @@ def _interval_of_steps(
 
     The number of values below an edge follows by arithmetic; each edge raises the index of all later values by one.
     """
-    before = (cdf[..., 1:-1] - first).ceil().clamp(0, count).long()
+    before = (cdf[..., 1:-1] - first).ceil().nan_to_num(0.0).clamp(0, count).long()  # NaN is reported by its loss
     increments = torch.zeros((*cdf.shape[:-1], count + 1), dtype=torch.long, device=cdf.device)
     increments.scatter_add_(-1, before, torch.ones_like(before))
     return increments[..., :-1].cumsum(-1)

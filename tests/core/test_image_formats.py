@@ -103,6 +103,8 @@ def test_a_png_with_too_few_rows_is_refused(depth, interlace, tmp_path):
     path.write_bytes(_png(W, H, H - 4, depth, interlace))
     assert "a.png cannot be read" in _refusal(path)
     if not interlace:
+        path.write_bytes(_png(W, H, H - 1, depth))
+        assert "a.png cannot be read" in _refusal(path)
         path.write_bytes(_png(W, H, H, depth))
         assert images.read(path).shape == (H, W, 3)
 

@@ -535,7 +535,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(tmp_path, cap
         path.write_bytes(b"")
     told = refusal(checkpoint.newest, tmp_path, ["nerf"])
     assert told.startswith(f"{paths[2]}: cannot be read")
-    assert told.endswith(", and neither can the 2 before it")
+    assert told.endswith("; none of the 2 before it can be read either")
     assert checkpoint.newest_readable(tmp_path / "none") is None
 
 

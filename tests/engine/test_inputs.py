@@ -83,3 +83,19 @@ def test_names_are_relative_to_the_folder_of_the_data_however_a_path_is_written(
     for path in (Path("../images/a.png"), Path("a.png"), scene / "images/../images/a.png"):
         again = inputs.of_files([path, scene / "images/b.png", scene / "poses.npy"], scene)
         assert (again.digest, again.files) == (before.digest, before.files)
+
+
+def test_hashes_of_large_inputs_are_kept_for_other_runs(scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENERF_CACHE", str(tmp_path / "cache"))
+    of(scene)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(inputs, "_LARGE", 1)
+    inputs._cache.clear()
+    expected = of(scene)
+    inputs._cache.clear()  # as in another process
+    monkeypatch.setattr(inputs, "_hashed", lambda *args: pytest.fail("the files are read again"))
+    assert of(scene) == expected
+    monkeypatch.undo()
+    (tmp_path / "cache" / "inputs" / f"{expected.stamp}.json").write_text("{")
+    inputs._cache.clear()
+    assert of(scene) == expected

@@ -10,11 +10,13 @@ from torch import nn
 
 from enerf.config import parser
 from enerf.core import io
-from enerf.engine import checkpoint, saver
+from enerf.engine import checkpoint, saver, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.saver import Saver
 from enerf.tasks.nerf.config import NerfConfig
 from tests.contents import refusal
+
+NAME = f"enerf_rescue_a_run_{os.getpid()}"
 
 
 @pytest.fixture
@@ -80,9 +82,9 @@ def test_if_the_folder_is_full_the_state_is_saved_elsewhere_and_the_training_goe
     fail_in(monkeypatch, tmp_path / "logs")
     for training.step in (8, 9):
         saves.by_step(training)
-        assert f"enerf_rescue_a_run/checkpoints/{training.step:06d}.pt instead" in caplog.messages[-1]
-    rescued = tmp_path / "here" / "enerf_rescue_a_run"
-    assert names(tmp_path / "here") == ["enerf_rescue_a_run/checkpoints/000009.pt"]
+        assert f"{NAME}/checkpoints/{training.step:06d}.pt instead" in caplog.messages[-1]
+    rescued = tmp_path / "here" / NAME
+    assert names(tmp_path / "here") == [f"{NAME}/checkpoints/000009.pt"]
     assert parser.read_text(NerfConfig, rescued / "config.txt") == run
     training.step = 10
     told = refusal(saves.at_end, training)
@@ -96,6 +98,9 @@ def test_if_the_folder_is_full_the_state_is_saved_elsewhere_and_the_training_goe
     fail_in(monkeypatch, tmp_path)
     assert "could not be saved elsewhere either" in refusal(saves.at_end, training)
     assert checkpoint.checkpoints(run.folder) == [run.folder / "checkpoints" / "000007.pt"]
+    caplog.clear()
+    saver.mention_rescued(run)
+    assert caplog.messages[0].endswith(f"000011.pt: --basedir {tmp_path / 'temporary'} --expname {NAME} resumes it")
 
 
 def test_after_a_failure_the_state_before_it_is_saved_unless_it_is_broken(run):
@@ -122,3 +127,19 @@ def test_a_folder_that_vanished_is_made_again(run, tmp_path):
     assert not run.folder.exists()
     saves.at_end(training)
     assert names(run.folder) == ["checkpoints/000003.pt"]
+
+
+def test_a_folder_that_was_replaced_by_another_runs_gets_no_checkpoint(run, tmp_path):
+    with writer_lock.writing(run.folder):
+        saves, training = Saver(run, {"kind": "nerf"}, -1), state(3)
+        run.folder.rename(tmp_path / "away")
+        saves.by_step(training)  # it has only vanished: made and locked again
+        assert names(run.folder) == ["checkpoints/000003.pt"]
+        run.folder.rename(tmp_path / "away2")
+        run.folder.mkdir()
+        (run.folder / writer_lock.NAME).write_text("of another process")
+        training.step = 4
+        told = refusal(saves.at_end, training)
+        assert "found another folder than the one that the run began in" in told
+        assert str(tmp_path / "here" / NAME) in told
+    assert sorted(os.listdir(run.folder)) == [writer_lock.NAME]

@@ -87,7 +87,7 @@ def test_on_a_full_disk_the_lock_holds_without_its_content(tmp_path, monkeypatch
 
     class Full:
         def __init__(self, file):
-            self.close = file.close
+            self.close, self.fileno = file.close, file.fileno
 
         def write(self, data):
             raise OSError(28, "No space left on device")

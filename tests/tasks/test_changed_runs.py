@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
+from enerf.cli import evaluate
 from enerf.config import parser
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
@@ -242,3 +244,34 @@ def test_a_run_is_rendered_with_other_options_while_another_process_trains_it(co
         assert train(config_of("nerf", folder, render_only=True, render_factor=4, N_samples=8)) is None
         assert "writes to it" in refusal(train, config_of("nerf", folder))
     assert (folder / "logs/run/renderonly_path_000004/video.mp4").is_file()
+
+
+def test_evaluating_an_earlier_checkpoint_does_not_replace_the_metrics_of_a_later_one(copy):
+    folder = copy("shape") / "logs" / "run"
+    newest = checkpoint.checkpoints(folder)[-1]
+    content = checkpoint.read(newest)
+    newest.with_name("000002.pt").write_bytes(newest.read_bytes())
+    newest.write_bytes(b"")
+    torch.save({**content, "step": 2}, newest.with_name("000002.pt"))
+    before = (folder / "metrics.json").read_bytes()
+    told = refusal(evaluate.main, [str(folder), "--device", "cpu"])
+    assert "found metrics of step 4, but the newest checkpoint that can be read is of step 2" in told
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_stored_metrics_are_printed_without_those_of_unfinished_runs(copy, capsys, caplog):
+    folder = copy("shape") / "logs"
+    shutil.copytree(folder / "run", folder / "unfinished")
+    (folder / "unfinished" / "metrics.json").unlink()
+    evaluate.main([str(folder), "--stored"])
+    assert "mesh" in capsys.readouterr().out
+    assert caplog.messages == [f"{folder / 'unfinished'}: found no metrics.json, the run is left out"]
+
+
+def test_meshes_of_one_name_and_several_formats_are_different_shapes(tmp_path):
+    (tmp_path / "meshes").mkdir()
+    trimesh.creation.icosphere(1).export(tmp_path / "meshes" / "a.obj")
+    trimesh.creation.box((1, 2, 3)).export(tmp_path / "meshes" / "a.stl")
+    config = parser.replace(config_of("shape", tmp_path, expname="both"), mesh=str(tmp_path / "meshes"))
+    measured = registry.task("shape").load("train_all")(config)
+    assert [run["shape"] for run in measured] == ["a.obj", "a.stl"]

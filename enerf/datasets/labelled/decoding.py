@@ -66,8 +66,8 @@ def _decode(data: bytes) -> Pixels:
             return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
     with image_formats.open_image(io.BytesIO(data)) as photo:
         photo.load()
-        if complete and photo.format == "PNG" and not np.asarray(photo)[-2:].any():
-            images.require_all_rows(data)
+        if complete:
+            images.require_all_rows(photo, data)
         upright = ImageOps.exif_transpose(photo)
         if upright.mode.startswith("I;16"):  # the high byte, as in OpenCV; Pillow would clip to white
             return (np.asarray(upright) >> 8).astype(np.uint8)

@@ -8,7 +8,7 @@ A run is the content of its ``metrics.json``: ``dataset``, ``note``, ``model``, 
 from collections.abc import Sequence
 from typing import Any
 
-from enerf.reporting import plots
+from enerf.reporting import grouping, plots
 
 Run = dict[str, Any]
 
@@ -47,8 +47,10 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     heads = ["images", "network", "method", *(heading for heading, *_ in COLUMNS), "learned", "epochs"]
     rows = [heads + (["zeros [%]"] if with_zeros else [])]
     groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((_images(run), run["model"], method_label(run)), []).append(run)
+    special = grouping.distinctions(runs, lambda run: (_images(run), run["model"], method_label(run)))
+    for run, options in zip(runs, special, strict=True):
+        method = method_label(run) + (f", {options}" if options else "")
+        groups.setdefault((_images(run), run["model"], method), []).append(run)
     for key, some in groups.items():
         cells = [plots.mean_and_std([_value(run, path) for run in some], digits) for _, path, digits in COLUMNS]
         epochs = sorted({f"{run['epochs']:g}" for run in some}, key=float)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from enerf.reporting import grouping
 from enerf.tasks.nerf.image_metrics import mean
 
 # Published means of per-image PSNR on LLFF; each row with its evaluation protocol.
@@ -34,14 +35,17 @@ PUBLISHED: tuple[tuple[str, str, tuple[float, ...]], ...] = (
 def table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[str]]:
     """Return a table of PSNRs: one row per method and protocol, one column per scene, and the mean over these scenes.
 
-    Runs that differ in their seed only are averaged. The mean is empty unless all scenes of the table have a value.
+    Runs that differ in their seed only are averaged; other options that differ are named beside the method. The mean is
+    empty unless all scenes of the table have a value.
     Rows of published results follow if the table has an LLFF scene, each with its evaluation protocol.
     """
     scenes = sorted({run["scene"] for run in runs})
     rows = [["method", "protocol", *scenes, "mean"]]
     groups: dict[tuple[str, str], dict[str, list[float | None]]] = {}
-    for run in runs:
-        cell = groups.setdefault((run["method"], protocol_description(run)), {}).setdefault(run["scene"], [])
+    special = grouping.distinctions(runs, lambda run: (run["method"], protocol_description(run), run["scene"]))
+    for run, options in zip(runs, special, strict=True):
+        method = f"{run['method']} ({options})" if options else run["method"]
+        cell = groups.setdefault((method, protocol_description(run)), {}).setdefault(run["scene"], [])
         cell.append(run["mean"]["psnr"])
     for (method, protocol), found in sorted(groups.items()):
         values = [mean(found.get(s, [])) for s in scenes]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from enerf.reporting import plots
+from enerf.reporting import grouping, plots
 
 Run = dict[str, Any]
 
@@ -39,8 +39,9 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     columns = [c for c in (*_SHAPE_COLUMNS, *_PICTURE_COLUMNS) if any(_value(run, *c[1:3]) is not None for run in runs)]
     rows = [["shape", "method", *(heading for heading, *_ in columns), "steps", "train [s]", "seeds"]]
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run["shape"], label(run)), []).append(run)
+    special = grouping.distinctions(runs, lambda run: (run["shape"], label(run)))
+    for run, options in zip(runs, special, strict=True):
+        groups.setdefault((run["shape"], label(run) + (f", {options}" if options else "")), []).append(run)
     for (shape, method), some in groups.items():
         cells = [
             plots.mean_and_std([_value(run, part, name) for run in some], digits) for _, part, name, digits in columns

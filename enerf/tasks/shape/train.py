@@ -101,7 +101,7 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
             log.warning("%s is skipped: %s", path, error)
             failed[path.name] = str(error)
             continue
-        measured += [metrics] if metrics else []
+        measured += [{**metrics, "shape": name}] if metrics else []
         io.write_atomic(config.folder / "results.md", tables.as_markdown(report.table(measured)) + "\n")
         io.write_json(config.folder / "results.json", measured)
     if failed:
