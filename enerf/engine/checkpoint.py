@@ -22,6 +22,7 @@ from enerf.core.errors import InputError
 log = logging.getLogger("enerf")
 
 FORMAT = 1
+Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
 KEPT, RECENT = "checkpoints", "checkpoints/recent"
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
 OPTION_KEYS = (
@@ -202,7 +203,7 @@ def read(path: Path) -> dict[str, Any]:
     return _checked(_read_tensors(path), path)
 
 
-def newest_readable(folder: Path) -> tuple[dict[str, Any], Path] | None:
+def newest_readable(folder: Path) -> Found | None:
     """Return the content of a run's newest checkpoint that can be read, and its file; None if there are none.
 
     A damaged checkpoint is named in a warning, and the one before it is taken.
@@ -227,7 +228,7 @@ def newest_readable(folder: Path) -> tuple[dict[str, Any], Path] | None:
     return None
 
 
-def newest(folder: Path, kinds: Iterable[str]) -> tuple[dict[str, Any], Path]:
+def newest(folder: Path, kinds: Iterable[str]) -> Found:
     """Return the content of a run's newest checkpoint that can be read, and its file.
 
     Raises

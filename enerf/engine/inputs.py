@@ -76,7 +76,7 @@ def of_files(paths: Iterable[Path], root: Path, saved: Mapping[str, Any] | None 
     """
     inside = os.path.join(root, "")
     named = {_name(path, root, inside): path for path in paths}
-    stamp = _stamp(named, root)
+    stamp = files.stamp(root, sorted(named))
     for known in (saved, _cache.get(stamp), _recorded(stamp)):
         if known is not None and known.get("stamp") == stamp:
             return Inputs(**{name: known[name] for name in _FIELDS if name in known})
@@ -128,18 +128,6 @@ def _name(path: Path, root: Path, inside: str) -> str:
     if os.sep == "/" and text.startswith(inside) and "/../" not in text:
         return text[len(inside) :]
     return Path(os.path.relpath(path, root)).as_posix()
-
-
-def _stamp(named: Mapping[str, Path], root: Path) -> str:
-    """Return the hash of folder, names, sizes and times; a changed time of change is enough."""
-    hashed = hashlib.blake2b(os.fsencode(os.path.realpath(root)), digest_size=16)
-    for name in sorted(named):
-        try:
-            found = named[name].stat()
-        except OSError as error:
-            raise _unreadable(named[name], error) from None
-        hashed.update(os.fsencode(f"\0{name}\0{found.st_size},{found.st_mtime_ns},{found.st_ctime_ns}"))
-    return hashed.hexdigest()
 
 
 def _hashed(named: Mapping[str, Path], stamp: str) -> Inputs:

@@ -16,10 +16,9 @@ from enerf.config.parser import C
 from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.engine import checkpoint, inputs, schedule
-from enerf.engine.checkpoint import Importer, State
+from enerf.engine.checkpoint import Found, Importer, State
 from enerf.engine.inputs import Inputs
 
-Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
 RESULTS = ("checkpoints", "metrics.json", "train.jsonl", "mesh.ply", "extracted.ply", "test")
 ANOTHER = "give another --expname, or --no_reload"
 log = logging.getLogger("enerf")

@@ -11,10 +11,9 @@ from enerf.config import options, parser
 from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.engine import inputs as run_inputs
+from enerf.engine.checkpoint import Found
 from enerf.engine.inputs import Inputs
 from enerf.fields.backends.registry import UNKNOWN, Resolved
-
-Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
 
 
 @dataclass(frozen=True)

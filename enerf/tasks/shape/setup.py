@@ -95,7 +95,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     return ShapeRun(config, target, field, state, device, backend, record)
 
 
-def _as_begun(config: ShapeConfig, found: tuple[dict[str, Any], Path] | None) -> ShapeConfig:
+def _as_begun(config: ShapeConfig, found: checkpoint.Found | None) -> ShapeConfig:
     """Return the configuration, without points far from the surface if the run was begun before there were any."""
     if found is None or "far" in found[0]["config"]:
         return config
