@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -101,8 +102,6 @@ def write_error(path: Path, reason: str) -> InputError:
 def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_error) -> Iterator[Path]:
     """Temporary path in the folder of ``path``, which is created; renamed to ``path`` on success, deleted on failure.
 
-    Its name is unique and tells process and host, so that ``remove_leftovers`` finds it after the process was killed.
-
     Parameters
     ----------
     path
@@ -117,9 +116,7 @@ def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_erro
     InputError
         If the folder cannot be created, or the file not flushed or renamed.
     """
-    temporary = path.with_name(f".{host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
-    _writing.add(temporary.name)
-    try:
+    with temporary_path(path) as temporary:
         with os_errors_as_input_errors(path, error):
             path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -128,27 +125,36 @@ def atomic_path(path: Path, *, fsync: bool = False, error: ErrorFor = write_erro
                 with temporary.open("r+b") as file:
                     os.fsync(file.fileno())
             os.replace(temporary, path)
+
+
+@contextmanager
+def temporary_path(path: Path) -> Iterator[Path]:
+    """Unused path beside ``path``, for a file or a folder that will be renamed to it; what is left there is deleted.
+
+    Its name is unique and tells process and host, so that ``remove_leftovers`` finds it after the process was killed.
+    """
+    temporary = path.with_name(f".{host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
+    _writing.add(temporary.name)
+    try:
+        yield temporary
     finally:
         _writing.discard(temporary.name)
-        with suppress(OSError):
-            temporary.unlink()
+        _delete(temporary)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete temporary files of killed processes in a folder and its subfolders, three levels deep; return them.
+    """Delete what killed processes left at temporary paths in a folder, three levels deep; return these paths.
 
-    A file is left over if its process ran on this host and is gone, or if it is of another host and unchanged for a
-    week. Files of running processes, and all other files, are left alone.
+    A file or folder is left over if its process ran on this host and is gone, or if it is of another host and unchanged
+    for a week. Those of running processes, and all others, are left alone.
     """
     removed: list[Path] = []
     for name, inner, names in os.walk(folder):
         if len(Path(name).relative_to(folder).parts) >= 3:
             inner.clear()
-        for path in (Path(name, each) for each in sorted(names)):
-            if _is_leftover(path):
-                with suppress(OSError):
-                    path.unlink()
-                    removed.append(path)
+        found = [path for path in (Path(name, each) for each in sorted([*names, *inner])) if _is_leftover(path)]
+        inner[:] = [each for each in inner if Path(name, each) not in found]
+        removed += [path for path in found if _delete(path)]
     return removed
 
 
@@ -172,9 +178,19 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def _delete(path: Path) -> bool:
+    """Delete a file, or a folder with all that is in it; return whether nothing is left there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+    return not os.path.lexists(path)
+
+
 def _is_leftover(path: Path) -> bool:
     found = _TEMPORARY.fullmatch(path.name)
-    if found is None or not path.is_file():
+    if found is None:
         return False
     if found["host"] == host():
         pid = int(found["pid"])  # in a container that is restarted, that of this process

@@ -91,6 +91,18 @@ def test_leftovers_are_removed_if_their_process_is_gone_and_nothing_else(tmp_pat
     assert io.remove_leftovers(tmp_path / "none") == []
 
 
+def test_a_folder_that_a_killed_process_left_is_removed_with_its_content(tmp_path, monkeypatch):
+    with io.temporary_path(tmp_path / "images_4") as temporary:
+        temporary.mkdir()
+        (temporary / "a.png").write_text("x")
+        assert io.remove_leftovers(tmp_path) == []
+        monkeypatch.setattr(io, "_writing", set())  # as after a restart with the same process number
+        assert io.remove_leftovers(tmp_path) == [temporary]
+    with io.temporary_path(tmp_path / "images_4") as temporary:
+        temporary.mkdir()
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_name_of_a_temporary_file_is_one_that_is_found_later(tmp_path, monkeypatch):
     with io.atomic_path(tmp_path / ("x" * 250)) as temporary:
         temporary.write_text("half")

@@ -6,8 +6,6 @@ images is an error; it is never used or deleted.
 
 import logging
 import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from enerf.core import image_files, images
+from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
@@ -198,19 +197,17 @@ def _picture(file: Path, photos: Photos) -> Float32[np.ndarray, "h w c"]:
 
 def write_resized(photos: Photos, target: Path) -> Photos:
     """Write resized images to a new folder, atomically; returns the new files, or the old if it cannot be created."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir()
-    except OSError as error:
-        log.warning("%s cannot be created (%s): images are resized in memory", target, error.strerror or error)
-        return replace(photos, output_folder=None)
+    core_io.remove_leftovers(target.parent)
     names = _png_names(photos.files)
-    try:
+    with core_io.temporary_path(target) as temporary:
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            log.warning("%s cannot be created (%s): images are resized in memory", target, error.strerror or error)
+            return replace(photos, output_folder=None)
         for name, file in zip(names, _progress(photos.files, f"write {target.name}"), strict=True):
             images.write_png(temporary / name, _picture(file, photos))
         _rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return replace(photos, files=tuple(target / name for name in names), output_folder=None)
 
 

@@ -8,14 +8,13 @@ near the origin looking down −z; the unit is about a meter.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from enerf.core import images
+from enerf.core import images, io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
@@ -257,16 +256,13 @@ def write_scene(
         return folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it.")
-    target = folder.absolute()
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        _write(partial, settings, progress)
-        if folder.is_dir():
-            folder.rmdir()
-        partial.rename(folder)
-    except OSError as error:
-        if not _is_written(folder, settings):  # by a faster process
-            raise InputError(f"{folder} cannot be written ({error.strerror}).") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with io.temporary_path(folder.absolute()) as temporary:
+        try:
+            _write(temporary, settings, progress)
+            if folder.is_dir():
+                folder.rmdir()
+            temporary.rename(folder)
+        except OSError as error:
+            if not _is_written(folder, settings):  # by a faster process
+                raise InputError(f"{folder} cannot be written ({error.strerror}).") from None
     return folder

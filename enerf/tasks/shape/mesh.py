@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from enerf.core.errors import InputError
+from enerf.engine import inputs, resume
 from enerf.geometry.isosurface.source import MeshSource, MeshSourceSettings
 from enerf.geometry.mesh import Mesh
 from enerf.geometry.solid import Solid
@@ -55,10 +56,12 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
 
 def _solid(run: OpenedField, source: str) -> Solid | None:
     """Return the solid that a run was fitted to, from its file or from ``source``; None if that is gone or another."""
-    data = replace(run.config.data, mesh=source) if source else run.config.data
+    config = replace(run.config, data=replace(run.config.data, mesh=source)) if source else run.config
     try:
-        target = setup.load_target(replace(run.config, data=data))
+        files = inputs.of_files(setup.input_files(config), resume.source_folder(config), run.inputs)
+        target = setup.load_target(config)
     except InputError:
         return None
-    same = isinstance(target, Mesh) and target.normalization == run.normalization
-    return setup.solid_of(target) if same and isinstance(target, Mesh) else None
+    if inputs.differences(run.inputs, files) or not isinstance(target, Mesh):
+        return None
+    return setup.solid_of(target) if target.normalization == run.normalization else None

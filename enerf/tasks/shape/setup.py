@@ -219,7 +219,8 @@ def _source_option(saved: dict[str, Any]) -> str:
 class OpenedField:
     """A trained field without its training target; ``normalization`` maps to the file's coordinates.
 
-    ``signs`` are the cells of the box that are wholly inside or outside of the mesh, None if that is not known.
+    ``signs`` are the cells of the box that are wholly inside or outside of the mesh, None if that is not known;
+    ``inputs`` the hash of the mesh's file, as saved by ``Inputs.saved``, or None.
     """
 
     config: ShapeConfig
@@ -228,6 +229,7 @@ class OpenedField:
     step: int
     device: torch.device
     signs: SignGrid | None = None
+    inputs: dict[str, Any] | None = None
 
 
 def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> OpenedField:
@@ -255,7 +257,8 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     checkpoint.load_weights(field, content["model"], path)
     x, y, z = saved["box"]["centre"]
     normalization = Normalization((x, y, z), saved["box"]["scale"])
-    return OpenedField(config, frozen(field), normalization, content["step"], on_device, _saved_signs(saved, path))
+    signs, files = _saved_signs(saved, path), saved.get("inputs")
+    return OpenedField(config, frozen(field), normalization, content["step"], on_device, signs, files)
 
 
 def _saved_signs(saved: dict[str, Any], path: Path) -> SignGrid | None:
