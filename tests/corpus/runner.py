@@ -1,21 +1,19 @@
 """Runs cases of the corpus in forked processes with limits of time and memory, and judges them."""
 
 import hashlib
-import io
 import os
 import re
 import runpy
 import shutil
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
+from tests import forked
 from tests.corpus import inputs
 from tests.corpus.registry import Case, Command
 
@@ -130,7 +128,9 @@ def execute(command: Command, folder: Path, limit: float, words: Sequence[str] |
     began, peak, ended = time.monotonic(), 0, ""
     pid = os.fork()
     if pid == 0:
-        _child(command, arguments, folder, log)
+        script = str(ROOT / "scripts" / command.script)
+        program = partial(runpy.run_path, script, run_name="__main__")
+        forked.run_and_exit(program, [script, *arguments], folder, log, command.encoding)
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -146,36 +146,6 @@ def execute(command: Command, folder: Path, limit: float, words: Sequence[str] |
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
     output = log.read_bytes().decode("utf-8", "replace")
     return Result(code, output, time.monotonic() - began, peak, ended)
-
-
-def _child(command: Command, arguments: list[str], folder: Path, log: Path) -> NoReturn:
-    """Run the script as a program would, in this process, and exit."""
-    code = 1
-    try:
-        os.setsid()
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        encoding, _, errors = command.encoding.partition(":")
-        sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding, errors or "strict")
-        sys.stderr = io.TextIOWrapper(
-            os.fdopen(2, "wb", closefd=False), encoding, "backslashreplace", line_buffering=True
-        )
-        os.chdir(folder)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = [str(ROOT / "scripts" / command.script), *arguments]
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
-    except SystemExit as left:
-        code = left.code if isinstance(left.code, int) else 0 if left.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
 
 
 def _filled(word: object, folder: Path) -> str:

@@ -1,19 +1,19 @@
 """Commands of enerf in forked children of this process, which has imported all of it."""
 
 import importlib
-import io
 import os
 import random
 import select
 import signal
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import forked
 
 LIMIT = 300.0  # seconds after which a command counts as hanging
 PRELOADED = (
@@ -138,43 +138,16 @@ def preload() -> None:
 
 def _run(words: Sequence[str], folder: Path, output: Path, prepare: Callable[[], None] | None) -> None:
     """Run a command in the child; never returns."""
-    code = 1
-    try:
-        os.setsid()
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8", line_buffering=True)
-        sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
-        os.chdir(folder)
-        sys.argv = ["enerf", *words]
+
+    def program() -> None:
         from enerf.cli import app
         from enerf.cli.main import main
 
         if prepare is not None:
             prepare()
         app.run(lambda: main(list(words)))
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(BaseException):
-            _end_daemons()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
 
-
-def _end_daemons() -> None:
-    """What the interpreter does at its end for background processes; ``os._exit`` does not."""
-    from multiprocessing import active_children
-
-    for each in active_children():
-        each.terminate()
-        each.join()
+    forked.run_and_exit(program, ["enerf", *words], folder, output)
 
 
 def _processes() -> list[tuple[int, str, int, int]]:

@@ -23,6 +23,7 @@ from enerf.experiments import extract
 from enerf.experiments.options import ExtractOptions
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.tasks.shape import eval_points as shape_eval_points
+from enerf.tasks.shape import mesh as shape_mesh
 from enerf.tasks.shape import setup as shape_setup
 from enerf.tasks.shape import step as shape_step
 from enerf.tasks.shape import train as shape_train
@@ -277,6 +278,20 @@ def test_a_mesh_extracted_without_the_file_has_no_such_parts_either(learned, tmp
         extract.extract(folder, replace(chosen, out=str(tmp_path / "old.ply")))
     assert parts(tmp_path / "old.ply") == 2
     assert "does not record where its shape is: parts of the mesh are not checked" in caplog.text
+
+
+def test_the_mesh_is_asked_about_parts_only_if_it_is_the_one_that_was_trained_on(learned, mesh, tmp_path):
+    run = shape_setup.open_field(learned, "cpu")
+    low, high = trimesh.load(mesh, process=False).bounds
+    other = tmp_path / "other.ply"  # with the same box
+    trimesh.creation.box(bounds=np.array([low, high])).export(other)
+    copied = shutil.copy(mesh, tmp_path / "renamed.ply")
+    assert [shape_mesh._solid(run, str(path)) is not None for path in ("", copied, other)] == [True, True, False]
+    unknown = replace(run, inputs=None)  # an earlier version's
+    assert [shape_mesh._solid(unknown, str(path)) is not None for path in (copied, tmp_path / "none.ply")] == [
+        True,
+        False,
+    ]
 
 
 def test_what_no_shape_has_is_refused_before_the_field_is_evaluated(learned, monkeypatch, tmp_path):
