@@ -57,13 +57,13 @@ class ClosedPipeIsSilent:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text, or drop it."""
+        """Write text; it is discarded if the stream cannot be written to."""
         with suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what is left."""
+        """Flush the stream, if it can be written to."""
         with suppress(OSError):
             self._stream.flush()
 

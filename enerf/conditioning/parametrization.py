@@ -82,7 +82,7 @@ class Equilibrated(nn.Module):
         return mapped if self.view is None else self.view.from_matrices(mapped)
 
     def right_inverse(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return an assigned weight unchanged as the raw weight, and set the gain, if any, to its scale.
+        """Return the raw weight that stands for an assigned weight: the same tensor; a gain is set to keep its norm.
 
         The applied weight then equals the assigned one if the map changes nothing but its scale, which holds for
         weights that were baked from the same map.

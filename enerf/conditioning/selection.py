@@ -157,7 +157,7 @@ def with_tied(model: nn.Module, names: Collection[str]) -> list[str]:
 
 
 def without_tied(layers: dict[str, nn.Module]) -> list[str]:
-    """Names of the layers, of each set of tied layers only the first."""
+    """Names of the layers, without those that share all their weights with an earlier one."""
     first: dict[tuple[int, ...], str] = {}
     for name, module in layers.items():
         first.setdefault(tuple(id(getattr(module, view.name)) for view in weight_views.views(module)), name)

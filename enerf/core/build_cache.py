@@ -192,7 +192,7 @@ def _digest(content: bytes) -> str:
 
 
 def _warn(about: Path | str, problem: str) -> None:
-    """Log a warning, once for each subject."""
+    """Log a warning, once for each file or folder."""
     if str(about) not in _warned:
         _warned.add(str(about))
         log.warning("%s: %s", about, problem)

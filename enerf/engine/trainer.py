@@ -197,7 +197,7 @@ def _time_is_up(state: State, max_seconds: float | int) -> bool:
 def _bar(state: State, n_iters: int) -> tqdm:
     """Progress bar of the remaining steps."""
     shown = "{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-    return progress_bar(n_iters, "train", "step", initial=state.step, bar_format=shown)
+    return progress_bar(max(n_iters, state.step), "train", "step", initial=state.step, bar_format=shown)
 
 
 def _describe(report: Report, per_second: float, unit: str, seconds_left: float) -> str:

@@ -89,7 +89,7 @@ def _checked_suffix(path: Path) -> str:
 
 def _check_file(path: Path) -> None:
     """Raise if the path is not a regular file, or the file is empty."""
-    expected = f"expected a mesh file ({', '.join(SUFFIXES)})"
+    expected = f"expected a file of a mesh or a point cloud ({', '.join(SUFFIXES)})"
     try:
         size = files.require_regular(path)
     except FileNotFoundError:

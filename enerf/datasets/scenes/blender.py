@@ -72,7 +72,7 @@ def load(
     if not scene.is_dir():
         raise InputError(f"{scene} is not a folder, expected a scene laid out as {_LAYOUT}.")
     if testskip < 0:
-        raise InputError(f"option testskip: found {testskip}, expected 0 or more.")
+        raise InputError(f"option --testskip: found {testskip}, expected 0 or more.")
     near, far = _range(near, far)
     train, test = _frames(scene, testskip or 1)
     c2w = _poses(train, pose_axes, near, far)
@@ -119,7 +119,7 @@ def _range(near: float | int, far: float | int) -> tuple[float, float]:
     start, end = float(near or _NEAR), float(far or _FAR)
     if not 0 < start < end < math.inf:
         raise InputError(
-            f"options near and far: found depths from {start:g} to {end:g}, expected near above 0 and below far."
+            f"options --near and --far: found depths from {start:g} to {end:g}, expected near above 0 and below far."
         )
     return start, end
 

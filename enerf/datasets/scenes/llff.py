@@ -154,7 +154,7 @@ def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:
 def _factor(factor: int | None) -> int:
     """The downsampling factor, 1 for full size."""
     if factor is not None and not 0 <= factor <= 4096:
-        raise InputError(f"option factor: found {factor}, expected 0 or 1 for full size, or more up to 4096.")
+        raise InputError(f"option --factor: found {factor}, expected 0 or 1 for full size, or more up to 4096.")
     return factor or 1
 
 
@@ -222,7 +222,7 @@ def _normalize(
     try:
         c2w, bounds, similarity = poses.spherify(c2w, bounds)
     except ValueError as error:
-        raise InputError(f"option spherify: {error} in {file}, expected them around an object.") from None
+        raise InputError(f"option --spherify: {error} in {file}, expected them around an object.") from None
     return c2w, bounds, similarity @ world_to_scene
 
 
@@ -240,7 +240,7 @@ def _split(c2w: Float64[np.ndarray, "n 3 4"], llffhold: int) -> tuple[tuple[int,
     """Indices of the training views and of the test views."""
     if llffhold < 0 or llffhold == 1:
         found = "1, which holds out every view" if llffhold == 1 else llffhold
-        raise InputError(f"option llffhold: found {found}, expected 2 or more, or 0 for the central view.")
+        raise InputError(f"option --llffhold: found {found}, expected 2 or more, or 0 for the central view.")
     n = len(c2w)
     test = tuple(range(0, n, llffhold)) if llffhold else (poses.central_view(c2w),)
     return tuple(i for i in range(n) if i not in test), test

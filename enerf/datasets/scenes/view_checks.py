@@ -3,6 +3,7 @@
 Matrices are those of the file or poses; lengths are in the units of the file.
 """
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from enerf.core.errors import InputError
 from enerf.datasets.scenes import pose_check, poses
 
 log = logging.getLogger("enerf")
+_examined: set[tuple[object, ...]] = set()
 PARALLAX = 1e-4  # least distance between cameras, times the nearest depth: less than a tenth of a pixel
 SAME_FOCAL = 1e-3  # relative difference of focal lengths that counts as rounding
 LOW_NEAR, HIGH_FAR = 0.1, 100.0  # times the median: bounds beyond are outliers
@@ -176,7 +178,14 @@ def warn_of_range(file: Path, c2w: Poses, near: float, far: float) -> None:
 
 
 def warn_of_axes(file: Path, pictures: Shaped[np.ndarray, "n h w _"], matrices: Poses, axes: str, focal: float) -> None:
-    """Log if the poses do not fit the photographs; ``focal`` is in pixels of the pictures. See ``pose_check``."""
+    """Log if the poses do not fit the photographs; ``focal`` is in pixels of the pictures. See ``pose_check``.
+
+    A scene is examined once in a process, however many runs of a comparison read it.
+    """
+    key = (str(file), axes, hashlib.blake2b(matrices.tobytes()).digest(), pictures.shape)
+    if key in _examined:
+        return
+    _examined.add(key)
     finding = pose_check.examine(lambda view: pictures[view], matrices, axes, focal, pictures.shape[2])
     advice = finding.advice(axes) if finding else None
     if advice:

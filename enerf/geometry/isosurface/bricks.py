@@ -28,8 +28,10 @@ T = TypeVar("T")
 
 
 class Bricks:
-    """The stored bricks, addressed by an id: the arrays ``values``, ``known`` and ``requested`` of their samples.
+    """Storage of bricks, which are cubes of grid samples; the first axis of each array is the index of the brick.
 
+    ``values`` are the field's values at the samples, ``known`` whether they have been evaluated, ``requested`` whether
+    they are needed.
     ``coords`` are the bricks' integer positions in the grid of bricks, ``id_at`` the inverse map (−1: not stored), and
     ``active`` marks the bricks whose cells are processed. The arrays have spare capacity, so that most additions copy
     nothing; the operating system allocates memory only for what is written.

@@ -99,6 +99,8 @@ def _as_begun(config: ShapeConfig, found: checkpoint.Found | None) -> ShapeConfi
     """Return the configuration, without points far from the surface if the run was begun before there were any."""
     if found is None or "far" in found[0]["config"]:
         return config
+    if config.samples.far:
+        log.info("--far 0 is used: the run was begun before there were points far from the surface")
     return replace(config, samples=replace(config.samples, far=0.0))
 
 

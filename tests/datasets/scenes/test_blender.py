@@ -281,7 +281,7 @@ def test_a_picture_of_another_size_is_named(tmp_path):
 
 
 def test_a_negative_testskip_is_one_sentence(tmp_path):
-    assert "option testskip: found -1, expected 0 or more" in _refusal(_scene(tmp_path), testskip=-1)
+    assert "option --testskip: found -1, expected 0 or more" in _refusal(_scene(tmp_path), testskip=-1)
 
 
 @pytest.mark.data
@@ -351,7 +351,7 @@ def test_an_object_far_from_the_origin_is_told(tmp_path, caplog):
 
 @pytest.mark.parametrize(("near", "far"), [(7, 0), (0, 1.5), (-1, 3), (math.nan, 3), (1, math.inf)])
 def test_impossible_ranges_are_one_sentence(near, far, tmp_path):
-    assert "options near and far: found depths from" in _refusal(_scene(tmp_path), near=near, far=far)
+    assert "options --near and --far: found depths from" in _refusal(_scene(tmp_path), near=near, far=far)
 
 
 def test_cameras_at_one_point_are_refused(tmp_path):

@@ -386,9 +386,9 @@ def test_pictures_of_another_shape_than_the_poses_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"llffhold": 1}, "option llffhold: found 1, which holds out every view, expected 2 or more"),
-        ({"llffhold": -1}, "option llffhold: found -1, expected"),
-        ({"factor": -2}, "option factor: found -2, expected"),
+        ({"llffhold": 1}, "option --llffhold: found 1, which holds out every view, expected 2 or more"),
+        ({"llffhold": -1}, "option --llffhold: found -1, expected"),
+        ({"factor": -2}, "option --factor: found -2, expected"),
         ({"bd_factor": 0.0}, "option bd_factor: found 0.0, expected a number above 0"),
     ],
 )
@@ -400,7 +400,7 @@ def test_spherify_without_a_common_point_is_one_sentence(tmp_path):
     c2w, bounds = _world()
     c2w[:, :, :3] = c2w[0, :, :3]
     text = _refusal(_scene(tmp_path, _rows(c2w, bounds)), spherify=True)
-    assert "option spherify: all cameras look the same way in" in text
+    assert "option --spherify: all cameras look the same way in" in text
     assert "poses_bounds.npy, expected them around an object" in text
 
 
