@@ -387,7 +387,7 @@ def test_another_model_and_another_kind_are_refused_with_the_difference(make):
 
 
 def test_a_missing_file_is_one_sentence(make, tmp_path):
-    with pytest.raises(InputError, match=r"gone\.obj does not exist, expected a file of a mesh or a point cloud") as caught:
+    with pytest.raises(InputError, match=r"gone\.obj does not exist, expected a file of a mesh") as caught:
         shape_train.train(make(path=tmp_path / "gone.obj"))
     assert "\n" not in str(caught.value)
 
