@@ -23,6 +23,7 @@ log = logging.getLogger("enerf")
 
 FORMAT = 1
 Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
+DOS_FOLDER = 0x10  # attribute in a zip's directory
 KEPT, RECENT = "checkpoints", "checkpoints/recent"
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
 OPTION_KEYS = (
@@ -39,6 +40,10 @@ PARTS = {
     **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
     **{"model": dict, "optimiser": dict},
 }
+
+
+class MissingCheckpoint(InputError):
+    """There is no such file: a training run may have deleted a checkpoint that it had saved by time."""
 
 
 @dataclass
@@ -197,8 +202,10 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises
     ------
+    MissingCheckpoint
+        If there is no such file.
     InputError
-        If the file is missing or truncated, or is not a checkpoint of this program.
+        If the file is damaged, or is not a checkpoint of this program.
     """
     return _checked(_read_tensors(path), path)
 
@@ -219,6 +226,8 @@ def newest_readable(folder: Path) -> Found | None:
         try:
             return read(path), path
         except InputError as error:
+            if not os.path.lexists(path):  # a training run has deleted it since it was listed, and has newer ones
+                return newest_readable(folder)
             first = first or error
             if path != found[0]:
                 log.warning("%s; taking the one before", error)
@@ -426,7 +435,7 @@ def _read_tensors(path: Path) -> Any:
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint") from None
+        raise MissingCheckpoint(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError:
         reason = "it contains objects other than tensors and plain values; nothing in it was executed"
     except zipfile.BadZipFile as error:
@@ -445,6 +454,8 @@ def _verify_checksums(path: Path) -> None:
         files.require_memory(total, f"{path}: its content")
         if (name := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of its part {name} differs")
+        if any(item.external_attr & DOS_FOLDER for item in archive.infolist()):
+            raise zipfile.BadZipFile("a part is marked as a folder")  # torch would return memory that it did not fill
 
 
 class _Writer:

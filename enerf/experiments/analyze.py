@@ -68,12 +68,17 @@ def analyze(folders: list[Path], chosen: AnalyzeOptions) -> str:
                 probe = open_probe(folder, chosen)
                 for path in paths:
                     bar.set_postfix_str(f"{folder.name} {path.stem}", refresh=on_terminal())
-                    with sdpa_kernel(SDPBackend.MATH):  # other attention kernels have no second derivatives
-                        record = measure(probe.at(path), chosen, _is_end(path, plan[folder]))
-                    records.add(path, {"scene": probe.scene, "method": probe.method}, record)
                     bar.update()
+                    try:
+                        with sdpa_kernel(SDPBackend.MATH):  # other attention kernels have no second derivatives
+                            record = measure(probe.at(path), chosen, _is_end(path, plan[folder]))
+                        records.add(path, {"scene": probe.scene, "method": probe.method}, record)
+                    except checkpoint.MissingCheckpoint:
+                        log.warning("%s: deleted by its run since the analysis began; left out", path)
     finally:
         text = _write(records, plan, out, chosen)
+    if not text:
+        raise InputError("the runs deleted every chosen checkpoint before it was measured; run the same command again")
     return f"{text}\n{out}"
 
 

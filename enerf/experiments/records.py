@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
+from enerf.engine.checkpoint import RECENT, MissingCheckpoint
 
 log = logging.getLogger("enerf")
 
@@ -32,10 +33,20 @@ class Records:
     def get(self, checkpoint: Path) -> dict[str, Any] | None:
         """Return the record of a checkpoint, or None."""
         run = self.runs.get(_run_key(checkpoint), {"records": []})
-        return next((record for record in run["records"] if record["file"] == _file_stamp(checkpoint)), None)
+        try:
+            stamp = _file_stamp(checkpoint)
+        except MissingCheckpoint:
+            return None
+        return next((record for record in run["records"] if record["file"] == stamp), None)
 
     def add(self, checkpoint: Path, metadata: dict[str, Any], record: dict[str, Any]) -> None:
-        """Save the record of a checkpoint, replacing an older one; ``metadata`` describes its run."""
+        """Save the record of a checkpoint, replacing an older one; ``metadata`` describes its run.
+
+        Raises
+        ------
+        MissingCheckpoint
+            If the checkpoint has been deleted meanwhile.
+        """
         run = self.runs.setdefault(_run_key(checkpoint), {"records": []})
         run |= metadata
         kept = [old for old in run["records"] if old["file"][0] != checkpoint.name]
@@ -51,10 +62,15 @@ class Records:
 
 def _run_key(checkpoint: Path) -> str:
     """Return the run's folder as a POSIX path."""
-    return checkpoint.resolve().parent.parent.as_posix()
+    folder = checkpoint.resolve().parent
+    depth = RECENT.count("/") if folder.name == Path(RECENT).name else 0
+    return folder.parents[depth].as_posix()
 
 
 def _file_stamp(checkpoint: Path) -> list[Any]:
     """Return what identifies the content of a file: name, size and modification time."""
-    status = checkpoint.stat()
+    try:
+        status = checkpoint.stat()
+    except FileNotFoundError:
+        raise MissingCheckpoint(f"{checkpoint}: no such checkpoint") from None
     return [checkpoint.name, status.st_size, status.st_mtime_ns]

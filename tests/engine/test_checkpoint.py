@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import stat
 from functools import partial
 from pathlib import Path
@@ -537,6 +538,37 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(tmp_path, cap
     assert told.startswith(f"{paths[2]}: cannot be read")
     assert told.endswith("; none of the 2 before it can be read either")
     assert checkpoint.newest_readable(tmp_path / "none") is None
+
+
+def test_one_that_its_run_deletes_while_it_is_read_is_replaced_by_a_newer_one(tmp_path, monkeypatch, caplog):
+    of, read = trained(), checkpoint.read
+
+    def read_slowly(path):
+        if path == old:
+            old.unlink()
+            of.step = 5
+            checkpoint.save(of, tmp_path, {"kind": "nerf"}, recent=True)
+        return read(path)
+
+    of.step = 3
+    old = checkpoint.save(of, tmp_path, {"kind": "nerf"}, recent=True)
+    monkeypatch.setattr(checkpoint, "read", read_slowly)
+    assert checkpoint.newest(tmp_path, ["nerf"])[0]["step"] == 5
+    assert not caplog.messages
+    monkeypatch.setattr(checkpoint, "read", read)
+    (old.parent / "000009.pt").symlink_to(tmp_path / "nowhere")
+    assert checkpoint.newest(tmp_path, ["nerf"])[0]["step"] == 5
+    assert "000009.pt: no such checkpoint; taking the one before" in caplog.text
+
+
+def test_a_part_marked_as_a_folder_is_damage(tmp_path):
+    path = checkpoint.save(trained(), tmp_path, {})
+    data, entry = bytearray(path.read_bytes()), b"PK\x01\x02"
+    for at in [match.start() for match in re.finditer(re.escape(entry), bytes(data))]:
+        damaged = data.copy()
+        damaged[at + 38] ^= 0x10  # attributes; torch does not read such a part, and returns what is in the memory
+        path.write_bytes(damaged)
+        assert "it is damaged: a part is marked as a folder" in refusal(checkpoint.read, path)
 
 
 def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(tmp_path, monkeypatch):

@@ -170,6 +170,25 @@ def test_damaged_checkpoints_are_named_and_others_take_their_place(runs, caplog)
     assert str(paths[-1]) in refusal([runs / "plain_seed0"], no_hessian=True)
 
 
+def test_a_checkpoint_that_its_run_deletes_meanwhile_is_left_out(runs, monkeypatch, caplog):
+    run, opened = runs / "plain_seed0", analyze.open_probe
+    paths = checkpoint.checkpoints(run)
+
+    def opened_late(*args):
+        for path in deleted:
+            path.unlink(missing_ok=True)
+        return opened(*args)
+
+    monkeypatch.setattr(analyze, "open_probe", opened_late)
+    deleted = paths[1:2]
+    analyze.analyze([run], few(no_hessian=True))
+    assert [record["step"] for record in content(run / "analysis")["plain_seed0"]["records"]] == [2, 6]
+    assert f"{paths[1]}: deleted by its run since the analysis began; left out" in caplog.text
+    shutil.rmtree(run / "analysis")
+    deleted = paths[2:]
+    assert "deleted every chosen checkpoint" in refusal([run], no_hessian=True, checkpoints=1)
+
+
 def test_weights_alone_are_quick_and_curvature_can_follow(runs, monkeypatch):
     quick = few(no_hessian=True, checkpoints=2)
     text = analyze.analyze([runs / "plain_seed0"], quick)

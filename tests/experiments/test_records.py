@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from enerf.core.errors import InputError
+from enerf.engine.checkpoint import MissingCheckpoint
 from enerf.experiments.records import Records
 
 ABOUT = {"scene": "toy", "method": "nerf"}
@@ -49,6 +50,29 @@ def test_a_checkpoint_that_was_replaced_has_no_record(checkpoints, tmp_path):
     os.utime(checkpoints[0], (1, 1))
     assert records.get(checkpoints[0]) is None
     assert records.history(checkpoints) is None
+
+
+def test_checkpoints_saved_by_time_belong_to_the_same_run(checkpoints, tmp_path):
+    recent = checkpoints[0].parent / "recent" / "000007.pt"
+    recent.parent.mkdir()
+    recent.write_bytes(b"weights")
+    records = Records(tmp_path / "a.json", {})
+    for path in (recent, checkpoints[1]):
+        records.add(path, ABOUT, {"step": int(path.stem)})
+    assert len(records.runs) == 1
+    history = records.history([checkpoints[0], recent, checkpoints[1]])
+    assert [record["step"] for record in history["records"]] == [7, 10]
+
+
+def test_a_checkpoint_that_its_run_deleted_has_no_record(checkpoints, tmp_path):
+    records = Records(tmp_path / "a.json", {})
+    for path in checkpoints:
+        records.add(path, ABOUT, {"step": int(path.stem)})
+    checkpoints[0].unlink()
+    assert records.get(checkpoints[0]) is None
+    assert [record["step"] for record in records.history(checkpoints)["records"]] == [10]
+    with pytest.raises(MissingCheckpoint, match=r"000005\.pt: no such checkpoint$"):
+        records.add(checkpoints[0], ABOUT, {"step": 5})
 
 
 def test_other_settings_are_another_measurement(checkpoints, tmp_path, caplog):
