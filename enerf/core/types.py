@@ -22,10 +22,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera without distortion; all values in pixels.
+    """Intrinsics of a camera, by default a pinhole without distortion; lengths in pixels.
 
-    ``cx, cy`` is the principal point measured from the outer corner of the top-left pixel, so the center of
-    that pixel lies at (0.5, 0.5).
+    Attributes
+    ----------
+    width, height
+        Size of the image.
+    fx, fy
+        Focal lengths.
+    cx, cy
+        Principal point, measured from the outer corner of the top-left pixel, so the center of that pixel lies at
+        (0.5, 0.5).
+    model
+        Name of the projection and its distortion: one of COLMAP's, see ``datasets.scenes.camera_models``.
+    coefficients
+        Distortion coefficients in COLMAP's order, without focal lengths and principal point; as many as the model has.
     """
 
     width: int
@@ -34,6 +45,8 @@ class Camera:
     fy: float | int
     cx: float | int
     cy: float | int
+    model: str = "PINHOLE"
+    coefficients: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
