@@ -17,8 +17,8 @@ import torch
 
 from enerf.config import parser as config_parser
 from enerf.core import device as core_device
-from enerf.core.types import Scene
 from enerf.datasets.scenes import synthetic
+from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint, schedule, trainer
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf import setup as nerf_setup

@@ -32,8 +32,8 @@ from enerf.config import parser as config_parser
 from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.core.io import atomic_path
-from enerf.core.types import Scene
 from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint
 from enerf.reporting import tables
 from enerf.tasks.nerf import config as nerf_config

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
+from enerf.datasets.scenes.scene import Scene
 from enerf.experiments import extract
 from enerf.experiments.options import ExtractOptions
 from enerf.tasks import registry

@@ -9,9 +9,9 @@ import trimesh
 
 from enerf.config import parser
 from enerf.core.errors import InputError
-from enerf.core.types import Scene
 from enerf.datasets.scenes import coordinates, frusta, llff, synthetic
 from enerf.datasets.scenes.raytrace import Sphere
+from enerf.datasets.scenes.scene import Scene
 from enerf.experiments import extract
 from enerf.experiments.options import ExtractOptions
 from enerf.geometry.isosurface import source

@@ -21,8 +21,9 @@ from enerf.core import files as core_files
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import poses, transforms, transparency, view_checks
+from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.transforms import Frames
 
 _LAYOUT = "data/nerf_synthetic/<scene>/{transforms_train.json, transforms_test.json, train/, test/}"

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core.types import Camera, Scene, Space
+from enerf.core.types import Camera, Space
 from enerf.datasets.scenes import rays
+from enerf.datasets.scenes.scene import Scene
 
 MARGIN = 0.02  # share of the box, on each side: for cameras between those of the scene
 

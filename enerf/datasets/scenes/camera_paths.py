@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.core.errors import InputError
-from enerf.core.types import Scene
 from enerf.datasets.scenes import poses
+from enerf.datasets.scenes.scene import Scene
 
 KINDS = ("spiral", "circle", "turntable", "interpolate", "test")
 TOLERANCE = 1e-3  # of the cameras' root-mean-square distance from the origin, which is 1 after ``poses.spherify``

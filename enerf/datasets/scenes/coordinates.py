@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import rays
+from enerf.datasets.scenes.scene import Scene
 
 Points = Float64[np.ndarray, "n 3"]
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float64, Int64
 
 from enerf.core.errors import InputError
-from enerf.core.types import Scene
 from enerf.datasets.scenes import bounds as scenes_bounds
 from enerf.datasets.scenes import coordinates
+from enerf.datasets.scenes.scene import Scene
 
 NEARER = 0.9  # times the nearest bound: the depth at which the frusta begin
 CHUNK = 1 << 18  # point-camera pairs to process at a time, for 16 cameras

@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 
 from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import image_folder, poses, transparency, view_checks
+from enerf.datasets.scenes.scene import Scene
 
 log = logging.getLogger("enerf")
 _INFINITY = 1e30  # scene units

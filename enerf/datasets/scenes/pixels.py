@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from enerf.core import rng
-from enerf.core.types import Camera, Rays, Scene
+from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import rays
+from enerf.datasets.scenes.scene import Scene
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from torch import Tensor
 from enerf.core import device as core_device
 from enerf.core import rng
 from enerf.core.errors import InputError
-from enerf.core.types import ScalarField, Scene
+from enerf.core.types import ScalarField
 from enerf.datasets.scenes import coordinates, frusta
 from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module, registry
 from enerf.fields.nerf import NeRF
 from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings, Points, front_view

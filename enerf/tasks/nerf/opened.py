@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_paths, rays
+from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.render import Picture
 from enerf.tasks.nerf import setup, video, views
 from enerf.tasks.nerf.setup import Run

@@ -12,8 +12,8 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.core.types import Scene
 from enerf.datasets.scenes import blender, bounds, llff, pixels, rays
+from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record

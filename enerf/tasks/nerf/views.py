@@ -15,9 +15,10 @@ from torch import Tensor
 from enerf.conditioning import layers
 from enerf.core import images
 from enerf.core.progress import progress_bar
-from enerf.core.types import Camera, Rays, Rendering, Scene
+from enerf.core.types import Camera, Rays, Rendering
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays
+from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module
 from enerf.rendering import empty_space, render
 from enerf.rendering.render import Picture, SamplingConfig, in_chunks

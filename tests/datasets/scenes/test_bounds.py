@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from enerf.core.types import Camera, Scene, Space
+from enerf.core.types import Camera, Space
 from enerf.datasets.scenes import bounds as scenes_bounds
 from enerf.datasets.scenes import llff, rays, synthetic
+from enerf.datasets.scenes.scene import Scene
 from enerf.fields.contraction import contract
 
 CAMERA = Camera(12, 9, 11.0, 13.0, 5.0, 4.0)

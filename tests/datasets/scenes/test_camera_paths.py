@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from enerf.core.errors import InputError
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_paths, poses
+from enerf.datasets.scenes.scene import Scene
 from tests.grids import pairs
 
 FRAMES = 6

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import coordinates, llff, rays, synthetic
+from enerf.datasets.scenes.scene import Scene
 
 CAMERA = Camera(12, 9, 11.0, 13.0, 6.0, 4.5)
 

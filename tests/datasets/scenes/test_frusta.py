@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from enerf.core.errors import InputError
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import blender, coordinates, frusta, llff, rays, synthetic
+from enerf.datasets.scenes.scene import Scene
 from tests.datasets.scenes import test_bounds
 
 CAMERA = Camera(12, 9, 11.0, 13.0, 5.0, 4.0)

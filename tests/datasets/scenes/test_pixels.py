@@ -9,10 +9,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from enerf.core import rng
-from enerf.core.types import Camera, Scene
+from enerf.core.types import Camera
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import poses, rays
 from enerf.datasets.scenes.pixels import Pixels
+from enerf.datasets.scenes.scene import Scene
 
 N, H, W = 3, 5, 7
 CAMERA = Camera(W, H, 9.0, 6.5, 2.75, 3.1)

@@ -10,9 +10,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from enerf.core import images
-from enerf.core.types import Camera, Rays, Rendering, Scene
+from enerf.core.types import Camera, Rays, Rendering
 from enerf.datasets.scenes import llff, rays, synthetic
 from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.datasets.scenes.scene import Scene
 from enerf.tasks.nerf import image_metrics as nerf_image_metrics
 from enerf.tasks.nerf import views as nerf_views
 from enerf.tasks.nerf.views import Renderer
