@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core.types import Camera, Space
+from enerf.core.types import Space
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
 
@@ -37,21 +37,12 @@ def space_of(scene: Scene) -> Space:
 
 
 def _ends(scene: Scene) -> Float[Tensor, "n 3"]:
-    """End points of all cameras' corner rays, in NDC."""
-    camera: Camera = scene.camera
-    x = torch.tensor([0, camera.width, 0, camera.width], device=scene.c2w.device)
-    y = torch.tensor([0, 0, camera.height, camera.height], device=scene.c2w.device)
-    n = len(scene.c2w)
-    corners = rays.through_pixels(
-        camera,
-        scene.c2w.repeat_interleave(4, 0),
-        x.repeat(n),
-        y.repeat(n),
-        near=scene.near,
-        far=scene.far,
-        pixel_centers=0.0,
+    """End points of all cameras' corner rays, in NDC; of rays through the edges if there is distortion."""
+    view, x, y = scene.cameras.border()
+    corners = rays.of_views(
+        scene.cameras, view, scene.c2w[view], x, y, near=scene.near, far=scene.far, pixel_centers=0.0
     )
-    corners = rays.to_ndc(corners, camera)
+    corners = rays.to_ndc(corners, scene.camera)
     return corners.at(torch.stack([corners.near, corners.far], -1)).reshape(-1, 3)
 
 

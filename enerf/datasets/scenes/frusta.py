@@ -38,14 +38,15 @@ def surface_box(scene: Scene) -> Box:
 
 def _corners(scene: Scene) -> Points:
     """Scene points on the training views' corner rays at the nearest and farthest depth; for NDC, with z ≤ −1."""
-    camera, c2w = scene.camera, _poses(scene)
     bounds = scene.bounds[list(scene.train)].double().cpu().numpy()
-    u = (np.array([0.0, camera.width]) - camera.cx) / camera.fx
-    v = (camera.cy - np.array([0.0, camera.height])) / camera.fy
-    local = np.array([[x, y, -1.0] for x, y in itertools.product(u, v)])
-    directions = np.einsum("nij,kj->nki", c2w[:, :, :3], local)
+    view, x, y = (index.cpu() for index in scene.cameras.border())
+    chosen = torch.isin(view, torch.tensor(scene.train))
+    view, x, y = view[chosen], x[chosen], y[chosen]
+    local = scene.cameras.to("cpu").directions(view, x.double(), y.double(), 0.0).numpy()
+    c2w = scene.c2w.double().cpu().numpy()[view.numpy()]
+    directions = np.einsum("nij,nj->ni", c2w[:, :, :3], local)
     depths = np.array([NEARER * bounds.min(), bounds.max()])
-    ends = c2w[:, None, None, :, 3] + depths[:, None] * directions[:, :, None]
+    ends = c2w[:, None, :, 3] + depths[:, None] * directions[:, None]
     points = ends.reshape(-1, 3)
     if scene.ndc:
         points = np.stack([points[:, 0], points[:, 1], np.minimum(points[:, 2], -1.0)], 1)
@@ -122,10 +123,10 @@ def _in_cameras(scene: Scene, points: Points) -> Float64[np.ndarray, "n k 3"]:
 
 def _inside(scene: Scene, local: Float64[np.ndarray, "n k 3"]) -> np.ndarray:
     """Whether points in camera coordinates are in front of the camera and project into its image."""
-    camera, depth = scene.camera, -local[..., 2]
-    x, y = camera.fx * local[..., 0] + camera.cx * depth, -camera.fy * local[..., 1] + camera.cy * depth
-    in_image = (x >= 0) & (x <= camera.width * depth) & (y >= 0) & (y <= camera.height * depth)
-    return np.asarray((depth > 0) & in_image)
+    view = torch.tensor(scene.train).expand(local.shape[:2])
+    pixels, valid = scene.cameras.to("cpu").project(view, torch.from_numpy(local))
+    sizes = scene.cameras.to("cpu").sizes[view]
+    return np.asarray(valid & ((pixels >= 0) & (pixels <= sizes)).all(-1))
 
 
 def _poses(scene: Scene) -> Float64[np.ndarray, "k 3 4"]:

@@ -4,14 +4,16 @@ Rays are computed per batch, never stored for all pixels. The random numbers of 
 that a resumed run continues with the same batches, and all methods of a comparison use the same ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from enerf.core import rng
-from enerf.core.types import Camera, Rays
+from enerf.core.errors import InputError
+from enerf.core.types import Rays
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
 
@@ -25,46 +27,106 @@ class Pixels:
     y: Int[Tensor, "*b"]
 
 
+class PixelSampler:
+    """Random pixels of some views, uniform over all of their pixels that masks do not exclude, with replacement.
+
+    Parameters
+    ----------
+    scene
+        Its images and masks.
+    views
+        Indices of the views to draw from.
+    crop
+        Width and height of the central region to draw from, as a fraction of the image's, in (0, 1]; at least one
+        pixel.
+
+    Raises
+    ------
+    InputError
+        If masks and the crop exclude all pixels.
+    """
+
+    def __init__(self, scene: Scene, views: Sequence[int], crop: float | int = 1.0) -> None:
+        sizes = [tuple(scene.images[view].shape[:2]) for view in views]
+        self._size = sizes[0] if scene.masks is None and len(set(sizes)) == 1 else None
+        self._crop, device = crop, scene.c2w.device
+        self._views = torch.tensor(views, device=device)
+        if self._size is not None:
+            return
+        chosen = [_usable(scene, view, crop) for view in views]
+        kept = [i for i, inside in enumerate(chosen) if len(inside)]
+        if not kept:
+            raise InputError(f"{scene.name}: masks exclude every pixel of the training views, expected some without")
+        self._views = self._views[kept]
+        self._widths = torch.tensor([sizes[i][1] for i in kept], device=device)
+        self._counts = torch.tensor([len(chosen[i]) for i in kept], device=device)
+        self._ends = self._counts.cumsum(0)
+        self._total = sum(len(chosen[i]) for i in kept)
+        self._inside = torch.cat([chosen[i] for i in kept]).to(device)
+
+    def draw(self, n: int, generator: torch.Generator, one_view: bool = False) -> Pixels:
+        """``n`` pixels, on the device of the scene, which is the generator's; the generator decides alone.
+
+        ``one_view``: all of them from one view, itself drawn at random.
+        """
+        if self._size is not None:
+            return random_pixels(self._views, self._size, n, generator, one_view, self._crop)
+        device = generator.device
+        if one_view:
+            row = torch.randint(len(self._views), (1,), generator=generator, device=device).expand(n)
+            share = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+            at = self._ends[row] - self._counts[row] + (share * self._counts[row]).long()
+        else:
+            at = torch.randint(self._total, (n,), generator=generator, device=device)
+            row = torch.searchsorted(self._ends, at, right=True)
+        inside, width = self._inside[at].long(), self._widths[row]
+        return Pixels(self._views[row], inside % width, inside // width)
+
+
 def random_pixels(
     views: Int[Tensor, " v"],
-    camera: Camera,
+    size: tuple[int, int],
     n: int,
     generator: torch.Generator,
     one_view: bool,
     crop: float | int = 1.0,
 ) -> Pixels:
-    """``n`` pixels drawn uniformly and with replacement from the views, on the generator's device.
+    """``n`` pixels drawn uniformly and with replacement from views of one size, (height, width), without masks.
 
-    Parameters
-    ----------
-    views
-        Indices of the views to draw from.
-    camera
-        The camera of the views.
-    n
-        Number of pixels.
-    generator
-        The only source of randomness.
-    one_view
-        Whether all pixels come from one view, itself drawn at random.
-    crop
-        Width and height of the central region to draw from, as a fraction of the image's, in (0, 1]; at least one
-        pixel.
+    ``one_view`` and ``crop`` are those of ``PixelSampler``.
     """
     device = generator.device
     drawn = torch.randint(len(views), (1 if one_view else n,), generator=generator, device=device)
 
-    def along(size: int) -> Tensor:
-        span = max(1, int(size * crop))
-        return (size - span) // 2 + torch.randint(span, (n,), generator=generator, device=device)
+    def along(length: int) -> Tensor:
+        start, span = _central(length, crop)
+        return start + torch.randint(span, (n,), generator=generator, device=device)
 
-    return Pixels(views.to(device)[drawn.expand(n)], along(camera.width), along(camera.height))
+    return Pixels(views.to(device)[drawn.expand(n)], along(size[1]), along(size[0]))
+
+
+def _central(length: int, crop: float | int) -> tuple[int, int]:
+    """Start and length of the central part of a side."""
+    span = max(1, int(length * crop))
+    return (length - span) // 2, span
+
+
+def _usable(scene: Scene, view: int, crop: float | int = 1.0) -> Int[Tensor, " k"]:
+    """Indices, row by row, of the pixels of a view that are in the central region and not masked, on the CPU."""
+    height, width = scene.images[view].shape[:2]
+    (top, tall), (left, wide) = _central(height, crop), _central(width, crop)
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    inside[top : top + tall, left : left + wide] = True
+    if scene.masks is not None:
+        inside &= scene.masks[view][..., 0].cpu()
+    return inside.flatten().nonzero()[:, 0].int()
 
 
 def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
     """Rays of pixels, on the scene's device; in NDC if the scene uses them."""
-    batch = rays.through_pixels(
-        scene.camera,
+    batch = rays.of_views(
+        scene.cameras,
+        pixels.view,
         scene.c2w[pixels.view],
         pixels.x,
         pixels.y,
@@ -73,11 +135,6 @@ def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
         pixel_centers=pixel_centers,
     )
     return rays.to_ndc(batch, scene.camera) if scene.ndc else batch
-
-
-def has_alpha(scene: Scene) -> bool:
-    """Whether the photographs have an alpha channel."""
-    return scene.images.shape[-1] == 4
 
 
 def colors_of(scene: Scene, pixels: Pixels, background: Float[Tensor, "*b 3"] | None = None) -> Float[Tensor, "*b 3"]:
@@ -91,6 +148,11 @@ def colors_of(scene: Scene, pixels: Pixels, background: Float[Tensor, "*b 3"] | 
 def view_image(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
     """Image of a view in [0, 1], on the scene's device; composited over the scene's background if it has alpha."""
     return _over(_floats(scene.images[view]), scene)
+
+
+def view_mask(scene: Scene, view: int) -> Bool[Tensor, "h w"] | None:
+    """Which pixels of a view are used, on the scene's device; None: all."""
+    return None if scene.masks is None else scene.masks[view][..., 0]
 
 
 def _over(
@@ -111,13 +173,13 @@ def _floats(colors: Float[Tensor, "*b c"] | UInt8[Tensor, "*b c"]) -> Float[Tens
     return colors / colors.new_full((), 255, dtype=torch.float32) if colors.dtype == torch.uint8 else colors
 
 
-def fixed_pixels(view: int, camera: Camera, n: int, seed: int = 0) -> Pixels:
-    """``n`` random pixels of a view without repetition, fixed by ``seed``, on the CPU.
+def fixed_pixels(scene: Scene, view: int, n: int, seed: int = 0) -> Pixels:
+    """``n`` random pixels of a view that masks do not exclude, without repetition, fixed by ``seed``, on the CPU.
 
-    All pixels, in row-major order, if ``n`` is 0 or at least their number.
+    All of them, in row-major order, if ``n`` is 0 or at least their number.
     """
-    total = camera.width * camera.height
-    chosen = torch.arange(total)
-    if 0 < n < total:
-        chosen = torch.randperm(total, generator=rng.generator_for(seed, view))[:n]
-    return Pixels(torch.full_like(chosen, view), chosen % camera.width, chosen // camera.width)
+    width = scene.images[view].shape[1]
+    chosen = _usable(scene, view).long()
+    if 0 < n < len(chosen):
+        chosen = chosen[torch.randperm(len(chosen), generator=rng.generator_for(seed, view))[:n]]
+    return Pixels(torch.full_like(chosen, view), chosen % width, chosen // width)

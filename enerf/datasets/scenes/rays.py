@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.core.types import Camera, Rays
+from enerf.datasets.scenes.cameras import Cameras
 
 
 def resized(camera: Camera, factor: float | int) -> Camera:
@@ -42,16 +43,31 @@ def through_pixels(
     far: float | int,
     pixel_centers: float | int = 0.5,
 ) -> Rays:
-    """Scene-space rays through pixels, one pose per pixel; dtype and device are those of the poses.
+    """Scene-space rays through pixels of one camera: ``of_views`` with one pose per pixel."""
+    cameras, view = Cameras([camera]).to(c2w.device), torch.zeros_like(x)
+    return of_views(cameras, view, c2w, x, y, near=near, far=far, pixel_centers=pixel_centers)
+
+
+def of_views(
+    cameras: Cameras,
+    view: Int[Tensor, "*b"],
+    c2w: Float[Tensor, "*b 3 4"],
+    x: Int[Tensor, "*b"],
+    y: Int[Tensor, "*b"],
+    *,
+    near: float | int,
+    far: float | int,
+    pixel_centers: float | int = 0.5,
+) -> Rays:
+    """Scene-space rays through pixels, with a view and a pose per pixel; dtype and device are those of the poses.
 
     ``pixel_centers`` is the position of the ray in its pixel: 0.5 (the center) or 0 (the corner, as in nerf-pytorch).
     """
-    cam_x = (x.to(c2w) + pixel_centers - camera.cx) / camera.fx
-    cam_y = -(y.to(c2w) + pixel_centers - camera.cy) / camera.fy
-    in_camera = torch.stack([cam_x, cam_y, -torch.ones_like(cam_x)], -1)
+    in_camera = cameras.directions(view, x.to(c2w), y.to(c2w), pixel_centers)
     directions = (in_camera[..., None, :] * c2w[..., :3]).sum(-1)
     viewdirs = directions / directions.norm(dim=-1, keepdim=True)
-    return Rays(c2w[..., 3], directions, viewdirs, torch.full_like(cam_x, near), torch.full_like(cam_x, far))
+    depth = torch.full_like(directions[..., 0], near)
+    return Rays(c2w[..., 3], directions, viewdirs, depth, torch.full_like(depth, far))
 
 
 def of_image(

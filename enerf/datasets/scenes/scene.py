@@ -1,11 +1,15 @@
 """A scene: posed photographs and their cameras."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from enerf.core.types import Camera
+from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.packed_images import PackedImages
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,12 @@ class Scene:
     images
         sRGB in [0, 1]. Images of 8 bits per channel are stored as bytes (value · 255), which
         ``datasets.scenes.pixels`` converts to floats on access. Four channels, RGBA with straight alpha, if some pixel
-        is transparent and alpha was kept.
+        is transparent and alpha was kept. ``PackedImages`` if they differ in size.
     c2w
         Camera-to-scene poses, OpenGL axes, orthonormal rotations.
     camera
-        The camera, shared by all images.
+        A pinhole camera that stands for all: that of videos and previews, whose frustum NDC refer to, and of every view
+        if ``view_cameras`` is None.
     bounds
         Nearest and farthest depth in each view, in scene units.
     image_names
@@ -40,10 +45,14 @@ class Scene:
         Homogeneous similarity from the file's (world) coordinates to scene coordinates.
     background
         Gray value that images with alpha are composited over in evaluation: 0 black, 1 white.
+    view_cameras
+        Camera of each view, if they are not all ``camera``.
+    masks
+        Pixels of each view that are used, in training and in evaluation, of the sizes of ``images``; None: all.
     """
 
     name: str
-    images: Float[Tensor, "n h w c"] | UInt8[Tensor, "n h w c"]
+    images: Float[Tensor, "n h w c"] | UInt8[Tensor, "n h w c"] | PackedImages
     c2w: Float[Tensor, "n 3 4"]
     camera: Camera
     bounds: Float[Tensor, "n 2"]
@@ -56,3 +65,28 @@ class Scene:
     forward_facing: bool
     world_to_scene: Float[Tensor, "4 4"]
     background: float | int = 0.0
+    view_cameras: Cameras | None = None
+    masks: Bool[Tensor, "n h w 1"] | PackedImages | None = None
+
+    @cached_property
+    def cameras(self) -> Cameras:
+        """Camera of each view, on the device of the poses."""
+        found = self.view_cameras or Cameras([self.camera] * len(self.c2w))
+        return found.to(self.c2w.device)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the photographs have an alpha channel."""
+        return self.images[0].shape[-1] == 4
+
+    def to(self, device: torch.device) -> "Scene":
+        """Return the scene with its tensors on a device; ``world_to_scene`` stays on the CPU."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return replace(
+            self,
+            images=self.images.to(device),
+            c2w=self.c2w.to(device),
+            bounds=self.bounds.to(device),
+            view_cameras=None if self.view_cameras is None else self.view_cameras.to(device),
+            masks=masks,
+        )

@@ -58,7 +58,7 @@ def _metadata(run: Run) -> dict[str, Any]:
     config, scene, r = run.config, run.scene, run.config.render
     is_llff = config.data.dataset_type == "llff"
     training, evaluation = setup.backgrounds(config)
-    over = {"background": {"training": training, "evaluation": evaluation}} if scenes_pixels.has_alpha(scene) else {}
+    over = {"background": {"training": training, "evaluation": evaluation}} if scene.has_alpha else {}
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
     return {
         "scene": scene.name,

@@ -7,28 +7,36 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 log = logging.getLogger("enerf")
 
 
-def psnr(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> float:
+def psnr(
+    rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"], mask: Bool[Tensor, "*b"] | None = None
+) -> float:
     """Return the peak signal-to-noise ratio in dB, ``rgb`` clipped to [0, 1]; inf for equal images, NaN for NaN.
+
+    Only the pixels of ``mask`` count, if it is given; NaN if there are none.
 
     >>> round(psnr(torch.zeros(4, 3), torch.full((4, 3), 0.1)), 3)
     20.0
     """
-    mse = float((rgb.clamp(0, 1) - target).square().mean(dtype=torch.float64))
+    squares = (rgb.clamp(0, 1) - target).square()
+    mse = float((squares if mask is None else squares[mask]).mean(dtype=torch.float64))
     return math.inf if mse == 0 else -10.0 * math.log10(mse)
 
 
-def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:
+def ssim(
+    rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> float | None:
     """Return the structural similarity, averaged over channels and windows; None for sides under 11 pixels.
 
     Source: Wang et al. 2004, equation 13, with an 11×11 Gaussian window of σ 1.5. Only windows that lie within the
-    image are used, as in JaxNeRF; libraries that pad the image give other values.
+    image are used, as in JaxNeRF; libraries that pad the image give other values. With ``mask`` only windows centered
+    at its pixels; None if there are none.
     """
     if min(rgb.shape[:2]) < 11:
         return None
@@ -43,7 +51,9 @@ def ssim(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float |
     var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return float(similarity.mean())
+    if mask is not None:
+        similarity = similarity[..., mask[5:-5, 5:-5].to(similarity.device)]
+    return float(similarity.mean()) if similarity.numel() else None
 
 
 def lpips(rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> float | None:

@@ -145,7 +145,7 @@ def estimate_iso_value(
         If no ray reaches an opacity of one half in the box.
     """
     generator = rng.generator_for(0, 0)
-    pixels = scenes_pixels.random_pixels(torch.tensor(scene.train), scene.camera, N_RAYS, generator, one_view=False)
+    pixels = scenes_pixels.PixelSampler(scene, scene.train).draw(N_RAYS, generator)
     rays = scenes_pixels.rays_of(scene, pixels, pixel_centers)
     near, far = sphere_tracing.intersect_box(rays.origins, rays.directions, box)
     near, far = torch.maximum(near, rays.near), torch.minimum(far, rays.far)

@@ -53,9 +53,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     registry.use(fields, registry.make("torch", "fp32", device))
     names = analyzed_layers(fields, settings.layers, HEADS)
     generator = rng.generator_for(settings.seed, 0)
-    pixels = scenes_pixels.random_pixels(
-        torch.tensor(scene.train), scene.camera, settings.samples, generator, one_view=False
-    )
+    pixels = scenes_pixels.PixelSampler(scene, scene.train).draw(settings.samples, generator)
     rays, colors = (
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),

@@ -66,7 +66,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
         # on a GPU the chunk is halved when memory runs out
         at_once = 1 if device.type == "cuda" else rays_at_once(config, device)
         core_memory.require(memory.training_bytes(config, at_once), device)
-    scene = to_device(load_scene(config, pose_check=found is None), device)
+    scene = load_scene(config, pose_check=found is None).to(device)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     _log_background(config, scene)
     with_fine = config.render.N_importance > 0
@@ -158,7 +158,7 @@ def input_files(config: NerfConfig) -> list[Path]:
 
 def _log_background(config: NerfConfig, scene: Scene) -> None:
     """Log what transparent images are composited over, if there are some and their alpha was kept."""
-    if pixels.has_alpha(scene):
+    if scene.has_alpha:
         log.info(
             "%s: transparent pixels are composited over %s in training and %s in evaluation (--background_color)",
             *(config.data.datadir, *backgrounds(config)),
@@ -169,11 +169,6 @@ def backgrounds(config: NerfConfig) -> tuple[str, str]:
     """Return what transparent images are composited over in training and in evaluation."""
     background = config.data.training_background
     return "random colors" if background == "random" else background, "white" if config.data.is_white else "black"
-
-
-def to_device(scene: Scene, device: torch.device) -> Scene:
-    """Return the scene with its tensors on a device."""
-    return replace(scene, images=scene.images.to(device), c2w=scene.c2w.to(device), bounds=scene.bounds.to(device))
 
 
 def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:

@@ -79,17 +79,18 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     the step is repeated without a graph.
     """
     config, scene, t = run.config, run.scene, run.config.train
-    train_views = torch.tensor(scene.train, device=run.device)
     sampling, generator = setup.sampling_config(config), torch.Generator(run.device)
-    is_random = scenes_pixels.has_alpha(scene) and config.data.training_background == "random"
+    is_random = scene.has_alpha and config.data.training_background == "random"
     if is_random:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
+    everywhere = scenes_pixels.PixelSampler(scene, scene.train)
+    central = scenes_pixels.PixelSampler(scene, scene.train, t.precrop_frac) if t.precrop_iters else everywhere
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
 
     def random_batch(step: int) -> tuple[Rays, torch.Tensor]:
         generator.manual_seed(rng.stream_seed(t.seed, step))
-        crop = t.precrop_frac if step < t.precrop_iters else 1.0
-        pixels = scenes_pixels.random_pixels(train_views, scene.camera, t.N_rand, generator, t.no_batching, crop)
+        sampler = central if step < t.precrop_iters else everywhere
+        pixels = sampler.draw(t.N_rand, generator, t.no_batching)
         batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
         if not is_random:
             return batch, scenes_pixels.colors_of(scene, pixels)

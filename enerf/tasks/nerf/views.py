@@ -63,7 +63,7 @@ def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: in
     """Return the mean over views of the PSNR of ``n`` fixed pixels each (0: all); NaN if there are no views."""
     values = []
     for view in views:
-        pixels = scenes_pixels.fixed_pixels(view, scene.camera, n)
+        pixels = scenes_pixels.fixed_pixels(scene, view, n)
         rendering = in_chunks(
             renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
         )
@@ -75,14 +75,15 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
     """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given."""
     measured = []
     for view in progress_bar(None, "test views", "view", iterable=views):
-        rgb = renderer.picture(scene, scene.c2w[view], scene.camera).rgb.cpu()
-        target = scenes_pixels.view_image(scene, view).cpu()
+        rgb = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view)).rgb.cpu()
+        target, mask = scenes_pixels.view_image(scene, view).cpu(), scenes_pixels.view_mask(scene, view)
+        seen = rgb if mask is None else torch.where(mask.cpu()[..., None], rgb, target)
         measured.append(
             {
                 "name": scene.image_names[view],
-                "psnr": image_metrics.psnr(rgb, target),
-                "ssim": image_metrics.ssim(rgb, target),
-                "lpips": image_metrics.lpips(rgb, target),
+                "psnr": image_metrics.psnr(rgb, target, mask),
+                "ssim": image_metrics.ssim(seen, target, mask),
+                "lpips": image_metrics.lpips(seen, target),
             }
         )
         if folder is not None:
@@ -105,8 +106,16 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
 
 
 def constant_psnr(scene: Scene) -> float:
-    """Return the test PSNR of a constant image: the mean color of the training views."""
-    color = torch.stack([scenes_pixels.view_image(scene, view).mean((0, 1)) for view in scene.train]).mean(0)
-    targets = (scenes_pixels.view_image(scene, view) for view in scene.test)
-    values = [image_metrics.psnr(color.expand_as(target), target) for target in targets]
+    """Return the test PSNR of a constant image: the mean color of the training views; masked pixels do not count."""
+    means = torch.stack([_mean_color(scene, view) for view in scene.train])
+    color, values = means[means.isfinite().all(1)].mean(0), []
+    for view in scene.test:
+        target = scenes_pixels.view_image(scene, view)
+        values.append(image_metrics.psnr(color.expand_as(target), target, scenes_pixels.view_mask(scene, view)))
     return sum(values) / len(values) if values else math.nan
+
+
+def _mean_color(scene: Scene, view: int) -> Float[Tensor, "3"]:
+    """Return the mean color of a view's pixels that masks do not exclude; NaN if there are none."""
+    image, mask = scenes_pixels.view_image(scene, view), scenes_pixels.view_mask(scene, view)
+    return image.mean((0, 1)) if mask is None else image[mask].mean(0)

@@ -1,0 +1,248 @@
+"""From ``PosedImages`` to a ``Scene``: pixels, masks, cameras of the images' size, bounds, normalization, split."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64
+
+from enerf.core import files as core_files
+from enerf.core import images
+from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
+from enerf.core.types import Camera
+from enerf.datasets.scenes import (
+    cameras,
+    normalization,
+    point_bounds,
+    poses,
+    rays,
+    resized_files,
+    splits,
+    transparency,
+    view_checks,
+)
+from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.normalization import Normalized
+from enerf.datasets.scenes.packed_images import PackedImages
+from enerf.datasets.scenes.posed_images import PosedImages
+from enerf.datasets.scenes.resized_files import Photo
+from enerf.datasets.scenes.scene import Scene
+
+log = logging.getLogger("enerf")
+NEARER = 0.9  # times the nearest bound: where rays start without NDC
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a scene is made from what its files say.
+
+    Attributes
+    ----------
+    factor
+        By what width and height of the photographs are divided; 0 chooses it, see ``resized_files``.
+    llffhold, test_views
+        Test views, see ``splits.choose``.
+    ndc
+        Whether forward-facing scenes use normalized device coordinates.
+    spherify
+        Normalize as for cameras around an object, even if they do not stand so.
+    near, far
+        Depths at which rays start and end, in units of the file; 0: from its points, or from the cameras.
+    white_bkgd
+        Composite transparent images over white.
+    keep_alpha
+        Keep the alpha channel of transparent images, and composite them when they are used.
+    pose_axes
+        Axes in which the file's matrices are, one of ``poses.AXES``; None: those of its format.
+    pose_check
+        Whether to log a warning if the poses do not fit the photographs.
+    """
+
+    factor: int = 0
+    llffhold: int = 8
+    test_views: str = ""
+    ndc: bool = True
+    spherify: bool = False
+    near: float = 0.0
+    far: float = 0.0
+    white_bkgd: bool = False
+    keep_alpha: bool = False
+    pose_axes: str | None = None
+    pose_check: bool = True
+
+
+def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
+    """Read the photographs, and normalize poses and bounds; ``folder`` is the scene's, which gives its name.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, cameras and photographs do not fit, or no bounds are known.
+    """
+    file, names = posed.source, posed.names
+    if len(names) < 2:
+        raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test.")
+    view_checks.require_rotations(file, posed.c2w, names)
+    c2w = poses.orthonormalize(posed.c2w if settings.pose_axes is None else poses.from_axes(posed.c2w, settings.pose_axes))
+    view_checks.warn_of_equal_poses(file, posed.c2w, names)
+    split = splits.choose(names, c2w, settings.llffhold, settings.test_views, posed.test)
+    stated = [(camera.width, camera.height) for camera in posed.cameras]
+    photos = resized_files.photos_of(posed.files, folder, stated, settings.factor, by_alpha=settings.keep_alpha)
+    table = Cameras([_fitted(camera, photo) for camera, photo in zip(posed.cameras, photos, strict=True)])
+    pixels = _read(photos, posed.files[0].parent, settings)
+    is_object = isinstance(pixels, torch.Tensor) and pixels.shape[-1] == 4
+    bounds = _bounds(posed, c2w, settings, is_object)
+    view_checks.require_one_scale(file, c2w[:, :, 3], bounds, names, " (--near and --far)")
+    view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
+    if settings.pose_check:
+        view_checks.warn_of_axes(file, pixels, posed.c2w, settings.pose_axes or "opengl", table)
+    masks = _masks(posed, photos, table)
+    layout = "around" if settings.spherify else normalization.layout_of(c2w)
+    normalized = normalization.normalize(c2w, bounds, layout)
+    scene = _scene(folder.resolve().name, normalized, table, split, settings)
+    return replace(scene, images=pixels, image_names=names, masks=masks, background=float(settings.white_bkgd))
+
+
+def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, settings: Settings) -> Scene:
+    """The scene without its images."""
+    reference, c2w = cameras.reference(table), torch.from_numpy(found.c2w).float()
+    ndc = found.layout == "forward" and settings.ndc and rays.all_forward(table, c2w)
+    log.info("%s: cameras %s", name, _DESCRIPTIONS[found.layout, ndc])
+    low, high = float(found.bounds[:, 0].min()), float(found.bounds[:, 1].max())
+    return Scene(
+        name=name,
+        images=torch.empty(0, 1, 1, 3),
+        c2w=c2w,
+        camera=reference,
+        bounds=torch.from_numpy(found.bounds).float(),
+        image_names=(),
+        train=split.train,
+        test=split.test,
+        near=0.0 if ndc else NEARER * low,
+        far=1.0 if ndc else high,
+        ndc=ndc,
+        forward_facing=found.layout != "around",
+        world_to_scene=torch.from_numpy(found.world_to_scene),
+        split_rule=split.rule,
+        view_cameras=None if table.is_single and table.camera(0) == reference else table,
+    )
+
+
+_DESCRIPTIONS = {
+    ("forward", True): "face one direction: normalized device coordinates (--no_ndc: none)",
+    ("forward", False): "face one direction: space is contracted outside of the nearest depth",
+    ("around", False): "stand around the point that they look at, which is the origin; their distance from it is 1",
+    ("free", False): "neither face one direction nor look at one point: space is contracted outside of the nearest depth",
+}
+
+
+def _fitted(camera: Camera, photo: Photo) -> Camera:
+    """The camera of a photograph at the size at which it is read."""
+    return cameras.of_size(camera, photo.width, photo.height)
+
+
+def _read(photos: Sequence[Photo], folder: Path, settings: Settings) -> torch.Tensor | PackedImages:
+    """Colors of the photographs, packed if they differ in size."""
+    sizes = {(photo.height, photo.width) for photo in photos}
+
+    def pictures() -> Iterator[Float32[np.ndarray, "h w c"]]:
+        for photo in progress_bar(
+            None, f"read {folder.name}", "image", iterable=photos, delay=2, leave=False, enabled=None
+        ):
+            yield photo.read(by_alpha=settings.keep_alpha)
+
+    flags = {"white": settings.white_bkgd, "keep_alpha": settings.keep_alpha}
+    if len(sizes) == 1:
+        shape = (len(photos), *next(iter(sizes)))
+        return torch.from_numpy(transparency.stacked(pictures(), shape, folder, **flags))
+    areas = [photo.height * photo.width for photo in photos]
+    rows = (picture.reshape(1, -1, picture.shape[-1]) for picture in pictures())
+    total = sum(areas)
+    core_files.require_memory(total * 3, f"{folder}: {len(photos)} images of {total} pixels")
+    flat = transparency.stacked_rows(rows, areas, folder, **flags)
+    return PackedImages(torch.from_numpy(flat), torch.tensor([(photo.height, photo.width) for photo in photos]))
+
+
+def _bounds(
+    posed: PosedImages, c2w: Float64[np.ndarray, "n 3 4"], settings: Settings, is_object: bool
+) -> Float64[np.ndarray, "n 2"]:
+    """Nearest and farthest depth of each view: the options', the file's, from its points, or from the cameras.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to take them from, or near is not before far.
+    """
+    moved = replace(posed, c2w=c2w)
+    found = posed.bounds if posed.bounds is not None else point_bounds.depth_bounds(moved)
+    if found is None and not (settings.near and settings.far):
+        found = normalization.geometric_bounds(c2w, is_object)
+        if found is not None:
+            log.info(
+                "%s has no points: depths are taken from the point that the cameras look at, %.3g to %.3g (--near, --far)",
+                *(posed.source, found[:, 0].min(), found[:, 1].max()),
+            )
+    if found is None and not (settings.near and settings.far):
+        raise InputError(
+            f"{posed.source} has no points, and its cameras look at no common point, expected --near and --far: the "
+            "depths at which the scene begins and ends, in units of the file."
+        )
+    bounds = np.ones((len(c2w), 2)) if found is None else found
+    bounds = np.stack(
+        [np.full(len(c2w), value) if value else bounds[:, i] for i, value in enumerate((settings.near, settings.far))], 1
+    )
+    if (bounds[:, 0] >= bounds[:, 1]).any():
+        raise InputError(
+            f"options --near and --far: found depths from {bounds[:, 0].max():g} to {bounds[:, 1].min():g} in a view, "
+            "expected near below far."
+        )
+    return view_checks.robust_bounds(posed.source, bounds, posed.names)
+
+
+def _masks(posed: PosedImages, photos: Sequence[Photo], table: Cameras) -> torch.Tensor | PackedImages | None:
+    """Pixels that are used: not masked, and with a ray of their camera; None if all are."""
+    found, some = [], False
+    for view, photo in enumerate(photos):
+        mask = posed.masks[view] if posed.masks else None
+        usable = table.has_ray(view).numpy()
+        if mask is not None:
+            usable = usable & _mask(mask, photo)
+        some = some or not usable.all()
+        found.append(torch.from_numpy(usable[..., None]))
+    if not some:
+        return None
+    share = 1 - sum(int(each.sum()) for each in found) / sum(each.numel() for each in found)
+    log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, 100 * share)
+    empty = [name for name, each in zip(posed.names, found, strict=True) if not each.any()]
+    if empty:
+        log.warning("%s: every pixel is masked in %s", posed.source, ", ".join(empty[:5]))
+    return torch.stack(found) if len({each.shape for each in found}) == 1 else PackedImages.of(found)
+
+
+def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of a photograph a mask keeps: those that nowhere are masked, at the size at which it is read."""
+    values = images.read(file, photo.rotate)[..., :3].max(-1, keepdims=True)
+    height, width = values.shape[:2]
+    if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
+        raise InputError(
+            f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}."
+        )
+    kept = (values > 0).astype(np.float32)
+    if (width, height) != (photo.width, photo.height):
+        kept = _resized_mask(kept, photo.width, photo.height)
+    return kept[..., 0] > 1 - 1e-4
+
+
+def _resized_mask(
+    kept: Float32[np.ndarray, "h w 1"], width: int, height: int
+) -> Float32[np.ndarray, "h2 w2 1"]:
+    """A mask of another size: area means if it is larger, its nearest pixels if it is smaller."""
+    if kept.shape[1] >= width:
+        return images.downsample(kept, (width, height)).reshape(height, width, 1)
+    rows = (np.arange(height) + 0.5) * kept.shape[0] / height
+    columns = (np.arange(width) + 0.5) * kept.shape[1] / width
+    return kept[rows.astype(int)][:, columns.astype(int)]

@@ -1,0 +1,159 @@
+"""Photographs of any sizes at 1 / factor of their size: from a folder ``images_F``, which is created if missing."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from enerf.core import image_files, images
+from enerf.core import io as core_io
+from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
+
+log = logging.getLogger("enerf")
+LONGEST = 800  # pixels of the longer side of the images, at most, if the factor is chosen
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph to be read.
+
+    Attributes
+    ----------
+    file
+        The file.
+    width, height
+        Size to read it at; its own size, unless it is to be resized.
+    rotate
+        Whether to apply its EXIF orientation.
+    """
+
+    file: Path
+    width: int
+    height: int
+    rotate: bool
+
+    def read(self, *, by_alpha: bool) -> Float32[np.ndarray, "h w c"]:
+        """Read it at its size in [0, 1]; rounded to bytes if it is resized, as if it had been stored."""
+        picture = images.read(self.file, self.rotate)
+        if picture.shape[:2] == (self.height, self.width):
+            return picture
+        small = images.downsample(picture, (self.width, self.height), by_alpha=by_alpha)
+        return images.to_uint8(small).astype(np.float32) / np.float32(255)
+
+
+def automatic_factor(sizes: Sequence[tuple[int, int]]) -> int:
+    """The smallest power of two that leaves no side longer than 800 pixels.
+
+    >>> automatic_factor([(800, 600), (640, 480)]), automatic_factor([(4032, 3024)])
+    (1, 8)
+    """
+    factor = 1
+    while max(map(max, sizes)) > LONGEST * factor:
+        factor *= 2
+    return factor
+
+
+def photos_of(
+    files: Sequence[Path], scene: Path, stated: Sequence[tuple[int, int]], factor: int, *, by_alpha: bool
+) -> list[Photo]:
+    """Photographs at 1 / ``factor`` of the size of ``files``; 0 chooses it by ``automatic_factor``.
+
+    Downsampled images are read from a folder ``NAME_F`` beside the folder ``NAME`` that contains all files, in which
+    they have the same names, but for the suffix. It is created as a whole if it does not exist, or if it lacks some,
+    the images are resized in memory.
+
+    Parameters
+    ----------
+    files
+        Image files.
+    scene
+        The scene's folder, for which no folder of downsampled images is created.
+    stated
+        Width and height of each in the file of cameras, which tell whether cameras belong to upright or raw pixels.
+    factor
+        0, or by what width and height are divided.
+    by_alpha
+        Whether colors are weighted by alpha when images are resized.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged, or of another shape than stated.
+    """
+    full = [_full(file, size) for file, size in zip(files, stated, strict=True)]
+    factor = factor or automatic_factor([(photo.width, photo.height) for photo in full])
+    if factor == 1:
+        return full
+    small = [
+        Photo(p.file, max(1, round(p.width / factor)), max(1, round(p.height / factor)), p.rotate) for p in full
+    ]
+    folder = Path(os.path.commonpath([file.parent.absolute() for file in files]))
+    if folder == scene.absolute():
+        return small
+    target = folder.with_name(f"{folder.name}_{factor}")
+    if not target.exists():
+        _write(target, folder, small, by_alpha)
+    return _stored(target, folder, small) or small
+
+
+def _full(file: Path, stated: tuple[int, int]) -> Photo:
+    """A photograph at its own size, upright if the cameras are."""
+    width, height, swaps = images.size(file)
+    rotate = not (swaps and _same_shape((width, height), stated) and not _same_shape((height, width), stated))
+    upright = (height, width) if swaps and rotate else (width, height)
+    if not _same_shape(upright, stated):
+        raise InputError(
+            f"{file} has {upright[0]}x{upright[1]} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}."
+        )
+    return Photo(file, *upright, rotate)
+
+
+def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two sizes have the same aspect ratio, within 1 % or a pixel."""
+    return abs(a[0] * b[1] - a[1] * b[0]) <= max(0.01 * a[1] * b[0], max(a), max(b))
+
+
+def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] | None:
+    """The photographs of an existing folder; None, with a warning, if it lacks some or has them in another size."""
+    found = []
+    for photo in small:
+        bare = target / photo.file.absolute().relative_to(folder)
+        candidates = [bare, bare.with_suffix(".png"), bare.with_name(f"{bare.name}.png"), bare.with_suffix(".jpg")]
+        there = next((path for path in candidates if path.is_file()), None)
+        if there is None:
+            log.warning("%s lacks %s: images are resized in memory", target, bare.name)
+            return None
+        width, height, _ = images.size(there)
+        if not _same_shape((width, height), (photo.width, photo.height)):
+            log.warning("%s is of another shape than %s: images are resized in memory", there, photo.file)
+            return None
+        found.append(Photo(there, width, height, rotate=False))
+    return found
+
+
+def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -> None:
+    """Create a folder of downsampled images as a whole; a warning if it cannot be created."""
+    core_io.remove_leftovers(target.parent)
+    stems = [photo.file.with_suffix("") for photo in small]
+    unique = len(set(stems)) == len(stems)
+    with core_io.temporary_path(target) as temporary:
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            log.warning("%s cannot be created (%s): images are resized in memory", target, error.strerror or error)
+            return
+        for photo in progress_bar(None, f"write {target.name}", "image", iterable=small, delay=2, leave=False):
+            name = photo.file.absolute().relative_to(folder)
+            path = temporary / (name.with_suffix(".png") if unique else name.with_name(f"{name.name}.png"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            images.write_png(path, images.to_uint8(photo.read(by_alpha=by_alpha)))
+        try:
+            os.rename(temporary, target)
+        except OSError as error:
+            if not target.is_dir():
+                raise InputError(f"{target} cannot be created ({error.strerror or error}), expected a folder.") from None
