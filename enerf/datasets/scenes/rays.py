@@ -6,17 +6,22 @@ Vocabulary
 - **directions** have z = −1 in the camera's frame, so ``t`` is the depth along the optical axis; they are not
   unit. ``viewdirs`` are, and are taken before NDC.
 - **NDC**, normalized device coordinates: a projective map of scene space beyond the plane z = −near, inside the
-  frustum of a camera at the origin that looks down −z, to the cube [−1, 1]³. The plane is mapped to z = −1 and
-  infinity to z = 1.
+  frustum of a reference camera at the origin that looks down −z, to the cube [−1, 1]³. The plane is mapped to z = −1,
+  infinity to z = 1, and the edges of the reference camera's image to −1 and 1: if its principal point is not the
+  image's center, the frustum is sheared. It is a pinhole; rays of other cameras may have any directions down −z.
 
 Source: Mildenhall et al., NeRF (2020), appendix C.
 """
+
+import dataclasses
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.core.types import Camera, Rays
+
+_ROUNDING = 1e-12  # of a principal point, as a part of the image's size
 
 
 def resized(camera: Camera, factor: float | int) -> Camera:
@@ -29,7 +34,15 @@ def resized(camera: Camera, factor: float | int) -> Camera:
     """
     width, height = max(1, int(camera.width / factor)), max(1, int(camera.height / factor))
     x_scale, y_scale = width / camera.width, height / camera.height
-    return Camera(width, height, camera.fx * x_scale, camera.fy * y_scale, camera.cx * x_scale, camera.cy * y_scale)
+    return dataclasses.replace(
+        camera,
+        width=width,
+        height=height,
+        fx=camera.fx * x_scale,
+        fy=camera.fy * y_scale,
+        cx=camera.cx * x_scale,
+        cy=camera.cy * y_scale,
+    )
 
 
 def through_pixels(
@@ -42,16 +55,30 @@ def through_pixels(
     far: float | int,
     pixel_centers: float | int = 0.5,
 ) -> Rays:
-    """Scene-space rays through pixels, one pose per pixel; dtype and device are those of the poses.
+    """Scene-space rays of a pinhole through pixels, one pose per pixel; dtype and device are those of the poses.
 
     ``pixel_centers`` is the position of the ray in its pixel: 0.5 (the center) or 0 (the corner, as in nerf-pytorch).
     """
-    cam_x = (x.to(c2w) + pixel_centers - camera.cx) / camera.fx
-    cam_y = -(y.to(c2w) + pixel_centers - camera.cy) / camera.fy
-    in_camera = torch.stack([cam_x, cam_y, -torch.ones_like(cam_x)], -1)
+    return posed(pinhole_directions(camera, x.to(c2w), y.to(c2w), pixel_centers), c2w, near=near, far=far)
+
+
+def pinhole_directions(
+    camera: Camera, x: Float[Tensor, "*b"], y: Float[Tensor, "*b"], pixel_centers: float | int = 0.5
+) -> Float[Tensor, "*b 3"]:
+    """Directions of pixels in the frame of a pinhole camera: OpenGL axes, z = −1."""
+    cam_x = (x + pixel_centers - camera.cx) / camera.fx
+    cam_y = -(y + pixel_centers - camera.cy) / camera.fy
+    return torch.stack([cam_x, cam_y, -torch.ones_like(cam_x)], -1)
+
+
+def posed(
+    in_camera: Float[Tensor, "*b 3"], c2w: Float[Tensor, "*b 3 4"], *, near: float | int, far: float | int
+) -> Rays:
+    """Scene-space rays with the given directions in the frames of their cameras, one pose per ray."""
     directions = (in_camera[..., None, :] * c2w[..., :3]).sum(-1)
     viewdirs = directions / directions.norm(dim=-1, keepdim=True)
-    return Rays(c2w[..., 3], directions, viewdirs, torch.full_like(cam_x, near), torch.full_like(cam_x, far))
+    along = in_camera[..., 0]
+    return Rays(c2w[..., 3], directions, viewdirs, torch.full_like(along, near), torch.full_like(along, far))
 
 
 def of_image(
@@ -78,7 +105,7 @@ def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
     origins = rays.origins + shift[..., None] * rays.directions
     (ox, oy, oz), (dx, dy, dz) = origins.unbind(-1), rays.directions.unbind(-1)
     x_scale, y_scale = -2.0 * camera.fx / camera.width, -2.0 * camera.fy / camera.height
-    ndc_origins = torch.stack([x_scale * ox / oz, y_scale * oy / oz, 1.0 + 2.0 * near / oz], -1)
+    ndc_origins = point_to_ndc(origins, camera, near)
     ndc_directions = torch.stack([x_scale * (dx / dz - ox / oz), y_scale * (dy / dz - oy / oz), -2.0 * near / oz], -1)
     zeros = torch.zeros_like(ox)
     return Rays(ndc_origins, ndc_directions, rays.viewdirs, zeros, torch.ones_like(ox))
@@ -92,7 +119,20 @@ def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | in
     """
     x, y, z = points.unbind(-1)
     x_scale, y_scale = -2.0 * camera.fx / camera.width, -2.0 * camera.fy / camera.height
-    return torch.stack([x_scale * x / z, y_scale * y / z, 1.0 + 2.0 * near / z], -1)
+    x_ndc, y_ndc = x_scale * x / z, y_scale * y / z
+    x_axis, y_axis = ndc_shear(camera)
+    x_ndc, y_ndc = x_ndc + x_axis if x_axis else x_ndc, y_ndc + y_axis if y_axis else y_ndc
+    return torch.stack([x_ndc, y_ndc, 1.0 + 2.0 * near / z], -1)
+
+
+def ndc_shear(camera: Camera) -> tuple[float, float]:
+    """NDC x and y of the optical axis: 0 if the principal point is the image's center up to rounding.
+
+    >>> ndc_shear(Camera(8, 6, 5.0, 5.0, 6.0, 3.0))
+    (0.5, 0.0)
+    """
+    across, down = 2.0 * camera.cx / camera.width - 1.0, 1.0 - 2.0 * camera.cy / camera.height
+    return across if abs(across) > _ROUNDING else 0.0, down if abs(down) > _ROUNDING else 0.0
 
 
 def all_forward(camera: Camera, c2w: Float[Tensor, "n 3 4"]) -> bool:
