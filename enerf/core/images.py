@@ -151,18 +151,33 @@ def stack(
     >>> stack([np.zeros((1, 2, 3), np.float32)], (1, 1, 2, 3)).dtype
     dtype('uint8')
     """
-    pixels: np.ndarray = np.empty(shape, dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        if picture.shape[-1] > pixels.shape[-1]:
-            pixels = _with_alpha(pixels, i)
-        values = picture if picture.shape[-1] == pixels.shape[-1] else _opaque(picture)
+    return _filled((picture[None] for picture in pictures), np.empty(shape, dtype=np.uint8))
+
+
+def pack(
+    pictures: Iterable[Float32[np.ndarray, "_ _ c"]], pixels: int
+) -> UInt8[np.ndarray, "p c"] | Float32[np.ndarray, "p c"]:
+    """Pixels of images of any sizes in one array, image after image; ``pixels`` is their number. Like ``stack``."""
+    rows = (picture.reshape(-1, picture.shape[-1]) for picture in pictures)
+    return _filled(rows, np.empty((pixels, 3), dtype=np.uint8))
+
+
+def _filled(parts: Iterable[Float32[np.ndarray, "_ *s"]], pixels: UInt8[np.ndarray, "n *r"]) -> np.ndarray:
+    """An array, given with three channels, filled along its first axis: bytes if lossless, with alpha if there is."""
+    start = 0
+    for part in parts:
+        end = start + len(part)
+        if part.shape[-1] > pixels.shape[-1]:
+            pixels = _with_alpha(pixels, start)
+        values = part if part.shape[-1] == pixels.shape[-1] else _opaque(part)
         stored = to_uint8(values) if pixels.dtype == np.uint8 else values
         if stored is not values and not np.array_equal(_from_uint8(stored), values):
-            before, stored, pixels = pixels[:i], values, np.empty(pixels.shape, dtype=np.float32)
-            pixels[:i] = before
-            pixels[:i] /= np.float32(255)
-        pixels[i] = stored
-        del picture, values, stored  # before the next one is read
+            before, stored, pixels = pixels[:start], values, np.empty(pixels.shape, dtype=np.float32)
+            pixels[:start] = before
+            pixels[:start] /= np.float32(255)
+        pixels[start:end] = stored
+        start = end
+        del part, values, stored  # before the next one is read
     return pixels
 
 

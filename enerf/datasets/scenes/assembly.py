@@ -87,7 +87,9 @@ def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
     if len(names) < 2:
         raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test.")
     view_checks.require_rotations(file, posed.c2w, names)
-    c2w = poses.orthonormalize(posed.c2w if settings.pose_axes is None else poses.from_axes(posed.c2w, settings.pose_axes))
+    c2w = poses.orthonormalize(
+        posed.c2w if settings.pose_axes is None else poses.from_axes(posed.c2w, settings.pose_axes)
+    )
     view_checks.warn_of_equal_poses(file, posed.c2w, names)
     split = splits.choose(names, c2w, settings.llffhold, settings.test_views, posed.test)
     stated = [(camera.width, camera.height) for camera in posed.cameras]
@@ -136,7 +138,10 @@ _DESCRIPTIONS = {
     ("forward", True): "face one direction: normalized device coordinates (--no_ndc: none)",
     ("forward", False): "face one direction: space is contracted outside of the nearest depth",
     ("around", False): "stand around the point that they look at, which is the origin; their distance from it is 1",
-    ("free", False): "neither face one direction nor look at one point: space is contracted outside of the nearest depth",
+    (
+        "free",
+        False,
+    ): "neither face one direction nor look at one point: space is contracted outside of the nearest depth",
 }
 
 
@@ -193,7 +198,8 @@ def _bounds(
         )
     bounds = np.ones((len(c2w), 2)) if found is None else found
     bounds = np.stack(
-        [np.full(len(c2w), value) if value else bounds[:, i] for i, value in enumerate((settings.near, settings.far))], 1
+        [np.full(len(c2w), value) if value else bounds[:, i] for i, value in enumerate((settings.near, settings.far))],
+        1,
     )
     if (bounds[:, 0] >= bounds[:, 1]).any():
         raise InputError(
@@ -237,9 +243,7 @@ def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
     return kept[..., 0] > 1 - 1e-4
 
 
-def _resized_mask(
-    kept: Float32[np.ndarray, "h w 1"], width: int, height: int
-) -> Float32[np.ndarray, "h2 w2 1"]:
+def _resized_mask(kept: Float32[np.ndarray, "h w 1"], width: int, height: int) -> Float32[np.ndarray, "h2 w2 1"]:
     """A mask of another size: area means if it is larger, its nearest pixels if it is smaller."""
     if kept.shape[1] >= width:
         return images.downsample(kept, (width, height)).reshape(height, width, 1)

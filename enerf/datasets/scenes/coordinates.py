@@ -57,6 +57,8 @@ def from_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
     [[1.0, 0.5, -2.0]]
     """
     x, y, z = points.T
+    x_axis, y_axis = rays.ndc_shear(camera)
+    x, y = x - x_axis if x_axis else x, y - y_axis if y_axis else y
     depth = 2.0 * near / (1.0 - z)
     return np.stack(
         [x * depth * camera.width / (2.0 * camera.fx), y * depth * camera.height / (2.0 * camera.fy), -depth], 1

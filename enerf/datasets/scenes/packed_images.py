@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class PackedImages:
-    """Images of differing sizes, indexed as a tensor of shape (n, h, w, c) is.
+    r"""Images of differing sizes, indexed as a tensor of shape (n, h, w, c) is.
 
     ``images[view]`` is an image (h, w, c), a view of the memory; ``images[view, y, x]``, with three index tensors of
-    one shape, are pixels (\\*b, c). Nothing is copied to pad images to a common size.
+    one shape, are pixels (\*b, c). Nothing is copied to pad images to a common size.
 
     Parameters
     ----------

@@ -6,8 +6,9 @@ Vocabulary
 - **directions** have z = −1 in the camera's frame, so ``t`` is the depth along the optical axis; they are not
   unit. ``viewdirs`` are, and are taken before NDC.
 - **NDC**, normalized device coordinates: a projective map of scene space beyond the plane z = −near, inside the
-  frustum of a camera at the origin that looks down −z, to the cube [−1, 1]³. The plane is mapped to z = −1 and
-  infinity to z = 1.
+  frustum of a reference camera at the origin that looks down −z, to the cube [−1, 1]³. The plane is mapped to z = −1,
+  infinity to z = 1, and the edges of the reference camera's image to −1 and 1: if its principal point is not the
+  image's center, the frustum is sheared. It is a pinhole; rays of other cameras may have any directions down −z.
 
 Source: Mildenhall et al., NeRF (2020), appendix C.
 """
@@ -19,18 +20,7 @@ from torch import Tensor
 from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes.cameras import Cameras
 
-
-def resized(camera: Camera, factor: float | int) -> Camera:
-    """Camera of the image downsampled by ``factor`` (above 0), with the same field of view.
-
-    Width and height are rounded down, to at least one pixel; the focal lengths are scaled by the rounded ratio.
-
-    >>> resized(Camera(504, 378, 400.0, 400.0, 252.0, 189.0), 2).width
-    252
-    """
-    width, height = max(1, int(camera.width / factor)), max(1, int(camera.height / factor))
-    x_scale, y_scale = width / camera.width, height / camera.height
-    return Camera(width, height, camera.fx * x_scale, camera.fy * y_scale, camera.cx * x_scale, camera.cy * y_scale)
+_ROUNDING = 1e-12  # of a principal point, as a part of the image's size
 
 
 def through_pixels(
@@ -44,7 +34,7 @@ def through_pixels(
     pixel_centers: float | int = 0.5,
 ) -> Rays:
     """Scene-space rays through pixels of one camera: ``of_views`` with one pose per pixel."""
-    cameras, view = Cameras([camera]).to(c2w.device), torch.zeros_like(x)
+    cameras, view = Cameras([camera], c2w.device), torch.zeros_like(x)
     return of_views(cameras, view, c2w, x, y, near=near, far=far, pixel_centers=pixel_centers)
 
 
@@ -61,13 +51,21 @@ def of_views(
 ) -> Rays:
     """Scene-space rays through pixels, with a view and a pose per pixel; dtype and device are those of the poses.
 
-    ``pixel_centers`` is the position of the ray in its pixel: 0.5 (the center) or 0 (the corner, as in nerf-pytorch).
+    Directions are NaN where a camera has no ray, see ``cameras``. ``pixel_centers`` is the position of the ray in its
+    pixel: 0.5 (the center) or 0 (the corner, as in nerf-pytorch).
     """
-    in_camera = cameras.directions(view, x.to(c2w), y.to(c2w), pixel_centers)
+    in_camera = cameras.directions(view, x, y, pixel_centers, c2w.dtype)
+    return _posed(in_camera, c2w, near=near, far=far)
+
+
+def _posed(
+    in_camera: Float[Tensor, "*b 3"], c2w: Float[Tensor, "*b 3 4"], *, near: float | int, far: float | int
+) -> Rays:
+    """Scene-space rays with the given directions in the frames of their cameras, one pose per ray."""
     directions = (in_camera[..., None, :] * c2w[..., :3]).sum(-1)
     viewdirs = directions / directions.norm(dim=-1, keepdim=True)
-    depth = torch.full_like(directions[..., 0], near)
-    return Rays(c2w[..., 3], directions, viewdirs, depth, torch.full_like(depth, far))
+    along = in_camera[..., 0]
+    return Rays(c2w[..., 3], directions, viewdirs, torch.full_like(along, near), torch.full_like(along, far))
 
 
 def of_image(
@@ -77,11 +75,12 @@ def of_image(
     far: float | int,
     pixel_centers: float | int = 0.5,
 ) -> Rays:
-    """The height · width rays of a whole image, flat in row-major order."""
-    index = torch.arange(camera.height * camera.width, device=c2w.device)
-    x, y = index % camera.width, index // camera.width
-    poses = c2w.expand(len(index), 3, 4)
-    return through_pixels(camera, poses, x, y, near=near, far=far, pixel_centers=pixel_centers)
+    """The height · width rays of a whole image, flat in row-major order.
+
+    A pixel without a ray, of a strongly distorted camera, has that of the optical axis.
+    """
+    in_camera, _ = Cameras([camera], c2w.device).image(0, pixel_centers, c2w.dtype)
+    return _posed(in_camera, c2w.expand(len(in_camera), 3, 4), near=near, far=far)
 
 
 def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
@@ -94,7 +93,7 @@ def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
     origins = rays.origins + shift[..., None] * rays.directions
     (ox, oy, oz), (dx, dy, dz) = origins.unbind(-1), rays.directions.unbind(-1)
     x_scale, y_scale = -2.0 * camera.fx / camera.width, -2.0 * camera.fy / camera.height
-    ndc_origins = torch.stack([x_scale * ox / oz, y_scale * oy / oz, 1.0 + 2.0 * near / oz], -1)
+    ndc_origins = point_to_ndc(origins, camera, near)
     ndc_directions = torch.stack([x_scale * (dx / dz - ox / oz), y_scale * (dy / dz - oy / oz), -2.0 * near / oz], -1)
     zeros = torch.zeros_like(ox)
     return Rays(ndc_origins, ndc_directions, rays.viewdirs, zeros, torch.ones_like(ox))
@@ -108,7 +107,20 @@ def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | in
     """
     x, y, z = points.unbind(-1)
     x_scale, y_scale = -2.0 * camera.fx / camera.width, -2.0 * camera.fy / camera.height
-    return torch.stack([x_scale * x / z, y_scale * y / z, 1.0 + 2.0 * near / z], -1)
+    x_ndc, y_ndc = x_scale * x / z, y_scale * y / z
+    x_axis, y_axis = ndc_shear(camera)
+    x_ndc, y_ndc = x_ndc + x_axis if x_axis else x_ndc, y_ndc + y_axis if y_axis else y_ndc
+    return torch.stack([x_ndc, y_ndc, 1.0 + 2.0 * near / z], -1)
+
+
+def ndc_shear(camera: Camera) -> tuple[float, float]:
+    """NDC x and y of the optical axis: 0 if the principal point is the image's center up to rounding.
+
+    >>> ndc_shear(Camera(8, 6, 5.0, 5.0, 6.0, 3.0))
+    (0.5, 0.0)
+    """
+    across, down = 2.0 * camera.cx / camera.width - 1.0, 1.0 - 2.0 * camera.cy / camera.height
+    return across if abs(across) > _ROUNDING else 0.0, down if abs(down) > _ROUNDING else 0.0
 
 
 def all_forward(camera: Camera, c2w: Float[Tensor, "n 3 4"]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from enerf.core import image_files, images
+from enerf.core import images
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
@@ -89,9 +89,7 @@ def photos_of(
     factor = factor or automatic_factor([(photo.width, photo.height) for photo in full])
     if factor == 1:
         return full
-    small = [
-        Photo(p.file, max(1, round(p.width / factor)), max(1, round(p.height / factor)), p.rotate) for p in full
-    ]
+    small = [Photo(p.file, max(1, round(p.width / factor)), max(1, round(p.height / factor)), p.rotate) for p in full]
     folder = Path(os.path.commonpath([file.parent.absolute() for file in files]))
     if folder == scene.absolute():
         return small
@@ -115,7 +113,7 @@ def _full(file: Path, stated: tuple[int, int]) -> Photo:
 
 def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether two sizes have the same aspect ratio, within 1 % or a pixel."""
-    return abs(a[0] * b[1] - a[1] * b[0]) <= max(0.01 * a[1] * b[0], max(a), max(b))
+    return abs(a[0] * b[1] - a[1] * b[0]) <= max(0.01 * a[1] * b[0], *a, *b)
 
 
 def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] | None:
@@ -156,4 +154,6 @@ def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -
             os.rename(temporary, target)
         except OSError as error:
             if not target.is_dir():
-                raise InputError(f"{target} cannot be created ({error.strerror or error}), expected a folder.") from None
+                raise InputError(
+                    f"{target} cannot be created ({error.strerror or error}), expected a folder."
+                ) from None

@@ -71,7 +71,9 @@ def choose(
         test, rule = (poses.central_view(c2w),), "the most central one"
     train = tuple(i for i in range(n) if i not in test)
     if not train:
-        raise InputError(f"all {n} views are test views ({rule}), expected some to train on (--test_views, --llffhold).")
+        raise InputError(
+            f"all {n} views are test views ({rule}), expected some to train on (--test_views, --llffhold)."
+        )
     return Split(train, test, rule)
 
 
@@ -88,15 +90,15 @@ def _named(test_views: str) -> list[str]:
 
 def _index_of(name: str, names: Sequence[str]) -> int:
     """Index of the view with a name; without its suffix or folder if no other has the same."""
-    for form in (_posix, _bare, lambda text: _posix(text).rsplit("/", 1)[-1], lambda text: _bare(text).rsplit("/", 1)[-1]):
+    for form in (_posix, _bare, lambda text: _file_name(_posix(text)), lambda text: _file_name(_bare(text))):
         wanted = form(name)
         matching = [i for i, each in enumerate(names) if form(each) == wanted]
         if len(matching) == 1:
             return matching[0]
         if matching:
             raise InputError(
-                f"option --test_views: {shown(name)} is ambiguous ({names[matching[0]]}, {names[matching[1]]}), expected "
-                "the name of one photograph."
+                f"option --test_views: {shown(name)} is ambiguous ({names[matching[0]]}, {names[matching[1]]}), "
+                "expected the name of one photograph."
             )
     raise InputError(f"option --test_views: found {shown(name)}, expected one of {image_files.some(names)}.")
 
@@ -108,3 +110,7 @@ def _posix(name: str) -> str:
 def _bare(name: str) -> str:
     """A name without the suffix of an image."""
     return _posix(name).rsplit(".", 1)[0] if image_files.has_image_suffix(name) else _posix(name)
+
+
+def _file_name(name: str) -> str:
+    return name.rsplit("/", 1)[-1]

@@ -1,7 +1,7 @@
 """Photographs with an alpha channel: kept for compositing over a background, or flattened as nerf-pytorch does."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +43,31 @@ def stacked(
     """
     n, height, width = shape
     files.require_memory(n * height * width * 3, f"{folder}: {n} images of {width}x{height} pixels")
-    transparent = 0
+    return images.stack(flattened(pictures, folder, white=white, keep_alpha=keep_alpha), (n, height, width, 3))
 
-    def flattened(picture: Float32[np.ndarray, "h w _"]) -> Float32[np.ndarray, "h w _"]:
-        nonlocal transparent
-        is_transparent = images.has_transparency(picture)
+
+def packed(
+    pictures: Iterable[Float32[np.ndarray, "_ _ _"]], pixels: int, folder: Path, *, white: bool, keep_alpha: bool
+) -> UInt8[np.ndarray, "p c"] | Float32[np.ndarray, "p c"]:
+    """Pixels of images of several sizes, ``pixels`` in all, image after image; otherwise as ``stacked``."""
+    files.require_memory(pixels * 3, f"{folder}: images of {pixels} pixels in all")
+    return images.pack(flattened(pictures, folder, white=white, keep_alpha=keep_alpha), pixels)
+
+
+def flattened(
+    pictures: Iterable[Float32[np.ndarray, "_ _ _"]], folder: Path, *, white: bool, keep_alpha: bool
+) -> Iterator[Float32[np.ndarray, "_ _ _"]]:
+    """Images without alpha, or with it if some pixel is transparent and ``keep_alpha``; logs what is learned."""
+    transparent = count = 0
+    for picture in pictures:
+        is_transparent, count = images.has_transparency(picture), count + 1
         transparent += is_transparent
         if not keep_alpha:
-            return images.composite(picture, white)
-        return picture if is_transparent else picture[..., :3]
-
-    pixels = images.stack(map(flattened, pictures), (n, height, width, 3))
+            yield images.composite(picture, white)
+        else:
+            yield picture if is_transparent else picture[..., :3]
     if transparent and not keep_alpha and not white:
         log.warning(
             "%s: %d of %d images have transparent pixels, whose stored colors are learned (--background_color stored)",
-            *(folder, transparent, n),
+            *(folder, transparent, count),
         )
-    return pixels

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
-from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, setup, views

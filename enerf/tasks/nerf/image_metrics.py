@@ -14,9 +14,7 @@ from torch.nn import functional
 log = logging.getLogger("enerf")
 
 
-def psnr(
-    rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"], mask: Bool[Tensor, "*b"] | None = None
-) -> float:
+def psnr(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"], mask: Bool[Tensor, "*b"] | None = None) -> float:
     """Return the peak signal-to-noise ratio in dB, ``rgb`` clipped to [0, 1]; inf for equal images, NaN for NaN.
 
     Only the pixels of ``mask`` count, if it is given; NaN if there are none.

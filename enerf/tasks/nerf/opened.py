@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.core.types import Camera
-from enerf.datasets.scenes import camera_paths, rays
+from enerf.datasets.scenes import camera_models, camera_paths
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.render import Picture
 from enerf.tasks.nerf import setup, video, views
@@ -44,7 +44,7 @@ class OpenedViews:
 
     def render(self, pose: Float[Tensor, "3 4"], camera: Camera | None = None, factor: float = 1.0) -> Picture:
         """Render one view at 1/factor of the camera's size (default: that of the scene); the result is on the CPU."""
-        resized = rays.resized(camera or self.scene.camera, factor)
+        resized = camera_models.resized(camera or self.scene.camera, factor)
         picture = self._renderer.picture(self.scene, pose.to(self.run.device, torch.float32), resized)
         return Picture(picture.rgb.cpu(), picture.depth.cpu(), picture.opacity.cpu())
 

@@ -1,7 +1,7 @@
 """Set-up of NeRF runs: scene, fields and training state, from options or from the folder of a finished run."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import blender, bounds, llff, pixels, rays
+from enerf.datasets.scenes import blender, bounds, llff, rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State

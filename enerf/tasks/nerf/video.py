@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import images
-from enerf.datasets.scenes import camera_paths, rays
+from enerf.datasets.scenes import camera_models, camera_paths
 from enerf.reporting import video
 from enerf.tasks.nerf import views
 from enerf.tasks.nerf.setup import Run
@@ -25,7 +25,7 @@ def write_video(
 ) -> Path:
     """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file."""
     poses = camera_paths.camera_path(run.scene, kind, frames)
-    camera = rays.resized(run.scene.camera, factor)
+    camera = camera_models.resized(run.scene.camera, factor)
     renderer = views.renderer_of(run, run.config.render.skip)
 
     def frame(i: int) -> Any:

@@ -16,8 +16,8 @@ from enerf.conditioning import layers
 from enerf.core import images
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering
+from enerf.datasets.scenes import camera_models, rays
 from enerf.datasets.scenes import pixels as scenes_pixels
-from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module
 from enerf.rendering import empty_space, render
@@ -102,7 +102,7 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
     >>> preview_camera(Camera(400, 300, 400.0, 400.0, 200.0, 150.0), 1200).width
     40
     """
-    return rays.resized(camera, max(1.0, (camera.width * camera.height / pixels) ** 0.5))
+    return camera_models.resized(camera, max(1.0, (camera.width * camera.height / pixels) ** 0.5))
 
 
 def constant_psnr(scene: Scene) -> float:

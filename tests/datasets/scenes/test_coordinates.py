@@ -11,6 +11,7 @@ from enerf.datasets.scenes import coordinates, llff, rays, synthetic
 from enerf.datasets.scenes.scene import Scene
 
 CAMERA = Camera(12, 9, 11.0, 13.0, 6.0, 4.5)
+OFF_CENTER = Camera(12, 9, 11.0, 13.0, 7.5, 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +34,12 @@ def test_there_and_back_is_where_it_was(demo, ndc):
     assert (np.abs(there[:, 2]) < 1).all() == ndc
 
 
-def test_ndc_is_that_of_rays_and_goes_back_up_to_far_away():
+@pytest.mark.parametrize("camera", [CAMERA, OFF_CENTER])
+def test_ndc_is_that_of_rays_and_goes_back_up_to_far_away(camera):
     local = points() * [1, 1, 100]
-    there = coordinates.to_ndc(local, CAMERA, 0.7)
-    np.testing.assert_allclose(there, rays.point_to_ndc(torch.from_numpy(local), CAMERA, 0.7).numpy())
-    np.testing.assert_allclose(coordinates.from_ndc(there, CAMERA, 0.7), local, rtol=1e-9)
+    there = coordinates.to_ndc(local, camera, 0.7)
+    np.testing.assert_allclose(there, rays.point_to_ndc(torch.from_numpy(local), camera, 0.7).numpy())
+    np.testing.assert_allclose(coordinates.from_ndc(there, camera, 0.7), local, rtol=1e-9)
 
 
 def test_points_of_ndc_rays_lie_on_the_rays_of_the_world(demo):

@@ -1,5 +1,6 @@
 """A point on a pixel's ray projects to that pixel, in scene space and in NDC."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from enerf.core.types import Camera, Rays
-from enerf.datasets.scenes import rays
+from enerf.datasets.scenes import camera_models, rays
 
 CAMERA = Camera(7, 5, 9.0, 6.5, 2.75, 3.1)  # the principal point is off the center, and fx is not fy
 SEEDS = st.integers(0, 2**31)
@@ -147,7 +148,7 @@ def test_rays_have_the_precision_of_the_poses(dtype: torch.dtype):
 @given(factor=st.floats(0.3, 20.0) | st.integers(1, 9))
 @light
 def test_a_resized_camera_keeps_its_field_of_view(factor: float):
-    small = rays.resized(CAMERA, factor)
+    small = camera_models.resized(CAMERA, factor)
     assert (small.width, small.height) == (max(1, int(7 / factor)), max(1, int(5 / factor)))
     for a, b in (
         (small.cx / small.fx, CAMERA.cx / CAMERA.fx),
@@ -159,7 +160,12 @@ def test_a_resized_camera_keeps_its_field_of_view(factor: float):
 
 
 def test_a_picture_of_the_same_size_has_the_same_camera():
-    assert rays.resized(CAMERA, 1) == CAMERA
+    assert camera_models.resized(CAMERA, 1) == CAMERA
+
+
+def test_a_resized_camera_keeps_its_model_and_coefficients():
+    small = camera_models.resized(dataclasses.replace(CAMERA, model="RADIAL", coefficients=(0.1, 0.2)), 2)
+    assert (small.width, small.model, small.coefficients) == (3, "RADIAL", (0.1, 0.2))
 
 
 # normalized device coordinates
@@ -199,7 +205,8 @@ def test_rays_in_ndc_are_those_of_a_slow_loop():
         o, d = scene_rays.origins[i].tolist(), scene_rays.directions[i].tolist()
         t = -(1.5 + o[2]) / d[2]
         x, y, z = (o[k] + t * d[k] for k in range(3))
-        origin = [-x / (sx * z), -y / (sy * z), 1 + 2 * 1.5 / z]
+        at_axis = 2 * CAMERA.cx / CAMERA.width - 1, 1 - 2 * CAMERA.cy / CAMERA.height
+        origin = [at_axis[0] - x / (sx * z), at_axis[1] - y / (sy * z), 1 + 2 * 1.5 / z]
         direction = [-(d[0] / d[2] - x / z) / sx, -(d[1] / d[2] - y / z) / sy, -2 * 1.5 / z]
         _assert_close(ndc_rays.origins[i], torch.tensor(origin, dtype=torch.float64))
         _assert_close(ndc_rays.directions[i], torch.tensor(direction, dtype=torch.float64))
@@ -213,6 +220,35 @@ def test_the_frustum_becomes_the_cube():
         cube = rays.point_to_ndc(points, camera)
         _assert_close(cube[:, :2], torch.tensor(corners, dtype=torch.float64).sign())
         _assert_close(cube[:, 2], torch.full((4,), 1 - 2 / depth, dtype=torch.float64))
+
+
+def test_the_image_of_an_off_center_camera_becomes_the_cube_at_any_depth():
+    """The corners of pixels at the image's edges are mapped to −1 and 1, all others linearly between."""
+    grown = dataclasses.replace(CAMERA, width=8, height=6)  # its pixels' corners are those of CAMERA
+    made = rays.of_image(grown, _turned(0), 0, 1, 0.0)
+    for depth in (1.0, 3.0, 1e9):
+        ndc = rays.point_to_ndc(depth * made.directions, CAMERA).reshape(6, 8, 3)
+        _assert_close(ndc[..., 0], torch.linspace(-1, 1, 8, dtype=torch.float64).expand(6, 8))
+        _assert_close(ndc[..., 1], torch.linspace(1, -1, 6, dtype=torch.float64)[:, None].expand(6, 8))
+        _assert_close(ndc[..., 2], torch.full((6, 8), 1 - 2 / depth, dtype=torch.float64))
+
+
+@given(width=st.integers(1, 9000), factor=st.floats(0.2, 20.0))
+@light
+def test_a_centered_camera_has_no_shear_in_ndc_however_it_was_resized(width: int, factor: float):
+    camera = Camera(width, 2 * width + 1, 7.0, 8.0, width / 2, (2 * width + 1) / 2)
+    assert rays.ndc_shear(camera) == (0, 0)
+    assert rays.ndc_shear(camera_models.resized(camera_models.resized(camera, factor), 1.7)) == (0, 0)
+
+
+def test_ndc_of_a_centered_camera_is_bit_for_bit_that_of_the_formula():
+    camera = Camera(12, 9, 11.0, 13.0, 6.0, 4.5)
+    made = rays.of_image(camera, _pose(3, tilt=0.05).float(), 0, 1)
+    ndc = rays.to_ndc(made, camera)
+    shift = -(1.0 + made.origins[..., 2]) / made.directions[..., 2]
+    x, y, z = (made.origins + shift[..., None] * made.directions).unbind(-1)
+    origins = [-2.0 * 11.0 / 12 * x / z, -2.0 * 13.0 / 9 * y / z, 1.0 + 2.0 / z]
+    assert torch.equal(ndc.origins, torch.stack(origins, -1))
 
 
 def test_viewdirs_are_taken_before_ndc():
