@@ -295,7 +295,8 @@ def _points(model: Path, images: Images) -> Points | None:
         view = np.repeat(np.arange(len(images.ids)), [len(observed) for observed in images.observed])
         point = _rows(found.ids[order], np.concatenate(images.observed))
     seen = (point >= 0) & (view >= 0)
-    pairs = np.unique(point[seen] * len(images.ids) + view[seen])
+    pairs = np.sort(point[seen] * len(images.ids) + view[seen])
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     return Points(found.xyz[order], found.rgb[order], *np.divmod(pairs, len(images.ids)))
 
 

@@ -7,8 +7,10 @@ Source: COLMAP's documentation, "Output Format", and the files that COLMAP 4.2 w
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -23,7 +25,6 @@ SUFFIX = ".txt"
 _COUNT = re.compile(r"#\s*Number of (?:cameras|images|points):\s*([0-9]{1,18})\b", re.ASCII)
 _BY_COLMAP = ("# Camera list with", "# Image list with", "# 3D point list with")
 _TOKEN_BYTES = 100  # of one word of a line, as Python's objects
-_CHUNK = 1 << 18  # points and observations converted at once
 _IMAGE_COLUMNS = "IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"
 _POINT_COLUMNS = "POINT3D_ID, X, Y, Z, R, G, B, ERROR and pairs of IMAGE_ID, POINT2D_IDX"
 
@@ -153,45 +154,38 @@ def read_points(file: Path) -> Points3D:
         If the file cannot be read.
     """
     lines = _Lines(file, "points")
-    chunks, rows, tracks = [], [], []
+    ids, xyz, rgb, lengths, tracks = array("q"), array("d"), array("B"), array("q"), array("q")
     for index, line in lines.records():
         words = line.split()
         if len(words) < 8 or len(words) % 2:
             raise InputError(f"{lines.where(index)}: found {len(words)} words, expected {_POINT_COLUMNS}")
-        rows.append((index, words[:7], len(words) // 2 - 4))
-        tracks += words[8::2]
-        if len(rows) + len(tracks) >= _CHUNK:
-            chunks.append(_points(lines, rows, tracks))
-            rows, tracks = [], []
-    chunks.append(_points(lines, rows, tracks))
-    lines.require(sum(len(chunk.ids) for chunk in chunks))
+        try:
+            ids.append(int(words[0]))
+            xyz.extend(map(float, words[1:4]))
+            rgb.extend(map(int, words[4:7]))
+            tracks.extend(map(int, words[8::2]))
+        except (ValueError, OverflowError):
+            _refuse_point(lines.where(index), words)
+        lengths.append(len(words) // 2 - 4)
+    lines.require(len(ids))
     points = Points3D(
-        **{
-            name: np.concatenate([getattr(chunk, name) for chunk in chunks])
-            for name in ("ids", "xyz", "rgb", "lengths", "tracks")
-        }
+        ids=np.array(ids, dtype=np.int64),
+        xyz=np.array(xyz, dtype=np.float64).reshape(-1, 3),
+        rgb=np.array(rgb, dtype=np.uint8).reshape(-1, 3),
+        lengths=np.array(lengths, dtype=np.int64),
+        tracks=np.array(tracks, dtype=np.int64),
     )
     colmap_records.check_points(str(file), points)
     return points
 
 
-def _points(lines: _Lines, rows: list[tuple[int, list[str], int]], tracks: list[str]) -> Points3D:
-    """Points of some lines: index of the line, words before the reprojection error, length of the track."""
-    try:
-        return Points3D(
-            ids=np.array([int(words[0]) for _, words, _ in rows], dtype=np.int64),
-            xyz=np.array([list(map(float, words[1:4])) for _, words, _ in rows], dtype=np.float64).reshape(-1, 3),
-            rgb=np.array([list(map(int, words[4:7])) for _, words, _ in rows], dtype=np.uint8).reshape(-1, 3),
-            lengths=np.array([length for *_, length in rows], dtype=np.int64),
-            tracks=np.array(list(map(int, tracks)), dtype=np.int64),
-        )
-    except (ValueError, OverflowError):
-        for index, words, _ in rows:  # slower, but names the line
-            _integers(lines.where(index), words[:1])
-            _floats(lines.where(index), words[1:4])
-            _integers(lines.where(index), words[4:7], 255)
-    span = f"{lines.where(rows[0][0])} to {rows[-1][0] + 1}"
-    raise InputError(f"{span}: found a track with words that are no identifiers, expected whole numbers")
+def _refuse_point(where: str, words: list[str]) -> NoReturn:
+    """Raise an InputError that names the word of a point's line that is no number, or not in its range."""
+    _integers(where, words[:1])
+    _floats(where, words[1:4])
+    _integers(where, words[4:7], 255)
+    _integers(where, words[8::2])
+    raise InputError(f"{where}: found numbers out of range, expected {_POINT_COLUMNS}")
 
 
 def _integers(where: str, words: Sequence[str], most: int = colmap_records.MOST_ID) -> list[int]:
