@@ -162,7 +162,7 @@ def pack(
     return _filled(rows, np.empty((pixels, 3), dtype=np.uint8))
 
 
-def _filled(parts: Iterable[Float32[np.ndarray, "_ *s"]], pixels: UInt8[np.ndarray, "n *r"]) -> np.ndarray:
+def _filled(parts: Iterable[np.ndarray], pixels: np.ndarray) -> np.ndarray:
     """An array, given with three channels, filled along its first axis: bytes if lossless, with alpha if there is."""
     start = 0
     for part in parts:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64
 
-from enerf.core import files as core_files
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
+    camera_models,
     cameras,
     normalization,
     point_bounds,
@@ -87,9 +87,8 @@ def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
     if len(names) < 2:
         raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test.")
     view_checks.require_rotations(file, posed.c2w, names)
-    c2w = poses.orthonormalize(
-        posed.c2w if settings.pose_axes is None else poses.from_axes(posed.c2w, settings.pose_axes)
-    )
+    axes = settings.pose_axes or "opengl"
+    c2w = poses.orthonormalize(poses.from_axes(posed.c2w, axes))
     view_checks.warn_of_equal_poses(file, posed.c2w, names)
     split = splits.choose(names, c2w, settings.llffhold, settings.test_views, posed.test)
     stated = [(camera.width, camera.height) for camera in posed.cameras]
@@ -101,7 +100,7 @@ def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
     view_checks.require_one_scale(file, c2w[:, :, 3], bounds, names, " (--near and --far)")
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     if settings.pose_check:
-        view_checks.warn_of_axes(file, pixels, posed.c2w, settings.pose_axes or "opengl", table)
+        view_checks.warn_of_axes(file, pixels, posed.c2w, axes, table)
     masks = _masks(posed, photos, table)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized = normalization.normalize(c2w, bounds, layout)
@@ -136,18 +135,18 @@ def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, se
 
 _DESCRIPTIONS = {
     ("forward", True): "face one direction: normalized device coordinates (--no_ndc: none)",
-    ("forward", False): "face one direction: space is contracted outside of the nearest depth",
+    ("forward", False): "face one direction: space is contracted beyond the nearest depth",
     ("around", False): "stand around the point that they look at, which is the origin; their distance from it is 1",
     (
         "free",
         False,
-    ): "neither face one direction nor look at one point: space is contracted outside of the nearest depth",
+    ): "neither face one direction nor look at one point: space is contracted beyond the nearest depth",
 }
 
 
 def _fitted(camera: Camera, photo: Photo) -> Camera:
     """The camera of a photograph at the size at which it is read."""
-    return cameras.of_size(camera, photo.width, photo.height)
+    return camera_models.of_size(camera, photo.width, photo.height)
 
 
 def _read(photos: Sequence[Photo], folder: Path, settings: Settings) -> torch.Tensor | PackedImages:
@@ -164,11 +163,7 @@ def _read(photos: Sequence[Photo], folder: Path, settings: Settings) -> torch.Te
     if len(sizes) == 1:
         shape = (len(photos), *next(iter(sizes)))
         return torch.from_numpy(transparency.stacked(pictures(), shape, folder, **flags))
-    areas = [photo.height * photo.width for photo in photos]
-    rows = (picture.reshape(1, -1, picture.shape[-1]) for picture in pictures())
-    total = sum(areas)
-    core_files.require_memory(total * 3, f"{folder}: {len(photos)} images of {total} pixels")
-    flat = transparency.stacked_rows(rows, areas, folder, **flags)
+    flat = transparency.packed(pictures(), sum(photo.height * photo.width for photo in photos), folder, **flags)
     return PackedImages(torch.from_numpy(flat), torch.tensor([(photo.height, photo.width) for photo in photos]))
 
 
@@ -188,7 +183,7 @@ def _bounds(
         found = normalization.geometric_bounds(c2w, is_object)
         if found is not None:
             log.info(
-                "%s has no points: depths are taken from the point that the cameras look at, %.3g to %.3g (--near, --far)",
+                "%s has no points: depths are %.3g to %.3g, by the point that the cameras look at (--near, --far)",
                 *(posed.source, found[:, 0].min(), found[:, 1].max()),
             )
     if found is None and not (settings.near and settings.far):
@@ -197,10 +192,7 @@ def _bounds(
             "depths at which the scene begins and ends, in units of the file."
         )
     bounds = np.ones((len(c2w), 2)) if found is None else found
-    bounds = np.stack(
-        [np.full(len(c2w), value) if value else bounds[:, i] for i, value in enumerate((settings.near, settings.far))],
-        1,
-    )
+    bounds = np.where([settings.near, settings.far], [settings.near, settings.far], bounds)
     if (bounds[:, 0] >= bounds[:, 1]).any():
         raise InputError(
             f"options --near and --far: found depths from {bounds[:, 0].max():g} to {bounds[:, 1].min():g} in a view, "

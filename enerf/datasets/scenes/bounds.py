@@ -37,7 +37,7 @@ def space_of(scene: Scene) -> Space:
 
 
 def _ends(scene: Scene) -> Float[Tensor, "n 3"]:
-    """End points of all cameras' corner rays, in NDC; of rays through the edges if there is distortion."""
+    """End points of all cameras' corner rays, in NDC; of rays through the edges if they are distorted."""
     view, x, y = scene.cameras.border()
     corners = rays.of_views(
         scene.cameras, view, scene.c2w[view], x, y, near=scene.near, far=scene.far, pixel_centers=0.0

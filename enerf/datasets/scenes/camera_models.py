@@ -145,8 +145,15 @@ def parameters_of(camera: Camera, where: str = "camera") -> tuple[float, ...]:
 def of_size(camera: Camera, width: int, height: int) -> Camera:
     """Camera of the same image at another size, with the same field of view."""
     across, down = width / camera.width, height / camera.height
-    scaled = {"fx": camera.fx * across, "fy": camera.fy * down, "cx": camera.cx * across, "cy": camera.cy * down}
-    return replace(camera, width=width, height=height, **scaled)
+    return replace(
+        camera,
+        width=width,
+        height=height,
+        fx=camera.fx * across,
+        fy=camera.fy * down,
+        cx=camera.cx * across,
+        cy=camera.cy * down,
+    )
 
 
 def resized(camera: Camera, factor: float | int) -> Camera:

@@ -32,6 +32,7 @@ from enerf.datasets.scenes import camera_models, projections, undistortion
 
 WIDEST_PINHOLE = math.radians(60)  # angle from the axis to the edge of the image in ``undistorted``
 _CHUNK = 1 << 18  # pixels of an image that are processed at a time
+_PER_EDGE = 17  # points of an image's edge in ``border``
 _ON_AXIS = 128  # points of each half axis of the image at which ``undistorted`` looks
 
 
@@ -265,6 +266,33 @@ class Cameras:
         axis = torch.zeros(3, dtype=dtype, device=self.device)
         axis[2] = -1
         return torch.where(found[:, None], directions, axis), found
+
+    def has_ray(self, view: int, pixel_centers: float | int = 0.5) -> Bool[Tensor, "h w"]:
+        """Which pixels of a view have a ray."""
+        camera = self.camera(view)
+        if projections.family_of(camera.model) == "PINHOLE":
+            return torch.ones(camera.height, camera.width, dtype=torch.bool, device=self.device)
+        return self.image(view, pixel_centers)[1].reshape(camera.height, camera.width)
+
+    def border(self) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+        """View, x and y of points on the outlines of all images that have a ray: corners, and points of edges between.
+
+        Positions are counted from the corner of the first pixel. For pinholes the corners alone, whose rays bound all
+        others.
+        """
+        parts = []
+        steps = torch.tensor([0, 1]) if self.is_plain else torch.linspace(0, 1, _PER_EDGE)
+        across, down = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="xy"))
+        outer = (across == 0) | (across == 1) | (down == 0) | (down == 1)
+        for camera in self.rows:
+            xy = torch.stack([across[outer] * camera.width, down[outer] * camera.height]).round().long()
+            parts.append(xy.to(self.device))
+        x, y = torch.stack(parts, 1)[:, self.row].flatten(1)
+        view = torch.arange(len(self), device=self.device).repeat_interleave(int(outer.sum()))
+        if self.is_plain:
+            return view, x, y
+        found = self.valid(view, x, y, 0)
+        return view[found], x[found], y[found]
 
     def _intrinsics_of(self, view: Int[Tensor, "*b"]) -> tuple[Int64[Tensor, " b"], Sequence[Tensor]]:
         """Row, and fx, fy, cx, cy of each pixel, flat; scalars if there is one camera."""

@@ -47,7 +47,7 @@ class PixelSampler:
     """
 
     def __init__(self, scene: Scene, views: Sequence[int], crop: float | int = 1.0) -> None:
-        sizes = [tuple(scene.images[view].shape[:2]) for view in views]
+        sizes = [(scene.images[view].shape[0], scene.images[view].shape[1]) for view in views]
         self._size = sizes[0] if scene.masks is None and len(set(sizes)) == 1 else None
         self._crop, device = crop, scene.c2w.device
         self._views = torch.tensor(views, device=device)

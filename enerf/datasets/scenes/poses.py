@@ -173,9 +173,9 @@ def interpolate(c2w: Float64[np.ndarray, "n 3 4"], frames: int) -> Float64[np.nd
     start = np.minimum(times.astype(int), max(len(c2w) - 2, 0))
     stop = np.minimum(start + 1, len(c2w) - 1)
     share = times - start
-    quaternions = np.stack([_quaternion(pose[:, :3]) for pose in c2w])
+    quaternions = np.stack([quaternion(pose[:, :3]) for pose in c2w])
     rotations = [
-        _rotation(_slerp(quaternions[i], quaternions[j], t)) for i, j, t in zip(start, stop, share, strict=True)
+        rotation(_slerp(quaternions[i], quaternions[j], t)) for i, j, t in zip(start, stop, share, strict=True)
     ]
     centers = c2w[start, :, 3] * (1 - share[:, None]) + c2w[stop, :, 3] * share[:, None]
     return np.concatenate([np.stack(rotations), centers[:, :, None]], axis=-1)
@@ -236,7 +236,7 @@ def _apply(transform: Float64[np.ndarray, "4 4"], c2w: Float64[np.ndarray, "n 3 
     return moved
 
 
-def _quaternion(rotation: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"]:
+def quaternion(rotation: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"]:
     """Unit quaternion (w, x, y, z) of a rotation, of either sign.
 
     The eigenvector of the largest eigenvalue of the symmetric matrix below; there are no special cases
@@ -254,7 +254,7 @@ def _quaternion(rotation: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "4"
     return np.linalg.eigh(matrix)[1][:, -1]
 
 
-def _rotation(q: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "3 3"]:
+def rotation(q: Float64[np.ndarray, "4"]) -> Float64[np.ndarray, "3 3"]:
     """Rotation of a unit quaternion (w, x, y, z)."""
     w, v = q[0], q[1:]
     cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])

@@ -123,9 +123,8 @@ def ndc_shear(camera: Camera) -> tuple[float, float]:
     return across if abs(across) > _ROUNDING else 0.0, down if abs(down) > _ROUNDING else 0.0
 
 
-def all_forward(camera: Camera, c2w: Float[Tensor, "n 3 4"]) -> bool:
-    """Whether every ray of every view has a negative z direction, as NDC needs; tested at the image corners."""
-    left, right = -camera.cx / camera.fx, (camera.width - camera.cx) / camera.fx
-    top, bottom = camera.cy / camera.fy, (camera.cy - camera.height) / camera.fy
-    corners = c2w.new_tensor([[x, y, -1.0] for x in (left, right) for y in (top, bottom)])
-    return bool((corners @ c2w[:, 2, :3].T < 0).all())
+def all_forward(cameras: Cameras, c2w: Float[Tensor, "n 3 4"]) -> bool:
+    """Whether every ray of every view has a negative z direction, as NDC needs; tested at the images' outlines."""
+    view, x, y = cameras.border()
+    in_camera = cameras.directions(view, x, y, 0.0, c2w.dtype)
+    return bool(((in_camera * c2w[view, 2, :3]).sum(-1) < 0).all())

@@ -45,6 +45,8 @@ class Scene:
         Homogeneous similarity from the file's (world) coordinates to scene coordinates.
     background
         Gray value that images with alpha are composited over in evaluation: 0 black, 1 white.
+    split_rule
+        How the test views were chosen.
     view_cameras
         Camera of each view, if they are not all ``camera``.
     masks
@@ -65,6 +67,7 @@ class Scene:
     forward_facing: bool
     world_to_scene: Float[Tensor, "4 4"]
     background: float | int = 0.0
+    split_rule: str = ""
     view_cameras: Cameras | None = None
     masks: Bool[Tensor, "n h w 1"] | PackedImages | None = None
 

@@ -132,7 +132,7 @@ def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
         pose_check=check,
         keep_alpha=keep_alpha,
     )
-    if scene.ndc and not rays.all_forward(scene.camera, scene.c2w):
+    if scene.ndc and not rays.all_forward(scene.cameras, scene.c2w):
         raise InputError(
             f"{data.datadir}: some cameras do not look forward, which NDC needs; give --no_ndc (and --spherify for "
             "cameras around an object)"

@@ -91,7 +91,7 @@ def test_all_rays_of_a_forward_facing_capture_lie_in_the_box(demo: Scene, pixel_
 @light
 def test_all_rays_of_cameras_that_look_ahead_lie_in_the_box(seed: int):
     made = scene(ahead(seed), 1.2, 30.0, ndc=True, forward_facing=True)
-    assert rays.all_forward(CAMERA, made.c2w)
+    assert rays.all_forward(made.cameras, made.c2w)
     assert inside(scenes_bounds.space_of(made), points(made, 0.5))
 
 

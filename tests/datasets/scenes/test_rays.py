@@ -11,6 +11,7 @@ from torch import Tensor
 
 from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import camera_models, rays
+from enerf.datasets.scenes.cameras import Cameras
 
 CAMERA = Camera(7, 5, 9.0, 6.5, 2.75, 3.1)  # the principal point is off the center, and fx is not fy
 SEEDS = st.integers(0, 2**31)
@@ -261,12 +262,12 @@ def test_viewdirs_are_taken_before_ndc():
 )
 def test_a_camera_of_ninety_degrees_looks_forward_until_its_edge_does_not(degrees: float, forward: bool):
     camera = Camera(8, 2, 4.0, 4.0, 4.0, 1.0)
-    assert rays.all_forward(camera, _turned(degrees)[None]) is forward
+    assert rays.all_forward(Cameras([camera]), _turned(degrees)[None]) is forward
 
 
 def test_one_view_that_looks_elsewhere_is_enough():
-    assert rays.all_forward(CAMERA, torch.stack([_turned(0), _turned(5)]))
-    assert not rays.all_forward(CAMERA, torch.stack([_turned(0), _turned(170)]))
+    assert rays.all_forward(Cameras([CAMERA] * 2), torch.stack([_turned(0), _turned(5)]))
+    assert not rays.all_forward(Cameras([CAMERA] * 2), torch.stack([_turned(0), _turned(170)]))
 
 
 @given(seed=SEEDS, tilt=st.floats(0.1, 2.0))
@@ -275,4 +276,4 @@ def test_all_forward_is_what_the_rays_of_all_pixel_corners_say(seed: int, tilt: 
     c2w = _pose(seed, tilt)
     grown = Camera(8, 6, *list(vars(CAMERA).values())[2:])  # its pixels' corners are those of CAMERA
     by_rays = bool((rays.of_image(grown, c2w, 0, 1, 0.0).directions[:, 2] < 0).all())
-    assert rays.all_forward(CAMERA, c2w[None]) is by_rays
+    assert rays.all_forward(Cameras([CAMERA]), c2w[None]) is by_rays

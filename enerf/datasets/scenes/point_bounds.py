@@ -1,0 +1,87 @@
+"""Nearest and farthest depth of views, from the points that they see."""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from enerf.core.errors import InputError
+from enerf.datasets.scenes.posed_images import Points, PosedImages
+
+FACTOR = 1.5  # beyond what is usual of the views, a bound needs the support of more points
+SUPPORT = 5.0  # percent of a view's points
+FEWEST = 10  # points, from which on a view has bounds of its own
+_PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+_TESTED = 20_000  # points that are projected into each view where no observations are known
+
+
+def depth_bounds(posed: PosedImages, low: float = 0.5, high: float = 99.5) -> Float64[np.ndarray, "v 2"]:
+    """Near and far of each view: percentiles of the depths of its points, limited by what is usual of the views.
+
+    Depth is the distance along the optical axis (−z of the camera's OpenGL axes), in world units, and points behind a
+    camera are ignored. For cameras whose rays have unit directions (fisheye, panorama and others that are no pinhole
+    with distortion) it is the distance from the center, in all directions.
+
+    Extreme percentiles of a view with few points are those of single points, which may be misplaced. So let q(p) be a
+    view's percentile of depths in units of its median depth, and m(p) the median of q(p) over the views. The near bound
+    of a view is q(low), but at least the smaller of m(low) / 1.5 and q(5) / 2: a view may be nearer to something than
+    the others are if 5 % of its points show it. The far bound is q(high), but at most the larger of 1.5 · m(high) and
+    2 · q(95).
+
+    Views with fewer than 10 points in front of them get the medians of near and far over the others, unless all have
+    so few. Where no observations are known, the points inside the pinhole image of a view count as its points (up to
+    20,000, evenly chosen), whether or not something hides them.
+
+    Parameters
+    ----------
+    posed
+        The scene, with points.
+    low, high
+        Percentiles between 0 and 100.
+
+    Raises
+    ------
+    InputError
+        If no view has a point in front of it.
+    """
+    points = posed.points
+    if points is None or not len(points.xyz):
+        raise InputError(f"{posed.source}: found no points, expected some for the range of depths")
+    pairs = (points.point, points.view) if len(points.point) else _visible(posed, points)
+    depths = _depths(posed, points, *pairs)
+    view, depths = pairs[1][depths > 0], depths[depths > 0]
+    counts = np.bincount(view, minlength=len(posed.names))
+    if not len(depths):
+        raise InputError(f"{posed.source}: found no point in front of a camera, expected points that the views see")
+    known = counts >= min(FEWEST, counts.max())
+    shares = np.array([low, SUPPORT, 50.0, 100 - SUPPORT, high])
+    of_view = np.split(depths[np.argsort(view, kind="stable")], np.cumsum(counts)[:-1])
+    found = np.array([np.percentile(of_view[i], shares) for i in np.flatnonzero(known)])
+    middle = found[:, 2:3]
+    least, lower, _, upper, most = (found / middle).T
+    near = np.maximum(least, np.minimum(np.median(least) / FACTOR, lower / 2))
+    far = np.minimum(most, np.maximum(np.median(most) * FACTOR, upper * 2))
+    own = np.stack([near, far], axis=1) * middle
+    bounds = np.tile(np.median(own, axis=0), (len(counts), 1))
+    bounds[known] = own
+    return bounds
+
+
+def _depths(
+    posed: PosedImages, points: Points, point: Int64[np.ndarray, " k"], view: Int64[np.ndarray, " k"]
+) -> Float64[np.ndarray, " k"]:
+    """Depth of each observation."""
+    offsets = points.xyz[point] - posed.c2w[view, :, 3]
+    perspective = np.array([camera.model in _PERSPECTIVE for camera in posed.cameras])[view]
+    along = -np.einsum("ki,ki->k", offsets, posed.c2w[view, :, 2])
+    return np.where(perspective, along, np.linalg.norm(offsets, axis=1))
+
+
+def _visible(posed: PosedImages, points: Points) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+    """Pairs of a point and a view whose image, by its focal lengths and principal point, contains it."""
+    chosen = np.unique(np.linspace(0, len(points.xyz) - 1, min(_TESTED, len(points.xyz))).astype(np.int64))
+    found = []
+    for pose, camera in zip(posed.c2w, posed.cameras, strict=True):
+        x, y, z = ((points.xyz[chosen] - pose[:, 3]) @ pose[:, :3]).T
+        across, down = camera.fx * x - camera.cx * z, -camera.fy * y - camera.cy * z
+        inside = (z < 0) & (across >= 0) & (across <= -camera.width * z) & (down >= 0) & (down <= -camera.height * z)
+        found.append(chosen[inside | (camera.model == "EQUIRECTANGULAR")])
+    return np.concatenate(found), np.repeat(np.arange(len(found)), [len(each) for each in found])
