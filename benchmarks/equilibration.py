@@ -54,7 +54,7 @@ def evaluation(plain: ours.Training, treated: ours.Training, n_rays: int, rounds
     baked = layers.bake(copy.deepcopy(treated.run.fields))
     report(f"baked: {len(conditioned(treated.run.fields))} conditioned layers before, {len(conditioned(baked))} after")
     scene, device = plain.run.scene, plain.run.device
-    pixels = scenes_pixels.fixed_pixels(scene.test[0], scene.camera, n_rays)
+    pixels = scenes_pixels.fixed_pixels(scene, scene.test[0], n_rays)
     rays = scenes_pixels.rays_of(scene, pixels, 0.5)
     timers = {}
     for name, training in ((PLAIN, plain), (AGAIN, plain), (TREATED, treated)):

@@ -83,7 +83,7 @@ class PeerSide(peer.Peer):
     def __init__(self, path: Path, options: nerf_config.NerfConfig, work: Path, pixels: int) -> None:
         scene = nerf_setup.load_scene(options)
         self.scene, self.camera, self.file = scene, peer.camera_of(scene.camera), work / "nerf-pytorch.pt"
-        self.test_pixels = [scenes_pixels.fixed_pixels(view, scene.camera, pixels) for view in scene.test]
+        self.test_pixels = [scenes_pixels.fixed_pixels(scene, view, pixels) for view in scene.test]
         super().__init__(path, options.train.device)  # which may move torch's defaults to a GPU
         self.seconds, self.steps, self.epoch, self.at = 0.0, 0, 0, 0
         self.bounds = {"near": scene.near, "far": scene.far, "ndc": scene.ndc}

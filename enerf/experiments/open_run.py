@@ -78,7 +78,7 @@ class OpenedRun:
 
     @property
     def scene(self) -> Scene:
-        """Scene of a NeRF run: camera, poses ``c2w``, images, train and test indices; see ``enerf.datasets.scenes.scene.Scene``.
+        """Scene of a NeRF run, a ``datasets.scenes.scene.Scene``: cameras, poses ``c2w``, images, train, test indices.
 
         Raises
         ------

@@ -23,6 +23,7 @@ from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import poses, transforms, transparency, view_checks
+from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.transforms import Frames
 
@@ -84,13 +85,14 @@ def load(
     pixels = _read([scene / name for name in names], half_res, white_bkgd, keep_alpha)
     n, height, width, _ = pixels.shape
     focal = 0.5 * width / math.tan(0.5 * train.angle)
+    camera = Camera(width, height, focal, focal, width / 2, height / 2)
     if pose_check:
-        view_checks.warn_of_axes(scene, pixels, matrices, pose_axes, focal)
+        view_checks.warn_of_axes(scene, pixels, matrices, pose_axes, Cameras([camera] * n))
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
         c2w=torch.from_numpy(c2w).float(),
-        camera=Camera(width, height, focal, focal, width / 2, height / 2),
+        camera=camera,
         bounds=torch.tensor([[near, far]], dtype=torch.float32).repeat(n, 1),
         image_names=names,
         train=tuple(range(len(train.names))),

@@ -23,6 +23,7 @@ from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import image_folder, poses, transparency, view_checks
+from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 
 log = logging.getLogger("enerf")
@@ -91,7 +92,7 @@ def load(
     view_checks.require_parallax(file, c2w[list(train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     pixels, names = _read(photos, white_bkgd, keep_alpha)
     if pose_check:
-        view_checks.warn_of_axes(file, pixels, matrices, pose_axes, float(camera.fx))
+        view_checks.warn_of_axes(file, pixels, matrices, pose_axes, Cameras([camera] * len(c2w)))
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),

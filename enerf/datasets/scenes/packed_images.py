@@ -46,6 +46,10 @@ class PackedImages:
         first, height, width = self._extents[index]
         return self.pixels[first : first + height * width].reshape(height, width, -1)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self._extents[index][1:]
+
     @property
     def dtype(self) -> torch.dtype:
         """Type of the pixels."""

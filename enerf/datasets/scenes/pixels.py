@@ -47,7 +47,7 @@ class PixelSampler:
     """
 
     def __init__(self, scene: Scene, views: Sequence[int], crop: float | int = 1.0) -> None:
-        sizes = [(scene.images[view].shape[0], scene.images[view].shape[1]) for view in views]
+        sizes = [scene.size(view) for view in views]
         self._size = sizes[0] if scene.masks is None and len(set(sizes)) == 1 else None
         self._crop, device = crop, scene.c2w.device
         self._views = torch.tensor(views, device=device)
@@ -113,7 +113,7 @@ def _central(length: int, crop: float | int) -> tuple[int, int]:
 
 def _usable(scene: Scene, view: int, crop: float | int = 1.0) -> Int[Tensor, " k"]:
     """Indices, row by row, of the pixels of a view that are in the central region and not masked, on the CPU."""
-    height, width = scene.images[view].shape[:2]
+    height, width = scene.size(view)
     (top, tall), (left, wide) = _central(height, crop), _central(width, crop)
     inside = torch.zeros(height, width, dtype=torch.bool)
     inside[top : top + tall, left : left + wide] = True
@@ -178,7 +178,7 @@ def fixed_pixels(scene: Scene, view: int, n: int, seed: int = 0) -> Pixels:
 
     All of them, in row-major order, if ``n`` is 0 or at least their number.
     """
-    width = scene.images[view].shape[1]
+    _, width = scene.size(view)
     chosen = _usable(scene, view).long()
     if 0 < n < len(chosen):
         chosen = chosen[torch.randperm(len(chosen), generator=rng.generator_for(seed, view))[:n]]

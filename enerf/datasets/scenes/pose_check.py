@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Shaped, UInt8
 
 from enerf.core import images
 from enerf.datasets.scenes import poses
+from enerf.datasets.scenes.cameras import Cameras
 
 SIDE = 384  # the longer side of the images matched, in pixels
 ANCHORS, PAIRS = 5, 10  # views that pairs are made of, and pairs at most
@@ -26,6 +28,7 @@ FEATURES = 1000  # SIFT key points per image
 RATIO = 0.8  # Lowe's: between the distances to the nearest and the second nearest descriptor
 LEAST_MATCHES, LEAST_PAIRS = 15, 3  # matches that a pair, and pairs that a statement needs
 GOOD, BAD, CLEARLY = 2.0, 1.0, 5.0  # pixels of a convention that fits, of one that may not; the ratio between them
+NARROW = 0.2  # least cosine of the angle from the optical axis of points that are compared
 WILD = 8.0  # pixels: of poses that belong to other photographs
 
 Pose = Float64[np.ndarray, "3 4"]
@@ -76,32 +79,30 @@ def _pixels(error: float) -> str:
 
 
 def examine(
-    picture: Callable[[int], Shaped[np.ndarray, "h w _"]], matrices: Poses, axes: str, focal: float, width: int
+    picture: Callable[[int], Shaped[np.ndarray, "_ _ _"]], matrices: Poses, axes: str, cameras: Cameras
 ) -> Finding | None:
     """Epipolar errors of a pose file's matrices in each convention; None if there are too few matches.
 
     Parameters
     ----------
     picture
-        The image of each view, of equal size: bytes, or floats in [0, 1]; an alpha channel is ignored.
+        The image of each view: bytes, or floats in [0, 1]; an alpha channel is ignored.
     matrices
         The file's, [R | t] of each view.
     axes
         The convention they are read in, one of ``poses.AXES``; it selects views that see the same things.
-    focal, width
-        Focal length and width of the images, in pixels; the principal point is their center.
+    cameras
+        Cameras of the images.
 
     The result is deterministic.
     """
     chosen = pairs_of(poses.from_axes(matrices, axes))
     small = {view: _shrink(picture(view)) for view in sorted({view for pair in chosen for view in pair})}
-    if not small:
-        return None
-    _, wide = next(iter(small.values())).shape
-    f = focal * wide / width
-    matches = match(small, chosen, f)
+    matches = match(small, chosen, cameras)
     if len(matches) < LEAST_PAIRS:
         return None
+    _, wide = next(iter(small.values())).shape
+    f = float(np.median([cameras.camera(v).fx * small[v].shape[1] / cameras.camera(v).width for v in small]))
     errors = {name: float(np.median(_errors(matches, poses.from_axes(matrices, name), f))) for name in poses.AXES}
     return Finding(errors, len(matches), sum(len(m.points_i) for m in matches), wide)
 
@@ -158,8 +159,11 @@ def pairs_of(c2w: Poses) -> list[tuple[int, int]]:
     return sorted(set(found))[:PAIRS]
 
 
-def match(pictures: dict[int, Picture], pairs: list[tuple[int, int]], focal: float) -> list[Match]:
-    """SIFT matches of pairs of images that agree with a fundamental matrix; pairs with few matches are left out."""
+def match(pictures: dict[int, Picture], pairs: list[tuple[int, int]], cameras: Cameras) -> list[Match]:
+    """SIFT matches of pairs of images that agree with a fundamental matrix; pairs with few matches are left out.
+
+    The images are those of ``cameras`` at any size.
+    """
     import cv2
 
     sift = cv2.SIFT_create(nfeatures=FEATURES)  # type: ignore[attr-defined]
@@ -170,11 +174,24 @@ def match(pictures: dict[int, Picture], pairs: list[tuple[int, int]], focal: flo
         if len(points_i) < LEAST_MATCHES:
             continue
         _, inside = cv2.findFundamentalMat(points_i, points_j, cv2.USAC_MAGSAC, 1.5, 0.999, 2000)
-        keep = inside is not None and np.asarray(inside).ravel().astype(bool)
-        if np.count_nonzero(keep) >= LEAST_MATCHES:
-            middle = np.array(pictures[i].shape[::-1]) / 2 - 0.5  # OpenCV's pixel centers are at whole numbers
-            found.append(Match(i, j, (points_i[keep] - middle) / focal, (points_j[keep] - middle) / focal))
+        if inside is None:
+            continue
+        keep = np.asarray(inside).ravel().astype(bool)
+        both = [_in_plane(cameras, view, pictures[view], at[keep]) for view, at in ((i, points_i), (j, points_j))]
+        seen = np.isfinite(np.concatenate(both, axis=1)).all(axis=1)
+        if np.count_nonzero(seen) >= LEAST_MATCHES:
+            found.append(Match(i, j, both[0][seen], both[1][seen]))
     return found
+
+
+def _in_plane(cameras: Cameras, view: int, picture: Picture, points: Points) -> Points:
+    """Points of a picture in the plane at unit depth, x right and y down; NaN if far from the optical axis."""
+    camera, (height, width) = cameras.camera(view), picture.shape
+    at = torch.from_numpy((points + 0.5) * (camera.width / width, camera.height / height))  # OpenCV's centers are whole
+    views = torch.full((len(at),), view)
+    x, y, z = cameras.directions(views, at[:, 0], at[:, 1], 0.0, torch.float64).unbind(-1)
+    plane = torch.stack([x / -z, -y / -z], -1)
+    return torch.where((-z > NARROW * torch.stack([x, y, z]).norm(dim=0))[:, None], plane, torch.nan).numpy()
 
 
 def _mutual(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Points, Points]:

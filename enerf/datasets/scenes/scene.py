@@ -80,7 +80,14 @@ class Scene:
     @property
     def has_alpha(self) -> bool:
         """Whether the photographs have an alpha channel."""
-        return self.images[0].shape[-1] == 4
+        channels = self.images.pixels.shape[-1] if isinstance(self.images, PackedImages) else self.images.shape[-1]
+        return channels == 4
+
+    def size(self, view: int) -> tuple[int, int]:
+        """Height and width of the image of a view."""
+        if isinstance(self.images, PackedImages):
+            return self.images.size(view)
+        return self.images.shape[1], self.images.shape[2]
 
     def to(self, device: torch.device) -> "Scene":
         """Return the scene with its tensors on a device; ``world_to_scene`` stays on the CPU."""

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Shaped
+from torch import Tensor
 
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import pose_check, poses
+from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.packed_images import PackedImages
 
 log = logging.getLogger("enerf")
 _examined: set[tuple[object, ...]] = set()
@@ -23,6 +26,7 @@ BEYOND_FAR, BEYOND_NEAR = 1e3, 1e6  # times the median far, the least near: dist
 
 Poses = Float64[np.ndarray, "n 3 4"]
 Bounds = Float64[np.ndarray, "n 2"]
+Pictures = Shaped[np.ndarray, "n h w _"] | Shaped[Tensor, "n h w _"] | PackedImages
 
 
 def name_views(selected: Bool[np.ndarray, " n"], names: Sequence[str], values: Sequence[float] | None = None) -> str:
@@ -177,16 +181,16 @@ def warn_of_range(file: Path, c2w: Poses, near: float, far: float) -> None:
         )
 
 
-def warn_of_axes(file: Path, pictures: Shaped[np.ndarray, "n h w _"], matrices: Poses, axes: str, focal: float) -> None:
-    """Log if the poses do not fit the photographs; ``focal`` is in pixels of the pictures. See ``pose_check``.
+def warn_of_axes(file: Path, pictures: Pictures, matrices: Poses, axes: str, cameras: Cameras) -> None:
+    """Log if the poses do not fit the photographs, which the cameras are those of. See ``pose_check``.
 
     A scene is examined once in a process, however many runs of a comparison read it.
     """
-    key = (str(file), axes, hashlib.blake2b(matrices.tobytes()).digest(), pictures.shape)
+    key = (str(file), axes, hashlib.blake2b(matrices.tobytes()).digest(), cameras.rows)
     if key in _examined:
         return
     _examined.add(key)
-    finding = pose_check.examine(lambda view: pictures[view], matrices, axes, focal, pictures.shape[2])
+    finding = pose_check.examine(lambda view: np.asarray(pictures[view]), matrices, axes, cameras)
     advice = finding.advice(axes) if finding else None
     if advice:
         log.warning("%s: %s (--no_pose_check skips this check)", file, advice)

@@ -49,9 +49,12 @@ def _coded_images() -> torch.Tensor:
     return torch.stack([view / N, x / W, y / H], -1)
 
 
+SCENE = _scene(_coded_images())
+
+
 def _draw(step: int = 0, seed: int = 0, n: int = 64, one_view: bool = False, crop: float = 1.0) -> Pixels:
     generator = rng.generator_for(seed, step)
-    return scenes_pixels.random_pixels(VIEWS, CAMERA, n, generator, one_view, crop)
+    return scenes_pixels.random_pixels(VIEWS, (H, W), n, generator, one_view, crop)
 
 
 def _same(a: Pixels, b: Pixels) -> bool:
@@ -90,7 +93,7 @@ def test_every_pixel_is_as_likely_as_any_other():
 
 
 def test_only_the_given_views_are_drawn():
-    pixels = scenes_pixels.random_pixels(torch.tensor([1, 6]), CAMERA, 200, rng.generator_for(0, 0), one_view=False)
+    pixels = scenes_pixels.random_pixels(torch.tensor([1, 6]), (H, W), 200, rng.generator_for(0, 0), one_view=False)
     assert set(pixels.view.tolist()) == {1, 6}
 
 
@@ -158,7 +161,7 @@ def test_bytes_are_the_decoders_floats_bit_for_bit(device: str):
     scene = _scene(images.to(device))
     wanted = images.numpy().astype(np.float32) / np.float32(255)
     for view in range(2):
-        pixels = scenes_pixels.fixed_pixels(view, scene.camera, 0)
+        pixels = scenes_pixels.fixed_pixels(scene, view, 0)
         seen = (scenes_pixels.view_image(scene, view), scenes_pixels.colors_of(scene, pixels).reshape(16, 16, 3))
         assert all(colors.device.type == device and colors.dtype == torch.float32 for colors in seen)
         assert all(np.array_equal(colors.cpu().numpy(), wanted[view]) for colors in seen)
@@ -168,7 +171,8 @@ def test_floats_are_as_they_are():
     images = torch.rand(N, H, W, 3, generator=rng.generator_for(0, 0))
     assert torch.equal(scenes_pixels.view_image(_scene(images), 1), images[1])
     assert torch.equal(
-        scenes_pixels.colors_of(_scene(images), scenes_pixels.fixed_pixels(2, CAMERA, 0)), images[2].reshape(-1, 3)
+        scenes_pixels.colors_of(_scene(images), scenes_pixels.fixed_pixels(_scene(images), 2, 0)),
+        images[2].reshape(-1, 3),
     )
 
 
@@ -193,7 +197,7 @@ def test_nothing_of_the_size_of_all_rays_is_made(kind: torch.dtype):
     images = torch.zeros(1, dtype=kind).expand(50, 300, 400, 3)  # 18 million values, none of them in memory
     scene = _scene(images, ndc=True)
     with _Sizes() as sizes:
-        pixels = scenes_pixels.random_pixels(torch.arange(50), scene.camera, n, rng.generator_for(0, 0), one_view=False)
+        pixels = scenes_pixels.PixelSampler(scene, range(50)).draw(n, rng.generator_for(0, 0))
         made = scenes_pixels.rays_of(scene, pixels, 0.5)
         colors = scenes_pixels.colors_of(scene, pixels)
     assert len(made) == len(colors) == n
@@ -204,20 +208,20 @@ def test_nothing_of_the_size_of_all_rays_is_made(kind: torch.dtype):
 
 
 def test_fixed_pixels_never_change_and_never_repeat():
-    pixels = scenes_pixels.fixed_pixels(1, CAMERA, 20)
-    assert _same(scenes_pixels.fixed_pixels(1, CAMERA, 20), pixels)
+    pixels = scenes_pixels.fixed_pixels(SCENE, 1, 20)
+    assert _same(scenes_pixels.fixed_pixels(SCENE, 1, 20), pixels)
     assert len(_flat(pixels).unique()) == 20
     assert (pixels.view == 1).all()
     assert _flat(pixels).max() < 2 * H * W
 
 
 def test_views_and_seeds_have_fixed_pixels_of_their_own():
-    chosen = [scenes_pixels.fixed_pixels(view, CAMERA, 20, seed) for view in range(2) for seed in range(2)]
+    chosen = [scenes_pixels.fixed_pixels(SCENE, view, 20, seed) for view in range(2) for seed in range(2)]
     assert len({tuple((p.y * W + p.x).tolist()) for p in chosen}) == 4
 
 
 @pytest.mark.parametrize("n", [0, H * W, 10 * H * W])
 def test_none_or_too_many_means_all_pixels_row_by_row(n: int):
-    pixels = scenes_pixels.fixed_pixels(2, CAMERA, n)
+    pixels = scenes_pixels.fixed_pixels(SCENE, 2, n)
     assert (pixels.y * W + pixels.x).tolist() == list(range(H * W))
     assert (pixels.view == 2).all()

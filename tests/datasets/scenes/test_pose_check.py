@@ -9,6 +9,7 @@ import pytest
 from enerf.core import images
 from enerf.core.types import Camera
 from enerf.datasets.scenes import blender, pose_check, poses, synthetic
+from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.pose_check import Finding, Match
 from tests.datasets.scenes.axes import to_axes
 
@@ -38,7 +39,7 @@ def views():
 def _examine(views, axes_of_file, read_as):
     pictures, c2w = views
     matrices = to_axes(c2w, axes_of_file)
-    return pose_check.examine(lambda view: pictures[view], matrices, read_as, CAMERA.fx, CAMERA.width)
+    return pose_check.examine(lambda view: pictures[view], matrices, read_as, Cameras([CAMERA] * len(c2w)))
 
 
 def test_points_seen_by_two_cameras_have_no_error_and_others_their_distance_from_the_line():
@@ -88,7 +89,7 @@ def test_the_result_is_deterministic(views):
 
 def test_poses_of_other_photographs_fit_in_no_axes(views):
     pictures, c2w = views
-    finding = pose_check.examine(lambda view: pictures[view], c2w[::-1], "opengl", CAMERA.fx, CAMERA.width)
+    finding = pose_check.examine(lambda view: pictures[view], c2w[::-1], "opengl", Cameras([CAMERA] * len(c2w)))
     assert finding is not None
     scaled = Finding({name: 100 * error for name, error in finding.errors.items()}, 9, 500, 384)
     assert "in another order?" in scaled.advice("opengl")
@@ -107,7 +108,7 @@ def test_pictures_with_too_few_matches_say_nothing(kind, views):
         pictures, c2w = pictures[:2], c2w[:2]
     else:
         pictures = [rng.integers(0, 256 if kind == "noise" else 1, p.shape, dtype=np.uint8) for p in pictures]
-    assert pose_check.examine(lambda view: pictures[view], c2w, "llff", CAMERA.fx, CAMERA.width) is None
+    assert pose_check.examine(lambda view: pictures[view], c2w, "llff", Cameras([CAMERA] * len(c2w))) is None
 
 
 def test_pairs_look_the_same_way_and_are_spread_over_the_views():
@@ -122,9 +123,9 @@ def test_floats_are_matched_like_bytes_and_large_pictures_are_reduced(views):
     pictures, c2w = views
     large = Camera(480, 360, 432.0, 432.0, 240.0, 180.0)
     floats = [np.repeat(np.repeat(p, 3, 0), 3, 1).astype(np.float32) / np.float32(255) for p in pictures]
-    finding = pose_check.examine(lambda view: floats[view], c2w, "opengl", large.fx, large.width)
+    finding = pose_check.examine(lambda view: floats[view], c2w, "opengl", Cameras([large] * len(c2w)))
     with_alpha = [np.concatenate([each, np.zeros_like(each[..., :1])], axis=-1) for each in floats]
-    assert finding == pose_check.examine(lambda view: with_alpha[view], c2w, "opengl", large.fx, large.width)
+    assert finding == pose_check.examine(lambda view: with_alpha[view], c2w, "opengl", Cameras([large] * len(c2w)))
     assert finding.width == pose_check.SIDE
     assert finding.errors["opengl"] < 1
     assert finding.advice("opengl") is None
@@ -142,10 +143,12 @@ def test_real_llff_scenes_are_right_and_every_rewritten_one_is_recognized():
     for scene in _scenes():
         rows = np.load(scene / "poses_bounds.npy")
         pictures = [images.to_uint8(images.read(file)) for file in images.list_images(scene / "images_8")]
-        focal, width = rows[0, 14] * pictures[0].shape[1] / rows[0, 9], pictures[0].shape[1]
+        height, width = pictures[0].shape[:2]
+        focal = rows[0, 14] * width / rows[0, 9]
+        cameras = Cameras([Camera(width, height, focal, focal, width / 2, height / 2)] * len(rows))
         c2w = poses.from_llff_axes(rows[:, :15].reshape(-1, 3, 5)[:, :, :4])
         for axes in poses.AXES:
-            finding = pose_check.examine(lambda view, p=pictures: p[view], to_axes(c2w, axes), "llff", focal, width)
+            finding = pose_check.examine(lambda view, p=pictures: p[view], to_axes(c2w, axes), "llff", cameras)
             assert finding.errors[axes] < 0.5
             advice = finding.advice("llff")
             assert (advice is None) if axes == "llff" else f"give --pose_axes {axes}" in advice

@@ -107,7 +107,7 @@ def test_a_background_shows_through_where_a_rendering_is_transparent():
 
 def test_chunks_get_their_rays_backgrounds(make, tmp_path):
     run = setup.prepare(make("run", _scene(tmp_path / "scene", 0)))
-    chosen = pixels.fixed_pixels(0, run.scene.camera, 30)
+    chosen = pixels.fixed_pixels(run.scene, 0, 30)
     batch, target = pixels.rays_of(run.scene, chosen, 0.5), pixels.colors_of(run.scene, chosen)
     background = torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
     sampling, generator = setup.sampling_config(run.config), torch.Generator()

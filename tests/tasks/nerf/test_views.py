@@ -116,7 +116,7 @@ def test_all_pixels_give_the_psnr_of_the_picture(scene):
 
 def test_some_pixels_are_the_fixed_ones_of_each_view(scene):
     renderer = Renderer(constant(), 100)
-    pixels = scenes_pixels.fixed_pixels(2, scene.camera, 10)
+    pixels = scenes_pixels.fixed_pixels(scene, 2, 10)
     colors = torch.stack([scenes_pixels.view_image(scene, 2)[y, x] for x, y in zip(pixels.x, pixels.y, strict=True)])
     expected = nerf_image_metrics.psnr(torch.tensor([0.25, 0.5, 0.75]).expand(10, 3), colors)
     assert nerf_views.psnr_of_pixels(renderer, scene, (2,), 10) == pytest.approx(expected, rel=1e-6)
