@@ -31,6 +31,7 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_models, projections, undistortion
 
 WIDEST_PINHOLE = math.radians(60)  # angle from the axis to the edge of the image in ``undistorted``
+_LARGEST = 1e9  # coefficient, far above those of lenses: its polynomials do not overflow
 _CHUNK = 1 << 18  # pixels of an image that are processed at a time
 _PER_EDGE = 17  # points of an image's edge in ``border``
 _ON_AXIS = 128  # points of each half axis of the image at which ``undistorted`` looks
@@ -42,7 +43,7 @@ def check(camera: Camera, where: str) -> None:
     Raises
     ------
     InputError
-        If the model is unknown, the number of coefficients is not that of the model, a value is not finite or
+        If the model is unknown, the number of coefficients is not that of the model, a value is not finite, absurd or
         impossible, or the principal point is outside of the image by more than the image's size.
     """
     model = camera_models.model_of(camera.model, where)
@@ -66,8 +67,11 @@ def check(camera: Camera, where: str) -> None:
             f"{len(names)}{': ' * bool(names)}{', '.join(names)}"
         )
     for name, value in zip(names, values, strict=True):
-        if not math.isfinite(value):
-            raise InputError(f"{where}: found the distortion coefficient {name} = {value}, expected a finite number")
+        if not abs(value) <= _LARGEST:
+            raise InputError(
+                f"{where}: found the distortion coefficient {name} = {value:g}, expected a number between "
+                f"{-_LARGEST:g} and {_LARGEST:g}"
+            )
     if model.name == "EUCM" and not (0 <= values[0] <= 1 and values[1] > 0):
         raise InputError(
             f"{where}: found an EUCM camera of alpha = {values[0]:g} and beta = {values[1]:g}, expected alpha between "

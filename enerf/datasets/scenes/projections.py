@@ -46,6 +46,15 @@ _SPECIAL_CASES = {
     "RADIAL_FISHEYE": "OPENCV_FISHEYE",
     "SIMPLE_DIVISION": "DIVISION",
 }
+# indices of the coefficients of s, s², ... in the numerator and denominator of the radial factor
+_RADIAL_TERMS: dict[str, tuple[list[int], list[int]]] = {
+    "RADIAL": ([0, 1], []),
+    "OPENCV": ([0, 1], []),
+    "FULL_OPENCV": ([0, 1, 4], [5, 6, 7]),
+    "OPENCV_FISHEYE": ([0, 1, 2, 3], []),
+    "THIN_PRISM_FISHEYE": ([0, 1, 4, 5], []),
+    "RAD_TAN_THIN_PRISM_FISHEYE": ([0, 1, 2, 3, 4, 5], []),
+}
 _LEAST_OMEGA = 1e-6  # of the FOV model, which is a pinhole at 0; the error is below ω² r² / 3
 
 
@@ -103,21 +112,32 @@ def is_perspective(model: str) -> bool:
     return family_of(model) in PERSPECTIVE
 
 
+def radial_polynomials(
+    family: str, coefficients: Float[Tensor, "*n c"]
+) -> tuple[Float[Tensor, "*n above"], Float[Tensor, "*n below"]]:
+    """Numerator and denominator of the radial factor g(s): coefficients of increasing powers of s, the first of them 1.
+
+    >>> radial_polynomials("RADIAL", torch.tensor([0.1, 0.2]))
+    (tensor([1.0000, 0.1000, 0.2000]), tensor([1.]))
+    """
+    one = torch.ones_like(coefficients[..., :1])
+    above, below = _RADIAL_TERMS[family]
+    return torch.cat([one, coefficients[..., above]], -1), torch.cat([one, coefficients[..., below]], -1)
+
+
 def radial_factor(family: str, s: Values, c: Sequence[Tensor]) -> tuple[Values, Values]:
     """The factor g of radial distortion at s, the undistorted radius squared, and its derivative dg/ds.
 
     >>> radial_factor("RADIAL", torch.tensor(2.0), (torch.tensor(0.5), torch.tensor(0.25)))
     (tensor(3.), tensor(1.5000))
     """
-    if family == "FULL_OPENCV":
-        above, above_slope = _polynomial(s, (c[0], c[1], c[4]))
-        below, below_slope = _polynomial(s, (c[5], c[6], c[7]))
-        factor = above / below
-        return factor, (above_slope - factor * below_slope) / below
-    if family == "THIN_PRISM_FISHEYE":
-        return _polynomial(s, (c[0], c[1], c[4], c[5]))
-    counts = {"RADIAL": 2, "OPENCV": 2, "OPENCV_FISHEYE": 4, "RAD_TAN_THIN_PRISM_FISHEYE": 6}
-    return _polynomial(s, c[: counts[family]])
+    above, below = _RADIAL_TERMS[family]
+    factor, slope = _polynomial(s, [c[i] for i in above])
+    if not below:
+        return factor, slope
+    divisor, divisor_slope = _polynomial(s, [c[i] for i in below])
+    factor = factor / divisor
+    return factor, (slope - factor * divisor_slope) / divisor
 
 
 def distort(family: str, a: Values, b: Values, c: Sequence[Tensor]) -> Distorted:
@@ -134,18 +154,22 @@ def distort(family: str, a: Values, b: Values, c: Sequence[Tensor]) -> Distorted
         if family == "THIN_PRISM_FISHEYE":
             shift = _added(shift, _thin_prism(a, b, s, (c[6], None, c[7], None)))
         return _added(radial, shift)
-    x, y = radial.u, radial.v
-    square = x * x + y * y
-    shift = _added(_decentering(x, y, square, c[7], c[6]), _thin_prism(x, y, square, c[8:12]))
-    ux, uy, vx, vy = 1 + shift.du_da, shift.du_db, shift.dv_da, 1 + shift.dv_db
+    after = decenter(radial.u, radial.v, c)
     return Distorted(
-        x + shift.u,
-        y + shift.v,
-        ux * radial.du_da + uy * radial.dv_da,
-        ux * radial.du_db + uy * radial.dv_db,
-        vx * radial.du_da + vy * radial.dv_da,
-        vx * radial.du_db + vy * radial.dv_db,
+        after.u,
+        after.v,
+        after.du_da * radial.du_da + after.du_db * radial.dv_da,
+        after.du_da * radial.du_db + after.du_db * radial.dv_db,
+        after.dv_da * radial.du_da + after.dv_db * radial.dv_da,
+        after.dv_da * radial.du_db + after.dv_db * radial.dv_db,
     )
+
+
+def decenter(a: Values, b: Values, c: Sequence[Tensor]) -> Distorted:
+    """Decentering and thin prisms of RAD_TAN_THIN_PRISM_FISHEYE, given points after its radial distortion."""
+    s = a * a + b * b
+    shift = _added(_decentering(a, b, s, c[7], c[6]), _thin_prism(a, b, s, c[8:12]))
+    return Distorted(a + shift.u, b + shift.v, 1 + shift.du_da, shift.du_db, shift.dv_da, 1 + shift.dv_db)
 
 
 def project(

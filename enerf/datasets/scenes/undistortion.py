@@ -5,14 +5,15 @@ radius r (1 + k r²) with k < 0 stops growing at r = 1 / √(−3 k), where the 
 meaningless projection inside of the image, and points of the image plane beyond the fold's image have no ray.
 
 The domain of a distortion here is the largest disc of the undistorted plane in which the determinant of its derivative
-is positive (for distortions of the radius alone, exactly up to the fold; for others, up to its nearest point). A ray is
+is positive: for distortions of the radius alone, exactly up to the fold; for others, up to its nearest point. A ray is
 found if it lies in that disc and is projected to the point again with an error below ``TOLERANCE``; other points are
 marked as without a ray.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -26,7 +27,8 @@ _KNOTS = 129  # of the table of starts
 _RADII, _ANGLES = 256, 32  # of the grid on which the fold is searched
 _CHUNK = 1 << 19  # points of such grids that are processed at a time
 _BISECTIONS = 55
-_STEPS = {"RADIAL": 3, "OPENCV_FISHEYE": 3}  # of Newton's method; 5 in two dimensions
+_STEPS = (3, 4, 5, 6, 8, 12, 20)  # of Newton's method, to choose from
+_NEAR_LIMIT = 0.998  # part of the domain's radius up to which all points are to be found
 Values = Float64[Tensor, "*b"]
 
 
@@ -47,6 +49,8 @@ class Inverse:
     ratios
         Undistorted divided by distorted radius, at the distorted radii ``top`` (1 − (1 − k / (m − 1))²) for k = 0 ...
         m − 1: closer to each other near ``top``, where the ratio has a vertical tangent if that is the fold.
+    steps
+        Number of Newton's steps: the least that finds sample points of all images up to near the fold.
     """
 
     family: str
@@ -54,11 +58,12 @@ class Inverse:
     limit: Float64[Tensor, " n"]
     top: Float64[Tensor, " n"]
     ratios: Float64[Tensor, "n m"]
+    steps: int
 
     def to(self, device: torch.device | str) -> "Inverse":
         """The same tables on a device."""
-        moved = (part.to(device) for part in (self.coefficients, self.limit, self.top, self.ratios))
-        return Inverse(self.family, *moved)
+        coefficients, limit = self.coefficients.to(device), self.limit.to(device)
+        return Inverse(self.family, coefficients, limit, self.top.to(device), self.ratios.to(device), self.steps)
 
 
 def inverse_of(family: str, coefficients: Float64[Tensor, "n c"], reach: Float64[Tensor, " n"]) -> Inverse:
@@ -83,7 +88,12 @@ def inverse_of(family: str, coefficients: Float64[Tensor, "n c"], reach: Float64
         end.expand_as(goals),
     )
     ratios = torch.where(goals > 0, radii / torch.where(goals > 0, goals, 1.0), 1.0)
-    return Inverse(family, columns, limit, top, ratios.T.contiguous())
+    tables = (columns, limit, top, ratios.T.contiguous())
+    for steps in _STEPS:
+        found = Inverse(family, *tables, steps)
+        if _finds_samples(found, torch.minimum(end, _NEAR_LIMIT * limit)):
+            break
+    return found
 
 
 def limits(family: str, coefficients: Float64[Tensor, "n c"]) -> Float64[Tensor, " n"]:
@@ -92,9 +102,8 @@ def limits(family: str, coefficients: Float64[Tensor, "n c"]) -> Float64[Tensor,
     >>> limits("RADIAL", torch.tensor([[-1 / 3, 0.0]], dtype=torch.float64)).round(decimals=9)  # 1 / √(−3 k)
     tensor([1.], dtype=torch.float64)
     """
-    angles = 1 if family in projections.RADIAL else _ANGLES
-    rows = max(1, _CHUNK // (_RADII * angles))
-    return torch.cat([_limits(family, part, angles) for part in coefficients.split(rows)])
+    rows = max(1, _CHUNK // (_RADII * _ANGLES))
+    return torch.cat([_limits(family, part) for part in coefficients.split(rows)])
 
 
 def undistort(
@@ -109,41 +118,71 @@ def undistort(
     else:
         c = tuple(part.index_select(0, row) for part in inverse.coefficients)
         limit, top = inverse.limit.index_select(0, row), inverse.top.index_select(0, row)
-    square = u * u + v * v
-    ratio = _start(inverse.ratios, row, (square.sqrt() / top))
-    steps = _STEPS.get(inverse.family, 5)
+    if inverse.family == "RAD_TAN_THIN_PRISM_FISHEYE":  # in two stages
+        u, v, undone = _newton(lambda a, b: projections.decenter(a, b, c), (u, v), (u, v), inverse.steps, None)
+        a, b, found = _radially(inverse, row, c, limit, (u, v), top)
+        return a, b, found & undone
     if inverse.family in projections.RADIAL:
-        return _radially(inverse.family, c, limit, (u, v), ratio, steps)
-    a, b = u * ratio, v * ratio
+        return _radially(inverse, row, c, limit, (u, v), top)
+    ratio = _start(inverse.ratios, row, torch.hypot(u, v) / top)
+    distort = partial(projections.distort, inverse.family, c=c)
+    return _newton(distort, (u, v), (u * ratio, v * ratio), inverse.steps, limit)
+
+
+def _newton(
+    distort: Callable[[Tensor, Tensor], projections.Distorted],
+    goal: tuple[Tensor, Tensor],
+    start: tuple[Tensor, Tensor],
+    steps: int,
+    limit: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The point that is distorted to ``goal``, inside of the radius ``limit`` if given, and whether it was found."""
+    (u, v), (a, b) = goal, start
     for _ in range(steps):
-        at = projections.distort(inverse.family, a, b, c)
+        at = distort(a, b)
         du, dv = at.u - u, at.v - v
         determinant = at.du_da * at.dv_db - at.du_db * at.dv_da
         a = a - (at.dv_db * du - at.du_db * dv) / determinant
         b = b - (at.du_da * dv - at.dv_da * du) / determinant
-    at = projections.distort(inverse.family, a, b, c)
-    error = torch.maximum((at.u - u).abs(), (at.v - v).abs())
-    return a, b, (error < TOLERANCE) & (a * a + b * b < limit * limit) & at.is_regular
+        if limit is not None:
+            shrink = (limit * torch.rsqrt(torch.addcmul(a * a, b, b))).clamp(max=1)  # stay in the domain
+            a, b = a * shrink, b * shrink
+    at = distort(a, b)
+    found = (torch.maximum((at.u - u).abs(), (at.v - v).abs()) < TOLERANCE) & at.is_regular
+    return a, b, found if limit is None else found & (a * a + b * b < limit * limit)
+
+
+def _finds_samples(inverse: Inverse, radius: Float64[Tensor, " n"]) -> bool:
+    """Whether 136 points of each disc in the undistorted plane are found again after their distortion."""
+    turns = torch.arange(8, dtype=torch.float64) * (2 * math.pi / 8) + 0.1
+    shares = torch.linspace(0.0, 1.0, 18, dtype=torch.float64)[1:].sqrt()
+    radii = (radius[:, None, None] * shares[:, None]).expand(len(radius), 17, 8)
+    a, b = (radii * turns.cos()).reshape(-1), (radii * turns.sin()).reshape(-1)
+    row = torch.arange(len(radius)).repeat_interleave(17 * 8)
+    at = projections.distort(inverse.family, a, b, tuple(inverse.coefficients[:, row]))
+    return bool(undistort(inverse, row, at.u, at.v)[2].all())
 
 
 def _radially(
-    family: str,
+    inverse: Inverse,
+    row: Tensor | None,
     c: Sequence[Tensor],
     limit: Tensor,
     point: tuple[Tensor, Tensor],
-    ratio: Tensor,
-    steps: int,
+    top: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``undistort`` where directions from the center are kept: the ratio q of the radii solves q g(q² t²) = 1."""
+    """``undistort`` for the radial factor alone: the ratio q of the radii solves q g(q² t²) = 1."""
     u, v = point
     square = u * u + v * v
-    for _ in range(steps):
+    radius = square.sqrt()
+    ratio = _start(inverse.ratios, row, radius / top)
+    for _ in range(inverse.steps):
         s = ratio * ratio * square
-        g, slope = projections.radial_factor(family, s, c)
+        g, slope = projections.radial_factor(inverse.family, s, c)
         ratio = ratio - (ratio * g - 1) / torch.addcmul(g, 2 * s, slope)
     s = ratio * ratio * square
-    g, slope = projections.radial_factor(family, s, c)
-    error = square.sqrt() * (ratio * g - 1).abs()
+    g, slope = projections.radial_factor(inverse.family, s, c)
+    error = radius * (ratio * g - 1).abs()
     regular = (g > 0) & (torch.addcmul(g, 2 * s, slope) > 0)
     return u * ratio, v * ratio, (error < TOLERANCE) & (ratio > 0) & (s < limit * limit) & regular
 
@@ -163,24 +202,57 @@ def _radii(family: str) -> Float64[Tensor, " r"]:
     return (steps * WIDEST).tan() if family in projections.PERSPECTIVE else steps * math.pi
 
 
-def _limits(family: str, coefficients: Float64[Tensor, "n c"], angles: int) -> Float64[Tensor, " n"]:
+def _limits(family: str, coefficients: Float64[Tensor, "n c"]) -> Float64[Tensor, " n"]:
     """The smallest radius, over several directions from the center, at which the derivative is not regular."""
     c = tuple(coefficients.T[:, :, None, None])
-    turns = torch.arange(angles, dtype=torch.float64) * (2 * math.pi / angles)
+    radial = _radial_limits(family, coefficients)
+    if family in projections.RADIAL:
+        return radial
+    turns = torch.arange(_ANGLES, dtype=torch.float64) * (2 * math.pi / _ANGLES)
     across, down = turns.cos()[:, None], turns.sin()[:, None]
 
     def is_folded(radius: Tensor) -> Tensor:
         return ~projections.distort(family, across * radius, down * radius, c).is_regular
 
     radii = _radii(family)
-    folded = is_folded(radii.expand(len(coefficients), angles, len(radii)))
+    folded = is_folded(radii.expand(len(coefficients), _ANGLES, len(radii)))
     first = torch.where(folded.any(-1), folded.to(torch.uint8).argmax(-1), len(radii) - 1)
     low = torch.cat([radii.new_zeros(1), radii])[first][..., None]
     limit = _bisected(is_folded, low, radii[first][..., None])
-    return limit[..., 0].amin(1)
+    return torch.minimum(limit[..., 0].amin(1), radial)
 
 
-def _bisected(is_beyond, low: Tensor, high: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def _radial_limits(family: str, coefficients: Float64[Tensor, "n c"]) -> Float64[Tensor, " n"]:
+    """The smallest radius at which r g(r²) stops growing or has a pole, from the roots of polynomials in s = r²."""
+    above, below = projections.radial_polynomials(family, coefficients)
+    degrees = torch.arange(above.shape[1], dtype=torch.float64)
+    derivative = torch.zeros(len(above), above.shape[1] + below.shape[1] - 1, dtype=torch.float64)
+    # (r above / below)' below² = above below + 2 s (above' below − above below'), where the latter primes are d/ds
+    for power in range(below.shape[1]):
+        terms = below[:, power, None] * above * (1 + 2 * degrees - 2 * power)
+        derivative[:, power : power + above.shape[1]] += terms
+    square = torch.minimum(_least_root(derivative), _least_root(below))
+    return square.sqrt().clamp(max=float(_radii(family)[-1]))
+
+
+def _least_root(polynomials: Float64[Tensor, "n m"]) -> Float64[Tensor, " n"]:
+    """The least positive root of each polynomial 1 + p[1] s + p[2] s² + ..., or infinity.
+
+    1 / s is the greatest positive eigenvalue of a companion matrix. A pair of complex roots that is almost a double
+    real root counts as one.
+    """
+    n, m = polynomials.shape
+    if m < 2:
+        return torch.full((n,), math.inf, dtype=torch.float64)
+    companion = torch.zeros(n, m - 1, m - 1, dtype=torch.float64)
+    companion[:, 0] = -polynomials[:, 1:]
+    companion[:, 1:, :-1] = torch.eye(m - 2, dtype=torch.float64)
+    found = torch.linalg.eigvals(companion)
+    inverse = torch.where((found.real > 0) & (found.imag.abs() < 1e-6 * found.abs()), found.real, 0.0)
+    return 1 / inverse.amax(1)
+
+
+def _bisected(is_beyond: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
     """The least value between ``low`` and ``high`` that is beyond, or ``high``."""
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
