@@ -187,6 +187,8 @@ def write(
     _require_no_other(Path(folder), [f"{part}{layout.SUFFIX}" for part in ("rigs", "frames")])
     cameras = {camera: i + 1 for i, camera in enumerate(dict.fromkeys(posed.cameras))}
     points, images, indices, order = _tables(posed, cameras)
+    if text:
+        colmap_text.check_names(str(Path(folder) / "images.txt"), images.names)
     at = (_projections(posed, points) if pixels is None else pixels)[order]
     limits = np.cumsum([len(observed) for observed in images.observed])[:-1]
     by_number = {number: camera for camera, number in cameras.items()}
@@ -207,7 +209,7 @@ def _candidates(folder: Path) -> list[Path]:
     for place in _PLACES:
         parent = Path(folder) / place
         inner: list[Path] = []
-        if place and parent.is_dir():
+        if place and os.path.isdir(parent):
             inner = sorted((path for path in _listed(parent) if path.name.isdecimal()), key=_by_number)
         models = [path for path in (parent, *inner) if _format_of(path) is not None]
         if models:
@@ -265,9 +267,9 @@ def _sorted(images: Images) -> Images:
 def _image_folder(folder: Path) -> Path:
     """The folder ``images`` beside a model."""
     parent = folder
-    while not (parent / "images").is_dir() and (parent.name.isdecimal() or parent.name in ("sparse", "colmap")):
+    while not os.path.isdir(parent / "images") and (parent.name.isdecimal() or parent.name in ("sparse", "colmap")):
         parent = parent.parent
-    return (parent if (parent / "images").is_dir() else folder) / "images"
+    return (parent if os.path.isdir(parent / "images") else folder) / "images"
 
 
 def _c2w(images: Images) -> Float64[np.ndarray, "n 3 4"]:

@@ -127,7 +127,7 @@ def read_images(file: Path) -> Images:
     OSError
         If it cannot be read.
     """
-    records = _Records(file, "images", _IMAGE.size + 2 + _COUNT.size)
+    records = _Records(file, "images", _IMAGE.size + 1 + _COUNT.size)
     numbers, names, observed = [], [], []
     for _ in range(records.n):
         numbers.append(records.take(_IMAGE))

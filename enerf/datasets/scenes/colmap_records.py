@@ -4,6 +4,7 @@ Messages begin with the file, and the line of a text file.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -143,8 +144,7 @@ def check_images(where: str, images: Images) -> None:
         raise InputError(f"{where}: found no registered image, expected one or more")
     _require_unique(where, images.ids, "images")
     if len(set(images.names)) < len(images.names):
-        seen: set[str] = set()
-        twice = next(name for name in images.names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        twice = Counter(images.names).most_common(1)[0][0]
         raise InputError(f"{where}: found two images of the name {shown(twice)}, expected unique names")
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(images.quaternions, axis=1)
@@ -164,7 +164,9 @@ def check_points(where: str, points: Points3D) -> None:
     """
     _require_unique(where, points.ids, "points")
     if len(points.ids) and points.ids.min() < 0:
-        raise InputError(f"{where}: found a point with the identifier {points.ids.min() % 2**64}, expected below 2^63")
+        raise InputError(
+            f"{where}: found a point with the identifier {int(points.ids.min()) % 2**64}, expected below 2^63"
+        )
     _refuse(where, ~(np.abs(points.xyz) < _LARGEST).all(axis=1), "position that is not finite in point", points.ids)
 
 

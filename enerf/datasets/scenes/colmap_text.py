@@ -1,7 +1,7 @@
 """Reading and writing a COLMAP model's text files: ``cameras.txt``, ``images.txt`` and ``points3D.txt``.
 
 Lines that begin with ``#`` are comments. A file is refused as truncated if COLMAP's comment on the number of records
-says more than there are, or if a file with that comment does not end with a line break.
+says more than there are, or if a file with COLMAP's comments does not end with a line break.
 
 Source: COLMAP's documentation, "Output Format", and the files that COLMAP 4.2 writes.
 """
@@ -44,7 +44,8 @@ class _Lines:
         by_colmap = self.lines[0].startswith(_BY_COLMAP)
         self.cut = bool(self.lines[-1]) and (by_colmap or self.lines[-1].startswith("#"))
         self.cut |= by_colmap and self.announced < 0 and len(comments) == len(self.lines) - 1
-        del self.lines[len(self.lines) - (not self.lines[-1]) :]
+        if not self.lines[-1]:
+            self.lines.pop()
 
     def where(self, index: int) -> str:
         """File and line, for messages."""
@@ -120,6 +121,7 @@ def read_images(file: Path) -> Images:
         poses.append(_floats(where, words[1:8]))
         names.append(colmap_records.image_name(where, words[9]))
         skipped = index + 1
+        lines.cut |= skipped >= len(lines.lines) and lines.announced >= 0
         observed.append(_observed(lines, skipped))
     lines.require(len(ids))
     table = np.array(poses, dtype=np.float64).reshape(-1, 7)
@@ -221,6 +223,13 @@ def _array(where: str, words: list[str]) -> Int64[np.ndarray, " k"]:
         raise InputError(f"{where}: found an identifier that is no whole number of 64 bits, expected one") from None
 
 
+def check_names(where: str, names: Sequence[str]) -> None:
+    """Raise InputError if a name has a space, where COLMAP would end it."""
+    for name in names:
+        if len(name.split()) != 1:
+            raise InputError(f"{where}: found the image name {shown(name)}, expected none with spaces in a text file")
+
+
 def cameras_bytes(cameras: dict[int, Camera]) -> Iterator[bytes]:
     """Content of ``cameras.txt``, in pieces."""
     yield _comment("Camera list with one line of data per camera:", "CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]")
@@ -231,18 +240,10 @@ def cameras_bytes(cameras: dict[int, Camera]) -> Iterator[bytes]:
 
 
 def images_bytes(images: Images, pixels: tuple[Float64[np.ndarray, "_ 2"], ...]) -> Iterator[bytes]:
-    """Content of ``images.txt``, in pieces; ``pixels`` are the 2-D points of each image, in pixels.
-
-    Raises
-    ------
-    InputError
-        If a name has a space, where COLMAP would end it.
-    """
+    """Content of ``images.txt``, in pieces; ``pixels`` are the 2-D points of each image, in pixels."""
     yield _comment("Image list with two lines of data per image:", _IMAGE_COLUMNS, "POINTS2D[] as (X, Y, POINT3D_ID)")
     yield f"# Number of images: {len(images.names)}\n".encode()
     for i, name in enumerate(images.names):
-        if len(name.split()) != 1:
-            raise InputError(f"images.txt: found the image name {shown(name)}, expected none with spaces (or binary)")
         pose = _words((*images.quaternions[i].tolist(), *images.translations[i].tolist()))
         yield f"{images.ids[i]} {pose} {images.cameras[i]} {name}\n".encode()
         triples = zip(pixels[i].tolist(), images.observed[i].tolist(), strict=True)

@@ -13,7 +13,7 @@ _PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"
 _TESTED = 20_000  # points that are projected into each view where no observations are known
 
 
-def depth_bounds(posed: PosedImages, low: float = 0.5, high: float = 99.5) -> Float64[np.ndarray, "v 2"]:
+def depth_bounds(posed: PosedImages, low: float | int = 0.5, high: float | int = 99.5) -> Float64[np.ndarray, "v 2"]:
     """Near and far of each view: percentiles of the depths of its points, limited by what is usual of the views.
 
     Depth is the distance along the optical axis (−z of the camera's OpenGL axes), in world units, and points behind a
@@ -22,9 +22,10 @@ def depth_bounds(posed: PosedImages, low: float = 0.5, high: float = 99.5) -> Fl
 
     Extreme percentiles of a view with few points are those of single points, which may be misplaced. So let q(p) be a
     view's percentile of depths in units of its median depth, and m(p) the median of q(p) over the views. The near bound
-    of a view is q(low), but at least the smaller of m(low) / 1.5 and q(5) / 2: a view may be nearer to something than
-    the others are if 5 % of its points show it. The far bound is q(high), but at most the larger of 1.5 · m(high) and
-    2 · q(95).
+    of a view is q(low), but at least the smaller of m(low) and q(5), divided by 1.5: a view may be nearer to something
+    than the others are if 5 % of its points show it. The far bound is q(high), but at most the larger of m(high) and
+    q(95), times 1.5. Misplaced points in less than half of the views, of less than 5 % of their points, thus move a
+    bound by a limited factor; points that are misplaced in most views are not recognized.
 
     Views with fewer than 10 points in front of them get the medians of near and far over the others, unless all have
     so few. Where no observations are known, the points inside the pinhole image of a view count as its points (up to
@@ -57,8 +58,8 @@ def depth_bounds(posed: PosedImages, low: float = 0.5, high: float = 99.5) -> Fl
     found = np.array([np.percentile(of_view[i], shares) for i in np.flatnonzero(known)])
     middle = found[:, 2:3]
     least, lower, _, upper, most = (found / middle).T
-    near = np.maximum(least, np.minimum(np.median(least) / FACTOR, lower / 2))
-    far = np.minimum(most, np.maximum(np.median(most) * FACTOR, upper * 2))
+    near = np.maximum(least, np.minimum(np.median(least), lower) / FACTOR)
+    far = np.minimum(most, np.maximum(np.median(most), upper) * FACTOR)
     own = np.stack([near, far], axis=1) * middle
     bounds = np.tile(np.median(own, axis=0), (len(counts), 1))
     bounds[known] = own
