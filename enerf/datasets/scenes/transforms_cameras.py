@@ -3,8 +3,8 @@
 A key may stand at the top of the file, for all frames, or in a frame. Where both are present and differ, nerfstudio
 reads the one at the top and instant-ngp that of the frame; so does this module (``own_first``), with a warning.
 
-Distortion. Both programs divide by the focal length the pixel's offset from the principal point, with COLMAP's
-convention (the center of the top-left pixel is at 0.5, 0.5). In perspective cameras, nerfstudio takes k1 … k4 as the
+Distortion. The principal point is measured as in COLMAP in both programs: the center of the top-left pixel is at (0.5,
+0.5). In perspective cameras, nerfstudio takes k1 … k4 as the
 coefficients of r², r⁴, r⁶ and r⁸ and p1, p2 as OpenCV's tangential ones; k3 of OpenCV is the same, but its k4 is a
 coefficient of the denominator, and no model of COLMAP has r⁸, so that k4 other than 0 is refused (nerfstudio refuses it
 too when it undistorts images). instant-ngp knows k1, k2, p1, p2 in perspective cameras and ignores k3 and k4, which
@@ -181,11 +181,7 @@ def _focal_length(view: View, axis: str, side: int) -> float | None:
         if scope.get(key) is None:
             continue
         value = view.checked(key, scope[key])
-        angle = math.radians(value) if key == degrees else value
-        if key == length:
-            focal = value
-        else:
-            focal = 0.5 * side / math.tan(0.5 * angle) if 0 < angle < math.pi else 0.0
+        focal = value if key == length else _focal_of_angle(math.radians(value) if key == degrees else value, side)
         if not 1e-4 * side < focal < 1e4 * side:
             expected = "pixels above 0" if key == length else "an angle between 0 and 180 degrees"
             raise InputError(f"{view.where} has {key} {value:g}, expected that of a camera: {expected}")
@@ -194,6 +190,11 @@ def _focal_length(view: View, axis: str, side: int) -> float | None:
         if not nearly_equal(focal, found[0][1]):
             view.contradicted(key)
     return found[0][1] if found else None
+
+
+def _focal_of_angle(angle: float, side: int) -> float:
+    """Focal length in pixels of an angle of view in radians; 0 if no camera has that angle."""
+    return 0.5 * side / math.tan(0.5 * angle) if 0 < angle < math.pi else 0.0
 
 
 def _principal_point(view: View, width: int, height: int) -> tuple[float, float]:
@@ -229,7 +230,8 @@ def _projection(view: View) -> str:
     found = PROJECTIONS[name]
     if fisheye is not None and bool(fisheye) != found.startswith("fisheye"):
         raise InputError(
-            f"{view.where} has camera_model {name} and is_fisheye {str(bool(fisheye)).lower()}, expected no contradiction"
+            f"{view.where} has camera_model {name} and is_fisheye {str(bool(fisheye)).lower()}, expected the same "
+            "projection of both"
         )
     return found
 

@@ -4,6 +4,7 @@ The format is that of NeRF's synthetic data (Mildenhall et al., 2020), which ins
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -50,7 +51,7 @@ def read_object(file: Path, layout: str, expected: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def frame_name(file: Path, index: int, frame: dict[str, Any]) -> str:
+def frame_name(file: Path, index: int, frame: Mapping[str, Any]) -> str:
     """The frame's ``file_path`` as the file writes it.
 
     Raises
