@@ -138,6 +138,8 @@ def _add_depths(file: Path, frames: Sequence[dict[str, Any]], posed: PosedImages
     """Add depth maps to frames; returns the keys of the file that state their unit."""
     if not any(posed.depths):
         return {}
+    if not 0 < posed.depth_unit < math.inf:
+        raise InputError(f"{file}: found a depth unit of {posed.depth_unit}, expected a number above 0")
     if dialect == "instant-ngp":
         _add(file, frames, posed.depths, "depth_path")
         return {"integer_depth_scale": posed.depth_unit}
