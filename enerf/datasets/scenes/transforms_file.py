@@ -1,0 +1,399 @@
+"""Reader for ``transforms.json`` of instant-ngp and nerfstudio, with all keys that the two define.
+
+Matrices are camera-to-world with OpenGL axes in both. The world of the poses read is the file's own:
+
+- nerfstudio's ``applied_transform`` A (3 × 4) and ``applied_scale`` s record how the file's world differs from that of
+  the original data (COLMAP's, for example): x_file = s · A x_original, so that A⁻¹(x / s) undoes them. The file of
+  points, ``ply_file_path``, has A applied but not s, and depth maps are in units of 0.001 of the original world:
+  points and depths read here are multiplied by s. ``orientation_override`` and nerfstudio's own centering and scaling
+  concern what that program does after reading.
+- instant-ngp's ``scale``, ``offset``, ``aabb_scale``, ``aabb``, ``render_aabb``, ``up`` and ``from_mitsuba`` place the
+  scene in that program's unit cube and are not used.
+
+Where the two programs contradict one another, the keys decide (``transforms_keys.is_for_instant_ngp``): a file with
+keys that only instant-ngp defines and none that only nerfstudio does is read as instant-ngp reads it. That concerns
+cameras (``transforms_cameras``) and depth maps: instant-ngp's are ``depth_path`` with the unit ``integer_depth_scale``,
+and not used without it. A file with ``camera_angle_x`` alone is read as NeRF's synthetic data are.
+
+Views are in the order of the file. Both programs sort them by name, and instant-ngp drops blurred ones by
+``sharpness``; neither is done here.
+
+Sources: as of ``transforms_keys``.
+"""
+
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from enerf.core import files, image_files, images
+from enerf.core.errors import InputError
+from enerf.core.types import Camera
+from enerf.datasets.scenes import poses, transforms_cameras, transforms_keys, view_checks
+from enerf.datasets.scenes.posed_images import Points, PosedImages
+from enerf.datasets.scenes.transforms_json import frame_matrix, frame_name, is_name, is_number, read_object, short
+
+log = logging.getLogger("enerf")
+_LAYOUT = "<scene>/{transforms.json, images/}"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")  # that instant-ngp tries, in its order
+_DRIVE = re.compile(r"[A-Za-z]:(/|$)")
+MILLIMETER = 0.001  # nerfstudio's unit of integer depth maps
+
+ReadPoints = Callable[[Path], Points]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of the file.
+
+    Attributes
+    ----------
+    index
+        Its place in the file.
+    stated
+        Normalized path as the file writes it, perhaps without suffix.
+    name
+        Path of the image relative to the file's folder, with suffix.
+    exists
+        Whether the image does.
+    matrix
+        [R | t] as in the file.
+    content
+        The frame's object.
+    """
+
+    index: int
+    stated: str
+    name: str
+    exists: bool
+    matrix: Float64[np.ndarray, "3 4"]
+    content: Mapping[str, Any]
+
+
+def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None) -> PosedImages:
+    """Read a file; images are looked for, and their headers are read where sizes are not stated or have to be checked.
+
+    Parameters
+    ----------
+    path
+        The file, or a folder with ``transforms.json``.
+    read_points
+        Reads the PLY file that ``ply_file_path`` names, in its own coordinates; None leaves it unread.
+
+    Images that do not exist are left out with a warning, as are masks, depth maps and points. A frame that repeats an
+    earlier one is left out; one with the same image and another pose is refused. Where the images are smaller or larger
+    than the file states, and of the same shape, the cameras are those of the images; this is examined in one image of
+    each stated size. Sizes are those of the stored pixels, before EXIF orientation, as in both programs.
+
+    Test views are those of ``test_filenames``, or of ``val_filenames`` if there are none; views that none of the lists
+    of a split names are left out with a warning, as are validation views beside test views.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or contradicts itself or the images; paths outside of its folder are refused.
+    """
+    file = Path(path) / "transforms.json" if os.path.isdir(path) else Path(path)
+    content = read_object(file, _LAYOUT, "an object with frames")
+    found = content.get("frames")
+    if not isinstance(found, list) or not found:
+        raise InputError(f"{file} has no list of frames, expected at least one frame")
+    every = [_frame(file, i, frame if isinstance(frame, dict) else {}) for i, frame in enumerate(found)]
+    frames, test = _split(file, content, _without_repeats(file, _existing(file, every)))
+    names = tuple(frame.name for frame in frames)
+    objects = [frame.content for frame in every]
+    cameras = _cameras(file, content, frames, transforms_keys.is_for_instant_ngp(content, objects))
+    matrices = np.stack([frame.matrix for frame in frames])
+    view_checks.require_rotations(file, matrices, names)
+    view_checks.warn_of_equal_poses(file, matrices, names)
+    scale = _positive(file, content, "applied_scale", 1.0)
+    depths, unit, used = _depths(file, content, frames, scale)
+    points = _points(file, content, scale, read_points)
+    used |= {"ply_file_path", "applied_scale"} if points else set()
+    used |= set() if any("transform_matrix" in frame for frame in objects) else {"transform_matrix_start"}
+    unread, unknown = transforms_keys.unread(set(content).union(*objects), used)
+    if unknown:
+        log.info("%s: unknown keys are ignored: %s", file, image_files.some([short(key) for key in unknown]))
+    return PosedImages(
+        source=file,
+        names=names,
+        files=tuple(file.parent / name for name in names),
+        cameras=cameras,
+        c2w=poses.orthonormalize(matrices),
+        masks=_companions(file, frames, "mask_path", "masks"),
+        depths=depths,
+        depth_unit=unit,
+        points=points,
+        test=test,
+        unread=unread,
+    )
+
+
+def inner_path(file: Path, name: str, what: str) -> str:
+    """A path of the file as a normalized POSIX path relative to its folder; backslashes separate folders too.
+
+    Raises
+    ------
+    InputError
+        If it leads out of that folder; links in the folder are not examined. ``what`` begins the message.
+    """
+    stated = name.replace("\\", "/")
+    if stated.startswith("/"):
+        for folder in (file.parent.absolute(), file.parent.resolve()):
+            if Path(stated).is_relative_to(folder):
+                stated = Path(stated).relative_to(folder).as_posix()
+                break
+    inner = posixpath.normpath(stated)
+    if inner.startswith(("/", "../")) or inner in ("..", ".") or _DRIVE.match(inner):
+        raise InputError(f"{file}: {what} is {short(name)}, expected a path inside of the folder {file.parent}")
+    return inner
+
+
+def _frame(file: Path, index: int, frame: Mapping[str, Any]) -> Frame:
+    """A checked frame."""
+    stated = frame_name(file, index, frame)
+    rows = frame.get("transform_matrix", frame.get("transform_matrix_start"))
+    matrix = frame_matrix(file, index, stated, rows)
+    inner = inner_path(file, stated, f"file_path of frame {index}")
+    name, exists = _located(file.parent, inner)
+    return Frame(index, inner, name, exists, matrix, frame)
+
+
+def _located(folder: Path, inner: str) -> tuple[str, bool]:
+    """The image file that a path with or without suffix means, and whether it exists."""
+    if image_files.has_image_suffix(posixpath.basename(inner)) or os.path.isfile(folder / inner):
+        return inner, _is_file(folder / inner)
+    candidates = [inner + suffix for suffix in _SUFFIXES]
+    existing = [name for name in candidates if _is_file(folder / name)]
+    return (existing or candidates)[0], bool(existing)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a regular file exists; an InputError names a folder or named pipe in its place."""
+    try:
+        files.require_regular(path)
+    except OSError:
+        return False
+    return True
+
+
+def _existing(file: Path, frames: Sequence[Frame]) -> list[Frame]:
+    """Frames of which the image exists; the others are logged."""
+    missing = [frame.name for frame in frames if not frame.exists]
+    if len(missing) == len(frames):
+        raise InputError(
+            f"{file} names {len(frames)} images, of which none exists, expected {image_files.some(missing)}"
+        )
+    if missing:
+        log.warning(
+            "%s: images do not exist and are left out, %d of %d: %s",
+            *(file, len(missing), len(frames), image_files.some(missing)),
+        )
+    return [frame for frame in frames if frame.exists]
+
+
+def _without_repeats(file: Path, frames: Sequence[Frame]) -> list[Frame]:
+    """Frames of different images; exact repeats are logged, others refused."""
+    first: dict[str, Frame] = {}
+    repeated = []
+    for frame in frames:
+        before = first.setdefault(frame.name, frame)
+        if before is frame:
+            continue
+        keys = transforms_cameras.KEYS
+        same = all(before.content.get(key) == frame.content.get(key) for key in keys)
+        if not same or not np.array_equal(before.matrix, frame.matrix):
+            raise InputError(
+                f"{file} has two frames of {frame.name}, {before.index} and {frame.index}, with different poses or "
+                "cameras, expected one frame for each image"
+            )
+        repeated.append(frame.name)
+    if repeated:
+        log.warning(
+            "%s: frames repeat an earlier one and are left out (%d): %s",
+            file,
+            len(repeated),
+            image_files.some(repeated),
+        )
+    return list(first.values())
+
+
+def _split(file: Path, content: Mapping[str, Any], frames: list[Frame]) -> tuple[list[Frame], tuple[int, ...] | None]:
+    """Frames of the training and test split, and indices of the latter among them; None if the file does not say."""
+    lists = [_names(file, content, key) for key in transforms_keys.SPLITS]
+    if lists == [None, None, None]:
+        return frames, None
+    train, val, test = (None if names is None else set(names) for names in lists)
+    held = test or val or set()
+    both = (train or set()) & ((test or set()) | (val or set()))
+    if both:
+        raise InputError(
+            f"{file} has names in train_filenames and in another list, {image_files.some(sorted(both))}, expected "
+            "different images for training and testing"
+        )
+    stated = {name for frame in frames for name in (frame.stated, frame.name)}
+    absent = sorted(set().union(*(names for names in (train, val, test) if names)) - stated)
+    if absent:
+        log.warning("%s: names in a list of a split have no frame or image: %s", file, image_files.some(absent))
+    is_test = [not held.isdisjoint((frame.stated, frame.name)) for frame in frames]
+    other = (val or set()) - held
+    is_train = [
+        other.isdisjoint((frame.stated, frame.name))
+        if train is None
+        else not train.isdisjoint((frame.stated, frame.name))
+        for frame in frames
+    ]
+    kept = [i for i in range(len(frames)) if is_test[i] or is_train[i]]
+    if len(kept) < len(frames):
+        out = [frame.name for i, frame in enumerate(frames) if not (is_test[i] or is_train[i])]
+        log.warning(
+            "%s: views are neither for training nor for testing and are left out (%d): %s",
+            *(file, len(out), image_files.some(out)),
+        )
+    if all(is_test[i] for i in kept):
+        raise InputError(f"{file} has no frame for training, expected one that train_filenames names")
+    return [frames[i] for i in kept], tuple(n for n, i in enumerate(kept) if is_test[i])
+
+
+def _names(file: Path, content: Mapping[str, Any], key: str) -> list[str] | None:
+    """Normalized paths in a list of a split; None if it is missing."""
+    names = content.get(key)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(map(is_name, names)):
+        raise InputError(f"{file} has {key} {short(names)}, expected a list of names of images")
+    return [inner_path(file, name, f"a name of {key}") for name in names]
+
+
+def _cameras(file: Path, content: Mapping[str, Any], frames: Sequence[Frame], own_first: bool) -> tuple[Camera, ...]:
+    """Camera of each frame, of the size of its image; contradictions and images of other sizes are logged."""
+    contradictions: dict[str, list[int]] = {}
+    factors: dict[tuple[int, int], tuple[int, int]] = {}
+    cameras = []
+    for index, frame in enumerate(frames):
+        view = transforms_cameras.view(file, frame.name, index, content, frame.content, own_first, contradictions)
+        stated = transforms_cameras.stated_size(view)
+        image = file.parent / frame.name
+        if stated is None:
+            cameras.append(transforms_cameras.camera(view, *images.size(image)[:2]))
+            continue
+        if stated not in factors:
+            factors[stated] = _size(file, image, stated)
+        cameras.append(_resized(transforms_cameras.camera(view, *stated), *factors[stated]))
+    names = [frame.name for frame in frames]
+    for key, indices in contradictions.items():
+        selected = np.isin(np.arange(len(frames)), indices)
+        log.warning(
+            "%s: a value of %s is not used since it contradicts another one (%s): %s",
+            *(file, key, "frames precede the file" if own_first else "the file precedes frames"),
+            view_checks.name_views(selected, names),
+        )
+    return tuple(cameras)
+
+
+def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
+    """Size of an image, which must have the stated shape; another size is logged."""
+    width, height, swapped = images.size(image)
+    if (width, height) == stated:
+        return stated
+    ratio = (width / stated[0]) / (height / stated[1])
+    if abs(ratio - 1) > 1 / width + 1 / height:
+        hint = " before its EXIF orientation, which is not applied," if swapped else ""
+        raise InputError(
+            f"{file} states images of {stated[0]}x{stated[1]} but {image} has {width}x{height} pixels,{hint} expected "
+            "the same shape"
+        )
+    log.warning(
+        "%s states images of %dx%d but %s has %dx%d pixels: the cameras are resized",
+        file,
+        *stated,
+        image,
+        width,
+        height,
+    )
+    return width, height
+
+
+def _resized(camera: Camera, width: int, height: int) -> Camera:
+    """The camera of the same image with another number of pixels."""
+    if (width, height) == (camera.width, camera.height):
+        return camera
+    across, down = width / camera.width, height / camera.height
+    return replace(
+        camera,
+        width=width,
+        height=height,
+        fx=camera.fx * across,
+        fy=camera.fy * down,
+        cx=camera.cx * across,
+        cy=camera.cy * down,
+    )
+
+
+def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tuple[Path | None, ...]:
+    """File of each frame that a key names, None where it is missing; empty if no frame has one."""
+    found: list[Path | None] = []
+    missing = []
+    for frame in frames:
+        name = frame.content.get(key)
+        if name is None or name == "":
+            found.append(None)
+            continue
+        if not is_name(name):
+            raise InputError(f"{file} has {key} {short(name)} in frame {frame.index}, expected the name of a file")
+        inner = inner_path(file, name, f"{key} of frame {frame.index}")
+        exists = _is_file(file.parent / inner)
+        found.append(file.parent / inner if exists else None)
+        missing += [] if exists else [inner]
+    if missing:
+        log.warning(
+            "%s: %s do not exist and are left out (%d): %s", file, what, len(missing), image_files.some(missing)
+        )
+    return tuple(found) if any(found) else ()
+
+
+def _depths(
+    file: Path, content: Mapping[str, Any], frames: Sequence[Frame], scale: float
+) -> tuple[tuple[Path | None, ...], float, set[str]]:
+    """Depth maps, the file's world units per stored unit, and the keys that were used."""
+    if any(frame.content.get("depth_file_path") for frame in frames):
+        found = _companions(file, frames, "depth_file_path", "depth maps")
+        return found, MILLIMETER * scale, {"depth_file_path", "applied_scale"}
+    unit = content.get("integer_depth_scale")
+    if unit is None or (is_number(unit) and unit <= 0):
+        return (), 1.0, set()  # instant-ngp reads no depth maps then
+    unit = _positive(file, content, "integer_depth_scale", 1.0)
+    found = _companions(file, frames, "depth_path", "depth maps")
+    return found, unit if found else 1.0, {"depth_path", "integer_depth_scale"}
+
+
+def _points(file: Path, content: Mapping[str, Any], scale: float, read_points: ReadPoints | None) -> Points | None:
+    """Points of the PLY file in the file's world; None if it is missing or not to be read."""
+    name = content.get("ply_file_path")
+    if name is None or read_points is None:
+        return None
+    if not is_name(name):
+        raise InputError(f"{file} has ply_file_path {short(name)}, expected the name of a file")
+    path = file.parent / inner_path(file, name, "ply_file_path")
+    if not _is_file(path):
+        log.warning("%s: the file of points %s does not exist", file, path)
+        return None
+    points = read_points(path)
+    return replace(points, xyz=points.xyz * scale)
+
+
+def _positive(file: Path, content: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of the file."""
+    value = content.get(key)
+    if value is None:
+        return default
+    if not is_number(value) or not 1e-12 < value < 1e12:
+        raise InputError(f"{file} has {key} {short(value)}, expected a number above 0")
+    return float(value)
