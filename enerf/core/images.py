@@ -236,7 +236,7 @@ def _area_mean(image: Float32[np.ndarray, "h w c"], shape: tuple[int, int]) -> F
     return np.asarray(small, dtype=np.float32).reshape(shape[1], shape[0], image.shape[2])
 
 
-def _opaque(picture: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 4"]:
+def _opaque(picture: Float32[np.ndarray, "*b 3"]) -> Float32[np.ndarray, "*b 4"]:
     return np.concatenate([picture, np.ones((*picture.shape[:-1], 1), np.float32)], axis=-1)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from enerf.core.errors import InputError
+from enerf.datasets.scenes import projections
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 
 FACTOR = 1.5  # beyond what is usual of the views, a bound needs the support of more points
 SUPPORT = 5.0  # percent of a view's points
 FEWEST = 10  # points, from which on a view has bounds of its own
-_PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 _TESTED = 20_000  # points that are projected into each view where no observations are known
 
 
@@ -71,7 +71,7 @@ def _depths(
 ) -> Float64[np.ndarray, " k"]:
     """Depth of each observation."""
     offsets = points.xyz[point] - posed.c2w[view, :, 3]
-    perspective = np.array([camera.model in _PERSPECTIVE for camera in posed.cameras])[view]
+    perspective = np.array([projections.is_perspective(camera.model) for camera in posed.cameras])[view]
     along = -np.einsum("ki,ki->k", offsets, posed.c2w[view, :, 2])
     return np.where(perspective, along, np.linalg.norm(offsets, axis=1))
 

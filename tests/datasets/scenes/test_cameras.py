@@ -13,7 +13,7 @@ from torch import Tensor
 
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import cameras, projections, rays
+from enerf.datasets.scenes import camera_models, cameras, projections, rays
 from enerf.datasets.scenes.camera_models import MODELS
 from enerf.datasets.scenes.cameras import Cameras
 from tests.contents import refusal
@@ -59,7 +59,9 @@ def test_equal_cameras_are_one_row():
 
 def test_a_resized_table_has_the_cameras_resized():
     small = MIXED.resized(3)
-    assert [small.camera(view) for view in range(len(MIXED))] == [rays.resized(camera, 3) for camera in ALL.values()]
+    assert [small.camera(view) for view in range(len(MIXED))] == [
+        camera_models.resized(camera, 3) for camera in ALL.values()
+    ]
 
 
 @DEVICE
@@ -103,7 +105,7 @@ def test_a_point_on_a_ray_projects_to_its_pixel(seed: int, distance: float, pixe
 
 @pytest.mark.parametrize("model", MODELS)
 def test_directions_of_perspective_models_have_unit_depth_others_unit_length(model: str):
-    directions, found = Cameras([rays.resized(ALL[model], 20)]).image(0, dtype=DOUBLE)
+    directions, found = Cameras([camera_models.resized(ALL[model], 20)]).image(0, dtype=DOUBLE)
     assert found.any()
     if projections.is_perspective(model):
         assert (directions[:, 2] == -1).all()
@@ -161,7 +163,7 @@ def test_the_shape_of_a_batch_is_kept():
 @pytest.mark.parametrize("model", ["PINHOLE", "OPENCV", "OPENCV_FISHEYE", "EUCM"])
 def test_in_float32_a_large_image_is_exact_to_a_thousandth_of_a_pixel(model: str):
     factor = 6  # 6,000 pixels, whose positions have units in the last place of 5e-4
-    camera = rays.resized(ALL[model], 1 / factor)
+    camera = camera_models.resized(ALL[model], 1 / factor)
     table, (view, x, y) = Cameras([camera, dataclasses.replace(camera, cx=camera.cx + 1)]), _pixels(4000, 2)
     x, y = factor * x, factor * y
     directions = table.directions(view, x, y)
@@ -215,7 +217,7 @@ def test_an_equirectangular_image_shows_all_directions():
 
 @pytest.mark.parametrize("model", [model for model in MODELS if MODELS[model].coefficients])
 def test_absurd_coefficients_raise_no_error_and_give_no_wrong_ray(model: str):
-    usual = rays.resized(ALL[model], 50)
+    usual = camera_models.resized(ALL[model], 50)
     position = torch.arange(usual.width * usual.height)
     expected = _positions(position % usual.width, position // usual.width)
     for value in (1e9, -1e9, 1e-300, 3.0, -3.0):
@@ -240,7 +242,7 @@ def test_an_undistorted_camera_sees_nothing_that_the_camera_does_not(model: str)
     assert (plain.width, plain.height, plain.cx, plain.cy) == (camera.width, camera.height, camera.cx, camera.cy)
     assert plain.fx / plain.fy == pytest.approx(camera.fx / camera.fy)
     edges = torch.tensor([[0.0, plain.cy], [WIDTH, plain.cy], [plain.cx, 0], [plain.cx, HEIGHT]], dtype=DOUBLE)
-    directions = rays.pinhole_directions(plain, edges[:, 0], edges[:, 1], 0)
+    directions = projections.pinhole_directions(plain, edges[:, 0], edges[:, 1], 0)
     assert (directions[:, :2].norm(dim=-1) <= math.tan(cameras.WIDEST_PINHOLE) * (1 + 1e-9)).all()
     pixels, valid = Cameras([camera]).project(torch.zeros(4, dtype=torch.int64), directions)
     slack = 0.02 * WIDTH  # decentering bends the axes of the image
