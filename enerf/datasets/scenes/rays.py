@@ -55,10 +55,10 @@ def of_views(
     pixel: 0.5 (the center) or 0 (the corner, as in nerf-pytorch).
     """
     in_camera = cameras.directions(view, x, y, pixel_centers, c2w.dtype)
-    return _posed(in_camera, c2w, near=near, far=far)
+    return posed(in_camera, c2w, near=near, far=far)
 
 
-def _posed(
+def posed(
     in_camera: Float[Tensor, "*b 3"], c2w: Float[Tensor, "*b 3 4"], *, near: float | int, far: float | int
 ) -> Rays:
     """Scene-space rays with the given directions in the frames of their cameras, one pose per ray."""
@@ -80,7 +80,7 @@ def of_image(
     A pixel without a ray, of a strongly distorted camera, has that of the optical axis.
     """
     in_camera, _ = Cameras([camera], c2w.device).image(0, pixel_centers, c2w.dtype)
-    return _posed(in_camera, c2w.expand(len(in_camera), 3, 4), near=near, far=far)
+    return posed(in_camera, c2w.expand(len(in_camera), 3, 4), near=near, far=far)
 
 
 def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
