@@ -6,7 +6,7 @@ from typing import Any
 
 from enerf.core import io
 from enerf.datasets.scenes import pixels as scenes_pixels
-from enerf.engine import resume
+from enerf.engine import results, resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, setup, views
 from enerf.tasks.nerf.setup import Run
@@ -21,28 +21,31 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
     InputError
         If the folder is not a NeRF run, or its scene is missing.
     """
-    return evaluate(setup.open_run(folder, device, source))
+    run = setup.open_run(folder, device, source)
+    with results.published(run.config.folder, run.state.step) as out:
+        return evaluate(run, out)
 
 
-def evaluate(run: Run) -> dict[str, Any]:
+def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
     """Render and evaluate the test views at full size; write ``metrics.json`` and the images; return the metrics.
 
     PSNR is the mean over test images of per-image PSNR, of float renderings clipped to [0, 1]; ``fit_psnr`` is that of
-    fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too.
+    fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too. Results are
+    written to ``out``, by default the run's folder.
     """
     began, renderer, scene = time.perf_counter(), views.renderer_of(run), run.scene
     if run.config.run.final_pixels:
         value = views.psnr_of_pixels(renderer, scene, scene.test, run.config.run.eval_rays)
         measured, mean = [], {"psnr": value, "ssim": None, "lpips": None}
     else:
-        measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
+        measured = views.measure(renderer, scene, scene.test, (out or run.config.folder) / "test" / "final")
         mean = views.means(measured)
     metadata = {**_metadata(run), **run.record.metrics(run.state.step, run.config.folder)}
     metrics = {**metadata, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
-    io.write_json(run.config.folder / "metrics.json", metrics)
+    io.write_json((out or run.config.folder) / results.METRICS, metrics)
     return metrics
 
 
