@@ -69,6 +69,6 @@ def _require_newest(folder: Path, step: int) -> None:
 
     if (stored := results.stored_step(folder)) > step:
         raise InputError(
-            f"{folder / results.METRICS}: found metrics of step {stored}, but the newest checkpoint that can be read is of "
-            f"step {step}; expected that of the metrics (print them with --stored, or rename the file)"
+            f"{folder / results.METRICS}: found metrics of step {stored}, but the newest checkpoint that can be read "
+            f"is of step {step}; expected that of the metrics (print them with --stored, or rename the file)"
         )
