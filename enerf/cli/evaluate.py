@@ -65,12 +65,10 @@ def _require_newest(folder: Path, step: int) -> None:
     InputError
         If they are: evaluating again would replace them by older ones.
     """
-    from enerf.core import io
+    from enerf.engine import results
 
-    path = folder / "metrics.json"
-    stored = io.read_object(path).get("steps") if path.is_file() else None
-    if isinstance(stored, int) and stored > step:
+    if (stored := results.stored_step(folder)) > step:
         raise InputError(
-            f"{path}: found metrics of step {stored}, but the newest checkpoint that can be read is of step {step}; "
-            "expected that of the metrics (print them with --stored, or rename the file)"
+            f"{folder / results.METRICS}: found metrics of step {stored}, but the newest checkpoint that can be read "
+            f"is of step {step}; expected that of the metrics (print them with --stored, or rename the file)"
         )

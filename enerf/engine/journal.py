@@ -44,10 +44,10 @@ class Journal:
         self._failed = False
         kept = [line for line in self._lines() if _step_of(line) <= step]
         write_atomic(self.path, "".join(f"{line}\n" for line in kept))
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._no_traceback  # first: the writer's thread may fail before its constructor returns
         with core_io.os_errors_as_input_errors(folder / "tensorboard"):
             self.board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-        self._excepthook = threading.excepthook
-        threading.excepthook = self._no_traceback
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Append one line; its numbers are also written to TensorBoard, nested ones as ``group/name``."""

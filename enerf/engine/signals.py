@@ -23,17 +23,29 @@ def deferred() -> Iterator[Callable[[], bool]]:
     A signal that is ignored, as SIGHUP under ``nohup``, stays ignored.
     """
     received: list[int] = []
+    unlogged: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not received:
-            log.warning("stopping after this step (%s)", signal.Signals(number).name)
+            try:
+                log_stop(number)
+            except RuntimeError:  # the signal came while standard error was written, which cannot be entered again
+                unlogged.append(number)
         received.append(number)
+
+    def log_stop(number: int) -> None:
+        log.warning("stopping after this step (%s)", signal.Signals(number).name)
+
+    def came() -> bool:
+        while unlogged:
+            log_stop(unlogged.pop())
+        return bool(received)
 
     before = handle(note)
     try:
-        yield lambda: bool(received)
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

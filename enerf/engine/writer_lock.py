@@ -20,6 +20,7 @@ except ImportError:  # not on Windows
 
 log = logging.getLogger("enerf")
 NAME = ".writer"
+PATIENCE = 10.0  # seconds to wait for a process that only moves files
 _held: dict[str, "_Held"] = {}  # what this process writes to: the system's locks do not exclude the same process
 
 
@@ -32,8 +33,10 @@ class _Held:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, *, briefly: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which is created; delete temporary files that killed processes left in it.
+
+    ``briefly`` is for those who only move files: others wait for them.
 
     The system releases the lock when the process ends, however it ends, so that no stale lock remains. A folder that
     was created and is still empty is removed again.
@@ -50,7 +53,7 @@ def writing(folder: Path) -> Iterator[None]:
     created = _create(folder)
     try:
         with io.os_errors_as_input_errors(folder):
-            _held[key] = _Held(folder.stat(), _locked_file(folder))
+            _held[key] = _Held(folder.stat(), _locked_file(folder, briefly))
         for path in io.remove_leftovers(folder):
             log.info("removed %s, left by a process that was killed", path)
         yield
@@ -97,12 +100,13 @@ def _create(folder: Path) -> list[Path]:
     return missing
 
 
-def _locked_file(folder: Path) -> Any:
+def _locked_file(folder: Path, briefly: bool = False) -> Any:
     """Lock the lock file of a folder and write into it who holds it."""
     file = _acquire(folder / NAME)
     if file is not None:
+        holder = {"pid": os.getpid(), "host": io.host(), "since": _now(), **({"briefly": True} if briefly else {})}
         with suppress(OSError):  # on a full disk the lock holds too, and nobody is told by whom
-            file.write(json.dumps({"pid": os.getpid(), "host": io.host(), "since": _now()}).encode())
+            file.write(json.dumps(holder).encode())
             file.flush()
     return file
 
@@ -129,8 +133,10 @@ def _is_at(path: Path, file: Any) -> bool:
 def _acquire(path: Path) -> BinaryIO | None:
     """Open and lock the lock file; None, with a warning, if the file system has no locks.
 
-    Another process may have deleted the file between opening and locking; then it is opened again.
+    Another process may have deleted the file between opening and locking; then it is opened again. Likewise while one
+    holds it that only moves files, for some seconds.
     """
+    patient_until = time.monotonic() + PATIENCE
     while True:
         file = path.open("a+b")
         try:
@@ -138,7 +144,11 @@ def _acquire(path: Path) -> BinaryIO | None:
                 raise OSError("this system has no file locks")
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise _occupied(path, file) from None
+            holder = _holder(file)
+            if not holder.get("briefly") or time.monotonic() > patient_until:
+                raise _occupied(path, holder) from None
+            time.sleep(0.02)
+            continue
         except OSError as error:
             log.warning("%s: not protected against a second writer (%s)", path.parent, error.strerror or error)
             file.close()
@@ -149,15 +159,20 @@ def _acquire(path: Path) -> BinaryIO | None:
         file.close()
 
 
-def _occupied(path: Path, file: BinaryIO) -> InputError:
-    """Return the exception for a folder that another process writes to; closes the file."""
-    with file:
+def _holder(file: BinaryIO) -> dict[str, Any]:
+    """Return what a lock file says of its holder, empty if nothing; closes the file."""
+    with file, suppress(ValueError, OSError):
         file.seek(0)
-        try:
-            found = json.loads(file.read(4096))
-            who = f"process {found['pid']} on {found['host']}, since {found['since']}"
-        except (ValueError, KeyError, TypeError, OSError):
-            who = "another process"
+        found = json.loads(file.read(4096))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _occupied(path: Path, holder: dict[str, Any]) -> InputError:
+    """Return the exception for a folder that another process writes to."""
+    who = "another process"
+    if {"pid", "host", "since"} <= holder.keys():
+        who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
     return InputError(f"{path.parent}: {who} writes to this run; expected no other: stop it, or give another --expname")
 
 

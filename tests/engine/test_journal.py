@@ -5,6 +5,9 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from enerf.core.errors import InputError
 from enerf.engine.journal import Journal
 
 
@@ -29,6 +32,26 @@ def test_a_write_error_of_tensorboards_thread_is_a_warning_not_a_traceback(tmp_p
     ]
     assert "Traceback" not in capfd.readouterr().err
     assert threading.excepthook is before
+
+
+def test_a_writer_that_fails_at_once_is_one_sentence(tmp_path, monkeypatch, capfd):
+    class Failing(threading.Thread):
+        __module__ = "tensorboard.writer"
+
+        def run(self):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    def writer(*args, **options):
+        thread = Failing()
+        thread.start()
+        thread.join()
+        thread.run()
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # restored after the test
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", writer)
+    with pytest.raises(InputError, match=r"tensorboard: cannot be written \(Read-only file system\), expected"):
+        Journal(tmp_path, 0)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_records_that_cannot_be_written_to_the_end_are_counted(tmp_path, monkeypatch, caplog):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,51 +31,13 @@ from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.resized_files import Photo
 from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 
 log = logging.getLogger("enerf")
 NEARER = 0.9  # times the nearest bound: where rays start without NDC
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a scene is made from what its files say.
-
-    Attributes
-    ----------
-    factor
-        By what width and height of the photographs are divided; 0 chooses it, see ``resized_files``.
-    llffhold, test_views
-        Test views, see ``splits.choose``.
-    ndc
-        Whether forward-facing scenes use normalized device coordinates.
-    spherify
-        Normalize as for cameras around an object, even if they do not stand so.
-    near, far
-        Depths at which rays start and end, in units of the file; 0: from its points, or from the cameras.
-    white_bkgd
-        Composite transparent images over white.
-    keep_alpha
-        Keep the alpha channel of transparent images, and composite them when they are used.
-    pose_axes
-        Axes in which the file's matrices are, one of ``poses.AXES``; None: those of its format.
-    pose_check
-        Whether to log a warning if the poses do not fit the photographs.
-    """
-
-    factor: int = 0
-    llffhold: int = 8
-    test_views: str = ""
-    ndc: bool = True
-    spherify: bool = False
-    near: float = 0.0
-    far: float = 0.0
-    white_bkgd: bool = False
-    keep_alpha: bool = False
-    pose_axes: str | None = None
-    pose_check: bool = True
-
-
-def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
+def assemble(posed: PosedImages, settings: SceneSettings, folder: Path) -> Scene:
     """Read the photographs, and normalize poses and bounds; ``folder`` is the scene's, which gives its name.
 
     Raises
@@ -91,8 +53,7 @@ def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
     c2w = poses.orthonormalize(poses.from_axes(posed.c2w, axes))
     view_checks.warn_of_equal_poses(file, posed.c2w, names)
     split = splits.choose(names, c2w, settings.llffhold, settings.test_views, posed.test)
-    stated = [(camera.width, camera.height) for camera in posed.cameras]
-    photos = resized_files.photos_of(posed.files, folder, stated, settings.factor, by_alpha=settings.keep_alpha)
+    photos, factor = _photos(posed, settings, folder)
     table = Cameras([_fitted(camera, photo) for camera, photo in zip(posed.cameras, photos, strict=True)])
     pixels = _read(photos, posed.files[0].parent, settings)
     is_object = isinstance(pixels, torch.Tensor) and pixels.shape[-1] == 4
@@ -101,14 +62,29 @@ def assemble(posed: PosedImages, settings: Settings, folder: Path) -> Scene:
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     if settings.pose_check:
         view_checks.warn_of_axes(file, pixels, posed.c2w, axes, table)
-    masks = _masks(posed, photos, table)
+    masks = _masks(posed, photos, table, settings.use_masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
-    normalized = normalization.normalize(c2w, bounds, layout)
+    normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
     scene = _scene(folder.resolve().name, normalized, table, split, settings)
-    return replace(scene, images=pixels, image_names=names, masks=masks, background=float(settings.white_bkgd))
+    return replace(scene, images=pixels, image_names=names, masks=masks, background=white, factor=factor)
 
 
-def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, settings: Settings) -> Scene:
+def image_files(posed: PosedImages, settings: SceneSettings, folder: Path) -> list[Path]:
+    """The images and masks that are read, downsampled ones if they exist."""
+    masks = posed.masks if settings.use_masks else ()
+    photos, _ = _photos(posed, settings, folder, create=False)
+    return [*(photo.file for photo in photos), *filter(None, masks)]
+
+
+def _photos(
+    posed: PosedImages, settings: SceneSettings, folder: Path, *, create: bool = True
+) -> tuple[list[Photo], int]:
+    stated = [(camera.width, camera.height) for camera in posed.cameras]
+    factor = 0 if settings.factor == AUTOMATIC else max(1, settings.factor)
+    return resized_files.photos_of(posed.files, folder, stated, factor, by_alpha=settings.keep_alpha, create=create)
+
+
+def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, settings: SceneSettings) -> Scene:
     """The scene without its images."""
     reference, c2w = cameras.reference(table), torch.from_numpy(found.c2w).float()
     ndc = found.layout == "forward" and settings.ndc and rays.all_forward(table, c2w)
@@ -149,7 +125,7 @@ def _fitted(camera: Camera, photo: Photo) -> Camera:
     return camera_models.of_size(camera, photo.width, photo.height)
 
 
-def _read(photos: Sequence[Photo], folder: Path, settings: Settings) -> torch.Tensor | PackedImages:
+def _read(photos: Sequence[Photo], folder: Path, settings: SceneSettings) -> torch.Tensor | PackedImages:
     """Colors of the photographs, packed if they differ in size."""
     sizes = {(photo.height, photo.width) for photo in photos}
 
@@ -168,7 +144,7 @@ def _read(photos: Sequence[Photo], folder: Path, settings: Settings) -> torch.Te
 
 
 def _bounds(
-    posed: PosedImages, c2w: Float64[np.ndarray, "n 3 4"], settings: Settings, is_object: bool
+    posed: PosedImages, c2w: Float64[np.ndarray, "n 3 4"], settings: SceneSettings, is_object: bool
 ) -> Float64[np.ndarray, "n 2"]:
     """Nearest and farthest depth of each view: the options', the file's, from its points, or from the cameras.
 
@@ -201,11 +177,13 @@ def _bounds(
     return view_checks.robust_bounds(posed.source, bounds, posed.names)
 
 
-def _masks(posed: PosedImages, photos: Sequence[Photo], table: Cameras) -> torch.Tensor | PackedImages | None:
+def _masks(
+    posed: PosedImages, photos: Sequence[Photo], table: Cameras, use: bool
+) -> torch.Tensor | PackedImages | None:
     """Pixels that are used: not masked, and with a ray of their camera; None if all are."""
     found, some = [], False
     for view, photo in enumerate(photos):
-        mask = posed.masks[view] if posed.masks else None
+        mask = posed.masks[view] if use and posed.masks else None
         usable = table.has_ray(view).numpy()
         if mask is not None:
             usable = usable & _mask(mask, photo)

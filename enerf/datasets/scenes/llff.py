@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import image_folder, poses, transparency, view_checks
+from enerf.datasets.scenes import image_folder, poses, splits, transparency, view_checks
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 
@@ -43,6 +43,7 @@ def load(
     pose_axes: str = "llff",
     pose_check: bool = True,
     keep_alpha: bool = False,
+    test_views: str = "",
 ) -> Scene:
     """Read a scene: photographs, recentered poses, and the split into training and test views.
 
@@ -70,6 +71,8 @@ def load(
         Convention of the matrices in the file, one of ``poses.AXES``.
     pose_check
         Whether to log a warning if the poses do not fit the photographs.
+    test_views
+        Names of the test views, see ``splits.choose``; empty: by ``llffhold``.
 
     Outlying bounds are replaced with a warning.
 
@@ -88,8 +91,8 @@ def load(
     camera = _camera(file, rows, photos, factor)
     c2w, bounds, world_to_scene = _normalize(file, poses.from_axes(matrices, pose_axes), bounds, bd_factor, spherify)
     bounds = _limited(file, bounds, ndc)
-    train, test = _split(c2w, llffhold)
-    view_checks.require_parallax(file, c2w[list(train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
+    split = splits.choose([photo.name for photo in photos.files], c2w, llffhold, test_views)
+    view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     pixels, names = _read(photos, white_bkgd, keep_alpha)
     if pose_check:
         view_checks.warn_of_axes(file, pixels, matrices, pose_axes, Cameras([camera] * len(c2w)))
@@ -100,14 +103,15 @@ def load(
         camera=camera,
         bounds=torch.from_numpy(bounds).float(),
         image_names=names,
-        train=train,
-        test=test,
+        train=split.train,
+        test=split.test,
         near=0.0 if ndc else float(bounds.min() * 0.9),
         far=1.0 if ndc else float(bounds.max()),
         ndc=ndc,
         forward_facing=not spherify,
         world_to_scene=torch.from_numpy(world_to_scene),
         background=float(white_bkgd),
+        split_rule=split.rule,
     )
 
 
@@ -236,13 +240,3 @@ def _limited(file: Path, bounds: Float64[np.ndarray, "n 2"], ndc: bool) -> Float
             "samples can cover without NDC."
         )
     return np.minimum(bounds, _INFINITY)
-
-
-def _split(c2w: Float64[np.ndarray, "n 3 4"], llffhold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Indices of the training views and of the test views."""
-    if llffhold < 0 or llffhold == 1:
-        found = "1, which holds out every view" if llffhold == 1 else llffhold
-        raise InputError(f"option --llffhold: found {found}, expected 2 or more, or 0 for the central view.")
-    n = len(c2w)
-    test = tuple(range(0, n, llffhold)) if llffhold else (poses.central_view(c2w),)
-    return tuple(i for i in range(n) if i not in test), test

@@ -59,9 +59,15 @@ def automatic_factor(sizes: Sequence[tuple[int, int]]) -> int:
 
 
 def photos_of(
-    files: Sequence[Path], scene: Path, stated: Sequence[tuple[int, int]], factor: int, *, by_alpha: bool
-) -> list[Photo]:
-    """Photographs at 1 / ``factor`` of the size of ``files``; 0 chooses it by ``automatic_factor``.
+    files: Sequence[Path],
+    scene: Path,
+    stated: Sequence[tuple[int, int]],
+    factor: int,
+    *,
+    by_alpha: bool,
+    create: bool = True,
+) -> tuple[list[Photo], int]:
+    """Photographs at 1 / ``factor`` of the size of ``files``, and this factor; 0 chooses it by ``automatic_factor``.
 
     Downsampled images are read from a folder ``NAME_F`` beside the folder ``NAME`` that contains all files, in which
     they have the same names, but for the suffix. It is created as a whole if it does not exist, or if it lacks some,
@@ -79,6 +85,8 @@ def photos_of(
         0, or by what width and height are divided.
     by_alpha
         Whether colors are weighted by alpha when images are resized.
+    create
+        Whether a missing folder of downsampled images is created.
 
     Raises
     ------
@@ -88,15 +96,16 @@ def photos_of(
     full = [_full(file, size) for file, size in zip(files, stated, strict=True)]
     factor = factor or automatic_factor([(photo.width, photo.height) for photo in full])
     if factor == 1:
-        return full
+        return full, factor
     small = [Photo(p.file, max(1, round(p.width / factor)), max(1, round(p.height / factor)), p.rotate) for p in full]
     folder = Path(os.path.commonpath([file.parent.absolute() for file in files]))
     if folder == scene.absolute():
-        return small
+        return small, factor
     target = folder.with_name(f"{folder.name}_{factor}")
-    if not target.exists():
+    if create and not target.exists():
         _write(target, folder, small, by_alpha)
-    return _stored(target, folder, small) or small
+    stored = _stored(target, folder, small) if target.exists() else None
+    return stored or small, factor
 
 
 def _full(file: Path, stated: tuple[int, int]) -> Photo:

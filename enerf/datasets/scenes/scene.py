@@ -47,6 +47,8 @@ class Scene:
         Gray value that images with alpha are composited over in evaluation: 0 black, 1 white.
     split_rule
         How the test views were chosen.
+    factor
+        By what width and height of the photographs were divided.
     view_cameras
         Camera of each view, if they are not all ``camera``.
     masks
@@ -68,6 +70,7 @@ class Scene:
     world_to_scene: Float[Tensor, "4 4"]
     background: float | int = 0.0
     split_rule: str = ""
+    factor: int = 1
     view_cameras: Cameras | None = None
     masks: Bool[Tensor, "n h w 1"] | PackedImages | None = None
 

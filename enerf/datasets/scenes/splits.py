@@ -77,11 +77,14 @@ def choose(
     return Split(train, test, rule)
 
 
+def is_file(test_views: str) -> bool:
+    """Whether test views are named in a file."""
+    return bool(test_views) and not image_files.has_image_suffix(test_views) and Path(test_views).is_file()
+
+
 def _named(test_views: str) -> list[str]:
     """Names of an option: the lines of a file, or parts between commas."""
-    path = Path(test_views)
-    is_file = "," not in test_views and path.suffix.lower() in (".txt", ".lst", ".csv", "") and path.is_file()
-    text = files.read_text(path) if is_file else test_views.replace(",", "\n")
+    text = files.read_text(Path(test_views)) if is_file(test_views) else test_views.replace(",", "\n")
     names = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not names:
         raise InputError(f"option --test_views: {test_views} has no names, expected the names of photographs.")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from enerf.conditioning.diagnostics import spectrum
 from enerf.core import io
-from enerf.engine import resume
+from enerf.engine import results, resume
 from enerf.engine.checkpoint import State
 from enerf.engine.trainer import LayerReport
 from enerf.tasks.classifier import build, optimizers, setup, step
@@ -31,11 +31,15 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
         If the folder is not a classifier run, or its images are missing.
     """
     run = setup.open_run(folder, device, source)
-    return evaluate(run, Spectra(run))
+    with results.published(run.config.folder, run.state.step) as out:
+        return evaluate(run, Spectra(run), out)
 
 
-def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
-    """Evaluate the network on all test images and on ``fit_indices`` of the training images; write ``metrics.json``."""
+def evaluate(run: ClassifierRun, spectra: "Spectra", out: Path | None = None) -> dict[str, Any]:
+    """Evaluate the network on all test images and on ``fit_indices`` of the training images; write ``metrics.json``.
+
+    It is written to ``out``, by default the run's folder.
+    """
     began = time.perf_counter()
     model = setup.frozen(run.model)
     test = classifier_metrics.measure(logits_function(run, model), run.data.test)
@@ -50,7 +54,7 @@ def evaluate(run: ClassifierRun, spectra: "Spectra") -> dict[str, Any]:
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
     }
-    io.write_json(run.config.folder / "metrics.json", metrics)
+    io.write_json((out or run.config.folder) / results.METRICS, metrics)
     return metrics
 
 

@@ -19,6 +19,7 @@ from enerf.core.errors import InputError
 
 # Conventions of pose matrices: those of ``datasets.scenes.poses.AXES``, which needs numpy.
 AXES = ("llff", "opengl", "opencv", "llff_w2c", "opengl_w2c", "opencv_w2c")
+FORMATS = ("auto", "llff", "blender", "transforms", "colmap")  # those of ``datasets.scenes.formats``
 MOST_RAYS, MOST_SAMPLES = 1 << 26, 1 << 16  # per step, and per ray
 
 
@@ -28,27 +29,41 @@ class DataOptions:
 
     datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_source=True, is_path=True)
     dataset_type: str = option(
-        "llff",
-        "dataset format: llff or blender (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
+        "auto",
+        "dataset format: llff; blender; transforms (transforms.json of nerfstudio and instant-ngp); colmap; auto: the "
+        "one that the folder is in (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
         affects="data",
     )
     factor: int = option(
-        8,
-        "LLFF: downsampling factor: read images_FACTOR/, created from images/ if absent; 0 or 1: images/",
-        at_least=0,
+        -1,
+        "downsampling factor, not for Blender scenes: read images_FACTOR/, created from images/ if absent; 0 or 1: "
+        "full size; -1: 8 for LLFF scenes, else the least power of two that leaves no side longer than 800 pixels",
+        at_least=-1,
         at_most=4096,
         affects="data",
     )
     llffhold: int = option(
         8,
-        "LLFF: every N-th image is a test view (8 in the paper); 0: only the most central view",
+        "every N-th image is a test view (8 in the paper), unless the scene's files name test views; 0: only the most "
+        "central view",
         at_least=0,
         affects="data",
     )
-    no_ndc: bool = option(
-        False, "LLFF: do not use normalized device coordinates (for scenes that are not forward-facing)", affects="data"
+    test_views: str = option(
+        "",
+        "names of the test views, separated by commas, or a text file with a name on each line; empty: those that the "
+        "scene's files name, else by --llffhold",
+        affects="data",
     )
-    spherify: bool = option(False, "LLFF: cameras all around an object (360° scenes)", affects="data")
+    no_masks: bool = option(
+        False, "use all pixels, also those that the scene's masks exclude from training and evaluation", affects="data"
+    )
+    no_ndc: bool = option(False, "do not use normalized device coordinates for forward-facing cameras", affects="data")
+    spherify: bool = option(
+        False,
+        "normalize for cameras all around an object; transforms and colmap: also if they do not look at one point",
+        affects="data",
+    )
     white_bkgd: bool = option(False, "composite images and renderings on a white background", affects="data")
     background_color: str = option(
         "auto",
@@ -63,21 +78,23 @@ class DataOptions:
     testskip: int = option(8, "Blender: use every N-th test view; 0: all", at_least=0, affects="data")
     near: float = option(
         0.0,
-        "Blender: depth at which rays start, in units of the file; 0: 2, as for NeRF's scenes",
+        "depth at which rays start, in units of the file, not for LLFF; 0: Blender: 2, as for NeRF's scenes; else from "
+        "the scene's points or cameras",
         at_least=0,
         affects="data",
     )
     far: float = option(
         0.0,
-        "Blender: depth at which rays end, in units of the file; 0: 6, as for NeRF's scenes",
+        "depth at which rays end, in units of the file, not for LLFF; 0: Blender: 6, as for NeRF's scenes; else from "
+        "the scene's points or cameras",
         at_least=0,
         affects="data",
     )
     pose_axes: str = option(
         "format",
-        "axes of the pose matrices: format: as the format has them (LLFF: llff, Blender: opengl); llff: down, right, "
-        "back; opengl: right, up, back; opencv: right, down, forward; _w2c: if they map world to camera coordinates "
-        "(COLMAP's: opencv_w2c)",
+        "axes of the pose matrices: format: as the format has them (LLFF: llff; Blender, transforms.json: opengl); "
+        "llff: down, right, back; opengl: right, up, back; opencv: right, down, forward; _w2c: if they map world to "
+        "camera coordinates",
         choices=("format", *AXES),
         affects="data",
     )
@@ -268,10 +285,11 @@ class NerfConfig(RunConfig):
             For the first invalid combination, with the reason.
         """
         kind, render = self.data.dataset_type, self.render
+        expected = f"expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         if kind in ("LINEMOD", "deepvoxels"):
-            raise InputError(f"option --dataset_type: {kind} scenes are not supported, expected llff or blender")
-        if kind not in ("llff", "blender"):
-            raise InputError(f"option --dataset_type: found {kind!r}, expected llff or blender")
+            raise InputError(f"option --dataset_type: {kind} scenes are not supported, {expected}")
+        if kind not in FORMATS:
+            raise InputError(f"option --dataset_type: found {kind!r}, {expected}")
         self._check_range()
         if self.data.white_bkgd and self.data.background_color == "black":
             raise InputError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
-from enerf.engine import resume
+from enerf.engine import results, resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, setup, views
 from enerf.tasks.nerf.setup import Run
@@ -20,28 +20,31 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
     InputError
         If the folder is not a NeRF run, or its scene is missing.
     """
-    return evaluate(setup.open_run(folder, device, source))
+    run = setup.open_run(folder, device, source)
+    with results.published(run.config.folder, run.state.step) as out:
+        return evaluate(run, out)
 
 
-def evaluate(run: Run) -> dict[str, Any]:
+def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
     """Render and evaluate the test views at full size; write ``metrics.json`` and the images; return the metrics.
 
     PSNR is the mean over test images of per-image PSNR, of float renderings clipped to [0, 1]; ``fit_psnr`` is that of
-    fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too.
+    fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too. Results are
+    written to ``out``, by default the run's folder.
     """
     began, renderer, scene = time.perf_counter(), views.renderer_of(run), run.scene
     if run.config.run.final_pixels:
         value = views.psnr_of_pixels(renderer, scene, scene.test, run.config.run.eval_rays)
         measured, mean = [], {"psnr": value, "ssim": None, "lpips": None}
     else:
-        measured = views.measure(renderer, scene, scene.test, run.config.folder / "test" / "final")
+        measured = views.measure(renderer, scene, scene.test, (out or run.config.folder) / "test" / "final")
         mean = views.means(measured)
     metadata = {**_metadata(run), **run.record.metrics(run.state.step, run.config.folder)}
     metrics = {**metadata, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
-    io.write_json(run.config.folder / "metrics.json", metrics)
+    io.write_json((out or run.config.folder) / results.METRICS, metrics)
     return metrics
 
 
@@ -55,9 +58,13 @@ def _fit_psnr(run: Run, renderer: Renderer) -> float:
 def _metadata(run: Run) -> dict[str, Any]:
     """Return the scene, method and steps of a run, and the protocol of its evaluation."""
     config, scene, r = run.config, run.scene, run.config.render
-    is_llff = config.data.dataset_type == "llff"
+    is_llff, is_blender = (config.data.dataset_type == name for name in ("llff", "blender"))
     training, evaluation = setup.backgrounds(config)
-    over = {"background": {"training": training, "evaluation": evaluation}} if scene.has_alpha else {}
+    known: dict[str, Any] = {"background": {"training": training, "evaluation": evaluation}} if scene.has_alpha else {}
+    if not is_blender and (not is_llff or config.data.test_views):
+        known["split"] = scene.split_rule
+    if scene.masks is not None:
+        known["masks"] = "masked pixels do not count"
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
     return {
         "scene": scene.name,
@@ -71,7 +78,7 @@ def _metadata(run: Run) -> dict[str, Any]:
         "collapsed": run.state.collapsed,
         "constant_psnr": views.constant_psnr(scene),
         "protocol": {
-            "factor": config.data.factor if is_llff else 1 + config.data.half_res,
+            "factor": config.data.factor if is_llff else 1 + config.data.half_res if is_blender else scene.factor,
             "llffhold": config.data.llffhold if is_llff else None,
             "test_views": [scene.image_names[v] for v in scene.test],
             "height": scene.camera.height,
@@ -79,7 +86,7 @@ def _metadata(run: Run) -> dict[str, Any]:
             "average": pixels if config.run.final_pixels else "mean over test images of per-image PSNR",
             "curve": pixels,
             "fit": "the same of training views, of as many pixels in all",
-            **over,
+            **known,
         },
     }
 

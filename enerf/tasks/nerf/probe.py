@@ -58,7 +58,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),
     )
-    sampling = setup.sampling_config(config)
+    sampling = setup.sampling_config(config, scene.ndc)
 
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()

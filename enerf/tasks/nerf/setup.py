@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from enerf.conditioning import layers
@@ -12,13 +13,16 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import blender, bounds, llff, rays
+from enerf.datasets.scenes import bounds, formats, rays, splits
+from enerf.datasets.scenes.posed_images import Points
 from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
+from enerf.geometry import colored_points
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build, import_checkpoint, memory
 from enerf.tasks.nerf.build import RadianceFields
@@ -59,7 +63,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     """
     # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config, opening=opening)
-    config = with_background(config, None if found is None else found[0]["config"])
+    config = with_background(with_format(config), None if found is None else found[0]["config"])
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     if not opening:
@@ -102,6 +106,51 @@ def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Res
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
 
 
+def with_format(config: NerfConfig) -> NerfConfig:
+    """Return the configuration with the format of its scene; ``auto`` stands for the one that the folder is in.
+
+    Raises
+    ------
+    InputError
+        If that is not one format.
+    """
+    if config.data.dataset_type != "auto":
+        return config
+    name, shown = formats.detect(Path(config.data.datadir))
+    log.info("%s: format %s, by %s", config.data.datadir, name, shown)
+    factor = formats.LLFF_FACTOR if name == "llff" and config.data.factor == AUTOMATIC else config.data.factor
+    return parser.replace(config, dataset_type=name, factor=factor)
+
+
+def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSettings:
+    """Return the options of a configuration that its scene depends on."""
+    data = config.data
+    return SceneSettings(
+        factor=data.factor,
+        llffhold=data.llffhold,
+        test_views=data.test_views,
+        ndc=not data.no_ndc,
+        spherify=data.spherify,
+        near=data.near,
+        far=data.far,
+        white_bkgd=data.is_white,
+        keep_alpha=data.training_background != "stored",
+        pose_axes=None if data.pose_axes == "format" else data.pose_axes,
+        pose_check=pose_check and not data.no_pose_check,
+        half_res=data.half_res,
+        testskip=data.testskip,
+        use_masks=not data.no_masks,
+        read_points=_read_points,
+    )
+
+
+def _read_points(path: Path) -> Points:
+    """Return the points of a PLY file; which view sees which is not known."""
+    xyz, rgb = colored_points.read(path)
+    none = np.zeros(0, np.int64)
+    return Points(xyz, rgb, none, none)
+
+
 def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
     """Read the scene of a configuration, on the CPU; ``pose_check`` and the option decide if poses are checked.
 
@@ -110,28 +159,8 @@ def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
     InputError
         If it cannot be read, or NDC is used and not all cameras look forward.
     """
-    data, keep_alpha = config.data, config.data.training_background != "stored"
-    check = pose_check and not data.no_pose_check
-    if data.dataset_type == "blender":
-        return blender.load(
-            *(Path(data.datadir), data.half_res, data.testskip, data.is_white),
-            near=data.near,
-            far=data.far,
-            pose_axes="opengl" if data.pose_axes == "format" else data.pose_axes,
-            pose_check=check,
-            keep_alpha=keep_alpha,
-        )
-    scene = llff.load(
-        Path(data.datadir),
-        factor=data.factor,
-        llffhold=data.llffhold,
-        spherify=data.spherify,
-        ndc=not data.no_ndc,
-        white_bkgd=data.is_white,
-        pose_axes="llff" if data.pose_axes == "format" else data.pose_axes,
-        pose_check=check,
-        keep_alpha=keep_alpha,
-    )
+    data = with_format(config).data
+    scene = formats.load(data.dataset_type, Path(data.datadir), scene_settings(config, pose_check=pose_check))
     if scene.ndc and not rays.all_forward(scene.cameras, scene.c2w):
         raise InputError(
             f"{data.datadir}: some cameras do not look forward, which NDC needs; give --no_ndc (and --spherify for "
@@ -148,12 +177,9 @@ def input_files(config: NerfConfig) -> list[Path]:
     InputError
         If a folder cannot be listed, or a file of poses cannot be read.
     """
-    data, folder = config.data, Path(config.data.datadir)
-    return (
-        blender.input_files(folder, data.testskip)
-        if data.dataset_type == "blender"
-        else llff.input_files(folder, data.factor)
-    )
+    data = with_format(config).data
+    named = [Path(data.test_views)] if splits.is_file(data.test_views) else []
+    return [*formats.input_files(data.dataset_type, Path(data.datadir), scene_settings(config)), *named]
 
 
 def _log_background(config: NerfConfig, scene: Scene) -> None:
@@ -187,13 +213,12 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     return run
 
 
-def sampling_config(config: NerfConfig) -> SamplingConfig:
-    """Return the sampling of a configuration; in NDC ``lindisp`` is ignored with a warning."""
+def sampling_config(config: NerfConfig, ndc: bool = False) -> SamplingConfig:
+    """Return the sampling of a configuration; if the scene uses NDC, ``lindisp`` is ignored with a warning."""
     r = config.render
-    in_ndc = config.data.dataset_type == "llff" and not config.data.no_ndc
-    if in_ndc and r.lindisp:
+    if ndc and r.lindisp:
         log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
-    lindisp = r.lindisp and not in_ndc
+    lindisp = r.lindisp and not ndc
     return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal")
 
 

@@ -79,7 +79,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     the step is repeated without a graph.
     """
     config, scene, t = run.config, run.scene, run.config.train
-    sampling, generator = setup.sampling_config(config), torch.Generator(run.device)
+    sampling, generator = setup.sampling_config(config, scene.ndc), torch.Generator(run.device)
     is_random = scene.has_alpha and config.data.training_background == "random"
     if is_random:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black

@@ -48,7 +48,7 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
     module.freeze(fields)  # the copy's weights never change
-    sampling = setup.sampling_config(run.config)
+    sampling = setup.sampling_config(run.config, run.scene.ndc)
     at_once = setup.rays_at_once(run.config, run.device)
     return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from enerf.core import io
-from enerf.engine import resume
+from enerf.engine import results, resume
 from enerf.fields import conditioning
 from enerf.geometry import spurious, write
 from enerf.geometry.isosurface import extract
@@ -25,6 +25,7 @@ from enerf.tasks.shape.picture import Picture
 from enerf.tasks.shape.setup import ShapeRun
 
 log = logging.getLogger("enerf")
+MESH = "mesh.ply"
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
@@ -39,20 +40,26 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
     InputError
         If the folder is not a shape run, or its mesh, point cloud or image is missing.
     """
-    return evaluate(setup.open_run(folder, device, source))
+    run = setup.open_run(folder, device, source)
+    with results.published(run.config.folder, run.state.step) as out:
+        return evaluate(run, out)
 
 
-def evaluate(run: ShapeRun) -> dict[str, Any]:
+def evaluate(run: ShapeRun, out: Path | None = None) -> dict[str, Any]:
     """Evaluate the field and the mesh extracted from it; write ``metrics.json`` and ``mesh.ply``.
+
+    They are written to ``out``, by default the run's folder.
 
     A point cloud defines no interior: the distance of its points to the mesh is measured instead.
     """
     began = time.perf_counter()
-    measured = _picture_metrics(run) if isinstance(run.target, Picture) else _shape_metrics(run)
+    measured = (
+        _picture_metrics(run) if isinstance(run.target, Picture) else _shape_metrics(run, out or run.config.folder)
+    )
     backend = run.record.metrics(run.state.step, run.config.folder)
     metrics = {**_protocol(run), **backend, **measured, "curve": run.state.curve}
     metrics["seconds"] = {"train": run.state.seconds, "eval": time.perf_counter() - began}
-    io.write_json(run.config.folder / "metrics.json", metrics)
+    io.write_json((out or run.config.folder) / results.METRICS, metrics)
     return metrics
 
 
@@ -87,18 +94,17 @@ def _picture_metrics(run: ShapeRun) -> dict[str, Any]:
     return {"picture": picture.measure(field, run.target)}
 
 
-def _shape_metrics(run: ShapeRun) -> dict[str, Any]:
-    """Return metrics of the field and of its mesh, which is written to ``mesh.ply``."""
+def _shape_metrics(run: ShapeRun, out: Path) -> dict[str, Any]:
+    """Return metrics of the field and of its mesh, which is written to ``mesh.ply`` in ``out``."""
     field = setup.frozen(run.field)
     inside = setup.inside_test(field, run.config.data.target)
     surface = extract_surface(run, field) if run.config.run.resolution else None
     dropped = None
     if surface is not None:
         surface, dropped = without_spurious_parts(run, surface)
-        path = run.config.folder / "mesh.ply"
         assert not isinstance(run.target, Picture)
-        write.write(path, run.target.normalization.to_file(surface.vertices), surface.faces)
-        log.info("mesh: %d vertices, %d faces: %s", len(surface.vertices), len(surface.faces), path)
+        write.write(out / MESH, run.target.normalization.to_file(surface.vertices), surface.faces)
+        log.info("mesh: %d vertices, %d faces: %s", len(surface.vertices), len(surface.faces), run.config.folder / MESH)
     if not isinstance(run.target, Mesh):
         return {"cloud": _cloud_distances(run, surface)}
     mesh = None if surface is None else (surface.vertices, surface.faces)

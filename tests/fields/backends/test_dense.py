@@ -194,8 +194,9 @@ def test_the_kernel_is_as_exact_as_torch(made: Made):
     for a, b, reference in zip(ours, exact, case.everything(), strict=True):
         assert a.dtype == torch.float32
         assert a.shape == b.shape
-        # sums over points may nearly cancel: what a random walk of n rounded steps of size 1 leaves is allowed
-        assert error(a, b) <= 4 * error(reference, b) + 1e-6 * (float(b.norm()) + case.n**0.5)
+        # sums over n points may nearly cancel: partial sums of about sqrt(n), each rounded, leave about n eps / 2
+        allowed = 1e-6 * (float(b.norm()) + case.n**0.5) + torch.finfo(torch.float32).eps * case.n
+        assert error(a, b) <= 4 * error(reference, b) + allowed
     for a, b in zip(case.outputs(cpu_dense.bind), ours, strict=False):
         assert torch.equal(a, b)  # with gradients or without
 

@@ -1,0 +1,198 @@
+"""The formats of scenes: how each is detected, read, and which files it consists of."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from enerf.core.errors import InputError
+from enerf.datasets.scenes import assembly, blender, colmap, llff, transforms_file
+from enerf.datasets.scenes.posed_images import PosedImages
+from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
+
+log = logging.getLogger("enerf")
+LLFF_FACTOR = 8  # of LLFF scenes, if none is given
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of scenes.
+
+    Attributes
+    ----------
+    name
+        Value of ``--dataset_type``.
+    detect
+        From a folder: what shows that it is a scene in this format, in words; empty if nothing does.
+    load
+        Reads a scene.
+    input_files
+        The files of a scene that a run depends on.
+    made_from
+        Formats whose files often lie in the same folder because this format's were made from them.
+    """
+
+    name: str
+    detect: Callable[[Path], str]
+    load: Callable[[Path, SceneSettings], Scene]
+    input_files: Callable[[Path, SceneSettings], list[Path]]
+    made_from: tuple[str, ...] = ()
+
+
+def detect(folder: Path) -> tuple[str, str]:
+    """Name of a scene's format, and what shows it, in words.
+
+    Raises
+    ------
+    InputError
+        If the folder is none, is in no known format, or in several, none of which was made from the others.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder, expected a scene: {_EXPECTED}")
+    found = {name: shown for name, each in FORMATS.items() if (shown := each.detect(folder))}
+    sources = {source for name in found for source in FORMATS[name].made_from}
+    last = [name for name in found if name not in sources]
+    if not last:
+        raise InputError(f"{folder} is no scene, expected {_EXPECTED}{_hint(folder)}")
+    if len(last) > 1:
+        shown = " and ".join(f"{found[name]} ({name})" for name in last)
+        raise InputError(f"{folder} has {shown}, expected one format: give --dataset_type {' or '.join(last)}")
+    return last[0], found[last[0]]
+
+
+def _hint(folder: Path) -> str:
+    """What else the folder may be, in words."""
+    inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    scenes = [name for name in inside if any(each.detect(folder / name) for each in FORMATS.values())]
+    if scenes:
+        return f"; {folder / scenes[0]} is one"
+    if any(name.startswith("images") for name in inside) or not inside:
+        return "; of photographs alone, enerf process makes one"
+    return ""
+
+
+def load(name: str, folder: Path, settings: SceneSettings) -> Scene:
+    """Read a scene in a format.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or inconsistent with another, or an option does not fit.
+    """
+    try:
+        return FORMATS[name].load(folder, settings)
+    except InputError as error:
+        others = [other for other, each in FORMATS.items() if other != name and folder.is_dir() and each.detect(folder)]
+        if FORMATS[name].detect(folder) or not others:
+            raise
+        shown = FORMATS[others[0]].detect(folder)
+        raise InputError(
+            f"{folder} has no scene in the format {name}, but {shown}: give --dataset_type {others[0]}, or auto"
+        ) from error
+
+
+def input_files(name: str, folder: Path, settings: SceneSettings) -> list[Path]:
+    """Return the files of a scene that a run depends on.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be listed, or a file of poses cannot be read.
+    """
+    return FORMATS[name].input_files(folder, settings)
+
+
+def read_posed(name: str, folder: Path, settings: SceneSettings) -> PosedImages:
+    """Read cameras, poses and points of a scene in COLMAP's format or as ``transforms.json``."""
+    if name == "colmap":
+        return colmap.read(folder)
+    return transforms_file.read(folder, read_points=settings.read_points)
+
+
+def _shown(*names: str) -> Callable[[Path], str]:
+    """Function that tells whether a folder has all of these files."""
+
+    def detect_files(folder: Path) -> str:
+        return " and ".join(names) if all((folder / name).is_file() for name in names) else ""
+
+    return detect_files
+
+
+def _detect_colmap(folder: Path) -> str:
+    return "a COLMAP model" if colmap.detect(folder) else ""
+
+
+def _load_llff(folder: Path, s: SceneSettings) -> Scene:
+    if s.near or s.far:
+        raise InputError(
+            f"options --near and --far: found {s.near:g} and {s.far:g}, expected 0: LLFF scenes have their own bounds"
+        )
+    return llff.load(
+        folder,
+        factor=LLFF_FACTOR if s.factor == AUTOMATIC else s.factor,
+        llffhold=s.llffhold,
+        spherify=s.spherify,
+        ndc=s.ndc,
+        white_bkgd=s.white_bkgd,
+        pose_axes=s.pose_axes or "llff",
+        pose_check=s.pose_check,
+        keep_alpha=s.keep_alpha,
+        test_views=s.test_views,
+    )
+
+
+def _llff_files(folder: Path, s: SceneSettings) -> list[Path]:
+    return llff.input_files(folder, LLFF_FACTOR if s.factor == AUTOMATIC else s.factor)
+
+
+def _load_blender(folder: Path, s: SceneSettings) -> Scene:
+    if s.test_views:
+        raise InputError(
+            f"option --test_views: found {s.test_views}, expected none: Blender scenes have transforms_test.json"
+        )
+    return blender.load(
+        *(folder, s.half_res, s.testskip, s.white_bkgd),
+        near=s.near,
+        far=s.far,
+        pose_axes=s.pose_axes or "opengl",
+        pose_check=s.pose_check,
+        keep_alpha=s.keep_alpha,
+    )
+
+
+def _blender_files(folder: Path, s: SceneSettings) -> list[Path]:
+    return blender.input_files(folder, s.testskip)
+
+
+def _load_posed(name: str) -> Callable[[Path, SceneSettings], Scene]:
+    def load_scene(folder: Path, settings: SceneSettings) -> Scene:
+        return assembly.assemble(read_posed(name, folder, settings), settings, folder)
+
+    return load_scene
+
+
+def _colmap_files(folder: Path, s: SceneSettings) -> list[Path]:
+    return [*colmap.input_files(folder), *assembly.image_files(colmap.read(folder), s, folder)]
+
+
+def _transforms_files(folder: Path, s: SceneSettings) -> list[Path]:
+    posed = read_posed("transforms", folder, s)
+    return [posed.source, *assembly.image_files(posed, s, folder)]
+
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for each in (
+        Format("llff", _shown("poses_bounds.npy"), _load_llff, _llff_files, made_from=("colmap",)),
+        Format("blender", _shown("transforms_train.json", "transforms_test.json"), _load_blender, _blender_files),
+        Format(
+            "transforms", _shown("transforms.json"), _load_posed("transforms"), _transforms_files, made_from=("colmap",)
+        ),
+        Format("colmap", _detect_colmap, _load_posed("colmap"), _colmap_files),
+    )
+}
+_EXPECTED = (
+    "poses_bounds.npy (LLFF), transforms.json (nerfstudio, instant-ngp), transforms_train.json and "
+    "transforms_test.json (Blender), or a COLMAP model in sparse/0"
+)

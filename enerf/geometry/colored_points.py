@@ -1,0 +1,67 @@
+"""Colored point clouds in PLY files: the points of structure from motion."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+
+from enerf.core import files
+from enerf.core import io as core_io
+from enerf.core.errors import InputError
+from enerf.geometry import ply
+
+_COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_MEMORY = 4  # times the file's size: of its content in double precision
+Points = Float64[np.ndarray, "n 3"]
+Colors = UInt8[np.ndarray, "n 3"]
+
+
+def read(path: Path) -> tuple[Points, Colors | None]:
+    """Positions and colors of the vertices of a PLY file; the colors are None if it has none.
+
+    Colors are bytes, or numbers in [0, 1], which are multiplied by 255. Points that are not finite are left out.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or has no finite vertices.
+    """
+    files.require_memory(_MEMORY * files.require_regular(path), str(path))
+    try:
+        vertex = ply.parse(files.read_bytes(path), str(path)).get("vertex", ply.Element({}, {})).columns
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}), expected a PLY file of points") from None
+    except (ValueError, IndexError, MemoryError, OverflowError) as error:
+        raise InputError(f"{path} cannot be read ({error}), expected a PLY file of points") from None
+    if not {"x", "y", "z"} <= vertex.keys():
+        raise InputError(f"{path} has no vertices with x, y and z, expected a PLY file of points")
+    xyz = np.stack([vertex[axis] for axis in "xyz"], axis=1).astype(np.float64)
+    finite = np.isfinite(xyz).all(axis=1)
+    if not finite.any():
+        raise InputError(f"{path} has no finite vertices, expected a PLY file of points")
+    names = next((names for names in _COLORS if set(names) <= vertex.keys()), None)
+    if names is None:
+        return xyz[finite], None
+    rgb = np.nan_to_num(np.stack([vertex[name] for name in names], axis=1)[finite])
+    whole = rgb if rgb.max() > 1 else rgb * 255
+    return xyz[finite], np.clip(np.round(whole), 0, 255).astype(np.uint8)
+
+
+def write(path: Path, xyz: Points, rgb: Colors | None) -> None:
+    """Write points as a binary PLY file in double precision, atomically.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    color = [] if rgb is None else ["red", "green", "blue"]
+    rows = np.empty(len(xyz), dtype=[(axis, "<f8") for axis in "xyz"] + [(name, "u1") for name in color])
+    for k, axis in enumerate("xyz"):
+        rows[axis] = xyz[:, k]
+    for k, name in enumerate(color):
+        rows[name] = rgb[:, k]  # type: ignore[index]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
+    header += [f"property double {axis}" for axis in "xyz"] + [f"property uchar {name}" for name in color]
+    with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
+        temporary.write_bytes("\n".join([*header, "end_header", ""]).encode() + rows.tobytes())
