@@ -137,10 +137,11 @@ def _step_files(folder: Path) -> list[Path]:
 def prune_recent(folder: Path, keep: int) -> None:
     """Delete the checkpoints that were saved by time, except the newest ``keep``; others are never deleted."""
     found = sorted(_step_files(folder / RECENT), key=lambda path: int(path.stem))
-    with suppress(OSError):
-        for path in found[: max(0, len(found) - keep)]:
+    for path in found[: max(0, len(found) - keep)]:
+        with suppress(OSError):
             path.unlink()
-        if not keep:
+    if not keep:
+        with suppress(OSError):
             (folder / RECENT).rmdir()
 
 

@@ -79,7 +79,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in found
-        if not TEMPORARY.fullmatch(path.name) and "_frames" not in str(path.parent) and path.is_file()
+        if not any(TEMPORARY.fullmatch(part) or "_frames" in part for part in path.relative_to(folder).parts)
+        and path.is_file()
     }
 
 
