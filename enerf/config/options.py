@@ -39,6 +39,7 @@ def option(
     is_length: bool = False,
     is_source: bool = False,
     absent: Any = None,
+    automatic: Any = "auto",
     is_path: bool = False,
     is_name: bool = False,
     **bounds: Any,
@@ -60,6 +61,8 @@ def option(
         Whether it is the path of the data, which may be moved: the files' content is compared, not their path.
     absent
         What runs that were started before the option existed were trained with, if that is not the default.
+    automatic
+        The value that stands for one that the program chooses; runs record what was chosen.
     is_path
         Whether it is the path of a file or folder: ``~`` is expanded.
     is_name
@@ -79,7 +82,13 @@ def option(
         default=default,
         metadata={
             **{"help": help, "affects": affects, "model_key": model_key, "is_length": is_length},
-            **{"is_source": is_source, "absent": absent, "is_path": is_path, "is_name": is_name},
+            **{
+                "is_source": is_source,
+                "absent": absent,
+                "automatic": automatic,
+                "is_path": is_path,
+                "is_name": is_name,
+            },
             **bounds,
         },
     )

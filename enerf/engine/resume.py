@@ -121,7 +121,7 @@ def steps_left(config: RunConfig, step: int, seconds: float | int) -> bool:
 def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) -> list[str]:
     """Return the options with one of these effects whose values differ from the saved ones, as text.
 
-    Options that the checkpoint lacks are skipped, and those that are ``auto``; a saved ``auto`` counts as what it was
+    Options that the checkpoint lacks are skipped, and automatic ones (``auto``); a saved ``auto`` counts as what it was
     resolved to, where the checkpoint says so. The length of the run is compared only if the learning rate depends on
     it: with exponential decay a longer run has the same first steps. The path of the data is compared only if the
     checkpoint has no hashes of its files; which option gives it, always.
@@ -140,7 +140,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
             saved = {**saved, name: item.metadata["absent"]}
         if (
             name not in saved
-            or "auto" in (saved[name], current[name])
+            or item.metadata["automatic"] in (saved[name], current[name])
             or (item.metadata["is_length"] and not has_length)
             or (item.metadata["is_source"] and _same_source(saved, name, current[name]))
         ):

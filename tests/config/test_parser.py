@@ -71,6 +71,9 @@ half_res = True
 """
 
 
+FORMATS = "expected auto, llff, blender, transforms or colmap"
+
+
 def parsed(*words: str) -> dict:
     return parser.to_dict(parser.parse(nerf_config.NerfConfig, list(words))[0])
 
@@ -96,7 +99,9 @@ def write(tmp_path):
 
 def test_every_option_of_nerf_pytorch_is_known_and_has_its_default():
     ours = parsed()
-    assert {name: ours[name] for name in PEER if name != "basedir"} == {k: v for k, v in PEER.items() if k != "basedir"}
+    other = {"basedir", "dataset_type", "factor"}  # automatic: llff and 8 for LLFF scenes
+    assert {name: ours[name] for name in PEER if name not in other} == {k: v for k, v in PEER.items() if k not in other}
+    assert (ours["dataset_type"], ours["factor"]) == ("auto", -1)
     assert Path(ours["basedir"]) == Path(PEER["basedir"])
 
 
@@ -317,9 +322,12 @@ def test_names_of_scene_and_folder():
         (["--use_viewdirs", "maybe"], "option --use_viewdirs: found 'maybe', expected True or False"),
         (
             ["--dataset_type", "LINEMOD"],
-            "option --dataset_type: LINEMOD scenes are not supported, expected llff or blender",
+            f"option --dataset_type: LINEMOD scenes are not supported, {FORMATS}",
         ),
-        (["--dataset_type", "foo"], "option --dataset_type: found 'foo', expected llff or blender"),
+        (
+            ["--dataset_type", "foo"],
+            "option --dataset_type: found 'foo', expected auto, llff, blender, transforms or colmap",
+        ),
         (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not supported"),
     ],
 )
@@ -335,7 +343,7 @@ def test_mistakes_are_one_sentence(words, sentence):
         ("shape = greek", "option --shape: it chooses among deepvoxels scenes, which are not supported"),
         (
             "dataset_type = deepvoxels",
-            "option --dataset_type: deepvoxels scenes are not supported, expected llff or blender",
+            f"option --dataset_type: deepvoxels scenes are not supported, {FORMATS}",
         ),
         ("init = best", "option --init: found 'best', expected one of default, glorot, he, unit_row"),
     ],

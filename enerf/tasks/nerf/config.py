@@ -40,6 +40,7 @@ class DataOptions:
         "full size; -1: 8 for LLFF scenes, else the least power of two that leaves no side longer than 800 pixels",
         at_least=-1,
         at_most=4096,
+        automatic=-1,
         affects="data",
     )
     llffhold: int = option(

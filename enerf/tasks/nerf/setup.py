@@ -63,14 +63,18 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     """
     # before the scene is read, so that its errors appear at once
     found = resume.last_checkpoint(config, opening=opening)
-    config = with_background(with_format(config), None if found is None else found[0]["config"])
+    saved = None if found is None else found[0]["config"]
+    config = with_background(config, saved)
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, t.precision, recorded)
     if not opening:
         # on a GPU the chunk is halved when memory runs out
         at_once = 1 if device.type == "cuda" else rays_at_once(config, device)
         core_memory.require(memory.training_bytes(config, at_once), device)
+    config = with_format(config, saved)
     scene = load_scene(config, pose_check=found is None).to(device)
+    if config.data.factor == AUTOMATIC:
+        config = parser.replace(config, factor=scene.factor)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     _log_background(config, scene)
     with_fine = config.render.N_importance > 0
@@ -106,19 +110,26 @@ def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Res
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
 
 
-def with_format(config: NerfConfig) -> NerfConfig:
-    """Return the configuration with the format of its scene; ``auto`` stands for the one that the folder is in.
+def with_format(config: NerfConfig, saved: dict[str, Any] | None = None) -> NerfConfig:
+    """Return the configuration with the format of its scene and the downsampling factor, if they are automatic.
+
+    ``saved`` are the options in the run's checkpoint, None for a new run: it keeps its own. Otherwise the format is the
+    one that the folder is in. The factor of LLFF scenes is 8; that of others, which depends on the sizes of the images,
+    stays automatic.
 
     Raises
     ------
     InputError
         If that is not one format.
     """
-    if config.data.dataset_type != "auto":
-        return config
-    name, shown = formats.detect(Path(config.data.datadir))
-    log.info("%s: format %s, by %s", config.data.datadir, name, shown)
-    factor = formats.LLFF_FACTOR if name == "llff" and config.data.factor == AUTOMATIC else config.data.factor
+    name, factor, recorded = config.data.dataset_type, config.data.factor, saved or {}
+    if name == "auto":
+        name = recorded.get("dataset_type", "auto")
+    if name == "auto":
+        name, shown = formats.detect(Path(config.data.datadir))
+        log.info("%s: format %s, by %s", config.data.datadir, name, shown)
+    if factor == AUTOMATIC:
+        factor = recorded.get("factor", formats.LLFF_FACTOR if name == "llff" else AUTOMATIC)
     return parser.replace(config, dataset_type=name, factor=factor)
 
 

@@ -240,7 +240,10 @@ def test_the_effective_options_lie_beside_the_results(finished, scene):
         written
         == parser.parse(
             nerf_config.NerfConfig,
-            [*BASE, "--datadir", str(scene), "--basedir", str(finished.parent), "--background_color", "random"],
+            [
+                *(*BASE, "--datadir", str(scene), "--basedir", str(finished.parent), "--background_color", "random"),
+                *("--dataset_type", "llff"),
+            ],
         )[0]
     )
     assert (
