@@ -56,6 +56,8 @@ class Job:
         ``incremental`` or ``global``.
     pixels
         Reprojection error up to which a match counts.
+    principal_point
+        ``auto``, ``center`` or ``free``.
     threads
         Number of threads.
     """
@@ -69,6 +71,7 @@ class Job:
     pairs: str
     mapper: str
     pixels: float
+    principal_point: str
     threads: int
 
 

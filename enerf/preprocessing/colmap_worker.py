@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 from enerf.preprocessing import pairs, reconstruction
+from enerf.preprocessing.diagnosis import FLAT, LEAST_MATCHES, MOSTLY
 
 DATABASE, IMAGES, MASKS, MODEL = "database.db", "images", "masks", "model"
 _STEP, _PAIRS_STEP = 4, 64  # photographs and pairs between two reports
@@ -42,10 +42,15 @@ class Worker:
         self._match()
         counts, found = self._summary()
         self.report({"event": "matched", "features": counts, "pairs": found})
-        self.report({"event": "result", **reconstruction.reconstruct(self.folder, self.job, self.report)})
+        flat = [kind in FLAT for _, _, kind, matches, _ in found if matches >= LEAST_MATCHES]
+        is_flat = sum(flat) >= MOSTLY * len(flat)
+        result = reconstruction.reconstruct(self.folder, self.job, self.report, is_flat=is_flat)
+        self.report({"event": "result", **result})
 
     def _import(self) -> None:
         """Create the database with cameras and names, if it is not complete."""
+        import pycolmap
+
         if self.database.exists():
             with pycolmap.Database.open(self.database) as database:
                 complete = database.num_images() == len(self.names)
@@ -68,6 +73,8 @@ class Worker:
 
     def _set_camera(self, camera: dict[str, Any]) -> None:
         """Write the parameters that estimation begins with."""
+        import pycolmap
+
         with pycolmap.Database.open(self.database) as database:
             image = database.read_image_with_name(self.names[camera["members"][0]])
             if image is None:
@@ -78,6 +85,8 @@ class Worker:
 
     def _extract(self) -> None:
         """Detect key points of the photographs that have none yet."""
+        import pycolmap
+
         with pycolmap.Database.open(self.database) as database:
             ids = {image.name: image.image_id for image in database.read_all_images()}
             missing = [name for name in self.names if name in ids and not database.exists_keypoints(ids[name])]
@@ -114,6 +123,8 @@ class Worker:
 
     def _match(self) -> None:
         """Match the pairs that are not matched yet."""
+        import pycolmap
+
         with pycolmap.Database.open(self.database) as database:
             ids = {image.name: image.image_id for image in database.read_all_images()}
             wanted = self._wanted(database, ids)
@@ -155,6 +166,8 @@ class Worker:
 
         Each pair is: index, index, configuration by COLMAP's number, matches, median distance of matches in pixels.
         """
+        import pycolmap
+
         with pycolmap.Database.open(self.database) as database:
             images = {image.image_id: self.names.index(image.name) for image in database.read_all_images()}
             counts = [-1] * len(self.names)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from enerf.core.image_files import some
+from enerf.core.image_files import some  # imports the standard library only, as does this module but for numpy
 
 FLAT = (4, 5, 6)  # COLMAP's numbers of PLANAR, PANORAMIC, PLANAR_OR_PANORAMIC
 DEEP = (2, 7, 3)  # CALIBRATED, CALIBRATED_RIG, UNCALIBRATED
 LEAST_MATCHES = 15
 STILL = 0.002  # of the image's longer side: what matches move by if the camera does not
+PARALLAX = 0.01  # distance of cameras from their mean, in depths, below which a model is one of noise
 MOSTLY = 0.9  # share of the verified pairs
 FEW_KEY_POINTS = 50
 
@@ -79,9 +80,22 @@ class Matches:
         return float(np.median(verified[:, 4] / sides)) if len(verified) else 0.0
 
 
-def failure(source: str, matches: Matches, models: Sequence[Sequence[int]]) -> str:
-    """Why there is no model, as a message; ``models`` are photographs and points of those that were built."""
-    found, expected = _nothing_matches(matches) or _no_depth(matches) or _not_together(matches, models)
+def failure(source: str, matches: Matches, models: Sequence[Sequence[int]], *, is_at_one_point: bool = False) -> str:
+    """Why there is no model, as a message.
+
+    Parameters
+    ----------
+    source
+        The input; begins the message.
+    matches
+        Result of the matching.
+    models
+        Photographs and points of the models that were built.
+    is_at_one_point
+        Whether the cameras of the best model are at one point.
+    """
+    no_depth = _no_depth(matches) if is_at_one_point or matches.flat_share >= MOSTLY else None
+    found, expected = _nothing_matches(matches) or no_depth or _not_together(matches, models)
     return f"{source}: found {found}, expected {expected}"
 
 
@@ -104,10 +118,8 @@ def _nothing_matches(matches: Matches) -> _Finding | None:
     )
 
 
-def _no_depth(matches: Matches) -> _Finding | None:
-    """Nearly all verified pairs follow a homography."""
-    if matches.flat_share < MOSTLY:
-        return None
+def _no_depth(matches: Matches) -> _Finding:
+    """The camera stayed in its place."""
     if matches.motion < STILL:
         return (
             "photographs from one place in one direction: the camera did not move",

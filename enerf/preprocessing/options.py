@@ -29,6 +29,13 @@ class ProcessOptions:
         choices=("auto", "all", "folder", "image"),
         affects="data",
     )
+    principal_point: str = option(
+        "auto",
+        "center: of the image; free: computed, for cropped photographs; auto: center, unless the photographs clearly "
+        "show another one",
+        choices=("auto", "center", "free"),
+        affects="data",
+    )
     masks: str = option(
         "",
         "folder of masks, named as the photographs; empty: masks beside the photographs, in usual names",

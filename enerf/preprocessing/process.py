@@ -143,6 +143,7 @@ def _job(found: Sequence[Photograph], options: ProcessOptions, is_video: bool) -
         pairs=strategy,
         mapper=options.mapper,
         pixels=max(_PIXELS, longest / _PER_SIDE),
+        principal_point=options.principal_point,
         threads=options.threads or len(os.sched_getaffinity(0)),
     )
 
@@ -182,8 +183,9 @@ def _finish(
         features=outcome.features,
         pairs=np.array(outcome.pairs, dtype=np.float64).reshape(-1, 5),
     )
-    if not outcome.registered:
-        raise InputError(diagnosis.failure(str(source), matches, outcome.models))
+    at_one_point = bool(outcome.registered) and outcome.details["parallax"] < diagnosis.PARALLAX
+    if at_one_point or not outcome.registered:
+        raise InputError(diagnosis.failure(str(source), matches, outcome.models, is_at_one_point=at_one_point))
     if warning := diagnosis.warning(str(source), matches, outcome.registered):
         log.warning("%s", warning)
     posed = _posed(scene, found.photographs)

@@ -4,6 +4,9 @@ Runs in the process of ``colmap_worker``. The reprojection error up to which a m
 of up to 1,600 pixels, where COLMAP's 4 pixels, meant for larger ones, let the focal length drift by several percent.
 The chosen model is refined by bundle adjustment with a Cauchy loss, which wrong matches do not move; the standard
 deviations of focal lengths come from the covariance of that adjustment.
+
+Bundle adjustment runs on one thread: on several, sums are added in varying order, and repeated runs differ in the third
+digit of a focal length. pycolmap is imported where it is used, never by importing this module.
 """
 
 import math
@@ -13,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 FEWEST_IMAGES, FEWEST_POINTS = 3, 30  # of a model that counts
 _ROUNDS, _ITERATIONS, _TOLERANCE = 2, 50, 1e-5
+_SHIFTED = 0.03  # part by which the error falls if the principal point is not the center
 _WEAK = 0.02  # relative deviation of a focal length, above which that of EXIF data is preferred
 _ANGLE = 4.0  # degrees of triangulation of the first pair; COLMAP's 16 finds none in few forward-facing views
 _REPORT = Callable[[dict[str, Any]], None]
 
 
-def reconstruct(folder: Path, job: dict[str, Any], report: _REPORT) -> dict[str, Any]:
+def reconstruct(folder: Path, job: dict[str, Any], report: _REPORT, *, is_flat: bool = False) -> dict[str, Any]:
     """Build models, refine the best and write it to ``folder/model``; the result as JSON values.
 
     A model counts if it has three images and thirty points; the one with the most images is taken, of equal ones that
@@ -36,6 +39,8 @@ def reconstruct(folder: Path, job: dict[str, Any], report: _REPORT) -> dict[str,
         Content of ``job.json``.
     report
         Receives progress.
+    is_flat
+        Whether nearly all pairs follow a homography; weaker conditions would then make models of noise.
     """
     best: Any = None
     sizes: list[list[int]] = []
@@ -46,21 +51,25 @@ def reconstruct(folder: Path, job: dict[str, Any], report: _REPORT) -> dict[str,
             counts = size[0] >= FEWEST_IMAGES and size[1] >= FEWEST_POINTS
             if counts and (best is None or size > [best.num_reg_images(), best.num_points3D()]):
                 best = model
-        if job["mapper"] == "global" or (best is not None and best.num_reg_images() == len(job["names"])):
+        if is_flat or job["mapper"] == "global" or (best is not None and best.num_reg_images() == len(job["names"])):
             break
     if best is None:
         return {"models": sizes, "registered": []}
     report({"event": "progress", "stage": "refine", "done": 0, "total": 1})
     _refine(best, job)
+    best, is_shifted = _with_principal_point(best, job)
     deviations = _deviations(best, job)
     is_fixed = _fix_focal_lengths(best, job, deviations)
     result = {"models": sizes, **_measures(best, job), "cameras": _cameras(best, job, deviations, is_fixed)}
+    result |= {"principal_point_is_refined": is_shifted, "parallax": _parallax(best)}
     _write(folder / "model", best, job)
     return result
 
 
 def _map(folder: Path, job: dict[str, Any], report: _REPORT, relaxed: bool) -> list[Any]:
     """Models by COLMAP's incremental or global mapper."""
+    import pycolmap
+
     output = folder / "mapping"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
@@ -90,8 +99,10 @@ def _map(folder: Path, job: dict[str, Any], report: _REPORT, relaxed: bool) -> l
 
 
 def _incremental_options(job: dict[str, Any], relaxed: bool) -> Any:
+    import pycolmap
+
     options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = options.mapper.num_threads = job["threads"]
+    options.num_threads, options.mapper.num_threads = 1, job["threads"]
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = 0
     options.min_model_size = FEWEST_IMAGES
     options.ba_use_gpu = False
@@ -105,6 +116,8 @@ def _incremental_options(job: dict[str, Any], relaxed: bool) -> Any:
 
 
 def _global_options(job: dict[str, Any]) -> Any:
+    import pycolmap
+
     options = pycolmap.GlobalPipelineOptions()
     options.num_threads = options.mapper.num_threads = job["threads"]
     options.random_seed = options.mapper.random_seed = 0
@@ -119,11 +132,42 @@ def _global_options(job: dict[str, Any]) -> Any:
 
 def _refine(model: Any, job: dict[str, Any]) -> None:
     """Bundle adjustment with a Cauchy loss, observations with large errors removed between the rounds."""
+    import pycolmap
+
     for remaining in reversed(range(_ROUNDS)):
         pycolmap.bundle_adjustment(model, _adjustment(job))
         if remaining:
             pycolmap.ObservationManager(model).filter_all_points3D(job["pixels"], 1.5)
     model.update_point_3d_errors()
+
+
+def _with_principal_point(model: Any, job: dict[str, Any]) -> tuple[Any, bool]:
+    """The model with refined principal points, if that is wanted or if the centers of the images fit clearly worse.
+
+    Photographs that have been cropped have their principal point elsewhere. It is usually determined weakly, so that
+    it stays in the center unless the mean reprojection error falls by a few percent without that.
+    """
+    import pycolmap
+
+    if job["principal_point"] == "center":
+        return model, False
+    other, options = pycolmap.Reconstruction(model), _adjustment(job)
+    options.refine_principal_point = True
+    pycolmap.bundle_adjustment(other, options)
+    other.update_point_3d_errors()
+    before, after = model.compute_mean_reprojection_error(), other.compute_mean_reprojection_error()
+    if job["principal_point"] == "free" or after < (1 - _SHIFTED) * before:
+        return other, True
+    return model, False
+
+
+def _parallax(model: Any) -> float:
+    """Root-mean-square distance of the cameras from their mean, divided by the median distance of the points."""
+    centers = np.array([model.image(number).projection_center() for number in model.reg_image_ids()])
+    points = np.array([point.xyz for point in model.points3D.values()])
+    middle = centers.mean(axis=0)
+    spread = np.sqrt(((centers - middle) ** 2).sum(axis=1).mean())
+    return float(spread / max(np.median(np.linalg.norm(points - middle, axis=1)), 1e-300))
 
 
 def _fix_focal_lengths(model: Any, job: dict[str, Any], deviations: dict[int, float]) -> bool:
@@ -132,6 +176,8 @@ def _fix_focal_lengths(model: Any, job: dict[str, Any], deviations: dict[int, fl
     It is done if the EXIF data give those of all cameras and all are weakly determined, since bundle adjustment keeps
     the focal lengths of all cameras or of none.
     """
+    import pycolmap
+
     known = {job["names"][i]: each for each in job["cameras"] if each["has_prior"] for i in each["members"]}
     first = {}
     for number in model.reg_image_ids():
@@ -153,12 +199,14 @@ def _fix_focal_lengths(model: Any, job: dict[str, Any], deviations: dict[int, fl
 
 
 def _adjustment(job: dict[str, Any]) -> Any:
+    import pycolmap
+
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.ceres.use_gpu = False
     options.ceres.loss_function_type, options.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, 1.0
     solver = options.ceres.solver_options
-    solver.num_threads, solver.max_num_iterations = job["threads"], _ITERATIONS
+    solver.num_threads, solver.max_num_iterations = 1, _ITERATIONS
     solver.function_tolerance = _TOLERANCE
     return options
 
@@ -208,6 +256,8 @@ def _cameras(model: Any, job: dict[str, Any], deviations: dict[int, float], is_f
 
 def _deviations(model: Any, job: dict[str, Any]) -> dict[int, float]:
     """Standard deviation of each camera's first parameter, a focal length, in pixels; without those not determined."""
+    import pycolmap
+
     config = pycolmap.BundleAdjustmentConfig()
     for number in model.reg_image_ids():
         config.add_image(number)

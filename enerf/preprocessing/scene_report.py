@@ -59,6 +59,7 @@ def build(
         "not_registered": left_out,
         "unreadable": unreadable,
         "cameras": [_camera(camera, photographs) for camera in details["cameras"]],
+        "principal_point_is_refined": details["principal_point_is_refined"],
         "points": details["points"],
         "observations": details["observations"],
         "track_length": details["track_length"],
@@ -102,6 +103,11 @@ def _versions() -> dict[str, str]:
 def warnings(report: dict[str, Any]) -> list[str]:
     """Doubts about the cameras, one sentence each."""
     found = []
+    if report["principal_point_is_refined"] and report["options"]["principal_point"] == "auto":
+        found.append(
+            "the principal point is not the center of the images, so that it was computed: the photographs seem to be "
+            "cropped (--principal_point center keeps it there)"
+        )
     for camera in report["cameras"]:
         focal, deviation, exif = (camera[f"focal_length{part}"] for part in ("", "_deviation", "_exif"))
         who = some(camera["photographs"])

@@ -25,7 +25,7 @@ WORK, RECORD, REPORT, TRANSFORMS = "colmap", "work.json", "report.json", "transf
 POINTS, PICTURE, SPARSE = "sparse_pc.ply", "cameras.png", "sparse"
 _VERSION = 1  # of what the database holds
 _IGNORED = {".writer", ".DS_Store"}
-_FREE = ("out", "overwrite", "threads", "mapper")  # options that the database does not depend on
+_FREE = ("out", "overwrite", "threads", "mapper", "principal_point")  # options that the database does not depend on
 _FREE_OF_ALL = ("out", "overwrite", "threads")
 
 
@@ -101,9 +101,9 @@ def begin(scene: Path, wanted: dict[str, str], *, overwrite: bool) -> bool:
     InputError
         If the folder is finished, made of something else, and ``overwrite`` is false.
     """
-    found = _content(scene / WORK / RECORD)
+    found = _content(scene / WORK / RECORD) or _of_report(scene)
     changed = [name for name in ("files", "options") if found.get("key", {}).get(name) != wanted[name]]
-    same = not changed and found["key"]["all_options"] == wanted["all_options"]
+    same = not changed and found["key"].get("all_options") == wanted["all_options"]
     what = {"files": "photographs", "options": "options"}
     if is_finished(scene):
         if same and not overwrite:
@@ -121,6 +121,15 @@ def begin(scene: Path, wanted: dict[str, str], *, overwrite: bool) -> bool:
         _remove_all(scene, found)
     _record(scene, {"made_by": MADE_BY, "key": wanted, "files": [] if changed else found["files"]})
     return False
+
+
+def _of_report(scene: Path) -> dict[str, Any]:
+    """Record of a finished scene whose folder of work has been deleted; empty if it is not finished."""
+    report = _content(scene / REPORT)
+    if report.get("made_by") != MADE_BY:
+        return {}
+    names = [*report.get("registered", ()), *report.get("not_registered", ())]
+    return {"files": [f"{part}/{name}{end}" for name in names for part, end in (("images", ""), ("masks", ".png"))]}
 
 
 def record_files(scene: Path, names: Iterable[str]) -> None:
@@ -153,7 +162,7 @@ def _remove_all(scene: Path, found: dict[str, Any]) -> None:
                 break
             with suppress(OSError):
                 folder.rmdir()
-    for path in list((scene / WORK).iterdir()):
+    for path in list((scene / WORK).iterdir()) if (scene / WORK).is_dir() else ():
         if path.name == RECORD:
             continue
         if path.is_dir() and not path.is_symlink():
