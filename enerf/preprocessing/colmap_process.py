@@ -94,7 +94,7 @@ class Outcome:
     """
 
     features: list[int]
-    pairs: list[list[float]]
+    pairs: list[list[float | int]]
     registered: list[int]
     models: list[list[int]]
     details: dict[str, Any] = field(default_factory=dict)
