@@ -169,7 +169,8 @@ class Worker:
         import pycolmap
 
         with pycolmap.Database.open(self.database) as database:
-            images = {image.image_id: self.names.index(image.name) for image in database.read_all_images()}
+            indices = {name: i for i, name in enumerate(self.names)}
+            images = {image.image_id: indices[image.name] for image in database.read_all_images()}
             counts = [-1] * len(self.names)
             points = {}
             for number, index in images.items():

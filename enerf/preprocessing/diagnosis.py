@@ -5,8 +5,9 @@ stay in place (the camera did not move) or move (it turned on the spot, or sees 
 that share nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,6 +19,7 @@ DEEP = (2, 7, 3)  # CALIBRATED, CALIBRATED_RIG, UNCALIBRATED
 LEAST_MATCHES = 15
 STILL = 0.002  # of the image's longer side: what matches move by if the camera does not
 PARALLAX = 0.01  # distance of cameras from their mean, in depths, below which a model is one of noise
+UNDETERMINED = 0.1  # relative deviation of a focal length
 MOSTLY = 0.9  # share of the verified pairs
 FEW_KEY_POINTS = 50
 
@@ -100,6 +102,26 @@ def failure(source: str, matches: Matches, models: Sequence[Sequence[int]], *, i
 
 
 _Finding = tuple[str, str]  # what was found, what was expected
+
+
+def is_of_noise(matches: Matches, details: Mapping[str, Any]) -> bool:
+    """Whether a model explains photographs from one point by errors of the matches.
+
+    Its cameras are at one point, compared with the distance of the points; or nearly all pairs follow a homography and
+    the focal length is not determined, since any focal length goes with some motion then.
+
+    Parameters
+    ----------
+    matches
+        Result of the matching.
+    details
+        ``parallax`` of the model, and its ``cameras`` with ``focal`` and ``focal_deviation``.
+    """
+    undetermined = all(
+        camera["focal_deviation"] is None or camera["focal_deviation"] > UNDETERMINED * camera["focal"]
+        for camera in details["cameras"]
+    )
+    return bool(details["parallax"] < PARALLAX or (matches.flat_share >= MOSTLY and undetermined))
 
 
 def _nothing_matches(matches: Matches) -> _Finding | None:

@@ -6,6 +6,7 @@ Headers and the entropy-coded pixels of every file are read once, so that damage
 import logging
 import math
 import os
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ PHONES = ("apple", "samsung", "google", "huawei", "honor", "xiaomi", "oneplus", 
 _MAKE, _MODEL, _ORIENTATION, _EXIF = 0x010F, 0x0110, 0x0112, 0x8769
 _FOCAL, _FOCAL_35MM, _PLANE_X, _PLANE_UNIT = 0x920A, 0xA405, 0xA20E, 0xA210
 _PLANE_MILLIMETERS = {2: 25.4, 3: 10.0, 4: 1.0}  # units of the focal plane's resolution
+_UNUSUAL = re.compile(r"[\\\x00-\x1f]")  # backslashes and control characters
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
@@ -156,6 +158,7 @@ def _sources(folder: Path, masks: str) -> tuple[list[Path], str]:
 
 def _examine(source: Path, relative: str, taken: set[str]) -> Photograph:
     """Read headers of a file and check that its pixels are whole."""
+    relative.encode()  # raises for names that are not UTF-8, which no file of a scene can hold
     with files.open_regular(source) as file, image_formats.open_image(file) as photo:
         image_formats.require_pixels(photo, source)
         exif = photo.getexif()
@@ -183,7 +186,7 @@ def _examine(source: Path, relative: str, taken: set[str]) -> Photograph:
 
 def _unique(relative: str, kind: str, suffix: str, taken: set[str]) -> str:
     """Name of a copy: that of the file, with a suffix that tells its format, and unlike all others in any case."""
-    path = PurePosixPath(relative)
+    path = PurePosixPath(_UNUSUAL.sub("_", relative))
     known = COPIED.get(kind, ()) if not suffix else ((".jpg", ".jpeg") if suffix == ".jpg" else (suffix,))
     wanted = path if path.suffix.lower() in known else path.with_suffix(known[0])
     for candidate in (wanted, path.with_name(f"{path.name}{known[0]}")):

@@ -62,9 +62,9 @@ def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
         this command's.
     """
     began = time.perf_counter()
-    version = colmap_process.version()
     scene, is_video = Path(options.out), _is_video(source)
     work_folder.require_writable(scene, source)
+    version = colmap_process.version()
     found = Collection((), {}) if is_video else photographs.find(source, options.masks)
     key = _key(source, found, options, version)
     with writer_lock.writing(scene):
@@ -144,8 +144,13 @@ def _job(found: Sequence[Photograph], options: ProcessOptions, is_video: bool) -
         mapper=options.mapper,
         pixels=max(_PIXELS, longest / _PER_SIDE),
         principal_point=options.principal_point,
-        threads=options.threads or len(os.sched_getaffinity(0)),
+        threads=options.threads or _cores(),
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _link(scene: Path, job: Job, found: Sequence[Photograph]) -> None:
@@ -183,7 +188,7 @@ def _finish(
         features=outcome.features,
         pairs=np.array(outcome.pairs, dtype=np.float64).reshape(-1, 5),
     )
-    at_one_point = bool(outcome.registered) and outcome.details["parallax"] < diagnosis.PARALLAX
+    at_one_point = bool(outcome.registered) and diagnosis.is_of_noise(matches, outcome.details)
     if at_one_point or not outcome.registered:
         raise InputError(diagnosis.failure(str(source), matches, outcome.models, is_at_one_point=at_one_point))
     if warning := diagnosis.warning(str(source), matches, outcome.registered):

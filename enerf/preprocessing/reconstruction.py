@@ -58,6 +58,7 @@ def reconstruct(folder: Path, job: dict[str, Any], report: _REPORT, *, is_flat: 
     report({"event": "progress", "stage": "refine", "done": 0, "total": 1})
     _refine(best, job)
     best, is_shifted = _with_principal_point(best, job)
+    job = {**job, "refines_principal_point": is_shifted}
     deviations = _deviations(best, job)
     is_fixed = _fix_focal_lengths(best, job, deviations)
     result = {"models": sizes, **_measures(best, job), "cameras": _cameras(best, job, deviations, is_fixed)}
@@ -151,9 +152,8 @@ def _with_principal_point(model: Any, job: dict[str, Any]) -> tuple[Any, bool]:
 
     if job["principal_point"] == "center":
         return model, False
-    other, options = pycolmap.Reconstruction(model), _adjustment(job)
-    options.refine_principal_point = True
-    pycolmap.bundle_adjustment(other, options)
+    other = pycolmap.Reconstruction(model)
+    pycolmap.bundle_adjustment(other, _adjustment({**job, "refines_principal_point": True}))
     other.update_point_3d_errors()
     before, after = model.compute_mean_reprojection_error(), other.compute_mean_reprojection_error()
     if job["principal_point"] == "free" or after < (1 - _SHIFTED) * before:
@@ -189,8 +189,9 @@ def _fix_focal_lengths(model: Any, job: dict[str, Any], deviations: dict[int, fl
         return False
     for number, each in given.items():
         camera = model.camera(number)
-        for index in camera.focal_length_idxs():
-            camera.params[index] = each["parameters"][0]
+        values = np.array(camera.params)
+        values[list(camera.focal_length_idxs())] = each["parameters"][0]
+        camera.params = values
     options = _adjustment(job)
     options.refine_focal_length = False
     pycolmap.bundle_adjustment(model, options)
@@ -203,6 +204,7 @@ def _adjustment(job: dict[str, Any]) -> Any:
 
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.refine_principal_point = job.get("refines_principal_point", False)
     options.ceres.use_gpu = False
     options.ceres.loss_function_type, options.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, 1.0
     solver = options.ceres.solver_options

@@ -148,6 +148,16 @@ def test_each_failure_has_its_sentence(found, models, words):
     assert ", expected " in text
 
 
+def test_models_of_noise_are_recognized():
+    turned, moved = (matches([[i, i + 1, kind, 99, 60.0] for i in range(5)]) for kind in (EITHER, CALIBRATED))
+    camera = {"focal": 300.0, "focal_deviation": 8.0}
+    vague = {"focal": 400.0, "focal_deviation": 90.0}
+    assert not diagnosis.is_of_noise(moved, {"parallax": 0.1, "cameras": [camera]})
+    assert not diagnosis.is_of_noise(turned, {"parallax": 0.1, "cameras": [camera, vague]})
+    assert diagnosis.is_of_noise(turned, {"parallax": 0.1, "cameras": [vague]})
+    assert diagnosis.is_of_noise(moved, {"parallax": 0.001, "cameras": [camera]})
+
+
 def test_photographs_that_are_left_out_are_named_with_the_reason():
     found = matches([[0, 1, CALIBRATED, 99, 60.0], [1, 2, CALIBRATED, 99, 70.0], [2, 3, CALIBRATED, 20, 70.0]])
     found = Matches(found.names, found.longest, [500, 500, 500, 500, 0, 500], found.pairs)
