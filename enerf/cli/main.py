@@ -13,6 +13,7 @@ from enerf.tasks import registry
 
 # Subcommand -> (module:function, one line of help); the subcommands that train come from the task registry.
 COMMANDS = {
+    "process": ("enerf.cli.process:main", "compute the cameras of photographs or of a video, for training"),
     "eval": ("enerf.cli.evaluate:main", "evaluate finished runs and print their metrics"),
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),

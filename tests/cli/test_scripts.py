@@ -229,6 +229,12 @@ MISTAKES = {
         (["--images", "a", "--N_batch", "1"], "--N_batch"),
         (["--images", "a", "--equilibrate", "column"], "--equilibrate"),
     ],
+    "process_photos.py": [
+        ([], "PHOTOS|VIDEO"),
+        (["nowhere", "--out", "scene"], "nowhere"),
+        (["nowhere", "--camera", "FISH"], "--camera"),
+        (["nowhere", "--frames", "2"], "--frames"),
+    ],
     "compare_classifiers.py": [
         (["--images", "a", "--methods", "bn,foo"], "foo"),
         (["--images", "a", "--methods", "bn", "--seeds", "x"], "--seeds"),
