@@ -1,5 +1,6 @@
 """Training of one configuration, for every task: ``enerf train``, ``enerf shape``, ``enerf classify``."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     from enerf.config import parser  # needs the extra app
 
     task = registry.task(kind)
+    if kind == "nerf":
+        argv = _with_cameras(argv)
     config, _ = parser.parse(task.load("config"), argv, description=description or task.summary, prog=prog)
 
     from enerf.reporting import tables
@@ -30,3 +33,11 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     print(f"results: {config.folder}")
     if failed is not None:
         raise failed
+
+
+def _with_cameras(argv: Sequence[str] | None) -> Sequence[str] | None:
+    """Arguments without ``--auto``, for which photographs, a video or a scene have to be prepared."""
+    from enerf.cli import train_auto
+
+    given = sys.argv[1:] if argv is None else argv
+    return train_auto.arguments(given) if train_auto.is_wanted(given) else argv

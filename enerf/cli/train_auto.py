@@ -1,0 +1,110 @@
+"""``enerf train PHOTOS --auto``: cameras, the choice of options, and training, in one command."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from enerf.cli import app
+from enerf.core.errors import InputError, shown
+
+log = logging.getLogger("enerf")
+FLAG, SCENE = "--auto", "--scene"
+USAGE = "enerf train PHOTOS --auto [--scene FOLDER] [--OPTION VALUE] ..."
+# How the cameras stand, and whether there is an object without background -> file in configs/
+PRESETS = {
+    ("forward", False): "fast/forward.txt",
+    ("forward", True): "fast/forward.txt",
+    ("around", False): "fast/unbounded.txt",
+    ("around", True): "fast/object.txt",
+    ("free", False): "fast/unbounded.txt",
+    ("free", True): "fast/object.txt",
+}
+
+
+def is_wanted(argv: Sequence[str]) -> bool:
+    """Whether arguments ask for it."""
+    return FLAG in argv
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """Arguments of a training, from those with ``--auto``: photographs, a video or a scene first.
+
+    The cameras of photographs and videos are computed, once, into the folder ``--scene``, by default beside the input.
+    Options that the user gives take precedence over the preset's.
+
+    Raises
+    ------
+    InputError
+        If the input is not the first argument or cannot be read, or no cameras can be computed.
+    """
+    source, rest = _source(argv)
+    rest, scene = _without(rest, SCENE)
+    folder = source if _is_scene(source) else _processed(source, scene)
+    chosen = [] if "--config" in rest else ["--config", _preset(folder)]
+    return [*chosen, "--datadir", str(folder), "--dataset_type", "auto", "--factor", "-1", *_name(folder, rest), *rest]
+
+
+def _source(argv: Sequence[str]) -> tuple[Path, list[str]]:
+    """The input, and the other arguments without the flag."""
+    if argv[0].startswith("-"):
+        raise InputError(
+            f"option --auto: found {shown(argv[0])} as the first argument, expected the folder of photographs, the "
+            f"video or the scene there: {USAGE}"
+        )
+    return app.path(argv[0]), [each for each in argv[1:] if each != FLAG]
+
+
+def _without(rest: list[str], option: str) -> tuple[list[str], str]:
+    """Arguments without an option, and its value, empty if it is not given."""
+    for i, each in enumerate(rest):
+        if each == option:
+            if i + 1 == len(rest):
+                raise InputError(f"option {option}: found no value, expected a folder")
+            return rest[:i] + rest[i + 2 :], rest[i + 1]
+        if each.startswith(f"{option}="):
+            return rest[:i] + rest[i + 1 :], each.split("=", 1)[1]
+    return rest, ""
+
+
+def _is_scene(source: Path) -> bool:
+    from enerf.datasets.scenes import formats
+
+    return source.is_dir() and any(each.detect(source) for each in formats.FORMATS.values())
+
+
+def _processed(source: Path, scene: str) -> Path:
+    """Folder of the scene that is made of photographs or a video, unless it is made already."""
+    from enerf.preprocessing import process, scene_report
+    from enerf.preprocessing.options import ProcessOptions
+
+    absolute = source.absolute()
+    folder = (
+        app.path(scene)
+        if scene
+        else absolute.with_name(f"{absolute.stem if source.is_file() else absolute.name}_scene")
+    )
+    report = process.process(source, ProcessOptions(out=str(folder)))
+    for line in scene_report.summary(report, folder).splitlines():
+        log.info("%s", line)
+    return folder
+
+
+def _preset(folder: Path) -> str:
+    """Name of the file of options for a scene, by how its cameras stand and whether its background is transparent."""
+    from enerf.core import images
+    from enerf.datasets.scenes import formats, normalization
+    from enerf.datasets.scenes.settings import SceneSettings
+
+    name, _ = formats.detect(folder)
+    posed = formats.read_posed(name, folder, SceneSettings())
+    layout = normalization.layout_of(posed.c2w)
+    is_object = images.has_transparency(images.read(posed.files[0]))
+    chosen = PRESETS[layout, is_object]
+    log.info("%s: cameras stand %s%s: options of %s", folder, layout, ", transparent background" * is_object, chosen)
+    return chosen
+
+
+def _name(folder: Path, rest: Sequence[str]) -> list[str]:
+    """The experiment is named like the scene, unless the user names it."""
+    given = any(each == "--expname" or each.startswith("--expname=") for each in rest)
+    return [] if given else ["--expname", folder.resolve().name]
