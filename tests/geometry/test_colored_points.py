@@ -27,7 +27,9 @@ def test_what_is_written_is_read_again(tmp_path_factory, seed, n, colored, power
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("uchar", 1), ("float", 255), ("double", 255)])
-@pytest.mark.parametrize("names", [("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")])
+@pytest.mark.parametrize(
+    "names", [("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")]
+)
 def test_bytes_and_fractions_are_told_apart_by_the_header(kind, unit, names, tmp_path):
     file = tmp_path / "a.ply"
     header = ["ply", "format ascii 1.0", "element vertex 2", *(f"property float {axis}" for axis in "xyz")]

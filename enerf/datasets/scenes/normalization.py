@@ -36,6 +36,15 @@ class Normalized:
     bounds: Bounds
     world_to_scene: Float64[np.ndarray, "4 4"]
 
+    def is_beyond_plane(self) -> bool:
+        """Whether what the cameras see, from each one's nearest depth on, is beyond the near plane of NDC, z = -1.
+
+        It is not of cameras that advance by more than a part of the nearest depth: those behind see what is before the
+        plane, which NDC cannot represent.
+        """
+        nearest = self.c2w[:, 2, 3] - self.bounds[:, 0] * self.c2w[:, 2, 2]  # on the optical axis
+        return bool((nearest <= -1).all())
+
 
 def layout_of(c2w: Poses) -> str:
     """How cameras stand; poses have OpenGL axes.

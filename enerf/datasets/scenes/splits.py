@@ -1,5 +1,6 @@
 """Which views are test views: every n-th, those that the scene's files hold out, or those that the user names."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -50,7 +51,8 @@ def choose(
         Names of test views, separated by commas, or a text file with a name on each line; with or without folder and
         suffix, if that is unique. Empty: none are named.
     stated
-        The views that the scene's own files hold out; None if they do not say. Used if the user names none.
+        The views that the scene's own files hold out; None if they do not say. Used if there are some, and
+        the user names none.
 
     Raises
     ------
@@ -63,10 +65,10 @@ def choose(
     n = len(names)
     if test_views:
         test, rule = tuple(sorted({_index_of(name, names) for name in _named(test_views)})), "named by --test_views"
-    elif stated is not None:
+    elif stated:
         test, rule = tuple(sorted(stated)), "held out by the scene's files"
     elif llffhold:
-        test, rule = tuple(range(0, n, llffhold)), f"every {llffhold}th, from the first"
+        test, rule = tuple(range(0, n, llffhold)), f"one in {llffhold}, from the first"
     else:
         test, rule = (poses.central_view(c2w),), "the most central one"
     train = tuple(i for i in range(n) if i not in test)
@@ -79,16 +81,24 @@ def choose(
 
 def is_file(test_views: str) -> bool:
     """Whether test views are named in a file."""
-    return bool(test_views) and not image_files.has_image_suffix(test_views) and Path(test_views).is_file()
+    return bool(test_views) and not image_files.has_image_suffix(test_views) and os.path.isfile(test_views)
 
 
 def _named(test_views: str) -> list[str]:
     """Names of an option: the lines of a file, or parts between commas."""
-    text = files.read_text(Path(test_views)) if is_file(test_views) else test_views.replace(",", "\n")
+    text = _read(Path(test_views)) if is_file(test_views) else test_views.replace(",", "\n")
     names = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not names:
-        raise InputError(f"option --test_views: {test_views} has no names, expected the names of photographs.")
+        raise InputError(f"option --test_views: {shown(test_views)} has no names, expected the names of photographs.")
     return names
+
+
+def _read(file: Path) -> str:
+    try:
+        return files.read_text(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"option --test_views: {file} cannot be read ({reason}), expected text.") from None
 
 
 def _index_of(name: str, names: Sequence[str]) -> int:
