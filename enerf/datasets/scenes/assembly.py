@@ -63,7 +63,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     """
     file, names = posed.source, posed.names
     if len(names) < 2:
-        raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test.")
+        raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test")
     view_checks.require_rotations(file, posed.c2w, names)
     matrices, axes = poses.to_axes(posed.c2w, axes), settings.pose_axes or axes
     c2w = poses.orthonormalize(poses.from_axes(matrices, axes))
@@ -179,20 +179,20 @@ def _bounds(
     if found is None and not (settings.near and settings.far):
         raise InputError(
             f"{posed.source} has no points, and its cameras look at no common point, expected --near and --far: the "
-            "depths at which the scene begins and ends, in units of the file."
+            "depths at which the scene begins and ends, in units of the file"
         )
     bounds = np.ones((len(c2w), 2)) if found is None else found
     bounds = np.where([settings.near, settings.far], [settings.near, settings.far], bounds)
     if (bounds[:, 0] >= bounds[:, 1]).any():
         raise InputError(
             f"options --near and --far: found depths from {bounds[:, 0].max():g} to {bounds[:, 1].min():g} in a view, "
-            "expected near below far."
+            "expected near below far"
         )
     bounds = view_checks.robust_bounds(posed.source, bounds, posed.names)
     if settings.far and bounds[:, 1].max() > WIDEST * bounds[:, 0].min():
         raise InputError(
             f"options --near and --far: found depths from {bounds[:, 0].min():g} to {bounds[:, 1].max():g}, expected "
-            f"at most {WIDEST:g} times the nearest."
+            f"at most {WIDEST:g} times the nearest"
         )
     return bounds
 
@@ -233,7 +233,7 @@ def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | Pack
     train, test = (tuple(view for view in part if view not in empty) for part in (split.train, split.test))
     if not train or not test:
         part = "test" if train else "training"
-        raise InputError(f"{posed.source}: masks exclude every pixel of the {part} views, expected some left.")
+        raise InputError(f"{posed.source}: masks exclude every pixel of the {part} views, expected some left")
     return splits.Split(train, test, split.rule)
 
 
@@ -243,7 +243,7 @@ def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
     height, width = values.shape[:2]
     if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
         raise InputError(
-            f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}."
+            f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
         )
     kept = (values > 0).astype(np.float32)
     if (width, height) != (photo.width, photo.height):

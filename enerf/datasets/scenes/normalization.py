@@ -91,7 +91,7 @@ def normalize(c2w: Poses, bounds: Bounds, layout: str) -> Normalized:
         try:
             moved, scaled, similarity = poses.spherify(c2w, bounds)
         except ValueError as error:
-            raise InputError(f"option --spherify: {error}, expected them around an object.") from None
+            raise InputError(f"option --spherify: {error}, expected them around an object") from None
         return Normalized(layout, moved, np.minimum(scaled, INFINITY), similarity)
     scale = 1 / (float(bounds[:, 0].min()) * BD_FACTOR)
     c2w = c2w.copy()

@@ -116,7 +116,7 @@ def _full(file: Path, stated: tuple[int, int]) -> Photo:
         return Photo(file, width, height, rotate=False)
     if swaps and _same_shape((height, width), stated):
         return Photo(file, height, width, rotate=True)
-    raise InputError(f"{file} has {width}x{height} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}.")
+    raise InputError(f"{file} has {width}x{height} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}")
 
 
 def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -137,7 +137,7 @@ def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] |
         try:
             found.append(_full(there, (photo.width, photo.height)))
         except InputError as error:
-            log.warning("%s: images are resized in memory", str(error).rstrip("."))
+            log.warning("%s: images are resized in memory", error)
             return None
     _warn_of_sizes(target, found, small)
     return found
@@ -176,6 +176,4 @@ def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -
             os.rename(temporary, target)
         except OSError as error:
             if not target.is_dir():
-                raise InputError(
-                    f"{target} cannot be created ({error.strerror or error}), expected a folder."
-                ) from None
+                raise InputError(f"{target} cannot be created ({error.strerror or error}), expected a folder") from None

@@ -61,7 +61,7 @@ def choose(
     """
     if llffhold < 0 or llffhold == 1:
         found = "1, which holds out every view" if llffhold == 1 else llffhold
-        raise InputError(f"option --llffhold: found {found}, expected 2 or more, or 0 for the central view.")
+        raise InputError(f"option --llffhold: found {found}, expected 2 or more, or 0 for the central view")
     n = len(names)
     if test_views:
         test, rule = tuple(sorted({_index_of(name, names) for name in _named(test_views)})), "named by --test_views"
@@ -73,9 +73,7 @@ def choose(
         test, rule = (poses.central_view(c2w),), "the most central one"
     train = tuple(i for i in range(n) if i not in test)
     if not train:
-        raise InputError(
-            f"all {n} views are test views ({rule}), expected some to train on (--test_views, --llffhold)."
-        )
+        raise InputError(f"all {n} views are test views ({rule}), expected some to train on (--test_views, --llffhold)")
     return Split(train, test, rule)
 
 
@@ -89,7 +87,7 @@ def _named(test_views: str) -> list[str]:
     text = _read(Path(test_views)) if is_file(test_views) else test_views.replace(",", "\n")
     names = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not names:
-        raise InputError(f"option --test_views: {shown(test_views)} has no names, expected the names of photographs.")
+        raise InputError(f"option --test_views: {shown(test_views)} has no names, expected the names of photographs")
     return names
 
 
@@ -98,7 +96,7 @@ def _read(file: Path) -> str:
         return files.read_text(file)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"option --test_views: {file} cannot be read ({reason}), expected text.") from None
+        raise InputError(f"option --test_views: {file} cannot be read ({reason}), expected text") from None
 
 
 def _index_of(name: str, names: Sequence[str]) -> int:
@@ -111,9 +109,9 @@ def _index_of(name: str, names: Sequence[str]) -> int:
         if matching:
             raise InputError(
                 f"option --test_views: {shown(name)} is ambiguous ({names[matching[0]]}, {names[matching[1]]}), "
-                "expected the name of one photograph."
+                "expected the name of one photograph"
             )
-    raise InputError(f"option --test_views: found {shown(name)}, expected one of {image_files.some(names)}.")
+    raise InputError(f"option --test_views: found {shown(name)}, expected one of {image_files.some(names)}")
 
 
 def _posix(name: str) -> str:
