@@ -137,7 +137,7 @@ def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] |
         try:
             found.append(_full(there, (photo.width, photo.height)))
         except InputError as error:
-            log.warning("%s: images are resized in memory", error)
+            log.warning("%s: images are resized in memory", str(error).rstrip("."))
             return None
     _warn_of_sizes(target, found, small)
     return found
