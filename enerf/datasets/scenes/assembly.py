@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,8 +83,8 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
-    scene = _scene(folder.resolve().name, normalized, table, split, settings)
-    return replace(scene, images=pixels, image_names=names, masks=masks, background=white, factor=factor)
+    content = {"images": pixels, "image_names": names, "masks": masks, "background": white, "factor": factor}
+    return _scene(folder.resolve().name, normalized, table, split, settings, **content)
 
 
 def image_files(posed: PosedImages, settings: SceneSettings, folder: Path) -> list[Path]:
@@ -101,19 +102,19 @@ def _photos(
     return resized_files.photos_of(posed.files, folder, stated, factor, by_alpha=settings.keep_alpha, create=create)
 
 
-def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, settings: SceneSettings) -> Scene:
-    """The scene without its images."""
+def _scene(
+    name: str, found: Normalized, table: Cameras, split: splits.Split, settings: SceneSettings, **content: Any
+) -> Scene:
+    """The scene of poses, cameras and a split; ``content`` are its images and what belongs to them."""
     reference, c2w = cameras.reference(table), torch.from_numpy(found.c2w).float()
     ndc = found.layout == "forward" and settings.ndc and found.is_beyond_plane() and rays.all_forward(table, c2w)
     log.info("%s: cameras %s", name, _DESCRIPTIONS[found.layout, ndc])
     low, high = float(found.bounds[:, 0].min()), float(found.bounds[:, 1].max())
     return Scene(
         name=name,
-        images=torch.empty(0, 1, 1, 3),
         c2w=c2w,
         camera=reference,
         bounds=torch.from_numpy(found.bounds).float(),
-        image_names=(),
         train=split.train,
         test=split.test,
         near=0.0 if ndc else NEARER * low,
@@ -123,6 +124,7 @@ def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, se
         world_to_scene=torch.from_numpy(found.world_to_scene),
         split_rule=split.rule,
         view_cameras=None if table.is_single and table.camera(0) == reference else table,
+        **content,
     )
 
 
