@@ -164,21 +164,24 @@ def _bounds(
 ) -> Float64[np.ndarray, "n 2"]:
     """Nearest and farthest depth of each view: the options', the file's, from its points, or from the cameras.
 
+    Points are not looked at if the options state both.
+
     Raises
     ------
     InputError
         If there is nothing to take them from, or near is not before far.
     """
-    moved = replace(posed, c2w=c2w)
-    found = posed.bounds if posed.bounds is not None else point_bounds.depth_bounds(moved)
-    if found is None and not (settings.near and settings.far):
+    found, stated = posed.bounds, bool(settings.near and settings.far)
+    if found is None and not stated and posed.points is not None and len(posed.points.xyz):
+        found = point_bounds.depth_bounds(replace(posed, c2w=c2w))
+    if found is None and not stated:
         found = normalization.geometric_bounds(c2w, is_object)
         if found is not None:
             log.info(
                 "%s has no points: depths are %.3g to %.3g, by the point that the cameras look at (--near, --far)",
                 *(posed.source, found[:, 0].min(), found[:, 1].max()),
             )
-    if found is None and not (settings.near and settings.far):
+    if found is None and not stated:
         raise InputError(
             f"{posed.source} has no points, and its cameras look at no common point, expected --near and --far: the "
             "depths at which the scene begins and ends, in units of the file"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,16 @@ def around(n: int, distance: float = 2.5) -> np.ndarray:
     return np.stack([synthetic._look_at(TARGET + offset, TARGET, 0.0) for offset in offsets])
 
 
+@lru_cache
+def _in_camera(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    local, found = Cameras([camera]).image(0, 0.5, torch.float64)
+    return local.numpy(), found.numpy()
+
+
 def world_rays(camera: Camera, c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Origins and directions in the world of all pixels, row by row, and which pixels have a ray."""
-    local, found = Cameras([camera]).image(0, 0.5, torch.float64)
-    return np.broadcast_to(c2w[:, 3], (len(local), 3)), local.numpy() @ c2w[:, :3].T, found.numpy()
+    local, found = _in_camera(camera)
+    return np.broadcast_to(c2w[:, 3], (len(local), 3)), local @ c2w[:, :3].T, found
 
 
 def photograph(camera: Camera, c2w: np.ndarray) -> np.ndarray:
@@ -103,15 +110,17 @@ def forward(n: int) -> np.ndarray:
     return synthetic.poses(n)
 
 
-def moved(posed: PosedImages, scale: float, seed: int = 0) -> PosedImages:
-    """The same scene in a world that is rotated, translated and scaled at random."""
-    rng = np.random.default_rng(seed)
-    q = rng.normal(size=4)
-    rotation, shift = poses.rotation(q / np.linalg.norm(q)), rng.normal(size=3) * 10 * scale
+TURN = poses.rotation(np.array([0.1, 0.7, -0.5, 0.5]))
 
-    def to_new(points: np.ndarray) -> np.ndarray:
-        return points @ rotation.T * scale + shift
 
-    c2w = np.concatenate([rotation @ posed.c2w[:, :, :3], to_new(posed.c2w[:, :, 3])[:, :, None]], axis=-1)
-    points = None if posed.points is None else replace(posed.points, xyz=to_new(posed.points.xyz))
+def in_other_world(points: np.ndarray, scale: float) -> np.ndarray:
+    """Points in a world that is scaled, rotated and translated."""
+    return (points @ TURN.T + np.array([3.0, -8.0, 5.0])) * scale
+
+
+def moved(posed: PosedImages, scale: float) -> PosedImages:
+    """The same scene ``in_other_world``."""
+    centers = in_other_world(posed.c2w[:, :, 3], scale)
+    c2w = np.concatenate([TURN @ posed.c2w[:, :, :3], centers[:, :, None]], axis=-1)
+    points = None if posed.points is None else replace(posed.points, xyz=in_other_world(posed.points.xyz, scale))
     return replace(posed, c2w=c2w, points=points)
