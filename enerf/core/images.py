@@ -240,8 +240,8 @@ def _opaque(picture: Float32[np.ndarray, "*b 3"]) -> Float32[np.ndarray, "*b 4"]
     return np.concatenate([picture, np.ones((*picture.shape[:-1], 1), np.float32)], axis=-1)
 
 
-def _with_alpha(pixels: Shaped[np.ndarray, "n h w 3"], filled: int) -> Shaped[np.ndarray, "n h w 4"]:
-    """The array with an opaque alpha channel; the first ``filled`` images are copied."""
+def _with_alpha(pixels: Shaped[np.ndarray, "n *b 3"], filled: int) -> Shaped[np.ndarray, "n *b 4"]:
+    """The array with an opaque alpha channel; the first ``filled`` entries along the first axis are copied."""
     wider = np.empty((*pixels.shape[:-1], 4), dtype=pixels.dtype)
     wider[:filled, ..., :3] = pixels[:filled]
     wider[:filled, ..., 3] = 255 if pixels.dtype == np.uint8 else 1

@@ -1,5 +1,6 @@
 """Colored point clouds in PLY files: the points of structure from motion."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from enerf.core.errors import InputError
 from enerf.geometry import ply
 
 _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_FRACTIONAL = re.compile(rb"property[ \t]+(float|double)\w*[ \t]+(diffuse_)?r(ed)?[ \t\r\n]")
 _MEMORY = 4  # times the file's size: of its content in double precision
 Points = Float64[np.ndarray, "n 3"]
 Colors = UInt8[np.ndarray, "n 3"]
@@ -19,16 +21,18 @@ Colors = UInt8[np.ndarray, "n 3"]
 def read(path: Path) -> tuple[Points, Colors | None]:
     """Positions and colors of the vertices of a PLY file; the colors are None if it has none.
 
-    Colors are bytes, or numbers in [0, 1], which are multiplied by 255. Points that are not finite are left out.
+    Colors are whole numbers up to 255; if the header declares them as floating-point numbers of which none is above 1,
+    they are multiplied by 255. Points that are not finite are left out.
 
     Raises
     ------
     InputError
         If the file is missing or damaged, or has no finite vertices.
     """
-    files.require_memory(_MEMORY * files.require_regular(path), str(path))
     try:
-        vertex = ply.parse(files.read_bytes(path), str(path)).get("vertex", ply.Element({}, {})).columns
+        files.require_memory(_MEMORY * files.require_regular(path), str(path))
+        data = files.read_bytes(path)
+        vertex = ply.parse(data, str(path)).get("vertex", ply.Element({}, {})).columns
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}), expected a PLY file of points") from None
     except (ValueError, IndexError, MemoryError, OverflowError) as error:
@@ -43,8 +47,8 @@ def read(path: Path) -> tuple[Points, Colors | None]:
     if names is None:
         return xyz[finite], None
     rgb = np.nan_to_num(np.stack([vertex[name] for name in names], axis=1)[finite])
-    whole = rgb if rgb.max() > 1 else rgb * 255
-    return xyz[finite], np.clip(np.round(whole), 0, 255).astype(np.uint8)
+    are_fractions = _FRACTIONAL.search(data, 0, data.find(b"end_header")) is not None and rgb.max() <= 1
+    return xyz[finite], np.clip(np.round(rgb * 255 if are_fractions else rgb), 0, 255).astype(np.uint8)
 
 
 def write(path: Path, xyz: Points, rgb: Colors | None) -> None:

@@ -200,7 +200,17 @@ def test_a_figure_that_is_not_there_leaves_its_cell_empty():
     assert nerf_report.table([run(psnr=None), run("room")], published=False)[1][2:] == ["", "20.00", ""]
 
 
-@pytest.mark.parametrize("other", [{"factor": 4}, {"llffhold": 0}, {"llffhold": None}, {"width": 9}, {"height": 9}])
+def test_the_protocol_says_how_test_views_were_chosen():
+    chosen = {"one in 7, from the first": None, "named by --test_views": 8, "held out by the scene's files": None}
+    for rule, hold in chosen.items():
+        protocol = nerf_report.protocol_description(run(llffhold=hold, split=rule))
+        assert protocol == f"504×378 (factor 8), test views: {rule}, 100 steps"
+    assert "given split" in nerf_report.protocol_description(run(llffhold=None))
+
+
+@pytest.mark.parametrize(
+    "other", [{"factor": 4}, {"split": "named"}, {"llffhold": 0}, {"llffhold": None}, {"width": 9}, {"height": 9}]
+)
 def test_figures_of_other_protocols_are_never_mixed(other):
     assert len(nerf_report.table([run(), run(**other)], published=False)) == 3
     assert len(nerf_report.table([run(), run(steps=101)], published=False)) == 3

@@ -4,11 +4,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64
 
+from enerf.core import image_files as core_image_files
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
@@ -35,10 +37,25 @@ from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 
 log = logging.getLogger("enerf")
 NEARER = 0.9  # times the nearest bound: where rays start without NDC
+WIDEST = 1e6  # times the nearest depth: farther than samples can cover
 
 
-def assemble(posed: PosedImages, settings: SceneSettings, folder: Path) -> Scene:
-    """Read the photographs, and normalize poses and bounds; ``folder`` is the scene's, which gives its name.
+def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: str = "opengl") -> Scene:
+    """Read the photographs, and normalize poses and bounds.
+
+    Parameters
+    ----------
+    posed
+        What the scene's files say.
+    settings
+        Options.
+    folder
+        The scene's, which gives its name.
+    axes
+        Convention in which the format's files have matrices, one of ``poses.AXES``; if the settings name another one,
+        the matrices are read in that.
+
+    Views of which every pixel is masked are neither trained on nor scored.
 
     Raises
     ------
@@ -47,26 +64,27 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path) -> Scene
     """
     file, names = posed.source, posed.names
     if len(names) < 2:
-        raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test.")
+        raise InputError(f"{file} has {len(names)} photographs, expected 2 or more: to train on and to test")
     view_checks.require_rotations(file, posed.c2w, names)
-    axes = settings.pose_axes or "opengl"
-    c2w = poses.orthonormalize(poses.from_axes(posed.c2w, axes))
+    matrices, axes = poses.to_axes(posed.c2w, axes), settings.pose_axes or axes
+    c2w = poses.orthonormalize(poses.from_axes(matrices, axes))
     view_checks.warn_of_equal_poses(file, posed.c2w, names)
     split = splits.choose(names, c2w, settings.llffhold, settings.test_views, posed.test)
     photos, factor = _photos(posed, settings, folder)
     table = Cameras([_fitted(camera, photo) for camera, photo in zip(posed.cameras, photos, strict=True)])
     pixels = _read(photos, posed.files[0].parent, settings)
-    is_object = isinstance(pixels, torch.Tensor) and pixels.shape[-1] == 4
-    bounds = _bounds(posed, c2w, settings, is_object)
+    channels = pixels.channels if isinstance(pixels, PackedImages) else pixels.shape[-1]
+    bounds = _bounds(posed, c2w, settings, is_object=channels == 4)
     view_checks.require_one_scale(file, c2w[:, :, 3], bounds, names, " (--near and --far)")
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     if settings.pose_check:
-        view_checks.warn_of_axes(file, pixels, posed.c2w, axes, table)
+        view_checks.warn_of_axes(file, pixels, matrices, axes, table)
     masks = _masks(posed, photos, table, settings.use_masks)
+    split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
-    scene = _scene(folder.resolve().name, normalized, table, split, settings)
-    return replace(scene, images=pixels, image_names=names, masks=masks, background=white, factor=factor)
+    content = {"images": pixels, "image_names": names, "masks": masks, "background": white, "factor": factor}
+    return _scene(folder.resolve().name, normalized, table, split, settings, **content)
 
 
 def image_files(posed: PosedImages, settings: SceneSettings, folder: Path) -> list[Path]:
@@ -84,19 +102,19 @@ def _photos(
     return resized_files.photos_of(posed.files, folder, stated, factor, by_alpha=settings.keep_alpha, create=create)
 
 
-def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, settings: SceneSettings) -> Scene:
-    """The scene without its images."""
+def _scene(
+    name: str, found: Normalized, table: Cameras, split: splits.Split, settings: SceneSettings, **content: Any
+) -> Scene:
+    """The scene of poses, cameras and a split; ``content`` are its images and what belongs to them."""
     reference, c2w = cameras.reference(table), torch.from_numpy(found.c2w).float()
-    ndc = found.layout == "forward" and settings.ndc and rays.all_forward(table, c2w)
+    ndc = found.layout == "forward" and settings.ndc and found.is_beyond_plane() and rays.all_forward(table, c2w)
     log.info("%s: cameras %s", name, _DESCRIPTIONS[found.layout, ndc])
     low, high = float(found.bounds[:, 0].min()), float(found.bounds[:, 1].max())
     return Scene(
         name=name,
-        images=torch.empty(0, 1, 1, 3),
         c2w=c2w,
         camera=reference,
         bounds=torch.from_numpy(found.bounds).float(),
-        image_names=(),
         train=split.train,
         test=split.test,
         near=0.0 if ndc else NEARER * low,
@@ -106,6 +124,7 @@ def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, se
         world_to_scene=torch.from_numpy(found.world_to_scene),
         split_rule=split.rule,
         view_cameras=None if table.is_single and table.camera(0) == reference else table,
+        **content,
     )
 
 
@@ -113,10 +132,7 @@ _DESCRIPTIONS = {
     ("forward", True): "face one direction: normalized device coordinates (--no_ndc: none)",
     ("forward", False): "face one direction: space is contracted beyond the nearest depth",
     ("around", False): "stand around the point that they look at, which is the origin; their distance from it is 1",
-    (
-        "free",
-        False,
-    ): "neither face one direction nor look at one point: space is contracted beyond the nearest depth",
+    ("free", False): "neither face one direction nor look at one point: space is contracted beyond the nearest depth",
 }
 
 
@@ -148,33 +164,42 @@ def _bounds(
 ) -> Float64[np.ndarray, "n 2"]:
     """Nearest and farthest depth of each view: the options', the file's, from its points, or from the cameras.
 
+    Points are not looked at if the options state both.
+
     Raises
     ------
     InputError
         If there is nothing to take them from, or near is not before far.
     """
-    moved = replace(posed, c2w=c2w)
-    found = posed.bounds if posed.bounds is not None else point_bounds.depth_bounds(moved)
-    if found is None and not (settings.near and settings.far):
+    found, stated = posed.bounds, bool(settings.near and settings.far)
+    if found is None and not stated and posed.points is not None and len(posed.points.xyz):
+        found = point_bounds.depth_bounds(replace(posed, c2w=c2w))
+    if found is None and not stated:
         found = normalization.geometric_bounds(c2w, is_object)
         if found is not None:
             log.info(
                 "%s has no points: depths are %.3g to %.3g, by the point that the cameras look at (--near, --far)",
                 *(posed.source, found[:, 0].min(), found[:, 1].max()),
             )
-    if found is None and not (settings.near and settings.far):
+    if found is None and not stated:
         raise InputError(
             f"{posed.source} has no points, and its cameras look at no common point, expected --near and --far: the "
-            "depths at which the scene begins and ends, in units of the file."
+            "depths at which the scene begins and ends, in units of the file"
         )
     bounds = np.ones((len(c2w), 2)) if found is None else found
     bounds = np.where([settings.near, settings.far], [settings.near, settings.far], bounds)
     if (bounds[:, 0] >= bounds[:, 1]).any():
         raise InputError(
             f"options --near and --far: found depths from {bounds[:, 0].max():g} to {bounds[:, 1].min():g} in a view, "
-            "expected near below far."
+            "expected near below far"
         )
-    return view_checks.robust_bounds(posed.source, bounds, posed.names)
+    bounds = view_checks.robust_bounds(posed.source, bounds, posed.names)
+    if settings.far and bounds[:, 1].max() > WIDEST * bounds[:, 0].min():
+        raise InputError(
+            f"options --near and --far: found depths from {bounds[:, 0].min():g} to {bounds[:, 1].max():g}, expected "
+            f"at most {WIDEST:g} times the nearest"
+        )
+    return bounds
 
 
 def _masks(
@@ -182,9 +207,12 @@ def _masks(
 ) -> torch.Tensor | PackedImages | None:
     """Pixels that are used: not masked, and with a ray of their camera; None if all are."""
     found, some = [], False
+    with_ray: dict[Camera, Bool[np.ndarray, "h w"]] = {}
     for view, photo in enumerate(photos):
-        mask = posed.masks[view] if use and posed.masks else None
-        usable = table.has_ray(view).numpy()
+        mask, camera = posed.masks[view] if use and posed.masks else None, table.camera(view)
+        if camera not in with_ray:
+            with_ray[camera] = table.has_ray(view).numpy()
+        usable = with_ray[camera]
         if mask is not None:
             usable = usable & _mask(mask, photo)
         some = some or not usable.all()
@@ -193,10 +221,25 @@ def _masks(
         return None
     share = 1 - sum(int(each.sum()) for each in found) / sum(each.numel() for each in found)
     log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, 100 * share)
-    empty = [name for name, each in zip(posed.names, found, strict=True) if not each.any()]
-    if empty:
-        log.warning("%s: every pixel is masked in %s", posed.source, ", ".join(empty[:5]))
     return torch.stack(found) if len({each.shape for each in found}) == 1 else PackedImages.of(found)
+
+
+def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | PackedImages | None) -> splits.Split:
+    """The split without views of which every pixel is masked; they are logged."""
+    if masks is None:
+        return split
+    empty = {view for view in range(len(posed.names)) if not masks[view].any()}
+    if not empty:
+        return split
+    log.warning(
+        "%s: every pixel is masked, neither trained on nor scored: %s",
+        *(posed.source, core_image_files.some([posed.names[view] for view in sorted(empty)])),
+    )
+    train, test = (tuple(view for view in part if view not in empty) for part in (split.train, split.test))
+    if not train or not test:
+        part = "test" if train else "training"
+        raise InputError(f"{posed.source}: masks exclude every pixel of the {part} views, expected some left")
+    return splits.Split(train, test, split.rule)
 
 
 def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
@@ -205,7 +248,7 @@ def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
     height, width = values.shape[:2]
     if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
         raise InputError(
-            f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}."
+            f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
         )
     kept = (values > 0).astype(np.float32)
     if (width, height) != (photo.width, photo.height):

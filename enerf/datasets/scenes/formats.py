@@ -1,10 +1,12 @@
 """The formats of scenes: how each is detected, read, and which files it consists of."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from enerf.core import image_files
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import assembly, blender, colmap, llff, transforms_file
 from enerf.datasets.scenes.posed_images import PosedImages
@@ -48,7 +50,7 @@ def detect(folder: Path) -> tuple[str, str]:
     InputError
         If the folder is none, is in no known format, or in several, none of which was made from the others.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"{folder} is not a folder, expected a scene: {_EXPECTED}")
     found = {name: shown for name, each in FORMATS.items() if (shown := each.detect(folder))}
     sources = {source for name in found for source in FORMATS[name].made_from}
@@ -63,11 +65,15 @@ def detect(folder: Path) -> tuple[str, str]:
 
 def _hint(folder: Path) -> str:
     """What else the folder may be, in words."""
-    inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        return f", in a folder that can be listed, which this one cannot ({error.strerror or error})"
+    inside = [name for name in names if os.path.isdir(folder / name)]
     scenes = [name for name in inside if any(each.detect(folder / name) for each in FORMATS.values())]
     if scenes:
         return f"; {folder / scenes[0]} is one"
-    if any(name.startswith("images") for name in inside) or not inside:
+    if any(map(image_files.is_image_name, names)) or any(name.startswith("images") for name in inside):
         return "; of photographs alone, enerf process makes one"
     return ""
 
@@ -83,7 +89,7 @@ def load(name: str, folder: Path, settings: SceneSettings) -> Scene:
     try:
         return FORMATS[name].load(folder, settings)
     except InputError as error:
-        others = [other for other, each in FORMATS.items() if other != name and folder.is_dir() and each.detect(folder)]
+        others = [other for other, each in FORMATS.items() if other != name and each.detect(folder)]
         if FORMATS[name].detect(folder) or not others:
             raise
         shown = FORMATS[others[0]].detect(folder)
@@ -114,7 +120,7 @@ def _shown(*names: str) -> Callable[[Path], str]:
     """Function that tells whether a folder has all of these files."""
 
     def detect_files(folder: Path) -> str:
-        return " and ".join(names) if all((folder / name).is_file() for name in names) else ""
+        return " and ".join(names) if all(os.path.isfile(folder / name) for name in names) else ""
 
     return detect_files
 
@@ -165,9 +171,11 @@ def _blender_files(folder: Path, s: SceneSettings) -> list[Path]:
     return blender.input_files(folder, s.testskip)
 
 
-def _load_posed(name: str) -> Callable[[Path, SceneSettings], Scene]:
+def _load_posed(name: str, axes: str) -> Callable[[Path, SceneSettings], Scene]:
+    """Function that reads a scene in a format whose matrices are in the convention ``axes``."""
+
     def load_scene(folder: Path, settings: SceneSettings) -> Scene:
-        return assembly.assemble(read_posed(name, folder, settings), settings, folder)
+        return assembly.assemble(read_posed(name, folder, settings), settings, folder, axes)
 
     return load_scene
 
@@ -177,8 +185,8 @@ def _colmap_files(folder: Path, s: SceneSettings) -> list[Path]:
 
 
 def _transforms_files(folder: Path, s: SceneSettings) -> list[Path]:
-    posed = read_posed("transforms", folder, s)
-    return [posed.source, *assembly.image_files(posed, s, folder)]
+    named = transforms_file.input_files(folder, with_points=s.read_points is not None)
+    return [*named, *assembly.image_files(transforms_file.read(folder), s, folder)]
 
 
 FORMATS: dict[str, Format] = {
@@ -187,9 +195,13 @@ FORMATS: dict[str, Format] = {
         Format("llff", _shown("poses_bounds.npy"), _load_llff, _llff_files, made_from=("colmap",)),
         Format("blender", _shown("transforms_train.json", "transforms_test.json"), _load_blender, _blender_files),
         Format(
-            "transforms", _shown("transforms.json"), _load_posed("transforms"), _transforms_files, made_from=("colmap",)
+            "transforms",
+            _shown("transforms.json"),
+            _load_posed("transforms", "opengl"),
+            _transforms_files,
+            made_from=("colmap",),
         ),
-        Format("colmap", _detect_colmap, _load_posed("colmap"), _colmap_files),
+        Format("colmap", _detect_colmap, _load_posed("colmap", "opencv_w2c"), _colmap_files),
     )
 }
 _EXPECTED = (

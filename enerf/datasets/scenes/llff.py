@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import image_folder, poses, splits, transparency, view_checks
+from enerf.datasets.scenes import cameras, image_folder, poses, splits, transparency, view_checks
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 
@@ -88,19 +88,19 @@ def load(
     photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
     photos = replace(photos, by_alpha=keep_alpha)
     matrices, bounds = _check_rows(file, rows, [photo.name for photo in photos.files], pose_axes)
-    camera = _camera(file, rows, photos, factor)
+    view_cameras = Cameras(_cameras(file, rows, photos, factor))
     c2w, bounds, world_to_scene = _normalize(file, poses.from_axes(matrices, pose_axes), bounds, bd_factor, spherify)
     bounds = _limited(file, bounds, ndc)
     split = splits.choose([photo.name for photo in photos.files], c2w, llffhold, test_views)
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     pixels, names = _read(photos, white_bkgd, keep_alpha)
     if pose_check:
-        view_checks.warn_of_axes(file, pixels, matrices, pose_axes, Cameras([camera] * len(c2w)))
+        view_checks.warn_of_axes(file, pixels, matrices, pose_axes, view_cameras)
     return Scene(
         name=scene.resolve().name,
         images=torch.from_numpy(pixels),
         c2w=torch.from_numpy(c2w).float(),
-        camera=camera,
+        camera=cameras.reference(view_cameras),
         bounds=torch.from_numpy(bounds).float(),
         image_names=names,
         train=split.train,
@@ -112,6 +112,7 @@ def load(
         world_to_scene=torch.from_numpy(world_to_scene),
         background=float(white_bkgd),
         split_rule=split.rule,
+        view_cameras=None if view_cameras.is_single else view_cameras,
     )
 
 
@@ -180,7 +181,7 @@ def _check_rows(
     refuse((near <= 0) | (near >= far), "a near bound that is not between 0 and the far", "0 < near < far")
     matrices = rows[:, :15].reshape(-1, 3, 5)[:, :, :4]
     view_checks.require_rotations(file, matrices, names)
-    view_checks.require_one_camera(file, rows[:, 14] / rows[:, 9], rows[:, 4] / rows[:, 9], names)
+    view_checks.require_one_shape(file, rows[:, 4] / rows[:, 9], names)
     bounds = view_checks.robust_bounds(file, rows[:, 15:], names)
     centers = poses.from_axes(matrices, axes)[:, :, 3]
     view_checks.require_one_scale(file, centers, bounds, names)
@@ -189,10 +190,13 @@ def _check_rows(
     return matrices, bounds
 
 
-def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.Photos, factor: int) -> Camera:
-    """Camera of the images; the focal lengths are scaled by the ratio of the images' size to the recorded size."""
+def _cameras(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.Photos, factor: int) -> list[Camera]:
+    """Camera of each view: that of the first row for all, unless the focal lengths differ by more than rounding.
+
+    The focal lengths are scaled by the ratio of the images' size to the recorded size.
+    """
     width, height = photos.width, photos.height
-    full_height, full_width, focal = rows[0, [4, 9, 14]]
+    full_height, full_width = rows[0, [4, 9]]
     across, down = width / full_width, height / full_height
     if abs(across / down - 1) > max(0.02, 1 / width + 1 / height):
         raise InputError(
@@ -204,7 +208,14 @@ def _camera(file: Path, rows: Float64[np.ndarray, "n 17"], photos: image_folder.
             "%s: width %g became %d, which is not 1/%d; the focal length follows the real ratio",
             *(photos.output_folder or photos.files[0].parent, full_width, width, factor),
         )
-    return Camera(width, height, float(focal * across), float(focal * down), width / 2, height / 2)
+    shares = rows[:, 14] / rows[:, 9]
+    used = rows[:1].repeat(len(rows), 0) if view_checks.has_one_focal_length(shares) else rows
+    if used is rows:
+        log.info("%s: focal lengths of %.4g to %.4g of the width: one for each view", file, shares.min(), shares.max())
+    return [
+        Camera(width, height, float(f * (width / w)), float(f * (height / h)), width / 2, height / 2)
+        for h, w, f in used[:, [4, 9, 14]].tolist()
+    ]
 
 
 def _normalize(

@@ -36,6 +36,15 @@ class Normalized:
     bounds: Bounds
     world_to_scene: Float64[np.ndarray, "4 4"]
 
+    def is_beyond_plane(self) -> bool:
+        """Whether what the cameras see, from each one's nearest depth on, is beyond the near plane of NDC, z = -1.
+
+        It is not of cameras that advance by more than a part of the nearest depth: those behind see what is before the
+        plane, which NDC cannot represent.
+        """
+        nearest = self.c2w[:, 2, 3] - self.bounds[:, 0] * self.c2w[:, 2, 2]  # on the optical axis
+        return bool((nearest <= -1).all())
+
 
 def layout_of(c2w: Poses) -> str:
     """How cameras stand; poses have OpenGL axes.
@@ -82,7 +91,7 @@ def normalize(c2w: Poses, bounds: Bounds, layout: str) -> Normalized:
         try:
             moved, scaled, similarity = poses.spherify(c2w, bounds)
         except ValueError as error:
-            raise InputError(f"option --spherify: {error}, expected them around an object.") from None
+            raise InputError(f"option --spherify: {error}, expected them around an object") from None
         return Normalized(layout, moved, np.minimum(scaled, INFINITY), similarity)
     scale = 1 / (float(bounds[:, 0].min()) * BD_FACTOR)
     c2w = c2w.copy()

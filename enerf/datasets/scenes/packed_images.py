@@ -11,7 +11,8 @@ class PackedImages:
     r"""Images of differing sizes, indexed as a tensor of shape (n, h, w, c) is.
 
     ``images[view]`` is an image (h, w, c), a view of the memory; ``images[view, y, x]``, with three index tensors of
-    one shape, are pixels (\*b, c). Nothing is copied to pad images to a common size.
+    one shape, are pixels (\*b, c). Nothing is copied to pad images to a common size, and ``y`` and ``x``, which are not
+    checked, must be within the image.
 
     Parameters
     ----------
@@ -49,6 +50,11 @@ class PackedImages:
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of an image."""
         return self._extents[index][1:]
+
+    @property
+    def channels(self) -> int:
+        """Numbers per pixel."""
+        return self.pixels.shape[-1]
 
     @property
     def dtype(self) -> torch.dtype:

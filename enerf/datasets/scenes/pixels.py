@@ -53,34 +53,43 @@ class PixelSampler:
         self._views = torch.tensor(views, device=device)
         if self._size is not None:
             return
-        chosen = [_usable(scene, view, crop) for view in views]
-        kept = [i for i, inside in enumerate(chosen) if len(inside)]
-        if not kept:
-            raise InputError(f"{scene.name}: masks exclude every pixel of the training views, expected some without")
-        self._views = self._views[kept]
-        self._widths = torch.tensor([sizes[i][1] for i in kept], device=device)
-        self._counts = torch.tensor([len(chosen[i]) for i in kept], device=device)
+        places = [[*_central(height, crop), *_central(width, crop)] for height, width in sizes]
+        self._places = torch.tensor(places, device=device)
+        self._usable: Tensor | None = None  # indices among a view's central pixels of all that are not masked
+        self._counts = self._places[:, 1] * self._places[:, 3]
+        if scene.masks is not None:
+            chosen = [_usable(scene, view, crop) for view in views]
+            self._counts = torch.tensor([len(inside) for inside in chosen], device=device)
+            self._usable = torch.cat(chosen).to(device)
+        kept = self._counts > 0
+        if not kept.any():
+            part = "" if crop == 1 else f" in the central {crop:g} of their width and height"
+            raise InputError(f"{scene.name}: masks exclude every pixel of the training views{part}, expected some left")
+        self._views, self._places, self._counts = self._views[kept], self._places[kept], self._counts[kept]
         self._ends = self._counts.cumsum(0)
-        self._total = sum(len(chosen[i]) for i in kept)
-        self._inside = torch.cat([chosen[i] for i in kept]).to(device)
+        self._total = int(self._ends[-1])
 
     def draw(self, n: int, generator: torch.Generator, one_view: bool = False) -> Pixels:
-        """``n`` pixels, on the device of the scene, which is the generator's; the generator decides alone.
+        """``n`` pixels, which the generator decides alone, on its device.
 
         ``one_view``: all of them from one view, itself drawn at random.
         """
         if self._size is not None:
             return random_pixels(self._views, self._size, n, generator, one_view, self._crop)
-        device = generator.device
+        device, here = generator.device, self._views.device
         if one_view:
-            row = torch.randint(len(self._views), (1,), generator=generator, device=device).expand(n)
-            share = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
-            at = self._ends[row] - self._counts[row] + (share * self._counts[row]).long()
+            row = torch.randint(len(self._views), (1,), generator=generator, device=device).to(here).expand(n)
+            share = torch.rand(n, generator=generator, device=device, dtype=torch.float64).to(here)
+            inside = (share * self._counts[row]).long()
         else:
-            at = torch.randint(self._total, (n,), generator=generator, device=device)
+            at = torch.randint(self._total, (n,), generator=generator, device=device).to(here)
             row = torch.searchsorted(self._ends, at, right=True)
-        inside, width = self._inside[at].long(), self._widths[row]
-        return Pixels(self._views[row], inside % width, inside // width)
+            inside = at - (self._ends - self._counts)[row]
+        if self._usable is not None:
+            inside = self._usable[(self._ends - self._counts)[row] + inside].long()
+        top, _, left, wide = self._places[row].unbind(-1)
+        drawn = (self._views[row], left + inside % wide, top + torch.div(inside, wide, rounding_mode="floor"))
+        return Pixels(*(part.to(device) for part in drawn))
 
 
 def random_pixels(
@@ -112,13 +121,12 @@ def _central(length: int, crop: float | int) -> tuple[int, int]:
 
 
 def _usable(scene: Scene, view: int, crop: float | int = 1.0) -> Int[Tensor, " k"]:
-    """Indices, row by row, of the pixels of a view that are in the central region and not masked, on the CPU."""
+    """Indices among the pixels of a view's central region, row by row, of those that are not masked, on the CPU."""
     height, width = scene.size(view)
     (top, tall), (left, wide) = _central(height, crop), _central(width, crop)
-    inside = torch.zeros(height, width, dtype=torch.bool)
-    inside[top : top + tall, left : left + wide] = True
-    if scene.masks is not None:
-        inside &= scene.masks[view][..., 0].cpu()
+    if scene.masks is None:
+        return torch.arange(tall * wide, dtype=torch.int32)
+    inside = scene.masks[view][top : top + tall, left : left + wide, 0].cpu()
     return inside.flatten().nonzero()[:, 0].int()
 
 

@@ -31,6 +31,23 @@ def from_axes(matrices: Float64[np.ndarray, "n 3 4"], axes: str) -> Float64[np.n
     return matrices * np.array([1.0, -1, -1, 1]) if camera == "opencv" else matrices
 
 
+def to_axes(c2w: Float64[np.ndarray, "n 3 4"], axes: str) -> Float64[np.ndarray, "n 3 4"]:
+    """Matrices in one of the conventions ``AXES`` from camera-to-world poses with OpenGL axes: inverts ``from_axes``.
+
+    >>> pose = np.array([[[1.0, 0, 0, 7], [0, 1, 0, 8], [0, 0, 1, 9]]])
+    >>> [bool((from_axes(to_axes(pose, axes), axes) == pose).all()) for axes in AXES]
+    [True, True, True, True, True, True]
+    """
+    camera, _, inverted = axes.partition("_")
+    right, up, back, center = np.moveaxis(c2w, -1, 0)
+    columns = {"llff": (-up, right, back), "opencv": (right, -up, -back)}.get(camera, (right, up, back))
+    matrices = np.stack([*columns, center], axis=-1)
+    if inverted:
+        inverse = np.linalg.inv(matrices[:, :, :3])
+        matrices = np.concatenate([inverse, -inverse @ matrices[:, :, 3:]], axis=-1)
+    return matrices
+
+
 def from_llff_axes(llff: Float64[np.ndarray, "n 3 4"]) -> Float64[np.ndarray, "n 3 4"]:
     """Poses with OpenGL axes from poses with LLFF's axes down, right, back; world coordinates are unchanged.
 

@@ -29,7 +29,7 @@ class Photo:
     width, height
         Size to read it at; its own size, unless it is to be resized.
     rotate
-        Whether to apply its EXIF orientation.
+        Whether to apply its EXIF orientation; otherwise its pixels are raw.
     """
 
     file: Path
@@ -80,7 +80,8 @@ def photos_of(
     scene
         The scene's folder, for which no folder of downsampled images is created.
     stated
-        Width and height of each in the file of cameras, which tell whether cameras belong to upright or raw pixels.
+        Width and height of each in the file of cameras, which tell whether cameras belong to raw or upright pixels: to
+        raw ones, before the EXIF orientation is applied, unless only upright ones have this shape.
     factor
         0, or by what width and height are divided.
     by_alpha
@@ -109,15 +110,13 @@ def photos_of(
 
 
 def _full(file: Path, stated: tuple[int, int]) -> Photo:
-    """A photograph at its own size, upright if the cameras are."""
+    """A photograph at its own size: raw pixels, as COLMAP and nerfstudio see, or upright ones if only these fit."""
     width, height, swaps = images.size(file)
-    rotate = not (swaps and _same_shape((width, height), stated) and not _same_shape((height, width), stated))
-    upright = (height, width) if swaps and rotate else (width, height)
-    if not _same_shape(upright, stated):
-        raise InputError(
-            f"{file} has {upright[0]}x{upright[1]} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}."
-        )
-    return Photo(file, *upright, rotate)
+    if _same_shape((width, height), stated):
+        return Photo(file, width, height, rotate=False)
+    if swaps and _same_shape((height, width), stated):
+        return Photo(file, height, width, rotate=True)
+    raise InputError(f"{file} has {width}x{height} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}")
 
 
 def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -135,12 +134,26 @@ def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] |
         if there is None:
             log.warning("%s lacks %s: images are resized in memory", target, bare.name)
             return None
-        width, height, _ = images.size(there)
-        if not _same_shape((width, height), (photo.width, photo.height)):
-            log.warning("%s is of another shape than %s: images are resized in memory", there, photo.file)
+        try:
+            found.append(_full(there, (photo.width, photo.height)))
+        except InputError as error:
+            log.warning("%s: images are resized in memory", str(error).rstrip("."))
             return None
-        found.append(Photo(there, width, height, rotate=False))
+    _warn_of_sizes(target, found, small)
     return found
+
+
+def _warn_of_sizes(target: Path, found: Sequence[Photo], small: Sequence[Photo]) -> None:
+    """Log stored images of another size than asked for, of which the cameras take the size."""
+    pairs = zip(found, small, strict=True)
+    other = [(a, b) for a, b in pairs if abs(a.width - b.width) > 1 or abs(a.height - b.height) > 1]
+    if other:
+        stored, wanted = other[0]
+        log.warning(
+            "%s: %d of %d images have another size than expected, %s %dx%d instead of %dx%d; cameras follow their size",
+            *(target, len(other), len(found), stored.file.name, stored.width, stored.height),
+            *(wanted.width, wanted.height),
+        )
 
 
 def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -> None:
@@ -163,6 +176,4 @@ def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -
             os.rename(temporary, target)
         except OSError as error:
             if not target.is_dir():
-                raise InputError(
-                    f"{target} cannot be created ({error.strerror or error}), expected a folder."
-                ) from None
+                raise InputError(f"{target} cannot be created ({error.strerror or error}), expected a folder") from None

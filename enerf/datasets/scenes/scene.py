@@ -83,8 +83,7 @@ class Scene:
     @property
     def has_alpha(self) -> bool:
         """Whether the photographs have an alpha channel."""
-        channels = self.images.pixels.shape[-1] if isinstance(self.images, PackedImages) else self.images.shape[-1]
-        return channels == 4
+        return (self.images.channels if isinstance(self.images, PackedImages) else self.images.shape[-1]) == 4
 
     def size(self, view: int) -> tuple[int, int]:
         """Height and width of the image of a view."""

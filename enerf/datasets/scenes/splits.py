@@ -1,5 +1,6 @@
 """Which views are test views: every n-th, those that the scene's files hold out, or those that the user names."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -50,7 +51,8 @@ def choose(
         Names of test views, separated by commas, or a text file with a name on each line; with or without folder and
         suffix, if that is unique. Empty: none are named.
     stated
-        The views that the scene's own files hold out; None if they do not say. Used if the user names none.
+        The views that the scene's own files hold out; None if they do not say. Used if there are some, and
+        the user names none.
 
     Raises
     ------
@@ -59,36 +61,42 @@ def choose(
     """
     if llffhold < 0 or llffhold == 1:
         found = "1, which holds out every view" if llffhold == 1 else llffhold
-        raise InputError(f"option --llffhold: found {found}, expected 2 or more, or 0 for the central view.")
+        raise InputError(f"option --llffhold: found {found}, expected 2 or more, or 0 for the central view")
     n = len(names)
     if test_views:
         test, rule = tuple(sorted({_index_of(name, names) for name in _named(test_views)})), "named by --test_views"
-    elif stated is not None:
+    elif stated:
         test, rule = tuple(sorted(stated)), "held out by the scene's files"
     elif llffhold:
-        test, rule = tuple(range(0, n, llffhold)), f"every {llffhold}th, from the first"
+        test, rule = tuple(range(0, n, llffhold)), f"one in {llffhold}, from the first"
     else:
         test, rule = (poses.central_view(c2w),), "the most central one"
     train = tuple(i for i in range(n) if i not in test)
     if not train:
-        raise InputError(
-            f"all {n} views are test views ({rule}), expected some to train on (--test_views, --llffhold)."
-        )
+        raise InputError(f"all {n} views are test views ({rule}), expected some to train on (--test_views, --llffhold)")
     return Split(train, test, rule)
 
 
 def is_file(test_views: str) -> bool:
     """Whether test views are named in a file."""
-    return bool(test_views) and not image_files.has_image_suffix(test_views) and Path(test_views).is_file()
+    return bool(test_views) and not image_files.has_image_suffix(test_views) and os.path.isfile(test_views)
 
 
 def _named(test_views: str) -> list[str]:
     """Names of an option: the lines of a file, or parts between commas."""
-    text = files.read_text(Path(test_views)) if is_file(test_views) else test_views.replace(",", "\n")
+    text = _read(Path(test_views)) if is_file(test_views) else test_views.replace(",", "\n")
     names = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not names:
-        raise InputError(f"option --test_views: {test_views} has no names, expected the names of photographs.")
+        raise InputError(f"option --test_views: {shown(test_views)} has no names, expected the names of photographs")
     return names
+
+
+def _read(file: Path) -> str:
+    try:
+        return files.read_text(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"option --test_views: {file} cannot be read ({reason}), expected text") from None
 
 
 def _index_of(name: str, names: Sequence[str]) -> int:
@@ -101,9 +109,9 @@ def _index_of(name: str, names: Sequence[str]) -> int:
         if matching:
             raise InputError(
                 f"option --test_views: {shown(name)} is ambiguous ({names[matching[0]]}, {names[matching[1]]}), "
-                "expected the name of one photograph."
+                "expected the name of one photograph"
             )
-    raise InputError(f"option --test_views: found {shown(name)}, expected one of {image_files.some(names)}.")
+    raise InputError(f"option --test_views: found {shown(name)}, expected one of {image_files.some(names)}")
 
 
 def _posix(name: str) -> str:

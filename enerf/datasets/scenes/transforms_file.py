@@ -136,6 +136,19 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     )
 
 
+def input_files(path: str | os.PathLike[str], *, with_points: bool = True) -> list[Path]:
+    """The file, and the one of points that it names if it exists; ``read`` returns images, masks and depth maps.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or names a path outside of its folder.
+    """
+    file = Path(path) / "transforms.json" if os.path.isdir(path) else Path(path)
+    points = _points_file(file, read_object(file, _LAYOUT, "an object with frames")) if with_points else None
+    return [file] if points is None or not _is_file(points) else [file, points]
+
+
 def inner_path(file: Path, name: str, what: str) -> str:
     """A path of the file as a normalized POSIX path relative to its folder; backslashes separate folders too.
 
@@ -376,17 +389,24 @@ def _depths(
 
 def _points(file: Path, content: Mapping[str, Any], scale: float, read_points: ReadPoints | None) -> Points | None:
     """Points of the PLY file in the file's world; None if it is missing or not to be read."""
-    name = content.get("ply_file_path")
-    if name is None or read_points is None:
+    path = None if read_points is None else _points_file(file, content)
+    if path is None or read_points is None:
         return None
-    if not is_name(name):
-        raise InputError(f"{file} has ply_file_path {short(name)}, expected the name of a file")
-    path = file.parent / inner_path(file, name, "ply_file_path")
     if not _is_file(path):
         log.warning("%s: the file of points %s does not exist", file, path)
         return None
     points = read_points(path)
     return replace(points, xyz=points.xyz * scale)
+
+
+def _points_file(file: Path, content: Mapping[str, Any]) -> Path | None:
+    """The PLY file that is named, which may be missing; None if none is."""
+    name = content.get("ply_file_path")
+    if name is None:
+        return None
+    if not is_name(name):
+        raise InputError(f"{file} has ply_file_path {short(name)}, expected the name of a file")
+    return file.parent / inner_path(file, name, "ply_file_path")
 
 
 def _positive(file: Path, content: Mapping[str, Any], key: str, default: float) -> float:

@@ -20,7 +20,7 @@ from enerf.datasets.scenes.packed_images import PackedImages
 log = logging.getLogger("enerf")
 _examined: set[tuple[object, ...]] = set()
 PARALLAX = 1e-4  # least distance between cameras, times the nearest depth: less than a tenth of a pixel
-SAME_FOCAL = 1e-3  # relative difference of focal lengths that counts as rounding
+SAME_FOCAL = 1e-3  # relative difference of focal lengths and of shapes that counts as rounding
 LOW_NEAR, HIGH_FAR = 0.1, 100.0  # times the median: bounds beyond are outliers
 BEYOND_FAR, BEYOND_NEAR = 1e3, 1e6  # times the median far, the least near: distances of cameras that cannot be
 
@@ -62,25 +62,35 @@ def require_rotations(file: Path, matrices: Poses, names: Sequence[str]) -> None
         )
 
 
-def require_one_camera(
-    file: Path, focal: Float64[np.ndarray, " n"], aspect: Float64[np.ndarray, " n"], names: Sequence[str]
-) -> None:
-    """Check that all views have one focal length and shape, as parts of the width.
+def require_one_shape(file: Path, aspect: Float64[np.ndarray, " n"], names: Sequence[str]) -> None:
+    """Check that the images of all views have one shape; ``aspect`` are heights as parts of the width.
 
     Raises
     ------
     InputError
-        If one differs from the median view by more than rounding; cameras of several kinds are not supported.
+        If one differs from that of the median view by more than rounding.
     """
-    for what, values in (("focal lengths", focal), ("heights", aspect)):
-        usual = float(np.median(values))
-        usual = float(values[np.abs(values - usual).argmin()])  # that of a view
-        other = np.abs(values - usual) > SAME_FOCAL * usual
-        if other.any():
-            raise InputError(
-                f"{file} has {what} that differ between views, {usual:g} of the width in most of them but "
-                f"{name_views(other, names, values.tolist())}, expected one camera for all views."
-            )
+    usual = _usual(aspect)
+    other = ~_agrees(aspect, usual)
+    if other.any():
+        raise InputError(
+            f"{file} has heights that differ between views, {usual:g} of the width in most of them but "
+            f"{name_views(other, names, aspect.tolist())}, expected images of one shape."
+        )
+
+
+def has_one_focal_length(focal: Float64[np.ndarray, " n"]) -> bool:
+    """Whether focal lengths, as parts of the width, differ from that of the median view by no more than rounding."""
+    return bool(_agrees(focal, _usual(focal)).all())
+
+
+def _usual(values: Float64[np.ndarray, " n"]) -> float:
+    """The value of a view that is nearest to the median."""
+    return float(values[np.abs(values - float(np.median(values))).argmin()])
+
+
+def _agrees(values: Float64[np.ndarray, " n"], usual: float) -> Bool[np.ndarray, " n"]:
+    return np.abs(values - usual) <= SAME_FOCAL * usual
 
 
 def require_parallax(file: Path, centers: Float64[np.ndarray, "n 3"], near: float, which: str = "cameras") -> None:

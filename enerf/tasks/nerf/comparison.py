@@ -11,7 +11,7 @@ from enerf.datasets.scenes import pixels
 from enerf.engine import checkpoint
 from enerf.reporting import learning_rates, plots, tables
 from enerf.reporting.plots import mean_and_std
-from enerf.tasks.nerf import setup
+from enerf.tasks.nerf import setup, views
 from enerf.tasks.nerf.config import NerfConfig
 
 RATES_RANGE = 2.0  # dB shown below the best, so that failed runs do not flatten the others
@@ -177,7 +177,7 @@ def draw_test_view(base: NerfConfig, variants: dict[str, NerfConfig]) -> None:
     base = setup.with_background(base, trained[0]["config"] if trained is not None else None)
     scene = setup.load_scene(base, pose_check=False)
     view = scene.test[0]
-    name = f"{Path(scene.image_names[view]).stem}.png"
+    name = views.picture_name(scene, view)
     pictures = {"photograph": pixels.view_image(scene, view).double().numpy()}
     for method, variant in variants.items():
         file = variant.folder / "test" / "final" / name

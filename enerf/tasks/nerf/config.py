@@ -93,9 +93,9 @@ class DataOptions:
     )
     pose_axes: str = option(
         "format",
-        "axes of the pose matrices: format: as the format has them (LLFF: llff; Blender, transforms.json: opengl); "
-        "llff: down, right, back; opengl: right, up, back; opencv: right, down, forward; _w2c: if they map world to "
-        "camera coordinates",
+        "axes of the pose matrices: format: as the format has them (LLFF: llff; Blender, transforms.json: opengl; "
+        "COLMAP: opencv_w2c); llff: down, right, back; opengl: right, up, back; opencv: right, down, forward; _w2c: if "
+        "they map world to camera coordinates",
         choices=("format", *AXES),
         affects="data",
     )

@@ -59,9 +59,14 @@ def table(runs: Sequence[dict[str, Any]], published: bool = True) -> list[list[s
 
 
 def protocol_description(run: dict[str, Any]) -> str:
-    """Return a short description of an evaluation protocol: image size, split, length of training, and model."""
+    """Return a short description of an evaluation protocol: image size, split, length of training, and model.
+
+    The split is what the protocol says of how the test views were chosen; ``llffhold`` if that chose them; else the
+    "given split" of the scene's files.
+    """
     p = run["protocol"]
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
+    split = f"test views: {p['split']}" if p.get("split") else split
     length = f"{run['max_seconds']:g} s" if run.get("max_seconds") else f"{run['steps']} steps"
     model = f", {run['model']}" if run.get("model") else ""
     fixed = re.search(r"of (\w+) fixed pixels", p.get("average", ""))

@@ -120,7 +120,7 @@ def with_format(config: NerfConfig, saved: dict[str, Any] | None = None) -> Nerf
     Raises
     ------
     InputError
-        If that is not one format.
+        If the folder is in no known format, or in several.
     """
     name, factor, recorded = config.data.dataset_type, config.data.factor, saved or {}
     if name == "auto":

@@ -36,9 +36,12 @@ class Renderer:
     pixel_centers: float = 0.5
 
     def picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
-        """Render a camera at a pose: rgb (h, w, 3) in [0, 1], depth and opacity (h, w)."""
+        """Render a camera at a pose: rgb (h, w, 3) in [0, 1], depth and opacity (h, w).
+
+        NDC refer to the scene's camera, as in training, whatever the camera rendered is.
+        """
         camera_rays = rays.of_image(camera, c2w, scene.near, scene.far, self.pixel_centers)
-        camera_rays = rays.to_ndc(camera_rays, camera) if scene.ndc else camera_rays
+        camera_rays = rays.to_ndc(camera_rays, scene.camera) if scene.ndc else camera_rays
         flat = in_chunks(self.render, camera_rays, self.rays_at_once)
         size = (camera.height, camera.width)
         return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
@@ -60,10 +63,15 @@ def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: flo
 
 
 def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:
-    """Return the mean over views of the PSNR of ``n`` fixed pixels each (0: all); NaN if there are no views."""
+    """Return the mean over views of the PSNR of ``n`` fixed pixels each (0: all); NaN if there are no views.
+
+    Views of which masks exclude all pixels are left out.
+    """
     values = []
     for view in views:
         pixels = scenes_pixels.fixed_pixels(scene, view, n)
+        if not len(pixels.view):
+            continue
         rendering = in_chunks(
             renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
         )
@@ -87,8 +95,18 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
             }
         )
         if folder is not None:
-            images.write_png(folder / f"{Path(scene.image_names[view]).stem}.png", images.to_uint8(rgb))
+            images.write_png(folder / picture_name(scene, view), images.to_uint8(rgb))
     return measured
+
+
+def picture_name(scene: Scene, view: int) -> str:
+    """Return the name of the PNG file of a rendered view: the stem of its photograph's name, if no other has the same.
+
+    Otherwise the whole name, with folders, and the suffix of PNG files appended, which differs between views.
+    """
+    name = Path(scene.image_names[view])
+    unique = sum(Path(other).stem == name.stem for other in scene.image_names) == 1
+    return f"{name.stem}.png" if unique else f"{name.as_posix()}.png"
 
 
 def means(measured: Sequence[dict[str, Any]]) -> dict[str, float | None]:

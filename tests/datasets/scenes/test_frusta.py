@@ -8,9 +8,11 @@ import torch
 
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import blender, coordinates, frusta, llff, rays, synthetic
+from enerf.datasets.scenes import blender, coordinates, formats, frusta, llff, rays, synthetic
+from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
-from tests.datasets.scenes import test_bounds
+from enerf.datasets.scenes.settings import SceneSettings
+from tests.datasets.scenes import photographed, test_bounds
 
 CAMERA = Camera(12, 9, 11.0, 13.0, 5.0, 4.0)
 
@@ -119,3 +121,23 @@ def test_sights_are_unit_and_those_of_cameras_that_hold_the_point(demo):
     which = (towards * sights[:, None]).sum(-1).argmax(1)
     seen = np.stack([frusta.count_views(dataclasses.replace(demo, train=(v,)), points) for v in demo.train], 1) > 0
     assert (seen[np.arange(500), which] | ~seen.any(1)).all()
+
+
+def test_points_are_counted_in_the_frustum_of_each_views_own_camera(tmp_path):
+    sizes = photographed.of_sizes(photographed.OFF_CENTER, 3)
+    cameras = (photographed.OPENCV, *sizes, photographed.FISHEYE)
+    posed = photographed.described(tmp_path, cameras, photographed.forward(5))
+    photographed.write(posed, "colmap")
+    scene = formats.load("colmap", tmp_path, SceneSettings(factor=1, llffhold=2, pose_check=False))
+    rng = np.random.default_rng(0)
+    points = np.stack([rng.uniform(-6, 6, 2000), rng.uniform(-5, 5, 2000), rng.uniform(-9, 3, 2000)], 1)
+    expected = np.zeros(len(points), dtype=int)
+    for view in scene.train:
+        camera, pose = cameras[view], posed.c2w[view]
+        local = torch.from_numpy((points - pose[:, 3]) @ pose[:, :3])
+        at, valid = Cameras([camera]).project(torch.zeros(len(local), dtype=torch.int64), local)
+        inside = (at >= 0) & (at <= torch.tensor([camera.width, camera.height]))
+        expected += (valid & inside.all(-1)).numpy()
+    found = frusta.count_views(scene, points)
+    assert (found != expected).mean() < 2e-3  # poses of the scene are single precision
+    assert set(np.unique(found)) == set(range(len(scene.train) + 1))

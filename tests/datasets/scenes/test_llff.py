@@ -3,6 +3,7 @@
 import os
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -193,13 +194,42 @@ def test_rounded_sides_scale_each_focal_length_by_itself(tmp_path):
     assert np.isclose(camera.fy, FOCAL * 5 / H)
 
 
-@pytest.mark.parametrize(("column", "what"), [(14, "focal lengths"), (4, "heights"), (9, "focal lengths")])
-def test_cameras_that_differ_are_refused_by_name_and_value(column, what, tmp_path):
+@pytest.mark.parametrize("column", [4, 9])
+def test_shapes_that_differ_are_refused_by_name_and_value(column, tmp_path):
     rows = _rows(*_world())
     rows[3, column] *= 1.1
     text = _refusal(_scene(tmp_path, rows), factor=1)
-    assert f"has {what} that differ between views" in text
-    assert f"view 3 (IMG_003.png): {rows[3, 14 if column != 4 else 4] / rows[3, 9]:g}" in text
+    assert "has heights that differ between views" in text
+    assert f"view 3 (IMG_003.png): {rows[3, 4] / rows[3, 9]:g}, expected images of one shape" in text
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_focal_lengths_that_differ_are_one_camera_for_each_view(factor, tmp_path):
+    rows = _rows(*_world())
+    rows[[2, 5], 14] *= 1.25
+    rows[3, [4, 9, 14]] *= 2  # twice the pixels of the others' camera
+    scene = llff.load(_scene(tmp_path, rows), factor=factor)
+    for view, camera in enumerate(map(scene.cameras.camera, range(N))):
+        focal = FOCAL / factor * (1.25 if view in (2, 5) else 1)
+        assert camera == Camera(W // factor, H // factor, focal, focal, W / factor / 2, H / factor / 2)
+    assert scene.camera == scene.cameras.camera(0)
+    view, x, y = (torch.full((2,), value) for value in (5, 3, 2))
+    made = pixels.rays_of(replace(scene, ndc=False), pixels.Pixels(view, x, y), 0.5)
+    center = torch.tensor([W, H]) / factor / 2
+    (right, down), focal = torch.tensor([3.5, 2.5]) - center, FOCAL / factor * 1.25
+    wanted = scene.c2w[5, :, :3] @ torch.tensor([right / focal, -down / focal, -1])
+    assert torch.allclose(made.directions, wanted.expand(2, 3), atol=1e-6)
+
+
+def test_one_focal_length_is_one_camera_and_rounding_changes_no_bit(tmp_path):
+    plain = llff.load(_scene(tmp_path / "plain"), factor=1)
+    rows = _rows(*_world())
+    rows[1:, 14] *= np.linspace(0.9993, 1.0007, N - 1)
+    rounded = llff.load(_scene(tmp_path / "rounded", rows), factor=1)
+    for scene in (plain, rounded):
+        assert scene.view_cameras is None
+        assert scene.camera == Camera(W, H, FOCAL, FOCAL, W / 2, H / 2)
+    assert torch.equal(plain.c2w, rounded.c2w)
 
 
 def test_rounding_and_sizes_of_the_same_camera_are_no_difference(tmp_path):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from enerf.datasets.scenes import poses
+from tests.datasets.scenes import models
+from tests.datasets.scenes.axes import to_axes
 
 SEEDS = range(4)
 
@@ -271,3 +273,11 @@ def test_the_central_view_is_nearest_to_the_mean():
     mean = c2w[:, :, 3].mean(0)
     distances = [np.linalg.norm(pose[:, 3] - mean) for pose in c2w]
     assert poses.central_view(c2w) == distances.index(min(distances))
+
+
+@pytest.mark.parametrize("axes", poses.AXES)
+def test_matrices_in_a_convention_are_those_of_the_poses_and_lead_back_to_them(axes):
+    c2w = models.random_poses(np.random.default_rng(0), 20)
+    matrices = poses.to_axes(c2w, axes)
+    np.testing.assert_allclose(matrices, to_axes(c2w, axes), atol=1e-12)
+    np.testing.assert_allclose(poses.from_axes(matrices, axes), c2w, atol=1e-12)

@@ -509,3 +509,16 @@ def test_the_real_lego_is_read():
     assert len(posed.names) == 100
     assert (posed.cameras[0].width, posed.cameras[0].model) == (200, "PINHOLE")
     assert np.isclose(posed.cameras[0].fx, 277.7777, atol=1e-3)
+
+
+def test_the_file_of_points_is_a_file_of_the_scene_if_it_exists(tmp_path):
+    file = write_scene(tmp_path, content_with(ply_file_path="points/a.ply"))
+    assert transforms_file.input_files(tmp_path) == [file]
+    (tmp_path / "points").mkdir()
+    (tmp_path / "points" / "a.ply").write_text("ply")
+    assert transforms_file.input_files(tmp_path) == [file, tmp_path / "points" / "a.ply"]
+    assert transforms_file.input_files(file, with_points=False) == [file]
+    write_file(tmp_path, content_with(ply_file_path="../a.ply"))
+    assert "expected a path inside of the folder" in refusal(transforms_file.input_files, tmp_path)
+    write_file(tmp_path, content_with(ply_file_path=7))
+    assert "has ply_file_path 7, expected the name of a file" in refusal(transforms_file.input_files, tmp_path)

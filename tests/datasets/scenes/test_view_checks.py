@@ -67,14 +67,20 @@ def test_a_camera_beyond_all_depths_is_named(value):
         view_checks.require_one_scale(FILE, centers, _bounds(), NAMES)
 
 
-def test_focal_lengths_are_compared_with_that_of_most_views():
-    focal = np.full(9, 0.8)
-    focal[0] = 1.2
-    with pytest.raises(
-        InputError, match=r"focal lengths .* 0.8 of the width in most of them but view 0 \(0.png\): 1.2"
-    ):
-        view_checks.require_one_camera(FILE, focal, np.full(9, 0.75), NAMES)
-    view_checks.require_one_camera(FILE, 0.8 * np.linspace(0.9995, 1.0005, 9), np.full(9, 0.75), NAMES)
+ROUNDED = 0.8 * np.linspace(0.9995, 1.0005, 9)
+
+
+def test_shapes_are_compared_with_that_of_most_views():
+    aspect = np.full(9, 0.8)
+    aspect[0] = 1.2
+    with pytest.raises(InputError, match=r"heights .* 0.8 of the width in most of them but view 0 \(0.png\): 1.2, exp"):
+        view_checks.require_one_shape(FILE, aspect, NAMES)
+    view_checks.require_one_shape(FILE, ROUNDED, NAMES)
+
+
+def test_focal_lengths_that_differ_by_rounding_are_one():
+    assert view_checks.has_one_focal_length(ROUNDED)
+    assert not view_checks.has_one_focal_length(np.array([*ROUNDED[:8], 0.8 * 1.01]))
 
 
 @pytest.mark.parametrize("distance", [1.0, 4.0, 40.0])
