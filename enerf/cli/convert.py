@@ -26,10 +26,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("scene", type=app.path, metavar="SCENE", help="folder of a scene")
     given = vars(reader.parse_args(argv))
     chosen, scene = parser.read_table(ConvertOptions, given), given["scene"]
-    for name, value in (("to", chosen.to), ("out", chosen.out)):
-        if not value:
-            expected = "llff, colmap or transforms" if name == "to" else "a new folder"
-            raise InputError(f"option --{name}: found nothing, expected {expected}")
+    if not chosen.out:
+        raise InputError("option --out: found nothing, expected a new folder")
 
     from enerf.core import io
     from enerf.datasets.scenes import conversion, formats
