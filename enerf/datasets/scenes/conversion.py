@@ -125,8 +125,7 @@ def convert(posed: PosedImages, out: Path, settings: ConversionSettings) -> None
     """
     target = _target(settings)
     _require_new(out)
-    for camera in dict.fromkeys(posed.cameras):
-        cameras.check(camera, f"{posed.source}: camera of {posed.names[posed.cameras.index(camera)]}")
+    cameras.check_views(posed.cameras, posed.names, posed.source)
     renamed = _renamed(posed, target)
     _check_images(posed, target)
     _refuse_or_warn(posed, out, target, settings)
