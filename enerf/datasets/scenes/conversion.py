@@ -178,7 +178,9 @@ def _require_new(out: Path) -> None:
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_dir():
-        raise InputError(f"option --out: found {out}, which is no folder, expected a new folder or an empty one")
+        raise InputError(
+            f"option --out: found {out}, which is a link or no folder, expected a new folder or an empty one"
+        )
     with io.os_errors_as_input_errors(out):
         if any(out.iterdir()):
             raise InputError(f"option --out: found files in {out}, expected a new folder or an empty one")

@@ -289,7 +289,7 @@ def test_nothing_existing_is_changed_and_a_failure_leaves_nothing(tmp_path, fold
     (tmp_path / "link").symlink_to(tmp_path / "empty")
     assert "found files in" in refusal(conversion.convert, scene, tmp_path / "full", _to("colmap"))
     for name in ("full/notes.txt", "link"):
-        assert "which is no folder" in refusal(conversion.convert, scene, tmp_path / name, _to("colmap"))
+        assert "which is a link or no folder" in refusal(conversion.convert, scene, tmp_path / name, _to("colmap"))
     conversion.convert(scene, tmp_path / "empty", _to("colmap"))
     _require_same(_read(tmp_path / "empty"), scene)
     before = sorted(tmp_path.rglob("*"))
