@@ -119,7 +119,7 @@ IMAGES_F: dict[str, Any] = {
         "refuse",
         lambda s: (_smaller(s) / "image004.png").write_bytes(cut((s / "images_2/image004.png").read_bytes(), 1, 2)),
     ),
-    "one_empty": ("refuse", lambda s: (_smaller(s) / "image004.png").write_bytes(b"")),
+    "one_empty": ("any", lambda s: (_smaller(s) / "image004.png").write_bytes(b"")),
     "one_fifo": ("any", lambda s: ((_smaller(s) / "image004.png").unlink(), os.mkfifo(s / "images_2/image004.png"))),
     "is_a_file": ("any", lambda s: (s / "images_2").write_text("x")),
     "is_a_fifo": ("any", lambda s: os.mkfifo(s / "images_2")),
