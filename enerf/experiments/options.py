@@ -69,6 +69,55 @@ class AnalyzeOptions:
 
 
 @dataclass(frozen=True)
+class ConvertOptions:
+    """conversion."""
+
+    to: str = option(
+        "",
+        "format to write: llff; colmap; transforms (transforms.json)",
+        choices=("llff", "colmap", "transforms"),
+        affects="neutral",
+    )
+    out: str = option("", "new folder of the converted scene", affects="neutral", is_path=True)
+    dataset_type: str = option(
+        "auto",
+        "format to read: the one that the folder is in, or a name",
+        choices=("auto", "llff", "blender", "transforms", "colmap"),
+        affects="neutral",
+    )
+    pose_axes: str = option(
+        "format",
+        "axes of the pose matrices that are read, as for training; those that are written are the format's",
+        choices=("format", "llff", "opengl", "opencv", "llff_w2c", "opengl_w2c", "opencv_w2c"),
+        affects="neutral",
+    )
+    dialect: str = option(
+        "nerfstudio",
+        "program that transforms.json is for",
+        choices=("nerfstudio", "instant-ngp"),
+        affects="neutral",
+    )
+    lossy: bool = option(
+        False, "leave out what the format cannot express, with a warning, instead of refusing", affects="neutral"
+    )
+    link: bool = option(
+        False, "put symbolic links to the photographs, masks and depth maps in the place of copies", affects="neutral"
+    )
+    near: float = option(
+        0.0,
+        "llff: nearest depth of all views, in units of the scene; 0: that of the scene, or of its points",
+        at_least=0,
+        affects="neutral",
+    )
+    far: float = option(
+        0.0,
+        "llff: farthest depth of all views, in units of the scene; 0: that of the scene, or of its points",
+        at_least=0,
+        affects="neutral",
+    )
+
+
+@dataclass(frozen=True)
 class ExtractOptions:
     """extraction."""
 

@@ -9,6 +9,7 @@ from jaxtyping import Float64, UInt8
 from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
+from enerf.datasets.scenes import posed_images
 from enerf.geometry import ply
 
 _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
@@ -49,6 +50,17 @@ def read(path: Path) -> tuple[Points, Colors | None]:
     rgb = np.nan_to_num(np.stack([vertex[name] for name in names], axis=1)[finite])
     are_fractions = _FRACTIONAL.search(data, 0, data.find(b"end_header")) is not None and rgb.max() <= 1
     return xyz[finite], np.clip(np.round(rgb * 255 if are_fractions else rgb), 0, 255).astype(np.uint8)
+
+
+def read_scene(path: Path) -> posed_images.Points:
+    """Points of a scene in a PLY file, which does not say what views see them; raises as ``read``."""
+    none = np.zeros(0, np.int64)
+    return posed_images.Points(*read(path), none, none)
+
+
+def write_scene(path: Path, points: posed_images.Points) -> None:
+    """Write the points of a scene, without what views see them; raises as ``write``."""
+    write(path, points.xyz, points.rgb)
 
 
 def write(path: Path, xyz: Points, rgb: Colors | None) -> None:

@@ -210,6 +210,13 @@ MISTAKES = {
         (["nowhere", "--frames", "0"], "--frames"),
         (["nowhere", "--fps", "x"], "--fps"),
     ],
+    "convert_scene.py": [
+        (["nowhere", "--to", "colmap", "--out", "new"], "nowhere"),
+        (["nowhere", "--out", "new"], "--to"),
+        (["nowhere", "--to", "colmap"], "--out"),
+        (["nowhere", "--to", "blender", "--out", "new"], "llff, colmap, transforms"),
+        (["nowhere", "--to", "llff", "--out", "new", "--far", "x"], "--far"),
+    ],
     "compare_nerf.py": [(["--methods", "plain,foo"], "foo"), (["--seeds", "a"], "--seeds")],
     "fit_shape.py": [
         ([], "--mesh"),

@@ -4,8 +4,10 @@ from tests.corpus import (
     archives,
     checkpoints,
     clouds,
+    colmap_models,
     command_lines,
     configs,
+    conversions,
     folders,
     gltf,
     json_scenes,
@@ -16,9 +18,11 @@ from tests.corpus import (
     poses,
     registry,
     runs,
+    scene_folders,
     terminals,
+    transforms_files,
 )
 
 KINDS = (poses, photographs, json_scenes, configs, command_lines, outputs, checkpoints, runs, meshes, gltf, clouds)
-KINDS += (pickles, archives, folders, terminals)
+KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions)
 CASES = registry.CASES

@@ -62,6 +62,11 @@ def nerf(folder: Path, scene: Path, *more: Any, options: tuple[str, ...] = QUICK
     return Command("train_nerf.py", (*where, *options, *more))
 
 
+def converted(folder: Path, scene: Path, target: str, *more: Any, writes: str = "out") -> Command:
+    """Return the command that writes a scene in another format, to ``out`` unless ``--out`` is given."""
+    return Command("convert_scene.py", (scene, "--to", target, "--out", folder / "out", *more), writes=writes)
+
+
 def blender(folder: Path, scene: Path, *more: Any) -> Command:
     """Return the command that trains a tiny NeRF on a Blender scene."""
     where = ("--datadir", scene, "--dataset_type", "blender", "--basedir", folder / "out", "--expname", "x")
@@ -104,6 +109,7 @@ def make_data() -> None:
     from enerf.datasets.scenes import synthetic
 
     synthetic.write_scene(base("llff"), 8, width=40, height=30, supersample=1, progress=False)
+    _write_posed()
     _write_blender(base("blender"))
     _write_meshes(base("mesh"))
     random = np.random.default_rng(0)
@@ -144,6 +150,29 @@ def _save(path: Path, pixels: np.ndarray) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def _write_posed() -> None:
+    """Write the LLFF scene as a COLMAP model and as ``transforms.json``, both with points."""
+    from dataclasses import replace
+
+    from enerf.datasets.scenes import conversion, llff
+    from enerf.datasets.scenes.conversion import ConversionSettings
+    from enerf.datasets.scenes.posed_images import Points
+    from enerf.geometry import colored_points
+
+    posed, random = llff.read_posed(base("llff")), np.random.default_rng(0)
+    view = np.repeat(np.arange(len(posed.names)), 15)
+    camera, (near, far) = posed.cameras[0], posed.bounds[view].T
+    depth = random.uniform(near, far)
+    x, y = random.uniform([[0], [0]], [[camera.width], [camera.height]], (2, len(view)))
+    local = np.stack([(x - camera.cx) / camera.fx, (camera.cy - y) / camera.fy, -np.ones(len(view))], axis=1)
+    xyz = np.einsum("kij,kj->ki", posed.c2w[view, :, :3], local * depth[:, None]) + posed.c2w[view, :, 3]
+    rgb = random.integers(0, 256, xyz.shape).astype(np.uint8)
+    scene = replace(posed, points=Points(xyz, rgb, np.arange(len(view)), view))
+    for target in ("colmap", "transforms"):
+        settings = ConversionSettings(target, lossy=True, write_points=colored_points.write_scene)
+        conversion.convert(scene, base(target), settings)
 
 
 def _write_blender(folder: Path) -> None:

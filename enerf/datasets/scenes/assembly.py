@@ -71,6 +71,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     view_checks.warn_of_equal_poses(file, posed.c2w, names)
     split = splits.choose(names, c2w, settings.llffhold, settings.test_views, posed.test)
     photos, factor = _photos(posed, settings, folder)
+    cameras.check_views(posed.cameras, names, file)
     table = Cameras([_fitted(camera, photo) for camera, photo in zip(posed.cameras, photos, strict=True)])
     pixels = _read(photos, posed.files[0].parent, settings)
     channels = pixels.channels if isinstance(pixels, PackedImages) else pixels.shape[-1]

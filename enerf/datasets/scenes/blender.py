@@ -24,6 +24,7 @@ from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import poses, transforms, transparency, view_checks
 from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.transforms import Frames
 
@@ -71,8 +72,7 @@ def load(
         If a file is missing, damaged or inconsistent with another.
     """
     scene = Path(folder)
-    if not scene.is_dir():
-        raise InputError(f"{scene} is not a folder, expected a scene laid out as {_LAYOUT}.")
+    _require_folder(scene)
     if testskip < 0:
         raise InputError(f"option --testskip: found {testskip}, expected 0 or more.")
     near, far = _range(near, far)
@@ -104,6 +104,44 @@ def load(
         world_to_scene=torch.eye(4, dtype=torch.float64),
         background=float(white_bkgd),
     )
+
+
+def read_posed(folder: Path, pose_axes: str = "opengl") -> PosedImages:
+    """Read poses and the camera of all training and test frames; of images, the header of the first is read.
+
+    Parameters
+    ----------
+    folder
+        The scene.
+    pose_axes
+        Convention of the matrices in the files, one of ``poses.AXES``.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or inconsistent with another.
+    """
+    scene = Path(folder)
+    _require_folder(scene)
+    train, test = _frames(scene, 1)
+    for part in (train, test):
+        view_checks.require_rotations(part.file, part.matrices, part.names)
+    names, matrices = (*train.names, *test.names), np.concatenate([train.matrices, test.matrices])
+    width, height, _ = images.size(scene / names[0])
+    focal = 0.5 * width / math.tan(0.5 * train.angle)
+    return PosedImages(
+        source=scene,
+        names=names,
+        files=tuple(scene / name for name in names),
+        cameras=(Camera(width, height, focal, focal, width / 2, height / 2),) * len(names),
+        c2w=poses.orthonormalize(poses.from_axes(matrices, pose_axes)),
+        test=tuple(range(len(train.names), len(names))),
+    )
+
+
+def _require_folder(scene: Path) -> None:
+    if not scene.is_dir():
+        raise InputError(f"{scene} is not a folder, expected a scene laid out as {_LAYOUT}.")
 
 
 def input_files(folder: Path, testskip: int) -> list[Path]:

@@ -21,6 +21,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64, Num
@@ -79,6 +80,14 @@ def check(camera: Camera, where: str) -> None:
         )
     if model.name == "FOV" and abs(values[0]) >= math.pi:
         raise InputError(f"{where}: found a FOV camera of omega = {values[0]:g}, expected radians below pi")
+
+
+def check_views(cameras: Sequence[Camera], names: Sequence[str], source: Path) -> None:
+    """Check the camera of each view; ``source`` and the names of the views begin messages. Raises as ``check``."""
+    first: dict[Camera, str] = {}
+    for camera, name in zip(cameras, names, strict=True):
+        if first.setdefault(camera, name) is name:
+            check(camera, f"{source}: camera of {name}")
 
 
 @dataclass(frozen=True)
@@ -282,21 +291,34 @@ class Cameras:
         """View, x and y of points on the outlines of all images that have a ray: corners, and points of edges between.
 
         Positions are counted from the corner of the first pixel. For pinholes the corners alone, whose rays bound all
-        others.
+        others. Of a view without rays on its outline, such as that of a fisheye whose picture is a circle within the
+        image, points of a grid that have one.
         """
-        parts = []
         steps = torch.tensor([0, 1]) if self.is_plain else torch.linspace(0, 1, _PER_EDGE)
         across, down = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="xy"))
         outer = (across == 0) | (across == 1) | (down == 0) | (down == 1)
-        for camera in self.rows:
-            xy = torch.stack([across[outer] * camera.width, down[outer] * camera.height]).round().long()
-            parts.append(xy.to(self.device))
-        x, y = torch.stack(parts, 1)[:, self.row].flatten(1)
-        view = torch.arange(len(self), device=self.device).repeat_interleave(int(outer.sum()))
+        view, x, y = self._at(across[outer], down[outer])
         if self.is_plain:
             return view, x, y
         found = self.valid(view, x, y, 0)
-        return view[found], x[found], y[found]
+        view, x, y = view[found], x[found], y[found]
+        blind = torch.bincount(view, minlength=len(self)) == 0
+        if blind.any():
+            inner = self._at(across[~outer], down[~outer])
+            chosen = blind[inner[0]] & self.valid(*inner, 0)
+            view, x, y = (torch.cat([a, b[chosen]]) for a, b in zip((view, x, y), inner, strict=True))
+        return view, x, y
+
+    def _at(
+        self, across: Float[Tensor, " n"] | Int[Tensor, " n"], down: Float[Tensor, " n"] | Int[Tensor, " n"]
+    ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+        """View, x and y of positions in the images of all views, given as parts of width and height."""
+        parts = []
+        for camera in self.rows:
+            xy = torch.stack([across * camera.width, down * camera.height]).round().long()
+            parts.append(xy.to(self.device))
+        x, y = torch.stack(parts, 1)[:, self.row].flatten(1)
+        return torch.arange(len(self), device=self.device).repeat_interleave(len(across)), x, y
 
     def _intrinsics_of(self, view: Int[Tensor, "*b"]) -> tuple[Int64[Tensor, " b"], Sequence[Tensor]]:
         """Row, and fx, fy, cx, cy of each pixel, flat; scalars if there is one camera."""

@@ -3,14 +3,14 @@
 A model is a folder with ``cameras``, ``images`` and, where there are points, ``points3D``, each ``.bin`` or ``.txt``.
 Rigs and frames, which COLMAP 4 adds, are not read: the pose of each image is in ``images``. COLMAP's poses are
 world-to-camera with OpenCV's axes (right, down, forward); its pixel coordinates begin at the image's outer corner, as
-``core.types.Camera`` has them.
+``core.types.Camera`` has them. The mask of an image ``images/NAME`` is ``masks/NAME.png``, as COLMAP names masks.
 
 Source: COLMAP's documentation, "Output Format"; Schönberger and Frahm, Structure-from-Motion Revisited (2016).
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,8 +18,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from enerf.core import io
+from enerf.core import files, io
 from enerf.core.errors import InputError
+from enerf.core.image_files import some
 from enerf.core.types import Camera
 from enerf.datasets.scenes import colmap_binary, colmap_records, colmap_text, poses
 from enerf.datasets.scenes.colmap_records import Images, Points3D
@@ -107,15 +108,16 @@ def input_files(folder: Path) -> list[Path]:
     """
     model = find(folder)
     layout = _format(model)
-    files = [model / part.name for part in (layout.cameras, layout.images, layout.points)]
-    return [file for file in files if os.path.lexists(file)]
+    found = [model / part.name for part in (layout.cameras, layout.images, layout.points)]
+    return [file for file in found if os.path.lexists(file)]
 
 
 def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
     """Read a model; the views are sorted by name, the points by their identifiers.
 
     Observations are the tracks of the points; if all of these are empty, those that the images list. Observations of
-    unregistered images are left out, as are repeated ones of a point in an image.
+    unregistered images are left out, as are repeated ones of a point in an image. Masks are in a folder ``masks``
+    beside that of the images; views without one are logged.
 
     Parameters
     ----------
@@ -148,6 +150,7 @@ def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
         files=tuple(image_folder / name for name in images.names),
         cameras=tuple(cameras[number] for number in images.cameras.tolist()),
         c2w=_c2w(images),
+        masks=_masks(image_folder.with_name("masks"), images.names),
         points=_points(model, images),
     )
 
@@ -270,6 +273,26 @@ def _image_folder(folder: Path) -> Path:
     while not os.path.isdir(parent / "images") and (parent.name.isdecimal() or parent.name in ("sparse", "colmap")):
         parent = parent.parent
     return (parent if os.path.isdir(parent / "images") else folder) / "images"
+
+
+def _masks(folder: Path, names: Sequence[str]) -> tuple[Path | None, ...]:
+    """Mask of each image, None where there is none; empty if there are none at all."""
+    if not folder.is_dir():
+        return ()
+    found = tuple(path if _is_file(path) else None for path in (folder / f"{name}.png" for name in names))
+    lacking = [name for name, path in zip(names, found, strict=True) if path is None]
+    if lacking:
+        log.info("%s has no NAME.png of %d of %d images: %s", folder, len(lacking), len(names), some(lacking))
+    return found if any(found) else ()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a regular file exists; an InputError names a folder or named pipe in its place."""
+    try:
+        files.require_regular(path)
+    except OSError:
+        return False
+    return True
 
 
 def _c2w(images: Images) -> Float64[np.ndarray, "n 3 4"]:

@@ -3,12 +3,12 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enerf.core import image_files
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import assembly, blender, colmap, llff, transforms_file
+from enerf.datasets.scenes import assembly, blender, colmap, llff, poses, transforms_file, view_checks
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
@@ -31,6 +31,8 @@ class Format:
         Reads a scene.
     input_files
         The files of a scene that a run depends on.
+    posed
+        Reads photographs, cameras and poses of a scene, with OpenGL axes.
     made_from
         Formats whose files often lie in the same folder because this format's were made from them.
     """
@@ -39,6 +41,7 @@ class Format:
     detect: Callable[[Path], str]
     load: Callable[[Path, SceneSettings], Scene]
     input_files: Callable[[Path, SceneSettings], list[Path]]
+    posed: Callable[[Path, SceneSettings], PosedImages]
     made_from: tuple[str, ...] = ()
 
 
@@ -110,10 +113,21 @@ def input_files(name: str, folder: Path, settings: SceneSettings) -> list[Path]:
 
 
 def read_posed(name: str, folder: Path, settings: SceneSettings) -> PosedImages:
-    """Read cameras, poses and points of a scene in COLMAP's format or as ``transforms.json``."""
+    """Read cameras, poses as in the file, and points of a scene in COLMAP's format or as ``transforms.json``."""
     if name == "colmap":
         return colmap.read(folder)
     return transforms_file.read(folder, read_points=settings.read_points)
+
+
+def posed(name: str, folder: Path, settings: SceneSettings) -> PosedImages:
+    """Read photographs, cameras and poses, with OpenGL axes, of a scene in a format; of images at most headers.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or inconsistent with another.
+    """
+    return FORMATS[name].posed(folder, settings)
 
 
 def _shown(*names: str) -> Callable[[Path], str]:
@@ -171,6 +185,26 @@ def _blender_files(folder: Path, s: SceneSettings) -> list[Path]:
     return blender.input_files(folder, s.testskip)
 
 
+def _llff_posed(folder: Path, s: SceneSettings) -> PosedImages:
+    return llff.read_posed(folder, s.pose_axes or "llff")
+
+
+def _blender_posed(folder: Path, s: SceneSettings) -> PosedImages:
+    return blender.read_posed(folder, s.pose_axes or "opengl")
+
+
+def _posed(name: str, axes: str) -> Callable[[Path, SceneSettings], PosedImages]:
+    """Function that reads cameras, poses and points in a format whose matrices are in the convention ``axes``."""
+
+    def read(folder: Path, settings: SceneSettings) -> PosedImages:
+        found = read_posed(name, folder, settings)
+        view_checks.require_rotations(found.source, found.c2w, found.names)
+        matrices = poses.to_axes(found.c2w, axes)
+        return replace(found, c2w=poses.orthonormalize(poses.from_axes(matrices, settings.pose_axes or axes)))
+
+    return read
+
+
 def _load_posed(name: str, axes: str) -> Callable[[Path, SceneSettings], Scene]:
     """Function that reads a scene in a format whose matrices are in the convention ``axes``."""
 
@@ -192,16 +226,29 @@ def _transforms_files(folder: Path, s: SceneSettings) -> list[Path]:
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        Format("llff", _shown("poses_bounds.npy"), _load_llff, _llff_files, made_from=("colmap",)),
-        Format("blender", _shown("transforms_train.json", "transforms_test.json"), _load_blender, _blender_files),
+        Format("llff", _shown("poses_bounds.npy"), _load_llff, _llff_files, _llff_posed, made_from=("colmap",)),
+        Format(
+            "blender",
+            _shown("transforms_train.json", "transforms_test.json"),
+            _load_blender,
+            _blender_files,
+            _blender_posed,
+        ),
         Format(
             "transforms",
             _shown("transforms.json"),
             _load_posed("transforms", "opengl"),
             _transforms_files,
+            _posed("transforms", "opengl"),
             made_from=("colmap",),
         ),
-        Format("colmap", _detect_colmap, _load_posed("colmap", "opencv_w2c"), _colmap_files),
+        Format(
+            "colmap",
+            _detect_colmap,
+            _load_posed("colmap", "opencv_w2c"),
+            _colmap_files,
+            _posed("colmap", "opencv_w2c"),
+        ),
     )
 }
 _EXPECTED = (

@@ -24,6 +24,7 @@ from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import cameras, image_folder, poses, splits, transparency, view_checks
 from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
 
 log = logging.getLogger("enerf")
@@ -114,6 +115,47 @@ def load(
         split_rule=split.rule,
         view_cameras=None if view_cameras.is_single else view_cameras,
     )
+
+
+def read_posed(folder: Path, pose_axes: str = "llff") -> PosedImages:
+    """Read poses, bounds and the camera of a scene as the file states them; of images, only headers are read.
+
+    The photographs are those of ``images`` or, if that is missing, of the ``images_F`` with the smallest F. Cameras
+    are those of the photographs' size. World coordinates are those of the file.
+
+    Parameters
+    ----------
+    folder
+        The scene.
+    pose_axes
+        Convention of the matrices in the file, one of ``poses.AXES``.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or inconsistent with another.
+    """
+    scene, file = Path(folder), Path(folder) / "poses_bounds.npy"
+    rows = _rows(scene, file)
+    factor = _least_factor(scene)
+    photos = image_folder.find(scene, factor, len(rows), (float(rows[0, 9]), float(rows[0, 4])))
+    names = tuple(photo.name for photo in photos.files)
+    matrices, bounds = _check_rows(file, rows, names, pose_axes)
+    return PosedImages(
+        source=file,
+        names=names,
+        files=photos.files,
+        cameras=tuple(_cameras(file, rows, photos, factor)),
+        c2w=poses.orthonormalize(poses.from_axes(matrices, pose_axes)),
+        bounds=bounds,
+    )
+
+
+def _least_factor(scene: Path) -> int:
+    """Factor of the largest photographs: 1 if there is a folder ``images``, or no other."""
+    found = [path.name.removeprefix("images_") for path in scene.glob("images_*") if path.is_dir()]
+    factors = [int(text) for text in found if text.isascii() and text.isdecimal() and len(text) < 5 and int(text) > 1]
+    return 1 if (scene / "images").is_dir() else min(factors, default=1)
 
 
 def input_files(folder: Path, factor: int) -> list[Path]:

@@ -126,7 +126,9 @@ def stated_size(view: View) -> tuple[int, int] | None:
         if side is None:
             raise InputError(f"{view.where} has a width or a height only, expected w and h or neither")
         if not 1 <= side <= _LARGEST_SIDE or side != int(side):
-            raise InputError(f"{view.where} has {key} {side:g}, expected a whole number of pixels above 0")
+            raise InputError(
+                f"{view.where} has {key} {side:g}, expected a whole number of pixels up to {_LARGEST_SIDE:,}"
+            )
     return int(sides["w"] or 0), int(sides["h"] or 0)
 
 
@@ -183,7 +185,9 @@ def _focal_length(view: View, axis: str, side: int) -> float | None:
         value = view.checked(key, scope[key])
         focal = value if key == length else _focal_of_angle(math.radians(value) if key == degrees else value, side)
         if not 1e-4 * side < focal < 1e4 * side:
-            expected = "pixels above 0" if key == length else "an angle between 0 and 180 degrees"
+            expected = (
+                f"{1e-4 * side:g} to {1e4 * side:g} pixels" if key == length else "an angle from 0 to 180 degrees"
+            )
             raise InputError(f"{view.where} has {key} {value:g}, expected that of a camera: {expected}")
         found.append((key, focal))
     for key, focal in found[1:]:

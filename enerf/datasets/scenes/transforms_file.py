@@ -415,5 +415,5 @@ def _positive(file: Path, content: Mapping[str, Any], key: str, default: float) 
     if value is None:
         return default
     if not is_number(value) or not 1e-12 < value < 1e12:
-        raise InputError(f"{file} has {key} {short(value)}, expected a number above 0")
+        raise InputError(f"{file} has {key} {short(value)}, expected a number above 0, from 1e-12 to 1e12")
     return float(value)

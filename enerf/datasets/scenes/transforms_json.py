@@ -45,7 +45,9 @@ def read_object(file: Path, layout: str, expected: str) -> dict[str, Any]:
         raise InputError(f"{file} does not exist, expected a scene laid out as {layout}") from None
     except RecursionError:
         raise InputError(f"{file} is no JSON (it is nested too deeply), expected {expected}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error}), expected {expected}") from None
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} is no JSON ({reason}), expected {expected}") from None
     return content if isinstance(content, dict) else {}

@@ -15,7 +15,7 @@ from enerf.datasets.scenes.posed_images import Points, PosedImages
 from enerf.datasets.scenes.transforms_file import MILLIMETER
 
 DIALECTS = ("nerfstudio", "instant-ngp")
-_POINTS = "sparse_pc.ply"
+POINTS = "sparse_pc.ply"
 # Keys of the coefficients of COLMAP's models, in their order; those that are None must be 0.
 _PERSPECTIVE: Mapping[str, tuple[str | None, ...]] = {
     "SIMPLE_PINHOLE": (),
@@ -79,6 +79,29 @@ def write(
         raise InputError(
             f"{file}: transforms.json of {dialect} cannot express {', '.join(lost)}, expected a scene without"
         )
+    content = content_of(file, posed, dialect, with_points=write_points is not None)
+    if write_points is not None and posed.points is not None and "ply_file_path" in content:
+        write_points(file.parent / POINTS, in_original_units(posed.points, content))
+    io.write_json(file, content)
+
+
+def content_of(file: Path, posed: PosedImages, dialect: str, *, with_points: bool) -> dict[str, Any]:
+    """The object that ``write`` stores; nothing is written, and what cannot be expressed is left out.
+
+    Parameters
+    ----------
+    file
+        Where it is meant for: the images' paths are relative to its folder.
+    posed, dialect
+        As for ``write``.
+    with_points
+        Whether points will be put beside the file as ``POINTS``, in the units of ``in_original_units``.
+
+    Raises
+    ------
+    InputError
+        If the format cannot express a camera, a number is not finite, or an image is outside of the file's folder.
+    """
     if not np.isfinite(posed.c2w).all():
         raise InputError(f"{file}: found poses that are not finite, expected finite numbers")
     shared, own = _cameras(file, posed, dialect)
@@ -97,10 +120,9 @@ def write(
         held = [frames[i]["file_path"] for i in posed.test]
         train = [frame["file_path"] for i, frame in enumerate(frames) if i not in set(posed.test)]
         shared |= {"train_filenames": train, "val_filenames": held, "test_filenames": held}
-    if posed.points is not None and write_points is not None and dialect == "nerfstudio":
-        write_points(file.parent / _POINTS, _in_original_units(posed.points, shared))
-        shared["ply_file_path"] = _POINTS
-    io.write_json(file, {**shared, "frames": frames})
+    if posed.points is not None and with_points and dialect == "nerfstudio":
+        shared["ply_file_path"] = POINTS
+    return {**shared, "frames": frames}
 
 
 def _lost(posed: PosedImages, dialect: str, with_points: bool) -> list[str]:
@@ -147,9 +169,9 @@ def _add_depths(file: Path, frames: Sequence[dict[str, Any]], posed: PosedImages
     return {} if posed.depth_unit == MILLIMETER else {"applied_scale": posed.depth_unit / MILLIMETER}
 
 
-def _in_original_units(points: Points, shared: Mapping[str, Any]) -> Points:
-    """Points in the units of nerfstudio's PLY file, to which ``applied_scale`` has not been applied."""
-    scale = shared.get("applied_scale", 1.0)
+def in_original_units(points: Points, content: Mapping[str, Any]) -> Points:
+    """Points in the units of nerfstudio's PLY file, to which the content's ``applied_scale`` is not applied yet."""
+    scale = content.get("applied_scale", 1.0)
     return Points(points.xyz / scale, points.rgb, points.point, points.view)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from enerf.conditioning import layers
@@ -14,7 +13,6 @@ from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import bounds, formats, rays, splits
-from enerf.datasets.scenes.posed_images import Points
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 from enerf.engine import checkpoint, resume, run_record
@@ -151,15 +149,8 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         half_res=data.half_res,
         testskip=data.testskip,
         use_masks=not data.no_masks,
-        read_points=_read_points,
+        read_points=colored_points.read_scene,
     )
-
-
-def _read_points(path: Path) -> Points:
-    """Return the points of a PLY file; which view sees which is not known."""
-    xyz, rgb = colored_points.read(path)
-    none = np.zeros(0, np.int64)
-    return Points(xyz, rgb, none, none)
 
 
 def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:

@@ -14,14 +14,14 @@ from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.pixels import Pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import SceneSettings
-from enerf.tasks.nerf.setup import _read_points
+from enerf.geometry.colored_points import read_scene
 from tests.contents import refusal, same
 from tests.datasets.scenes import photographed
 from tests.datasets.scenes.axes import to_axes
 from tests.datasets.scenes.photographed import FISHEYE, OFF_CENTER, OPENCV, PLAIN
 
 N = 5
-FULL = SceneSettings(factor=1, llffhold=2, pose_check=False, read_points=_read_points)
+FULL = SceneSettings(factor=1, llffhold=2, pose_check=False, read_points=read_scene)
 TORN = replace(OPENCV, coefficients=(-0.9, 0.0, 0.0, 0.0))  # folded within the image: corners have no rays
 STANDING = {"forward": photographed.forward(N), "around": photographed.around(N)}
 

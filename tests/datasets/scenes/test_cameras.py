@@ -194,6 +194,18 @@ def test_pixels_beyond_the_fold_of_barrel_distortion_have_no_ray(model: str):
     assert table.directions(view, column, row)[~found].isnan().all()
 
 
+def test_the_border_of_a_view_whose_picture_is_a_circle_within_the_image_has_rays():
+    circle = Camera(40, 30, 36.0, 36.0, 20.0, 15.0, "FULL_OPENCV", (0.0, 0.0, 0.0, 0.0, -100.0, 0.0, 0.0, 0.0))
+    wide = Camera(40, 30, 36.0, 36.0, 20.0, 15.0)
+    table = Cameras([wide, circle, circle])
+    view, x, y = table.border()
+    assert torch.bincount(view).min() >= 4
+    assert table.valid(view, x, y, 0).all()
+    corners = {(0, 0), (40, 0), (0, 30), (40, 30)}
+    assert corners <= {(a, b) for i, a, b in zip(view.tolist(), x.tolist(), y.tolist(), strict=True) if i == 0}
+    assert (torch.hypot((x[view > 0] - 20.0), (y[view > 0] - 15.0)) < 12).all()
+
+
 def test_points_behind_the_camera_or_the_fold_are_not_projected():
     table = Cameras([ALL["OPENCV"], Camera(60, 50, 30, 30, 30, 25, "SIMPLE_RADIAL", (-0.5,)), ALL["FISHEYE"]])
     view = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])

@@ -12,12 +12,12 @@ import pytest
 from enerf.core import images
 from enerf.datasets.scenes import formats, poses, synthetic
 from enerf.datasets.scenes.settings import SceneSettings
+from enerf.geometry.colored_points import read_scene
 from enerf.tasks.nerf import config as nerf_config
-from enerf.tasks.nerf.setup import _read_points
 from tests.contents import refusal
 from tests.datasets.scenes import photographed
 
-FULL = SceneSettings(factor=1, llffhold=2, pose_check=False, read_points=_read_points)
+FULL = SceneSettings(factor=1, llffhold=2, pose_check=False, read_points=read_scene)
 KINDS = ("llff", "blender", "transforms", "colmap")
 
 

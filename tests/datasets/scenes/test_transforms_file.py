@@ -414,7 +414,7 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path):
         (content_with(fl_x=math.nan), "has fl_x nan, expected a finite number"),
         (content_with(fl_x=10**400), "has fl_x inf, expected a finite number"),
         (content_with(fl_x=True), "has fl_x True, expected a finite number"),
-        (content_with(fl_x=0), "has fl_x 0, expected that of a camera: pixels above 0"),
+        (content_with(fl_x=0), "has fl_x 0, expected that of a camera: 0.0016 to"),
         (content_with(fl_y=-3), "has fl_y -3, expected that of a camera"),
         (_reduced("fl_x", camera_angle_x=3.2), "has camera_angle_x 3.2, expected that of a camera: an angle"),
         (_reduced("fl_x", x_fov=180), "has x_fov 180, expected that of a camera: an angle"),

@@ -1,0 +1,95 @@
+"""The photographs, masks and depth maps of a converted scene: their paths in the new folder, and copying or linking."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from enerf.core import files, images
+from enerf.core.errors import InputError
+from enerf.core.progress import progress_bar
+from enerf.datasets.scenes.posed_images import PosedImages
+
+IMAGES, MASKS, DEPTHS = "images", "masks", "depths"
+
+
+def placed(posed: PosedImages, out: Path) -> PosedImages:
+    """The scene with the paths that its files have in a folder; names are relative to its folder of images."""
+    return replace(
+        posed,
+        files=tuple(out / _image(name) for name in posed.names),
+        masks=tuple(path and out / _mask(name) for name, path in zip(posed.names, posed.masks, strict=False)),
+        depths=tuple(path and out / _depth(name, path) for name, path in zip(posed.names, posed.depths, strict=False)),
+    )
+
+
+def sources(posed: PosedImages, *, masks: bool, depths: bool) -> dict[Path, Path]:
+    """The file that is put at each path of the new folder; masks and depth maps only if they are asked for."""
+
+    def pairs() -> Iterator[tuple[Path, Path]]:
+        for i, name in enumerate(posed.names):
+            yield _image(name), posed.files[i]
+            if masks and posed.masks and (mask := posed.masks[i]) is not None:
+                yield _mask(name), mask
+            if depths and posed.depths and (depth := posed.depths[i]) is not None:
+                yield _depth(name, depth), depth
+
+    return dict(pairs())
+
+
+def require_space(out: Path, found: Iterable[Path]) -> None:
+    """Check that copies of files fit on the disk of a folder, which may not exist yet.
+
+    Raises
+    ------
+    InputError
+        If they do not, or one is no regular file.
+    """
+    needed = sum(files.require_regular(path) for path in found)
+    parent = next(path for path in (out, *out.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise InputError(
+            f"{out}: needs {files.format_bytes(needed)} for copies of images, found {files.format_bytes(free)} free on "
+            "the disk, expected more (--link makes links)"
+        )
+
+
+def place(found: Mapping[Path, Path], folder: Path, *, link: bool) -> None:
+    """Copy files to their paths in a folder, or make links there; masks that are no PNG files are converted.
+
+    Raises
+    ------
+    InputError
+        If one is no regular file, or a mask that has to be converted is damaged.
+    OSError
+        If one cannot be read or written.
+    """
+    for inner, source in progress_bar(
+        None, "copy", "file", iterable=found.items(), delay=2, leave=False, enabled=False if link else None
+    ):
+        target = folder / inner
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.require_regular(source)
+        if inner.parts[0] == MASKS and source.suffix.lower() != ".png":
+            kept = images.read(source, rotate=False)[..., :3].max(-1) > 0
+            images.write_png(target, np.where(kept, 255, 0).astype(np.uint8))
+        elif link:
+            os.symlink(source.resolve(), target)
+        else:
+            shutil.copyfile(source, target)
+
+
+def _image(name: str) -> Path:
+    return Path(IMAGES) / name
+
+
+def _mask(name: str) -> Path:
+    return Path(MASKS) / f"{name}.png"
+
+
+def _depth(name: str, path: Path) -> Path:
+    return Path(DEPTHS) / f"{name}{path.suffix}"
