@@ -1,8 +1,8 @@
 """Memory of long runs: a radiance field and a shape that save, evaluate, render and log often.
 
-The resident memory is measured every second, with that of the background processes. A line is fitted to the last two
-thirds: its slope must be within its noise, three standard errors, or below 5 MiB per hour. Runs of less than ten
-minutes are not judged: allocators have not settled by then.
+The resident memory is measured every second, with that of the background processes. The slope of the last two thirds
+must be within its noise, three standard errors, or below 5 MiB per hour. Runs of less than ten minutes are not judged:
+allocators have not settled by then.
 """
 
 import re
@@ -10,6 +10,7 @@ import shutil
 import signal
 import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from tests.faults import cases, processes
@@ -75,19 +76,27 @@ def watch(children: dict[str, Child], seconds: float, found: Findings) -> dict[s
 
 
 def fitted(series: list[tuple[float, float]]) -> tuple[float, float]:
-    """Slope of the last two thirds in MiB per hour, and its standard error.
+    """Slope of the last two thirds in MiB per hour, and its standard error, of the means of blocks.
+
+    The slope is the median of those between all pairs of blocks (Theil and Sen): what grows steadily counts, a single
+    step of an allocator does not.
 
     >>> fitted([(float(i), 3600.0 * MIB + i * MIB) for i in range(300)])
     (3600.0, 0.0)
+    >>> fitted([(float(i), (300 + 4 * (i > 1500)) * MIB) for i in range(3600)])[0]
+    0.0
     """
-    last = series[len(series) // 3 :]
-    size = max(1, len(last) // BLOCKS)
-    blocks = [last[i : i + size] for i in range(0, len(last) - size + 1, size)]
+    begin, end = series[0][0] + (series[-1][0] - series[0][0]) / 3, series[-1][0]
+    cuts = [begin + (end - begin) * i / BLOCKS for i in range(BLOCKS + 1)]  # equal in time: a busy machine takes fewer
+    every = [[each for each in series if low < each[0] <= high] for low, high in pairwise(cuts)]
+    blocks = [block for block in every if block]
     hours = [statistics.fmean(at for at, _ in block) / 3600 for block in blocks]
     mib = [statistics.fmean(value for _, value in block) / MIB for block in blocks]
     if len(blocks) < 3:
         return 0.0, 0.0
-    slope, start = statistics.linear_regression(hours, mib)
+    ahead = [(i, j) for j in range(len(blocks)) for i in range(j)]
+    slope = statistics.median((mib[j] - mib[i]) / (hours[j] - hours[i]) for i, j in ahead)
+    start = statistics.median(y - slope * x for x, y in zip(hours, mib, strict=True))
     rest = sum((y - start - slope * x) ** 2 for x, y in zip(hours, mib, strict=True)) / (len(blocks) - 2)
     center = statistics.fmean(hours)
     error = (rest / sum((x - center) ** 2 for x in hours)) ** 0.5
