@@ -126,22 +126,29 @@ def run(main: Callable[[], int | None]) -> None:
     before, sys.stderr = sys.stderr, ClosedPipeIsSilent(sys.stderr)
     _interrupt_on_signals()
     try:
-        sys.exit(main() or 0)
+        code = _code(main)
+    finally:
+        sys.stderr = before
+    sys.exit(code)  # outside of the handlers: what an error holds would outlive the modules
+
+
+def _code(main: Callable[[], int | None]) -> int:
+    """Run a command and write its error message; returns the exit code."""
+    try:
+        return main() or 0
     except InputError as error:
-        _exit(f"error: {error}", EXIT_INPUT_ERROR)
+        return _failed(f"error: {error}", EXIT_INPUT_ERROR)
     except NotFinite as error:
-        _exit(f"error: training stopped: {error}", EXIT_NOT_FINITE)
+        return _failed(f"error: training stopped: {error}", EXIT_NOT_FINITE)
     except ModuleNotFoundError as error:
         if (error.name or "enerf").split(".")[0] == "enerf":
             raise
-        _exit(f"error: {missing(error.name or '')}", EXIT_INPUT_ERROR)
+        return _failed(f"error: {missing(error.name or '')}", EXIT_INPUT_ERROR)
     except KeyboardInterrupt:
-        _exit("interrupted", EXIT_INTERRUPTED)
+        return _failed("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    finally:
-        sys.stderr = before
+        return 0
 
 
 def _interrupt_on_signals() -> None:
@@ -170,6 +177,6 @@ def missing(module: str) -> str:
     )
 
 
-def _exit(message: str, code: int) -> None:
+def _failed(message: str, code: int) -> int:
     sys.stderr.write(message + "\n")
-    sys.exit(code)
+    return code

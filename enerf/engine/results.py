@@ -1,7 +1,8 @@
 """Results of an evaluation by a process that does not train the run, while another one may."""
 
 import logging
-import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +19,10 @@ METRICS = "metrics.json"
 def published(folder: Path, step: int) -> Iterator[Path]:
     """A folder for results of a step of a run; at the end they replace those in the run's folder, metrics last.
 
-    They are discarded, with a warning, if another process trains the run then, or has evaluated a later step.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written.
+    They are discarded, with a warning, if the run's folder cannot be written, or if another process trains the run
+    then, or has evaluated a later step.
     """
-    with io.temporary_path(folder / "evaluation") as temporary:
-        with io.os_errors_as_input_errors(folder):
-            temporary.mkdir()
+    with _temporary(folder) as temporary:
         yield temporary
         try:
             with writer_lock.writing(folder, briefly=True):
@@ -36,7 +31,20 @@ def published(folder: Path, step: int) -> Iterator[Path]:
                 with io.os_errors_as_input_errors(folder):
                     _move(temporary, folder)
         except InputError as error:
-            log.warning("the results are not stored: %s", error)
+            log.warning("the results are not stored: %s", str(error).partition("; expected")[0])
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A new folder in the run's, which is deleted; elsewhere if it cannot be made there."""
+    with io.temporary_path(folder / "evaluation") as temporary:
+        try:
+            temporary.mkdir()
+        except OSError:
+            with tempfile.TemporaryDirectory() as elsewhere:
+                yield Path(elsewhere)
+            return
+        yield temporary
 
 
 def stored_step(folder: Path) -> int:
@@ -57,4 +65,4 @@ def _move(source: Path, target: Path) -> None:
     files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
     for name in sorted(files, key=lambda each: (each.name == METRICS, each)):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source / name, target / name)
+        shutil.move(source / name, target / name)

@@ -149,14 +149,17 @@ def variant_name(method: str, lrate: float | None) -> str:
 
 
 def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
-    """Return the configuration of one variant: the base with the method's options, in a folder of its own."""
+    """Return the configuration of one variant: the base with the method's options, in a folder of its own.
+
+    It is never resumed with changes: its figures would be of two trainings.
+    """
     name = f"{base.run.expname or base.scene}/{variant_name(method, lrate)}_seed{seed}"
     known: Methods = registry.task(base.kind).load("methods")
     changed = {"lrate": base.train.lrate, **known.common, **known.changes[method]}
     changed |= {} if lrate is None else {"lrate": lrate}
     if "no_final_eval" in options.declared(type(base)):
         changed |= {"no_final_eval": False}
-    return parser.replace(base, **changed, seed=seed, expname=name)
+    return parser.replace(base, **changed, seed=seed, expname=name, resume_with_changes=False)
 
 
 def read_methods(text: str, known: Methods) -> list[str]:

@@ -100,7 +100,7 @@ def parse(data: bytes, source: str) -> dict[str, Element]:
     """
     order, counts, properties, at = _header(data)
     if order == "":
-        data, at, order = text.numbers(data[at:]).tobytes(), 0, "="
+        data, at, order = _numbers(data[at:], sum(counts.values()), source).tobytes(), 0, "="
         properties = {
             name: [_Property(p.name, "f8", p.length and "f8") for p in every] for name, every in properties.items()
         }
@@ -111,6 +111,25 @@ def parse(data: bytes, source: str) -> dict[str, Element]:
         left = f"{(len(data) - at) // 8} numbers" if order == "=" else f"{len(data) - at} bytes"
         log.warning("%s: %s after its last row were ignored", source, left)
     return elements
+
+
+def _numbers(body: bytes, rows: int, source: str) -> Float64[np.ndarray, " n"]:
+    """Numbers of a text; what follows its last row is ignored with a warning if it is not numbers.
+
+    Raises
+    ------
+    ValueError
+        If a word in the rows is not a number.
+    """
+    try:
+        return text.numbers(body)
+    except ValueError:
+        lines = [line for line in body.splitlines() if line.strip()]
+        if len(lines) <= rows:
+            raise
+        found = text.numbers(b"\n".join(lines[:rows]))
+        log.warning("%s: %d lines after its last row were ignored", source, len(lines) - rows)
+        return found
 
 
 def faces_of_strips(strips: list[np.ndarray]) -> Int64[np.ndarray, "f 3"]:

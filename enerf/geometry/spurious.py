@@ -7,6 +7,7 @@ loose part, or into a cavity inside the shape. A ``SignGrid`` of the solid tells
   no center of another cell. A real part has its vertices near the solid's surface, in undecided cells; one that is
   learned so badly that they are elsewhere still contains cells that are not outside.
 - A cavity is spurious if the same holds with inside for outside.
+- A part that is open, since the box cuts it, is spurious in both cases: the volume does not tell what it is.
 - A part within a spurious one, such as the cavity of a loose part, is dropped with it.
 
 The cells do not decide about a part that is neither spurious nor contains the center of a cell that confirms it: it is
@@ -114,11 +115,14 @@ def _judge(
     n = len(volume)
     outside, inside = _mostly(vertices, faces, part, n, grid)
     wrong, agreeing = np.where(volume > 0, [outside, inside], [inside, outside])
+    open_parts = np.bincount(part[np.flatnonzero(topology.edges(faces).boundary) // 3], minlength=n) > 0
+    wrong, agreeing = np.where(open_parts, outside | inside, wrong), agreeing & ~open_parts
     spurious, unclear = np.zeros(n, bool), []
     for i, some in enumerate(_groups(faces, part, n)):
         if agreeing[i] or not (wrong[i] or len(some) <= _MAX_SMALL):
             continue
-        if _contains(vertices, some, grid, INSIDE if volume[i] > 0 else OUTSIDE):
+        is_outer = outside[i] if open_parts[i] else volume[i] > 0
+        if _contains(vertices, some, grid, INSIDE if is_outer else OUTSIDE):
             continue
         if wrong[i] and not _contains(vertices, some, grid, UNDECIDED):
             spurious[i] = True
@@ -153,7 +157,7 @@ def _within(
 ) -> Bool[np.ndarray, " p"]:
     """Which parts that agree with the cells around them exist only because they lie within a spurious part."""
     outside, inside = _mostly(vertices, faces, part, len(volume), grid)
-    agreeing = np.where(volume > 0, inside, outside)
+    agreeing = np.where(volume > 0, inside, outside) & ~spurious
     within, found = faces[spurious[part]], np.zeros(len(volume), bool)
     for i in np.flatnonzero(agreeing) if len(within) else ():
         point = vertices[faces[np.argmax(part == i), 0]]

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-# Options that do not distinguish runs of one row: the seed, where the data are, and lengths, which tables show.
-_FREE = {"seed", "datadir", "mesh", "cloud", "image", "images", "ft_path", "N_iters", "epochs", "max_seconds"}
+# Options that do not distinguish runs of one row: the seed, and where the data are, whose content does.
+_FREE = {"seed", "datadir", "mesh", "cloud", "image", "images", "ft_path"}
 
 
 def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, Any]], Hashable]) -> list[str]:
-    """Return for each run the options that distinguish it from others that would share its row, as text.
+    """Return for each run what distinguishes it from others that would share its row, as text.
 
-    Runs of earlier versions, without ``options``, are distinguished from none.
+    That are the options, the content of the data, as the beginning of its hash, and in any case that other data were
+    evaluated than trained on, and that options or data changed during the training. Runs of earlier versions, without
+    ``options``, are distinguished from none.
 
     Parameters
     ----------
@@ -25,14 +27,33 @@ def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, A
     """
     groups: dict[Hashable, list[dict[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(same_row(run), []).append(run.get("options") or {})
-    differing = {row: _differing(options) for row, options in groups.items()}
-    return [
-        ", ".join(
-            f"{name} {run['options'][name]}" for name in differing[same_row(run)] if name in run.get("options", {})
-        )
-        for run in runs
-    ]
+        groups.setdefault(same_row(run), []).append(run)
+    differing = {row: _differing([run.get("options") or {} for run in some]) for row, some in groups.items()}
+    several = {row: len({_digest(run) for run in some} - {""}) > 1 for row, some in groups.items()}
+    found = []
+    for run in runs:
+        row, options = same_row(run), run.get("options") or {}
+        parts = [f"{name} {options[name]}" for name in differing[row] if name in options]
+        parts += [f"data {_digest(run)[:6]}"] * bool(several[row] and _digest(run))
+        parts += [f"changed at step {change.get('step')}" for change in run.get("history") or ()]
+        parts += ["measured on other data"] * bool(run.get("eval_files"))
+        found.append(", ".join(parts))
+    return found
+
+
+def seeds(runs: Sequence[dict[str, Any]]) -> int:
+    """Return the number of different seeds of runs; those that do not tell theirs count as different.
+
+    >>> seeds([{"seed": 0}, {"seed": 0}, {"seed": 1}, {}])
+    3
+    """
+    known = [run["seed"] for run in runs if run.get("seed") is not None]
+    return len(set(known)) + len(runs) - len(known)
+
+
+def _digest(run: dict[str, Any]) -> str:
+    """Return the hash of the data of a run; empty if it is not known."""
+    return str((run.get("inputs") or {}).get("digest") or "")
 
 
 def _differing(options: Sequence[dict[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,21 @@ HOLDER = """
         print("held", flush=True)
         time.sleep(1 if sys.argv[2] == "briefly" else 60)
 """
+
+
+def test_where_nothing_can_be_written_results_are_returned_and_not_stored(tmp_path, monkeypatch, caplog):
+    def fail(path, *args, **options):
+        if path.is_relative_to(tmp_path):
+            raise OSError(30, "Read-only file system")
+        return made(path, *args, **options)
+
+    made = Path.mkdir
+    monkeypatch.setattr(Path, "mkdir", fail)
+    monkeypatch.setattr(Path, "open", lambda path, *args, **options: fail(path))
+    with results.published(tmp_path, 5) as out:
+        assert not out.is_relative_to(tmp_path)
+    assert "cannot be written (Read-only file system)" in caplog.text
+    assert content(tmp_path) == {}
 
 
 @pytest.mark.parametrize("how", ["briefly", "for long"])

@@ -49,6 +49,17 @@ def test_a_real_part_that_was_learned_much_too_large_stays(grid):
     assert found.spurious == 0
 
 
+@pytest.mark.parametrize("inward", [False, True])
+def test_crumbs_that_the_box_cuts_are_dropped_whatever_their_volume_is(inward, grid):
+    corner = np.array([0.99, -0.98, 0.97])
+    vertices, faces = ball(corner, 0.1, inward)
+    crumb = vertices, faces[(np.abs(vertices[faces]) <= 1).all((1, 2))]
+    assert len(crumb[1]) < len(faces)
+    vertices, faces, found = dropped_of(grid, REAL[0], crumb)
+    assert found.spurious == 1
+    assert len(faces) == len(REAL[0][1])
+
+
 def test_a_mesh_in_another_place_is_kept_and_said(grid):
     mesh = solids.together(ball((0.8, 0.8, -0.8), 0.1), ball((0.8, -0.8, -0.8), 0.1))
     _, faces, found = spurious.drop(*mesh, grid)

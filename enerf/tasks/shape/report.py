@@ -49,7 +49,7 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
         steps = sorted({int(run["steps"]) for run in some})
         seconds = [_value(run, "seconds", "train") for run in some]
         length = plots.DASH.join(map(str, steps if len(steps) < 2 else (steps[0], steps[-1])))
-        rows.append([shape, method, *cells, length, plots.mean_and_std(seconds, 0), str(len(some))])
+        rows.append([shape, method, *cells, length, plots.mean_and_std(seconds, 0), str(grouping.seeds(some))])
     return rows
 
 
