@@ -10,22 +10,25 @@ from torch import nn
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.core.types import Space
+from enerf.datasets.scenes.scene import Scene
 from enerf.fields import conditioning as fields_conditioning
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.hash_space import HashedSpace, ProposalField
 from enerf.fields.nerf import HEADS, NeRF
-from enerf.tasks.nerf.config import ModelOptions
+from enerf.tasks.nerf.config import CaptureOptions, ModelOptions, TrainOptions
+from enerf.tasks.nerf.exposure import Exposure
 
 UNIT_BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 PROPOSAL_GRID, PROPOSAL_WIDTH = make_grid(5, 2, 16, 16, 256), 16
 
 
 class RadianceFields(nn.Module):
-    """The coarse field (or the proposal), and the fine field or None."""
+    """The coarse field (or the proposal), the fine field or None, and what is trained for each view, or None."""
 
     def __init__(self, coarse: nn.Module, fine: nn.Module | None) -> None:
         super().__init__()
         self.coarse, self.fine = coarse, fine
+        self.exposure: Exposure | None = None
 
 
 def radiance_fields(
@@ -67,6 +70,17 @@ def radiance_fields(
     except ValueError as error:
         raise InputError(f"option --equilibrate_layers or --equilibrate: {error}") from None
     return fields
+
+
+def add_views(fields: RadianceFields, capture: CaptureOptions, scene: Scene) -> None:
+    """Add to fields what is trained for each training view of a scene; nothing with the default options."""
+    if capture.exposure != "off":
+        fields.exposure = Exposure(capture.exposure, scene.train, len(scene.c2w))
+
+
+def view_rates(train: TrainOptions, capture: CaptureOptions) -> dict[str, float]:
+    """Return the learning rates of what ``add_views`` adds, in units of ``lrate``, by the beginning of names."""
+    return {"exposure.": capture.lrate_exposure / train.lrate}
 
 
 def plain_fields(

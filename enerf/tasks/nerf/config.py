@@ -245,6 +245,26 @@ class TrainOptions(FitOptions):
 
 
 @dataclass(frozen=True)
+class CaptureOptions:
+    """Captures: what differs between photographs."""
+
+    exposure: str = option(
+        "off",
+        "map of colors trained for each training view: gain (of each channel) or affine (matrix and offset); the mean "
+        "over the views is the identity",
+        choices=("off", "gain", "affine"),
+        affects="model",
+        absent="off",
+    )
+    lrate_exposure: float = option(
+        1e-3, "initial learning rate of exposure maps; follows the schedule of --lrate", above=0, affects="training"
+    )
+    exposure_weight: float = option(
+        1e-3, "weight of the mean square of the exposure maps' parameters", at_least=0, affects="training"
+    )
+
+
+@dataclass(frozen=True)
 class RunOptions(RecordOptions):
     """Experiment, logging and checkpoints."""
 
@@ -270,6 +290,7 @@ class NerfConfig(RunConfig):
     conditioning: ConditioningOptions
     render: RenderOptions
     train: TrainOptions
+    capture: CaptureOptions
     kind: ClassVar[str] = "nerf"
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 from enerf.core import io
 from enerf.engine import results, resume
 from enerf.fields import conditioning
-from enerf.tasks.nerf import build, setup, views
+from enerf.tasks.nerf import build, exposure, setup, views
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.views import Renderer
 
@@ -41,6 +41,8 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
         mean = views.means(measured)
     metadata = {**_metadata(run), **run.record.metrics(run.state.step, run.config.folder)}
     metrics = {**metadata, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
+    if run.fields.exposure is not None and measured:
+        metrics["exposure"] = exposure.summary(measured)
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
@@ -65,6 +67,8 @@ def _metadata(run: Run) -> dict[str, Any]:
         known["split"] = scene.split_rule
     if scene.masks is not None:
         known["masks"] = "masked pixels do not count"
+    if run.fields.exposure is not None:
+        known["exposure"] = f"{config.capture.exposure}: {exposure.PROTOCOL}"
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
     return {
         "scene": scene.name,

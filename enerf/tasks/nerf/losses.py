@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.core.types import Proposal, Rendering
 from enerf.rendering import proposal
+from enerf.tasks.nerf.exposure import Exposure
 
 
 def mse(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:
@@ -17,6 +18,25 @@ def mse(rgb: Float[Tensor, "*b 3"], target: Float[Tensor, "*b 3"]) -> Float[Tens
 def over(rendering: Rendering, background: Float[Tensor, "*b 3"]) -> Rendering:
     """Return a rendering over black with its colors over another background: rgb + background · (1 − opacity)."""
     return replace(rendering, rgb=rendering.rgb + background * (1 - rendering.opacity)[..., None])
+
+
+def exposed(rendering: Rendering, exposure: Exposure, view: Int[Tensor, " b"], behind: float | None) -> Rendering:
+    """Return a rendering with its colors as the photographs of the views show them.
+
+    Parameters
+    ----------
+    rendering, exposure
+        The rendering, and the color maps.
+    view
+        View of each ray.
+    behind
+        Gray value over which the rendering lies, if that is no part of the photographs, for they are transparent there;
+        None if they are opaque.
+    """
+    if behind is None:
+        return replace(rendering, rgb=exposure(rendering.rgb, view))
+    below = behind * (1 - rendering.opacity)[..., None]
+    return replace(rendering, rgb=exposure(rendering.rgb - below, view, rendering.opacity) + below)
 
 
 def photometric(first: Rendering, final: Rendering, target: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:

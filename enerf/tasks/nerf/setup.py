@@ -85,9 +85,12 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
         config.train.seed,
         proposal=config.render.sampler == "proposal",
         space=bounds.space_of(scene),
-    ).to(device)
+    )
+    build.add_views(fields, config.capture, scene)
+    fields.to(device)
     registry.use(fields, backend)
-    training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
+    optimizer = resume.adam(config.train, fields, build.view_rates(config.train, config.capture))
+    training = resume.begin(config, fields, optimizer, found, [import_checkpoint.IMPORTER])
     now = Resolved(backend.name, backend.precision, device.type)
     record = run_record.record_of(found, now, config, files)
     return Run(config, scene, fields, training, device, backend, record)

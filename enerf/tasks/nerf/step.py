@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.conditioning.weight_cache import computed_once
@@ -52,6 +52,25 @@ class StepReport:
         }
 
 
+@dataclass(frozen=True)
+class ViewTerms:
+    """What the loss of a batch needs if something is trained for each view (``RadianceFields``).
+
+    Attributes
+    ----------
+    view
+        View of each ray.
+    behind
+        As for ``losses.exposed``.
+    exposure_weight
+        Weight of the penalty of exposure maps.
+    """
+
+    view: Int[Tensor, " b"]
+    behind: float | None = None
+    exposure_weight: float | int = 0.0
+
+
 def accumulate_gradient(
     fields: RadianceFields, rays: Rays, target: Float[Tensor, "b 3"], *more: Any, **options: Any
 ) -> StepReport:
@@ -72,6 +91,7 @@ def gradient(
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
     background: Float[Tensor, "b 3"] | None = None,
+    views: ViewTerms | None = None,
 ) -> Float[Tensor, " 5"]:
     """Add the gradient of a batch to the parameters and return its figures, in the order of ``StepReport``.
 
@@ -98,6 +118,8 @@ def gradient(
         Weights of these losses, with ``sampling.proposal``.
     background
         Colors behind each ray, to which the renderings over black are composited; ``target`` lies over them already.
+    views
+        View of each ray, if something is trained for each view.
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
@@ -109,6 +131,8 @@ def gradient(
         for start in range(0, n, rays_at_once):
             chunk = slice(start, min(start + rays_at_once, n))
             first, final = render.render_rays(coarse, fine, rays[chunk], sampling, generator if jitter else None)
+            if views is not None:
+                first, final = _photographed(fields, views, chunk, first, final)
             if background is not None:
                 first, final = _over(first, final, background[chunk])
             if isinstance(first, Proposal):
@@ -121,9 +145,31 @@ def gradient(
             opacity_sum += final.opacity.detach().sum()
             colors.append(final.rgb.detach())
             del first, final, loss  # frees the activations before the next chunk
+    if views is not None:
+        loss_sum += _penalty(fields, views)
     rgb = torch.cat(colors)
     stds = (color.std(0, correction=0).mean() for color in (rgb, target))
     return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *stds])
+
+
+def _photographed(
+    fields: RadianceFields, views: ViewTerms, chunk: slice, first: Rendering | Proposal, final: Rendering
+) -> tuple[Rendering | Proposal, Rendering]:
+    """Both renderings of a chunk in the colors of the photographs; one object if they are the same."""
+    if fields.exposure is None:
+        return first, final
+    mapped = partial(losses.exposed, exposure=fields.exposure, view=views.view[chunk], behind=views.behind)
+    last = mapped(final)
+    return last if first is final else first if isinstance(first, Proposal) else mapped(first), last
+
+
+def _penalty(fields: RadianceFields, views: ViewTerms) -> Float[Tensor, ""]:
+    """Penalty of the parameters of views, whose gradient is added to theirs."""
+    if fields.exposure is None or not views.exposure_weight:
+        return views.view.new_zeros((), dtype=torch.float32)
+    penalty = views.exposure_weight * fields.exposure.penalty()
+    penalty.backward()
+    return penalty.detach()
 
 
 def _over(

@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from enerf.core import rng
 from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.datasets.scenes import camera_paths
-from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import cuda_graph, trainer, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
@@ -21,6 +19,7 @@ from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
 from enerf.tasks.nerf import evaluate, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
+from enerf.tasks.nerf.batches import Batches
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.step import StepReport
@@ -73,35 +72,22 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
 def step_function(run: Run) -> Callable[[State], StepReport]:
     """Return the function that adds the gradient of one step's random batch to the parameters.
 
-    With a random background its colors follow the target colors in the same rows.
-
     On a GPU the computation is recorded as a CUDA graph. If memory runs out, the number of rays at once is halved, and
     the step is repeated without a graph.
     """
-    config, scene, t = run.config, run.scene, run.config.train
-    sampling, generator = setup.sampling_config(config, scene.ndc), torch.Generator(run.device)
-    is_random = scene.has_alpha and config.data.training_background == "random"
-    if is_random:
+    config, t = run.config, run.config.train
+    sampling, generator = setup.sampling_config(config, run.scene.ndc), torch.Generator(run.device)
+    batches = Batches(run, generator)
+    if batches.has_random_background:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
-    everywhere = scenes_pixels.PixelSampler(scene, scene.train)
-    central = scenes_pixels.PixelSampler(scene, scene.train, t.precrop_frac) if t.precrop_iters else everywhere
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
 
-    def random_batch(step: int) -> tuple[Rays, torch.Tensor]:
-        generator.manual_seed(rng.stream_seed(t.seed, step))
-        sampler = central if step < t.precrop_iters else everywhere
-        pixels = sampler.draw(t.N_rand, generator, t.no_batching)
-        batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
-        if not is_random:
-            return batch, scenes_pixels.colors_of(scene, pixels)
-        background = torch.rand(t.N_rand, 3, generator=generator, device=run.device)
-        return batch, torch.cat([scenes_pixels.colors_of(scene, pixels, background), background], -1)
-
-    def gradient(batch: Rays, target: torch.Tensor) -> torch.Tensor:
+    def gradient(rays: Rays, rows: torch.Tensor) -> torch.Tensor:
+        batch = batches.batch(rays, rows)
         return nerf_step.gradient(
             run.fields,
-            batch,
-            target[:, :3],
+            batch.rays,
+            batch.target,
             sampling,
             generator,
             noise_std=config.render.raw_noise_std,
@@ -109,7 +95,8 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             rays_at_once=at_once,
             interlevel=t.interlevel,
             distortion=t.distortion,
-            background=target[:, 3:] if is_random else None,
+            background=batch.background,
+            views=batch.views,
         )
 
     compute: cuda_graph.GradientFunction | None = None if recording else gradient
@@ -117,11 +104,11 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     def step(training: State) -> StepReport:
         nonlocal at_once, compute
         while True:
-            batch, target = random_batch(training.step)
+            rays, rows = batches.draw(training.step)
             try:
                 if compute is None:
-                    compute = cuda_graph.record(gradient, batch, target, generator, training.optimizer)
-                return StepReport(*compute(batch, target).tolist())  # a single device synchronization
+                    compute = cuda_graph.record(gradient, rays, rows, generator, training.optimizer)
+                return StepReport(*compute(rays, rows).tolist())  # a single device synchronization
             except (RuntimeError, MemoryError) as error:
                 at_once, compute = render.halve_chunk(min(at_once, t.N_rand), error), gradient
                 training.optimizer.zero_grad()
