@@ -21,6 +21,7 @@ from enerf.datasets.scenes import (
     poses,
     rays,
     resized_files,
+    sparse_depths,
     splits,
     transparency,
     view_checks,
@@ -66,14 +67,19 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path) -> Scene
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
     scene = _scene(folder.resolve().name, normalized, table, split, settings)
-    return replace(scene, images=pixels, image_names=names, masks=masks, background=white, factor=factor)
+    scene = replace(scene, images=pixels, image_names=names, masks=masks, background=white, factor=factor)
+    if not settings.depths:
+        return scene
+    scale = float(np.linalg.det(normalized.world_to_scene[:3, :3])) ** (1 / 3)
+    return replace(scene, depths=sparse_depths.find(posed, c2w, table, scale))
 
 
 def image_files(posed: PosedImages, settings: SceneSettings, folder: Path) -> list[Path]:
-    """The images and masks that are read, downsampled ones if they exist."""
+    """The images, masks and depth maps that are read, downsampled images if they exist."""
     masks = posed.masks if settings.use_masks else ()
     photos, _ = _photos(posed, settings, folder, create=False)
-    return [*(photo.file for photo in photos), *filter(None, masks)]
+    depths = posed.depths if settings.depths else ()
+    return [*(photo.file for photo in photos), *filter(None, masks), *filter(None, depths)]
 
 
 def _photos(
@@ -92,7 +98,7 @@ def _scene(name: str, found: Normalized, table: Cameras, split: splits.Split, se
     low, high = float(found.bounds[:, 0].min()), float(found.bounds[:, 1].max())
     return Scene(
         name=name,
-        images=torch.empty(0, 1, 1, 3),
+        images=torch.empty(len(c2w), 1, 1, 3),
         c2w=c2w,
         camera=reference,
         bounds=torch.from_numpy(found.bounds).float(),
@@ -154,7 +160,9 @@ def _bounds(
         If there is nothing to take them from, or near is not before far.
     """
     moved = replace(posed, c2w=c2w)
-    found = posed.bounds if posed.bounds is not None else point_bounds.depth_bounds(moved)
+    found = posed.bounds
+    if found is None and posed.points is not None and len(posed.points.xyz):
+        found = point_bounds.depth_bounds(moved)
     if found is None and not (settings.near and settings.far):
         found = normalization.geometric_bounds(c2w, is_object)
         if found is not None:

@@ -4,6 +4,7 @@ Rays are sampled without jitter or noise, and the batch is not split.
 """
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from enerf.fields.backends import registry
 from enerf.fields.nerf import HEADS
 from enerf.rendering import render
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf import batches, build, losses, setup
+from enerf.tasks.nerf import batches, build, losses, refinement, setup
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.step import ViewTerms
@@ -43,6 +44,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     config = setup.with_background(config, saved)
     device, proposal = core_device.resolve_device(settings.device), config.render.sampler == "proposal"
     scene = setup.load_scene(config, pose_check=False)  # stays on the CPU; only the batch is moved to the device
+    config = setup.with_spacing(config, saved, scene)
     fields = build.radiance_fields(
         config.model,
         config.conditioning,
@@ -50,6 +52,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         config.train.seed,
         proposal=proposal,
         space=bounds.space_of(scene),
+        contracted=config.render.spacing == "piecewise" and not scene.ndc,
     )
     build.add_views(fields, config.capture, scene)
     fields.to(device)
@@ -61,7 +64,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),
     )
-    sampling = setup.sampling_config(config, scene.ndc)
+    sampling, plain = setup.sampling_config(config, scene), replace(scene, ndc=False)
 
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
@@ -69,7 +72,13 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         curvature.make_differentiable_(model)
         parameters = parameters_of(model, names) if settings.layers else ()
         views = ViewTerms(pixels.view, batches.behind(config, scene)) if fields.exposure is not None else None
-        loss = photometric(model, sampling, rays, colors, parameters, views)
+        setup.open_windows(config, model, content["step"])
+        seen = rays
+        if model.poses is not None:
+            with torch.no_grad():
+                moved = model.poses(scenes_pixels.rays_of(plain, pixels, config.data.pixel_centers), pixels.view)
+                seen = refinement.to_field(moved, scene.camera if scene.ndc else None)
+        loss = photometric(model, sampling, seen, colors, parameters, views)
         return CheckpointProbe(content["step"], model, names, loss)
 
     return RunProbe(scene.name, conditioning.method_name(config.conditioning), at)
@@ -117,10 +126,13 @@ def photometric(
     """Return the photometric loss of rays as a function of ``parameters``, by default all parameters of the fields.
 
     With proposal sampling the interlevel loss and the parameters of the proposal are not included, nor are those of
-    exposure maps, which are applied if the ``views`` of the rays are given. The batch is moved to the device of the
-    fields.
+    exposure maps, which are applied if the ``views`` of the rays are given, and of refined poses. The batch is moved to
+    the device of the fields.
     """
     n_renderings = 1
+    if not parameters and (fields.exposure is not None or fields.poses is not None):
+        parts = [fields.fine] if sampling.proposal else [fields.coarse, fields.fine]
+        parameters = tuple(parameter for part in parts if part is not None for parameter in part.parameters())
     if fields.fine is not None and sampling.proposal:
         parameters = parameters or tuple(fields.fine.parameters())
     elif fields.fine is not None and sampling.n_importance > 0:

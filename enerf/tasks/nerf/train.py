@@ -17,7 +17,7 @@ from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
-from enerf.tasks.nerf import evaluate, setup, video, views
+from enerf.tasks.nerf import evaluate, poses_file, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.batches import Batches
 from enerf.tasks.nerf.config import NerfConfig
@@ -62,6 +62,7 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
         watch=nerf_step.update_collapsed,
         metadata=run.record.saved(),
     )
+    poses_file.write(run)
     if config.run.no_final_eval:
         return None
     metrics = evaluate.finished_metrics(run) or evaluate.evaluate(run)
@@ -76,7 +77,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     the step is repeated without a graph.
     """
     config, t = run.config, run.config.train
-    sampling, generator = setup.sampling_config(config, run.scene.ndc), torch.Generator(run.device)
+    sampling, generator = setup.sampling_config(config, run.scene), torch.Generator(run.device)
     batches = Batches(run, generator)
     if batches.has_random_background:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
@@ -97,6 +98,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             distortion=t.distortion,
             background=batch.background,
             views=batch.views,
+            depths=batch.depths,
         )
 
     compute: cuda_graph.GradientFunction | None = None if recording else gradient
@@ -104,6 +106,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     def step(training: State) -> StepReport:
         nonlocal at_once, compute
         while True:
+            setup.open_windows(config, run.fields, training.step)
             rays, rows = batches.draw(training.step)
             try:
                 if compute is None:
@@ -118,20 +121,22 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
 
 def _hooks(run: Run, journal: Journal) -> list[Hook]:
     """Return the hooks of a run: test curve, preview image, renderings of the test set, videos."""
-    config, scene = run.config, run.scene
+    config = run.config
 
     def evaluate_pixels(training: State) -> None:
+        scene = run.present_scene
         value = views.psnr_of_pixels(views.renderer_of(run), scene, scene.test, config.run.eval_rays)
         training.curve.append([training.step, value])
         journal.record(training.step, {"test_psnr": value})
 
     def show_picture(training: State) -> None:
+        scene = run.present_scene
         camera = views.preview_camera(scene.camera)
         picture = views.renderer_of(run, config.render.skip).picture(scene, scene.c2w[scene.test[0]], camera)
         journal.picture(training.step, "test_view", picture.rgb.cpu())
 
     def render_testset(training: State) -> None:
-        folder = config.folder / "test" / f"{training.step:06d}"
+        folder, scene = config.folder / "test" / f"{training.step:06d}", run.present_scene
         journal.record(
             training.step,
             {"testset": views.means(views.measure(views.renderer_of(run), scene, scene.test, folder))},
@@ -139,7 +144,7 @@ def _hooks(run: Run, journal: Journal) -> list[Hook]:
 
     def render_video(training: State) -> None:
         path = config.folder / f"video_{training.step:06d}.mp4"
-        video.write_video(run, path, camera_paths.default_kind(scene), video.FRAMES, video.FPS)
+        video.write_video(run, path, camera_paths.default_kind(run.scene), video.FRAMES, video.FPS)
 
     r = config.run
     return [

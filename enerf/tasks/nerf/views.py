@@ -52,8 +52,9 @@ class Renderer:
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    fields.requires_grad_(False)
     module.freeze(fields)  # the copy's weights never change
-    sampling = setup.sampling_config(run.config, run.scene.ndc)
+    sampling = setup.sampling_config(run.config, run.scene)
     at_once = setup.rays_at_once(run.config, run.device)
     rendering = partial(_final_rendering, fields, sampling, skip)
     return Renderer(rendering, at_once, run.config.data.pixel_centers, fields.exposure)
