@@ -118,7 +118,27 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
 def open_windows(config: NerfConfig, fields: RadianceFields, step: int) -> None:
     """Enable the levels or frequencies of a step, if poses are refined."""
     if fields.poses is not None:
-        refinement.open_windows(fields, step / config.capture.coarse_to_fine if config.capture.coarse_to_fine else 1.0)
+        refinement.open_windows(fields, _progress(config, step))
+
+
+def begin_step(config: NerfConfig, training: State) -> None:
+    """Prepare a step, if poses are refined: levels or frequencies, and the rate of the poses.
+
+    Poses that follow the first, wrong depths of the field stay wrong, so they are fixed in the first half of
+    ``coarse_to_fine``, and their rate rises in the second half.
+    """
+    assert isinstance(training.model, RadianceFields)
+    if training.model.poses is None:
+        return
+    open_windows(config, training.model, training.step)
+    for group in training.optimizer.param_groups:
+        if any(parameter is training.model.poses.values for parameter in group["params"]):
+            group["lr"] *= min(1.0, max(0.0, 2 * _progress(config, training.step) - 1))
+
+
+def _progress(config: NerfConfig, step: int) -> float:
+    """Share of ``coarse_to_fine`` that has passed before a step."""
+    return step / config.capture.coarse_to_fine if config.capture.coarse_to_fine else 1.0
 
 
 def with_background(config: NerfConfig, saved: dict[str, Any] | None) -> NerfConfig:

@@ -105,8 +105,8 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
 
     def step(training: State) -> StepReport:
         nonlocal at_once, compute
+        setup.begin_step(config, training)
         while True:
-            setup.open_windows(config, run.fields, training.step)
             rays, rows = batches.draw(training.step)
             try:
                 if compute is None:

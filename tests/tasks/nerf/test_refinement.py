@@ -26,7 +26,7 @@ light = settings(max_examples=25, deadline=None)
 SMALL = "--netdepth 2 --netwidth 16 --netdepth_fine 2 --netwidth_fine 16 --N_rand 32 --N_samples 8 --N_importance 8"
 QUIET = "--i_print 0 --i_eval 0 --i_img 0 --i_video 0 --i_testset 0 --i_spectrum 0 --eval_rays 20 --device cpu"
 HASHED = "--encoding hash --hash_levels 4 --hash_log2_entries 12 --hash_finest 64 --density exp --sampler proposal"
-BASE = f"{SMALL} {QUIET} --backend torch --precision fp32 --factor 1 --llffhold 3 --N_iters 4 --coarse_to_fine 3"
+BASE = f"{SMALL} {QUIET} --backend torch --precision fp32 --factor 1 --llffhold 3 --N_iters 4 --coarse_to_fine 3 --lrate_poses 1e-3"
 
 
 @pytest.fixture(scope="module")
