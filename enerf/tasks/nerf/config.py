@@ -278,15 +278,16 @@ class CaptureOptions:
         absent=False,
     )
     lrate_poses: float = option(
-        1e-3,
+        5e-4,
         "initial learning rate of the cameras' motions, in radians by which the images move; follows the schedule of "
         "--lrate",
         above=0,
         affects="training",
     )
     coarse_to_fine: int = option(
-        2000,
-        "steps in which hash levels or frequencies are enabled one after the other (--refine_poses); 0: all at once",
+        1000,
+        "steps in which hash levels or frequencies are enabled one after the other (--refine_poses); in the first half "
+        "of them poses are fixed; 0: all at once",
         at_least=0,
         at_most=STEPS,
         affects="training",

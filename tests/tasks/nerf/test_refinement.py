@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enerf.config import parser
+from enerf.core import rng
 from enerf.core.types import Rays
 from enerf.datasets.scenes import alignment, pixels, synthetic, transforms_json
 from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint
-from enerf.tasks.nerf import build, evaluate, poses_file, refinement, setup, train
+from enerf.engine.probe import ProbeSettings
+from enerf.tasks.nerf import build, evaluate, poses_file, probe, refinement, setup, train
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.refinement import PoseRefinement
@@ -26,7 +28,8 @@ light = settings(max_examples=25, deadline=None)
 SMALL = "--netdepth 2 --netwidth 16 --netdepth_fine 2 --netwidth_fine 16 --N_rand 32 --N_samples 8 --N_importance 8"
 QUIET = "--i_print 0 --i_eval 0 --i_img 0 --i_video 0 --i_testset 0 --i_spectrum 0 --eval_rays 20 --device cpu"
 HASHED = "--encoding hash --hash_levels 4 --hash_log2_entries 12 --hash_finest 64 --density exp --sampler proposal"
-BASE = f"{SMALL} {QUIET} --backend torch --precision fp32 --factor 1 --llffhold 3 --N_iters 4 --coarse_to_fine 3 --lrate_poses 1e-3"
+QUIET += " --backend torch --precision fp32"
+BASE = f"{SMALL} {QUIET} --factor 1 --llffhold 3 --N_iters 4 --coarse_to_fine 3 --lrate_poses 1e-3"
 
 
 @pytest.fixture(scope="module")
@@ -323,3 +326,23 @@ def test_a_pose_that_is_slightly_wrong_is_corrected_with_the_field_known():
     after = motions.poses(wrong)[ids].numpy()
     assert alignment.differences(after, true)[0].max() < 0.1 * alignment.differences(before, true)[0].max()
     assert alignment.differences(after, true)[1].max() < 0.1 * alignment.differences(before, true)[1].max()
+
+
+def test_the_probe_sees_what_the_training_sees(make):
+    """Refined poses and exposure maps are applied, and are no parameters of the loss."""
+    config = make("run", "--no_final_eval", "--exposure", "affine", "--perturb", "0", "--raw_noise_std", "0")
+    train.train(config)
+    path = checkpoint.checkpoints(config.folder)[-1]
+    content = checkpoint.read(path)
+    found = probe.open_probe(content["config"], ProbeSettings("", 64, 0, "", "cpu")).at(path).objective
+    run = setup.open_run(config.folder, "cpu")
+    fields, plain = run.fields, replace(run.scene, ndc=False)
+    drawn = pixels.PixelSampler(run.scene, run.scene.train).draw(64, rng.generator_for(0, 0))
+    views = nerf_step.ViewTerms(drawn.view, None, 0.0, run.scene.camera)
+    figures = nerf_step.gradient(
+        fields, pixels.rays_of(plain, drawn, 0.5), pixels.colors_of(run.scene, drawn),
+        setup.sampling_config(run.config, run.scene), torch.Generator(), jitter=False, views=views,
+    )  # fmt: skip
+    assert found.value() == pytest.approx(float(figures[0]), rel=1e-4)
+    both = [*fields.coarse.parameters(), *fields.fine.parameters()]
+    assert len(found.free_parameters()) == len(both)
