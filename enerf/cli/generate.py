@@ -34,14 +34,14 @@ def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = app.ArgumentParser(prog=prog, description="Write generated data for demos and tests.")
     choices = parser.add_subparsers(dest="what", required=True, metavar="scene|shape|labelled")
-    _scene_options(choices.add_parser("scene", help="a ray-traced scene in LLFF's folder format"))
+    _scene_options(choices.add_parser("scene", help="a ray-traced scene, in LLFF's format or as transforms.json"))
     _shape_options(choices.add_parser("shape", help="meshes of shapes with known volumes"))
     _labelled_options(choices.add_parser("labelled", help="labelled images of geometric figures"))
     return parser
 
 
 def _scene_options(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Write a ray-traced demo scene in LLFF's folder format."
+    parser.description = "Write a ray-traced demo scene."
     parser.add_argument("--out", type=app.path, default="data/demo", help="the new folder; default: data/demo")
     for name, default, most, meaning in (
         ("views", 20, 100_000, "number of pictures"),
@@ -52,6 +52,13 @@ def _scene_options(parser: argparse.ArgumentParser) -> None:
     ):
         reader = app.whole(most)
         parser.add_argument(f"--{name}", type=reader, default=default, help=f"{meaning}; default: {default}")
+    parser.add_argument(
+        "--layout",
+        choices=("forward", "around"),
+        default="forward",
+        help="forward: cameras face one direction, in LLFF's format; around: cameras around objects before a distant "
+        "background, with depth maps, as transforms.json; default: forward",
+    )
     parser.set_defaults(write=_write_scene)
 
 
@@ -71,10 +78,11 @@ def _labelled_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(write=_write_labelled)
 
 
-def _write_scene(out: Path, **settings: Any) -> None:
-    from enerf.datasets.scenes import synthetic
+def _write_scene(out: Path, layout: str, **settings: Any) -> None:
+    from enerf.datasets.scenes import synthetic, synthetic_around
 
-    print(synthetic.write_scene(out, **settings))
+    write = synthetic_around.write_scene if layout == "around" else synthetic.write_scene
+    print(write(out, **settings))
 
 
 def _write_shapes(out: Path) -> None:

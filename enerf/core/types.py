@@ -86,6 +86,10 @@ class Rays:
             far=self.far[index],
         )
 
+    def detached(self) -> "Rays":
+        """The same rays without gradient."""
+        return Rays(**{name: value.detach() for name, value in vars(self).items()})
+
     def __len__(self) -> int:
         return len(self.origins)
 

@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,17 +84,23 @@ def adam(
     grid_scale: float | int = 1.0,
     beta2: float | int = 0.999,
     eps: float | int = 1e-8,
+    scales: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Return an Adam optimizer of a model's parameters.
 
     Hash tables, if there are any, form a second parameter group, whose learning rate is ``grid_scale`` times ``lrate``.
-    Adam is fused if there are hash tables.
+    Adam is fused if there are hash tables. ``scales`` are those of further groups, by the beginning of the names of
+    their parameters; a group without parameters is left out.
     """
-    grids = [p for name, p in model.named_parameters() if name.endswith(".table")]
-    others = [p for name, p in model.named_parameters() if not name.endswith(".table")]
+    named, apart = list(model.named_parameters()), tuple(scales or ())
+    grids = [p for name, p in named if name.endswith(".table")]
+    others = [p for name, p in named if not name.endswith(".table") and not (apart and name.startswith(apart))]
     groups: list[dict[str, Any]] = [{"params": others, "scale": 1.0}]
     if grids:
         groups.append({"params": grids, "scale": float(grid_scale)})
+    for start, scale in (scales or {}).items():
+        if own := [p for name, p in named if name.startswith(start)]:
+            groups.append({"params": own, "scale": float(scale)})
     return torch.optim.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,10 +221,15 @@ def begin(
     return training
 
 
-def adam(train: FitOptions, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the Adam optimizer of a field with the learning rates and betas of the options."""
+def adam(train: FitOptions, model: nn.Module, scales: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
+    """Return the Adam optimizer of a field with the learning rates and betas of the options.
+
+    ``scales`` are those of further parameter groups, see ``checkpoint.adam``.
+    """
     grid_scale = train.lrate_grid / train.lrate if train.lrate_grid else 1.0
-    return checkpoint.adam(model, train.lrate, grid_scale=grid_scale, beta2=train.adam_beta2, eps=train.adam_eps)
+    return checkpoint.adam(
+        model, train.lrate, grid_scale=grid_scale, beta2=train.adam_beta2, eps=train.adam_eps, scales=scales
+    )
 
 
 def rename_old_results(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from enerf.core.types import Space
 
 
 def contract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
@@ -19,6 +21,23 @@ def contract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
     scaled = points / scale
     norm = scaled.norm(dim=-1, keepdim=True).clamp(min=1.0)
     return scaled * ((2.0 - 1.0 / norm / scale) / norm)
+
+
+class ContractedSpace(nn.Module):
+    """Contraction of scene coordinates outside of the ball inscribed in a box, which becomes the unit ball."""
+
+    low: Tensor
+    size: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        low, high = torch.tensor(space.low), torch.tensor(space.high)
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("size", high - low, persistent=False)
+
+    def forward(self, points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
+        """Points in the ball of radius 2."""
+        return contract(2.0 * ((points - self.low) / self.size) - 1.0)
 
 
 def uncontract(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:

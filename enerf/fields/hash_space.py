@@ -25,9 +25,11 @@ class HashedSpace(nn.Module):
 
     low: Tensor
     size: Tensor
+    window: Tensor | None  # by which features are multiplied; None: 1
 
     def __init__(self, grid: Grid, space: Space) -> None:
         super().__init__()
+        self.register_buffer("window", None, persistent=False)
         self.encoding = HashEncoding(grid)
         self.contracted = space.contracted
         self.register_buffer("low", torch.tensor(space.low))
@@ -35,11 +37,14 @@ class HashedSpace(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
         """Features of points; points outside the box are clamped to its nearest face."""
-        return self.encoding(self.unit(points))
+        return self._windowed(self.encoding(self.unit(points)))
 
     def reference(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
         """The same features by torch; some grid backends are not twice differentiable."""
-        return hashgrid.encode(self.unit(points), self.encoding.table, self.encoding.grid)
+        return self._windowed(hashgrid.encode(self.unit(points), self.encoding.table, self.encoding.grid))
+
+    def _windowed(self, features: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+        return features if self.window is None else features * self.window
 
     def unit(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Points in the coordinates of the unit cube that the grid covers."""

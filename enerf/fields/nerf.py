@@ -8,6 +8,7 @@ from enerf.core.types import FieldOutput, ScalarField
 from enerf.fields import encoders
 from enerf.fields.backends.dense import Layer, Network
 from enerf.fields.backends.module import NetworkModule
+from enerf.fields.contraction import ContractedSpace
 from enerf.fields.hash_space import HashedSpace, to_density
 from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network, trunk_layers
 
@@ -22,6 +23,8 @@ class NeRF(NetworkModule):
     ``hashed`` encodes the points instead. ``density`` is one of ``hash_space.DENSITIES``. The encoded points are
     concatenated to the input of trunk layer ``skip_at`` (0: of none).
     """
+
+    window: Tensor | None  # by which features of positional encodings are multiplied; None: 1
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class NeRF(NetworkModule):
         super().__init__()
         self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
         self.hashed, self.density = hashed, density
+        self.register_buffer("window", None, persistent=False)
+        self.contracted: ContractedSpace | None = None  # set for scenes without bounds: before positional encoding
         n_points = encoded_width(multires) if hashed is None else hashed.encoding.grid.width
         self.trunk = SkipMLP(n_points, width, depth, skip_at)
         self.density_head = nn.Linear(width, 1)
@@ -91,7 +96,11 @@ class NeRF(NetworkModule):
 
     def _encoded(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
         """The input features of the trunk."""
-        return encoded(points, self.multires) if self.hashed is None else self.hashed(points)
+        if self.hashed is not None:
+            features: Tensor = self.hashed(points)
+            return features
+        waves = encoded(points if self.contracted is None else self.contracted(points), self.multires)
+        return waves if self.window is None else waves * self.window
 
     def linears(self) -> list[nn.Linear]:
         """The linear layers, in the order of ``nerf_network``."""

@@ -30,12 +30,12 @@ def render_rays(
     coarse: RadianceField, fine: RadianceField, rays: Rays, config: SamplingConfig, threshold: float
 ) -> Rendering:
     """The final rendering of ``render.render_rays``, approximated, of rays with one batch axis."""
-    t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp)
+    t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp, knee=config.knee)
     everywhere = torch.ones_like(t_vals, dtype=torch.bool)
     output, evaluated = front_to_back(coarse, rays, t_vals, everywhere, threshold)
     delta = volume.deltas(t_vals, rays.directions)
     alpha = -torch.expm1(-output.density * delta)
-    more = sampling.importance(t_vals, volume.weights(output.density, delta), config.n_importance)
+    more = sampling.importance(t_vals, volume.weights(output.density, delta), config.n_importance, knee=config.knee)
     both = sampling.union(t_vals, more)
     where = near_marked(t_vals, (alpha > threshold) | ~evaluated, both)
     where[:, -1] = True  # its interval stands for infinity: any density makes it opaque

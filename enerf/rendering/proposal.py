@@ -27,15 +27,18 @@ def uniform_edges(
     n: int,
     lindisp: bool = False,
     generator: torch.Generator | None = None,
+    knee: float | int = 0.0,
 ) -> Float[Tensor, "*b n1"]:
     """Edges of ``n`` intervals from near to far, even in t or, with ``lindisp``, in 1/t, which needs ``near`` above 0.
+
+    With a ``knee``, even in both, see ``sampling``.
 
     A generator jitters each edge by at most half an interval, within near and far.
 
     >>> uniform_edges(torch.tensor(2.0), torch.tensor(6.0), 2).tolist()
     [2.0, 4.0, 6.0]
     """
-    return sampling.stratified(near, far, n + 1, lindisp, generator)
+    return sampling.stratified(near, far, n + 1, lindisp, generator, knee)
 
 
 @torch.no_grad()
@@ -45,11 +48,13 @@ def resample(
     n: int,
     generator: torch.Generator | None = None,
     padding: float = PADDING,
+    knee: float | int = 0.0,
 ) -> Float[Tensor, "*b n1"]:
     """Edges of ``n`` intervals from the first edge to the last, each with the same mass of the histogram.
 
     A generator jitters the inner edges of a ray, all by one offset of at most half that mass. ``padding`` is added to
-    every weight, so that an empty ray is sampled uniformly and every interval gets samples. Carries no gradient.
+    every weight, so that an empty ray is sampled uniformly and every interval gets samples. With a ``knee`` the mass is
+    spread evenly within an interval in the spacing of ``sampling``, else in t. Carries no gradient.
 
     Source: section 3 and the authors' code, which also uses one jitter per ray; here the end points stay fixed, so that
     the intervals cover the whole ray.
@@ -57,6 +62,10 @@ def resample(
     >>> resample(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 0.0]), 4).tolist()
     [0.0, 0.5, 1.0, 1.5, 2.0]
     """
+    if knee > 0:
+        spaced = resample(sampling.complement(edges, knee), weights, n, generator, padding)
+        inner = sampling.from_complement(spaced[..., 1:-1], knee).clamp(edges[..., :1], edges[..., -1:])
+        return torch.cat([edges[..., :1], inner, edges[..., -1:]], -1)
     mass = weights + padding
     mass = mass / mass.sum(-1, keepdim=True) * n  # in units of one new interval's mass
     cdf = torch.nn.functional.pad(mass.cumsum(-1), (1, 0))

@@ -32,6 +32,9 @@ class SamplingConfig:
         Whether the background is white rather than black.
     proposal
         Whether the coarse field is only a proposal: the fine field is evaluated at resampled intervals alone.
+    knee
+        Value of t up to which samples are evenly spaced in t, and beyond it in 1/t (see ``sampling``); 0: ``lindisp``
+        decides.
     """
 
     n_samples: int
@@ -39,6 +42,7 @@ class SamplingConfig:
     lindisp: bool = False
     white_bkgd: bool = False
     proposal: bool = False
+    knee: float = 0.0
 
     @property
     def points_per_ray(self) -> int:
@@ -69,12 +73,12 @@ def render_rays(
     """
     if config.proposal and fine is not None:
         return _render_proposed(coarse, fine, rays, config, generator)
-    t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp, generator)
+    t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp, generator, config.knee)
     output = coarse(rays.at(t_vals), rays.viewdirs)
     first = volume.composite(output, t_vals, rays.directions, config.white_bkgd)
     if fine is None or config.n_importance == 0:
         return first, first
-    more = sampling.importance(t_vals, first.weights, config.n_importance, generator)
+    more = sampling.importance(t_vals, first.weights, config.n_importance, generator, config.knee)
     t_vals = sampling.union(t_vals, more)
     output = fine(rays.at(t_vals), rays.viewdirs)
     return first, volume.composite(output, t_vals, rays.directions, config.white_bkgd)
@@ -83,13 +87,19 @@ def render_rays(
 def _render_proposed(
     coarse: RadianceField, fine: RadianceField, rays: Rays, config: SamplingConfig, generator: torch.Generator | None
 ) -> tuple[Proposal, Rendering]:
-    """The coarse field's proposal, and the fine field's rendering of the intervals resampled from it."""
-    edges = proposal.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator)
-    density = coarse(rays.at(sampling.midpoints(edges)), rays.viewdirs).density
-    weights = volume.weights(density, volume.widths(edges, rays.directions))
-    sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator)
-    output = fine(rays.at(sampling.midpoints(sample_edges)), rays.viewdirs)
-    rendering = volume.composite_intervals(output, sample_edges, rays.directions, config.white_bkgd)
+    """The coarse field's proposal, and the fine field's rendering of the intervals resampled from it.
+
+    The proposal has no gradient with respect to the rays: losses of the proposal do not move refined cameras.
+    """
+    knee = config.knee
+    edges = proposal.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator, knee)
+    fixed = rays.detached()
+    density = coarse(fixed.at(sampling.middles(edges, knee)), fixed.viewdirs).density
+    weights = volume.weights(density, volume.widths(edges, fixed.directions))
+    sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator, knee=knee)
+    t_vals = sampling.middles(sample_edges, knee)
+    output = fine(rays.at(t_vals), rays.viewdirs)
+    rendering = volume.composite_intervals(output, sample_edges, rays.directions, config.white_bkgd, t_vals)
     return Proposal(edges, weights, sample_edges), rendering
 
 

@@ -66,9 +66,10 @@ def composite_intervals(
     edges: Float[Tensor, "*b m"],
     directions: Float[Tensor, "*b 3"],
     white_bkgd: bool = False,
+    t_vals: Float[Tensor, "*b s"] | None = None,
 ) -> Rendering:
-    """``composite`` for values at the midpoints of the intervals between edges."""
-    t_vals = 0.5 * (edges[..., 1:] + edges[..., :-1])
+    """``composite`` for values at ``t_vals`` within the intervals between edges, by default at their midpoints."""
+    t_vals = 0.5 * (edges[..., 1:] + edges[..., :-1]) if t_vals is None else t_vals
     w = weights(field.density, widths(edges, directions))
     return _pixels(field, w, t_vals, white_bkgd)
 

@@ -23,6 +23,7 @@ from enerf.datasets.scenes import (
     poses,
     rays,
     resized_files,
+    sparse_depths,
     splits,
     transparency,
     view_checks,
@@ -84,15 +85,25 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
-    content = {"images": pixels, "image_names": names, "masks": masks, "background": white, "factor": factor}
+    content: dict[str, Any] = {
+        "images": pixels,
+        "image_names": names,
+        "masks": masks,
+        "background": white,
+        "factor": factor,
+    }
+    if settings.depths:
+        scale = float(np.linalg.det(normalized.world_to_scene[:3, :3])) ** (1 / 3)
+        content["depths"] = sparse_depths.find(posed, c2w, table, scale)
     return _scene(folder.resolve().name, normalized, table, split, settings, **content)
 
 
 def image_files(posed: PosedImages, settings: SceneSettings, folder: Path) -> list[Path]:
-    """The images and masks that are read, downsampled ones if they exist."""
+    """The images, masks and depth maps that are read, downsampled images if they exist."""
     masks = posed.masks if settings.use_masks else ()
     photos, _ = _photos(posed, settings, folder, create=False)
-    return [*(photo.file for photo in photos), *filter(None, masks)]
+    depths = posed.depths if settings.depths else ()
+    return [*(photo.file for photo in photos), *filter(None, masks), *filter(None, depths)]
 
 
 def _photos(

@@ -1,5 +1,7 @@
 """The region of scene space that a field's grid has to cover."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +10,8 @@ from enerf.core.types import Space
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
 
+WIDE = 10.0  # ratio of far to near from which on samples are spaced in disparity far away
+FARTHEST = 1e6  # largest ratio of far to near
 MARGIN = 0.02  # share of the box, on each side: for cameras between those of the scene
 
 
@@ -34,6 +38,35 @@ def space_of(scene: Scene) -> Space:
     beyond = max(scene.far - distance, distance - scene.near)
     radius = min(beyond, distance)
     return Space((-radius,) * 3, (radius,) * 3, contracted=beyond > distance)
+
+
+def spacing_of(scene: Scene) -> str:
+    """How samples along a scene's rays are spaced unless an option says so: ``linear`` or ``piecewise``.
+
+    ``piecewise`` (evenly in t near the cameras, in 1/t beyond ``knee_of``) if the field contracts distant space and the
+    rays end more than 10 times farther than they start.
+    """
+    is_wide = scene.far > WIDE * scene.near
+    return "piecewise" if not scene.ndc and is_wide and space_of(scene).contracted else "linear"
+
+
+def knee_of(scene: Scene) -> float:
+    """The t up to which samples are evenly spaced in t: about where rays leave the region that is not contracted.
+
+    For cameras around an object the far side of the ball about it; for others the radius of the ball about them.
+    """
+    space = space_of(scene)
+    radius = 0.5 * (space.high[0] - space.low[0])
+    return radius if scene.forward_facing else radius + float(scene.c2w[:, :, 3].norm(dim=-1).mean())
+
+
+def limited(scene: Scene) -> Scene:
+    """The scene with rays that end at most a million times farther than they start, so that no length overflows.
+
+    In contracted space what lies beyond is less than a millionth of the region's size away from there.
+    """
+    far = FARTHEST * scene.near
+    return scene if scene.ndc or scene.far <= far else replace(scene, far=far)
 
 
 def _ends(scene: Scene) -> Float[Tensor, "n 3"]:

@@ -16,6 +16,7 @@ from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.sparse_depths import SparseDepths
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,12 @@ def rays_of(scene: Scene, pixels: Pixels, pixel_centers: float | int) -> Rays:
         pixel_centers=pixel_centers,
     )
     return rays.to_ndc(batch, scene.camera) if scene.ndc else batch
+
+
+def depth_rays(scene: Scene, depths: SparseDepths) -> tuple[Rays, Float[Tensor, " k"]]:
+    """Scene-space rays through positions of known depth, and the t of these depths."""
+    in_camera = scene.cameras.directions(depths.view, depths.xy[:, 0], depths.xy[:, 1], 0, scene.c2w.dtype)
+    return rays.posed(in_camera, scene.c2w[depths.view], near=scene.near, far=scene.far), depths.depth
 
 
 def colors_of(scene: Scene, pixels: Pixels, background: Float[Tensor, "*b 3"] | None = None) -> Float[Tensor, "*b 3"]:

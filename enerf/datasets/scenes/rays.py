@@ -99,6 +99,18 @@ def to_ndc(rays: Rays, camera: Camera, near: float | int = 1.0) -> Rays:
     return Rays(ndc_origins, ndc_directions, rays.viewdirs, zeros, torch.ones_like(ox))
 
 
+def t_in_ndc(rays: Rays, t: Float[Tensor, "*b"], near: float | int = 1.0) -> Float[Tensor, "*b"]:
+    """The t along the rays of ``to_ndc`` of the points at t along scene-space rays: 0 at the near plane, 1 at infinity.
+
+    It depends on the depth of the points alone.
+
+    >>> down = torch.tensor([0.0, 0.0, -1.0])
+    >>> t_in_ndc(Rays(torch.zeros(3), down, down, torch.tensor(0.0), torch.tensor(9.0)), torch.tensor(4.0)).item()
+    0.75
+    """
+    return 1.0 + near / (rays.origins[..., 2] + t * rays.directions[..., 2])
+
+
 def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | int = 1.0) -> Float[Tensor, "*b 3"]:
     """Normalized device coordinates of scene points with z < 0 (NeRF, appendix C, equation 8).
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from enerf.core.types import Camera
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.packed_images import PackedImages
+from enerf.datasets.scenes.sparse_depths import SparseDepths
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Scene:
         Camera of each view, if they are not all ``camera``.
     masks
         Pixels of each view that are used, in training and in evaluation, of the sizes of ``images``; None: all.
+    depths
+        Known depths at positions of the images; None if there are none, or they were not asked for.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Scene:
     factor: int = 1
     view_cameras: Cameras | None = None
     masks: Bool[Tensor, "n h w 1"] | PackedImages | None = None
+    depths: SparseDepths | None = None
 
     @cached_property
     def cameras(self) -> Cameras:
@@ -101,4 +105,5 @@ class Scene:
             bounds=self.bounds.to(device),
             view_cameras=None if self.view_cameras is None else self.view_cameras.to(device),
             masks=masks,
+            depths=None if self.depths is None else self.depths.to(device),
         )

@@ -38,6 +38,8 @@ class SceneSettings:
         Blender: half of the resolution, every n-th test view.
     use_masks
         Whether pixels that masks exclude are left out.
+    depths
+        Whether known depths, of points or depth maps, are read.
     read_points
         Reads a PLY file of points, for ``transforms.json``; None leaves it unread.
     """
@@ -56,4 +58,5 @@ class SceneSettings:
     half_res: bool = False
     testskip: int = 8
     use_masks: bool = True
+    depths: bool = False
     read_points: Callable[[Path], Points] | None = None

@@ -9,6 +9,7 @@ near the origin looking down −z; the unit is about a meter.
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +120,15 @@ OBJECTS: tuple[SceneObject, ...] = (
 
 
 def trace(
-    origins: Float64[np.ndarray, "*b 3"], directions: Float64[np.ndarray, "*b 3"]
+    origins: Float64[np.ndarray, "*b 3"],
+    directions: Float64[np.ndarray, "*b 3"],
+    objects: Sequence[SceneObject] = OBJECTS,
+    light: PointLight = LIGHT,
 ) -> tuple[Float64[np.ndarray, "*b 3"], Float64[np.ndarray, "*b"]]:
     """Colors in [0, 1] of rays in world coordinates, and the exact t of their hits in units of ``direction``.
 
-    Wall and floor are infinite, so every ray with a negative z direction hits; other rays may hit nothing and are then
-    black, with infinite t.
+    Wall and floor of this scene are infinite, so every ray with a negative z direction hits; other rays may hit nothing
+    and are then black, with infinite t.
     """
     batch = origins.shape[:-1]
     starts, steps = origins.reshape(-1, 3), directions.reshape(-1, 3)
@@ -132,7 +136,7 @@ def trace(
     for begin in range(0, len(starts), _CHUNK):
         part = slice(begin, begin + _CHUNK)
         columns = (np.asfortranarray(vectors[part]) for vectors in (starts, steps))
-        hits = raytrace.trace_rays(OBJECTS, LIGHT, *columns)  # faster in column-major order
+        hits = raytrace.trace_rays(objects, light, *columns)  # faster in column-major order
         rgb[part], t[part] = hits.rgb(), hits.t
     return rgb.reshape(*batch, 3), t.reshape(batch)
 
@@ -146,7 +150,7 @@ def camera(width: int = 160, height: int = 120) -> Camera:
     return Camera(width, height, 0.9 * width, 0.9 * width, width / 2, height / 2)
 
 
-def _look_at(position: np.ndarray, target: np.ndarray, roll: float) -> Pose:
+def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> Pose:
     """Pose (OpenGL axes) of a camera at ``position`` that looks at ``target``, with ``roll`` in radians."""
     back = raytrace.unit(position - target)
     right = raytrace.unit(np.cross([np.sin(roll), np.cos(roll), 0.0], back))
@@ -169,20 +173,24 @@ def poses(views: int = 20, seed: int = 0) -> Float64[np.ndarray, "n 3 4"]:
     centers += rng.uniform(-1, 1, (views, 3)) * (0.04, 0.04, 0.08)
     targets = (0.0, 0.0, -6.0) + rng.uniform(-1, 1, (views, 3)) * (0.25, 0.15, 0.0)
     rolls = np.deg2rad(rng.uniform(-2, 2, views))
-    return np.stack([_look_at(*pose) for pose in zip(centers, targets, rolls.tolist(), strict=True)])
+    return np.stack([look_at(*pose) for pose in zip(centers, targets, rolls.tolist(), strict=True)])
 
 
 def _trace_image(
-    camera: Camera, c2w: Pose, x: np.ndarray, y: np.ndarray
+    camera: Camera, c2w: Pose, x: np.ndarray, y: np.ndarray, objects: Sequence[SceneObject], light: PointLight
 ) -> tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]:
     """Color and z-depth at a grid of image points: x of each column, y of each row, in pixels from the top left."""
     u, v = np.meshgrid((x - camera.cx) / camera.fx, (camera.cy - y) / camera.fy)
     directions = np.stack([u, v, np.full_like(u, -1.0)], axis=-1) @ c2w[:, :3].T  # so t is z-depth
-    return trace(np.broadcast_to(c2w[:, 3], directions.shape), directions)
+    return trace(np.broadcast_to(c2w[:, 3], directions.shape), directions, objects, light)
 
 
 def render(
-    camera: Camera, c2w: Pose, supersample: int = 3
+    camera: Camera,
+    c2w: Pose,
+    supersample: int = 3,
+    objects: Sequence[SceneObject] = OBJECTS,
+    light: PointLight = LIGHT,
 ) -> tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]:
     """Image in [0, 1], each pixel the mean of ``supersample``² rays, and the depth at the pixel centers.
 
@@ -190,8 +198,8 @@ def render(
     at +0.5, not averaged.
     """
     h, w, s = camera.height, camera.width, supersample
-    fine, _ = _trace_image(camera, c2w, (np.arange(w * s) + 0.5) / s, (np.arange(h * s) + 0.5) / s)
-    _, depth = _trace_image(camera, c2w, np.arange(w) + 0.5, np.arange(h) + 0.5)
+    fine, _ = _trace_image(camera, c2w, (np.arange(w * s) + 0.5) / s, (np.arange(h * s) + 0.5) / s, objects, light)
+    _, depth = _trace_image(camera, c2w, np.arange(w) + 0.5, np.arange(h) + 0.5, objects, light)
     return fine.reshape(h, s, w, s, 3).mean(axis=(1, 3)), depth
 
 
@@ -202,19 +210,17 @@ def llff_row(camera: Camera, c2w: Pose, near: float, far: float) -> Float64[np.n
     return np.append(np.stack([-up, right, back, center, intrinsics], axis=1).ravel(), [near, far])
 
 
-def _is_written(folder: Path, settings: dict[str, int]) -> bool:
+def _is_written(folder: Path, settings: dict[str, int], names: Sequence[str]) -> bool:
     """Whether the folder contains a complete scene with these settings."""
     try:
         written = json.loads((folder / "scene.json").read_text())
     except (OSError, ValueError):
         return False
-    names = ["poses_bounds.npy", *(f"images/image{i:03d}.png" for i in range(settings["views"]))]
     return bool(written == settings) and all((folder / name).is_file() for name in names)
 
 
 def _write(folder: Path, settings: dict[str, int], progress: bool) -> None:
     """Render all views to a new folder."""
-    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     lens, rows = camera(settings["width"], settings["height"]), []
     (folder / "images").mkdir(parents=True)
     views = poses(settings["views"], settings["seed"])
@@ -248,21 +254,44 @@ def write_scene(
     """
     settings = {"version": _VERSION, "views": views, "width": width, "height": height}
     settings |= {"supersample": supersample, "seed": seed}
+    names = ["poses_bounds.npy", *(f"images/image{i:03d}.png" for i in range(views))]
+    return create(Path(folder), settings, names, lambda path: _write(path, settings, progress))
+
+
+def create(folder: Path, settings: dict[str, int], names: Sequence[str], write: Callable[[Path], None]) -> Path:
+    """Create the folder of a scene atomically, unless it is there with the same settings; returns the folder.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    settings
+        What the scene is made from; ``write`` writes them to ``scene.json``.
+    names
+        Files that a complete scene contains.
+    write
+        Writes the scene to a folder that does not exist.
+
+    Raises
+    ------
+    InputError
+        If a number is too small, or the folder contains anything else or cannot be written.
+    """
     for name, value in settings.items():
         if value < (least := 0 if name == "seed" else 1):
             raise InputError(f"{name} is {value}, expected {least} or more.")
-    folder = Path(folder)
-    if _is_written(folder, settings):
+    if _is_written(folder, settings, names):
         return folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it.")
     with io.temporary_path(folder.absolute()) as temporary:
         try:
-            _write(temporary, settings, progress)
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
+            write(temporary)
             if folder.is_dir():
                 folder.rmdir()
             temporary.rename(folder)
         except OSError as error:
-            if not _is_written(folder, settings):  # by a faster process
+            if not _is_written(folder, settings, names):  # by a faster process
                 raise InputError(f"{folder} cannot be written ({error.strerror}).") from None
     return folder

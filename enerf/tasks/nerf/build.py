@@ -10,22 +10,29 @@ from torch import nn
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.core.types import Space
+from enerf.datasets.scenes.scene import Scene
 from enerf.fields import conditioning as fields_conditioning
 from enerf.fields.backends.hashgrid import make_grid
+from enerf.fields.contraction import ContractedSpace
 from enerf.fields.hash_space import HashedSpace, ProposalField
 from enerf.fields.nerf import HEADS, NeRF
-from enerf.tasks.nerf.config import ModelOptions
+from enerf.tasks.nerf import refinement
+from enerf.tasks.nerf.config import CaptureOptions, ModelOptions, TrainOptions
+from enerf.tasks.nerf.exposure import Exposure
+from enerf.tasks.nerf.refinement import PoseRefinement
 
 UNIT_BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 PROPOSAL_GRID, PROPOSAL_WIDTH = make_grid(5, 2, 16, 16, 256), 16
 
 
 class RadianceFields(nn.Module):
-    """The coarse field (or the proposal), and the fine field or None."""
+    """The coarse field (or the proposal), the fine field or None, and what is trained for each view, or None."""
 
     def __init__(self, coarse: nn.Module, fine: nn.Module | None) -> None:
         super().__init__()
         self.coarse, self.fine = coarse, fine
+        self.exposure: Exposure | None = None
+        self.poses: PoseRefinement | None = None
 
 
 def radiance_fields(
@@ -36,6 +43,7 @@ def radiance_fields(
     *,
     proposal: bool = False,
     space: Space = UNIT_BOX,
+    contracted: bool = False,
 ) -> RadianceFields:
     """Return initialized and conditioned fields, on the CPU; torch's global random state is not changed.
 
@@ -53,6 +61,8 @@ def radiance_fields(
         Whether the coarse field is a proposal: a small density network with its own hash grid.
     space
         Region that hash grids cover.
+    contracted
+        Whether the points of positional encodings are contracted outside of ``space`` too.
 
     Raises
     ------
@@ -61,7 +71,7 @@ def radiance_fields(
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-        fields = plain_fields(model, with_fine, proposal, space)
+        fields = plain_fields(model, with_fine, proposal, space, contracted)
     try:
         fields_conditioning.apply(fields, conditioning, HEADS, seed)
     except ValueError as error:
@@ -69,27 +79,44 @@ def radiance_fields(
     return fields
 
 
+def add_views(fields: RadianceFields, capture: CaptureOptions, scene: Scene) -> None:
+    """Add to fields what is trained for each training view of a scene; nothing with the default options."""
+    if capture.exposure != "off":
+        fields.exposure = Exposure(capture.exposure, scene.train, len(scene.c2w))
+    if capture.refine_poses:
+        fields.poses = PoseRefinement(scene, scene.train)
+        refinement.add_windows(fields)
+
+
+def view_rates(train: TrainOptions, capture: CaptureOptions) -> dict[str, float]:
+    """Return the learning rates of what ``add_views`` adds, in units of ``lrate``, by the beginning of names."""
+    return {"exposure.": capture.lrate_exposure / train.lrate, "poses.": capture.lrate_poses / train.lrate}
+
+
 def plain_fields(
-    model: ModelOptions, with_fine: bool, proposal: bool = False, space: Space = UNIT_BOX
+    model: ModelOptions, with_fine: bool, proposal: bool = False, space: Space = UNIT_BOX, contracted: bool = False
 ) -> RadianceFields:
     """Return unconditioned fields with PyTorch's default initialization."""
     coarse: nn.Module
     if proposal:
         coarse = ProposalField(PROPOSAL_GRID, space, PROPOSAL_WIDTH, model.density)
     else:
-        coarse = _nerf(model, model.netdepth, model.netwidth, space)
-    fine = _nerf(model, model.netdepth_fine, model.netwidth_fine, space) if with_fine else None
+        coarse = _nerf(model, model.netdepth, model.netwidth, space, contracted)
+    fine = _nerf(model, model.netdepth_fine, model.netwidth_fine, space, contracted) if with_fine else None
     return RadianceFields(coarse, fine)
 
 
-def _nerf(model: ModelOptions, depth: int, width: int, space: Space) -> NeRF:
+def _nerf(model: ModelOptions, depth: int, width: int, space: Space, contracted: bool) -> NeRF:
     """Return a NeRF network with the encoding of the options."""
     bands = (model.multires, model.multires_views) if model.i_embed == 0 else (-1, -1)
     hashed = None
     if model.encoding == "hash":
         sizes = (model.hash_levels, model.hash_features, model.hash_log2_entries)
         hashed = HashedSpace(make_grid(*sizes, model.hash_coarsest, model.hash_finest), space)
-    return NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
+    made = NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
+    if contracted and hashed is None:
+        made.contracted = ContractedSpace(space)
+    return made
 
 
 def model_description(model: ModelOptions, samples: int, importance: int, proposal: bool) -> str:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from enerf.config.options import (
     BANDS,
     DEEPEST,
+    STEPS,
     WIDEST,
     ConditioningOptions,
     FitOptions,
@@ -181,6 +182,14 @@ class RenderOptions:
     lindisp: bool = option(
         False, "sample linearly in disparity instead of depth (no effect in NDC)", affects="training"
     )
+    spacing: str = option(
+        "auto",
+        "spacing of samples along rays without NDC: linear in depth; disparity: as --lindisp; piecewise: linear near "
+        "the cameras, in disparity beyond; auto: piecewise for scenes without bounds, else linear",
+        choices=("auto", "disparity", "linear", "piecewise"),
+        affects="model",
+        absent="linear",
+    )
     raw_noise_std: float = option(
         0.0,
         "standard deviation of the noise added to the raw density; 1 is recommended for real scenes",
@@ -245,6 +254,63 @@ class TrainOptions(FitOptions):
 
 
 @dataclass(frozen=True)
+class CaptureOptions:
+    """Captures: what differs between photographs."""
+
+    exposure: str = option(
+        "off",
+        "map of colors trained for each training view: gain (of each channel) or affine (matrix and offset); the mean "
+        "over the views is the identity",
+        choices=("off", "gain", "affine"),
+        affects="model",
+        absent="off",
+    )
+    lrate_exposure: float = option(
+        1e-3, "initial learning rate of exposure maps; follows the schedule of --lrate", above=0, affects="training"
+    )
+    exposure_weight: float = option(
+        1e-3, "weight of the mean square of the exposure maps' parameters", at_least=0, affects="training"
+    )
+    refine_poses: bool = option(
+        False,
+        "train a small motion of each training camera with the field, from coarse to fine",
+        affects="model",
+        absent=False,
+    )
+    lrate_poses: float = option(
+        5e-4,
+        "initial learning rate of the cameras' motions, in radians by which the images move; follows the schedule of "
+        "--lrate",
+        above=0,
+        affects="training",
+    )
+    coarse_to_fine: int = option(
+        1000,
+        "steps in which hash levels or frequencies are enabled one after the other (--refine_poses); in the first half "
+        "of them poses are fixed; 0: all at once",
+        at_least=0,
+        at_most=STEPS,
+        affects="training",
+    )
+    pose_eval_iters: int = option(
+        100,
+        "steps in which the poses of test views are fitted to their images for the second number (--refine_poses); 0: "
+        "none",
+        at_least=0,
+        at_most=STEPS,
+        affects="neutral",
+    )
+    depth_weight: float = option(
+        0.0,
+        "weight of the distance between where rays end and known depths: of depth maps, or of the points of a COLMAP "
+        "model that views observe; 0: depths are not read",
+        at_least=0,
+        affects="training",
+        absent=0.0,
+    )
+
+
+@dataclass(frozen=True)
 class RunOptions(RecordOptions):
     """Experiment, logging and checkpoints."""
 
@@ -270,6 +336,7 @@ class NerfConfig(RunConfig):
     conditioning: ConditioningOptions
     render: RenderOptions
     train: TrainOptions
+    capture: CaptureOptions
     kind: ClassVar[str] = "nerf"
 
     @property
@@ -300,6 +367,10 @@ class NerfConfig(RunConfig):
         self.model.check()
         if render.sampler == "proposal" and not render.N_importance:
             raise InputError("option --sampler proposal needs --N_importance: found 0, expected at least 1")
+        if render.lindisp and render.spacing not in ("auto", "disparity"):
+            raise InputError(
+                f"options --lindisp and --spacing {render.spacing} are mutually exclusive: give one of them"
+            )
         if self.train.precrop_iters and not self.train.no_batching:
             raise InputError("option --precrop_iters needs --no_batching: crops are taken from one image at a time")
         if render.render_only and self.run.no_reload and not self.run.ft_path:

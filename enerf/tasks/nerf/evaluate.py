@@ -7,7 +7,7 @@ from typing import Any
 from enerf.core import io
 from enerf.engine import results, resume
 from enerf.fields import conditioning
-from enerf.tasks.nerf import build, setup, views
+from enerf.tasks.nerf import build, exposure, pose_evaluation, setup, views
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.views import Renderer
 
@@ -32,7 +32,7 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
     fixed pixels of the training views. With ``final_pixels`` the test PSNR is computed on fixed pixels too. Results are
     written to ``out``, by default the run's folder.
     """
-    began, renderer, scene = time.perf_counter(), views.renderer_of(run), run.scene
+    began, renderer, scene = time.perf_counter(), views.renderer_of(run), run.present_scene
     if run.config.run.final_pixels:
         value = views.psnr_of_pixels(renderer, scene, scene.test, run.config.run.eval_rays)
         measured, mean = [], {"psnr": value, "ssim": None, "lpips": None}
@@ -41,6 +41,11 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
         mean = views.means(measured)
     metadata = {**_metadata(run), **run.record.metrics(run.state.step, run.config.folder)}
     metrics = {**metadata, "mean": mean, "views": measured, "fit_psnr": _fit_psnr(run, renderer)}
+    if run.fields.exposure is not None and measured:
+        metrics["exposure"] = exposure.summary(measured)
+    if run.fields.poses is not None:
+        n_pixels = run.config.run.eval_rays if run.config.run.final_pixels else 0
+        metrics["poses"] = pose_evaluation.summary(run, renderer, mean["psnr"], n_pixels)
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
@@ -50,7 +55,7 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
 
 def _fit_psnr(run: Run, renderer: Renderer) -> float:
     """Return the PSNR of training views, on as many fixed pixels in total as the test curve uses."""
-    scene = run.scene
+    scene = run.present_scene
     pixels = max(1, (run.config.run.eval_rays or 2048) * max(1, len(scene.test)) // len(scene.train))
     return views.psnr_of_pixels(renderer, scene, scene.train, pixels)
 
@@ -65,6 +70,10 @@ def _metadata(run: Run) -> dict[str, Any]:
         known["split"] = scene.split_rule
     if scene.masks is not None:
         known["masks"] = "masked pixels do not count"
+    if run.fields.exposure is not None:
+        known["exposure"] = f"{config.capture.exposure}: {exposure.PROTOCOL}"
+    if run.fields.poses is not None:
+        known["poses"] = pose_evaluation.protocol(run)
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
     return {
         "scene": scene.name,

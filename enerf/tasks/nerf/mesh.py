@@ -56,7 +56,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     module.freeze(run.fields)
     radiance = run.fields.coarse if run.fields.fine is None else run.fields.fine
     assert isinstance(radiance, NeRF)
-    scene = run.scene
+    scene = run.present_scene
     box = settings.box
     field_box = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
     return source_from_density(

@@ -36,7 +36,7 @@ class OpenedViews:
     @property
     def scene(self) -> Scene:
         """The scene: camera, poses, images, train and test indices."""
-        return self.run.scene
+        return self.run.present_scene
 
     @cached_property
     def _renderer(self) -> Renderer:

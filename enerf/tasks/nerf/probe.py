@@ -4,6 +4,7 @@ Rays are sampled without jitter or noise, and the batch is not split.
 """
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from enerf.fields.backends import registry
 from enerf.fields.nerf import HEADS
 from enerf.rendering import render
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf import build, setup
+from enerf.tasks.nerf import batches, build, losses, refinement, setup
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.step import ViewTerms
 
 
 def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
@@ -42,6 +44,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     config = setup.with_background(config, saved)
     device, proposal = core_device.resolve_device(settings.device), config.render.sampler == "proposal"
     scene = setup.load_scene(config, pose_check=False)  # stays on the CPU; only the batch is moved to the device
+    config = setup.with_spacing(config, saved, scene)
     fields = build.radiance_fields(
         config.model,
         config.conditioning,
@@ -49,7 +52,10 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         config.train.seed,
         proposal=proposal,
         space=bounds.space_of(scene),
-    ).to(device)
+        contracted=config.render.spacing == "piecewise" and not scene.ndc,
+    )
+    build.add_views(fields, config.capture, scene)
+    fields.to(device)
     registry.use(fields, registry.make("torch", "fp32", device))
     names = analyzed_layers(fields, settings.layers, HEADS)
     generator = rng.generator_for(settings.seed, 0)
@@ -58,30 +64,44 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),
     )
-    sampling = setup.sampling_config(config, scene.ndc)
+    sampling, plain = setup.sampling_config(config, scene), replace(scene, ndc=False)
 
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(fields).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
         parameters = parameters_of(model, names) if settings.layers else ()
-        return CheckpointProbe(content["step"], model, names, photometric(model, sampling, rays, colors, parameters))
+        views = ViewTerms(pixels.view, batches.behind(config, scene)) if fields.exposure is not None else None
+        setup.open_windows(config, model, content["step"])
+        seen = rays
+        if model.poses is not None:
+            with torch.no_grad():
+                moved = model.poses(scenes_pixels.rays_of(plain, pixels, config.data.pixel_centers), pixels.view)
+                seen = refinement.to_field(moved, scene.camera if scene.ndc else None)
+        loss = photometric(model, sampling, seen, colors, parameters, views)
+        return CheckpointProbe(content["step"], model, names, loss)
 
     return RunProbe(scene.name, conditioning.method_name(config.conditioning), at)
 
 
 class RayColors(nn.Module):
-    """Module from rays, as rows of 11 numbers, to the colors of each rendering with a photometric loss."""
+    """Module from rays, as rows of 11 numbers, to the colors of each rendering with a photometric loss.
 
-    def __init__(self, fields: RadianceFields, sampling: SamplingConfig) -> None:
+    With exposure maps a twelfth number is the view; ``behind`` is as for ``losses.exposed``.
+    """
+
+    def __init__(self, fields: RadianceFields, sampling: SamplingConfig, behind: float | None = None) -> None:
         super().__init__()
-        self.fields, self.sampling = fields, sampling
+        self.fields, self.sampling, self.behind = fields, sampling, behind
 
-    def forward(self, rows: Float[Tensor, "b 11"]) -> Float[Tensor, "b p 3"]:
+    def forward(self, rows: Float[Tensor, "b r"]) -> Float[Tensor, "b p 3"]:
         """Return the colors of the coarse and the fine rendering, or of the final one only."""
         rays = Rays(rows[:, :3], rows[:, 3:6], rows[:, 6:9], rows[:, 9], rows[:, 10])
         first, final = render.render_rays(self.fields.coarse, self.fields.fine, rays, self.sampling)
         trained = [final] if first is final or isinstance(first, Proposal) else [first, final]
+        if self.fields.exposure is not None and rows.shape[1] > 11:
+            view = rows[:, 11].long()
+            trained = [losses.exposed(each, self.fields.exposure, view, self.behind) for each in trained]
         return torch.stack([rendering.rgb for rendering in trained], 1)
 
 
@@ -101,17 +121,25 @@ def photometric(
     rays: Rays,
     colors: Float[Tensor, "b 3"],
     parameters: tuple[nn.Parameter, ...] = (),
+    views: ViewTerms | None = None,
 ) -> Objective:
     """Return the photometric loss of rays as a function of ``parameters``, by default all parameters of the fields.
 
-    With proposal sampling the interlevel loss and the parameters of the proposal are not included. The batch is moved
-    to the device of the fields.
+    With proposal sampling the interlevel loss and the parameters of the proposal are not included, nor are those of
+    exposure maps, which are applied if the ``views`` of the rays are given, and of refined poses. The batch is moved to
+    the device of the fields.
     """
     n_renderings = 1
+    if not parameters and (fields.exposure is not None or fields.poses is not None):
+        parts = [fields.fine] if sampling.proposal else [fields.coarse, fields.fine]
+        parameters = tuple(parameter for part in parts if part is not None for parameter in part.parameters())
     if fields.fine is not None and sampling.proposal:
         parameters = parameters or tuple(fields.fine.parameters())
     elif fields.fine is not None and sampling.n_importance > 0:
         n_renderings = 2
     device = next(fields.parameters()).device
     targets = colors.to(device)[:, None].expand(-1, n_renderings, -1)
-    return Objective(RayColors(fields, sampling), squared_errors, rows(rays).to(device), targets, parameters)
+    inputs, behind = rows(rays), None
+    if views is not None:
+        inputs, behind = torch.cat([inputs, views.view[:, None].to(inputs)], -1), views.behind
+    return Objective(RayColors(fields, sampling, behind), squared_errors, inputs.to(device), targets, parameters)

@@ -1,7 +1,7 @@
 """Set-up of NeRF runs: scene, fields and training state, from options or from the folder of a finished run."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import bounds, formats, rays, splits
+from enerf.datasets.scenes import alignment, bounds, formats, rays, splits
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
+from enerf.datasets.scenes.sparse_depths import of_views
 from enerf.engine import checkpoint, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
@@ -22,7 +23,7 @@ from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.geometry import colored_points
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf import build, import_checkpoint, memory
+from enerf.tasks.nerf import build, import_checkpoint, memory, refinement
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
 
@@ -40,6 +41,21 @@ class Run:
     device: torch.device
     backend: Backend
     record: Record  # of the backends used for training
+
+    @property
+    def present_scene(self) -> Scene:
+        """The scene with its present poses: refined ones, and test poses aligned to them; the scene itself without.
+
+        The similarity that aligns the test poses is that from the given to the refined training poses.
+        """
+        if self.fields.poses is None:
+            return self.scene
+        given, train = self.scene.c2w.double().cpu().numpy(), list(self.scene.train)
+        found = self.fields.poses.poses(self.scene.c2w).cpu().numpy()
+        others = [view for view in range(len(given)) if view not in set(train)]
+        if others:
+            found[others] = alignment.between(given[train], found[train]).apply(given[others])
+        return replace(self.scene, c2w=torch.from_numpy(found).to(self.scene.c2w))
 
 
 def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool = False) -> Run:
@@ -73,6 +89,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     scene = load_scene(config, pose_check=found is None).to(device)
     if config.data.factor == AUTOMATIC:
         config = parser.replace(config, factor=scene.factor)
+    config = with_spacing(config, saved, scene)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     _log_background(config, scene)
     with_fine = config.render.N_importance > 0
@@ -83,12 +100,43 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
         config.train.seed,
         proposal=config.render.sampler == "proposal",
         space=bounds.space_of(scene),
-    ).to(device)
+        contracted=config.render.spacing == "piecewise" and not scene.ndc,
+    )
+    build.add_views(fields, config.capture, scene)
+    fields.to(device)
     registry.use(fields, backend)
-    training = resume.begin(config, fields, resume.adam(config.train, fields), found, [import_checkpoint.IMPORTER])
+    optimizer = resume.adam(config.train, fields, build.view_rates(config.train, config.capture))
+    training = resume.begin(config, fields, optimizer, found, [import_checkpoint.IMPORTER])
+    open_windows(config, fields, training.step)
     now = Resolved(backend.name, backend.precision, device.type)
     record = run_record.record_of(found, now, config, files)
     return Run(config, scene, fields, training, device, backend, record)
+
+
+def open_windows(config: NerfConfig, fields: RadianceFields, step: int) -> None:
+    """Enable the levels or frequencies of a step, if poses are refined."""
+    if fields.poses is not None:
+        refinement.open_windows(fields, _progress(config, step))
+
+
+def begin_step(config: NerfConfig, training: State) -> None:
+    """Prepare a step, if poses are refined: levels or frequencies, and the rate of the poses.
+
+    Poses that follow the first, wrong depths of the field stay wrong, so they are fixed in the first half of
+    ``coarse_to_fine``, and their rate rises in the second half.
+    """
+    assert isinstance(training.model, RadianceFields)
+    if training.model.poses is None:
+        return
+    open_windows(config, training.model, training.step)
+    for group in training.optimizer.param_groups:
+        if any(parameter is training.model.poses.values for parameter in group["params"]):
+            group["lr"] *= min(1.0, max(0.0, 2 * _progress(config, training.step) - 1))
+
+
+def _progress(config: NerfConfig, step: int) -> float:
+    """Share of ``coarse_to_fine`` that has passed before a step."""
+    return step / config.capture.coarse_to_fine if config.capture.coarse_to_fine else 1.0
 
 
 def with_background(config: NerfConfig, saved: dict[str, Any] | None) -> NerfConfig:
@@ -101,6 +149,24 @@ def with_background(config: NerfConfig, saved: dict[str, Any] | None) -> NerfCon
         return config
     recorded = "auto" if saved is None else saved.get("background_color", "stored")
     return parser.replace(config, background_color=config.data.training_background if recorded == "auto" else recorded)
+
+
+def with_spacing(config: NerfConfig, saved: dict[str, Any] | None, scene: Scene) -> NerfConfig:
+    """Return the configuration with the spacing of samples that ``auto`` stands for; ``saved`` as above.
+
+    A run that was started before the option existed keeps ``linear`` spacing, or ``disparity`` with ``lindisp``.
+    """
+    r = config.render
+    if r.spacing != "auto":
+        return config
+    spacing = bounds.spacing_of(scene) if saved is None else saved.get("spacing", "linear")
+    spacing = "disparity" if r.lindisp else spacing
+    if spacing == "piecewise":
+        log.info(
+            "%s: samples are spaced evenly in depth up to %.3g, in disparity from there to %.3g (--spacing)",
+            *(scene.name, bounds.knee_of(scene), scene.far),
+        )
+    return parser.replace(config, spacing=spacing)
 
 
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
@@ -149,6 +215,7 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         half_res=data.half_res,
         testskip=data.testskip,
         use_masks=not data.no_masks,
+        depths=config.capture.depth_weight > 0,
         read_points=colored_points.read_scene,
     )
 
@@ -168,7 +235,12 @@ def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
             f"{data.datadir}: some cameras do not look forward, which NDC needs; give --no_ndc (and --spherify for "
             "cameras around an object)"
         )
-    return scene
+    if config.capture.depth_weight > 0 and (scene.depths is None or not len(of_views(scene.depths, scene.train))):
+        raise InputError(
+            f"option --depth_weight: found no known depths in {data.datadir}, expected a COLMAP model whose views "
+            "observe points, or transforms.json with depth maps"
+        )
+    return bounds.limited(scene)
 
 
 def input_files(config: NerfConfig) -> list[Path]:
@@ -215,13 +287,17 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     return run
 
 
-def sampling_config(config: NerfConfig, ndc: bool = False) -> SamplingConfig:
-    """Return the sampling of a configuration; if the scene uses NDC, ``lindisp`` is ignored with a warning."""
-    r = config.render
-    if ndc and r.lindisp:
-        log.warning("--lindisp has no effect in NDC, which is linear in disparity already")
-    lindisp = r.lindisp and not ndc
-    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal")
+def sampling_config(config: NerfConfig, scene: Scene | None = None) -> SamplingConfig:
+    """Return the sampling of a configuration for a scene, which ``piecewise`` spacing needs.
+
+    If the scene uses NDC, the spacing is linear, and a warning says so if the options name another.
+    """
+    r, ndc = config.render, scene is not None and scene.ndc
+    if ndc and (r.lindisp or r.spacing not in ("auto", "linear")):
+        log.warning("--lindisp and --spacing have no effect in NDC, which is linear in disparity already")
+    lindisp = (r.lindisp or r.spacing == "disparity") and not ndc
+    knee = bounds.knee_of(scene) if scene is not None and r.spacing == "piecewise" and not ndc else 0.0
+    return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal", knee)
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:

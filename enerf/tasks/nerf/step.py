@@ -6,22 +6,22 @@ gradient of the batch. Conditioned weights are computed once per batch, not once
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.conditioning.weight_cache import computed_once
-from enerf.core.types import Proposal, Rays, Rendering
+from enerf.core.types import Camera, Proposal, Rays, Rendering
 from enerf.engine.checkpoint import State
 from enerf.fields.backends.module import frozen
 from enerf.rendering import render
 from enerf.rendering.render import SamplingConfig
-from enerf.tasks.nerf import losses
+from enerf.tasks.nerf import losses, refinement
 from enerf.tasks.nerf.build import RadianceFields
 
 log = logging.getLogger("enerf")
@@ -52,6 +52,44 @@ class StepReport:
         }
 
 
+@dataclass(frozen=True)
+class ViewTerms:
+    """What the loss of a batch needs if something is trained for each view (``RadianceFields``).
+
+    Attributes
+    ----------
+    view
+        View of each ray.
+    behind
+        As for ``losses.exposed``.
+    exposure_weight
+        Weight of the penalty of exposure maps.
+    ndc
+        Camera of the NDC in which the fields are defined, if poses are refined and the scene uses them: rays are in
+        scene space then.
+    """
+
+    view: Int[Tensor, " b"]
+    behind: float | None = None
+    exposure_weight: float | int = 0.0
+    ndc: Camera | None = None
+
+    def field_rays(self, fields: "RadianceFields", rays: Rays, chunk: slice) -> Rays:
+        """Rays of a chunk in field coordinates; those of refined poses, with their gradient, if there are any."""
+        if fields.poses is None:
+            return rays[chunk]
+        return refinement.to_field(fields.poses(rays[chunk], self.view[chunk]), self.ndc)
+
+
+@dataclass(frozen=True)
+class DepthTerms:
+    """Rays whose depths are known, the t of these depths, and the weight of their loss (``losses.depth``)."""
+
+    rays: Rays
+    t: Float[Tensor, " d"]
+    weight: float | int
+
+
 def accumulate_gradient(
     fields: RadianceFields, rays: Rays, target: Float[Tensor, "b 3"], *more: Any, **options: Any
 ) -> StepReport:
@@ -72,6 +110,8 @@ def gradient(
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
     background: Float[Tensor, "b 3"] | None = None,
+    views: ViewTerms | None = None,
+    depths: DepthTerms | None = None,
 ) -> Float[Tensor, " 5"]:
     """Add the gradient of a batch to the parameters and return its figures, in the order of ``StepReport``.
 
@@ -98,6 +138,10 @@ def gradient(
         Weights of these losses, with ``sampling.proposal``.
     background
         Colors behind each ray, to which the renderings over black are composited; ``target`` lies over them already.
+    views
+        View of each ray, if something is trained for each view.
+    depths
+        Further rays, whose depths are known. Their random numbers follow those of the batch.
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
@@ -108,11 +152,16 @@ def gradient(
     with computed_once(fields), frozen(fields):
         for start in range(0, n, rays_at_once):
             chunk = slice(start, min(start + rays_at_once, n))
-            first, final = render.render_rays(coarse, fine, rays[chunk], sampling, generator if jitter else None)
+            chunk_rays = rays[chunk] if views is None else views.field_rays(fields, rays, chunk)
+            first, final = render.render_rays(coarse, fine, chunk_rays, sampling, generator if jitter else None)
+            if views is not None:
+                first, final = _photographed(fields, views, chunk, first, final)
             if background is not None:
                 first, final = _over(first, final, background[chunk])
             if isinstance(first, Proposal):
-                loss = losses.photometric_with_proposal(first, final, target[chunk], interlevel, distortion)
+                loss = losses.photometric_with_proposal(
+                    first, final, target[chunk], interlevel, distortion, sampling.knee
+                )
             else:
                 loss = losses.photometric(first, final, target[chunk])
             loss = loss * ((chunk.stop - chunk.start) / n)
@@ -121,9 +170,57 @@ def gradient(
             opacity_sum += final.opacity.detach().sum()
             colors.append(final.rgb.detach())
             del first, final, loss  # frees the activations before the next chunk
+        if depths is not None:
+            render_depths = partial(render.render_rays, coarse, fine, config=sampling)
+            loss_sum += _depth_gradient(render_depths, depths, sampling, generator if jitter else None, rays_at_once)
+    if views is not None:
+        loss_sum += _penalty(fields, views)
     rgb = torch.cat(colors)
     stds = (color.std(0, correction=0).mean() for color in (rgb, target))
     return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *stds])
+
+
+def _depth_gradient(
+    render_depths: Callable[..., tuple[Rendering | Proposal, Rendering]],
+    depths: DepthTerms,
+    sampling: SamplingConfig,
+    generator: torch.Generator | None,
+    rays_at_once: int,
+) -> Float[Tensor, ""]:
+    """Weighted loss of known depths, summed over coarse and final rendering; its gradient is added to the weights'."""
+    n, total = len(depths.rays), depths.t.new_zeros(())
+    for start in range(0, n, rays_at_once):
+        chunk = slice(start, min(start + rays_at_once, n))
+        rays, t = depths.rays[chunk], depths.t[chunk]
+        first, final = render_depths(rays, generator=generator)
+        trained = [final] if first is final or isinstance(first, Proposal) else [first, final]
+        loss = sum(losses.depth(each, rays, t, sampling.lindisp, sampling.knee) for each in trained)
+        assert isinstance(loss, Tensor)
+        loss = loss * (depths.weight * (chunk.stop - chunk.start) / n)
+        loss.backward()
+        total += loss.detach()
+        del first, final, trained, loss
+    return total
+
+
+def _photographed(
+    fields: RadianceFields, views: ViewTerms, chunk: slice, first: Rendering | Proposal, final: Rendering
+) -> tuple[Rendering | Proposal, Rendering]:
+    """Both renderings of a chunk in the colors of the photographs; one object if they are the same."""
+    if fields.exposure is None:
+        return first, final
+    mapped = partial(losses.exposed, exposure=fields.exposure, view=views.view[chunk], behind=views.behind)
+    last = mapped(final)
+    return last if first is final else first if isinstance(first, Proposal) else mapped(first), last
+
+
+def _penalty(fields: RadianceFields, views: ViewTerms) -> Float[Tensor, ""]:
+    """Penalty of the parameters of views, whose gradient is added to theirs."""
+    if fields.exposure is None or not views.exposure_weight:
+        return views.view.new_zeros((), dtype=torch.float32)
+    penalty = views.exposure_weight * fields.exposure.penalty()
+    penalty.backward()
+    return penalty.detach()
 
 
 def _over(

@@ -8,19 +8,18 @@ from typing import Any
 
 import torch
 
-from enerf.core import rng
 from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.datasets.scenes import camera_paths
-from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import cuda_graph, trainer, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
-from enerf.tasks.nerf import evaluate, setup, video, views
+from enerf.tasks.nerf import evaluate, poses_file, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
+from enerf.tasks.nerf.batches import Batches
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.step import StepReport
@@ -63,6 +62,7 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
         watch=nerf_step.update_collapsed,
         metadata=run.record.saved(),
     )
+    poses_file.write(run)
     if config.run.no_final_eval:
         return None
     metrics = evaluate.finished_metrics(run) or evaluate.evaluate(run)
@@ -73,35 +73,22 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
 def step_function(run: Run) -> Callable[[State], StepReport]:
     """Return the function that adds the gradient of one step's random batch to the parameters.
 
-    With a random background its colors follow the target colors in the same rows.
-
     On a GPU the computation is recorded as a CUDA graph. If memory runs out, the number of rays at once is halved, and
     the step is repeated without a graph.
     """
-    config, scene, t = run.config, run.scene, run.config.train
-    sampling, generator = setup.sampling_config(config, scene.ndc), torch.Generator(run.device)
-    is_random = scene.has_alpha and config.data.training_background == "random"
-    if is_random:
+    config, t = run.config, run.config.train
+    sampling, generator = setup.sampling_config(config, run.scene), torch.Generator(run.device)
+    batches = Batches(run, generator)
+    if batches.has_random_background:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
-    everywhere = scenes_pixels.PixelSampler(scene, scene.train)
-    central = scenes_pixels.PixelSampler(scene, scene.train, t.precrop_frac) if t.precrop_iters else everywhere
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
 
-    def random_batch(step: int) -> tuple[Rays, torch.Tensor]:
-        generator.manual_seed(rng.stream_seed(t.seed, step))
-        sampler = central if step < t.precrop_iters else everywhere
-        pixels = sampler.draw(t.N_rand, generator, t.no_batching)
-        batch = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
-        if not is_random:
-            return batch, scenes_pixels.colors_of(scene, pixels)
-        background = torch.rand(t.N_rand, 3, generator=generator, device=run.device)
-        return batch, torch.cat([scenes_pixels.colors_of(scene, pixels, background), background], -1)
-
-    def gradient(batch: Rays, target: torch.Tensor) -> torch.Tensor:
+    def gradient(rays: Rays, rows: torch.Tensor) -> torch.Tensor:
+        batch = batches.batch(rays, rows)
         return nerf_step.gradient(
             run.fields,
-            batch,
-            target[:, :3],
+            batch.rays,
+            batch.target,
             sampling,
             generator,
             noise_std=config.render.raw_noise_std,
@@ -109,19 +96,22 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             rays_at_once=at_once,
             interlevel=t.interlevel,
             distortion=t.distortion,
-            background=target[:, 3:] if is_random else None,
+            background=batch.background,
+            views=batch.views,
+            depths=batch.depths,
         )
 
     compute: cuda_graph.GradientFunction | None = None if recording else gradient
 
     def step(training: State) -> StepReport:
         nonlocal at_once, compute
+        setup.begin_step(config, training)
         while True:
-            batch, target = random_batch(training.step)
+            rays, rows = batches.draw(training.step)
             try:
                 if compute is None:
-                    compute = cuda_graph.record(gradient, batch, target, generator, training.optimizer)
-                return StepReport(*compute(batch, target).tolist())  # a single device synchronization
+                    compute = cuda_graph.record(gradient, rays, rows, generator, training.optimizer)
+                return StepReport(*compute(rays, rows).tolist())  # a single device synchronization
             except (RuntimeError, MemoryError) as error:
                 at_once, compute = render.halve_chunk(min(at_once, t.N_rand), error), gradient
                 training.optimizer.zero_grad()
@@ -131,20 +121,22 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
 
 def _hooks(run: Run, journal: Journal) -> list[Hook]:
     """Return the hooks of a run: test curve, preview image, renderings of the test set, videos."""
-    config, scene = run.config, run.scene
+    config = run.config
 
     def evaluate_pixels(training: State) -> None:
+        scene = run.present_scene
         value = views.psnr_of_pixels(views.renderer_of(run), scene, scene.test, config.run.eval_rays)
         training.curve.append([training.step, value])
         journal.record(training.step, {"test_psnr": value})
 
     def show_picture(training: State) -> None:
+        scene = run.present_scene
         camera = views.preview_camera(scene.camera)
         picture = views.renderer_of(run, config.render.skip).picture(scene, scene.c2w[scene.test[0]], camera)
         journal.picture(training.step, "test_view", picture.rgb.cpu())
 
     def render_testset(training: State) -> None:
-        folder = config.folder / "test" / f"{training.step:06d}"
+        folder, scene = config.folder / "test" / f"{training.step:06d}", run.present_scene
         journal.record(
             training.step,
             {"testset": views.means(views.measure(views.renderer_of(run), scene, scene.test, folder))},
@@ -152,7 +144,7 @@ def _hooks(run: Run, journal: Journal) -> list[Hook]:
 
     def render_video(training: State) -> None:
         path = config.folder / f"video_{training.step:06d}.mp4"
-        video.write_video(run, path, camera_paths.default_kind(scene), video.FRAMES, video.FPS)
+        video.write_video(run, path, camera_paths.default_kind(run.scene), video.FRAMES, video.FPS)
 
     r = config.run
     return [

@@ -3,13 +3,30 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
 from enerf.core import images
 from enerf.datasets.scenes import camera_models, camera_paths
+from enerf.rendering import sampling
 from enerf.reporting import video
-from enerf.tasks.nerf import views
+from enerf.tasks.nerf import setup, views
 from enerf.tasks.nerf.setup import Run
 
 FRAMES, FPS = 120, 30.0  # of videos during and after training
+
+
+def _shades(depth: Float[Tensor, "h w"], run: Run) -> tuple[Float64[np.ndarray, "h w"], float, float]:
+    """Depths, near and far to be drawn as colors: in the spacing of the samples, so that a distant background fits."""
+    ends, knee = torch.tensor([run.scene.near, run.scene.far], dtype=torch.float64), 0.0
+    if run.config.render.spacing == "piecewise":
+        knee = setup.sampling_config(run.config, run.scene).knee
+    if knee > 0:
+        depth, ends = 1 - sampling.complement(depth.clamp(min=0), knee), 1 - sampling.complement(ends, knee)
+    near, far = ends.tolist()
+    return depth.numpy(), near, far
 
 
 def write_video(
@@ -24,14 +41,14 @@ def write_video(
     keep_pngs: bool = False,
 ) -> Path:
     """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file."""
-    poses = camera_paths.camera_path(run.scene, kind, frames)
+    poses = camera_paths.camera_path(run.present_scene, kind, frames)
     camera = camera_models.resized(run.scene.camera, factor)
     renderer = views.renderer_of(run, run.config.render.skip)
 
     def frame(i: int) -> Any:
         picture = renderer.picture(run.scene, poses[i], camera)
         if depth:
-            return video.colorize_depth(picture.depth.cpu().double().numpy(), run.scene.near, run.scene.far)
+            return video.colorize_depth(*_shades(picture.depth.cpu().double(), run))
         return images.to_uint8(picture.rgb.cpu())
 
     # step and seconds tell runs apart that were trained in the same folder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.conditioning import layers
@@ -22,18 +22,23 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module
 from enerf.rendering import empty_space, render
 from enerf.rendering.render import Picture, SamplingConfig, in_chunks
-from enerf.tasks.nerf import image_metrics, setup
+from enerf.tasks.nerf import exposure, image_metrics, setup
 from enerf.tasks.nerf.build import RadianceFields
+from enerf.tasks.nerf.exposure import Exposure
 from enerf.tasks.nerf.setup import Run
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """Renderer of rays in chunks of ``rays_at_once``; ``pixel_centers`` is the position of a ray within its pixel."""
+    """Renderer of rays in chunks of ``rays_at_once``; ``pixel_centers`` is the position of a ray within its pixel.
+
+    ``exposure`` are the color maps of training views, if there are any; ``picture`` does not apply them.
+    """
 
     render: Callable[[Rays], Rendering]
     rays_at_once: int
     pixel_centers: float = 0.5
+    exposure: Exposure | None = None
 
     def picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
         """Render a camera at a pose: rgb (h, w, 3) in [0, 1], depth and opacity (h, w).
@@ -50,10 +55,12 @@ class Renderer:
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    fields.requires_grad_(False)
     module.freeze(fields)  # the copy's weights never change
-    sampling = setup.sampling_config(run.config, run.scene.ndc)
+    sampling = setup.sampling_config(run.config, run.scene)
     at_once = setup.rays_at_once(run.config, run.device)
-    return Renderer(partial(_final_rendering, fields, sampling, skip), at_once, run.config.data.pixel_centers)
+    rendering = partial(_final_rendering, fields, sampling, skip)
+    return Renderer(rendering, at_once, run.config.data.pixel_centers, fields.exposure)
 
 
 def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
@@ -66,6 +73,7 @@ def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: in
     """Return the mean over views of the PSNR of ``n`` fixed pixels each (0: all); NaN if there are no views.
 
     Views of which masks exclude all pixels are left out.
+    Training views are compared in the colors of their photographs, by their exposure maps.
     """
     values = []
     for view in views:
@@ -75,8 +83,20 @@ def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: in
         rendering = in_chunks(
             renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
         )
-        values.append(image_metrics.psnr(rendering.rgb, scenes_pixels.colors_of(scene, pixels)))
+        rgb = _photographed(renderer, rendering, pixels.view.to(rendering.rgb.device), scene)
+        values.append(image_metrics.psnr(rgb, scenes_pixels.colors_of(scene, pixels)))
     return sum(values) / len(values) if values else math.nan
+
+
+@torch.no_grad()
+def _photographed(renderer: Renderer, picture: Picture, view: Int[Tensor, " n"], scene: Scene) -> Float[Tensor, "n 3"]:
+    """Colors of pixels as the photographs of their views show them."""
+    if renderer.exposure is None:
+        return picture.rgb
+    below = scene.background * (1 - picture.opacity)[:, None]
+    if not scene.has_alpha:
+        return renderer.exposure(picture.rgb, view)
+    return renderer.exposure(picture.rgb - below, view, picture.opacity) + below
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
@@ -94,6 +114,9 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
                 "lpips": image_metrics.lpips(seen, target),
             }
         )
+        if renderer.exposure is not None:
+            halves = exposure.half_scores(rgb, target, None if mask is None else mask.cpu(), renderer.exposure.kind)
+            measured[-1]["halves"] = halves
         if folder is not None:
             images.write_png(folder / picture_name(scene, view), images.to_uint8(rgb))
     return measured
