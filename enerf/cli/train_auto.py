@@ -9,7 +9,7 @@ from enerf.core.errors import InputError, shown
 
 log = logging.getLogger("enerf")
 FLAG, SCENE = "--auto", "--scene"
-USAGE = "enerf train PHOTOS --auto [--scene FOLDER] [--OPTION VALUE] ..."
+USAGE = "enerf train PHOTOS --auto [--scene FOLDER] [--OPTION VALUE]"
 # How the cameras stand, and whether there is an object without background -> file in configs/
 PRESETS = {
     ("forward", False): "fast/forward.txt",
@@ -96,7 +96,7 @@ def _preset(folder: Path) -> str:
     from enerf.datasets.scenes.settings import SceneSettings
 
     name, _ = formats.detect(folder)
-    posed = formats.read_posed(name, folder, SceneSettings())
+    posed = formats.posed(name, folder, SceneSettings())
     layout = normalization.layout_of(posed.c2w)
     is_object = images.has_transparency(images.read(posed.files[0]))
     chosen = PRESETS[layout, is_object]

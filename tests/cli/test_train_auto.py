@@ -1,0 +1,87 @@
+"""``enerf train PHOTOS --auto``: the arguments of the training that it stands for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enerf.cli import main, train_auto
+from enerf.config import parser
+from enerf.core import images
+from enerf.datasets.scenes import poses, synthetic, transforms_writer
+from enerf.datasets.scenes.posed_images import PosedImages
+from enerf.preprocessing import process, scene_report
+from enerf.tasks.nerf.config import NerfConfig
+from tests.contents import refusal
+
+
+def forward(folder: Path) -> Path:
+    return synthetic.write_scene(folder, views=4, width=16, height=12, supersample=1, progress=False)
+
+
+def around(folder: Path, channels: int) -> Path:
+    """Cameras around the origin."""
+    c2w, names = poses.blender_circle(4), tuple(f"images/{i}.png" for i in range(4))
+    for name in names:
+        images.write_png(folder / name, np.full((12, 16, channels), 100, np.uint8))
+    files = tuple(folder / name for name in names)
+    posed = PosedImages(folder / "transforms.json", names, files, (synthetic.camera(16, 12),) * 4, c2w)
+    transforms_writer.write(folder / "transforms.json", posed)
+    return folder
+
+
+def config_of(*words: str) -> NerfConfig:
+    config, _ = parser.parse(NerfConfig, train_auto.arguments([*map(str, words), "--auto"]))
+    return config
+
+
+def same_preset(config: NerfConfig, name: str) -> bool:
+    preset, _ = parser.parse(NerfConfig, ["--config", name])
+    return (config.model, config.render, config.train) == (preset.model, preset.render, preset.train)
+
+
+def test_options_are_chosen_by_how_the_cameras_stand(tmp_path):
+    scene = forward(tmp_path / "front")
+    config = config_of(scene)
+    assert same_preset(config, "fast/forward.txt")
+    assert (config.data.datadir, config.data.dataset_type, config.data.factor) == (str(scene), "auto", -1)
+    assert config.run.expname == "front"
+    assert same_preset(config_of(around(tmp_path / "ring", 3)), "fast/unbounded.txt")
+    assert same_preset(config_of(around(tmp_path / "object", 4)), "fast/object.txt")
+
+
+def test_what_the_user_says_takes_precedence(tmp_path):
+    scene = forward(tmp_path / "front")
+    config = config_of(scene, "--max_seconds", "60", "--expname", "mine", "--equilibrate")
+    assert (config.train.max_seconds, config.run.expname) == (60, "mine")
+    assert same_preset(config_of(scene, "--config", "fast/object.txt"), "fast/object.txt")
+
+
+def test_photographs_are_processed_into_a_folder_beside_them(tmp_path, monkeypatch):
+    made = []
+
+    def process_photos(source, options):
+        made.append((source, Path(options.out)))
+        forward(Path(options.out))
+        return {}
+
+    monkeypatch.setattr(process, "process", process_photos)
+    monkeypatch.setattr(scene_report, "summary", lambda report, folder: "made")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    assert config_of(photos).data.datadir == str(tmp_path / "photos_scene")
+    assert config_of(photos, "--scene", tmp_path / "other").data.datadir == str(tmp_path / "other")
+    assert made == [(photos, tmp_path / "photos_scene"), (photos, tmp_path / "other")]
+
+
+@pytest.mark.parametrize("words", [["--equilibrate", "photos", "--auto"], ["--auto", "photos"]])
+def test_the_photographs_come_first(words):
+    told = refusal(main.main, ["train", *words])
+    assert told.startswith(
+        f"option --auto: found '{words[0]}' as the first argument, expected the folder of photographs"
+    )
+
+
+def test_a_scene_without_a_folder_is_one_sentence(tmp_path):
+    assert "option --scene: found no value" in refusal(train_auto.arguments, [str(tmp_path), "--auto", "--scene"])
+    assert "not found, expected a folder of photographs" in refusal(train_auto.arguments, ["nowhere", "--auto"])
