@@ -155,7 +155,7 @@ def test_a_nerfs_options_are_unknown_to_shapes():
 
 
 def test_the_published_protocol_is_in_paper():
-    assert len(SHIPPED) == 35
+    assert len(SHIPPED) == 36
     for path in (parser.CONFIG_FOLDER / "paper").glob("*.txt"):
         values = parsed("--config", str(path))
         told = [values[name] for name in ("factor", "llffhold", "N_rand", "N_samples", "N_importance", "N_iters")]

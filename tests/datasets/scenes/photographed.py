@@ -26,7 +26,7 @@ def around(n: int, distance: float = 2.5) -> np.ndarray:
     """Poses (OpenGL axes) on a circle above the floor that look at the large sphere."""
     angles = np.linspace(0, 2 * np.pi, n, endpoint=False)
     offsets = np.stack([np.cos(angles), np.full(n, 0.35), np.sin(angles)], axis=1) * distance
-    return np.stack([synthetic._look_at(TARGET + offset, TARGET, 0.0) for offset in offsets])
+    return np.stack([synthetic.look_at(TARGET + offset, TARGET, 0.0) for offset in offsets])
 
 
 @lru_cache
