@@ -1,6 +1,7 @@
 """Checkpoints: weights, optimizer state, step and curve, saved atomically and loaded with ``weights_only=True``."""
 
 import logging
+import math
 import os
 import pickle
 import re
@@ -425,6 +426,12 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
     wrong = [name for name, kind in PARTS.items() if whole and not isinstance(content.get(name), kind)]
     if not whole or wrong or not all(isinstance(value, torch.Tensor) for value in content["model"].values()):
         raise InputError(f"{path}: found a file without the parts of a checkpoint, expected one of this program")
+    counts, times = (content["step"], content.get("blank_for", 0)), (content["seconds"], content["eval_seconds"])
+    rows = all(
+        isinstance(row, list) and row and all(isinstance(x, int | float) for x in row) for row in content["curve"]
+    )
+    if not (rows and all(isinstance(count, int) and count >= 0 for count in counts) and all(map(math.isfinite, times))):
+        raise InputError(f"{path}: found impossible steps, seconds or curve, expected those of a checkpoint")
     return dict(content)
 
 

@@ -620,3 +620,20 @@ def test_an_optimisers_state_that_does_not_fit_its_weights_is_told(tmp_path):
     again = fresh()
     checkpoint.restore(again, content, path)
     step(again, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("blank_for", "x"),
+        ("step", -1),
+        ("seconds", float("nan")),
+        ("curve", [1, 2]),
+        ("curve", [None]),
+        ("curve", [[]]),
+    ],
+)
+def test_values_that_no_run_saves_are_refused(name, value, tmp_path):
+    path = checkpoint.save(trained(), tmp_path, {})
+    torch.save({**checkpoint.read(path), name: value}, path)
+    assert "found impossible steps, seconds or curve" in refusal(checkpoint.read, path)
