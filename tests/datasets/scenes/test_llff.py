@@ -301,6 +301,8 @@ def test_loading_takes_the_memory_of_the_bytes_and_a_few_photographs(factor, tmp
     for i in range(n):
         picture = Image.new("RGB", (width * factor, height * factor), (i, 2 * i, 255 - i))
         picture.save(tmp_path / "images" / f"{i:03d}.png")
+    _scene(tmp_path / "warm")
+    llff.load(tmp_path / "warm", factor=1)  # modules that are imported by the first call are not memory of a scene
     tracemalloc.start()
     scene = llff.load(tmp_path, factor=factor)
     peak = tracemalloc.get_traced_memory()[1]
