@@ -169,7 +169,7 @@ def _holder(file: BinaryIO) -> dict[str, Any]:
 
 
 def _occupied(path: Path, holder: dict[str, Any]) -> InputError:
-    """Return the exception for a folder that another process writes to."""
+    """Return the exception that names the process which holds the lock of a folder."""
     who = "another process"
     if {"pid", "host", "since"} <= holder.keys():
         who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"

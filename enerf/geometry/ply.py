@@ -58,7 +58,7 @@ class Ragged:
     counts: Int64[np.ndarray, " n"]
 
     def indices(self) -> Int64[np.ndarray, " c"]:
-        """The values as indices.
+        """The values converted to whole numbers, which are indices of vertices.
 
         Raises
         ------

@@ -202,7 +202,7 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the job of a work folder, the only argument."""
+    """Run the reconstruction that a work folder describes; ``arguments`` has the path of that folder."""
     folder = Path(arguments[0])
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print

@@ -22,6 +22,7 @@ from enerf.preprocessing import (
     cameras_picture,
     colmap_process,
     diagnosis,
+    mask_files,
     pairs,
     photographs,
     scene_report,
@@ -37,10 +38,7 @@ from enerf.preprocessing.work_folder import WORK
 
 log = logging.getLogger("enerf")
 _FRAMES, _MODEL = "frames.json", "model"
-_PIXELS, _PER_SIDE = (
-    2.0,
-    800.0,
-)  # error up to which a match counts: at least; longer side over this
+_PIXELS, _PER_SIDE = 2.0, 800.0  # error up to which a match counts: at least; longer side over this
 
 
 def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
@@ -112,8 +110,6 @@ def _frames(scene: Path, video: Path, options: ProcessOptions) -> Collection:
     names = io.read_object(record)["frames"]
     width, height, _ = images.size(folder / names[0])
     frames = [Photograph(folder / name, name, width, height) for name in names]
-    from enerf.preprocessing import mask_files
-
     masked = mask_files.attach(folder, frames, options.masks) if options.masks else frames
     return Collection(tuple(masked), {})
 

@@ -29,7 +29,7 @@ MARGIN = 0.1  # share of a ray's samples, on each side: half-trained coarse and 
 def render_rays(
     coarse: RadianceField, fine: RadianceField, rays: Rays, config: SamplingConfig, threshold: float
 ) -> Rendering:
-    """The final rendering of ``render.render_rays``, approximated, of rays with one batch axis."""
+    """Approximate the final rendering of ``render.render_rays`` by skipping empty space; rays have one batch axis."""
     t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp, knee=config.knee)
     everywhere = torch.ones_like(t_vals, dtype=torch.bool)
     output, evaluated = front_to_back(coarse, rays, t_vals, everywhere, threshold)

@@ -61,7 +61,7 @@ def knee_of(scene: Scene) -> float:
 
 
 def limited(scene: Scene) -> Scene:
-    """The scene with rays that end at most a million times farther than they start, so that no length overflows.
+    """A copy of the scene whose far bound is at most a million times the near one, so that no length overflows.
 
     In contracted space what lies beyond is less than a millionth of the region's size away from there.
     """

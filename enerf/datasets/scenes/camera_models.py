@@ -87,7 +87,7 @@ def model_of(name: str, where: str = "camera") -> Model:
 def camera_from_parameters(
     model: str, width: int, height: int, parameters: Sequence[float | int], where: str = "camera"
 ) -> Camera:
-    """Camera of a model's name and parameters in COLMAP's order; values are not checked (see ``cameras.check``).
+    """The camera of a named model with parameters in COLMAP's order; values are not checked (see ``cameras.check``).
 
     The parameters of EQUIRECTANGULAR are the image's size: fx = width / 2π, fy = height / π, and the principal point is
     the image's center. ``where`` (a file and a camera) begins the message of an error.

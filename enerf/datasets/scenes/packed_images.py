@@ -53,7 +53,7 @@ class PackedImages:
 
     @property
     def channels(self) -> int:
-        """Numbers per pixel."""
+        """Number of channels: 3, or 4 with alpha."""
         return self.pixels.shape[-1]
 
     @property

@@ -195,7 +195,7 @@ def _in_plane(cameras: Cameras, view: int, picture: Picture, points: Points) -> 
 
 
 def _mutual(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Points, Points]:
-    """Key points of two images that are each other's nearest, and clearly nearer than the second nearest."""
+    """Key points of two images whose descriptors are mutual nearest neighbors and pass Lowe's ratio test."""
     (points_a, words_a), (points_b, words_b) = a, b
     if min(len(points_a), len(points_b)) < LEAST_MATCHES:
         return np.empty((0, 2)), np.empty((0, 2))

@@ -78,7 +78,7 @@ class Distorted(NamedTuple):
 def pinhole_directions(
     camera: Camera, x: Float[Tensor, "*b"], y: Float[Tensor, "*b"], pixel_centers: float | int = 0.5
 ) -> Float[Tensor, "*b 3"]:
-    """Directions of pixels in the frame of a pinhole camera: OpenGL axes, z = −1; in the dtype of ``x``."""
+    """Ray directions through pixels of a pinhole camera, in its frame (OpenGL axes, z = −1) and the dtype of ``x``."""
     cam_x = (x + pixel_centers - camera.cx) / camera.fx
     cam_y = -(y + pixel_centers - camera.cy) / camera.fy
     return torch.stack([cam_x, cam_y, -torch.ones_like(cam_x)], -1)

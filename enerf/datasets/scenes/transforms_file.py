@@ -36,7 +36,7 @@ from jaxtyping import Float64
 from enerf.core import files, image_files, images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import poses, transforms_cameras, transforms_keys, view_checks
+from enerf.datasets.scenes import camera_models, poses, transforms_cameras, transforms_keys, view_checks
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 from enerf.datasets.scenes.transforms_json import frame_matrix, frame_name, is_name, is_number, read_object, short
 
@@ -299,7 +299,7 @@ def _cameras(file: Path, content: Mapping[str, Any], frames: Sequence[Frame], ow
             continue
         if stated not in factors:
             factors[stated] = _size(file, image, stated)
-        cameras.append(_resized(transforms_cameras.camera(view, *stated), *factors[stated]))
+        cameras.append(camera_models.of_size(transforms_cameras.camera(view, *stated), *factors[stated]))
     names = [frame.name for frame in frames]
     for key, indices in contradictions.items():
         selected = np.isin(np.arange(len(frames)), indices)
@@ -332,22 +332,6 @@ def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
         height,
     )
     return width, height
-
-
-def _resized(camera: Camera, width: int, height: int) -> Camera:
-    """The camera of the same image with another number of pixels."""
-    if (width, height) == (camera.width, camera.height):
-        return camera
-    across, down = width / camera.width, height / camera.height
-    return replace(
-        camera,
-        width=width,
-        height=height,
-        fx=camera.fx * across,
-        fy=camera.fy * down,
-        cx=camera.cx * across,
-        cy=camera.cy * down,
-    )
 
 
 def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tuple[Path | None, ...]:

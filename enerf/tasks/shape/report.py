@@ -54,7 +54,7 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def label(run: Run) -> str:
-    """Return method and model as one cell.
+    """Return method and model of a run as the text of one table cell.
 
     >>> label({"method": "plain", "model": "8×256 relu"}), label({"method": "plain"})
     ('plain, 8×256 relu', 'plain')

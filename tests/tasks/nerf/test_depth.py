@@ -14,7 +14,6 @@ from enerf.rendering import render, sampling
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import losses, setup, train, views
 from enerf.tasks.nerf import step as nerf_step
-from enerf.tasks.nerf.config import NerfConfig
 from tests.contents import refusal, same, saved
 from tests.tasks.nerf.test_step import batch, close, fields, flat, proposing
 
@@ -27,17 +26,6 @@ BASE = f"{SMALL} {QUIET} --backend torch --precision fp32 --N_iters 4 --no_final
 def scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "around"
     return synthetic_around.write_scene(folder, views=8, width=20, height=16, supersample=1, progress=False)
-
-
-@pytest.fixture
-def make(scene, tmp_path):
-    """Options of a run; the name of the experiment first."""
-
-    def make(name: str, *words: str) -> NerfConfig:
-        line = [*BASE, "--datadir", str(scene), "--basedir", str(tmp_path / "logs"), "--expname", name, *words]
-        return parser.parse(NerfConfig, line)[0]
-
-    return make
 
 
 def ray(n: int = 1) -> Rays:

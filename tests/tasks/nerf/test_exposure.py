@@ -31,17 +31,6 @@ def scene(tmp_path_factory) -> Path:
     return synthetic.write_scene(folder, views=6, width=16, height=12, supersample=1, progress=False)
 
 
-@pytest.fixture
-def make(scene, tmp_path):
-    """Options of a run; the name of the experiment first."""
-
-    def make(name: str, *words: str) -> NerfConfig:
-        line = [*BASE, "--datadir", str(scene), "--basedir", str(tmp_path / "logs"), "--expname", name, *words]
-        return parser.parse(NerfConfig, line)[0]
-
-    return make
-
-
 def random_maps(kind: str, seed: int, scale: float = 0.3, n: int = 5) -> Exposure:
     made = Exposure(kind, range(0, 2 * n, 2), 2 * n).double()
     with torch.no_grad():

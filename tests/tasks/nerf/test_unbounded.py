@@ -13,7 +13,6 @@ from enerf.datasets.scenes import bounds, synthetic_around
 from enerf.engine import checkpoint
 from enerf.rendering import sampling
 from enerf.tasks.nerf import setup, train, views
-from enerf.tasks.nerf.config import NerfConfig
 from tests.contents import refusal, same, saved
 
 SMALL = "--netdepth 2 --netwidth 16 --netdepth_fine 2 --netwidth_fine 16 --N_rand 32 --N_samples 8 --N_importance 8"
@@ -26,17 +25,6 @@ BASE = f"{SMALL} {QUIET} --backend torch --precision fp32 --N_iters 4 --no_final
 def scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "around"
     return synthetic_around.write_scene(folder, views=8, width=20, height=16, supersample=1, progress=False)
-
-
-@pytest.fixture
-def make(scene, tmp_path):
-    """Options of a run; the name of the experiment first."""
-
-    def make(name: str, *words: str) -> NerfConfig:
-        line = [*BASE, "--datadir", str(scene), "--basedir", str(tmp_path / "logs"), "--expname", name, *words]
-        return parser.parse(NerfConfig, line)[0]
-
-    return make
 
 
 def forget(folder: Path, *names: str) -> None:
