@@ -15,8 +15,9 @@ from jaxtyping import Float64
 from enerf.core import image_files, images, io
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import colmap, point_bounds, transforms_writer
-from enerf.datasets.scenes.posed_images import Points, PosedImages
+from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.engine import writer_lock
+from enerf.geometry import colored_points
 from enerf.preprocessing import (
     camera_groups,
     cameras_picture,
@@ -222,25 +223,4 @@ def _write(scene: Path, posed: PosedImages, bounds: Float64[np.ndarray, "v 2"], 
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         os.rename(scene / WORK / _MODEL, target)
-    transforms_writer.write(scene / work_folder.TRANSFORMS, posed, lossy=True, write_points=write_points)
-
-
-def write_points(file: Path, points: Points) -> None:
-    """Write points as a binary PLY file of single-precision positions and colors, atomically.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    kinds = [(axis, "<f4") for axis in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
-    rows = np.zeros(len(points.xyz), dtype=kinds)
-    for k, axis in enumerate("xyz"):
-        rows[axis] = points.xyz[:, k]
-    for k, color in enumerate(("red", "green", "blue") if points.rgb is not None else ()):
-        rows[color] = points.rgb[:, k]  # type: ignore[index]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    header += [f"property {'uchar' if kind == 'u1' else 'float'} {name}" for name, kind in kinds]
-    with io.atomic_path(file) as temporary, io.os_errors_as_input_errors(file), temporary.open("wb") as stream:
-        stream.write("\n".join([*header, "end_header", ""]).encode())
-        rows.tofile(stream)
+    transforms_writer.write(scene / work_folder.TRANSFORMS, posed, lossy=True, write_points=colored_points.write_scene)

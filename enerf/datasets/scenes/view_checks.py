@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import pose_check, poses
+from enerf.datasets.scenes import normalization, pose_check, poses
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.packed_images import PackedImages
 
@@ -168,16 +168,11 @@ def warn_of_range(file: Path, c2w: Poses, near: float, far: float) -> None:
 
     Nothing is logged of cameras that do not look at one point.
     """
-    try:
-        target = poses.meeting_point(c2w, least=1e-3)
-    except ValueError:
+    target = normalization.looked_at(c2w)
+    if target is None:
         return
-    offsets = target - c2w[:, :, 3]
-    depths = -np.einsum("ni,ni->n", offsets, c2w[:, :, 2])
+    depths = -np.einsum("ni,ni->n", target - c2w[:, :, 3], c2w[:, :, 2])
     usual = float(np.median(depths))
-    beside = np.linalg.norm(offsets + depths[:, None] * c2w[:, :, 2], axis=1)
-    if usual <= 0 or np.sqrt((beside**2).mean()) > 0.25 * usual:
-        return
     if not near <= usual <= far:
         low, high = float(max(depths.min(), 0.1 * usual)), float(depths.max())
         log.warning(
