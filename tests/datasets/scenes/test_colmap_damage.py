@@ -2,7 +2,6 @@
 
 import os
 import struct
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from enerf.datasets.scenes import colmap, colmap_binary, colmap_records, colmap_
 from enerf.datasets.scenes.posed_images import PosedImages
 from tests.contents import refusal
 from tests.datasets.scenes import models
+from tests.memory import least_peak
 
 PARTS = ("cameras", "images", "points3D")
 CAMERAS = "7 PINHOLE 8 6 5 5 4 3\n"
@@ -84,12 +84,8 @@ def test_counts_beyond_the_file_are_refused_before_anything_is_allocated(tmp_pat
     _binary_model(tmp_path)
     file = tmp_path / f"{part}.bin"
     file.write_bytes(struct.pack("<Q", count) + file.read_bytes()[8:])
-    tracemalloc.start()
-    try:
-        assert f"found a header of {count:,}" in refusal(colmap.read, tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 1e6
-    finally:
-        tracemalloc.stop()
+    assert f"found a header of {count:,}" in refusal(colmap.read, tmp_path)
+    assert least_peak(lambda: refusal(colmap.read, tmp_path), repeats=2) < 1e6
 
 
 @pytest.mark.parametrize("count", [1, 10**9, 2**60, 2**61, 2**63, 2**64 - 1])
