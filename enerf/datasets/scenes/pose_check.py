@@ -6,45 +6,28 @@ in pixels, between a point in one image and the projection of the other image's 
 a segment of the epipolar line, so that points behind a camera count as errors. Matches are filtered by a fundamental
 matrix, which depends on no pose.
 
-Sources: Lowe, Distinctive image features from scale-invariant keypoints (2004); Hartley and Zisserman, Multiple View
-Geometry (2nd edition), chapter 9; Barath et al., MAGSAC++ (2020), by OpenCV.
+Source: Hartley and Zisserman, Multiple View Geometry (2nd edition), chapter 9.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import Float64, Shaped
 
-from enerf.core import images
 from enerf.datasets.scenes import poses
 from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.key_points import Match, Points, gray, match
 
 SIDE = 384  # the longer side of the images matched, in pixels
 ANCHORS, PAIRS = 5, 10  # views that pairs are made of, and pairs at most
 FEATURES = 1000  # SIFT key points per image
-RATIO = 0.8  # Lowe's: between the distances to the nearest and the second nearest descriptor
-LEAST_MATCHES, LEAST_PAIRS = 15, 3  # matches that a pair, and pairs that a statement needs
+LEAST_PAIRS = 3  # pairs that a statement needs
 GOOD, BAD, CLEARLY = 2.0, 1.0, 5.0  # pixels of a convention that fits, of one that may not; the ratio between them
-NARROW = 0.2  # least cosine of the angle from the optical axis of points that are compared
 WILD = 8.0  # pixels: of poses that belong to other photographs
 
 Pose = Float64[np.ndarray, "3 4"]
 Poses = Float64[np.ndarray, "n 3 4"]
-Points = Float64[np.ndarray, "k 2"]
-Picture = UInt8[np.ndarray, "h w"]
-
-
-@dataclass(frozen=True)
-class Match:
-    """Matched points of views ``i`` and ``j``: directions in the image plane at unit depth, x right and y down."""
-
-    i: int
-    j: int
-    points_i: Points
-    points_j: Points
 
 
 @dataclass(frozen=True)
@@ -97,8 +80,8 @@ def examine(
     The result is deterministic.
     """
     chosen = pairs_of(poses.from_axes(matrices, axes))
-    small = {view: _shrink(picture(view)) for view in sorted({view for pair in chosen for view in pair})}
-    matches = match(small, chosen, cameras)
+    small = {view: gray(picture(view), SIDE) for view in sorted({view for pair in chosen for view in pair})}
+    matches = match(small, chosen, cameras, FEATURES)
     if len(matches) < LEAST_PAIRS:
         return None
     _, wide = next(iter(small.values())).shape
@@ -157,63 +140,3 @@ def pairs_of(c2w: Poses) -> list[tuple[int, int]]:
         near = [j for j in others if degrees[j] < 20] or sorted(others, key=lambda j: degrees[j])[:2]
         found += [(min(i, j), max(i, j)) for j in {near[len(near) // 4], near[len(near) // 2]}]
     return sorted(set(found))[:PAIRS]
-
-
-def match(pictures: dict[int, Picture], pairs: list[tuple[int, int]], cameras: Cameras) -> list[Match]:
-    """SIFT matches of pairs of images that agree with a fundamental matrix; pairs with few matches are left out.
-
-    The images are those of ``cameras`` at any size.
-    """
-    import cv2
-
-    sift = cv2.SIFT_create(nfeatures=FEATURES)  # type: ignore[attr-defined]
-    features = {view: sift.detectAndCompute(picture, None) for view, picture in pictures.items()}
-    found = []
-    for i, j in pairs:
-        points_i, points_j = _mutual(features[i], features[j])
-        if len(points_i) < LEAST_MATCHES:
-            continue
-        _, inside = cv2.findFundamentalMat(points_i, points_j, cv2.USAC_MAGSAC, 1.5, 0.999, 2000)
-        if inside is None:
-            continue
-        keep = np.asarray(inside).ravel().astype(bool)
-        both = [_in_plane(cameras, view, pictures[view], at[keep]) for view, at in ((i, points_i), (j, points_j))]
-        seen = np.isfinite(np.concatenate(both, axis=1)).all(axis=1)
-        if np.count_nonzero(seen) >= LEAST_MATCHES:
-            found.append(Match(i, j, both[0][seen], both[1][seen]))
-    return found
-
-
-def _in_plane(cameras: Cameras, view: int, picture: Picture, points: Points) -> Points:
-    """Points of a picture in the plane at unit depth, x right and y down; NaN if far from the optical axis."""
-    camera, (height, width) = cameras.camera(view), picture.shape
-    at = torch.from_numpy((points + 0.5) * (camera.width / width, camera.height / height))  # OpenCV's centers are whole
-    views = torch.full((len(at),), view)
-    x, y, z = cameras.directions(views, at[:, 0], at[:, 1], 0.0, torch.float64).unbind(-1)
-    plane = torch.stack([x / -z, -y / -z], -1)
-    return torch.where((-z > NARROW * torch.stack([x, y, z]).norm(dim=0))[:, None], plane, torch.nan).numpy()
-
-
-def _mutual(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Points, Points]:
-    """Key points of two images whose descriptors are mutual nearest neighbors and pass Lowe's ratio test."""
-    (points_a, words_a), (points_b, words_b) = a, b
-    if min(len(points_a), len(points_b)) < LEAST_MATCHES:
-        return np.empty((0, 2)), np.empty((0, 2))
-    words_a, words_b = (words / np.linalg.norm(words, axis=1, keepdims=True) for words in (words_a, words_b))
-    likeness = words_a @ words_b.T
-    to_b, to_a = likeness.argmax(1), likeness.argmax(0)
-    two = 2 - 2 * np.partition(likeness, -2, axis=1)[:, -2:]  # squared distances: second nearest, nearest
-    good = (to_a[to_b] == np.arange(len(to_b))) & (two[:, 1] < RATIO**2 * two[:, 0])
-    at_a, at_b = (np.array([point.pt for point in points]) for points in (points_a, points_b))
-    return at_a[good], at_b[to_b[good]]
-
-
-def _shrink(picture: Shaped[np.ndarray, "h w _"]) -> UInt8[np.ndarray, "h2 w2"]:
-    """Gray image with at most ``SIDE`` pixels on its longer side."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    factor = max(1.0, max(height, width) / SIDE)
-    size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    small = cv2.resize(np.ascontiguousarray(picture[..., :3]), size, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(images.to_uint8(small), cv2.COLOR_RGB2GRAY))

@@ -277,6 +277,11 @@ class CaptureOptions:
         affects="model",
         absent=False,
     )
+    no_pose_matches: bool = option(
+        False,
+        "start the refinement at the given poses, not where matched key points of the training images agree",
+        affects="training",
+    )
     lrate_poses: float = option(
         5e-4,
         "initial learning rate of the cameras' motions, in radians by which the images move; follows the schedule of "

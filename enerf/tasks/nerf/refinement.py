@@ -10,6 +10,7 @@ Sources: Lin et al., BARF (ICCV 2021), for the joint optimization and the window
 al., CamP (SIGGRAPH Asia 2023), section 4, for the preconditioner and its damping.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -18,13 +19,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from enerf.core.types import Camera, Rays
+from enerf.datasets.scenes import matched_poses, rigid_motions
 from enerf.datasets.scenes import rays as scenes_rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.hash_space import HashedSpace
 from enerf.fields.nerf import NeRF
 
+log = logging.getLogger("enerf")
+
 DAMPING = 0.1  # share of the diagonal of JᵀJ that is added to it
 FIRST_LEVELS = 0.25  # share of the levels or frequencies that are enabled from the beginning
+LEAST_MATCHES = 50  # for each view
 _POINTS = 6  # of the frustum along each of its axes
 
 
@@ -62,48 +67,14 @@ class PoseRefinement(nn.Module):
         moved = torch.cat([motions, torch.zeros_like(motions[:1])])[self.row[view]]
         rotation = self.rotation[view]
         axis, along = (torch.einsum("bij,bj->bi", rotation, part) for part in (moved[:, :3], moved[:, 3:]))
-        directions, viewdirs = (rotated(axis, x) for x in (rays.directions, rays.viewdirs))
-        return Rays(rays.origins + shifted(axis, along), directions, viewdirs, rays.near, rays.far)
+        directions, viewdirs = (rigid_motions.rotated(axis, x) for x in (rays.directions, rays.viewdirs))
+        return Rays(rays.origins + rigid_motions.shifted(axis, along), directions, viewdirs, rays.near, rays.far)
 
     @torch.no_grad()
     def poses(self, c2w: Float[Tensor, "n 3 4"]) -> Float[Tensor, "n 3 4"]:
         """Refined poses c2w · exp(ξ) of all views, in float64."""
-        motions = torch.cat([self.motions(), torch.zeros_like(self.values[:1])])[self.row].to(c2w.device).double()
-        poses = c2w.double()
-        axis, along = (torch.einsum("nij,nj->ni", poses[:, :, :3], part) for part in motions.split(3, 1))
-        columns = [rotated(axis, poses[:, :, k]) for k in range(3)]
-        return torch.stack([*columns, poses[:, :, 3] + shifted(axis, along)], -1)
-
-
-def rotated(axis: Float[Tensor, "b 3"], x: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
-    """Vectors rotated about axes by the axes' lengths, in radians: Rodrigues' formula; smooth at 0.
-
-    >>> rotated(torch.tensor([[0.0, 0.0, torch.pi / 2]]), torch.tensor([[1.0, 0.0, 0.0]])).round(decimals=3).tolist()
-    [[0.0, 1.0, 0.0]]
-    """
-    first = torch.linalg.cross(axis, x)
-    sine, cosine, _ = _coefficients(axis)
-    return x + sine * first + cosine * torch.linalg.cross(axis, first)
-
-
-def shifted(axis: Float[Tensor, "b 3"], along: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
-    """Translations of the rigid motions exp(axis, along): the left Jacobian of the rotations times ``along``."""
-    first = torch.linalg.cross(axis, along)
-    _, cosine, cubic = _coefficients(axis)
-    return along + cosine * first + cubic * torch.linalg.cross(axis, first)
-
-
-def _coefficients(axis: Float[Tensor, "b 3"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Values of sin θ / θ, (1 − cos θ) / θ² and (θ − sin θ) / θ³ for lengths θ; series where quotients would cancel."""
-    square = axis.square().sum(-1, keepdim=True)
-    small = square < 0.25
-    inside, angle = torch.where(small, square, 0.0), torch.where(small, 1.0, square).sqrt()
-    series = [
-        sum((-inside) ** k / math.factorial(2 * k + first) for k in range(6)) for first in (1, 2, 3)
-    ]  # the remainder is below 1e-12
-    quotients = [angle.sin() / angle, (1 - angle.cos()) / angle**2, (angle - angle.sin()) / angle**3]
-    sine, cosine, cubic = (torch.where(small, s, q) for s, q in zip(series, quotients, strict=True))
-    return sine, cosine, cubic
+        motions = torch.cat([self.motions(), torch.zeros_like(self.values[:1])])[self.row]
+        return rigid_motions.applied(motions.to(c2w.device).double(), c2w.double())
 
 
 def preconditioner(scene: Scene, view: int) -> Float[Tensor, "6 6"]:
@@ -132,6 +103,22 @@ def preconditioner(scene: Scene, view: int) -> Float[Tensor, "6 6"]:
     damped = covariance + DAMPING * torch.diag(covariance.diagonal())
     values, vectors = torch.linalg.eigh(damped)
     return vectors @ torch.diag(values.clamp(min=1e-8 * float(values[-1])).rsqrt()) @ vectors.T
+
+
+def start_from_matches(poses: PoseRefinement, scene: Scene) -> None:
+    """Start the motions of a scene's training views where matched key points of their images agree."""
+    views = list(scene.train)
+    matches = matched_poses.matches_of(scene, views)
+    n = sum(len(each.points_i) for each in matches)
+    if n < LEAST_MATCHES * len(views):
+        log.info("%s: poses start as given: found %d matches of key points in %d views", scene.name, n, len(views))
+        return
+    poses.values.data.copy_(matched_poses.of_scene(scene, views, poses.basis.double(), matches))
+    moved = float(poses.values.detach().norm(dim=1).rad2deg().mean())
+    log.info(
+        "%s: poses start where %d matches of key points agree: images move by %.2g° in the mean (--no_pose_matches)",
+        *(scene.name, n, moved),
+    )
 
 
 def to_field(refined: Rays, scene_ndc: Camera | None) -> Rays:

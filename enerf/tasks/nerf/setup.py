@@ -103,6 +103,8 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
         contracted=config.render.spacing == "piecewise" and not scene.ndc,
     )
     build.add_views(fields, config.capture, scene)
+    if fields.poses is not None and found is None and not (opening or config.capture.no_pose_matches):
+        refinement.start_from_matches(fields.poses, scene)
     fields.to(device)
     registry.use(fields, backend)
     optimizer = resume.adam(config.train, fields, build.view_rates(config.train, config.capture))

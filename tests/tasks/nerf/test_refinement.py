@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from enerf.config import parser
 from enerf.core import rng
 from enerf.core.types import Rays
-from enerf.datasets.scenes import alignment, pixels, synthetic, transforms_json
+from enerf.datasets.scenes import alignment, pixels, rigid_motions, synthetic, transforms_json
 from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint
 from enerf.engine.probe import ProbeSettings
@@ -63,29 +63,6 @@ def of_scene(seed: int = 0) -> tuple[Scene, PoseRefinement]:
 
 
 # motions
-
-
-@given(st.integers(0, 1000), st.sampled_from([0.0, 1e-9, 1e-4, 0.1, 0.4999, 0.5001, 3.0]))
-@light
-def test_motions_are_exponentials_of_matrices(seed, size):
-    generator = torch.Generator().manual_seed(seed)
-    motion = torch.randn(6, generator=generator, dtype=torch.float64)
-    axis, along = size * motion[:3] / motion[:3].norm(), motion[3:]
-    matrix = torch.zeros(4, 4, dtype=torch.float64)
-    matrix[[2, 0, 1], [1, 2, 0]], matrix[[1, 2, 0], [2, 0, 1]], matrix[:3, 3] = axis, -axis, along
-    expected = torch.linalg.matrix_exp(matrix)
-    for x in torch.eye(3, dtype=torch.float64):
-        torch.testing.assert_close(refinement.rotated(axis[None], x[None])[0], expected[:3, :3] @ x)
-    torch.testing.assert_close(refinement.shifted(axis[None], along[None])[0], expected[:3, 3])
-
-
-@pytest.mark.parametrize("size", [0.0, 1e-5, 0.3, 2.0])
-def test_gradients_of_motions_are_those_of_differences(size):
-    generator = torch.Generator().manual_seed(0)
-    axis, x = (torch.randn(2, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    axis = (size * axis / axis.norm(dim=-1, keepdim=True)).requires_grad_()
-    assert torch.autograd.gradcheck(refinement.rotated, (axis, x.requires_grad_()))
-    assert torch.autograd.gradcheck(refinement.shifted, (axis, x))
 
 
 @given(st.integers(0, 1000))
@@ -142,7 +119,7 @@ def test_a_unit_step_moves_what_the_camera_sees_by_about_a_radian(far):
     for k in range(6):
         motion = 1e-4 * basis[:, k]
         axis, along = motion[:3].expand(500, 3), motion[3:].expand(500, 3)
-        there = refinement.rotated(-axis, points - refinement.shifted(axis, along))
+        there = rigid_motions.rotated(-axis, points - rigid_motions.shifted(axis, along))
         directions = [torch.nn.functional.normalize(each, dim=-1) for each in (points, there)]
         size = float((directions[0] - directions[1]).square().sum(-1).mean().sqrt()) / 1e-4
         assert 0.2 < size < 1.2
@@ -259,6 +236,43 @@ def test_off_draws_the_same_numbers_and_saves_the_same_keys(make):
     fields = {name: value for name, value in with_poses.items() if not name.startswith("poses.")}
     assert same(fields, without)
     assert not (off.folder / poses_file.NAME).exists()
+
+
+def test_a_new_run_starts_where_key_points_agree_and_a_resumed_one_does_not_match_again(tmp_path, monkeypatch, caplog):
+    folder = synthetic.write_scene(tmp_path / "demo", views=8, width=160, height=120, supersample=1, progress=False)
+    rows = np.load(folder / "poses_bounds.npy")
+    rows[:, :15] = _turned(rows[:, :15].reshape(-1, 3, 5)).reshape(-1, 15)
+    np.save(folder / "poses_bounds.npy", rows)
+    line = [*BASE.split(), "--refine_poses", "--no_final_eval", "--llffhold", "8", "--datadir", str(folder)]
+    line += ["--N_iters", "1", "--basedir", str(tmp_path), "--no_pose_check", "--expname"]
+    with caplog.at_level("INFO"):
+        train.train(parser.parse(NerfConfig, [*line, "matched"])[0])
+    assert "matches of key points agree: images move by" in caplog.text
+    found = saved(tmp_path / "matched")["model"]["poses.values"].norm(dim=1).rad2deg()
+    assert 0.3 < found.mean() < 1.5  # degrees: the poses were turned by one
+    train.train(parser.parse(NerfConfig, [*line, "given", "--no_pose_matches"])[0])
+    assert saved(tmp_path / "given")["model"]["poses.values"].abs().max() == 0
+    monkeypatch.setattr(refinement.matched_poses, "matches_of", None)
+    train.train(parser.parse(NerfConfig, [*line, "matched", "--N_iters", "2"])[0])
+    assert saved(tmp_path / "matched")["step"] == 2
+
+
+def _turned(matrices: np.ndarray) -> np.ndarray:
+    """LLFF's matrices of cameras that are turned about their vertical axes by a degree, to either side."""
+    moved, angle = matrices.copy(), np.deg2rad(1.0) * (-1.0) ** np.arange(len(matrices))[:, None]
+    down, back = matrices[:, :, 0], matrices[:, :, 2]  # LLFF: down, right, back
+    right = matrices[:, :, 1]
+    moved[:, :, 1] = np.cos(angle) * right + np.sin(angle) * back
+    moved[:, :, 2] = np.cos(angle) * back - np.sin(angle) * right
+    assert np.allclose(np.einsum("ni,ni->n", moved[:, :, 1], down), 0, atol=1e-6)
+    return moved
+
+
+def test_few_matches_leave_the_poses_as_given(make, caplog):
+    with caplog.at_level("INFO"):
+        train.train(make("few", "--no_final_eval", "--N_iters", "1"))
+    assert "poses start as given: found 0 matches of key points in 4 views" in caplog.text
+    assert saved(make("few").folder)["model"]["poses.values"].abs().max() == 0
 
 
 def test_both_numbers_are_told_and_the_aligned_one_is_the_headline(make):
