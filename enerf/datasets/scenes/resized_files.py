@@ -104,7 +104,7 @@ def photos_of(
         return small, factor
     target = folder.with_name(f"{folder.name}_{factor}")
     if create and not target.exists():
-        _write(target, folder, small, by_alpha)
+        write_folder(target, small, _names(folder, small), by_alpha=by_alpha)
     stored = _stored(target, folder, small) if target.exists() else None
     return stored or small, factor
 
@@ -156,24 +156,46 @@ def _warn_of_sizes(target: Path, found: Sequence[Photo], small: Sequence[Photo])
         )
 
 
-def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -> None:
-    """Create a folder of downsampled images as a whole; a warning if it cannot be created."""
+def write_folder(target: Path, photos: Sequence[Photo], names: Sequence[str], *, by_alpha: bool) -> bool:
+    """Create a folder of PNG files, each photograph at its size, as a whole; false, and logged, if it cannot be made.
+
+    Parameters
+    ----------
+    target
+        The folder, which is used as it is if another process creates it meanwhile.
+    photos
+        Photographs.
+    names
+        Path of each in the folder; folders within it are created.
+    by_alpha
+        Whether colors are weighted by alpha when images are resized.
+
+    Raises
+    ------
+    InputError
+        If a photograph is damaged, or the disk is full.
+    """
     core_io.remove_leftovers(target.parent)
-    stems = [photo.file.with_suffix("") for photo in small]
-    unique = len(set(stems)) == len(stems)
     with core_io.temporary_path(target) as temporary:
         try:
             temporary.mkdir()
         except OSError as error:
             log.warning("%s cannot be created (%s): images are resized in memory", target, error.strerror or error)
-            return
-        for photo in progress_bar(None, f"write {target.name}", "image", iterable=small, delay=2, leave=False):
-            name = photo.file.absolute().relative_to(folder)
-            path = temporary / (name.with_suffix(".png") if unique else name.with_name(f"{name.name}.png"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            images.write_png(path, images.to_uint8(photo.read(by_alpha=by_alpha)))
+            return False
+        label, pairs = f"write {target.name}", list(zip(names, photos, strict=True))
+        for name, photo in progress_bar(None, label, "image", iterable=pairs, delay=2, leave=False, enabled=None):
+            images.write_png(temporary / name, photo.read(by_alpha=by_alpha))
         try:
             os.rename(temporary, target)
         except OSError as error:
             if not target.is_dir():
-                raise InputError(f"{target} cannot be created ({error.strerror or error}), expected a folder") from None
+                reason = error.strerror or error
+                raise InputError(f"{target} cannot be created ({reason}), expected a writable folder") from None
+    return True
+
+
+def _names(folder: Path, photos: Sequence[Photo]) -> list[str]:
+    """Paths of PNG copies in a folder as those of the photographs are in theirs."""
+    inner = [photo.file.absolute().relative_to(folder) for photo in photos]
+    short = [name.with_suffix(".png").as_posix() for name in inner]
+    return short if len(set(short)) == len(short) else [f"{name.as_posix()}.png" for name in inner]

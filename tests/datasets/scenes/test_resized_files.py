@@ -164,6 +164,19 @@ def test_a_folder_that_cannot_be_created_is_logged(tmp_path, caplog, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
 
+def test_a_disk_that_is_full_when_a_subfolder_is_made_is_one_sentence(tmp_path, monkeypatch):
+    files, mkdir = _write(tmp_path), Path.mkdir
+
+    def full(self, *of, **named):
+        if self.name == "left":
+            raise OSError(28, "No space left on device")
+        mkdir(self, *of, **named)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert "No space left on device" in refusal(_photos, tmp_path, files, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+
+
 def test_a_damaged_photograph_leaves_no_folder(tmp_path):
     files = _write(tmp_path)
     content = files[1].read_bytes()
