@@ -226,7 +226,7 @@ def _masks(
             with_ray[camera] = table.has_ray(view).numpy()
         usable = with_ray[camera]
         if mask is not None:
-            usable = usable & _mask(mask, photo)
+            usable = usable & _mask(mask, photo, inverse=posed.masks_are_inverse)
         some = some or not usable.all()
         found.append(torch.from_numpy(usable[..., None]))
     if not some:
@@ -254,15 +254,18 @@ def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | Pack
     return splits.Split(train, test, split.rule)
 
 
-def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
-    """Which pixels of a photograph a mask keeps: those that nowhere are masked, at the size at which it is read."""
+def _mask(file: Path, photo: Photo, *, inverse: bool = False) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of a photograph a mask keeps: those that nowhere are masked, at the size at which it is read.
+
+    Masked is where the mask is 0 or, if it is ``inverse``, where it is not.
+    """
     values = images.read(file, photo.rotate)[..., :3].max(-1, keepdims=True)
     height, width = values.shape[:2]
     if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
         raise InputError(
             f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
         )
-    kept = (values > 0).astype(np.float32)
+    kept = ((values > 0) != inverse).astype(np.float32)
     if (width, height) != (photo.width, photo.height):
         kept = _resized_mask(kept, photo.width, photo.height)
     return kept[..., 0] > 1 - 1e-4

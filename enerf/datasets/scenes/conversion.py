@@ -108,7 +108,7 @@ def convert(posed: PosedImages, out: Path, settings: ConversionSettings) -> None
     """Write a scene in the format of the settings.
 
     Photographs are put in ``images`` under their own names, or for LLFF's format as ``a_b.png`` for ``a/b.png``; masks
-    in ``masks/NAME.png``, depth maps in ``depths``, COLMAP's model in ``sparse/0``.
+    in ``masks/NAME.png``, or for instant-ngp beside them, depth maps in ``depths``, COLMAP's model in ``sparse/0``.
 
     Parameters
     ----------
@@ -129,11 +129,13 @@ def convert(posed: PosedImages, out: Path, settings: ConversionSettings) -> None
     renamed = _renamed(posed, target)
     _check_images(posed, target)
     _refuse_or_warn(posed, out, target, settings)
-    sources = placed_files.sources(renamed, masks="masks" in target.parts, depths="depths" in target.parts)
-    placed = placed_files.placed(renamed, out)
+    inverse = settings.dialect == "instant-ngp"
+    wanted = {part: part in target.parts for part in ("masks", "depths")}
+    sources = placed_files.sources(renamed, **wanted, inverse_masks=inverse)
+    placed = placed_files.placed(renamed, out, inverse_masks=inverse)
     write = target.prepare(placed, out, settings)
     if not settings.link:
-        placed_files.require_space(out, sources.values())
+        placed_files.require_space(out, (source.file for source in sources.values()))
     with io.os_errors_as_input_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with io.temporary_path(out) as temporary, io.os_errors_as_input_errors(out):
@@ -169,7 +171,7 @@ def _target(settings: ConversionSettings) -> Target:
         )
     target = TARGETS[settings.target]
     if settings.dialect == "instant-ngp":
-        return replace(target, in_words=f"{target.in_words} of instant-ngp", parts=("depths",))
+        return replace(target, in_words=f"{target.in_words} of instant-ngp", parts=("masks", "depths"))
     return target
 
 

@@ -62,6 +62,8 @@ class PosedImages:
         Indices of the views that the file holds out; None if it does not say.
     unread
         Keys of the file that are understood and not used, for one log line.
+    masks_are_inverse
+        Whether masks ignore the pixels of any other value than 0 instead, as in instant-ngp.
     """
 
     source: Path
@@ -76,3 +78,4 @@ class PosedImages:
     points: Points | None = None
     test: tuple[int, ...] | None = None
     unread: tuple[str, ...] = ()
+    masks_are_inverse: bool = False

@@ -15,6 +15,9 @@ keys that only instant-ngp defines and none that only nerfstudio does is read as
 cameras (``transforms_cameras``) and depth maps: instant-ngp's are ``depth_path`` with the unit ``integer_depth_scale``,
 and not used without it. A file with ``camera_angle_x`` alone is read as NeRF's synthetic data are.
 
+Masks are those that ``mask_path`` names, where 0 is ignored, as in nerfstudio. If no frame names one, they are
+instant-ngp's, which lie beside the images: ``images/dynamic_mask_a.png`` for ``images/a.jpg``, where all but 0 is.
+
 Views are in the order of the file. Both programs sort them by name, and instant-ngp drops blurred ones by
 ``sharpness``; neither is done here.
 
@@ -116,6 +119,7 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     scale = _positive(file, content, "applied_scale", 1.0)
     depths, unit, used = _depths(file, content, frames, scale)
     points = _points(file, content, scale, read_points)
+    masks, inverse = _masks(file, frames)
     used |= {"ply_file_path", "applied_scale"} if points else set()
     used |= set() if any("transform_matrix" in frame for frame in objects) else {"transform_matrix_start"}
     unread, unknown = transforms_keys.unread(set(content).union(*objects), used)
@@ -127,7 +131,8 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
         files=tuple(file.parent / name for name in names),
         cameras=cameras,
         c2w=poses.orthonormalize(matrices),
-        masks=_companions(file, frames, "mask_path", "masks"),
+        masks=masks,
+        masks_are_inverse=inverse,
         depths=depths,
         depth_unit=unit,
         points=points,
@@ -147,6 +152,15 @@ def input_files(path: str | os.PathLike[str], *, with_points: bool = True) -> li
     file = Path(path) / "transforms.json" if os.path.isdir(path) else Path(path)
     points = _points_file(file, read_object(file, _LAYOUT, "an object with frames")) if with_points else None
     return [file] if points is None or not _is_file(points) else [file, points]
+
+
+def dynamic_mask(image: Path) -> Path:
+    """Where instant-ngp looks for the mask of an image.
+
+    >>> dynamic_mask(Path("images/a.jpg")).as_posix()
+    'images/dynamic_mask_a.png'
+    """
+    return image.with_name(f"dynamic_mask_{image.stem}.png")
 
 
 def inner_path(file: Path, name: str, what: str) -> str:
@@ -354,6 +368,23 @@ def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tup
             "%s: %s do not exist and are left out (%d): %s", file, what, len(missing), image_files.some(missing)
         )
     return tuple(found) if any(found) else ()
+
+
+def _masks(file: Path, frames: Sequence[Frame]) -> tuple[tuple[Path | None, ...], bool]:
+    """Mask of each frame, None where there is none, and whether they are instant-ngp's; empty if there are none."""
+    if any(frame.content.get("mask_path") for frame in frames):
+        return _companions(file, frames, "mask_path", "masks"), False
+    beside = [dynamic_mask(file.parent / frame.name) for frame in frames]
+    found = tuple(mask if _is_file(mask) else None for mask in beside)
+    count = sum(mask is not None for mask in found)
+    if not count:
+        return (), False
+    log.info(
+        "%s: %d of %d images have a mask of instant-ngp, dynamic_mask_NAME.png: pixels that are not black there are "
+        "ignored (--no_masks: none are)",
+        *(file, count, len(found)),
+    )
+    return found, True
 
 
 def _depths(

@@ -101,6 +101,11 @@ def _read(out):
     return formats.posed(formats.detect(out)[0], out, READ)
 
 
+def _kept(posed, mask):
+    """The pixels that a mask does not exclude."""
+    return None if mask is None else (images.read(mask)[..., 0] > 0) != posed.masks_are_inverse
+
+
 def _require_same(found, expected, names=None):
     """Cameras, poses, points, split and bounds agree to 1e-9, and files have the same content."""
     assert found.names == (expected.names if names is None else names)
@@ -112,8 +117,8 @@ def _require_same(found, expected, names=None):
     for part in ("files", "depths"):
         ours, theirs = getattr(found, part), getattr(expected, part)
         assert [path and path.read_bytes() for path in ours] == [path and path.read_bytes() for path in theirs]
-    kept = [[mask and images.read(mask) > 0 for mask in each.masks] for each in (found, expected)]
-    assert all(a is b is None or np.array_equal(a[..., 0], b[..., 0]) for a, b in zip(*kept, strict=True))
+    kept = [[_kept(each, mask) for mask in each.masks] for each in (found, expected)]
+    assert all(a is b is None or np.array_equal(a, b) for a, b in zip(*kept, strict=True))
     assert (found.points is None) == (expected.points is None)
     if found.points is not None:
         np.testing.assert_allclose(found.points.xyz, expected.points.xyz, rtol=1e-12)
@@ -175,6 +180,29 @@ def test_depth_maps_and_their_unit_stay_in_transforms_of_both_programs(tmp_path,
     assert ("is_fisheye" in keys) == (dialect == "instant-ngp")
 
 
+def test_masks_of_instant_ngp_are_the_inverse_ones(tmp_path, folder):
+    masks = (folder / "masks" / "0.png", None, folder / "masks" / "2.bmp", None, None)
+    scene = _scene(folder, masks=masks)
+    conversion.convert(scene, tmp_path / "ngp", _to("transforms", dialect="instant-ngp", link=True))
+    once = _read(tmp_path / "ngp")
+    names = tuple(f"images/{name}" for name in scene.names)
+    _require_same(once, scene, names)
+    assert once.masks[0] == tmp_path / "ngp" / "images" / "dynamic_mask_0.png"
+    assert "mask" not in (tmp_path / "ngp" / "transforms.json").read_text()
+    conversion.convert(once, tmp_path / "again", _to("transforms", dialect="instant-ngp", link=True))
+    again = _read(tmp_path / "again")
+    assert again.masks[0].is_symlink()  # nothing to convert
+    _require_same(again, scene, names)
+    for target in ("colmap", "transforms"):
+        conversion.convert(again, tmp_path / target, _to(target))
+        found = _read(tmp_path / target)
+        _require_same(found, scene, scene.names if target == "colmap" else names)
+        assert not found.masks_are_inverse
+    taken = replace(scene, names=("dynamic_mask_1.png", *scene.names[1:]), masks=(None, masks[0], None, None, None))
+    told = refusal(conversion.convert, taken, tmp_path / "no", _to("transforms", dialect="instant-ngp"))
+    assert "found two files for images/dynamic_mask_1.png in the new folder, expected other names" in told
+
+
 def test_observations_are_where_the_distorted_camera_sees_the_points(tmp_path, folder):
     pycolmap = pytest.importorskip("pycolmap")
     for model in ("OPENCV", "OPENCV_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE"):
@@ -199,7 +227,7 @@ def test_what_a_format_lacks_is_named_and_left_out_on_demand(tmp_path, folder, c
         "a principal point off the center, masks, depth maps, points, ",
         ("colmap", "nerfstudio"): "COLMAP's format cannot express the depth range of views, depth maps, ",
         ("transforms", "nerfstudio"): "transforms.json cannot express the depth range of views, which views see ",
-        ("transforms", "instant-ngp"): "of instant-ngp cannot express the depth range of views, masks, points, ",
+        ("transforms", "instant-ngp"): "of instant-ngp cannot express the depth range of views, points, ",
     }
     for (target, dialect), told in expected.items():
         out = tmp_path / f"{target}_{dialect}" / "out"
@@ -211,7 +239,7 @@ def test_what_a_format_lacks_is_named_and_left_out_on_demand(tmp_path, folder, c
         assert f"{told.split(' cannot')[0]} cannot express it: " in caplog.text
         assert ("--near and --far in training" in caplog.text) == (target != "llff")
         found = _read(out)
-        assert (found.masks != ()) == (dialect == "nerfstudio" and target != "llff")
+        assert (found.masks != ()) == (target != "llff")
         assert (found.depths != ()) == (target == "transforms")
         assert (found.points is not None) == (dialect == "nerfstudio" and target != "llff")
         if target == "transforms" and dialect == "nerfstudio":

@@ -66,6 +66,22 @@ def test_masks_are_those_of_the_files_and_nothing_masked_is_drawn(several, facto
     assert _load(tmp_path, factor=factor, use_masks=False).masks is None
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_white_is_ignored_in_masks_of_instant_ngp(factor, tmp_path):
+    masks = [None if i == 1 else _blobs(i, 24, 18) for i in range(N)]
+    wanted = _load(_scene(tmp_path / "named", (PLAIN,) * N, masks), factor=factor)
+    folder = _scene(tmp_path / "beside", (PLAIN,) * N, [None] * N)
+    for i, mask in enumerate(masks):
+        if mask is not None:
+            images.write_png(folder / "images" / f"dynamic_mask_{i:02d}.png", (~mask * 3).astype(np.uint8))
+    found = _load(folder, factor=factor)
+    assert torch.equal(found.masks, wanted.masks)
+    assert not found.masks.all()
+    assert _load(folder, factor=factor, use_masks=False).masks is None
+    listed = [path.name for path in formats.input_files("transforms", folder, replace(FULL, factor=factor))]
+    assert "dynamic_mask_00.png" in listed
+
+
 @given(data=st.data())
 def test_a_mask_of_any_size_excludes_at_least_what_it_masks(data, tmp_path_factory):
     width, height = 2 * data.draw(st.integers(1, 6)), 2 * data.draw(st.integers(1, 6))

@@ -285,6 +285,22 @@ def test_masks_and_depth_maps_that_are_missing_are_left_out(tmp_path, caplog):
     assert "depth maps do not exist and are left out (1): depth/1.png" in caplog.text
 
 
+def test_masks_of_instant_ngp_lie_beside_the_images_unless_frames_name_others(tmp_path, caplog):
+    file = write_scene(tmp_path)
+    beside = tmp_path / "images" / "dynamic_mask_2.png"
+    write_picture(beside)
+    with caplog.at_level(logging.INFO):
+        posed = transforms_file.read(file)
+    assert (posed.masks, posed.masks_are_inverse) == ((None, None, beside, None), True)
+    assert "1 of 4 images have a mask of instant-ngp, dynamic_mask_NAME.png: pixels that are not black" in caplog.text
+    write_file(tmp_path, _of_frame(0, mask_path="images/0.png"))
+    posed = transforms_file.read(file)
+    assert (posed.masks, posed.masks_are_inverse) == ((tmp_path / "images" / "0.png", None, None, None), False)
+    beside.unlink()
+    os.mkfifo(beside)
+    assert "dynamic_mask_2.png: found a named pipe, expected a file" in _refused(file, content_with())
+
+
 def test_depth_maps_without_a_unit_are_not_read(tmp_path):
     write_picture(tmp_path / "depth" / "1.png")
     posed = transforms_file.read(write_scene(tmp_path, _of_frame(1, depth_path="depth/1.png")))
