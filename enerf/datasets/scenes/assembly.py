@@ -81,7 +81,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     if settings.pose_check:
         view_checks.warn_of_axes(file, pixels, matrices, axes, table)
-    masks = _masks(posed, photos, table, settings.use_masks)
+    masks = _masks(posed, photos, table, settings)
     split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
@@ -94,7 +94,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     }
     if settings.depths:
         scale = float(np.linalg.det(normalized.world_to_scene[:3, :3])) ** (1 / 3)
-        content["depths"] = sparse_depths.find(posed, c2w, table, scale)
+        content["depths"] = sparse_depths.find(posed, c2w, table, scale, masks)
     return _scene(folder.resolve().name, normalized, table, split, settings, **content)
 
 
@@ -215,15 +215,15 @@ def _bounds(
 
 
 def _masks(
-    posed: PosedImages, photos: Sequence[Photo], table: Cameras, use: bool
+    posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: SceneSettings
 ) -> torch.Tensor | PackedImages | None:
     """Pixels that are used: not masked, and with a ray of their camera; None if all are."""
     found, some = [], False
     with_ray: dict[Camera, Bool[np.ndarray, "h w"]] = {}
     for view, photo in enumerate(photos):
-        mask, camera = posed.masks[view] if use and posed.masks else None, table.camera(view)
+        mask, camera = posed.masks[view] if settings.use_masks and posed.masks else None, table.camera(view)
         if camera not in with_ray:
-            with_ray[camera] = table.has_ray(view).numpy()
+            with_ray[camera] = table.has_ray(view, settings.pixel_centers).numpy()
         usable = with_ray[camera]
         if mask is not None:
             usable = usable & _mask(mask, photo, inverse=posed.masks_are_inverse)

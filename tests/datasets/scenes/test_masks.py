@@ -147,6 +147,10 @@ def test_pixels_without_a_ray_are_masked_with_and_without_masks(tmp_path):
     folder = _scene(tmp_path, (folded,) * N, [mask, *[None] * (N - 1)])
     found = photographed.world_rays(folded, photographed.forward(1)[0])[2].reshape(18, 24)
     assert not found.all()
+    for pixel_centers in (0.5, 0.0):
+        scene = _load(folder, pixel_centers=pixel_centers)
+        drawn = scenes_pixels.fixed_pixels(scene, 1, 0)
+        assert scenes_pixels.rays_of(scene, drawn, pixel_centers).directions.isfinite().all()
     for use in (True, False):
         scene = _load(folder, use_masks=use)
         assert np.array_equal(scenes_pixels.view_mask(scene, 1).numpy(), found)
