@@ -18,7 +18,7 @@ from subprocess import DEVNULL, PIPE
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -78,6 +78,12 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
     if rotate == upright:
         return pixels
     return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def read_mask(path: AnyPath, rotate: bool = True) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of an image are not black, whatever their alpha; ``rotate`` and errors as for ``read``."""
+    red, green, blue = (part > 0 for part in np.moveaxis(read(path, rotate)[..., :3], -1, 0))
+    return np.asarray(red | green | blue)
 
 
 def require_all_rows(photo: Image.Image, data: bytes) -> None:

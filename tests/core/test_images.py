@@ -128,6 +128,15 @@ def test_a_16_bit_tiff_keeps_its_16_bits(tmp_path):
     assert np.array_equal(np.round(images.read(tmp_path / "a.tif") * 65535), pixels)
 
 
+def test_a_mask_is_where_some_color_is_not_zero(tmp_path):
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    pixels[0, 1, 2], pixels[1, 0, 0], pixels[1, 2] = 1, 255, (0, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert images.read_mask(tmp_path / "a.png").tolist() == [[False, True, False], [True, False, False]]
+    Image.fromarray(np.uint8([[0, 1]])).save(tmp_path / "b.png")
+    assert images.read_mask(tmp_path / "b.png").tolist() == [[False, True]]
+
+
 def test_32_bit_pixels_are_refused(tmp_path):
     Image.fromarray(np.ones((H, W), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError) as caught:

@@ -259,22 +259,19 @@ def _mask(file: Path, photo: Photo, *, inverse: bool = False) -> Bool[np.ndarray
 
     Masked is where the mask is 0 or, if it is ``inverse``, where it is not.
     """
-    values = images.read(file, photo.rotate)[..., :3].max(-1, keepdims=True)
-    height, width = values.shape[:2]
+    kept = images.read_mask(file, photo.rotate) != inverse
+    height, width = kept.shape
     if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
         raise InputError(
             f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
         )
-    kept = ((values > 0) != inverse).astype(np.float32)
-    if (width, height) != (photo.width, photo.height):
-        kept = _resized_mask(kept, photo.width, photo.height)
-    return kept[..., 0] > 1 - 1e-4
+    return kept if (width, height) == (photo.width, photo.height) else _resized_mask(kept, photo.width, photo.height)
 
 
-def _resized_mask(kept: Float32[np.ndarray, "h w 1"], width: int, height: int) -> Float32[np.ndarray, "h2 w2 1"]:
-    """A mask of another size: area means if it is larger, its nearest pixels if it is smaller."""
+def _resized_mask(kept: Bool[np.ndarray, "h w"], width: int, height: int) -> Bool[np.ndarray, "h2 w2"]:
+    """A mask of another size: pixels that are kept as a whole if it is larger, its nearest ones if it is smaller."""
     if kept.shape[1] >= width:
-        return images.downsample(kept, (width, height)).reshape(height, width, 1)
+        return np.asarray(images.downsample(kept[..., None].astype(np.float32), (width, height))[..., 0] > 1 - 1e-4)
     rows = (np.arange(height) + 0.5) * kept.shape[0] / height
     columns = (np.arange(width) + 0.5) * kept.shape[1] / width
     return kept[rows.astype(int)][:, columns.astype(int)]

@@ -107,8 +107,8 @@ def place(found: Mapping[Path, Source], folder: Path, *, link: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.require_regular(source.file)
         if not source.is_kept:
-            kept = (images.read(source.file, rotate=False)[..., :3].max(-1) > 0) != source.from_inverse
-            images.write_png(target, np.where(kept != source.inverse, 255, 0).astype(np.uint8))
+            values = images.read_mask(source.file, rotate=False) != (source.from_inverse != source.inverse)
+            images.write_png(target, np.where(values, 255, 0).astype(np.uint8))
         elif link:
             os.symlink(source.file.resolve(), target)
         else:
