@@ -112,7 +112,7 @@ def input_files(folder: Path) -> list[Path]:
     return [file for file in found if os.path.lexists(file)]
 
 
-def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
+def read(folder: Path, image_folder: Path | None = None, *, with_points: bool = True) -> PosedImages:
     """Read a model; the views are sorted by name, the points by their identifiers.
 
     Observations are the tracks of the points; if all of these are empty, those that the images list. Observations of
@@ -126,6 +126,8 @@ def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
     image_folder
         Folder that the images' names are relative to; by default ``images`` in ``folder`` or, for a path that ends
         with ``sparse/0`` or the like, in the folder that contains this path.
+    with_points
+        Whether points are read.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
         cameras=tuple(cameras[number] for number in images.cameras.tolist()),
         c2w=_c2w(images),
         masks=_masks(image_folder.with_name("masks"), images.names),
-        points=_points(model, images),
+        points=_points(model, images) if with_points else None,
     )
 
 

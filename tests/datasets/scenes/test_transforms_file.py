@@ -260,11 +260,6 @@ def test_repeated_frames_are_left_out_and_contradicting_ones_refused(shared, cap
     assert "has two frames of images/3.png" in _refused(shared, content)
 
 
-def test_equal_poses_of_different_images_are_told(shared, caplog):
-    transforms_file.read(write_file(shared.parent, _of_frame(2, transform_matrix=pose(0).tolist())))
-    assert "the same pose as that of an earlier view in view 2 (images/2.png)" in caplog.text
-
-
 def test_missing_images_are_counted_and_none_is_an_error(tmp_path, caplog):
     file = write_scene(tmp_path, n=1)
     posed = transforms_file.read(file)
