@@ -36,19 +36,25 @@ _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct
 
 
 def size(path: AnyPath) -> tuple[int, int, bool]:
-    """Raw width, raw height, and whether the EXIF orientation swaps the two.
+    """Raw width, raw height, and whether the EXIF orientation swaps the two; errors as for ``header``."""
+    width, height, orientation = header(path)
+    return width, height, orientation >= 5
+
+
+def header(path: AnyPath) -> tuple[int, int, int]:
+    """Raw width, raw height, and EXIF orientation, 1 (upright) to 8.
 
     Raises InputError if the file is missing, not an image, or does not fit in memory.
     """
     try:
         with files.open_regular(path) as file, image_formats.open_image(file) as photo:
             image_formats.require_pixels(photo, path)
-            swaps = _orientation(photo, files.read_bytes(path) if photo.format == "PNG" else b"") >= 5
+            orientation = _orientation(photo, files.read_bytes(path) if photo.format == "PNG" else b"")
             tags = getattr(photo, "tag_v2", {})  # Pillow rotates a TIFF's size, but not its tags
             width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
-    return width, height, swaps
+    return width, height, orientation
 
 
 def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:

@@ -237,19 +237,29 @@ def _check_images(posed: PosedImages, target: Target) -> None:
             f"{posed.source} names {len(posed.names)} images, of which {len(missing)} do not exist, expected "
             f"{image_files.some(missing)}"
         )
-    for camera, file in zip(posed.cameras, posed.files, strict=True):
-        width, height, swaps = images.size(file)
-        if _same_shape(camera, width, height):
-            continue
-        if not swaps or not _same_shape(camera, height, width):
+    headers = [images.header(file) for file in posed.files]
+    fits = [_fits(camera, *header) for camera, header in zip(posed.cameras, headers, strict=True)]
+    # the reader of LLFF scenes applies orientations, unless some image has the shape of its camera's without only
+    applies = target.is_flat and not any(raw and not upright for raw, upright in fits)
+    for camera, file, header, (raw, upright) in zip(posed.cameras, posed.files, headers, fits, strict=True):
+        is_upright = upright and (posed.are_upright or not raw)
+        if not (is_upright or (raw and not posed.are_upright)):
             raise InputError(
-                f"{file} has {width}x{height} pixels, expected the shape of its camera's {camera.width}x{camera.height}"
+                f"{file} has {header[0]}x{header[1]} pixels, expected the shape of its camera's "
+                f"{camera.width}x{camera.height}"
             )
-        if not target.is_flat:  # the reader of LLFF scenes applies the orientation
+        if header[2] != 1 and is_upright != applies:
             raise InputError(
-                f"{file} is turned by its EXIF orientation and its camera is that of the turned image, which "
-                f"{target.in_words} cannot express, expected an image that is stored upright"
+                f"{file} is turned by its EXIF orientation and its camera is that of the "
+                f"{'turned' if is_upright else 'stored'} image, which {target.in_words} cannot express, expected an "
+                "image that is stored upright"
             )
+
+
+def _fits(camera: Camera, width: int, height: int, orientation: int) -> tuple[bool, bool]:
+    """Whether an image has the shape of its camera's before and after its EXIF orientation is applied."""
+    raw = _same_shape(camera, width, height)
+    return raw, _same_shape(camera, height, width) if orientation >= 5 else raw
 
 
 def _same_shape(camera: Camera, width: int, height: int) -> bool:

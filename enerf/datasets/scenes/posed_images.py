@@ -64,6 +64,9 @@ class PosedImages:
         Keys of the file that are understood and not used, for one log line.
     masks_are_inverse
         Whether masks ignore the pixels of any other value than 0 instead, as in instant-ngp.
+    are_upright
+        Whether cameras belong to pixels after the EXIF orientation; otherwise they do so only if these alone have the
+        shape of the camera's image, and to raw ones else.
     """
 
     source: Path
@@ -79,3 +82,4 @@ class PosedImages:
     test: tuple[int, ...] | None = None
     unread: tuple[str, ...] = ()
     masks_are_inverse: bool = False
+    are_upright: bool = False

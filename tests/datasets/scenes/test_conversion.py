@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from enerf.cli import main
 from enerf.core import image_files, images
+from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
     blender,
@@ -22,6 +24,7 @@ from enerf.datasets.scenes import (
     conversion,
     formats,
     llff,
+    pixels,
     poses,
     splits,
     synthetic,
@@ -367,6 +370,41 @@ def test_images_that_are_missing_turned_or_of_another_shape_are_named(tmp_path, 
     assert "is turned by its EXIF orientation" in refused(tmp_path / "turned.jpg")
     os.mkfifo(tmp_path / "pipe.png")
     assert "found a named pipe" in refused(tmp_path / "pipe.png")
+
+
+def _pixels(scene):
+    return [images.to_uint8(pixels.view_image(scene, view)) for view in range(len(scene.image_names))]
+
+
+@pytest.mark.parametrize("size", [(24, 18), (18, 18)])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_images_of_any_orientation_are_seen_the_same_after_a_conversion_or_refused(tmp_path, size, orientation):
+    made = synthetic.write_scene(tmp_path / "llff", 4, width=size[0], height=size[1], supersample=1, progress=False)
+    exif = Image.Exif()
+    exif[274] = orientation
+    for file in sorted((made / "images").glob("*.png")):
+        Image.open(file).save(file, exif=exif)
+    shutil.copytree(made / "images", tmp_path / "colmap" / "images")
+    kept = SceneSettings(factor=1, pose_check=False)
+    raw = _scene(made, cameras=(Camera(*size, 20.0, 20.0, size[0] / 2, size[1] / 2),) * N)
+    names = tuple(path.name for path in image_files.list_images(made / "images"))
+    raw = replace(raw, names=names, files=tuple(tmp_path / "colmap" / "images" / name for name in names))
+    raw = replace(raw, cameras=raw.cameras[:4], c2w=llff.read_posed(made).c2w)
+    colmap.write(tmp_path / "colmap" / "sparse" / "0", raw)
+    for source, target in (("llff", "colmap"), ("llff", "transforms"), ("llff", "llff"), ("colmap", "llff")):
+        posed, out = formats.posed(source, tmp_path / source, READ), tmp_path / f"{source}_{target}"
+        chosen = _to(target, lossy=True, near=2.0 * (target == "llff"), far=9.0 * (target == "llff"))
+        depths = {"near": 2.0, "far": 9.0}
+        try:
+            conversion.convert(posed, out, chosen)
+        except InputError as error:
+            assert "is turned by its EXIF orientation and its camera is that of the" in str(error)  # noqa: PT017
+            assert orientation != 1
+            assert source != target
+            continue
+        before = formats.load(source, tmp_path / source, replace(kept, **(depths if source == "colmap" else {})))
+        after = formats.load(target, out, replace(kept, **({} if target == "llff" else depths)))
+        assert all(np.array_equal(a, b) for a, b in zip(_pixels(before), _pixels(after), strict=True))
 
 
 def test_llff_is_read_as_training_reads_it(tmp_path):
