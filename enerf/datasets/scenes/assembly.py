@@ -1,6 +1,7 @@
 """From ``PosedImages`` to a ``Scene``: pixels, masks, cameras of the images' size, bounds, normalization, split."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -225,6 +226,8 @@ def _masks(
         if camera not in with_ray:
             with_ray[camera] = table.has_ray(view, settings.pixel_centers).numpy()
         usable = with_ray[camera]
+        if settings.use_masks and posed.radii and posed.radii[view] < math.inf:
+            usable = usable & _in_circle(camera, posed.radii[view] * camera.width / posed.cameras[view].width)
         if mask is not None:
             usable = usable & _mask(mask, photo, inverse=posed.masks_are_inverse)
         some = some or not usable.all()
@@ -234,6 +237,12 @@ def _masks(
     share = 1 - sum(int(each.sum()) for each in found) / sum(each.numel() for each in found)
     log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, 100 * share)
     return torch.stack(found) if len({each.shape for each in found}) == 1 else PackedImages.of(found)
+
+
+def _in_circle(camera: Camera, radius: float) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of an image have their center in a circle about the image's center."""
+    x, y = (np.arange(side) + 0.5 - side / 2 for side in (camera.width, camera.height))
+    return np.asarray(np.hypot(x, y[:, None]) < radius)
 
 
 def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | PackedImages | None) -> splits.Split:

@@ -40,6 +40,7 @@ _CHUNK = 1 << 18  # observations that are projected at once
 _PARTS = {
     "bounds": "the depth range of views",
     "masks": "masks",
+    "radii": "the radius of fisheye pictures",
     "depths": "depth maps",
     "points": "points",
     "observations": "which views see which points",
@@ -224,6 +225,7 @@ def _reordered(posed: PosedImages, order: list[int]) -> PosedImages:
         bounds=None if posed.bounds is None else posed.bounds[order],
         masks=tuple(posed.masks[i] for i in order) if posed.masks else (),
         depths=tuple(posed.depths[i] for i in order) if posed.depths else (),
+        radii=tuple(posed.radii[i] for i in order) if posed.radii else (),
         points=None if points is None else replace(points, view=place[points.view]),
         test=None if posed.test is None else tuple(sorted(int(place[i]) for i in posed.test)),
     )
@@ -273,11 +275,14 @@ def _refuse_or_warn(posed: PosedImages, out: Path, target: Target, settings: Con
     has = {
         "bounds": posed.bounds is not None,
         "masks": any(posed.masks),
+        "radii": bool(posed.radii),
         "depths": any(posed.depths),
         "points": posed.points is not None,
         "observations": posed.points is not None and len(posed.points.point) > 0,
         "test": posed.test == (),
     }
+    if posed.unread:
+        log.warning("%s: keys of %s are left out: %s", out, posed.source, ", ".join(posed.unread))
     lost = target.lost(posed) + [text for part, text in _PARTS.items() if has[part] and part not in target.parts]
     if "points" in lost and _PARTS["observations"] in lost:
         lost.remove(_PARTS["observations"])
@@ -370,5 +375,10 @@ def _prepare_transforms(placed: PosedImages, out: Path, settings: ConversionSett
 TARGETS = {
     "llff": Target("LLFF's format", ("bounds",), _prepare_llff, llff_writer.lost, is_flat=True),
     "colmap": Target("COLMAP's format", ("masks", "points", "observations"), _prepare_colmap),
-    "transforms": Target("transforms.json", ("masks", "depths", "points", "test"), _prepare_transforms),
+    "transforms": Target(
+        "transforms.json",
+        ("masks", "radii", "depths", "points", "test"),
+        _prepare_transforms,
+        lambda posed: ["different radii of fisheye pictures"] if len(set(posed.radii)) > 1 else [],
+    ),
 }

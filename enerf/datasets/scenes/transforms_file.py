@@ -18,6 +18,8 @@ and not used without it. A file with ``camera_angle_x`` alone is read as NeRF's 
 Masks are those that ``mask_path`` names, where 0 is ignored, as in nerfstudio. If no frame names one, they are
 instant-ngp's, which lie beside the images: ``images/dynamic_mask_a.png`` for ``images/a.jpg``, where all but 0 is.
 
+nerfstudio's ``fisheye_crop_radius``, in pixels of the size that the file states, is for fisheye cameras alone.
+
 Views are in the order of the file. Both programs sort them by name, and instant-ngp drops blurred ones by
 ``sharpness``; neither is done here.
 
@@ -25,6 +27,7 @@ Sources: as of ``transforms_keys``.
 """
 
 import logging
+import math
 import os
 import posixpath
 import re
@@ -39,7 +42,7 @@ from jaxtyping import Float64
 from enerf.core import files, image_files, images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import camera_models, poses, transforms_cameras, transforms_keys, view_checks
+from enerf.datasets.scenes import camera_models, poses, projections, transforms_cameras, transforms_keys, view_checks
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 from enerf.datasets.scenes.transforms_json import frame_matrix, frame_name, is_name, is_number, read_object, short
 
@@ -112,7 +115,7 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     frames, test = _split(file, content, _without_repeats(file, _existing(file, every)))
     names = tuple(frame.name for frame in frames)
     objects = [frame.content for frame in every]
-    cameras = _cameras(file, content, frames, transforms_keys.is_for_instant_ngp(content, objects))
+    cameras, radii = _cameras(file, content, frames, transforms_keys.is_for_instant_ngp(content, objects))
     matrices = np.stack([frame.matrix for frame in frames])
     view_checks.require_rotations(file, matrices, names)
     scale = _positive(file, content, "applied_scale", 1.0)
@@ -120,8 +123,11 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     points = _points(file, content, scale, read_points)
     masks, inverse = _masks(file, frames)
     used |= {"ply_file_path", "applied_scale"} if points else set()
+    used |= {"fisheye_crop_radius"} if radii else set()
     used |= set() if any("transform_matrix" in frame for frame in objects) else {"transform_matrix_start"}
     unread, unknown = transforms_keys.unread(set(content).union(*objects), used)
+    if unread:
+        log.info("%s: keys are understood and not used: %s", file, ", ".join(unread))
     if unknown:
         log.info("%s: unknown keys are ignored: %s", file, image_files.some([short(key) for key in unknown]))
     return PosedImages(
@@ -137,6 +143,7 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
         points=points,
         test=test,
         unread=unread,
+        radii=radii,
     )
 
 
@@ -298,21 +305,27 @@ def _names(file: Path, content: Mapping[str, Any], key: str) -> list[str] | None
     return [inner_path(file, name, f"a name of {key}") for name in names]
 
 
-def _cameras(file: Path, content: Mapping[str, Any], frames: Sequence[Frame], own_first: bool) -> tuple[Camera, ...]:
-    """Camera of each frame, of the size of its image; contradictions and images of other sizes are logged."""
+def _cameras(
+    file: Path, content: Mapping[str, Any], frames: Sequence[Frame], own_first: bool
+) -> tuple[tuple[Camera, ...], tuple[float, ...]]:
+    """Camera of each frame, of the size of its image, and radii; contradictions and other sizes are logged."""
+    radius = (
+        None if content.get("fisheye_crop_radius") is None else _positive(file, content, "fisheye_crop_radius", 1.0)
+    )
     contradictions: dict[str, list[int]] = {}
     factors: dict[tuple[int, int], tuple[int, int]] = {}
-    cameras = []
+    cameras, radii = [], []
     for index, frame in enumerate(frames):
         view = transforms_cameras.view(file, frame.name, index, content, frame.content, own_first, contradictions)
         stated = transforms_cameras.stated_size(view)
         image = file.parent / frame.name
         if stated is None:
-            cameras.append(transforms_cameras.camera(view, *images.size(image)[:2]))
-            continue
-        if stated not in factors:
-            factors[stated] = _size(file, image, stated)
-        cameras.append(camera_models.of_size(transforms_cameras.camera(view, *stated), *factors[stated]))
+            stated = size = images.size(image)[:2]
+        else:
+            size = factors[stated] = factors.get(stated) or _size(file, image, stated)
+        cameras.append(camera_models.of_size(transforms_cameras.camera(view, *stated), *size))
+        is_fisheye = projections.family_of(cameras[-1].model) in projections.FISHEYE
+        radii.append(radius * size[0] / stated[0] if is_fisheye and radius else math.inf)
     names = [frame.name for frame in frames]
     for key, indices in contradictions.items():
         selected = np.isin(np.arange(len(frames)), indices)
@@ -321,7 +334,7 @@ def _cameras(file: Path, content: Mapping[str, Any], frames: Sequence[Frame], ow
             *(file, key, "frames precede the file" if own_first else "the file precedes frames"),
             view_checks.name_views(selected, names),
         )
-    return tuple(cameras)
+    return tuple(cameras), tuple(radii) if min(radii) < math.inf else ()
 
 
 def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:

@@ -121,6 +121,8 @@ def content_of(file: Path, posed: PosedImages, dialect: str, *, with_points: boo
         held = [frames[i]["file_path"] for i in posed.test]
         train = [frame["file_path"] for i, frame in enumerate(frames) if i not in set(posed.test)]
         shared |= {"train_filenames": train, "val_filenames": held, "test_filenames": held}
+    if len(set(posed.radii)) == 1 and dialect == "nerfstudio":
+        shared["fisheye_crop_radius"] = posed.radii[0]
     if posed.points is not None and with_points and dialect == "nerfstudio":
         shared["ply_file_path"] = POINTS
     return {**shared, "frames": frames}
@@ -134,6 +136,7 @@ def _lost(posed: PosedImages, dialect: str, with_points: bool) -> list[str]:
         for what, is_lost in (
             ("the depth range of views", posed.bounds is not None),
             ("masks", any(posed.masks) and not _finds_masks(posed, nerfstudio)),
+            ("the radius of fisheye pictures", bool(posed.radii) and not (nerfstudio and len(set(posed.radii)) == 1)),
             ("the split into training and test views", posed.test is not None and not nerfstudio),
             ("points", points is not None and not (nerfstudio and with_points)),
             ("which views see which points", points is not None and len(points.point) > 0),

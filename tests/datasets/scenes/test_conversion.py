@@ -183,6 +183,20 @@ def test_depth_maps_and_their_unit_stay_in_transforms_of_both_programs(tmp_path,
     assert ("is_fisheye" in keys) == (dialect == "instant-ngp")
 
 
+def test_the_radius_of_fisheye_pictures_is_kept_or_named(tmp_path, folder, caplog):
+    scene = _scene(folder, model="OPENCV_FISHEYE", radii=(5.5,) * N, unread=("aabb_scale", "up"))
+    conversion.convert(scene, tmp_path / "a", _to("transforms"))
+    assert "a: keys of" in caplog.text
+    assert "are left out: aabb_scale, up" in caplog.text
+    assert _read(tmp_path / "a").radii == scene.radii
+    for settings_ in (_to("colmap"), _to("transforms", dialect="instant-ngp")):
+        told = refusal(conversion.convert, scene, tmp_path / "b", settings_)
+        assert "cannot express the radius of fisheye pictures, expected" in told
+    different = replace(scene, radii=(4.0, *scene.radii[1:]))
+    told = refusal(conversion.convert, different, tmp_path / "b", _to("transforms"))
+    assert "cannot express different radii of fisheye pictures, expected" in told
+
+
 def test_masks_of_instant_ngp_are_the_inverse_ones(tmp_path, folder):
     masks = (folder / "masks" / "0.png", None, folder / "masks" / "2.bmp", None, None)
     scene = _scene(folder, masks=masks)

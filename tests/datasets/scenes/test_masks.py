@@ -1,5 +1,6 @@
 """Masked pixels and transparent ones, in scenes of one and of several sizes and orientations."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +81,17 @@ def test_white_is_ignored_in_masks_of_instant_ngp(factor, tmp_path):
     assert _load(folder, factor=factor, use_masks=False).masks is None
     listed = [path.name for path in formats.input_files("transforms", folder, replace(FULL, factor=factor))]
     assert "dynamic_mask_00.png" in listed
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_pixels_beyond_the_picture_of_a_fisheye_are_masked(factor, tmp_path):
+    folder = _scene(tmp_path, (photographed.FISHEYE,) * N, [None] * N)
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms.json").write_text(json.dumps({**content, "fisheye_crop_radius": 8}))
+    scene = _load(folder, factor=factor)
+    x, y = np.meshgrid(np.arange(22 // factor) + 0.5 - 11 / factor, np.arange(20 // factor) + 0.5 - 10 / factor)
+    assert np.array_equal(scenes_pixels.view_mask(scene, 1).numpy(), np.hypot(x, y) < 8 / factor)
+    assert _load(folder, use_masks=False).masks is None
 
 
 @given(data=st.data())

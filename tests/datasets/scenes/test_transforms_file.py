@@ -296,6 +296,23 @@ def test_masks_of_instant_ngp_lie_beside_the_images_unless_frames_name_others(tm
     assert "dynamic_mask_2.png: found a named pipe, expected a file" in _refused(file, content_with())
 
 
+@pytest.mark.parametrize(("model", "scale"), [("OPENCV_FISHEYE", 1), ("OPENCV_FISHEYE", 2), ("OPENCV", 1)])
+def test_the_radius_of_a_picture_is_that_of_fisheye_cameras_at_the_size_of_the_image(model, scale, tmp_path):
+    content = content_with(camera_model=model, fisheye_crop_radius=5.0 * scale, w=scale * W, h=scale * H)
+    posed = transforms_file.read(write_scene(tmp_path, content))
+    assert posed.radii == ((5.0,) * N if model == "OPENCV_FISHEYE" else ())
+    assert posed.unread == (() if posed.radii else ("fisheye_crop_radius",))
+    assert "has fisheye_crop_radius -1, expected a number above 0" in _refused(
+        posed.source, {**content, "fisheye_crop_radius": -1}
+    )
+
+
+def test_keys_that_are_not_used_are_told(shared, caplog):
+    with caplog.at_level(logging.INFO):
+        transforms_file.read(write_file(shared.parent, _of_frame(0, sharpness=3.0)))
+    assert [record.message for record in caplog.records] == [f"{shared}: keys are understood and not used: sharpness"]
+
+
 def test_depth_maps_without_a_unit_are_not_read(tmp_path):
     write_picture(tmp_path / "depth" / "1.png")
     posed = transforms_file.read(write_scene(tmp_path, _of_frame(1, depth_path="depth/1.png")))
