@@ -15,6 +15,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ log = logging.getLogger("enerf")
 AnyPath = str | os.PathLike[str]
 _EXIF_ORIENTATION = 274
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where Pillow looks for the orientation
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_CHUNKS = 1 << 18  # of a PNG file that are looked at for metadata
 _CRF = 10  # constant rate factor of the encoder; imageio's quality 8
 _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
 
@@ -49,7 +52,7 @@ def header(path: AnyPath) -> tuple[int, int, int]:
     try:
         with files.open_regular(path) as file, image_formats.open_image(file) as photo:
             image_formats.require_pixels(photo, path)
-            orientation = _orientation(photo, files.read_bytes(path) if photo.format == "PNG" else b"")
+            orientation = _orientation(photo, _png_metadata(file) if photo.format == "PNG" else b"")
             tags = getattr(photo, "tag_v2", {})  # Pillow rotates a TIFF's size, but not its tags
             width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
     except _UNDECODABLE as error:
@@ -270,7 +273,7 @@ def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) ->
 
 
 def _orientation(photo: Image.Image, data: bytes) -> int:
-    """EXIF orientation 1 … 8; 1 if it is absent or invalid. ``data`` are the bytes of a PNG file.
+    """EXIF orientation 1 … 8; 1 if it is absent or invalid. ``data`` are the bytes of a PNG file, or its metadata.
 
     Pillow decodes a PNG to find metadata behind the pixels, which is not done if there are none.
     """
@@ -281,6 +284,22 @@ def _orientation(photo: Image.Image, data: bytes) -> int:
     except (*_UNDECODABLE, KeyError, TypeError):
         return 1
     return value if value in range(1, 9) else 1
+
+
+def _png_metadata(file: BinaryIO) -> bytes:
+    """Types of a PNG file's chunks of metadata, and where texts begin; the pixels are not read."""
+    before, found = file.tell(), []
+    file.seek(len(_PNG_SIGNATURE))
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        text = file.read(min(length, 80)) if kind in (b"tEXt", b"zTXt", b"iTXt") else b""
+        found += [kind, text] if text or kind == b"eXIf" else []
+        file.seek(length - len(text) + 4, os.SEEK_CUR)
+    file.seek(before)
+    return b"\0".join(found)
 
 
 def _is_16_bit(photo: Image.Image, data: bytes) -> bool:

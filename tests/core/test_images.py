@@ -12,9 +12,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
-from enerf.core import image_files, images
+from enerf.core import files, image_files, images
 from enerf.core.errors import InputError
 from tests.grids import once
 
@@ -168,6 +168,24 @@ def test_all_exif_orientations_of_a_16_bit_tiff(orientation, tmp_path):
         upright = np.asarray(picture)
     assert np.abs(images.read(tmp_path / "a.tif") * 255 - upright).max() < 1
     assert images.size(tmp_path / "a.tif") == (W, H, orientation >= 5)
+
+
+@pytest.mark.parametrize("place", ["exif", "raw profile", "xmp", "none"])
+def test_the_size_of_a_png_is_read_with_its_orientation_but_without_its_pixels(place, tmp_path, monkeypatch):
+    exif, info = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[274] = 6
+    if place == "raw profile":
+        text = exif.tobytes()
+        info.add_text("Raw profile type exif", f"\nexif\n{len(text):8d}\n{text.hex()}\n", zip=True)
+    if place == "xmp":
+        info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=info, **({"exif": exif} if place == "exif" else {}))
+    swaps = images.read(tmp_path / "a.png").shape[0] == 400
+    assert swaps == (place != "none")
+    assert images.size(tmp_path / "a.png") == (400, 300, swaps)
+    monkeypatch.setattr(files, "read_bytes", None)
+    assert images.size(tmp_path / "a.png") == (400, 300, swaps)
 
 
 def test_an_impossible_orientation_counts_as_upright(tmp_path):
