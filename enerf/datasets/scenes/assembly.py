@@ -270,7 +270,7 @@ def _mask(file: Path, photo: Photo, *, inverse: bool = False) -> Bool[np.ndarray
     """
     kept = images.read_mask(file, photo.rotate) != inverse
     height, width = kept.shape
-    if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
+    if not camera_models.same_shape((width, height), (photo.width, photo.height)):
         raise InputError(
             f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
         )

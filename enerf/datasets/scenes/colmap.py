@@ -281,20 +281,11 @@ def _masks(folder: Path, names: Sequence[str]) -> tuple[Path | None, ...]:
     """Mask of each image, None where there is none; empty if there are none at all."""
     if not folder.is_dir():
         return ()
-    found = tuple(path if _is_file(path) else None for path in (folder / f"{name}.png" for name in names))
+    found = tuple(path if files.is_regular(path) else None for path in (folder / f"{name}.png" for name in names))
     lacking = [name for name, path in zip(names, found, strict=True) if path is None]
     if lacking:
         log.info("%s has no NAME.png of %d of %d images: %s", folder, len(lacking), len(names), some(lacking))
     return found if any(found) else ()
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a regular file exists; an InputError names a folder or named pipe in its place."""
-    try:
-        files.require_regular(path)
-    except OSError:
-        return False
-    return True
 
 
 def _c2w(images: Images) -> Float64[np.ndarray, "n 3 4"]:

@@ -20,6 +20,7 @@ from enerf.core import image_files, images, io
 from enerf.core.errors import InputError, shown
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
+    camera_models,
     cameras,
     colmap,
     colmap_records,
@@ -260,14 +261,9 @@ def _check_images(posed: PosedImages, target: Target) -> None:
 
 def _fits(camera: Camera, width: int, height: int, orientation: int) -> tuple[bool, bool]:
     """Whether an image has the shape of its camera's before and after its EXIF orientation is applied."""
-    raw = _same_shape(camera, width, height)
-    return raw, _same_shape(camera, height, width) if orientation >= 5 else raw
-
-
-def _same_shape(camera: Camera, width: int, height: int) -> bool:
-    """Whether an image has the shape of its camera's, within 1 % or a pixel."""
-    a, b = camera.width * height, camera.height * width
-    return abs(a - b) <= max(0.01 * b, width, height, camera.width, camera.height)
+    wanted = camera.width, camera.height
+    raw = camera_models.same_shape(wanted, (width, height))
+    return raw, camera_models.same_shape(wanted, (height, width)) if orientation >= 5 else raw
 
 
 def _refuse_or_warn(posed: PosedImages, out: Path, target: Target, settings: ConversionSettings) -> None:

@@ -13,6 +13,7 @@ from enerf.core import images
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
+from enerf.datasets.scenes import camera_models
 
 log = logging.getLogger("enerf")
 LONGEST = 800  # pixels of the longer side of the images, at most, if the factor is chosen
@@ -112,16 +113,11 @@ def photos_of(
 def _full(file: Path, stated: tuple[int, int]) -> Photo:
     """A photograph at its own size: raw pixels, as COLMAP and nerfstudio see, or upright ones if only these fit."""
     width, height, swaps = images.size(file)
-    if _same_shape((width, height), stated):
+    if camera_models.same_shape((width, height), stated):
         return Photo(file, width, height, rotate=False)
-    if swaps and _same_shape((height, width), stated):
+    if swaps and camera_models.same_shape((height, width), stated):
         return Photo(file, height, width, rotate=True)
     raise InputError(f"{file} has {width}x{height} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}")
-
-
-def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether two sizes have the same aspect ratio, within 1 % or a pixel."""
-    return abs(a[0] * b[1] - a[1] * b[0]) <= max(0.01 * a[1] * b[0], *a, *b)
 
 
 def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] | None:

@@ -157,7 +157,7 @@ def input_files(path: str | os.PathLike[str], *, with_points: bool = True) -> li
     """
     file = Path(path) / "transforms.json" if os.path.isdir(path) else Path(path)
     points = _points_file(file, read_object(file, _LAYOUT, "an object with frames")) if with_points else None
-    return [file] if points is None or not _is_file(points) else [file, points]
+    return [file] if points is None or not files.is_regular(points) else [file, points]
 
 
 def dynamic_mask(image: Path) -> Path:
@@ -202,19 +202,10 @@ def _frame(file: Path, index: int, frame: Mapping[str, Any]) -> Frame:
 def _located(folder: Path, inner: str) -> tuple[str, bool]:
     """The image file that a path with or without suffix means, and whether it exists."""
     if image_files.has_image_suffix(posixpath.basename(inner)) or os.path.isfile(folder / inner):
-        return inner, _is_file(folder / inner)
+        return inner, files.is_regular(folder / inner)
     candidates = [inner + suffix for suffix in _SUFFIXES]
-    existing = [name for name in candidates if _is_file(folder / name)]
+    existing = [name for name in candidates if files.is_regular(folder / name)]
     return (existing or candidates)[0], bool(existing)
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a regular file exists; an InputError names a folder or named pipe in its place."""
-    try:
-        files.require_regular(path)
-    except OSError:
-        return False
-    return True
 
 
 def _existing(file: Path, frames: Sequence[Frame]) -> list[Frame]:
@@ -342,8 +333,7 @@ def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
     width, height, swapped = images.size(image)
     if (width, height) == stated:
         return stated
-    ratio = (width / stated[0]) / (height / stated[1])
-    if abs(ratio - 1) > 1 / width + 1 / height:
+    if not camera_models.same_shape((width, height), stated):
         hint = " before its EXIF orientation, which is not applied," if swapped else ""
         raise InputError(
             f"{file} states images of {stated[0]}x{stated[1]} but {image} has {width}x{height} pixels,{hint} expected "
@@ -372,7 +362,7 @@ def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tup
         if not is_name(name):
             raise InputError(f"{file} has {key} {short(name)} in frame {frame.index}, expected the name of a file")
         inner = inner_path(file, name, f"{key} of frame {frame.index}")
-        exists = _is_file(file.parent / inner)
+        exists = files.is_regular(file.parent / inner)
         found.append(file.parent / inner if exists else None)
         missing += [] if exists else [inner]
     if missing:
@@ -387,7 +377,7 @@ def _masks(file: Path, frames: Sequence[Frame]) -> tuple[tuple[Path | None, ...]
     if any(frame.content.get("mask_path") for frame in frames):
         return _companions(file, frames, "mask_path", "masks"), False
     beside = [dynamic_mask(file.parent / frame.name) for frame in frames]
-    found = tuple(mask if _is_file(mask) else None for mask in beside)
+    found = tuple(mask if files.is_regular(mask) else None for mask in beside)
     count = sum(mask is not None for mask in found)
     if not count:
         return (), False
@@ -419,7 +409,7 @@ def _points(file: Path, content: Mapping[str, Any], scale: float, read_points: R
     path = None if read_points is None else _points_file(file, content)
     if path is None or read_points is None:
         return None
-    if not _is_file(path):
+    if not files.is_regular(path):
         log.warning("%s: the file of points %s does not exist", file, path)
         return None
     points = read_points(path)

@@ -368,6 +368,15 @@ def test_links_lead_to_the_originals(tmp_path, folder, monkeypatch):
     assert not (tmp_path / "a" / "masks" / "1.png.png").is_symlink()  # converted to PNG
 
 
+def test_images_that_are_not_quite_of_their_cameras_shape_are_read_again(tmp_path, folder):
+    write_picture(tmp_path / "a.png", 500, 373)  # 0.5 % narrower
+    camera = Camera(4000, 3000, 3000.0, 3000.0, 2000.0, 1500.0)
+    scene = replace(_scene(folder), files=(tmp_path / "a.png",) * N, cameras=(camera,) * N)
+    conversion.convert(scene, tmp_path / "colmap", _to("colmap"))
+    conversion.convert(_read(tmp_path / "colmap"), tmp_path / "transforms", _to("transforms"))
+    assert {(each.width, each.height) for each in _read(tmp_path / "transforms").cameras} == {(500, 373)}
+
+
 def test_images_that_are_missing_turned_or_of_another_shape_are_named(tmp_path, folder):
     scene = _scene(folder, cameras=(PINHOLE,) * N)
 
