@@ -118,13 +118,14 @@ def _of_maps(posed: PosedImages, cameras: Cameras) -> SparseDepths:
     for view, file in enumerate(posed.depths):
         if file is None or not perspective[view]:
             continue
-        depths, camera = read_map(file) * posed.depth_unit, cameras.camera(view)
-        rows, columns = np.nonzero(np.isfinite(depths) & (depths > 0))
-        chosen = np.random.default_rng(view).permutation(len(rows))[:PER_MAP]
-        rows, columns = rows[chosen], columns[chosen]
+        depths, camera = read_map(file), cameras.camera(view)
+        chosen = np.flatnonzero(np.isfinite(depths) & (depths > 0))
+        if len(chosen) > PER_MAP:
+            chosen = chosen[np.random.default_rng(view).choice(len(chosen), PER_MAP, replace=False)]
         height, width = depths.shape
+        rows, columns = np.divmod(chosen, width)
         xy = np.stack([(columns + 0.5) * camera.width / width, (rows + 0.5) * camera.height / height], 1)
-        index, known = torch.full((len(rows),), view), torch.from_numpy(depths[rows, columns])
+        index, known = torch.full((len(rows),), view), torch.from_numpy(depths[rows, columns] * posed.depth_unit)
         parts.append(SparseDepths(index, torch.from_numpy(xy).float(), known.float()))
     return _joined(parts)
 
