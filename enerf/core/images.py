@@ -211,15 +211,22 @@ def to_uint8(x: Shaped[np.ndarray, "*b"] | Shaped[Tensor, "*b"]) -> UInt8[np.nda
     return np.floor(scaled + 0.5).astype(np.uint8)
 
 
-def write_png(path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor, "h w *c"]) -> None:
+def write_png(
+    path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor, "h w *c"], orientation: int = 1
+) -> None:
     """Write a PNG of 1, 3 or 4 channels atomically; missing folders are created.
+
+    ``orientation`` is that of the EXIF data, which are left out if it is 1 (upright).
 
     Raises InputError if the folder cannot be written to or is full.
     """
     path, pixels = Path(path), to_uint8(image)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+        exif = Image.Exif()
+        if orientation != 1:
+            exif[_EXIF_ORIENTATION] = orientation
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", exif=exif)
 
 
 def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float | int = 30) -> None:

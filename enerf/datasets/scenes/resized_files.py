@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,21 @@ class Photo:
         Size to read it at; its own size, unless it is to be resized.
     rotate
         Whether to apply its EXIF orientation; otherwise its pixels are raw.
+    orientation
+        EXIF orientation of the pixels that are read: 1 if they are upright.
     """
 
     file: Path
     width: int
     height: int
     rotate: bool
+    orientation: int = 1
+
+    @property
+    def may_be_turned(self) -> bool:
+        """Whether a copy of its shape may have other pixels than it: upright ones in the place of raw ones."""
+        is_square = camera_models.same_shape((self.width, self.height), (self.height, self.width))
+        return self.orientation != 1 and (self.orientation < 5 or is_square)
 
     def read(self, *, by_alpha: bool) -> Float32[np.ndarray, "h w c"]:
         """Read it at its size in [0, 1]; rounded to bytes if it is resized, as if it had been stored."""
@@ -71,8 +80,8 @@ def photos_of(
     """Photographs at 1 / ``factor`` of the size of ``files``, and this factor; 0 chooses it by ``automatic_factor``.
 
     Downsampled images are read from a folder ``NAME_F`` beside the folder ``NAME`` that contains all files, in which
-    they have the same names, but for the suffix. It is created as a whole if it does not exist, or if it lacks some,
-    the images are resized in memory.
+    they have the same names, but for the suffix. It is created as a whole if it does not exist. If it lacks some, or
+    has them without the EXIF orientation of raw pixels, and so perhaps upright, the images are resized in memory.
 
     Parameters
     ----------
@@ -99,7 +108,10 @@ def photos_of(
     factor = factor or automatic_factor([(photo.width, photo.height) for photo in full])
     if factor == 1:
         return full, factor
-    small = [Photo(p.file, max(1, round(p.width / factor)), max(1, round(p.height / factor)), p.rotate) for p in full]
+    small = [
+        replace(photo, width=max(1, round(photo.width / factor)), height=max(1, round(photo.height / factor)))
+        for photo in full
+    ]
     folder = Path(os.path.commonpath([file.parent.absolute() for file in files]))
     if folder == scene.absolute():
         return small, factor
@@ -112,10 +124,10 @@ def photos_of(
 
 def _full(file: Path, stated: tuple[int, int]) -> Photo:
     """A photograph at its own size: raw pixels, as COLMAP and nerfstudio see, or upright ones if only these fit."""
-    width, height, swaps = images.size(file)
+    width, height, orientation = images.header(file)
     if camera_models.same_shape((width, height), stated):
-        return Photo(file, width, height, rotate=False)
-    if swaps and camera_models.same_shape((height, width), stated):
+        return Photo(file, width, height, rotate=False, orientation=orientation)
+    if orientation >= 5 and camera_models.same_shape((height, width), stated):
         return Photo(file, height, width, rotate=True)
     raise InputError(f"{file} has {width}x{height} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}")
 
@@ -134,6 +146,9 @@ def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] |
             found.append(_full(there, (photo.width, photo.height)))
         except InputError as error:
             log.warning("%s: images are resized in memory", str(error).rstrip("."))
+            return None
+        if photo.may_be_turned and found[-1].orientation != photo.orientation:
+            log.warning("%s lacks the EXIF orientation of %s: images are resized in memory", there, photo.file)
             return None
     _warn_of_sizes(target, found, small)
     return found
@@ -180,7 +195,7 @@ def write_folder(target: Path, photos: Sequence[Photo], names: Sequence[str], *,
             return False
         label, pairs = f"write {target.name}", list(zip(names, photos, strict=True))
         for name, photo in progress_bar(None, label, "image", iterable=pairs, delay=2, leave=False, enabled=None):
-            images.write_png(temporary / name, photo.read(by_alpha=by_alpha))
+            images.write_png(temporary / name, photo.read(by_alpha=by_alpha), photo.orientation)
         try:
             os.rename(temporary, target)
         except OSError as error:
