@@ -48,6 +48,21 @@ def require_regular(path: AnyPath) -> int:
     return _size_of_regular(os.stat(path), path)
 
 
+def is_regular(path: AnyPath) -> bool:
+    """Whether a regular file exists; links are followed.
+
+    Raises
+    ------
+    InputError
+        If a folder, a named pipe, a device or a socket has its place.
+    """
+    try:
+        require_regular(path)
+    except OSError:
+        return False
+    return True
+
+
 def open_regular(path: AnyPath) -> BinaryIO:
     """Open a regular file for reading bytes; never blocks.
 

@@ -24,7 +24,7 @@ _NOT_READ = {
 }
 _REASON_BY_SUFFIX = {suffix: reason for reason, suffixes in _NOT_READ.items() for suffix in suffixes.split()}
 _MASK_ENDINGS = (".mask", "_mask", "-mask")
-_MASK_BEGINNINGS = ("mask_", "mask-")
+_MASK_BEGINNINGS = ("mask_", "mask-", "dynamic_mask_")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def listing(folder: AnyPath) -> Listing:
     """Content of a folder of photographs; links are followed, no file is opened.
 
     A mask is a file that is named as another one in the folder: ``a.jpg.mask.png``, ``a_mask.png``, ``a-mask.png``,
-    ``mask_a.png``, or ``a.jpg.png`` as in COLMAP.
+    ``mask_a.png``, ``dynamic_mask_a.png`` as in instant-ngp, or ``a.jpg.png`` as in COLMAP.
 
     Raises InputError if the folder cannot be listed.
     """

@@ -15,10 +15,11 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -31,24 +32,32 @@ log = logging.getLogger("enerf")
 AnyPath = str | os.PathLike[str]
 _EXIF_ORIENTATION = 274
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where Pillow looks for the orientation
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_CHUNKS = 1 << 18  # of a PNG file that are looked at for metadata
 _CRF = 10  # constant rate factor of the encoder; imageio's quality 8
 _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def size(path: AnyPath) -> tuple[int, int, bool]:
-    """Raw width, raw height, and whether the EXIF orientation swaps the two.
+    """Raw width, raw height, and whether the EXIF orientation swaps the two; errors as for ``header``."""
+    width, height, orientation = header(path)
+    return width, height, orientation >= 5
+
+
+def header(path: AnyPath) -> tuple[int, int, int]:
+    """Raw width, raw height, and EXIF orientation, 1 (upright) to 8.
 
     Raises InputError if the file is missing, not an image, or does not fit in memory.
     """
     try:
         with files.open_regular(path) as file, image_formats.open_image(file) as photo:
             image_formats.require_pixels(photo, path)
-            swaps = _orientation(photo, files.read_bytes(path) if photo.format == "PNG" else b"") >= 5
+            orientation = _orientation(photo, _png_metadata(file) if photo.format == "PNG" else b"")
             tags = getattr(photo, "tag_v2", {})  # Pillow rotates a TIFF's size, but not its tags
             width, height = int(tags.get(256, photo.size[0])), int(tags.get(257, photo.size[1]))
     except _UNDECODABLE as error:
         raise _unreadable(path, error) from None
-    return width, height, swaps
+    return width, height, orientation
 
 
 def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
@@ -78,6 +87,12 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
     if rotate == upright:
         return pixels
     return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def read_mask(path: AnyPath, rotate: bool = True) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of an image are not black, whatever their alpha; ``rotate`` and errors as for ``read``."""
+    red, green, blue = (part > 0 for part in np.moveaxis(read(path, rotate)[..., :3], -1, 0))
+    return np.asarray(red | green | blue)
 
 
 def require_all_rows(photo: Image.Image, data: bytes) -> None:
@@ -196,15 +211,22 @@ def to_uint8(x: Shaped[np.ndarray, "*b"] | Shaped[Tensor, "*b"]) -> UInt8[np.nda
     return np.floor(scaled + 0.5).astype(np.uint8)
 
 
-def write_png(path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor, "h w *c"]) -> None:
+def write_png(
+    path: AnyPath, image: Shaped[np.ndarray, "h w *c"] | Shaped[Tensor, "h w *c"], orientation: int = 1
+) -> None:
     """Write a PNG of 1, 3 or 4 channels atomically; missing folders are created.
+
+    ``orientation`` is that of the EXIF data, which are left out if it is 1 (upright).
 
     Raises InputError if the folder cannot be written to or is full.
     """
     path, pixels = Path(path), to_uint8(image)
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+        exif = Image.Exif()
+        if orientation != 1:
+            exif[_EXIF_ORIENTATION] = orientation
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG", exif=exif)
 
 
 def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float | int = 30) -> None:
@@ -258,7 +280,7 @@ def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) ->
 
 
 def _orientation(photo: Image.Image, data: bytes) -> int:
-    """EXIF orientation 1 … 8; 1 if it is absent or invalid. ``data`` are the bytes of a PNG file.
+    """EXIF orientation 1 … 8; 1 if it is absent or invalid. ``data`` are the bytes of a PNG file, or its metadata.
 
     Pillow decodes a PNG to find metadata behind the pixels, which is not done if there are none.
     """
@@ -269,6 +291,22 @@ def _orientation(photo: Image.Image, data: bytes) -> int:
     except (*_UNDECODABLE, KeyError, TypeError):
         return 1
     return value if value in range(1, 9) else 1
+
+
+def _png_metadata(file: BinaryIO) -> bytes:
+    """Types of a PNG file's chunks of metadata, and where texts begin; the pixels are not read."""
+    before, found = file.tell(), []
+    file.seek(len(_PNG_SIGNATURE))
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        text = file.read(min(length, 80)) if kind in (b"tEXt", b"zTXt", b"iTXt") else b""
+        found += [kind, text] if text or kind == b"eXIf" else []
+        file.seek(length - len(text) + 4, os.SEEK_CUR)
+    file.seek(before)
+    return b"\0".join(found)
 
 
 def _is_16_bit(photo: Image.Image, data: bytes) -> bool:

@@ -12,9 +12,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
-from enerf.core import image_files, images
+from enerf.core import files, image_files, images
 from enerf.core.errors import InputError
 from tests.grids import once
 
@@ -128,6 +128,15 @@ def test_a_16_bit_tiff_keeps_its_16_bits(tmp_path):
     assert np.array_equal(np.round(images.read(tmp_path / "a.tif") * 65535), pixels)
 
 
+def test_a_mask_is_where_some_color_is_not_zero(tmp_path):
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    pixels[0, 1, 2], pixels[1, 0, 0], pixels[1, 2] = 1, 255, (0, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert images.read_mask(tmp_path / "a.png").tolist() == [[False, True, False], [True, False, False]]
+    Image.fromarray(np.uint8([[0, 1]])).save(tmp_path / "b.png")
+    assert images.read_mask(tmp_path / "b.png").tolist() == [[False, True]]
+
+
 def test_32_bit_pixels_are_refused(tmp_path):
     Image.fromarray(np.ones((H, W), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError) as caught:
@@ -159,6 +168,24 @@ def test_all_exif_orientations_of_a_16_bit_tiff(orientation, tmp_path):
         upright = np.asarray(picture)
     assert np.abs(images.read(tmp_path / "a.tif") * 255 - upright).max() < 1
     assert images.size(tmp_path / "a.tif") == (W, H, orientation >= 5)
+
+
+@pytest.mark.parametrize("place", ["exif", "raw profile", "xmp", "none"])
+def test_the_size_of_a_png_is_read_with_its_orientation_but_without_its_pixels(place, tmp_path, monkeypatch):
+    exif, info = Image.Exif(), PngImagePlugin.PngInfo()
+    exif[274] = 6
+    if place == "raw profile":
+        text = exif.tobytes()
+        info.add_text("Raw profile type exif", f"\nexif\n{len(text):8d}\n{text.hex()}\n", zip=True)
+    if place == "xmp":
+        info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=info, **({"exif": exif} if place == "exif" else {}))
+    swaps = images.read(tmp_path / "a.png").shape[0] == 400
+    assert swaps == (place != "none")
+    assert images.size(tmp_path / "a.png") == (400, 300, swaps)
+    monkeypatch.setattr(files, "read_bytes", None)
+    assert images.size(tmp_path / "a.png") == (400, 300, swaps)
 
 
 def test_an_impossible_orientation_counts_as_upright(tmp_path):

@@ -1,6 +1,7 @@
 """From ``PosedImages`` to a ``Scene``: pixels, masks, cameras of the images' size, bounds, normalization, split."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +82,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
     if settings.pose_check:
         view_checks.warn_of_axes(file, pixels, matrices, axes, table)
-    masks = _masks(posed, photos, table, settings.use_masks)
+    masks = _masks(posed, photos, table, settings)
     split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
@@ -94,7 +95,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     }
     if settings.depths:
         scale = float(np.linalg.det(normalized.world_to_scene[:3, :3])) ** (1 / 3)
-        content["depths"] = sparse_depths.find(posed, c2w, table, scale)
+        content["depths"] = sparse_depths.find(posed, c2w, table, scale, masks)
     return _scene(folder.resolve().name, normalized, table, split, settings, **content)
 
 
@@ -215,18 +216,20 @@ def _bounds(
 
 
 def _masks(
-    posed: PosedImages, photos: Sequence[Photo], table: Cameras, use: bool
+    posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: SceneSettings
 ) -> torch.Tensor | PackedImages | None:
     """Pixels that are used: not masked, and with a ray of their camera; None if all are."""
     found, some = [], False
     with_ray: dict[Camera, Bool[np.ndarray, "h w"]] = {}
     for view, photo in enumerate(photos):
-        mask, camera = posed.masks[view] if use and posed.masks else None, table.camera(view)
+        mask, camera = posed.masks[view] if settings.use_masks and posed.masks else None, table.camera(view)
         if camera not in with_ray:
-            with_ray[camera] = table.has_ray(view).numpy()
+            with_ray[camera] = table.has_ray(view, settings.pixel_centers).numpy()
         usable = with_ray[camera]
+        if settings.use_masks and posed.radii and posed.radii[view] < math.inf:
+            usable = usable & _in_circle(camera, posed.radii[view] * camera.width / posed.cameras[view].width)
         if mask is not None:
-            usable = usable & _mask(mask, photo)
+            usable = usable & _mask(mask, photo, inverse=posed.masks_are_inverse)
         some = some or not usable.all()
         found.append(torch.from_numpy(usable[..., None]))
     if not some:
@@ -234,6 +237,12 @@ def _masks(
     share = 1 - sum(int(each.sum()) for each in found) / sum(each.numel() for each in found)
     log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, 100 * share)
     return torch.stack(found) if len({each.shape for each in found}) == 1 else PackedImages.of(found)
+
+
+def _in_circle(camera: Camera, radius: float) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of an image have their center in a circle about the image's center."""
+    x, y = (np.arange(side) + 0.5 - side / 2 for side in (camera.width, camera.height))
+    return np.asarray(np.hypot(x, y[:, None]) < radius)
 
 
 def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | PackedImages | None) -> splits.Split:
@@ -254,24 +263,24 @@ def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | Pack
     return splits.Split(train, test, split.rule)
 
 
-def _mask(file: Path, photo: Photo) -> Bool[np.ndarray, "h w"]:
-    """Which pixels of a photograph a mask keeps: those that nowhere are masked, at the size at which it is read."""
-    values = images.read(file, photo.rotate)[..., :3].max(-1, keepdims=True)
-    height, width = values.shape[:2]
-    if abs(width * photo.height - height * photo.width) > max(0.01 * width * photo.height, width, height):
+def _mask(file: Path, photo: Photo, *, inverse: bool = False) -> Bool[np.ndarray, "h w"]:
+    """Which pixels of a photograph a mask keeps: those that nowhere are masked, at the size at which it is read.
+
+    Masked is where the mask is 0 or, if it is ``inverse``, where it is not.
+    """
+    kept = images.read_mask(file, photo.rotate) != inverse
+    height, width = kept.shape
+    if not camera_models.same_shape((width, height), (photo.width, photo.height)):
         raise InputError(
             f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
         )
-    kept = (values > 0).astype(np.float32)
-    if (width, height) != (photo.width, photo.height):
-        kept = _resized_mask(kept, photo.width, photo.height)
-    return kept[..., 0] > 1 - 1e-4
+    return kept if (width, height) == (photo.width, photo.height) else _resized_mask(kept, photo.width, photo.height)
 
 
-def _resized_mask(kept: Float32[np.ndarray, "h w 1"], width: int, height: int) -> Float32[np.ndarray, "h2 w2 1"]:
-    """A mask of another size: area means if it is larger, its nearest pixels if it is smaller."""
+def _resized_mask(kept: Bool[np.ndarray, "h w"], width: int, height: int) -> Bool[np.ndarray, "h2 w2"]:
+    """A mask of another size: pixels that are kept as a whole if it is larger, its nearest ones if it is smaller."""
     if kept.shape[1] >= width:
-        return images.downsample(kept, (width, height)).reshape(height, width, 1)
+        return np.asarray(images.downsample(kept[..., None].astype(np.float32), (width, height))[..., 0] > 1 - 1e-4)
     rows = (np.arange(height) + 0.5) * kept.shape[0] / height
     columns = (np.arange(width) + 0.5) * kept.shape[1] / width
     return kept[rows.astype(int)][:, columns.astype(int)]

@@ -142,6 +142,15 @@ def parameters_of(camera: Camera, where: str = "camera") -> tuple[float, ...]:
     return tuple(float(value) for value in (*focal, camera.cx, camera.cy, *camera.coefficients))
 
 
+def same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Whether two sizes, width and height, have the same aspect ratio, within 1 % or a pixel.
+
+    >>> same_shape((4000, 3000), (500, 373)), same_shape((4000, 3000), (3000, 4000))
+    (True, False)
+    """
+    return abs(a[0] * b[1] - a[1] * b[0]) <= max(0.01 * a[1] * b[0], *a, *b)
+
+
 def of_size(camera: Camera, width: int, height: int) -> Camera:
     """Camera of the same image at another size, with the same field of view."""
     across, down = width / camera.width, height / camera.height

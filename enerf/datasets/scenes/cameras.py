@@ -198,11 +198,6 @@ class Cameras:
         moved._groups = tuple(group.to(device) for group in self._groups)
         return moved
 
-    def resized(self, factor: float | int) -> "Cameras":
-        """Cameras of the images downsampled by ``factor``, with the same fields of view (``camera_models.resized``)."""
-        small = [camera_models.resized(camera, factor) for camera in self.rows]
-        return Cameras([small[row] for row in self._row_of_view], self.device)
-
     def directions(
         self,
         view: Int[Tensor, "*b"],

@@ -112,7 +112,7 @@ def input_files(folder: Path) -> list[Path]:
     return [file for file in found if os.path.lexists(file)]
 
 
-def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
+def read(folder: Path, image_folder: Path | None = None, *, with_points: bool = True) -> PosedImages:
     """Read a model; the views are sorted by name, the points by their identifiers.
 
     Observations are the tracks of the points; if all of these are empty, those that the images list. Observations of
@@ -126,6 +126,8 @@ def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
     image_folder
         Folder that the images' names are relative to; by default ``images`` in ``folder`` or, for a path that ends
         with ``sparse/0`` or the like, in the folder that contains this path.
+    with_points
+        Whether points are read.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def read(folder: Path, image_folder: Path | None = None) -> PosedImages:
         cameras=tuple(cameras[number] for number in images.cameras.tolist()),
         c2w=_c2w(images),
         masks=_masks(image_folder.with_name("masks"), images.names),
-        points=_points(model, images),
+        points=_points(model, images) if with_points else None,
     )
 
 
@@ -279,20 +281,11 @@ def _masks(folder: Path, names: Sequence[str]) -> tuple[Path | None, ...]:
     """Mask of each image, None where there is none; empty if there are none at all."""
     if not folder.is_dir():
         return ()
-    found = tuple(path if _is_file(path) else None for path in (folder / f"{name}.png" for name in names))
+    found = tuple(path if files.is_regular(path) else None for path in (folder / f"{name}.png" for name in names))
     lacking = [name for name, path in zip(names, found, strict=True) if path is None]
     if lacking:
         log.info("%s has no NAME.png of %d of %d images: %s", folder, len(lacking), len(names), some(lacking))
     return found if any(found) else ()
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a regular file exists; an InputError names a folder or named pipe in its place."""
-    try:
-        files.require_regular(path)
-    except OSError:
-        return False
-    return True
 
 
 def _c2w(images: Images) -> Float64[np.ndarray, "n 3 4"]:

@@ -20,6 +20,7 @@ from enerf.core import image_files, images, io
 from enerf.core.errors import InputError, shown
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
+    camera_models,
     cameras,
     colmap,
     colmap_records,
@@ -40,6 +41,7 @@ _CHUNK = 1 << 18  # observations that are projected at once
 _PARTS = {
     "bounds": "the depth range of views",
     "masks": "masks",
+    "radii": "the radius of fisheye pictures",
     "depths": "depth maps",
     "points": "points",
     "observations": "which views see which points",
@@ -108,7 +110,7 @@ def convert(posed: PosedImages, out: Path, settings: ConversionSettings) -> None
     """Write a scene in the format of the settings.
 
     Photographs are put in ``images`` under their own names, or for LLFF's format as ``a_b.png`` for ``a/b.png``; masks
-    in ``masks/NAME.png``, depth maps in ``depths``, COLMAP's model in ``sparse/0``.
+    in ``masks/NAME.png``, or for instant-ngp beside them, depth maps in ``depths``, COLMAP's model in ``sparse/0``.
 
     Parameters
     ----------
@@ -129,11 +131,13 @@ def convert(posed: PosedImages, out: Path, settings: ConversionSettings) -> None
     renamed = _renamed(posed, target)
     _check_images(posed, target)
     _refuse_or_warn(posed, out, target, settings)
-    sources = placed_files.sources(renamed, masks="masks" in target.parts, depths="depths" in target.parts)
-    placed = placed_files.placed(renamed, out)
+    inverse = settings.dialect == "instant-ngp"
+    wanted = {part: part in target.parts for part in ("masks", "depths")}
+    sources = placed_files.sources(renamed, **wanted, inverse_masks=inverse)
+    placed = placed_files.placed(renamed, out, inverse_masks=inverse)
     write = target.prepare(placed, out, settings)
     if not settings.link:
-        placed_files.require_space(out, sources.values())
+        placed_files.require_space(out, (source.file for source in sources.values()))
     with io.os_errors_as_input_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with io.temporary_path(out) as temporary, io.os_errors_as_input_errors(out):
@@ -169,7 +173,7 @@ def _target(settings: ConversionSettings) -> Target:
         )
     target = TARGETS[settings.target]
     if settings.dialect == "instant-ngp":
-        return replace(target, in_words=f"{target.in_words} of instant-ngp", parts=("depths",))
+        return replace(target, in_words=f"{target.in_words} of instant-ngp", parts=("masks", "depths"))
     return target
 
 
@@ -222,6 +226,7 @@ def _reordered(posed: PosedImages, order: list[int]) -> PosedImages:
         bounds=None if posed.bounds is None else posed.bounds[order],
         masks=tuple(posed.masks[i] for i in order) if posed.masks else (),
         depths=tuple(posed.depths[i] for i in order) if posed.depths else (),
+        radii=tuple(posed.radii[i] for i in order) if posed.radii else (),
         points=None if points is None else replace(points, view=place[points.view]),
         test=None if posed.test is None else tuple(sorted(int(place[i]) for i in posed.test)),
     )
@@ -235,25 +240,30 @@ def _check_images(posed: PosedImages, target: Target) -> None:
             f"{posed.source} names {len(posed.names)} images, of which {len(missing)} do not exist, expected "
             f"{image_files.some(missing)}"
         )
-    for camera, file in zip(posed.cameras, posed.files, strict=True):
-        width, height, swaps = images.size(file)
-        if _same_shape(camera, width, height):
-            continue
-        if not swaps or not _same_shape(camera, height, width):
+    headers = [images.header(file) for file in posed.files]
+    fits = [_fits(camera, *header) for camera, header in zip(posed.cameras, headers, strict=True)]
+    # the reader of LLFF scenes applies orientations, unless some image has the shape of its camera's without only
+    applies = target.is_flat and not any(raw and not upright for raw, upright in fits)
+    for camera, file, header, (raw, upright) in zip(posed.cameras, posed.files, headers, fits, strict=True):
+        is_upright = upright and (posed.are_upright or not raw)
+        if not (is_upright or (raw and not posed.are_upright)):
             raise InputError(
-                f"{file} has {width}x{height} pixels, expected the shape of its camera's {camera.width}x{camera.height}"
+                f"{file} has {header[0]}x{header[1]} pixels, expected the shape of its camera's "
+                f"{camera.width}x{camera.height}"
             )
-        if not target.is_flat:  # the reader of LLFF scenes applies the orientation
+        if header[2] != 1 and is_upright != applies:
             raise InputError(
-                f"{file} is turned by its EXIF orientation and its camera is that of the turned image, which "
-                f"{target.in_words} cannot express, expected an image that is stored upright"
+                f"{file} is turned by its EXIF orientation and its camera is that of the "
+                f"{'turned' if is_upright else 'stored'} image, which {target.in_words} cannot express, expected an "
+                "image that is stored upright"
             )
 
 
-def _same_shape(camera: Camera, width: int, height: int) -> bool:
-    """Whether an image has the shape of its camera's, within 1 % or a pixel."""
-    a, b = camera.width * height, camera.height * width
-    return abs(a - b) <= max(0.01 * b, width, height, camera.width, camera.height)
+def _fits(camera: Camera, width: int, height: int, orientation: int) -> tuple[bool, bool]:
+    """Whether an image has the shape of its camera's before and after its EXIF orientation is applied."""
+    wanted = camera.width, camera.height
+    raw = camera_models.same_shape(wanted, (width, height))
+    return raw, camera_models.same_shape(wanted, (height, width)) if orientation >= 5 else raw
 
 
 def _refuse_or_warn(posed: PosedImages, out: Path, target: Target, settings: ConversionSettings) -> None:
@@ -261,11 +271,14 @@ def _refuse_or_warn(posed: PosedImages, out: Path, target: Target, settings: Con
     has = {
         "bounds": posed.bounds is not None,
         "masks": any(posed.masks),
+        "radii": bool(posed.radii),
         "depths": any(posed.depths),
         "points": posed.points is not None,
         "observations": posed.points is not None and len(posed.points.point) > 0,
         "test": posed.test == (),
     }
+    if posed.unread:
+        log.warning("%s: keys of %s are left out: %s", out, posed.source, ", ".join(posed.unread))
     lost = target.lost(posed) + [text for part, text in _PARTS.items() if has[part] and part not in target.parts]
     if "points" in lost and _PARTS["observations"] in lost:
         lost.remove(_PARTS["observations"])
@@ -358,5 +371,10 @@ def _prepare_transforms(placed: PosedImages, out: Path, settings: ConversionSett
 TARGETS = {
     "llff": Target("LLFF's format", ("bounds",), _prepare_llff, llff_writer.lost, is_flat=True),
     "colmap": Target("COLMAP's format", ("masks", "points", "observations"), _prepare_colmap),
-    "transforms": Target("transforms.json", ("masks", "depths", "points", "test"), _prepare_transforms),
+    "transforms": Target(
+        "transforms.json",
+        ("masks", "radii", "depths", "points", "test"),
+        _prepare_transforms,
+        lambda posed: ["different radii of fisheye pictures"] if len(set(posed.radii)) > 1 else [],
+    ),
 }

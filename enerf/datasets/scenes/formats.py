@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,14 +103,23 @@ def load(name: str, folder: Path, settings: SceneSettings) -> Scene:
 
 
 def input_files(name: str, folder: Path, settings: SceneSettings) -> list[Path]:
-    """Return the files of a scene that a run depends on.
+    """Return the files of a scene that a run depends on; nothing is logged that ``load`` logs too.
 
     Raises
     ------
     InputError
         If a folder cannot be listed, or a file of poses cannot be read.
     """
-    return FORMATS[name].input_files(folder, settings)
+    here = threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    log.addFilter(of_others)
+    try:
+        return FORMATS[name].input_files(folder, settings)
+    finally:
+        log.removeFilter(of_others)
 
 
 def read_posed(name: str, folder: Path, settings: SceneSettings) -> PosedImages:
@@ -215,7 +225,7 @@ def _load_posed(name: str, axes: str) -> Callable[[Path, SceneSettings], Scene]:
 
 
 def _colmap_files(folder: Path, s: SceneSettings) -> list[Path]:
-    return [*colmap.input_files(folder), *assembly.image_files(colmap.read(folder), s, folder)]
+    return [*colmap.input_files(folder), *assembly.image_files(colmap.read(folder, with_points=False), s, folder)]
 
 
 def _transforms_files(folder: Path, s: SceneSettings) -> list[Path]:

@@ -5,9 +5,8 @@ images is an error; it is never used or deleted.
 """
 
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +14,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from enerf.core import image_files, images
-from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
+from enerf.datasets.scenes import resized_files
+from enerf.datasets.scenes.resized_files import Photo
 
 log = logging.getLogger("enerf")
 Size = tuple[float | int, float | int]  # width, height
@@ -47,6 +47,10 @@ class Photos:
     rotate: bool
     output_folder: Path | None = None
     by_alpha: bool = False
+
+    def each(self) -> list[Photo]:
+        """The images one by one, at their common size."""
+        return [Photo(file, self.width, self.height, self.rotate) for file in self.files]
 
 
 def find(scene: Path, factor: int, count: int, recorded: Size) -> Photos:
@@ -99,8 +103,9 @@ def pictures(photos: Photos) -> Iterator[Float32[np.ndarray, "h w c"]]:
 
     Raises InputError if a file is damaged.
     """
-    for file in _progress(photos.files, f"read {photos.files[0].parent.name}"):
-        yield _picture(file, photos)
+    label = f"read {photos.files[0].parent.name}"
+    for photo in progress_bar(None, label, "image", iterable=photos.each(), delay=2, leave=False, enabled=None):
+        yield photo.read(by_alpha=photos.by_alpha)
 
 
 def name_of(factor: int) -> str:
@@ -186,39 +191,12 @@ def _same_shape(a: Size, b: Size) -> bool:
     return abs(a[0] * b[1] - a[1] * b[0]) <= 0.01 * a[1] * b[0]
 
 
-def _picture(file: Path, photos: Photos) -> Float32[np.ndarray, "h w c"]:
-    """Image at the common size; rounded to bytes if it is resized, as if it had been stored."""
-    picture = images.read(file, photos.rotate)
-    if picture.shape[:2] == (photos.height, photos.width):
-        return picture
-    small = images.downsample(picture, (photos.width, photos.height), by_alpha=photos.by_alpha)
-    return images.to_uint8(small).astype(np.float32) / np.float32(255)
-
-
 def write_resized(photos: Photos, target: Path) -> Photos:
     """Write resized images to a new folder, atomically; returns the new files, or the old if it cannot be created."""
-    core_io.remove_leftovers(target.parent)
     names = _png_names(photos.files)
-    with core_io.temporary_path(target) as temporary:
-        try:
-            temporary.mkdir()
-        except OSError as error:
-            log.warning("%s cannot be created (%s): images are resized in memory", target, error.strerror or error)
-            return replace(photos, output_folder=None)
-        for name, file in zip(names, _progress(photos.files, f"write {target.name}"), strict=True):
-            images.write_png(temporary / name, _picture(file, photos))
-        _rename(temporary, target)
+    if not resized_files.write_folder(target, photos.each(), names, by_alpha=photos.by_alpha):
+        return replace(photos, output_folder=None)
     return replace(photos, files=tuple(target / name for name in names), output_folder=None)
-
-
-def _rename(temporary: Path, target: Path) -> None:
-    """Rename the finished folder, unless another process has created the same one."""
-    try:
-        os.rename(temporary, target)
-    except OSError as error:
-        if not target.is_dir():
-            reason = error.strerror or error
-            raise InputError(f"{target} cannot be created ({reason}), expected a writable folder.") from None
 
 
 def _png_names(files: tuple[Path, ...]) -> list[str]:
@@ -230,8 +208,3 @@ def _png_names(files: tuple[Path, ...]) -> list[str]:
     short = [f"{file.stem}.png" for file in files]
     orderly = short == sorted(set(short))
     return short if orderly else [f"{file.name}.png" for file in files]
-
-
-def _progress(files: tuple[Path, ...], what: str) -> Iterable[Path]:
-    """Files, with a bar on a terminal if they take more than two seconds."""
-    return progress_bar(None, what, "image", iterable=files, delay=2, leave=False, enabled=None)

@@ -148,6 +148,7 @@ def read_posed(folder: Path, pose_axes: str = "llff") -> PosedImages:
         cameras=tuple(_cameras(file, rows, photos, factor)),
         c2w=poses.orthonormalize(poses.from_axes(matrices, pose_axes)),
         bounds=bounds,
+        are_upright=photos.rotate,
     )
 
 

@@ -1,9 +1,12 @@
 """Nearest and farthest depth of views, from the points that they see."""
 
+from collections.abc import Iterator
+
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64
 
 from enerf.core.errors import InputError
+from enerf.core.types import Camera
 from enerf.datasets.scenes import projections
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 
@@ -46,16 +49,15 @@ def depth_bounds(posed: PosedImages, low: float | int = 0.5, high: float | int =
     points = posed.points
     if points is None or not len(points.xyz):
         raise InputError(f"{posed.source}: found no points, expected some for the range of depths")
-    pairs = (points.point, points.view) if len(points.point) else _visible(posed, points)
-    depths = _depths(posed, points, *pairs)
-    view, depths = pairs[1][depths > 0], depths[depths > 0]
-    counts = np.bincount(view, minlength=len(posed.names))
-    if not len(depths):
+    shares = np.array([low, SUPPORT, 50.0, 100 - SUPPORT, high])
+    counts, percentiles = np.zeros(len(posed.names), dtype=np.int64), []
+    for view, depths in enumerate(_depths_of_views(posed, points)):
+        counts[view] = len(depths)
+        percentiles.append(np.percentile(depths, shares) if len(depths) else np.zeros(len(shares)))
+    if not counts.any():
         raise InputError(f"{posed.source}: found no point in front of a camera, expected points that the views see")
     known = counts >= min(FEWEST, counts.max())
-    shares = np.array([low, SUPPORT, 50.0, 100 - SUPPORT, high])
-    of_view = np.split(depths[np.argsort(view, kind="stable")], np.cumsum(counts)[:-1])
-    found = np.array([np.percentile(of_view[i], shares) for i in np.flatnonzero(known)])
+    found = np.stack(percentiles)[known]
     middle = found[:, 2:3]
     least, lower, _, upper, most = (found / middle).T
     near = np.maximum(least, np.minimum(np.median(least), lower) / FACTOR)
@@ -66,23 +68,26 @@ def depth_bounds(posed: PosedImages, low: float | int = 0.5, high: float | int =
     return bounds
 
 
-def _depths(
-    posed: PosedImages, points: Points, point: Int64[np.ndarray, " k"], view: Int64[np.ndarray, " k"]
-) -> Float64[np.ndarray, " k"]:
-    """Depth of each observation."""
-    offsets = points.xyz[point] - posed.c2w[view, :, 3]
-    perspective = np.array([projections.is_perspective(camera.model) for camera in posed.cameras])[view]
-    along = -np.einsum("ki,ki->k", offsets, posed.c2w[view, :, 2])
-    return np.where(perspective, along, np.linalg.norm(offsets, axis=1))
-
-
-def _visible(posed: PosedImages, points: Points) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
-    """Pairs of a point and a view whose image, by its focal lengths and principal point, contains it."""
+def _depths_of_views(posed: PosedImages, points: Points) -> Iterator[Float64[np.ndarray, " _"]]:
+    """Depths above 0 of the points of each view, one view at a time."""
+    if len(points.point):
+        order = np.argsort(points.view, kind="stable")
+        ends = np.cumsum(np.bincount(points.view, minlength=len(posed.names)))
+        observed = np.split(points.point[order], ends[:-1])
     chosen = np.unique(np.linspace(0, len(points.xyz) - 1, min(_TESTED, len(points.xyz))).astype(np.int64))
-    found = []
-    for pose, camera in zip(posed.c2w, posed.cameras, strict=True):
-        x, y, z = ((points.xyz[chosen] - pose[:, 3]) @ pose[:, :3]).T
-        across, down = camera.fx * x - camera.cx * z, -camera.fy * y - camera.cy * z
-        inside = (z < 0) & (across >= 0) & (across <= -camera.width * z) & (down >= 0) & (down <= -camera.height * z)
-        found.append(chosen[inside | (camera.model == "EQUIRECTANGULAR")])
-    return np.concatenate(found), np.repeat(np.arange(len(found)), [len(each) for each in found])
+    for view, (pose, camera) in enumerate(zip(posed.c2w, posed.cameras, strict=True)):
+        offsets = points.xyz[observed[view] if len(points.point) else chosen] - pose[:, 3]
+        if not len(points.point):
+            offsets = offsets[_is_inside(offsets @ pose[:, :3], camera)]
+        is_perspective = projections.is_perspective(camera.model)
+        depths = -(offsets @ pose[:, 2]) if is_perspective else np.linalg.norm(offsets, axis=1)
+        yield depths[depths > 0]
+
+
+def _is_inside(local: Float64[np.ndarray, "n 3"], camera: Camera) -> Bool[np.ndarray, " n"]:
+    """Whether an image, by its focal lengths and principal point, contains points in the camera's frame."""
+    if camera.model == "EQUIRECTANGULAR":
+        return np.ones(len(local), dtype=bool)
+    x, y, z = local.T
+    across, down = camera.fx * x - camera.cx * z, -camera.fy * y - camera.cy * z
+    return (z < 0) & (across >= 0) & (across <= -camera.width * z) & (down >= 0) & (down <= -camera.height * z)

@@ -61,7 +61,15 @@ class PosedImages:
     test
         Indices of the views that the file holds out; None if it does not say.
     unread
-        Keys of the file that are understood and not used, for one log line.
+        Keys of the file that are understood and not used.
+    masks_are_inverse
+        Whether masks ignore the pixels of any other value than 0 instead, as in instant-ngp.
+    are_upright
+        Whether cameras belong to pixels after the EXIF orientation; otherwise they do so only if these alone have the
+        shape of the camera's image, and to raw ones else.
+    radii
+        Radius in pixels of each view's picture, a circle about the center of the image beyond which pixels are ignored;
+        infinity where it is all of the image. Empty if it is for all views.
     """
 
     source: Path
@@ -76,3 +84,6 @@ class PosedImages:
     points: Points | None = None
     test: tuple[int, ...] | None = None
     unread: tuple[str, ...] = ()
+    masks_are_inverse: bool = False
+    are_upright: bool = False
+    radii: tuple[float, ...] = ()

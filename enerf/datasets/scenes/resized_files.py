@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from enerf.core import images
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
+from enerf.datasets.scenes import camera_models
 
 log = logging.getLogger("enerf")
 LONGEST = 800  # pixels of the longer side of the images, at most, if the factor is chosen
@@ -30,12 +31,21 @@ class Photo:
         Size to read it at; its own size, unless it is to be resized.
     rotate
         Whether to apply its EXIF orientation; otherwise its pixels are raw.
+    orientation
+        EXIF orientation of the pixels that are read: 1 if they are upright.
     """
 
     file: Path
     width: int
     height: int
     rotate: bool
+    orientation: int = 1
+
+    @property
+    def may_be_turned(self) -> bool:
+        """Whether a copy of its shape may have other pixels than it: upright ones in the place of raw ones."""
+        is_square = camera_models.same_shape((self.width, self.height), (self.height, self.width))
+        return self.orientation != 1 and (self.orientation < 5 or is_square)
 
     def read(self, *, by_alpha: bool) -> Float32[np.ndarray, "h w c"]:
         """Read it at its size in [0, 1]; rounded to bytes if it is resized, as if it had been stored."""
@@ -70,8 +80,8 @@ def photos_of(
     """Photographs at 1 / ``factor`` of the size of ``files``, and this factor; 0 chooses it by ``automatic_factor``.
 
     Downsampled images are read from a folder ``NAME_F`` beside the folder ``NAME`` that contains all files, in which
-    they have the same names, but for the suffix. It is created as a whole if it does not exist, or if it lacks some,
-    the images are resized in memory.
+    they have the same names, but for the suffix. It is created as a whole if it does not exist. If it lacks some, or
+    has them without the EXIF orientation of raw pixels, and so perhaps upright, the images are resized in memory.
 
     Parameters
     ----------
@@ -98,30 +108,28 @@ def photos_of(
     factor = factor or automatic_factor([(photo.width, photo.height) for photo in full])
     if factor == 1:
         return full, factor
-    small = [Photo(p.file, max(1, round(p.width / factor)), max(1, round(p.height / factor)), p.rotate) for p in full]
+    small = [
+        replace(photo, width=max(1, round(photo.width / factor)), height=max(1, round(photo.height / factor)))
+        for photo in full
+    ]
     folder = Path(os.path.commonpath([file.parent.absolute() for file in files]))
     if folder == scene.absolute():
         return small, factor
     target = folder.with_name(f"{folder.name}_{factor}")
     if create and not target.exists():
-        _write(target, folder, small, by_alpha)
+        write_folder(target, small, _names(folder, small), by_alpha=by_alpha)
     stored = _stored(target, folder, small) if target.exists() else None
     return stored or small, factor
 
 
 def _full(file: Path, stated: tuple[int, int]) -> Photo:
     """A photograph at its own size: raw pixels, as COLMAP and nerfstudio see, or upright ones if only these fit."""
-    width, height, swaps = images.size(file)
-    if _same_shape((width, height), stated):
-        return Photo(file, width, height, rotate=False)
-    if swaps and _same_shape((height, width), stated):
+    width, height, orientation = images.header(file)
+    if camera_models.same_shape((width, height), stated):
+        return Photo(file, width, height, rotate=False, orientation=orientation)
+    if orientation >= 5 and camera_models.same_shape((height, width), stated):
         return Photo(file, height, width, rotate=True)
     raise InputError(f"{file} has {width}x{height} pixels, expected the shape of its camera's {stated[0]}x{stated[1]}")
-
-
-def _same_shape(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether two sizes have the same aspect ratio, within 1 % or a pixel."""
-    return abs(a[0] * b[1] - a[1] * b[0]) <= max(0.01 * a[1] * b[0], *a, *b)
 
 
 def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] | None:
@@ -138,6 +146,9 @@ def _stored(target: Path, folder: Path, small: Sequence[Photo]) -> list[Photo] |
             found.append(_full(there, (photo.width, photo.height)))
         except InputError as error:
             log.warning("%s: images are resized in memory", str(error).rstrip("."))
+            return None
+        if photo.may_be_turned and found[-1].orientation != photo.orientation:
+            log.warning("%s lacks the EXIF orientation of %s: images are resized in memory", there, photo.file)
             return None
     _warn_of_sizes(target, found, small)
     return found
@@ -156,24 +167,46 @@ def _warn_of_sizes(target: Path, found: Sequence[Photo], small: Sequence[Photo])
         )
 
 
-def _write(target: Path, folder: Path, small: Sequence[Photo], by_alpha: bool) -> None:
-    """Create a folder of downsampled images as a whole; a warning if it cannot be created."""
+def write_folder(target: Path, photos: Sequence[Photo], names: Sequence[str], *, by_alpha: bool) -> bool:
+    """Create a folder of PNG files, each photograph at its size, as a whole; false, and logged, if it cannot be made.
+
+    Parameters
+    ----------
+    target
+        The folder, which is used as it is if another process creates it meanwhile.
+    photos
+        Photographs.
+    names
+        Path of each in the folder; folders within it are created.
+    by_alpha
+        Whether colors are weighted by alpha when images are resized.
+
+    Raises
+    ------
+    InputError
+        If a photograph is damaged, or the disk is full.
+    """
     core_io.remove_leftovers(target.parent)
-    stems = [photo.file.with_suffix("") for photo in small]
-    unique = len(set(stems)) == len(stems)
     with core_io.temporary_path(target) as temporary:
         try:
             temporary.mkdir()
         except OSError as error:
             log.warning("%s cannot be created (%s): images are resized in memory", target, error.strerror or error)
-            return
-        for photo in progress_bar(None, f"write {target.name}", "image", iterable=small, delay=2, leave=False):
-            name = photo.file.absolute().relative_to(folder)
-            path = temporary / (name.with_suffix(".png") if unique else name.with_name(f"{name.name}.png"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            images.write_png(path, images.to_uint8(photo.read(by_alpha=by_alpha)))
+            return False
+        label, pairs = f"write {target.name}", list(zip(names, photos, strict=True))
+        for name, photo in progress_bar(None, label, "image", iterable=pairs, delay=2, leave=False, enabled=None):
+            images.write_png(temporary / name, photo.read(by_alpha=by_alpha), photo.orientation)
         try:
             os.rename(temporary, target)
         except OSError as error:
             if not target.is_dir():
-                raise InputError(f"{target} cannot be created ({error.strerror or error}), expected a folder") from None
+                reason = error.strerror or error
+                raise InputError(f"{target} cannot be created ({reason}), expected a writable folder") from None
+    return True
+
+
+def _names(folder: Path, photos: Sequence[Photo]) -> list[str]:
+    """Paths of PNG copies in a folder as those of the photographs are in theirs."""
+    inner = [photo.file.absolute().relative_to(folder) for photo in photos]
+    short = [name.with_suffix(".png").as_posix() for name in inner]
+    return short if len(set(short)) == len(short) else [f"{name.as_posix()}.png" for name in inner]

@@ -38,6 +38,8 @@ class SceneSettings:
         Blender: half of the resolution, every n-th test view.
     use_masks
         Whether pixels that masks exclude are left out.
+    pixel_centers
+        Position in its pixel of the ray without which a pixel is left out: 0.5 (the center) or 0 (the corner).
     depths
         Whether known depths, of points or depth maps, are read.
     read_points
@@ -58,5 +60,6 @@ class SceneSettings:
     half_res: bool = False
     testskip: int = 8
     use_masks: bool = True
+    pixel_centers: float = 0.5
     depths: bool = False
     read_points: Callable[[Path], Points] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -16,10 +16,12 @@ from enerf.core import arrays, files, image_formats
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import projections
 from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.posed_images import PosedImages
 
 log = logging.getLogger("enerf")
 PER_MAP = 4096  # positions that are kept of each depth map
+_CHUNK = 1 << 18  # observations that are projected at once
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,19 @@ class SparseDepths:
         """The depths at which ``keep`` is true."""
         return SparseDepths(self.view[keep], self.xy[keep], self.depth[keep])
 
+    def within(self, masks: Bool[Tensor, "v h w 1"] | PackedImages) -> "SparseDepths":
+        """The depths at pixels that masks do not exclude."""
+        x, y = self.xy.long().unbind(-1)
+        return self.where(masks[self.view, y, x][..., 0])
 
-def find(posed: PosedImages, c2w: Float64[np.ndarray, "v 3 4"], cameras: Cameras, scale: float) -> SparseDepths | None:
+
+def find(
+    posed: PosedImages,
+    c2w: Float64[np.ndarray, "v 3 4"],
+    cameras: Cameras,
+    scale: float,
+    masks: Bool[Tensor, "v h w 1"] | PackedImages | None = None,
+) -> SparseDepths | None:
     """Depths of a scene: of its depth maps or, if it has none, of the points that views observe; None without both.
 
     Parameters
@@ -64,6 +77,8 @@ def find(posed: PosedImages, c2w: Float64[np.ndarray, "v 3 4"], cameras: Cameras
         Cameras of the images as they are read.
     scale
         Scene units per unit of the files.
+    masks
+        Pixels that are used; depths at others are left out. None: all.
 
     Raises
     ------
@@ -71,6 +86,8 @@ def find(posed: PosedImages, c2w: Float64[np.ndarray, "v 3 4"], cameras: Cameras
         If a depth map is missing or damaged.
     """
     found = _of_maps(posed, cameras) if any(posed.depths) else _of_points(posed, c2w, cameras)
+    if found is not None and masks is not None:
+        found = found.within(masks)
     if found is None or not len(found):
         return None
     views = len(found.view.unique())
@@ -83,13 +100,16 @@ def _of_points(posed: PosedImages, c2w: Float64[np.ndarray, "v 3 4"], cameras: C
     points = posed.points
     if points is None or not len(points.point):
         return None
-    offsets = points.xyz[points.point] - c2w[points.view, :, 3]
-    local = torch.from_numpy(np.einsum("kji,kj->ki", c2w[points.view, :, :3], offsets))
-    view = torch.from_numpy(points.view)
-    xy, valid = cameras.project(view, local)
-    depth = torch.where(_perspective(posed)[view], -local[:, 2], local.norm(dim=-1))
-    inside = ((xy >= 0) & (xy < cameras.sizes.cpu()[view])).all(-1)
-    return SparseDepths(view, xy.float(), depth.float()).where(valid & inside & (depth > 0))
+    perspective, sizes, parts = _perspective(posed), cameras.sizes.cpu(), []
+    for start in range(0, len(points.point), _CHUNK):
+        point, view = (part[start : start + _CHUNK] for part in (points.point, points.view))
+        local = torch.from_numpy(np.einsum("kji,kj->ki", c2w[view, :, :3], points.xyz[point] - c2w[view, :, 3]))
+        index = torch.from_numpy(view)
+        xy, valid = cameras.project(index, local)
+        depth = torch.where(perspective[index], -local[:, 2], local.norm(dim=-1)).float()
+        inside = ((xy >= 0) & (xy.float() < sizes[index])).all(-1)
+        parts.append(SparseDepths(index, xy.float(), depth).where(valid & inside & (depth > 0)))
+    return _joined(parts)
 
 
 def _of_maps(posed: PosedImages, cameras: Cameras) -> SparseDepths:
@@ -98,17 +118,22 @@ def _of_maps(posed: PosedImages, cameras: Cameras) -> SparseDepths:
     for view, file in enumerate(posed.depths):
         if file is None or not perspective[view]:
             continue
-        depths, camera = read_map(file) * posed.depth_unit, cameras.camera(view)
-        rows, columns = np.nonzero(np.isfinite(depths) & (depths > 0))
-        chosen = np.random.default_rng(view).permutation(len(rows))[:PER_MAP]
-        rows, columns = rows[chosen], columns[chosen]
+        depths, camera = read_map(file), cameras.camera(view)
+        chosen = np.flatnonzero(np.isfinite(depths) & (depths > 0))
+        if len(chosen) > PER_MAP:
+            chosen = chosen[np.random.default_rng(view).choice(len(chosen), PER_MAP, replace=False)]
         height, width = depths.shape
+        rows, columns = np.divmod(chosen, width)
         xy = np.stack([(columns + 0.5) * camera.width / width, (rows + 0.5) * camera.height / height], 1)
-        parts.append((np.full(len(rows), view), xy, depths[rows, columns]))
-    if not parts:
-        return SparseDepths(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2), torch.zeros(0))
-    index, xy, depth = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return SparseDepths(torch.from_numpy(index), torch.from_numpy(xy).float(), torch.from_numpy(depth).float())
+        index, known = torch.full((len(rows),), view), torch.from_numpy(depths[rows, columns] * posed.depth_unit)
+        parts.append(SparseDepths(index, torch.from_numpy(xy).float(), known.float()))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[SparseDepths]) -> SparseDepths:
+    """Depths one after the other."""
+    none = SparseDepths(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2), torch.zeros(0))
+    return SparseDepths(*(torch.cat([getattr(each, k) for each in (none, *parts)]) for k in vars(none)))
 
 
 def _perspective(posed: PosedImages) -> Tensor:

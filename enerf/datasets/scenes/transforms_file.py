@@ -15,6 +15,11 @@ keys that only instant-ngp defines and none that only nerfstudio does is read as
 cameras (``transforms_cameras``) and depth maps: instant-ngp's are ``depth_path`` with the unit ``integer_depth_scale``,
 and not used without it. A file with ``camera_angle_x`` alone is read as NeRF's synthetic data are.
 
+Masks are those that ``mask_path`` names, where 0 is ignored, as in nerfstudio. If no frame names one, they are
+instant-ngp's, which lie beside the images: ``images/dynamic_mask_a.png`` for ``images/a.jpg``, where all but 0 is.
+
+nerfstudio's ``fisheye_crop_radius``, in pixels of the size that the file states, is for fisheye cameras alone.
+
 Views are in the order of the file. Both programs sort them by name, and instant-ngp drops blurred ones by
 ``sharpness``; neither is done here.
 
@@ -22,6 +27,7 @@ Sources: as of ``transforms_keys``.
 """
 
 import logging
+import math
 import os
 import posixpath
 import re
@@ -36,7 +42,7 @@ from jaxtyping import Float64
 from enerf.core import files, image_files, images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import camera_models, poses, transforms_cameras, transforms_keys, view_checks
+from enerf.datasets.scenes import camera_models, poses, projections, transforms_cameras, transforms_keys, view_checks
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 from enerf.datasets.scenes.transforms_json import frame_matrix, frame_name, is_name, is_number, read_object, short
 
@@ -109,16 +115,19 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     frames, test = _split(file, content, _without_repeats(file, _existing(file, every)))
     names = tuple(frame.name for frame in frames)
     objects = [frame.content for frame in every]
-    cameras = _cameras(file, content, frames, transforms_keys.is_for_instant_ngp(content, objects))
+    cameras, radii = _cameras(file, content, frames, transforms_keys.is_for_instant_ngp(content, objects))
     matrices = np.stack([frame.matrix for frame in frames])
     view_checks.require_rotations(file, matrices, names)
-    view_checks.warn_of_equal_poses(file, matrices, names)
     scale = _positive(file, content, "applied_scale", 1.0)
     depths, unit, used = _depths(file, content, frames, scale)
     points = _points(file, content, scale, read_points)
+    masks, inverse = _masks(file, frames)
     used |= {"ply_file_path", "applied_scale"} if points else set()
+    used |= {"fisheye_crop_radius"} if radii else set()
     used |= set() if any("transform_matrix" in frame for frame in objects) else {"transform_matrix_start"}
     unread, unknown = transforms_keys.unread(set(content).union(*objects), used)
+    if unread:
+        log.info("%s: keys are understood and not used: %s", file, ", ".join(unread))
     if unknown:
         log.info("%s: unknown keys are ignored: %s", file, image_files.some([short(key) for key in unknown]))
     return PosedImages(
@@ -127,12 +136,14 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
         files=tuple(file.parent / name for name in names),
         cameras=cameras,
         c2w=poses.orthonormalize(matrices),
-        masks=_companions(file, frames, "mask_path", "masks"),
+        masks=masks,
+        masks_are_inverse=inverse,
         depths=depths,
         depth_unit=unit,
         points=points,
         test=test,
         unread=unread,
+        radii=radii,
     )
 
 
@@ -146,7 +157,16 @@ def input_files(path: str | os.PathLike[str], *, with_points: bool = True) -> li
     """
     file = Path(path) / "transforms.json" if os.path.isdir(path) else Path(path)
     points = _points_file(file, read_object(file, _LAYOUT, "an object with frames")) if with_points else None
-    return [file] if points is None or not _is_file(points) else [file, points]
+    return [file] if points is None or not files.is_regular(points) else [file, points]
+
+
+def dynamic_mask(image: Path) -> Path:
+    """Where instant-ngp looks for the mask of an image.
+
+    >>> dynamic_mask(Path("images/a.jpg")).as_posix()
+    'images/dynamic_mask_a.png'
+    """
+    return image.with_name(f"dynamic_mask_{image.stem}.png")
 
 
 def inner_path(file: Path, name: str, what: str) -> str:
@@ -182,19 +202,10 @@ def _frame(file: Path, index: int, frame: Mapping[str, Any]) -> Frame:
 def _located(folder: Path, inner: str) -> tuple[str, bool]:
     """The image file that a path with or without suffix means, and whether it exists."""
     if image_files.has_image_suffix(posixpath.basename(inner)) or os.path.isfile(folder / inner):
-        return inner, _is_file(folder / inner)
+        return inner, files.is_regular(folder / inner)
     candidates = [inner + suffix for suffix in _SUFFIXES]
-    existing = [name for name in candidates if _is_file(folder / name)]
+    existing = [name for name in candidates if files.is_regular(folder / name)]
     return (existing or candidates)[0], bool(existing)
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a regular file exists; an InputError names a folder or named pipe in its place."""
-    try:
-        files.require_regular(path)
-    except OSError:
-        return False
-    return True
 
 
 def _existing(file: Path, frames: Sequence[Frame]) -> list[Frame]:
@@ -285,21 +296,27 @@ def _names(file: Path, content: Mapping[str, Any], key: str) -> list[str] | None
     return [inner_path(file, name, f"a name of {key}") for name in names]
 
 
-def _cameras(file: Path, content: Mapping[str, Any], frames: Sequence[Frame], own_first: bool) -> tuple[Camera, ...]:
-    """Camera of each frame, of the size of its image; contradictions and images of other sizes are logged."""
+def _cameras(
+    file: Path, content: Mapping[str, Any], frames: Sequence[Frame], own_first: bool
+) -> tuple[tuple[Camera, ...], tuple[float, ...]]:
+    """Camera of each frame, of the size of its image, and radii; contradictions and other sizes are logged."""
+    radius = (
+        None if content.get("fisheye_crop_radius") is None else _positive(file, content, "fisheye_crop_radius", 1.0)
+    )
     contradictions: dict[str, list[int]] = {}
     factors: dict[tuple[int, int], tuple[int, int]] = {}
-    cameras = []
+    cameras, radii = [], []
     for index, frame in enumerate(frames):
         view = transforms_cameras.view(file, frame.name, index, content, frame.content, own_first, contradictions)
         stated = transforms_cameras.stated_size(view)
         image = file.parent / frame.name
         if stated is None:
-            cameras.append(transforms_cameras.camera(view, *images.size(image)[:2]))
-            continue
-        if stated not in factors:
-            factors[stated] = _size(file, image, stated)
-        cameras.append(camera_models.of_size(transforms_cameras.camera(view, *stated), *factors[stated]))
+            stated = size = images.size(image)[:2]
+        else:
+            size = factors[stated] = factors.get(stated) or _size(file, image, stated)
+        cameras.append(camera_models.of_size(transforms_cameras.camera(view, *stated), *size))
+        is_fisheye = projections.family_of(cameras[-1].model) in projections.FISHEYE
+        radii.append(radius * size[0] / stated[0] if is_fisheye and radius else math.inf)
     names = [frame.name for frame in frames]
     for key, indices in contradictions.items():
         selected = np.isin(np.arange(len(frames)), indices)
@@ -308,7 +325,7 @@ def _cameras(file: Path, content: Mapping[str, Any], frames: Sequence[Frame], ow
             *(file, key, "frames precede the file" if own_first else "the file precedes frames"),
             view_checks.name_views(selected, names),
         )
-    return tuple(cameras)
+    return tuple(cameras), tuple(radii) if min(radii) < math.inf else ()
 
 
 def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
@@ -316,8 +333,7 @@ def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
     width, height, swapped = images.size(image)
     if (width, height) == stated:
         return stated
-    ratio = (width / stated[0]) / (height / stated[1])
-    if abs(ratio - 1) > 1 / width + 1 / height:
+    if not camera_models.same_shape((width, height), stated):
         hint = " before its EXIF orientation, which is not applied," if swapped else ""
         raise InputError(
             f"{file} states images of {stated[0]}x{stated[1]} but {image} has {width}x{height} pixels,{hint} expected "
@@ -346,7 +362,7 @@ def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tup
         if not is_name(name):
             raise InputError(f"{file} has {key} {short(name)} in frame {frame.index}, expected the name of a file")
         inner = inner_path(file, name, f"{key} of frame {frame.index}")
-        exists = _is_file(file.parent / inner)
+        exists = files.is_regular(file.parent / inner)
         found.append(file.parent / inner if exists else None)
         missing += [] if exists else [inner]
     if missing:
@@ -354,6 +370,23 @@ def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tup
             "%s: %s do not exist and are left out (%d): %s", file, what, len(missing), image_files.some(missing)
         )
     return tuple(found) if any(found) else ()
+
+
+def _masks(file: Path, frames: Sequence[Frame]) -> tuple[tuple[Path | None, ...], bool]:
+    """Mask of each frame, None where there is none, and whether they are instant-ngp's; empty if there are none."""
+    if any(frame.content.get("mask_path") for frame in frames):
+        return _companions(file, frames, "mask_path", "masks"), False
+    beside = [dynamic_mask(file.parent / frame.name) for frame in frames]
+    found = tuple(mask if files.is_regular(mask) else None for mask in beside)
+    count = sum(mask is not None for mask in found)
+    if not count:
+        return (), False
+    log.info(
+        "%s: %d of %d images have a mask of instant-ngp, dynamic_mask_NAME.png: pixels that are not black there are "
+        "ignored (--no_masks: none are)",
+        *(file, count, len(found)),
+    )
+    return found, True
 
 
 def _depths(
@@ -376,7 +409,7 @@ def _points(file: Path, content: Mapping[str, Any], scale: float, read_points: R
     path = None if read_points is None else _points_file(file, content)
     if path is None or read_points is None:
         return None
-    if not _is_file(path):
+    if not files.is_regular(path):
         log.warning("%s: the file of points %s does not exist", file, path)
         return None
     points = read_points(path)

@@ -12,7 +12,7 @@ from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes.posed_images import Points, PosedImages
-from enerf.datasets.scenes.transforms_file import MILLIMETER
+from enerf.datasets.scenes.transforms_file import MILLIMETER, dynamic_mask
 
 DIALECTS = ("nerfstudio", "instant-ngp")
 POINTS = "sparse_pc.ply"
@@ -62,7 +62,8 @@ def write(
     dialect
         The program that the file is for, one of ``DIALECTS``.
     lossy
-        Leave out what the format cannot express, except for cameras.
+        Leave out what the format cannot express, except for cameras. Mask files
+        stay what they are: nerfstudio has no inverse ones, instant-ngp no others, and only as ``dynamic_mask``.
     write_points
         Writes points to a PLY file, which is put beside the file; for nerfstudio only.
 
@@ -113,13 +114,15 @@ def content_of(file: Path, posed: PosedImages, dialect: str, *, with_points: boo
         }
         for i, c2w in enumerate(posed.c2w)
     ]
-    if dialect == "nerfstudio":
-        _add(file, frames, posed.masks, "mask_path")
+    if dialect == "nerfstudio" and not posed.masks_are_inverse:
+        _add(file, frames, posed.masks, "mask_path")  # those of instant-ngp have no key: they lie beside the images
     shared |= _add_depths(file, frames, posed, dialect)
     if posed.test is not None and dialect == "nerfstudio":
         held = [frames[i]["file_path"] for i in posed.test]
         train = [frame["file_path"] for i, frame in enumerate(frames) if i not in set(posed.test)]
         shared |= {"train_filenames": train, "val_filenames": held, "test_filenames": held}
+    if len(set(posed.radii)) == 1 and dialect == "nerfstudio":
+        shared["fisheye_crop_radius"] = posed.radii[0]
     if posed.points is not None and with_points and dialect == "nerfstudio":
         shared["ply_file_path"] = POINTS
     return {**shared, "frames": frames}
@@ -132,13 +135,22 @@ def _lost(posed: PosedImages, dialect: str, with_points: bool) -> list[str]:
         what
         for what, is_lost in (
             ("the depth range of views", posed.bounds is not None),
-            ("masks", any(posed.masks) and not nerfstudio),
+            ("masks", any(posed.masks) and not _finds_masks(posed, nerfstudio)),
+            ("the radius of fisheye pictures", bool(posed.radii) and not (nerfstudio and len(set(posed.radii)) == 1)),
             ("the split into training and test views", posed.test is not None and not nerfstudio),
             ("points", points is not None and not (nerfstudio and with_points)),
             ("which views see which points", points is not None and len(points.point) > 0),
         )
         if is_lost
     ]
+
+
+def _finds_masks(posed: PosedImages, nerfstudio: bool) -> bool:
+    """Whether the program finds the masks and takes them for what they are."""
+    if nerfstudio:
+        return not posed.masks_are_inverse
+    pairs = zip(posed.files, posed.masks, strict=True)
+    return posed.masks_are_inverse and all(mask in (None, dynamic_mask(image)) for image, mask in pairs)
 
 
 def _relative(file: Path, path: Path) -> str:

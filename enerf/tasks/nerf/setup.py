@@ -217,6 +217,7 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         half_res=data.half_res,
         testskip=data.testskip,
         use_masks=not data.no_masks,
+        pixel_centers=data.pixel_centers,
         depths=config.capture.depth_weight > 0,
         read_points=colored_points.read_scene,
     )

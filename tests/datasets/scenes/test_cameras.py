@@ -57,13 +57,6 @@ def test_equal_cameras_are_one_row():
     assert Cameras([PINHOLE, ALL["SIMPLE_PINHOLE"]]).is_plain
 
 
-def test_a_resized_table_has_the_cameras_resized():
-    small = MIXED.resized(3)
-    assert [small.camera(view) for view in range(len(MIXED))] == [
-        camera_models.resized(camera, 3) for camera in ALL.values()
-    ]
-
-
 @DEVICE
 def test_results_are_on_the_device_of_the_table(device: str):
     table = MIXED.to(device)

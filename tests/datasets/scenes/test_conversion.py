@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from enerf.cli import main
 from enerf.core import image_files, images
+from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
     blender,
@@ -22,6 +24,7 @@ from enerf.datasets.scenes import (
     conversion,
     formats,
     llff,
+    pixels,
     poses,
     splits,
     synthetic,
@@ -101,6 +104,11 @@ def _read(out):
     return formats.posed(formats.detect(out)[0], out, READ)
 
 
+def _kept(posed, mask):
+    """The pixels that a mask does not exclude."""
+    return None if mask is None else (images.read(mask)[..., 0] > 0) != posed.masks_are_inverse
+
+
 def _require_same(found, expected, names=None):
     """Cameras, poses, points, split and bounds agree to 1e-9, and files have the same content."""
     assert found.names == (expected.names if names is None else names)
@@ -112,8 +120,8 @@ def _require_same(found, expected, names=None):
     for part in ("files", "depths"):
         ours, theirs = getattr(found, part), getattr(expected, part)
         assert [path and path.read_bytes() for path in ours] == [path and path.read_bytes() for path in theirs]
-    kept = [[mask and images.read(mask) > 0 for mask in each.masks] for each in (found, expected)]
-    assert all(a is b is None or np.array_equal(a[..., 0], b[..., 0]) for a, b in zip(*kept, strict=True))
+    kept = [[_kept(each, mask) for mask in each.masks] for each in (found, expected)]
+    assert all(a is b is None or np.array_equal(a, b) for a, b in zip(*kept, strict=True))
     assert (found.points is None) == (expected.points is None)
     if found.points is not None:
         np.testing.assert_allclose(found.points.xyz, expected.points.xyz, rtol=1e-12)
@@ -175,6 +183,43 @@ def test_depth_maps_and_their_unit_stay_in_transforms_of_both_programs(tmp_path,
     assert ("is_fisheye" in keys) == (dialect == "instant-ngp")
 
 
+def test_the_radius_of_fisheye_pictures_is_kept_or_named(tmp_path, folder, caplog):
+    scene = _scene(folder, model="OPENCV_FISHEYE", radii=(5.5,) * N, unread=("aabb_scale", "up"))
+    conversion.convert(scene, tmp_path / "a", _to("transforms"))
+    assert "a: keys of" in caplog.text
+    assert "are left out: aabb_scale, up" in caplog.text
+    assert _read(tmp_path / "a").radii == scene.radii
+    for settings_ in (_to("colmap"), _to("transforms", dialect="instant-ngp")):
+        told = refusal(conversion.convert, scene, tmp_path / "b", settings_)
+        assert "cannot express the radius of fisheye pictures, expected" in told
+    different = replace(scene, radii=(4.0, *scene.radii[1:]))
+    told = refusal(conversion.convert, different, tmp_path / "b", _to("transforms"))
+    assert "cannot express different radii of fisheye pictures, expected" in told
+
+
+def test_masks_of_instant_ngp_are_the_inverse_ones(tmp_path, folder):
+    masks = (folder / "masks" / "0.png", None, folder / "masks" / "2.bmp", None, None)
+    scene = _scene(folder, masks=masks)
+    conversion.convert(scene, tmp_path / "ngp", _to("transforms", dialect="instant-ngp", link=True))
+    once = _read(tmp_path / "ngp")
+    names = tuple(f"images/{name}" for name in scene.names)
+    _require_same(once, scene, names)
+    assert once.masks[0] == tmp_path / "ngp" / "images" / "dynamic_mask_0.png"
+    assert "mask" not in (tmp_path / "ngp" / "transforms.json").read_text()
+    conversion.convert(once, tmp_path / "again", _to("transforms", dialect="instant-ngp", link=True))
+    again = _read(tmp_path / "again")
+    assert again.masks[0].is_symlink()  # nothing to convert
+    _require_same(again, scene, names)
+    for target in ("colmap", "transforms"):
+        conversion.convert(again, tmp_path / target, _to(target))
+        found = _read(tmp_path / target)
+        _require_same(found, scene, scene.names if target == "colmap" else names)
+        assert not found.masks_are_inverse
+    taken = replace(scene, names=("dynamic_mask_1.png", *scene.names[1:]), masks=(None, masks[0], None, None, None))
+    told = refusal(conversion.convert, taken, tmp_path / "no", _to("transforms", dialect="instant-ngp"))
+    assert "found two files for images/dynamic_mask_1.png in the new folder, expected other names" in told
+
+
 def test_observations_are_where_the_distorted_camera_sees_the_points(tmp_path, folder):
     pycolmap = pytest.importorskip("pycolmap")
     for model in ("OPENCV", "OPENCV_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE"):
@@ -199,7 +244,7 @@ def test_what_a_format_lacks_is_named_and_left_out_on_demand(tmp_path, folder, c
         "a principal point off the center, masks, depth maps, points, ",
         ("colmap", "nerfstudio"): "COLMAP's format cannot express the depth range of views, depth maps, ",
         ("transforms", "nerfstudio"): "transforms.json cannot express the depth range of views, which views see ",
-        ("transforms", "instant-ngp"): "of instant-ngp cannot express the depth range of views, masks, points, ",
+        ("transforms", "instant-ngp"): "of instant-ngp cannot express the depth range of views, points, ",
     }
     for (target, dialect), told in expected.items():
         out = tmp_path / f"{target}_{dialect}" / "out"
@@ -211,7 +256,7 @@ def test_what_a_format_lacks_is_named_and_left_out_on_demand(tmp_path, folder, c
         assert f"{told.split(' cannot')[0]} cannot express it: " in caplog.text
         assert ("--near and --far in training" in caplog.text) == (target != "llff")
         found = _read(out)
-        assert (found.masks != ()) == (dialect == "nerfstudio" and target != "llff")
+        assert (found.masks != ()) == (target != "llff")
         assert (found.depths != ()) == (target == "transforms")
         assert (found.points is not None) == (dialect == "nerfstudio" and target != "llff")
         if target == "transforms" and dialect == "nerfstudio":
@@ -323,6 +368,15 @@ def test_links_lead_to_the_originals(tmp_path, folder, monkeypatch):
     assert not (tmp_path / "a" / "masks" / "1.png.png").is_symlink()  # converted to PNG
 
 
+def test_images_that_are_not_quite_of_their_cameras_shape_are_read_again(tmp_path, folder):
+    write_picture(tmp_path / "a.png", 500, 373)  # 0.5 % narrower
+    camera = Camera(4000, 3000, 3000.0, 3000.0, 2000.0, 1500.0)
+    scene = replace(_scene(folder), files=(tmp_path / "a.png",) * N, cameras=(camera,) * N)
+    conversion.convert(scene, tmp_path / "colmap", _to("colmap"))
+    conversion.convert(_read(tmp_path / "colmap"), tmp_path / "transforms", _to("transforms"))
+    assert {(each.width, each.height) for each in _read(tmp_path / "transforms").cameras} == {(500, 373)}
+
+
 def test_images_that_are_missing_turned_or_of_another_shape_are_named(tmp_path, folder):
     scene = _scene(folder, cameras=(PINHOLE,) * N)
 
@@ -339,6 +393,41 @@ def test_images_that_are_missing_turned_or_of_another_shape_are_named(tmp_path, 
     assert "is turned by its EXIF orientation" in refused(tmp_path / "turned.jpg")
     os.mkfifo(tmp_path / "pipe.png")
     assert "found a named pipe" in refused(tmp_path / "pipe.png")
+
+
+def _pixels(scene):
+    return [images.to_uint8(pixels.view_image(scene, view)) for view in range(len(scene.image_names))]
+
+
+@pytest.mark.parametrize("size", [(24, 18), (18, 18)])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_images_of_any_orientation_are_seen_the_same_after_a_conversion_or_refused(tmp_path, size, orientation):
+    made = synthetic.write_scene(tmp_path / "llff", 4, width=size[0], height=size[1], supersample=1, progress=False)
+    exif = Image.Exif()
+    exif[274] = orientation
+    for file in sorted((made / "images").glob("*.png")):
+        Image.open(file).save(file, exif=exif)
+    shutil.copytree(made / "images", tmp_path / "colmap" / "images")
+    kept = SceneSettings(factor=1, pose_check=False)
+    raw = _scene(made, cameras=(Camera(*size, 20.0, 20.0, size[0] / 2, size[1] / 2),) * N)
+    names = tuple(path.name for path in image_files.list_images(made / "images"))
+    raw = replace(raw, names=names, files=tuple(tmp_path / "colmap" / "images" / name for name in names))
+    raw = replace(raw, cameras=raw.cameras[:4], c2w=llff.read_posed(made).c2w)
+    colmap.write(tmp_path / "colmap" / "sparse" / "0", raw)
+    for source, target in (("llff", "colmap"), ("llff", "transforms"), ("llff", "llff"), ("colmap", "llff")):
+        posed, out = formats.posed(source, tmp_path / source, READ), tmp_path / f"{source}_{target}"
+        chosen = _to(target, lossy=True, near=2.0 * (target == "llff"), far=9.0 * (target == "llff"))
+        depths = {"near": 2.0, "far": 9.0}
+        try:
+            conversion.convert(posed, out, chosen)
+        except InputError as error:
+            assert "is turned by its EXIF orientation and its camera is that of the" in str(error)  # noqa: PT017
+            assert orientation != 1
+            assert source != target
+            continue
+        before = formats.load(source, tmp_path / source, replace(kept, **(depths if source == "colmap" else {})))
+        after = formats.load(target, out, replace(kept, **({} if target == "llff" else depths)))
+        assert all(np.array_equal(a, b) for a, b in zip(_pixels(before), _pixels(after), strict=True))
 
 
 def test_llff_is_read_as_training_reads_it(tmp_path):

@@ -1,6 +1,7 @@
 """Detection of the formats of scenes, which files a scene consists of, and what is said of folders that are none."""
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -185,3 +186,19 @@ def test_downsampled_images_and_masks_are_files_of_a_scene_if_they_are_read(kind
     assert "images_2/01.png" in _relative(kind, tmp_path, half)
     assert ("mask.png" in _relative(kind, tmp_path, half)) == (kind == "transforms")
     assert "mask.png" not in _relative(kind, tmp_path, replace(half, use_masks=False))
+
+
+@pytest.mark.parametrize("kind", ["transforms", "colmap"])
+def test_what_is_wrong_with_a_scene_is_logged_once_in_a_run(kind, tmp_path, caplog):
+    c2w = photographed.around(5)
+    c2w[2] = c2w[1]
+    posed = photographed.described(tmp_path, (photographed.PLAIN,) * 5, c2w)
+    photographed.write(replace(posed, depths=(tmp_path / "depth.png", *[None] * 4)), kind)  # which does not exist
+    settings = SceneSettings(pose_check=False)
+    with caplog.at_level(logging.INFO, "enerf"):
+        formats.load(kind, tmp_path, settings)
+        formats.input_files(kind, tmp_path, settings)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(set(told))
+    assert sum("the same pose as that of an earlier view in view 2" in text for text in told) == 1
+    assert any("depth maps do not exist" in text for text in told) == (kind == "transforms")

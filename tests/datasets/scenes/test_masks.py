@@ -1,5 +1,6 @@
 """Masked pixels and transparent ones, in scenes of one and of several sizes and orientations."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,33 @@ def test_masks_are_those_of_the_files_and_nothing_masked_is_drawn(several, facto
         drawn = scenes_pixels.PixelSampler(scene, scene.train).draw(2000, rng.generator_for(0, 0), one_view)
         assert scene.masks[drawn.view, drawn.y, drawn.x].all()
     assert _load(tmp_path, factor=factor, use_masks=False).masks is None
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_white_is_ignored_in_masks_of_instant_ngp(factor, tmp_path):
+    masks = [None if i == 1 else _blobs(i, 24, 18) for i in range(N)]
+    wanted = _load(_scene(tmp_path / "named", (PLAIN,) * N, masks), factor=factor)
+    folder = _scene(tmp_path / "beside", (PLAIN,) * N, [None] * N)
+    for i, mask in enumerate(masks):
+        if mask is not None:
+            images.write_png(folder / "images" / f"dynamic_mask_{i:02d}.png", (~mask * 3).astype(np.uint8))
+    found = _load(folder, factor=factor)
+    assert torch.equal(found.masks, wanted.masks)
+    assert not found.masks.all()
+    assert _load(folder, factor=factor, use_masks=False).masks is None
+    listed = [path.name for path in formats.input_files("transforms", folder, replace(FULL, factor=factor))]
+    assert "dynamic_mask_00.png" in listed
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_pixels_beyond_the_picture_of_a_fisheye_are_masked(factor, tmp_path):
+    folder = _scene(tmp_path, (photographed.FISHEYE,) * N, [None] * N)
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms.json").write_text(json.dumps({**content, "fisheye_crop_radius": 8}))
+    scene = _load(folder, factor=factor)
+    x, y = np.meshgrid(np.arange(22 // factor) + 0.5 - 11 / factor, np.arange(20 // factor) + 0.5 - 10 / factor)
+    assert np.array_equal(scenes_pixels.view_mask(scene, 1).numpy(), np.hypot(x, y) < 8 / factor)
+    assert _load(folder, use_masks=False).masks is None
 
 
 @given(data=st.data())
@@ -131,6 +159,10 @@ def test_pixels_without_a_ray_are_masked_with_and_without_masks(tmp_path):
     folder = _scene(tmp_path, (folded,) * N, [mask, *[None] * (N - 1)])
     found = photographed.world_rays(folded, photographed.forward(1)[0])[2].reshape(18, 24)
     assert not found.all()
+    for pixel_centers in (0.5, 0.0):
+        scene = _load(folder, pixel_centers=pixel_centers)
+        drawn = scenes_pixels.fixed_pixels(scene, 1, 0)
+        assert scenes_pixels.rays_of(scene, drawn, pixel_centers).directions.isfinite().all()
     for use in (True, False):
         scene = _load(folder, use_masks=use)
         assert np.array_equal(scenes_pixels.view_mask(scene, 1).numpy(), found)

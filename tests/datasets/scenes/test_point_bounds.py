@@ -13,7 +13,8 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import colmap, point_bounds
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 from tests.contents import refusal
-from tests.datasets.scenes import models
+from tests.datasets.scenes import models, photographed
+from tests.memory import least_peak
 
 
 def _scene(depths, cameras=None, seed=0) -> PosedImages:
@@ -141,3 +142,11 @@ def test_bounds_of_a_real_model_contain_the_points_that_its_views_see():
     inside = (bounds[view, 0] <= depths) & (depths <= bounds[view, 1])
     assert 0.98 < inside.mean() < 1
     assert bounds[:, 1].max() / bounds[:, 0].min() < 3
+
+
+def test_points_that_many_views_may_see_take_little_memory():
+    n, none = 30_000, np.zeros(0, np.int64)
+    xyz = photographed.TARGET + np.random.default_rng(0).normal(size=(n, 3)) * 0.1
+    posed = photographed.described(Path("made"), (photographed.PLAIN,) * 40, photographed.around(40), 1)
+    posed = replace(posed, points=Points(xyz, None, none, none))
+    assert least_peak(lambda: point_bounds.depth_bounds(posed), 1) < 12_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enerf.core import images
+from enerf.core import image_files, images
 from enerf.core.types import Camera
 from enerf.datasets.scenes import blender, pose_check, poses, synthetic
 from enerf.datasets.scenes.cameras import Cameras
@@ -142,7 +142,7 @@ def test_real_llff_scenes_are_right_and_every_rewritten_one_is_recognized():
         pytest.skip("ENERF_DATA names no folder with llff/*")
     for scene in _scenes():
         rows = np.load(scene / "poses_bounds.npy")
-        pictures = [images.to_uint8(images.read(file)) for file in images.list_images(scene / "images_8")]
+        pictures = [images.to_uint8(images.read(file)) for file in image_files.list_images(scene / "images_8")]
         height, width = pictures[0].shape[:2]
         focal = rows[0, 14] * width / rows[0, 9]
         cameras = Cameras([Camera(width, height, focal, focal, width / 2, height / 2)] * len(rows))
@@ -159,7 +159,7 @@ def test_the_real_blender_scene_is_right(caplog):
     folder = Path(os.environ.get("ENERF_DATA", "nowhere")) / "blender" / "lego_200"
     if not folder.is_dir():
         pytest.skip("ENERF_DATA names no folder with blender/lego_200")
-    blender.load(folder)
+    blender.load(folder, keep_alpha=True)
     assert not caplog.records
-    blender.load(folder, pose_axes="opencv")
+    blender.load(folder, pose_axes="opencv", keep_alpha=True)
     assert "give --pose_axes opengl" in caplog.text

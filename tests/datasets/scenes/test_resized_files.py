@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from PIL import Image
 
 from enerf.core import images
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import resized_files
+from enerf.datasets.scenes import image_folder, resized_files
 from tests.contents import refusal
 
 SIZES = {"a.png": (12, 8), "b.jpg": (24, 16), "left/a.png": (12, 8), "right/a.jpg": (9, 12)}
@@ -164,6 +165,19 @@ def test_a_folder_that_cannot_be_created_is_logged(tmp_path, caplog, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
 
+def test_a_disk_that_is_full_when_a_subfolder_is_made_is_one_sentence(tmp_path, monkeypatch):
+    files, mkdir = _write(tmp_path), Path.mkdir
+
+    def full(self, *of, **named):
+        if self.name == "left":
+            raise OSError(28, "No space left on device")
+        mkdir(self, *of, **named)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert "No space left on device" in refusal(_photos, tmp_path, files, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+
+
 def test_a_damaged_photograph_leaves_no_folder(tmp_path):
     files = _write(tmp_path)
     content = files[1].read_bytes()
@@ -186,6 +200,25 @@ def test_cameras_of_raw_pixels_get_raw_pixels_and_those_of_upright_ones_upright_
             whole = np.rot90(_pixels(i, 12, 8), quarters).astype(np.float32) / np.float32(255)
             assert np.array_equal(found, images.to_uint8(images.downsample(whole, factor)))
             assert found.shape[:2] == (stated[1] // factor, stated[0] // factor)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("size", [(24, 18), (18, 18)])
+def test_folders_that_llff_and_other_scenes_share_are_turned_for_neither(orientation, size, tmp_path, caplog):
+    files = _write(tmp_path, ("a.png", "b.png"), size, orientation)
+    wanted = _bytes(_photos(tmp_path, files, 2, size, create=False)[0])
+    upright = size[::-1] if orientation >= 5 else size
+
+    def of_llff():
+        return image_folder.read(image_folder.find(tmp_path, 2, 2, upright), white=False)[0]
+
+    first = of_llff()  # makes the folder
+    assert all(np.array_equal(a, b) for a, b in zip(_bytes(_photos(tmp_path, files, 2, size)[0]), wanted, strict=True))
+    assert ("images are resized in memory" in caplog.text) == (orientation != 1)
+    shutil.rmtree(tmp_path / "images_2")
+    assert all(np.array_equal(a, b) for a, b in zip(_bytes(_photos(tmp_path, files, 2, size)[0]), wanted, strict=True))
+    assert (tmp_path / "images_2").is_dir()
+    assert np.array_equal(of_llff(), first)
 
 
 def test_a_square_photograph_is_raw(tmp_path):

@@ -10,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from enerf.core import images
 from enerf.core.types import Camera
 from enerf.datasets.scenes import coordinates, pixels, rays, sparse_depths, synthetic_around, transforms_file
 from enerf.datasets.scenes.assembly import assemble
 from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import SceneSettings
 from tests.contents import refusal
 from tests.datasets.scenes.models import random_poses
+from tests.memory import least_peak
 
 CAMERAS = (
     Camera(40, 30, 35.0, 36.0, 19.0, 16.0),
@@ -112,6 +115,41 @@ def test_depth_maps_are_read_in_scene_units(around):
     assert on_ball.sum() > 50
     without = assemble(transforms_file.read(around), SceneSettings(pose_check=False), around)
     assert without.depths is None
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_depths_of_masked_pixels_are_not_known(several):
+    posed = seen_points(3)
+    posed = posed if several else replace(posed, cameras=(CAMERAS[0],) * 3)
+    table = Cameras(posed.cameras)
+    every = sparse_depths.find(posed, posed.c2w, table, 1.0)
+    seen = [torch.ones(height, width, 1, dtype=torch.bool) for width, height in table.sizes.tolist()]
+    for view, (x, y) in zip(every.view[::2].tolist(), every.xy[::2].long().tolist(), strict=True):
+        seen[view][y, x] = False
+    masks = PackedImages.of(seen) if several else torch.stack(seen)
+    found = sparse_depths.find(posed, posed.c2w, table, 1.0, masks)
+    kept = torch.tensor([bool(seen[view][int(y), int(x)]) for view, (x, y) in zip(every.view, every.xy, strict=True)])
+    assert torch.equal(found.depth, every.depth[kept])
+    assert 0 < len(found) < len(every)
+    nothing = torch.zeros(3, 40, 50, 1, dtype=torch.bool)
+    assert sparse_depths.find(posed, posed.c2w, table, 1.0, nothing) is None
+
+
+def test_a_scene_has_no_depths_where_its_masks_exclude_pixels(around, tmp_path):
+    posed = transforms_file.read(around)
+    images.write_png(tmp_path / "left.png", np.repeat(np.uint8([[0, 255]]), 18, 0).repeat(12, 1))
+    masked = replace(posed, masks=(tmp_path / "left.png",) * 4)
+    for use, least in ((True, 12), (False, 0)):
+        scene = assemble(masked, SceneSettings(depths=True, pose_check=False, use_masks=use), around)
+        assert int(scene.depths.xy[:, 0].min()) == least
+
+
+def test_many_observations_take_little_memory(around):
+    posed, rng = transforms_file.read(around), np.random.default_rng(0)
+    n, table = 1_000_000, Cameras(posed.cameras)
+    points = Points(rng.normal(size=(n, 3)), None, np.arange(n), rng.integers(0, 4, n))
+    posed = replace(posed, points=points, depths=())
+    assert least_peak(lambda: sparse_depths.find(posed, posed.c2w, table, 1.0), 1) < 60 * n
 
 
 def test_a_large_map_is_thinned_and_unknown_depths_are_left_out(around, tmp_path):

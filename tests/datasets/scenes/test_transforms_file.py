@@ -260,11 +260,6 @@ def test_repeated_frames_are_left_out_and_contradicting_ones_refused(shared, cap
     assert "has two frames of images/3.png" in _refused(shared, content)
 
 
-def test_equal_poses_of_different_images_are_told(shared, caplog):
-    transforms_file.read(write_file(shared.parent, _of_frame(2, transform_matrix=pose(0).tolist())))
-    assert "the same pose as that of an earlier view in view 2 (images/2.png)" in caplog.text
-
-
 def test_missing_images_are_counted_and_none_is_an_error(tmp_path, caplog):
     file = write_scene(tmp_path, n=1)
     posed = transforms_file.read(file)
@@ -283,6 +278,39 @@ def test_masks_and_depth_maps_that_are_missing_are_left_out(tmp_path, caplog):
     assert posed.depths == ()
     assert "masks do not exist and are left out (1): masks/0.png" in caplog.text
     assert "depth maps do not exist and are left out (1): depth/1.png" in caplog.text
+
+
+def test_masks_of_instant_ngp_lie_beside_the_images_unless_frames_name_others(tmp_path, caplog):
+    file = write_scene(tmp_path)
+    beside = tmp_path / "images" / "dynamic_mask_2.png"
+    write_picture(beside)
+    with caplog.at_level(logging.INFO):
+        posed = transforms_file.read(file)
+    assert (posed.masks, posed.masks_are_inverse) == ((None, None, beside, None), True)
+    assert "1 of 4 images have a mask of instant-ngp, dynamic_mask_NAME.png: pixels that are not black" in caplog.text
+    write_file(tmp_path, _of_frame(0, mask_path="images/0.png"))
+    posed = transforms_file.read(file)
+    assert (posed.masks, posed.masks_are_inverse) == ((tmp_path / "images" / "0.png", None, None, None), False)
+    beside.unlink()
+    os.mkfifo(beside)
+    assert "dynamic_mask_2.png: found a named pipe, expected a file" in _refused(file, content_with())
+
+
+@pytest.mark.parametrize(("model", "scale"), [("OPENCV_FISHEYE", 1), ("OPENCV_FISHEYE", 2), ("OPENCV", 1)])
+def test_the_radius_of_a_picture_is_that_of_fisheye_cameras_at_the_size_of_the_image(model, scale, tmp_path):
+    content = content_with(camera_model=model, fisheye_crop_radius=5.0 * scale, w=scale * W, h=scale * H)
+    posed = transforms_file.read(write_scene(tmp_path, content))
+    assert posed.radii == ((5.0,) * N if model == "OPENCV_FISHEYE" else ())
+    assert posed.unread == (() if posed.radii else ("fisheye_crop_radius",))
+    assert "has fisheye_crop_radius -1, expected a number above 0" in _refused(
+        posed.source, {**content, "fisheye_crop_radius": -1}
+    )
+
+
+def test_keys_that_are_not_used_are_told(shared, caplog):
+    with caplog.at_level(logging.INFO):
+        transforms_file.read(write_file(shared.parent, _of_frame(0, sharpness=3.0)))
+    assert [record.message for record in caplog.records] == [f"{shared}: keys are understood and not used: sharpness"]
 
 
 def test_depth_maps_without_a_unit_are_not_read(tmp_path):
