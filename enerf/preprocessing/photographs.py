@@ -168,7 +168,7 @@ def _examine(source: Path, relative: str, taken: set[str]) -> Photograph:
         kind = photo.format or ""
         if kind == "TIFF":  # Pillow rotates a TIFF's size, but not its tags
             raw = (int(photo.tag_v2.get(256, raw[0])), int(photo.tag_v2.get(257, raw[1])))  # type: ignore[attr-defined]
-        if kind in ("HEIF", "AVIF"):  # their decoders rotate
+        if kind == "HEIF":  # its decoder rotates
             orientation = 1
         focal, device = _focal(exif, *raw), _device(exif)
         if kind == "MPO":  # JPEG with further pictures behind it
@@ -178,6 +178,8 @@ def _examine(source: Path, relative: str, taken: set[str]) -> Photograph:
         if kind == "JPEG":
             photo.draft("RGB", (max(1, raw[0] // 8), max(1, raw[1] // 8)))  # reads all, decodes an eighth
         photo.load()
+        if photo.mode in ("I", "F") and kind != "PNG":
+            raise ValueError("it has 32 bits a channel, which have no agreed range")
     width, height = raw[::-1] if orientation >= 5 else raw
     suffix = "" if is_copied else ".png" if has_alpha or kind in ("TIFF", "BMP", "PNG") else ".jpg"
     name = _unique(relative, kind, suffix, taken)

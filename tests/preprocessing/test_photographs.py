@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from enerf.core import images
 from enerf.preprocessing import photographs, upright_copies
@@ -74,6 +74,24 @@ def test_formats_that_colmap_does_not_read_are_converted_under_other_names(folde
             assert copy.format in ("JPEG", "PNG")
             assert copy.mode != "CMYK"
     assert images.read(tmp_path / "scene" / "images" / "5.png").shape[-1] == 4
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_turned_avif_photographs_are_copied_upright(folder, tmp_path):
+    picture(3).save(folder / "turned.avif", exif=exif(6))
+    photo = next(photo for photo in photographs.find(folder).photographs if photo.name == "turned.jpg")
+    upright_copies.write(tmp_path / "scene", [photo])
+    copy = tmp_path / "scene" / "images" / "turned.jpg"
+    assert images.size(copy) == (photo.width, photo.height, False) == (16, 24, False)
+
+
+def test_photographs_that_training_cannot_read_are_left_out(folder):
+    Image.fromarray(np.zeros((16, 24), np.float32)).save(folder / "floats.tif")
+    Image.fromarray(np.zeros((16, 24), np.uint16)).save(folder / "deep.png")
+    found = photographs.find(folder)
+    assert found.unreadable == {"floats.tif": "it has 32 bits a channel, which have no agreed range"}
+    for photo in found.photographs:
+        images.read(photo.source)
 
 
 def test_equal_names_of_subfolders_stay_apart(folder):
