@@ -131,6 +131,66 @@ def test_inputs_that_are_no_photographs_are_refused(tmp_path):
     assert not (tmp_path / "scene").exists()
 
 
+JOB = colmap_process.Job(["1.png"], ["a.png"], [], False, 100, 100, "exhaustive", "incremental", 2.0, "auto", 1)
+FAILURES = [
+    (
+        "os.write(1, b'{\"event\": ' + b'9' * 40); os.kill(os.getpid(), 9)",
+        "signal 9, as if memory had run out, expected",
+    ),
+    (
+        "sys.stderr.write('  what():  disk full\\n*** SIGABRT; stack trace: ***\\n'); os.abort()",
+        "signal 6 (disk full), ",
+    ),
+    ("raise MemoryError('much')", "exit code 1 (MemoryError: much), expected a result"),
+    ("sys.stderr.write('I20260101 all is well\\n'); os._exit(3)", "exit code 3, expected a result"),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), FAILURES)
+def test_a_process_that_dies_is_told_with_its_own_last_error(code, words, tmp_path, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "dying.py").write_text(f"import json, os, sys\n{code}\n")
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the working folder was imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(colmap_process, "_ROOT", tmp_path / "modules")
+    monkeypatch.setattr(colmap_process, "_MODULE", "dying")
+    (tmp_path / colmap_process.LOG).write_text("E20260101 an error of an earlier call\n")
+    assert words in refusal(colmap_process.run, tmp_path, JOB)
+
+
+IMPORT = """
+import json, os, sys
+from pathlib import Path
+import pycolmap
+from enerf.preprocessing.colmap_worker import Worker
+
+folder = Path(sys.argv[1])
+worker = Worker(folder, json.loads((folder / "job.json").read_text()), print)
+if sys.argv[2] == "killed":
+    worker._set_camera = lambda *of: os._exit(1)
+worker._import()
+with pycolmap.Database.open(worker.database) as database:
+    (camera,) = database.read_all_cameras()
+    names = [image.name for image in database.read_all_images()]
+print(json.dumps([*camera.params.tolist(), camera.has_prior_focal_length, *names]))
+"""
+
+
+@needs_pycolmap
+def test_cameras_begin_as_planned_after_a_kill_and_with_a_file_that_colmap_cannot_read(photos, tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("01.png", "02.png"):
+        (tmp_path / "images" / name).write_bytes((photos / name).read_bytes())
+    (tmp_path / "images" / "00.png").write_text("no image")
+    cameras = [{"members": [0, 1, 2], "model": "SIMPLE_RADIAL", "parameters": [300.0, 160, 120, 0], "has_prior": True}]
+    (tmp_path / "job.json").write_text(json.dumps({"names": ["00.png", "01.png", "02.png"], "cameras": cameras}))
+    environment, command = os.environ | {"PYTHONPATH": str(ROOT)}, [sys.executable, "-c", IMPORT, str(tmp_path)]
+    assert subprocess.run([*command, "killed"], env=environment, capture_output=True, check=False).returncode == 1
+    for _ in range(2):
+        done = subprocess.run([*command, "whole"], env=environment, capture_output=True, check=True)
+        assert json.loads(done.stdout) == [300, 160, 120, 0, True, "01.png", "02.png"]
+
+
 def test_starting_over_deletes_only_what_was_recorded(tmp_path):
     old, new = ({"files": key, "options": "o", "all_options": "a"} for key in ("1", "2"))
     assert not work_folder.begin(tmp_path, old, overwrite=False)
