@@ -94,7 +94,8 @@ def _is_video(source: Path) -> bool:
 def _key(source: Path, found: Collection, options: ProcessOptions, version: str) -> dict[str, str]:
     """What the scene is made of."""
     if not found.photographs:
-        return work_folder.key(source.parent, [source.name], options, version)
+        masks = mask_files.files_of(Path(options.masks).absolute()) if options.masks else {}
+        return work_folder.key(source.parent, [source.name, *sorted(map(str, masks.values()))], options, version)
     names = [str(photo.source.absolute()) for photo in found.photographs]
     names += [str(photo.mask.absolute()) for photo in found.photographs if photo.mask is not None]
     return work_folder.key(source, names, options, version)

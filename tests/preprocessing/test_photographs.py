@@ -177,3 +177,20 @@ def test_a_folder_of_masks_can_be_given(folder, tmp_path):
     images.write_png(folder / "masks" / "0.png", np.ones((16, 16), np.uint8))
     found = photographs.find(folder).photographs
     assert "expected the shape of 0.png, 24x16" in refusal(upright_copies.write, tmp_path / "s", found)
+
+
+@pytest.mark.parametrize("inner", ["", "left"])
+def test_masks_beside_a_folder_of_images_are_found_from_above_and_from_within(tmp_path, inner):
+    for i in range(3):
+        images.write_png(tmp_path / "images" / inner / f"{i}.png", np.zeros((16, 24, 3)))
+        images.write_png(tmp_path / "masks" / inner / f"{i}.png.png", np.ones((16, 24)))
+    for folder in (tmp_path, tmp_path / "images"):
+        found = [photo.mask for photo in photographs.find(folder).photographs]
+        assert found == [tmp_path / "masks" / inner / f"{i}.png.png" for i in range(3)]
+
+
+def test_a_folder_of_masks_that_are_named_otherwise_is_warned_of(folder, caplog):
+    images.write_png(folder / "masks" / "segmentation_0.png", np.ones((16, 24)))
+    assert not any(photo.mask for photo in photographs.find(folder).photographs)
+    assert "masks: found no mask of a photograph" in caplog.text
+    assert "expected names such as 0.png or 0.png.png" in caplog.text

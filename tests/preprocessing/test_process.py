@@ -19,6 +19,7 @@ from enerf.datasets.scenes import colmap, poses, transforms_file
 from enerf.preprocessing import colmap_process, work_folder
 from enerf.preprocessing import process as processing
 from enerf.preprocessing.options import ProcessOptions
+from enerf.preprocessing.photographs import Collection
 from tests.contents import refusal
 from tests.preprocessing.captures import CENTER, arc, errors, look_at, needs_pycolmap, pictures, turned, write
 
@@ -189,6 +190,16 @@ def test_cameras_begin_as_planned_after_a_kill_and_with_a_file_that_colmap_canno
     for _ in range(2):
         done = subprocess.run([*command, "whole"], env=environment, capture_output=True, check=True)
         assert json.loads(done.stdout) == [300, 160, 120, 0, True, "01.png", "02.png"]
+
+
+def test_changed_masks_of_a_video_are_noticed(tmp_path):
+    (tmp_path / "video.mp4").touch()
+    options = ProcessOptions(masks=str(tmp_path / "masks"))
+    found = []
+    for value in (0, 1):
+        images.write_png(tmp_path / "masks" / "frame_0001.png", np.full((2, 2 + 30 * value), 1))
+        found.append(processing._key(tmp_path / "video.mp4", Collection((), {}), options, "4")["files"])
+    assert found[0] != found[1]
 
 
 def test_starting_over_deletes_only_what_was_recorded(tmp_path):
