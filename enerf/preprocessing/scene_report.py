@@ -45,7 +45,7 @@ def build(
     bounds
         Near and far of each registered photograph.
     seconds
-        Time that the whole took.
+        Time that this call took.
     options
         The options.
     """
