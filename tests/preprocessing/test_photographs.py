@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, features
 
 from enerf.core import images
@@ -35,13 +33,6 @@ def folder(tmp_path):
     for i in range(3):
         picture(i).save(photos / f"{i}.png")
     return photos
-
-
-@given(orientation=st.integers(1, 8))
-def test_turning_a_mask_equals_turning_its_photograph(orientation):
-    raw = np.arange(24, dtype=np.float32).reshape(4, 6)
-    turned = images._apply_orientation(np.repeat(raw[..., None], 3, -1), orientation)
-    np.testing.assert_array_equal(upright_copies.rotated(raw, orientation), turned[..., 0])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -158,8 +149,8 @@ def test_masks_of_unrotated_pixels_are_turned_with_their_photograph(folder, tmp_
     picture(3).save(folder / "t.jpg", exif=exif(6))
     raw = np.zeros((16, 24), np.uint8)
     raw[:4] = 255
-    upright = upright_copies.rotated(raw.astype(np.float32), 6)
-    for name, mask in (("raw", raw), ("upright", upright.astype(np.uint8))):
+    upright = np.ascontiguousarray(np.rot90(raw, -1))
+    for name, mask in (("raw", raw), ("upright", upright)):
         images.write_png(folder / "masks" / "t.png", mask)
         found = [photo for photo in photographs.find(folder).photographs if photo.name == "t.jpg"]
         upright_copies.write(tmp_path / name, found)
