@@ -102,6 +102,23 @@ def test_focal_lengths_of_exif_data_refer_to_the_diagonal(folder):
     assert photo.is_of_phone
 
 
+@pytest.mark.parametrize("focal", [1, 60_000])
+def test_implausible_focal_lengths_of_exif_data_count_as_unknown(folder, focal):
+    picture(3).save(folder / "p.jpg", exif=exif(1, focal))
+    assert {photo.focal for photo in photographs.find(folder).photographs} == {None}
+
+
+def test_linked_folders_are_not_followed_and_named(folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    picture(1).save(tmp_path / "outside" / "9.png")
+    (folder / "linked").symlink_to(tmp_path / "outside")
+    (folder / "loop").symlink_to(folder)
+    assert len(photographs.find(folder).photographs) == 3
+    for i in range(3):
+        (folder / f"{i}.png").unlink()
+    assert "not taken as photographs: linked, loop (links to folders), expected" in refusal(photographs.find, folder)
+
+
 def test_files_that_cannot_be_read_are_named_and_left_out(folder, caplog):
     (folder / "empty.jpg").touch()
     whole = folder / "2.png"
