@@ -105,7 +105,10 @@ def _photographed(renderer: Renderer, picture: Picture, view: Int[Tensor, " n"],
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
-    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given."""
+    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given.
+
+    Masked pixels do not count; for LPIPS, a mean over whole images, they are those of the photograph.
+    """
     measured = []
     for view in progress_bar(None, "test views", "view", iterable=views):
         rgb = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view)).rgb.cpu()
