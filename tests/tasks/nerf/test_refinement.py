@@ -274,9 +274,10 @@ def test_both_numbers_are_told_and_the_aligned_one_is_the_headline(make):
 
 
 @pytest.mark.parametrize("words", [[], HASHED.split()], ids=["positional", "hash"])
-def test_a_run_that_ends_from_coarse_to_fine_is_evaluated_as_it_is_opened(words, make):
+def test_a_run_that_ends_from_coarse_to_fine_is_evaluated_as_it_is_opened(words, make, caplog):
     config = make("run", *words, "--coarse_to_fine", "9", "--lrate", "1e-2", "--i_eval", "4")
     result = train.train(config)
+    assert "step 4: the run ended within --coarse_to_fine 9" in caplog.text
     again = evaluate.evaluate_folder(config.folder, "cpu")
     for name in ("mean", "poses", "fit_psnr"):
         assert again[name] == result[name], name
