@@ -11,9 +11,11 @@ process.
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +49,13 @@ class Worker:
         self.report({"event": "result", **result})
 
     def _import(self) -> None:
-        """Create the database with cameras and names; it gets its name once it is complete."""
+        """Create the database with cameras and names, unless there is one; it gets its name at the end."""
         import pycolmap
 
-        if self.database.exists():
+        if self.database.exists() and _is_whole(self.database):
             return
         began = self.database.with_name(f"new_{DATABASE}")
-        for path in self.folder.glob(f"{began.name}*"):
+        for path in (*self.folder.glob(f"{DATABASE}*"), *self.folder.glob(f"{began.name}*")):
             path.unlink()
         pycolmap.Database.open(began).close()
         for camera in self.job["cameras"]:
@@ -188,6 +190,13 @@ class Worker:
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         self.report({"event": "progress", "stage": stage, "done": done, "total": total})
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a database can be read; a power failure or a full disk may have damaged it."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database:
+        return bool(database.execute("PRAGMA quick_check").fetchone() == ("ok",))
+    return False
 
 
 def _end_with_parent() -> None:

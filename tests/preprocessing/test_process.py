@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,14 @@ def test_a_finished_scene_is_left_as_it_is(scene, photos, capsys):
     assert told.splitlines()[-1] == f"next: enerf train --datadir '{scene}'"
     assert (scene / "transforms.json").stat() == before
     assert "expected --overwrite to replace it" in refusal(run, photos, scene, features=200)
+
+
+@needs_pycolmap
+def test_a_finished_scene_is_known_without_its_folder_of_work(scene, photos, tmp_path):
+    other = tmp_path / "scene"
+    shutil.copytree(scene, other, ignore=shutil.ignore_patterns("colmap"))
+    assert run(photos, other)["registered"] == run(photos, scene)["registered"]
+    assert "made of other options, expected --overwrite" in refusal(run, photos, other, principal_point="center")
 
 
 @pytest.fixture
@@ -178,7 +187,7 @@ print(json.dumps([*camera.params.tolist(), camera.has_prior_focal_length, *names
 
 
 @needs_pycolmap
-def test_cameras_begin_as_planned_after_a_kill_and_with_a_file_that_colmap_cannot_read(photos, tmp_path):
+def test_cameras_begin_as_planned_after_kills_and_damage_and_with_a_file_that_colmap_cannot_read(photos, tmp_path):
     (tmp_path / "images").mkdir()
     for name in ("01.png", "02.png"):
         (tmp_path / "images" / name).write_bytes((photos / name).read_bytes())
@@ -187,9 +196,12 @@ def test_cameras_begin_as_planned_after_a_kill_and_with_a_file_that_colmap_canno
     (tmp_path / "job.json").write_text(json.dumps({"names": ["00.png", "01.png", "02.png"], "cameras": cameras}))
     environment, command = os.environ | {"PYTHONPATH": str(ROOT)}, [sys.executable, "-c", IMPORT, str(tmp_path)]
     assert subprocess.run([*command, "killed"], env=environment, capture_output=True, check=False).returncode == 1
-    for _ in range(2):
+    for cut in (None, None, 20_000, 100):
+        if cut:
+            (tmp_path / "database.db").write_bytes((tmp_path / "database.db").read_bytes()[:cut])
         done = subprocess.run([*command, "whole"], env=environment, capture_output=True, check=True)
         assert json.loads(done.stdout) == [300, 160, 120, 0, True, "01.png", "02.png"]
+        assert sorted(os.listdir(tmp_path)) == ["database.db", "images", "job.json"]
 
 
 def test_changed_masks_of_a_video_are_noticed(tmp_path):
