@@ -76,7 +76,7 @@ def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
         job = _job(found.photographs, options, is_video)
         _link(scene, job, found.photographs)
         outcome = colmap_process.run(scene / WORK, job)
-        return _finish(scene, source, found, outcome, options, began)
+        return _finish(scene, source, found, outcome, options, began, key)
 
 
 def _is_video(source: Path) -> bool:
@@ -94,7 +94,8 @@ def _is_video(source: Path) -> bool:
 def _key(source: Path, found: Collection, options: ProcessOptions, version: str) -> dict[str, str]:
     """What the scene is made of."""
     if not found.photographs:
-        return work_folder.key(source.parent, [source.name], options, version)
+        masks = mask_files.files_of(Path(options.masks).absolute()) if options.masks else {}
+        return work_folder.key(source.parent, [source.name, *sorted(map(str, masks.values()))], options, version)
     names = [str(photo.source.absolute()) for photo in found.photographs]
     names += [str(photo.mask.absolute()) for photo in found.photographs if photo.mask is not None]
     return work_folder.key(source, names, options, version)
@@ -176,7 +177,13 @@ def _link_file(source: Path, target: Path) -> None:
 
 
 def _finish(
-    scene: Path, source: Path, found: Collection, outcome: Outcome, options: ProcessOptions, began: float
+    scene: Path,
+    source: Path,
+    found: Collection,
+    outcome: Outcome,
+    options: ProcessOptions,
+    began: float,
+    key: dict[str, str],
 ) -> dict[str, Any]:
     """Write the results, ``transforms.json`` last; an InputError says why there are none."""
     matches = Matches(
@@ -197,6 +204,7 @@ def _finish(
     report = scene_report.build(
         source, found.photographs, found.unreadable, outcome, left_out, bounds, seconds, vars(options)
     )
+    report["key"] = key  # known as well if the folder of work has been deleted
     for doubt in scene_report.warnings(report):
         log.warning("%s: %s", source, doubt)
     _write(scene, posed, bounds, report)

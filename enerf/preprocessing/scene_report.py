@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ def build(
     bounds
         Near and far of each registered photograph.
     seconds
-        Time that the whole took.
+        Time that this call took.
     options
         The options.
     """
@@ -145,7 +146,7 @@ def summary(report: dict[str, Any], scene: Path) -> str:
     )
     lines += [
         f"picture of cameras and points: {scene / 'cameras.png'}",
-        f"next: enerf train --datadir {_quoted(scene)}",
+        f"next: enerf train --datadir {shlex.quote(str(scene))}",
     ]
     return "\n".join(lines)
 
@@ -158,10 +159,3 @@ def _camera_line(camera: dict[str, Any]) -> str:
         f"camera {camera['model']}, {camera['width']}x{camera['height']}, of {len(camera['photographs'])} photographs: "
         f"focal length {camera['focal_length']:.1f}{exact} pixels"
     )
-
-
-def _quoted(path: Path) -> str:
-    """A path as a shell reads it."""
-    import shlex
-
-    return shlex.quote(str(path))

@@ -108,7 +108,7 @@ def _mask(photo: Photograph, path: Path) -> Bool[np.ndarray, "h w"]:
     gray = _gray(images.read(path))
     height, width = gray.shape
     if photo.orientation >= 5 and _fits(height, width, photo) and not _fits(width, height, photo):
-        gray = rotated(gray, photo.orientation)
+        gray = images.apply_orientation(gray, photo.orientation)
         height, width = gray.shape
     if not _fits(width, height, photo):
         raise InputError(
@@ -126,18 +126,6 @@ def _gray(pixels: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
     """The largest color channel; where a mask is transparent, zero."""
     gray = pixels[..., :3].max(axis=-1)
     return np.where(pixels[..., 3] > 0, gray, np.float32(0)) if pixels.shape[-1] == 4 else gray
-
-
-def rotated(pixels: Float32[np.ndarray, "h w"], orientation: int) -> Float32[np.ndarray, "h2 w2"]:
-    """Upright pixels from raw ones of an EXIF orientation 1 … 8.
-
-    >>> rotated(np.array([[1, 2, 3]], np.float32), 6).tolist()
-    [[1.0], [2.0], [3.0]]
-    """
-    turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(turned[::rows, ::columns])
 
 
 def _fits(width: int, height: int, photo: Photograph) -> bool:

@@ -129,7 +129,8 @@ def _of_report(scene: Path) -> dict[str, Any]:
     if report.get("made_by") != MADE_BY:
         return {}
     names = [*report.get("registered", ()), *report.get("not_registered", ())]
-    return {"files": [f"{part}/{name}{end}" for name in names for part, end in (("images", ""), ("masks", ".png"))]}
+    written = [f"{part}/{name}{end}" for name in names for part, end in (("images", ""), ("masks", ".png"))]
+    return {"key": report.get("key", {}), "files": written}
 
 
 def record_files(scene: Path, names: Iterable[str]) -> None:

@@ -69,7 +69,7 @@ def _metadata(run: Run) -> dict[str, Any]:
     if not is_blender and (not is_llff or config.data.test_views):
         known["split"] = scene.split_rule
     if scene.masks is not None:
-        known["masks"] = "masked pixels do not count"
+        known["masks"] = "masked pixels do not count; in LPIPS, a mean over whole images, they count as correct"
     if run.fields.exposure is not None:
         known["exposure"] = f"{config.capture.exposure}: {exposure.PROTOCOL}"
     if run.fields.poses is not None:

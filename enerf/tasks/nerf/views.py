@@ -53,8 +53,13 @@ class Renderer:
 
 
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
-    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
+    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none).
+
+    Levels enabled with refined poses are those of the run's step, as when it is opened: training leaves those of the
+    step before.
+    """
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    setup.open_windows(run.config, fields, run.state.step)
     fields.requires_grad_(False)
     module.freeze(fields)  # the copy's weights never change
     sampling = setup.sampling_config(run.config, run.scene)
@@ -100,7 +105,10 @@ def _photographed(renderer: Renderer, picture: Picture, view: Int[Tensor, " n"],
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
-    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given."""
+    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given.
+
+    Masked pixels do not count; for LPIPS, a mean over whole images, they are those of the photograph.
+    """
     measured = []
     for view in progress_bar(None, "test views", "view", iterable=views):
         rgb = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view)).rgb.cpu()
