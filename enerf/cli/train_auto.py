@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from enerf.cli import app
+from enerf.config.options import option
 from enerf.core.errors import InputError, shown
 
 log = logging.getLogger("enerf")
@@ -19,6 +21,39 @@ PRESETS = {
     ("free", False): "fast/unbounded.txt",
     ("free", True): "fast/object.txt",
 }
+
+
+@dataclass(frozen=True)
+class AutoOptions:
+    """Cameras and options by themselves."""
+
+    auto: bool = option(
+        False,
+        "compute the cameras of the photographs or the video that the first argument names, as enerf process does, or "
+        "read the scene there; choose the file of options by how the cameras stand; train. On the command line only",
+        affects="neutral",
+    )
+    scene: str = option(
+        "",
+        "with --auto: folder of the scene that is made; empty: beside the photographs, PHOTOS_scene",
+        affects="neutral",
+        is_path=True,
+    )
+
+    def check(self) -> None:
+        """Check that neither is left of arguments that ``arguments`` has not read.
+
+        Raises
+        ------
+        InputError
+            If one is.
+        """
+        if self.auto:
+            raise InputError(
+                f"option {FLAG}: found it in a configuration file, expected it on the command line: {USAGE}"
+            )
+        if self.scene:
+            raise InputError(f"option {SCENE}: found {shown(self.scene)} without {FLAG}, expected both: {USAGE}")
 
 
 def is_wanted(argv: Sequence[str]) -> bool:

@@ -85,3 +85,18 @@ def test_the_photographs_come_first(words):
 def test_a_scene_without_a_folder_is_one_sentence(tmp_path):
     assert "option --scene: found no value" in refusal(train_auto.arguments, [str(tmp_path), "--auto", "--scene"])
     assert "not found, expected a folder of photographs" in refusal(train_auto.arguments, ["nowhere", "--auto"])
+
+
+def test_the_two_options_are_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert "--auto" in shown
+    assert "--scene STR" in shown
+
+
+def test_the_two_options_are_refused_where_they_would_be_ignored(tmp_path):
+    assert "option --scene: found 'out' without --auto" in refusal(main.main, ["train", "--scene", "out"])
+    (tmp_path / "a.txt").write_text("auto = True\n")
+    message = refusal(main.main, ["train", "--config", str(tmp_path / "a.txt")])
+    assert message.startswith("option --auto: found it in a configuration file, expected it on the command line")

@@ -9,7 +9,7 @@ near the origin looking down −z; the unit is about a meter.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +203,25 @@ def render(
     return fine.reshape(h, s, w, s, 3).mean(axis=(1, 3)), depth
 
 
+def rendered(
+    camera: Camera,
+    c2w: Float64[np.ndarray, "n 3 4"],
+    supersample: int,
+    objects: Sequence[SceneObject] = OBJECTS,
+    light: PointLight = LIGHT,
+    *,
+    progress: bool,
+) -> Iterator[tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]]:
+    """Image and depth of each pose, as ``render`` returns them, with a progress bar."""
+    for pose in progress_bar(None, "rendering", "view", iterable=c2w, enabled=progress):
+        yield render(camera, pose, supersample, objects, light)
+
+
+def write_settings(folder: Path, settings: dict[str, int]) -> None:
+    """Write what a scene is made from to ``scene.json``."""
+    (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
 def llff_row(camera: Camera, c2w: Pose, near: float, far: float) -> Float64[np.ndarray, "17"]:
     """Row of ``poses_bounds.npy``: [R | t | h w f] in LLFF's axes (down, right, backwards), near, far."""
     right, up, back, center = c2w.T
@@ -224,12 +243,11 @@ def _write(folder: Path, settings: dict[str, int], progress: bool) -> None:
     lens, rows = camera(settings["width"], settings["height"]), []
     (folder / "images").mkdir(parents=True)
     views = poses(settings["views"], settings["seed"])
-    for i, c2w in enumerate(progress_bar(None, "rendering", "view", iterable=views, enabled=progress)):
-        image, depth = render(lens, c2w, settings["supersample"])
+    for i, (image, depth) in enumerate(rendered(lens, views, settings["supersample"], progress=progress)):
         images.write_png(folder / f"images/image{i:03d}.png", image)
-        rows.append(llff_row(lens, c2w, float(depth.min()) / _SLACK, float(depth.max()) * _SLACK))
+        rows.append(llff_row(lens, views[i], float(depth.min()) / _SLACK, float(depth.max()) * _SLACK))
     np.save(folder / "poses_bounds.npy", np.stack(rows))
-    (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+    write_settings(folder, settings)
 
 
 def write_scene(
