@@ -292,7 +292,7 @@ def create(
     if is_written(folder, settings, names, record):
         return folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it.")
+        raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it")
     with io.temporary_path(folder.absolute()) as temporary:
         try:
             shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
@@ -302,7 +302,7 @@ def create(
             temporary.rename(folder)
         except OSError as error:
             if not is_written(folder, settings, names, record):  # by a faster process
-                raise InputError(f"{folder} cannot be written ({error.strerror}).") from None
+                raise InputError(f"{folder} cannot be written ({error.strerror})") from None
     return folder
 
 
@@ -316,4 +316,4 @@ def check_settings(settings: dict[str, int]) -> None:
     """
     for name, value in settings.items():
         if value < (least := 0 if name == "seed" else 1):
-            raise InputError(f"{name} is {value}, expected {least} or more.")
+            raise InputError(f"{name} is {value}, expected {least} or more")

@@ -105,7 +105,8 @@ def write_video(
     names = [f"{file.name}/{i + 1:04d}" for i in range(frames)]
     _write_truth(file, names, [camera] * frames, poses, settings)
     rendered = _in_threads(lambda c2w: images.to_uint8(synthetic_phone.render(camera, c2w)), poses)
-    images.write_mp4(file, progress_bar(frames, "rendering", "frame", iterable=rendered, enabled=progress), FPS)
+    shown = progress_bar(frames, "rendering", "frame", iterable=rendered, enabled=progress)
+    images.write_mp4(file, iter(shown), FPS)
     return file
 
 
