@@ -12,9 +12,9 @@ from jaxtyping import Float64
 
 from enerf.core.image_files import some
 from enerf.datasets.scenes import camera_models
+from enerf.datasets.scenes.splits import MADE_BY
 from enerf.preprocessing.colmap_process import Outcome
 from enerf.preprocessing.photographs import Photograph
-from enerf.preprocessing.work_folder import MADE_BY
 
 WEAK, DIFFERENT = 0.02, 0.1  # relative deviation of a focal length that is weakly determined; from that of EXIF data
 NARROWEST, WIDEST = 0.2, 10.0  # focal lengths, times the longer side, outside of which something is wrong
