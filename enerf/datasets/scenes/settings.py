@@ -40,6 +40,8 @@ class SceneSettings:
         Whether pixels that masks exclude are left out.
     depths
         Whether known depths, of points or depth maps, are read.
+    exposures
+        Whether exposures are read from the photographs' EXIF data.
     read_points
         Reads a PLY file of points, for ``transforms.json``; None leaves it unread.
     """
@@ -59,4 +61,5 @@ class SceneSettings:
     testskip: int = 8
     use_masks: bool = True
     depths: bool = False
+    exposures: bool = False
     read_points: Callable[[Path], Points] | None = None

@@ -216,6 +216,7 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         testskip=data.testskip,
         use_masks=not data.no_masks,
         depths=config.capture.depth_weight > 0,
+        exposures=config.capture.exposure != "off",
         read_points=colored_points.read_scene,
     )
 
