@@ -17,6 +17,7 @@ from enerf.preprocessing.colmap_process import Outcome
 from enerf.preprocessing.photographs import Photograph
 
 WEAK, DIFFERENT = 0.02, 0.1  # relative deviation of a focal length that is weakly determined; from that of EXIF data
+FEW_POINTS = 100  # of a photograph that others show too: with fewer its pose may be wrong
 NARROWEST, WIDEST = 0.2, 10.0  # focal lengths, times the longer side, outside of which something is wrong
 
 
@@ -107,6 +108,11 @@ def warnings(report: dict[str, Any]) -> list[str]:
         found.append(
             "the principal point is not the center of the images, so that it was computed: the photographs seem to be "
             "cropped (--principal_point center keeps it there)"
+        )
+    if weak := [f"{name} ({count})" for name, count in report["points_of"].items() if count < FEW_POINTS]:
+        found.append(
+            f"{len(weak)} of {report['photographs']} photographs show fewer than {FEW_POINTS} points that others show "
+            f"too, so that their poses may be wrong: {some(weak)}; photographs between them and the others help"
         )
     for camera in report["cameras"]:
         focal, deviation, exif = (camera[f"focal_length{part}"] for part in ("", "_deviation", "_exif"))
