@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from enerf.core import files, image_formats
+from enerf.core.progress import progress_bar
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.posed_images import PosedImages
 
@@ -69,7 +70,8 @@ def _observed(posed: PosedImages) -> tuple[Float64[np.ndarray, "k 3"], Bool[np.n
     local = np.einsum("kji,kj->ki", posed.c2w[points.view, :, :3], offsets)
     projected, valid = Cameras(posed.cameras).project(torch.from_numpy(points.view), torch.from_numpy(local))
     xy, colors = projected.numpy(), np.zeros((len(points.view), 3))
-    for i, (file, camera) in enumerate(zip(posed.files, posed.cameras, strict=True)):
+    bar = progress_bar(None, "compare brightness", "image", iterable=posed.files, delay=2, leave=False)
+    for i, (file, camera) in enumerate(zip(bar, posed.cameras, strict=True)):
         (here,) = np.nonzero(points.view == i)
         if not len(here):
             continue
