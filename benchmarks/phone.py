@@ -63,7 +63,7 @@ def measure(source: Path, options: argparse.Namespace) -> list[tuple[str, str]]:
     metrics = json.loads((options.work / f"run_{name}" / "metrics.json").read_text())
     rows = cameras(source, source.with_name(f"{name}_scene"))
     scores = {"whole test views": metrics["mean"]["psnr"], **metrics.get("exposure", {})}
-    rows |= {f"PSNR {key}": f"{value:.2f} dB" for key, value in scores.items()}
+    rows |= {f"PSNR {key.removeprefix('psnr_')}": f"{value:.2f} dB" for key, value in scores.items()}
     rows |= {"steps": str(metrics["steps"]), "seconds of the command": f"{seconds:.0f}"}
     return list(rows.items())
 
