@@ -76,6 +76,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
     rest, scene = _without(rest, SCENE)
     folder = source if _is_scene(source) else _processed(source, scene)
     chosen = [] if "--config" in rest else ["--config", _preset(folder)]
+    chosen += _exposure(folder, rest)
     return [*chosen, "--datadir", str(folder), "--dataset_type", "auto", "--factor", "-1", *_name(folder, rest), *rest]
 
 
@@ -137,6 +138,24 @@ def _preset(folder: Path) -> str:
     chosen = PRESETS[layout, is_object]
     log.info("%s: cameras stand %s%s: options of %s", folder, layout, ", transparent background" * is_object, chosen)
     return chosen
+
+
+def _exposure(folder: Path, rest: Sequence[str]) -> list[str]:
+    """Color maps of the training views if photographs differ in brightness, unless the user says which."""
+    from enerf.core import io
+    from enerf.datasets.scenes import splits
+    from enerf.preprocessing import brightness
+
+    if any(each == "--exposure" or each.startswith("--exposure=") for each in rest):
+        return []
+    path = folder / splits.REPORT
+    gains = list(io.read_object(path).get("log_gains", {}).values()) if splits.cameras_of(folder) else []
+    if not gains or (uneven := brightness.spread(gains)) < brightness.UNEVEN:
+        return []
+    log.info(
+        "%s: the photographs differ in brightness, by %.0f %% at the same points: --exposure gain", folder, 100 * uneven
+    )
+    return ["--exposure", "gain"]
 
 
 def _name(folder: Path, rest: Sequence[str]) -> list[str]:

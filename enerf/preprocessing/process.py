@@ -14,11 +14,12 @@ from jaxtyping import Float64
 
 from enerf.core import image_files, images, io
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import colmap, point_bounds, transforms_writer
+from enerf.datasets.scenes import colmap, point_bounds, splits, transforms_writer
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.engine import writer_lock
 from enerf.geometry import colored_points
 from enerf.preprocessing import (
+    brightness,
     camera_groups,
     cameras_picture,
     colmap_process,
@@ -69,7 +70,7 @@ def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
     with writer_lock.writing(scene):
         if work_folder.begin(scene, key, overwrite=options.overwrite):
             log.info("%s: is made of these photographs with these options already", scene)
-            return io.read_object(scene / work_folder.REPORT)
+            return io.read_object(scene / splits.REPORT)
         if is_video:
             found = _frames(scene, source, options)
         _copy(scene, found.photographs, options)
@@ -205,6 +206,8 @@ def _finish(
         source, found.photographs, found.unreadable, outcome, left_out, bounds, seconds, vars(options)
     )
     report["key"] = key  # known as well if the folder of work has been deleted
+    gains = brightness.log_gains(posed)
+    report["log_gains"] = {name: gain.tolist() for name, gain in zip(posed.names, gains, strict=True)}
     for doubt in scene_report.warnings(report):
         log.warning("%s: %s", source, doubt)
     _write(scene, posed, bounds, report)
@@ -225,7 +228,7 @@ def _posed(scene: Path, found: Sequence[Photograph]) -> PosedImages:
 def _write(scene: Path, posed: PosedImages, bounds: Float64[np.ndarray, "v 2"], report: dict[str, Any]) -> None:
     """Write picture, report, COLMAP model, points, and at last ``transforms.json``, which makes the folder a scene."""
     cameras_picture.draw(scene / work_folder.PICTURE, posed, float(np.median(bounds[:, 1])))
-    io.write_json(scene / work_folder.REPORT, report)
+    io.write_json(scene / splits.REPORT, report)
     target = scene / work_folder.SPARSE / "0"
     with io.os_errors_as_input_errors(target):
         shutil.rmtree(target, ignore_errors=True)

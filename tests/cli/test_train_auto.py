@@ -1,5 +1,6 @@
 """``enerf train PHOTOS --auto``: the arguments of the training that it stands for."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_photographs_are_processed_into_a_folder_beside_them(tmp_path, monkeypat
     assert config_of(photos).data.datadir == str(tmp_path / "photos_scene")
     assert config_of(photos, "--scene", tmp_path / "other").data.datadir == str(tmp_path / "other")
     assert made == [(photos, tmp_path / "photos_scene"), (photos, tmp_path / "other")]
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.1, "gain"), (0.01, "off")])
+def test_photographs_that_differ_in_brightness_have_color_maps(tmp_path, caplog, gain, chosen):
+    scene = forward(tmp_path / "front")
+    report = {"made_by": "enerf process", "log_gains": {"a": [gain, 0.0, 0.0], "b": [-gain, 0.0, 0.0]}}
+    (scene / "report.json").write_text(json.dumps(report))
+    with caplog.at_level("INFO"):
+        assert config_of(scene).capture.exposure == chosen
+    said = "the photographs differ in brightness, by 10 % at the same points: --exposure gain"
+    assert (said in caplog.text) == (chosen == "gain")
+    assert config_of(scene, "--exposure", "affine").capture.exposure == "affine"
+    assert config_of(scene, "--exposure=off").capture.exposure == "off"
+    (scene / "report.json").write_text(json.dumps(report | {"made_by": "another program"}))
+    assert config_of(scene).capture.exposure == "off"
 
 
 @pytest.mark.parametrize("words", [["--equilibrate", "photos", "--auto"], ["--auto", "photos"]])

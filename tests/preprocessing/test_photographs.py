@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, features
 
 from enerf.core import images
+from enerf.datasets.scenes import exif_exposure
 from enerf.preprocessing import photographs, upright_copies
 from tests.contents import refusal
 
@@ -48,6 +49,22 @@ def test_copies_are_upright_and_only_turned_photographs_are_encoded_again(folder
     assert expected.shape[:2] == (photo.height, photo.width)
     assert images.size(copy) == (photo.width, photo.height, False)
     assert np.abs(images.read(copy) - expected).max() < 0.05
+
+
+def test_copies_that_are_encoded_again_keep_the_exposure_alone(folder, tmp_path):
+    content = exif(6, focal=26, make="Apple")
+    content.get_ifd(EXIF).update({exif_exposure.TIME: 0.01, exif_exposure.ISO: 64, exif_exposure.F_NUMBER: 1.6})
+    picture(3).save(folder / "turned.jpg", exif=content)
+    found = {photo.name: photo for photo in photographs.find(folder).photographs}
+    upright_copies.write(tmp_path, [found["turned.jpg"], found["0.png"]])
+    files = [tmp_path / "images" / name for name in ("turned.jpg", "0.png", "missing.jpg")]
+    stops = exif_exposure.of_files(files)
+    assert stops[0] == pytest.approx(np.log2(0.01 * 64 / 1.6**2), abs=1e-5)
+    assert np.isnan(stops[1:]).all()
+    assert exif_exposure.of_files(files[1:]) is None
+    with Image.open(files[0]) as copy:
+        assert copy.getexif().get(ORIENTATION, 1) == 1
+        assert FOCAL_35MM not in copy.getexif().get_ifd(EXIF)
 
 
 def test_formats_that_colmap_does_not_read_are_converted_under_other_names(folder, tmp_path):

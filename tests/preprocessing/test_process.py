@@ -16,7 +16,7 @@ from PIL import Image
 
 from enerf.cli import process as command
 from enerf.core import images
-from enerf.datasets.scenes import colmap, poses, transforms_file
+from enerf.datasets.scenes import colmap, poses, synthetic_phone, synthetic_photographs, transforms_file
 from enerf.preprocessing import colmap_process, work_folder
 from enerf.preprocessing import process as processing
 from enerf.preprocessing.options import ProcessOptions
@@ -341,6 +341,31 @@ def _nearest(found: np.ndarray, true: np.ndarray) -> float:
         chosen = distance.argmin(1)
     spread = np.sqrt(((true[:, :, 3] - true[:, :, 3].mean(0)) ** 2).sum(1).mean())
     return float(np.sqrt((distance.min(1) ** 2).mean()) / spread)
+
+
+@needs_pycolmap
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_photographs_of_a_phone_all_around(tmp_path):
+    """Distortion, two exposures, a blurred photograph, masks, and photographs that are stored sideways."""
+    photos = synthetic_photographs.write_photographs(tmp_path / "phone", 50, width=400, progress=False)
+    report = run(photos, tmp_path / "scene")
+    assert len(report["registered"]) == 50
+    assert [camera["model"] for camera in report["cameras"]] == ["OPENCV", "SIMPLE_RADIAL"]
+    frames = json.loads(synthetic_photographs.truth_path(photos).read_text())["frames"]
+    true = {Path(frame["file_path"]).name: frame["transform_matrix"][:3] for frame in frames}
+    posed = transforms_file.read(tmp_path / "scene" / "transforms.json")
+    centers, degrees = errors(posed.c2w, np.array([true[Path(name).name] for name in posed.names]))
+    assert centers < 0.01
+    assert degrees < 0.5
+    gains, shots = report["log_gains"], synthetic_phone.shots(50)
+    red = {
+        is_dark: np.mean(
+            [gain[0] for name, gain in gains.items() if shots[int(Path(name).stem[-4:]) - 1].is_dark == is_dark]
+        )
+        for is_dark in (False, True)
+    }
+    assert 0.7 < np.exp(red[True] - red[False]) < 0.9
 
 
 def start(photos: Path, scene: Path) -> "subprocess.Popen[str]":

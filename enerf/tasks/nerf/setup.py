@@ -219,6 +219,7 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         use_masks=not data.no_masks,
         pixel_centers=data.pixel_centers,
         depths=config.capture.depth_weight > 0,
+        exposures=config.capture.exposure != "off",
         read_points=colored_points.read_scene,
     )
 

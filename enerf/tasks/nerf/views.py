@@ -111,7 +111,8 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
     """
     measured = []
     for view in progress_bar(None, "test views", "view", iterable=views):
-        rgb = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view)).rgb.cpu()
+        picture = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view))
+        rgb = picture.rgb.cpu()
         target, mask = scenes_pixels.view_image(scene, view).cpu(), scenes_pixels.view_mask(scene, view)
         seen = rgb if mask is None else torch.where(mask.cpu()[..., None], rgb, target)
         measured.append(
@@ -125,9 +126,21 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
         if renderer.exposure is not None:
             halves = exposure.half_scores(rgb, target, None if mask is None else mask.cpu(), renderer.exposure.kind)
             measured[-1]["halves"] = halves
+            if scene.exposures is not None:
+                mapped = _by_exposure(renderer.exposure, picture, view, scene).cpu()
+                measured[-1]["psnr_by_exif"] = image_metrics.psnr(mapped, target, mask)
         if folder is not None:
             images.write_png(folder / picture_name(scene, view), images.to_uint8(rgb))
     return measured
+
+
+@torch.no_grad()
+def _by_exposure(maps: Exposure, picture: Picture, view: int, scene: Scene) -> Float[Tensor, "h w 3"]:
+    """Colors of a view with the map of its exposure by EXIF data."""
+    assert scene.exposures is not None
+    opacity = picture.opacity if scene.has_alpha else torch.ones_like(picture.opacity)
+    below = scene.background * (1 - opacity)[..., None]
+    return (maps.by_exposure(picture.rgb - below, view, scene.exposures, opacity) + below).clamp(0, 1)
 
 
 def picture_name(scene: Scene, view: int) -> str:
