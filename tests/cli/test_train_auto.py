@@ -58,6 +58,30 @@ def test_what_the_user_says_takes_precedence(tmp_path):
     assert same_preset(config_of(scene, "--config", "fast/object.txt"), "fast/object.txt")
 
 
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+def test_what_a_file_of_the_user_says_takes_precedence_over_what_is_chosen(tmp_path, form):
+    scene = forward(tmp_path / "front")
+    (tmp_path / "mine.txt").write_text("expname = named\nfactor = 4\ndataset_type = llff\ndatadir = elsewhere\n")
+    config = config_of(scene, *form.format(tmp_path / "mine.txt").split())
+    assert (config.run.expname, config.data.factor, config.data.dataset_type) == ("named", 4, "llff")
+    assert config.data.datadir == str(scene)
+    assert config.model.encoding == "positional"  # no preset beside the file
+
+
+def test_mistakes_are_told_and_help_is_printed_before_cameras_are_computed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(process, "process", None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    words = [str(photos), "--auto"]
+    assert "unknown option" in refusal(train_auto.arguments, [*words, "--max_secnods", "60"])
+    assert "option --max_seconds" in refusal(train_auto.arguments, [*words, "--max_seconds", "soon"])
+    assert "option --config: no file" in refusal(train_auto.arguments, [*words, "--config", "nowhere"])
+    assert "option --datadir: found it with --auto" in refusal(train_auto.arguments, [*words, "--datadir", "other"])
+    with pytest.raises(SystemExit):
+        train_auto.arguments([*words, "--help"])
+    assert "--max_seconds" in capsys.readouterr().out
+
+
 def test_photographs_are_processed_into_a_folder_beside_them(tmp_path, monkeypatch):
     made = []
 
