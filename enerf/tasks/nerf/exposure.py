@@ -24,7 +24,8 @@ _LEAST = 1e-6  # of the eigenvalues of a fit: added per pixel, so that one color
 _SAME = 0.05  # stops: exposures that differ by less are one
 PROTOCOL = (
     "exposure maps are the identity for test views; fitted: a map of the same kind is fitted by least squares to the "
-    "left half of each test image, and the right half is scored with it, and without; by_exif: whole images, with the "
+    "left half of each test image, and the right half is scored with it, and without (images of which masks leave no "
+    "pixel in a half are left out); fit_psnr: with the maps of the training views; by_exif: whole images, with the "
     "mean of the maps of the training views whose exposure by EXIF data is nearest"
 )
 DESCRIPTIONS = {
@@ -142,10 +143,15 @@ def fit(
 def half_scores(
     rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None, kind: str
 ) -> dict[str, Any]:
-    """PSNR of the right half of an image: ``right_half`` as rendered, ``fitted`` with a map fitted to the left half."""
+    """PSNR of the right half of an image: ``right_half`` as rendered, ``fitted`` with a map fitted to the left half.
+
+    Empty if a half has no used pixel.
+    """
     middle = rgb.shape[1] // 2
     used = torch.ones(rgb.shape[:2], dtype=torch.bool) if mask is None else mask
     left, right = used[:, :middle], used[:, middle:]
+    if not (left.any() and right.any()):
+        return {}
     matrix, offset = fit(rgb[:, :middle][left], target[:, :middle][left], kind)
     mapped = (rgb[:, middle:].double() @ matrix.T + offset).to(rgb.dtype)
     return {
@@ -155,10 +161,12 @@ def half_scores(
 
 
 def summary(measured: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Mean over test views of the scores of ``half_scores`` and, if exposures are known, with maps chosen by them."""
-    scores = {
-        f"psnr_{key}": image_metrics.mean([m["halves"][key] for m in measured]) for key in ("right_half", "fitted")
-    }
+    """Mean over test views of the scores of ``half_scores`` and, if exposures are known, with maps chosen by them.
+
+    Views of which a half has no used pixel are left out of the former.
+    """
+    halves = [m["halves"] for m in measured if m["halves"]]
+    scores = {f"psnr_{key}": image_metrics.mean([each[key] for each in halves]) for key in ("right_half", "fitted")}
     if all("psnr_by_exif" in m for m in measured):
         scores["psnr_by_exif"] = image_metrics.mean([m["psnr_by_exif"] for m in measured])
     return scores

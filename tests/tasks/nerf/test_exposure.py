@@ -270,3 +270,12 @@ def test_photographs_of_other_exposure_are_fitted_better_with_maps(scene, tmp_pa
     assert found["gain"] > found["off"] + 1
     metrics = json.loads((tmp_path / "gain" / "metrics.json").read_text())
     assert "exposure" not in metrics  # no images were rendered
+
+
+def test_views_of_which_a_half_is_ignored_are_left_out_of_the_half_scores():
+    rgb, mask = torch.rand(4, 6, 3), torch.ones(4, 6, dtype=torch.bool)
+    mask[:, 3:] = False
+    nothing = exposure.half_scores(rgb, rgb, mask, "gain")
+    assert nothing == {} == exposure.half_scores(rgb, rgb, ~mask, "gain")
+    whole = exposure.half_scores(rgb, (rgb + 0.1).clamp(0, 1), None, "gain")
+    assert exposure.summary([{"halves": nothing}, {"halves": whole}])["psnr_right_half"] == whole["right_half"]
