@@ -13,7 +13,7 @@ from enerf.core.progress import progress_bar
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.posed_images import PosedImages
 
-UNEVEN = 0.04  # root mean square of the log gains, above which colors of photographs do not fit one another
+UNEVEN = 0.08  # root mean square of the log gains, above which colors of photographs do not fit one another
 _SIDE = 800  # pixels of the longer side at which colors are read
 _DARKEST, _BRIGHTEST = 0.06, 0.94  # of colors that are compared: others may be clipped
 _SMALL = 0.01  # error of a log color, below which it is not weighted higher
