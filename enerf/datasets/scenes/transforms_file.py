@@ -29,6 +29,7 @@ Sources: as of ``transforms_keys``.
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -343,13 +344,31 @@ def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
+def whole_mask(width: int, height: int) -> Path:
+    """Mask that ignores no pixel of an image, for frames without a mask beside others with one.
+
+    nerfstudio demands masks of all frames or of none. It stands for no mask when it is read.
+    """
+    return Path("masks") / f"whole_{width}x{height}.png"
+
+
+def whole_mask_size(name: str) -> tuple[int, int] | None:
+    """Width and height of a ``whole_mask`` by its path; None for other files.
+
+    >>> whole_mask_size("masks/whole_20x10.png"), whole_mask_size("masks/a.png")
+    ((20, 10), None)
+    """
+    found = re.fullmatch(r"masks/whole_(\d{1,6})x(\d{1,6})\.png", name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tuple[Path | None, ...]:
     """File of each frame that a key names, None where it is missing; empty if no frame has one."""
     found: list[Path | None] = []
     missing = []
     for frame in frames:
         name = frame.content.get(key)
-        if name is None or name == "":
+        if name is None or name == "" or (is_name(name) and whole_mask_size(name)):
             found.append(None)
             continue
         if not is_name(name):
