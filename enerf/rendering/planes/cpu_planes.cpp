@@ -164,6 +164,7 @@ void collect(const Geometry& g, const Texel* tiles, Batch& b, Layers& layers) {
         for (int i = 0; i < b.n; ++i) {
             if (b.place[i] < 0) continue;
             const Vec color = sample(tiles, b, i);
+            if (!(color[3] > 0)) continue;
             layers.ray(i)[layers.count[i]++] = {color, offset(b, i), b.fx[i], b.fy[i], b.transmittance[i]};
             b.transmittance[i] *= 1 - color[3];
         }
@@ -301,6 +302,26 @@ int planes_adam(float* tiles, float* gradient, float* mean, float* square, int64
         const float moved = tiles[i] - size * c1 * mean[i] / (std::sqrt(c2 * square[i]) + 1e-12f);
         tiles[i] = std::min(1.0f, std::max(0.0f, moved));
         gradient[i] = 0;
+    }
+    return 0;
+}
+
+// Give both copies of texels that two tiles share the sum of their values. `pairs` has the left and right, then the upper
+// and lower tiles; a texel that four tiles share has its sum after both, since all four are stored or it is transparent.
+int planes_join(float* values, const int64_t* pairs, int64_t across, int64_t down) {
+    constexpr int64_t size = kTile * kTile * 4, row = kTile * 4;
+    for (int64_t i = 0; i < across; ++i) {
+        float *left = values + pairs[2 * i] * size + 4 * kCells, *right = values + pairs[2 * i + 1] * size;
+        for (int y = 0; y < kTile; ++y) {
+            const Vec sum = load(left + y * row) + load(right + y * row);
+            std::memcpy(left + y * row, &sum, 16);
+            std::memcpy(right + y * row, &sum, 16);
+        }
+    }
+    pairs += 2 * across;
+    for (int64_t i = 0; i < down; ++i) {
+        float *above = values + pairs[2 * i] * size + kCells * row, *below = values + pairs[2 * i + 1] * size;
+        for (int k = 0; k < row; ++k) above[k] = below[k] = above[k] + below[k];
     }
     return 0;
 }

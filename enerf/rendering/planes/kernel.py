@@ -1,4 +1,4 @@
-"""Rendering of plane stacks by a C++ kernel, and gradients of its squared error; reference implementation: ``reference``.
+"""Rendering of plane stacks by a C++ kernel, and its gradients; reference implementation: ``reference``.
 
 Rays that are images, row by row, are processed in strips of rows for gradients (see ``cpu_planes.cpp``). The kernel
 uses torch's number of threads; all results are the same bit for bit for any number. Without a compiler the reference
@@ -9,7 +9,7 @@ import ctypes
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from enerf.core import cpu_build
@@ -124,6 +124,25 @@ def regularize(
         gradient.narrow(axis, 1, length).add_(pull)
         gradient.narrow(axis, 0, length).sub_(pull)
     gradient[..., 3] += sparsity
+
+
+def join(values: Float[Tensor, "n 32 32 4"], pairs: tuple[Int64[Tensor, "k 2"], Int64[Tensor, "l 2"]]) -> None:
+    """Give both copies of the texels that neighbors share the sum of their values, in place.
+
+    ``pairs`` are the places of left and right, and of upper and lower neighbors, as of ``stack.neighbors``.
+    """
+    across, down = pairs
+    library = cpu_build.library(SOURCE)
+    if library is not None:
+        places = torch.cat([across, down]).contiguous()
+        counts = (ctypes.c_int64(len(across)), ctypes.c_int64(len(down)))
+        pointers = (ctypes.c_void_p(values.data_ptr()), ctypes.c_void_p(places.data_ptr()))
+        cpu_build.check(library.planes_join(*pointers, *counts), SOURCE.stem)
+        return
+    left, right = across.unbind(1)
+    values[left, :, -1] = values[right, :, 0] = values[left, :, -1] + values[right, :, 0]
+    above, below = down.unbind(1)
+    values[above, -1] = values[below, 0] = values[above, -1] + values[below, 0]
 
 
 def _descend(stack: PlaneStack, tiles: Tensor, rays: Rays, target: Tensor, share: Tensor, gradient: Tensor) -> float:

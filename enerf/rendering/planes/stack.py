@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8
 from torch import Tensor
 
 from enerf.core.types import Camera
@@ -148,3 +148,13 @@ def of_index(index: Int[Tensor, "d r c"]) -> tuple[Int[Tensor, " n"], Int[Tensor
     order = index[index >= 0].argsort()
     plane, row, column = found[order].unbind(1)
     return plane, row, column
+
+
+def neighbors(index: Int32[Tensor, "d r c"]) -> tuple[Int64[Tensor, "k 2"], Int64[Tensor, "l 2"]]:
+    """Places of all stored tiles beside one another, left and right, and above one another, upper and lower."""
+
+    def both(first: Tensor, second: Tensor) -> Tensor:
+        stored = (first >= 0) & (second >= 0)
+        return torch.stack([first[stored], second[stored]], 1).long()
+
+    return both(index[:, :, :-1], index[:, :, 1:]), both(index[:, :-1], index[:, 1:])
