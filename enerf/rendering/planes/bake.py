@@ -21,7 +21,7 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.rendering import volume
 from enerf.rendering.planes import kernel, layout
 from enerf.rendering.planes.layout import Layout
-from enerf.rendering.planes.stack import PlaneStack, assemble, cut, numbered
+from enerf.rendering.planes.stack import PlaneStack, assemble, cut
 
 SAMPLES = 128  # along a ray, at least
 UNSEEN = 0.5 / 255  # largest weight in any training view of a texel that is left out
@@ -164,17 +164,8 @@ def without_unseen(stack: PlaneStack, scene: Scene, pixel_centers: float | int =
     visible = largest > UNSEEN
     tiles = stack.tiles.clone()
     tiles[..., 3] *= visible
-    return compacted(replace(stack, tiles=filled(tiles)))
-
-
-def compacted(stack: PlaneStack) -> PlaneStack:
-    """The stack without tiles in which every alpha is 0, and without planes that have no tile left."""
-    some = (stack.tiles[..., 3] > 0).flatten(1).any(1)
-    keep = stack.index >= 0
-    keep[keep.clone()] = some[stack.index[keep].long()]
-    planes = keep.flatten(1).any(1)
-    tiles = stack.tiles[stack.index[keep].long()]
-    return replace(stack, tiles=tiles, index=numbered(keep[planes]), t_vals=stack.t_vals[planes])
+    stack = replace(stack, tiles=filled(tiles))
+    return stack.only(stack.visible())
 
 
 def filled(tiles: UInt8[Tensor, "n 32 32 4"], rounds: int = 2) -> UInt8[Tensor, "n 32 32 4"]:

@@ -33,7 +33,7 @@ Source: Zhou et al., Stereo Magnification (SIGGRAPH 2018), for multiplane images
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,24 @@ class PlaneStack:
     def layers(self) -> float:
         """Stored texels over texels of one plane: the mean number of textures that a reference ray meets."""
         return len(self.tiles) / max(1, self.index[0].numel())
+
+    def visible(self) -> Bool[Tensor, " n"]:
+        """Which tiles have an alpha above 0."""
+        return (self.tiles[..., 3] > 0).flatten(1).any(1)
+
+    def places(self, keep: Bool[Tensor, " n"]) -> Int64[Tensor, " m"]:
+        """Places of the tiles to keep, in the order of planes, rows and columns."""
+        stored = self.index[self.index >= 0].long()
+        return stored[keep[stored]]
+
+    def only(self, keep: Bool[Tensor, " n"]) -> "PlaneStack":
+        """The stack of the tiles to keep, without planes that have none."""
+        kept = self.index >= 0
+        kept[kept.clone()] = keep[self.index[kept].long()]
+        planes = kept.flatten(1).any(1)
+        return replace(
+            self, tiles=self.tiles[self.places(keep)], index=numbered(kept[planes]), t_vals=self.t_vals[planes]
+        )
 
     def dense(self) -> UInt8[Tensor, "d h w 4"]:
         """Textures of all planes without tiles; 0 where a tile is left out."""

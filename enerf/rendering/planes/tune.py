@@ -20,7 +20,7 @@ from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.planes import kernel
 from enerf.rendering.planes.bake import Progress, view_rays, weights_in_views
-from enerf.rendering.planes.stack import PlaneStack, neighbors, numbered
+from enerf.rendering.planes.stack import PlaneStack, neighbors
 
 log = logging.getLogger("enerf")
 
@@ -46,7 +46,8 @@ class TuneSettings:
     first_part
         Share of the steps or seconds after which tiles are left out.
     negligible
-        Share of the light in the training views that the tiles left out may contribute, all together.
+        Share of the light in the training views that the tiles left out at the beginning and after the first part may
+        contribute, all together: more at the beginning, where most are the haze of a field, which tuning replaces.
     seed
         Seed of the order of the views.
     pixel_centers
@@ -60,7 +61,7 @@ class TuneSettings:
     alpha: float = 0.01
     sparsity: float = 0.001
     first_part: float = 0.4
-    negligible: float = 0.01
+    negligible: tuple[float, float] = (0.05, 0.01)
     seed: int = 0
     pixel_centers: float = 0.5
 
@@ -94,12 +95,13 @@ def tune(
     """
     settings = settings or TuneSettings()
     files.require_memory(20 * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
-    state, order, step, compact = _State(stack), _Order(scene, settings.seed), 0, False
     began = time.perf_counter()
+    state = _State(stack.only(~_negligible(stack, scene, settings, settings.negligible[0])))
+    order, step, compact = _Order(scene, settings.seed), 0, False
     while (share := _share(settings, step, time.perf_counter() - began)) < 1:
         progress(share)
         if not compact and share >= settings.first_part:
-            state, compact = state.without(_negligible(state.stack(), scene, settings)), True
+            state, compact = state.without(_negligible(state.stack(), scene, settings, settings.negligible[1])), True
         step += 1
         view = order.view()
         rays, width = view_rays(scene, view, settings.pixel_centers)
@@ -111,7 +113,8 @@ def tune(
         kernel.adam(state.tiles, state.slope, state.moments, settings.rate * _decay(share), step)
     progress(1.0)
     log.info("%s: %d steps of tuning, %d tiles", scene.name, step, len(state.tiles))
-    return state.without(~_visible(state.stack())).stack()
+    tuned = state.stack()
+    return tuned.only(tuned.visible())
 
 
 class _State:
@@ -129,16 +132,12 @@ class _State:
 
     def without(self, dropped: Tensor) -> "_State":
         """The state of the tiles that are not dropped, in the order of their places."""
-        keep = self.base.index >= 0
-        keep[keep.clone()] = ~dropped[self.base.index[keep].long()]
-        places = self.base.index[keep].long()
-        planes = keep.flatten(1).any(1)
         other = _State.__new__(_State)
+        places = self.base.places(~dropped)
         other.tiles, other.slope = self.tiles[places], self.slope[places]
         other.moments = (self.moments[0][places], self.moments[1][places])
-        index, t_vals = numbered(keep[planes]), self.base.t_vals[planes]
-        other.base = replace(self.base, tiles=self.base.tiles[places], index=index, t_vals=t_vals)
-        other.pairs = neighbors(index)
+        other.base = self.base.only(~dropped)
+        other.pairs = neighbors(other.base.index)
         return other
 
 
@@ -156,7 +155,7 @@ class _Order:
         return self._left.pop()
 
 
-def _negligible(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Tensor:
+def _negligible(stack: PlaneStack, scene: Scene, settings: TuneSettings, share: float) -> Tensor:
     """Which tiles count least in the training views: those whose weights sum up to a share of all.
 
     The limit is on the sum, not on a tile: with more planes, each tile counts less.
@@ -164,13 +163,8 @@ def _negligible(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Tens
     weight = weights_in_views(stack, scene, settings.pixel_centers).flatten(1).mean(1)
     order = weight.argsort()
     dropped = torch.zeros(len(weight), dtype=torch.bool)
-    dropped[order[weight[order].cumsum(0) < settings.negligible * weight.sum()]] = True
+    dropped[order[weight[order].cumsum(0) < share * weight.sum()]] = True
     return dropped
-
-
-def _visible(stack: PlaneStack) -> Tensor:
-    """Which tiles have an alpha above 0."""
-    return (stack.tiles[..., 3] > 0).flatten(1).any(1)
 
 
 def _shares(scene: Scene, view: int, directions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
