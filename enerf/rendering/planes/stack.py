@@ -176,3 +176,17 @@ def neighbors(index: Int32[Tensor, "d r c"]) -> tuple[Int64[Tensor, "k 2"], Int6
         return torch.stack([first[stored], second[stored]], 1).long()
 
     return both(index[:, :, :-1], index[:, :, 1:]), both(index[:, :-1], index[:, 1:])
+
+
+def open_borders(index: Int32[Tensor, "d r c"], count: int) -> Bool[Tensor, "n 32 32"]:
+    """Which texels of the ``count`` stored tiles are on a side without a neighbor, within the grid."""
+    found = torch.zeros(count, TILE, TILE, dtype=torch.bool)
+    stored = index >= 0
+    for axis, first, last in ((2, (slice(None), 0), (slice(None), -1)), (1, (0,), (-1,))):
+        here = index.transpose(1, 2) if axis == 1 else index
+        kept = stored.transpose(1, 2) if axis == 1 else stored
+        right = here[..., 1:][kept[..., 1:] & ~kept[..., :-1]].long()
+        left = here[..., :-1][kept[..., :-1] & ~kept[..., 1:]].long()
+        found[(right, *first)] = True
+        found[(left, *last)] = True
+    return found

@@ -20,7 +20,7 @@ from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.planes import kernel
 from enerf.rendering.planes.bake import Progress, view_rays, weights_in_views
-from enerf.rendering.planes.stack import PlaneStack, neighbors
+from enerf.rendering.planes.stack import PlaneStack, neighbors, open_borders
 
 log = logging.getLogger("enerf")
 
@@ -111,6 +111,7 @@ def tune(
         kernel.regularize(state.tiles, state.slope, settings.color, settings.alpha, strength)
         kernel.join(state.slope, state.pairs)
         kernel.adam(state.tiles, state.slope, state.moments, settings.rate * _decay(share), step)
+        state.close_borders()
     progress(1.0)
     log.info("%s: %d steps of tuning, %d tiles", scene.name, step, len(state.tiles))
     tuned = state.stack()
@@ -124,7 +125,17 @@ class _State:
         self.base, self.tiles = stack, stack.tiles.float() / 255
         self.slope = torch.zeros_like(self.tiles)
         self.moments = (torch.zeros_like(self.tiles), torch.zeros_like(self.tiles))
-        self.pairs = neighbors(stack.index)
+        self._index()
+
+    def _index(self) -> None:
+        """Find which tiles share texels, and which texels have no neighbors."""
+        self.pairs = neighbors(self.base.index)
+        self.open = open_borders(self.base.index, len(self.tiles)).flatten().nonzero()[:, 0]
+        self.close_borders()
+
+    def close_borders(self) -> None:
+        """Set the alpha to 0 where a tile that is stored ends at one that is not, which would be seen as an edge."""
+        self.tiles.view(-1, 4)[:, 3].index_fill_(0, self.open, 0.0)
 
     def stack(self) -> PlaneStack:
         """The stack with these textures."""
@@ -137,7 +148,7 @@ class _State:
         other.tiles, other.slope = self.tiles[places], self.slope[places]
         other.moments = (self.moments[0][places], self.moments[1][places])
         other.base = self.base.only(~dropped)
-        other.pairs = neighbors(other.base.index)
+        other._index()
         return other
 
 
