@@ -87,7 +87,7 @@ def _textures(
 ) -> tuple[UInt8[Tensor, "d h w 4"], Float[Tensor, " d"]]:
     """Textures of all planes, and the depths of the planes."""
     camera, d = arranged.camera, len(arranged.edges) - 1
-    files.require_memory(6 * d * camera.width * camera.height, f"{scene.name}: {d} planes")
+    files.require_memory(12 * d * camera.width * camera.height, f"{scene.name}: {d} planes")
     frusta = layout.in_frusta(arranged, scene)
     seen = (frusta[1:] | frusta[:-1]).flatten(1)  # slabs of texels
     per_slab = -(-settings.samples // d)

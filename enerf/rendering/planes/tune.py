@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from enerf.core import files
@@ -48,6 +48,8 @@ class TuneSettings:
     negligible
         Share of the light in the training views that the tiles left out at the beginning and after the first part may
         contribute, all together: more at the beginning, where most are the haze of a field, which tuning replaces.
+    layers
+        Largest mean number of layers (``PlaneStack.layers``) after the first part.
     seed
         Seed of the order of the views.
     pixel_centers
@@ -62,6 +64,7 @@ class TuneSettings:
     sparsity: float = 0.001
     first_part: float = 0.4
     negligible: tuple[float, float] = (0.05, 0.01)
+    layers: float = 24.0
     seed: int = 0
     pixel_centers: float = 0.5
 
@@ -101,7 +104,8 @@ def tune(
     while (share := _share(settings, step, time.perf_counter() - began)) < 1:
         progress(share)
         if not compact and share >= settings.first_part:
-            state, compact = state.without(_negligible(state.stack(), scene, settings, settings.negligible[1])), True
+            least = _negligible(state.stack(), scene, settings, settings.negligible[1], settings.layers)
+            state, compact = state.without(least), True
         step += 1
         view = order.view()
         rays, width = view_rays(scene, view, settings.pixel_centers)
@@ -166,15 +170,19 @@ class _Order:
         return self._left.pop()
 
 
-def _negligible(stack: PlaneStack, scene: Scene, settings: TuneSettings, share: float) -> Tensor:
-    """Which tiles count least in the training views: those whose weights sum up to a share of all.
+def _negligible(
+    stack: PlaneStack, scene: Scene, settings: TuneSettings, share: float, layers: float = math.inf
+) -> Bool[Tensor, " n"]:
+    """Which tiles count least in the training views: their weights sum up to ``share``; or more, to leave ``layers``.
 
     The limit is on the sum, not on a tile: with more planes, each tile counts less.
     """
     weight = weights_in_views(stack, scene, settings.pixel_centers).flatten(1).mean(1)
     order = weight.argsort()
+    small = int((weight[order].cumsum(0) < share * weight.sum()).sum())
+    most = min(len(weight), math.ceil(layers * stack.index[0].numel())) if math.isfinite(layers) else len(weight)
     dropped = torch.zeros(len(weight), dtype=torch.bool)
-    dropped[order[weight[order].cumsum(0) < share * weight.sum()]] = True
+    dropped[order[: max(small, len(weight) - most)]] = True
     return dropped
 
 

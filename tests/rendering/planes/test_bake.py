@@ -133,11 +133,18 @@ def test_tuned_textures_are_nearer_to_the_photographs_and_reproducible(scene):
 
 def test_texels_that_tiles_share_stay_equal(scene):
     stack = bake.bake(fog, scene, BakeSettings(planes=8, samples=16))
-    tuned = tune.tune(stack, scene, TuneSettings(steps=8, negligible=(0.0, 0.0)))
+    tuned = tune.tune(stack, scene, TuneSettings(steps=8, negligible=(0.0, 0.0), layers=99.0))
     assert len(tuned.tiles) == len(stack.tiles)
     for row, column in ((tuned.index[:, :, :-1].flatten(), tuned.index[:, :, 1:].flatten()),):
         both = (row >= 0) & (column >= 0)
         assert torch.equal(tuned.tiles[row[both].long()][:, :, -1], tuned.tiles[column[both].long()][:, :, 0])
+
+
+def test_layers_are_limited(scene):
+    stack = bake.bake(fog, scene, BakeSettings(planes=12, samples=24))
+    tuned = tune.tune(stack, scene, TuneSettings(steps=10, layers=5.0))
+    assert stack.layers > 10
+    assert 3 < tuned.layers <= 5
 
 
 def test_masked_pixels_are_not_followed(scene):

@@ -70,6 +70,15 @@ def test_another_number_of_planes_is_made(run):
     assert [planes.stack_of(opened_run, folder, n).metadata["made_from"]["planes"] for n in (8, 9)] == [8, 9]
 
 
+def test_a_video_takes_what_was_baked_with_any_options(run):
+    folder = run()
+    opened_run = setup.open_run(folder, "cpu")
+    baked = planes.stack_of(opened_run, folder, 9).metadata
+    assert planes.best_stack(opened_run, folder).metadata == baked
+    planes.bake_folder(folder, 10, 0.1, device="cpu")
+    assert planes.best_stack(opened_run, folder).metadata["made_from"]["seconds"] == 0.1
+
+
 def test_damaged_planes_are_made_again_with_a_warning(run, caplog):
     folder = run()
     planes.bake_folder(folder, 8, 0.0, device="cpu")
