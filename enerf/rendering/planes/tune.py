@@ -1,0 +1,203 @@
+"""Tuning: gradient descent of the textures of a plane stack on the photographs that its field was trained on.
+
+Each step renders one training view and follows the gradient of its squared error by Adam, with textures clamped to
+[0, 1]. Textures of planes that no other view contradicts would fit each photograph alone, so the total variation of
+color and alpha is penalized; and alpha itself in the first part, after which tiles that hardly count are left out.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from enerf.core import files
+from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.datasets.scenes.scene import Scene
+from enerf.rendering.planes import kernel
+from enerf.rendering.planes.bake import Progress, view_rays, weights_in_views
+from enerf.rendering.planes.stack import PlaneStack, neighbors, open_borders
+
+log = logging.getLogger("enerf")
+
+Targets = Callable[[int], Float[Tensor, "h w 3"]]
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How long and how strongly textures are tuned.
+
+    Attributes
+    ----------
+    seconds
+        Wall-clock time; the rate falls with it.
+    steps
+        Number of steps, instead of ``seconds`` if it is not 0: then the result is reproducible.
+    rate
+        Largest step of a texel, in units of its range, at the beginning; a tenth of it at the end.
+    color, alpha
+        Weights of the total variation, relative to the squared error of a pixel.
+    sparsity
+        Weight of the sum of alpha, in the first part.
+    first_part
+        Share of the steps or seconds after which tiles are left out.
+    negligible
+        Share of the light in the training views that the tiles left out at the beginning and after the first part may
+        contribute, all together: more at the beginning, where most are the haze of a field, which tuning replaces.
+    layers
+        Largest mean number of layers (``PlaneStack.layers``) after the first part.
+    seed
+        Seed of the order of the views.
+    pixel_centers
+        Position of the rays in their pixels.
+    """
+
+    seconds: float = 60.0
+    steps: int = 0
+    rate: float = 0.02
+    color: float = 0.01
+    alpha: float = 0.01
+    sparsity: float = 0.001
+    first_part: float = 0.4
+    negligible: tuple[float, float] = (0.05, 0.01)
+    layers: float = 24.0
+    seed: int = 0
+    pixel_centers: float = 0.5
+
+
+def tune(
+    stack: PlaneStack,
+    scene: Scene,
+    settings: TuneSettings | None = None,
+    targets: Targets | None = None,
+    progress: Progress = lambda share: None,
+) -> PlaneStack:
+    """The stack with tuned textures, of which tiles that became negligible are left out.
+
+    Parameters
+    ----------
+    stack
+        A bake of the scene's field.
+    scene
+        Its training views and their masks; their poses are those that the field was trained with in the end.
+    settings
+        Default: ``TuneSettings()``.
+    targets
+        Image of a training view; default: its photograph.
+    progress
+        Called with the share that is done, in [0, 1].
+
+    Raises
+    ------
+    InputError
+        If the textures, their gradients and moments do not fit in memory.
+    """
+    settings = settings or TuneSettings()
+    files.require_memory(20 * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
+    began = time.perf_counter()
+    state = _State(stack.only(~_negligible(stack, scene, settings, settings.negligible[0])))
+    order, step, compact = _Order(scene, settings.seed), 0, False
+    while (share := _share(settings, step, time.perf_counter() - began)) < 1:
+        progress(share)
+        if not compact and share >= settings.first_part:
+            least = _negligible(state.stack(), scene, settings, settings.negligible[1], settings.layers)
+            state, compact = state.without(least), True
+        step += 1
+        view = order.view()
+        rays, width = view_rays(scene, view, settings.pixel_centers)
+        target = (scenes_pixels.view_image(scene, view) if targets is None else targets(view)).reshape(-1, 3)
+        kernel.descend(state.base, state.tiles, rays, width, target, _shares(scene, view, rays.directions), state.slope)
+        strength = 0.0 if compact else settings.sparsity
+        kernel.regularize(state.tiles, state.slope, settings.color, settings.alpha, strength)
+        kernel.join(state.slope, state.pairs)
+        kernel.adam(state.tiles, state.slope, state.moments, settings.rate * _decay(share), step)
+        state.close_borders()
+    progress(1.0)
+    log.info("%s: %d steps of tuning, %d tiles", scene.name, step, len(state.tiles))
+    tuned = state.stack()
+    return tuned.only(tuned.visible())
+
+
+class _State:
+    """Textures as floats, with their gradient and moments."""
+
+    def __init__(self, stack: PlaneStack) -> None:
+        self.base, self.tiles = stack, stack.tiles.float() / 255
+        self.slope = torch.zeros_like(self.tiles)
+        self.moments = (torch.zeros_like(self.tiles), torch.zeros_like(self.tiles))
+        self._index()
+
+    def _index(self) -> None:
+        """Find which tiles share texels, and which texels have no neighbors."""
+        self.pairs = neighbors(self.base.index)
+        self.open = open_borders(self.base.index, len(self.tiles)).flatten().nonzero()[:, 0]
+        self.close_borders()
+
+    def close_borders(self) -> None:
+        """Set the alpha to 0 where a tile that is stored ends at one that is not, which would be seen as an edge."""
+        self.tiles.view(-1, 4)[:, 3].index_fill_(0, self.open, 0.0)
+
+    def stack(self) -> PlaneStack:
+        """The stack with these textures."""
+        return replace(self.base, tiles=(self.tiles * 255).round().byte())
+
+    def without(self, dropped: Tensor) -> "_State":
+        """The state of the tiles that are not dropped, in the order of their places."""
+        other = _State.__new__(_State)
+        places = self.base.places(~dropped)
+        other.tiles, other.slope = self.tiles[places], self.slope[places]
+        other.moments = (self.moments[0][places], self.moments[1][places])
+        other.base = self.base.only(~dropped)
+        other._index()
+        return other
+
+
+class _Order:
+    """Views in a random order, each once before any is repeated."""
+
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self._views, self._generator = list(scene.train), torch.Generator().manual_seed(seed)
+        self._left: list[int] = []
+
+    def view(self) -> int:
+        """The next view."""
+        if not self._left:
+            self._left = [self._views[i] for i in torch.randperm(len(self._views), generator=self._generator).tolist()]
+        return self._left.pop()
+
+
+def _negligible(
+    stack: PlaneStack, scene: Scene, settings: TuneSettings, share: float, layers: float = math.inf
+) -> Bool[Tensor, " n"]:
+    """Which tiles count least in the training views: their weights sum up to ``share``; or more, to leave ``layers``.
+
+    The limit is on the sum, not on a tile: with more planes, each tile counts less.
+    """
+    weight = weights_in_views(stack, scene, settings.pixel_centers).flatten(1).mean(1)
+    order = weight.argsort()
+    small = int((weight[order].cumsum(0) < share * weight.sum()).sum())
+    most = min(len(weight), math.ceil(layers * stack.index[0].numel())) if math.isfinite(layers) else len(weight)
+    dropped = torch.zeros(len(weight), dtype=torch.bool)
+    dropped[order[: max(small, len(weight) - most)]] = True
+    return dropped
+
+
+def _shares(scene: Scene, view: int, directions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """Weights of the pixels of a view: 0 if it is masked or has no ray, otherwise 1."""
+    used = directions.isfinite().all(1)
+    mask = scenes_pixels.view_mask(scene, view)
+    return (used if mask is None else used & mask.flatten()).float()
+
+
+def _share(settings: TuneSettings, step: int, seconds: float) -> float:
+    """Share that is done."""
+    return step / settings.steps if settings.steps else seconds / settings.seconds if settings.seconds > 0 else 1.0
+
+
+def _decay(share: float) -> float:
+    """Factor of the rate: half a cosine from 1 to 0.1."""
+    return 0.1 + 0.9 * (0.5 + 0.5 * math.cos(math.pi * share))
