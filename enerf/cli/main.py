@@ -20,6 +20,7 @@ COMMANDS = {
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),
     "analyze": ("enerf.cli.analyze:main", "condition numbers and Hessian extremes of checkpoints"),
+    "report": ("enerf.cli.report:main", "write one HTML page about runs or comparisons"),
     "generate": ("enerf.cli.generate:main", "write a generated scene, shape or set of labelled images"),
     "demo": ("enerf.cli.demo:main", "train, render, extract and compare on generated data, in minutes"),
 }

@@ -191,3 +191,37 @@ class ExtractOptions:
     size: int = option(480, "height of pictures in pixels", at_least=16, at_most=1 << 14, affects="neutral")
     datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral", is_path=True)
     device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """report."""
+
+    out: str = option("report.html", "file of the page", affects="neutral", is_path=True)
+    title: str = option("", "title of the page; empty: the names of the runs", affects="neutral")
+    views: int = option(
+        3,
+        "number of pictures of each run, such as test views: the worst, the median and the best first; 0: none",
+        at_least=0,
+        at_most=1000,
+        affects="neutral",
+    )
+    width: int = option(
+        1008, "largest width of embedded pictures in pixels", at_least=16, at_most=1 << 13, affects="neutral"
+    )
+    compared: int = option(
+        8,
+        "largest number of runs whose pictures are shown side by side",
+        at_least=1,
+        at_most=64,
+        affects="neutral",
+    )
+    video_mb: float = option(
+        8.0, "largest size of all embedded videos in megabytes; 0: none", at_least=0, at_most=1024, affects="neutral"
+    )
+    page: str = option(
+        "", "self-contained HTML page of a scene to embed, in a frame of its own", affects="neutral", is_path=True
+    )
+    datadir: str = option(
+        "", "new path of the data, if they have moved since training", affects="neutral", is_path=True
+    )

@@ -59,6 +59,8 @@ class Task:
         Optional.
     probe
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
+    presentation
+        ``reporting.presentation.Presentation``: curves, figures and pictures of a report. Optional.
     """
 
     kind: str
@@ -78,6 +80,7 @@ class Task:
     mesh_source: Part = ""
     views: Part = ""
     probe: Part = ""
+    presentation: Part = ""
 
     def has(self, part: str) -> bool:
         """Return whether the task has an optional part."""
@@ -154,6 +157,7 @@ register(
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         views="enerf.tasks.nerf.opened:open_views",
         probe="enerf.tasks.nerf.probe:open_probe",
+        presentation="enerf.tasks.nerf.presentation:PRESENTATION",
     )
 )
 register(
@@ -172,6 +176,7 @@ register(
         input_files="enerf.tasks.shape.setup:input_files",
         mesh_source="enerf.tasks.shape.mesh:mesh_source",
         probe="enerf.tasks.shape.probe:open_probe",
+        presentation="enerf.tasks.shape.presentation:PRESENTATION",
     )
 )
 register(
@@ -189,5 +194,6 @@ register(
         resolve_backend="enerf.tasks.classifier.setup:resolve_backend",
         input_files="enerf.tasks.classifier.setup:input_files",
         probe="enerf.tasks.classifier.probe:open_probe",
+        presentation="enerf.tasks.classifier.presentation:PRESENTATION",
     )
 )

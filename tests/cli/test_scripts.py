@@ -205,6 +205,11 @@ MISTAKES = {
         (["--dataset_type", "LINEMOD"], "LINEMOD"),
     ],
     "eval_nerf.py": [(["nowhere"], "nowhere")],
+    "report.py": [
+        (["nowhere"], "nowhere"),
+        (["nowhere", "--page", "none.html"], "none.html"),
+        (["a", "--views", "x"], "--views"),
+    ],
     "render_video.py": [
         (["nowhere"], "nowhere"),
         (["nowhere", "--frames", "0"], "--frames"),
