@@ -25,7 +25,7 @@ from enerf.conditioning.weight_cache import computed_once
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.config import NerfConfig
-from enerf.tasks.nerf.setup import renderer_of
+from enerf.tasks.nerf.views import renderer_of
 
 PLAIN, AGAIN, TREATED = "plain", "plain again", "equilibrated"
 MAP_REPEATS, MAP_ROUNDS = 10, 30

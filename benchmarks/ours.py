@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -106,7 +106,10 @@ def prepared(options: NerfConfig, scene: Scene | None = None) -> tuple[Run, str]
     log.setLevel(logging.INFO)
     log.handlers[:] = [recorder]
     try:
-        with patch.object(nerf_setup, "load_scene", lambda _, **__: scene) if scene is not None else nullcontext():
+        with ExitStack() as stack:
+            if scene is not None:
+                stack.enter_context(patch.object(nerf_setup, "load_scene", lambda _, **__: scene))
+                stack.enter_context(patch.object(nerf_setup, "input_files", lambda _: []))
             run = nerf_setup.prepare(options)
     finally:
         log.setLevel(level)

@@ -84,7 +84,7 @@ def plan(options: nerf_config.NerfConfig, quick: bool) -> list[dict[str, Any]]:
     for kind, table in (("step", STEPS), ("frame", FRAMES)):
         for name, (values, few) in table.items():
             for value in few if quick else values:
-                changes, photographs = {}, ours.PHOTOS if kind == "step" else 1
+                changes, photographs = {}, ours.PHOTOS if kind == "step" else 2
                 height = ours.HEIGHT if kind == "step" else (FRAME_HEIGHT // 4 if quick else FRAME_HEIGHT)
                 if quick:
                     changes["N_rand"] = QUICK_RAYS

@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from enerf.core import files
+from enerf.core import files, openmp
 from enerf.core.errors import InputError, NotFinite, shown
+
+openmp.wait_briefly()  # before torch is imported
 
 EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from enerf.cli.train_auto import AutoOptions
 from enerf.config.options import title
 from enerf.experiments.options import AnalyzeOptions, CompareOptions, ConvertOptions, ExtractOptions, ReportOptions
 from enerf.preprocessing.options import ProcessOptions
@@ -24,6 +25,7 @@ refuses to continue the variant in any case. *neutral*: nothing. The length of a
 `--N_importance` from or to 0 adds or removes a network, so that the checkpoint does not fit either. `auto` differs
 from nothing.
 """
+BESIDE = {"train": (AutoOptions,)}  # tables of a task's command that are not part of its configuration
 COMMANDS = (
     ("process", ProcessOptions),
     ("compare", CompareOptions),
@@ -39,8 +41,8 @@ def page() -> str:
     parts = [HEAD]
     for task in registry.tasks():
         parts.append(f"## enerf {task.command}\n\n{task.summary[:1].upper()}{task.summary[1:]}.\n")
-        for table in dataclasses.fields(task.load("config")):
-            parts.append(_section(table.type, with_effect=True))
+        tables = [item.type for item in dataclasses.fields(task.load("config"))]
+        parts += [_section(table, with_effect=True) for table in (*BESIDE.get(task.command, ()), *tables)]
     parts += [f"## enerf {name}\n\n{_section(table, with_effect=False)}" for name, table in COMMANDS]
     return "\n".join(parts).rstrip() + "\n"
 

@@ -1,6 +1,8 @@
-"""Command-line entry point ``enerf generate``: writes synthetic scenes, shapes and labelled images.
+"""Command-line entry point ``enerf generate``: writes synthetic scenes, photographs, shapes and labelled images.
 
 enerf generate scene --out data/demo --views 20 --width 160 --height 120
+enerf generate photographs --out data/phone
+enerf generate photographs --out data/phone.mp4 --video
 enerf generate shape --out data/shapes
 enerf generate labelled data/figures --kind cifar
 """
@@ -33,8 +35,11 @@ def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = app.ArgumentParser(prog=prog, description="Write generated data for demos and tests.")
-    choices = parser.add_subparsers(dest="what", required=True, metavar="scene|shape|labelled")
+    choices = parser.add_subparsers(dest="what", required=True, metavar="scene|photographs|shape|labelled")
     _scene_options(choices.add_parser("scene", help="a ray-traced scene, in LLFF's format or as transforms.json"))
+    _photographs_options(
+        choices.add_parser("photographs", help="photographs or a video as of a phone, without cameras")
+    )
     _shape_options(choices.add_parser("shape", help="meshes of shapes with known volumes"))
     _labelled_options(choices.add_parser("labelled", help="labelled images of geometric figures"))
     return parser
@@ -62,6 +67,22 @@ def _scene_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(write=_write_scene)
 
 
+def _photographs_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write ray-traced photographs around objects as a phone takes them: with distortion, EXIF data, two exposures, "
+        "one blurred, three masks; or a video. The true cameras are written beside them, to NAME_truth.json."
+    )
+    parser.add_argument(
+        "--out", type=app.path, default="data/phone", help="the new folder, or the video; default: data/phone"
+    )
+    parser.add_argument("--views", type=app.whole(9999), default=50, help="number of photographs; default: 50")
+    parser.add_argument("--width", type=app.whole(8192), help="width in pixels; default: 1008, of a video 960")
+    parser.add_argument("--seed", type=app.whole(LARGEST), default=0, help="seed of the capture; default: 0")
+    parser.add_argument("--video", action="store_true", help="write a video (MP4), not photographs")
+    parser.add_argument("--frames", type=app.whole(100_000), default=300, help="frames of the video; default: 300")
+    parser.set_defaults(write=_write_photographs)
+
+
 def _shape_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write meshes of shapes with known volumes."
     parser.add_argument("--out", type=app.path, default="data/shapes", help="the folder; default: data/shapes")
@@ -83,6 +104,18 @@ def _write_scene(out: Path, layout: str, **settings: Any) -> None:
 
     write = synthetic_around.write_scene if layout == "around" else synthetic.write_scene
     print(write(out, **settings))
+
+
+def _write_photographs(out: Path, views: int, width: int | None, seed: int, video: bool, frames: int) -> None:
+    from enerf.datasets.scenes import synthetic_phone, synthetic_photographs
+
+    if video:
+        file = out if out.suffix.lower() == ".mp4" else out.with_name(f"{out.name}.mp4")
+        width = synthetic_phone.VIDEO_WIDTH if width is None else width
+        print(synthetic_photographs.write_video(file, frames, width=width, seed=seed))
+    else:
+        width = synthetic_phone.WIDTH if width is None else width
+        print(synthetic_photographs.write_photographs(out, views, width=width, seed=seed))
 
 
 def _write_shapes(out: Path) -> None:

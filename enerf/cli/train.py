@@ -13,9 +13,11 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     from enerf.config import parser  # needs the extra app
 
     task = registry.task(kind)
-    if kind == "nerf":
-        argv = _with_cameras(argv)
-    config, _ = parser.parse(task.load("config"), argv, description=description or task.summary, prog=prog)
+    argv, extra = _with_cameras(argv) if kind == "nerf" else (argv, ())
+    text = description or task.summary
+    config, more = parser.parse(task.load("config"), argv, description=text, extra=extra, prog=prog)
+    for table in more:
+        table.check()
 
     from enerf.reporting import tables
 
@@ -35,9 +37,9 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
         raise failed
 
 
-def _with_cameras(argv: Sequence[str] | None) -> Sequence[str] | None:
-    """Arguments without ``--auto``, for which photographs, a video or a scene have to be prepared."""
+def _with_cameras(argv: Sequence[str] | None) -> tuple[Sequence[str] | None, tuple[type, ...]]:
+    """Arguments without ``--auto``, for which photographs, a video or a scene have to be prepared; its options."""
     from enerf.cli import train_auto
 
     given = sys.argv[1:] if argv is None else argv
-    return train_auto.arguments(given) if train_auto.is_wanted(given) else argv
+    return (train_auto.arguments(given) if train_auto.is_wanted(given) else argv), (train_auto.AutoOptions,)

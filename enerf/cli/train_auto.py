@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from enerf.cli import app
+from enerf.config.options import option
 from enerf.core.errors import InputError, shown
 
 log = logging.getLogger("enerf")
-FLAG, SCENE = "--auto", "--scene"
+FLAG, SCENE, CONFIG = "--auto", "--scene", "config"
 USAGE = "enerf train PHOTOS --auto [--scene FOLDER] [--OPTION VALUE]"
 # How the cameras stand, and whether there is an object without background -> file in configs/
 PRESETS = {
@@ -21,6 +23,39 @@ PRESETS = {
 }
 
 
+@dataclass(frozen=True)
+class AutoOptions:
+    """Cameras and options by themselves."""
+
+    auto: bool = option(
+        False,
+        "compute the cameras of the photographs or the video that the first argument names, as enerf process does, or "
+        "read the scene there; choose the file of options by how the cameras stand; train. On the command line only",
+        affects="neutral",
+    )
+    scene: str = option(
+        "",
+        "with --auto: folder of the scene that is made; empty: beside the photographs, PHOTOS_scene",
+        affects="neutral",
+        is_path=True,
+    )
+
+    def check(self) -> None:
+        """Check that neither is left of arguments that ``arguments`` has not read.
+
+        Raises
+        ------
+        InputError
+            If one is.
+        """
+        if self.auto:
+            raise InputError(
+                f"option {FLAG}: found it in a configuration file, expected it on the command line: {USAGE}"
+            )
+        if self.scene:
+            raise InputError(f"option {SCENE}: found {shown(self.scene)} without {FLAG}, expected both: {USAGE}")
+
+
 def is_wanted(argv: Sequence[str]) -> bool:
     """Whether arguments ask for it."""
     return FLAG in argv
@@ -30,18 +65,39 @@ def arguments(argv: Sequence[str]) -> list[str]:
     """Arguments of a training, from those with ``--auto``: photographs, a video or a scene first.
 
     The cameras of photographs and videos are computed, once, into the folder ``--scene``, by default beside the input.
-    Options that the user gives take precedence over the preset's.
+    Options that the user gives, in a configuration file too, take precedence over those that are chosen. They are read
+    first, so that a mistake is told before the cameras are computed.
 
     Raises
     ------
     InputError
-        If the input is not the first argument or cannot be read, or no cameras can be computed.
+        If the input is not the first argument or cannot be read, an option is wrong, or no cameras can be computed.
     """
     source, rest = _source(argv)
     rest, scene = _without(rest, SCENE)
+    given = _checked(rest)
     folder = source if _is_scene(source) else _processed(source, scene)
-    chosen = [] if "--config" in rest else ["--config", _preset(folder)]
-    return [*chosen, "--datadir", str(folder), "--dataset_type", "auto", "--factor", "-1", *_name(folder, rest), *rest]
+    chosen = [] if CONFIG in given else [f"--{CONFIG}", _preset(folder)]
+    chosen += [] if "exposure" in given else _exposure(folder)
+    chosen += [] if "expname" in given else ["--expname", folder.resolve().name]
+    for name, value in (("dataset_type", "auto"), ("factor", "-1")):
+        chosen += [] if name in given else [f"--{name}", value]
+    return [*chosen, *rest, "--datadir", str(folder)]
+
+
+def _checked(rest: list[str]) -> set[str]:
+    """Names of the options that the user gives, after a trial of reading them; ``--help`` prints the help and ends."""
+    from enerf.config import parser
+    from enerf.tasks.nerf.config import NerfConfig
+
+    named = {each[2:].split("=", 1)[0] for each in rest if each.startswith("--")}
+    trial = rest if CONFIG in named else [f"--{CONFIG}", PRESETS["free", False], *rest]
+    parser.parse(NerfConfig, trial, extra=(AutoOptions,), prog="enerf train")
+    if "datadir" in named:
+        raise InputError(
+            f"option --datadir: found it with {FLAG}, expected the scene or the photographs first: {USAGE}"
+        )
+    return named | (parser.names_in_file(rest) - {"datadir"})
 
 
 def _source(argv: Sequence[str]) -> tuple[Path, list[str]]:
@@ -104,7 +160,17 @@ def _preset(folder: Path) -> str:
     return chosen
 
 
-def _name(folder: Path, rest: Sequence[str]) -> list[str]:
-    """The experiment is named like the scene, unless the user names it."""
-    given = any(each == "--expname" or each.startswith("--expname=") for each in rest)
-    return [] if given else ["--expname", folder.resolve().name]
+def _exposure(folder: Path) -> list[str]:
+    """Color maps of the training views if the photographs differ in brightness."""
+    from enerf.core import io
+    from enerf.datasets.scenes import splits
+    from enerf.preprocessing import brightness
+
+    path = folder / splits.REPORT
+    gains = list(io.read_object(path).get("log_gains", {}).values()) if splits.cameras_of(folder) else []
+    if not gains or (uneven := brightness.spread(gains)) < brightness.UNEVEN:
+        return []
+    log.info(
+        "%s: the photographs differ in brightness, by %.0f %% at the same points: --exposure gain", folder, 100 * uneven
+    )
+    return ["--exposure", "gain"]

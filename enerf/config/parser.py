@@ -319,6 +319,24 @@ def _unknown_message(word: str, parser: Parser) -> str:
     return f"unknown option {shown(name)}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")
 
 
+def names_in_file(arguments: list[str]) -> set[str]:
+    """Names of the options that the configuration file of a command line sets; empty without one.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no text file of options.
+    """
+    file = _config_path(arguments)
+    if file is None:
+        return set()
+    with _open_config(str(file)) as stream:
+        try:
+            return {name.removeprefix("--") for name in configargparse.DefaultConfigFileParser().parse(stream)}
+        except configargparse.ConfigFileParserException as error:
+            raise InputError(f"{file}: {error}") from None
+
+
 def _config_path(arguments: list[str]) -> Path | None:
     """Return the configuration file of a command line, the last one if there are several."""
     named = [value for word, value in itertools.pairwise(arguments) if word == "--config"]

@@ -86,7 +86,7 @@ def read(path: AnyPath, rotate: bool = True) -> Float32[np.ndarray, "h w c"]:
         raise _unreadable(path, error) from None
     if rotate == upright:
         return pixels
-    return _apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
+    return apply_orientation(pixels, orientation if rotate else {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def read_mask(path: AnyPath, rotate: bool = True) -> Bool[np.ndarray, "h w"]:
@@ -106,6 +106,19 @@ def require_all_rows(photo: Image.Image, data: bytes) -> None:
         return
     if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise ValueError("its pixel data end early")
+
+
+def apply_orientation(pixels: Shaped[np.ndarray, "h w *c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 *c"]:
+    """Upright pixels from raw pixels and their EXIF orientation 1 … 8.
+
+    >>> apply_orientation(np.array([[1, 2, 3]]), 6).tolist()
+    [[1], [2], [3]]
+    """
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def composite(rgba: Float[np.ndarray, "*b c"], white: bool) -> Float[np.ndarray, "*b 3"]:
@@ -268,15 +281,6 @@ def _with_alpha(pixels: Shaped[np.ndarray, "n *b 3"], filled: int) -> Shaped[np.
     wider[:filled, ..., :3] = pixels[:filled]
     wider[:filled, ..., 3] = 255 if pixels.dtype == np.uint8 else 1
     return wider
-
-
-def _apply_orientation(pixels: Shaped[np.ndarray, "h w c"], orientation: int) -> Shaped[np.ndarray, "h2 w2 c"]:
-    """Upright pixels from raw pixels and their EXIF orientation 1 … 8."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _orientation(photo: Image.Image, data: bytes) -> int:

@@ -173,7 +173,9 @@ def _occupied(path: Path, holder: dict[str, Any]) -> InputError:
     who = "another process"
     if {"pid", "host", "since"} <= holder.keys():
         who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    return InputError(f"{path.parent}: {who} writes to this run; expected no other: stop it, or give another --expname")
+    return InputError(
+        f"{path.parent}: {who} writes to this run; expected no other: stop it, or give another --expname or --out"
+    )
 
 
 def _now() -> str:

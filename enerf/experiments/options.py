@@ -82,7 +82,7 @@ class ConvertOptions:
     dataset_type: str = option(
         "auto",
         "format to read: the one that the folder is in, or a name",
-        choices=("auto", "llff", "blender", "transforms", "colmap"),
+        choices=("auto", "llff", "blender", "transforms", "polycam", "record3d", "colmap"),
         affects="neutral",
     )
     pose_axes: str = option(

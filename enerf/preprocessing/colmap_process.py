@@ -132,9 +132,12 @@ def run(folder: Path, job: Job) -> Outcome:
     io.write_json(folder / "job.json", asdict(job))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path[1:]])}
     environment |= {name: str(job.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    with (folder / LOG).open("ab") as output:
+    with io.os_errors_as_input_errors(folder / LOG):
+        output = (folder / LOG).open("ab")
+    with output:
+        logged = output.tell()  # by earlier calls
         process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(folder.absolute())],
+            [sys.executable, "-P", "-m", _MODULE, str(folder.absolute())],  # -P: no modules of the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -151,7 +154,7 @@ def run(folder: Path, job: Job) -> Outcome:
         with suppress(OSError), process:
             pass  # closes the pipes and waits
     if code or "result" not in events:
-        raise InputError(_failed(folder, code))
+        raise InputError(_failed(folder / LOG, logged, code))
     result = events["result"]
     matched = events["matched"]
     known = ("event", "registered", "models")
@@ -166,7 +169,10 @@ def _follow(process: "subprocess.Popen[str]") -> dict[str, dict[str, Any]]:
     bar, stage = None, ""
     try:
         for line in process.stdout:
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:  # the process was killed while it wrote the line
+                break
             events[event["event"]] = event
             if event["event"] != "progress":
                 continue
@@ -192,13 +198,15 @@ def _next_bar(bar: Any, event: dict[str, Any]) -> Any:
     return progress_bar(total, description, unit, initial=done, leave=False)
 
 
-def _failed(folder: Path, code: int) -> str:
-    """Message for a process that failed: the last line of its log that says something."""
-    last = ""
+def _failed(path: Path, start: int, code: int) -> str:
+    """Message for a process that failed, with the last error in its part of the log, which begins at ``start``."""
+    text = ""
     with suppress(OSError):
-        text = (folder / LOG).read_bytes()[-20_000:].decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith((" ", "    @"))]
-        errors = [line for line in lines if line.startswith(("E2", "F2")) or "Error" in line]
-        last = (errors or lines or [""])[-1]
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{folder / LOG}: COLMAP ended with {how} ({last[:300]}), expected a result"
+        text = path.read_bytes()[start:][-20_000:].decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
+    thrown = [line.removeprefix("what():").strip() for line in lines if line.startswith("what():")]
+    told = [line for line in lines if line and not line.startswith(("I2", "W2", "@", "***", "PC: @"))]
+    errors = [line for line in told if line.startswith(("E2", "F2")) or "Error" in line]
+    reason = next((f" ({found[-1][:300]})" for found in (thrown, errors, told) if found), "")
+    how = {-9: "signal 9, as if memory had run out"}.get(code, f"signal {-code}" if code < 0 else f"exit code {code}")
+    return f"{path}: COLMAP ended with {how}{reason}, expected a result"

@@ -11,9 +11,11 @@ process.
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,10 @@ from enerf.preprocessing.diagnosis import FLAT, LEAST_MATCHES, MOSTLY
 
 DATABASE, IMAGES, MASKS, MODEL = "database.db", "images", "masks", "model"
 _STEP, _PAIRS_STEP = 4, 64  # photographs and pairs between two reports
-_FEW = 8  # photographs: fewer are one step
 
 
 class Worker:
-    """One job: the content of ``job.json``, see ``job.Job``."""
+    """One job: the content of ``job.json``, see ``colmap_process.Job``."""
 
     def __init__(self, folder: Path, job: dict[str, Any], report: Any) -> None:
         self.folder, self.job, self.report = folder, job, report
@@ -48,35 +49,36 @@ class Worker:
         self.report({"event": "result", **result})
 
     def _import(self) -> None:
-        """Create the database with cameras and names, if it is not complete."""
+        """Create the database with cameras and names, unless there is one; it gets its name at the end."""
         import pycolmap
 
-        if self.database.exists():
-            with pycolmap.Database.open(self.database) as database:
-                complete = database.num_images() == len(self.names)
-            if complete:
-                return
-            for path in self.folder.glob(f"{DATABASE}*"):
-                path.unlink()
-        pycolmap.Database.open(self.database).close()
+        if self.database.exists() and _is_whole(self.database):
+            return
+        began = self.database.with_name(f"new_{DATABASE}")
+        for path in (*self.folder.glob(f"{DATABASE}*"), *self.folder.glob(f"{began.name}*")):
+            path.unlink()
+        pycolmap.Database.open(began).close()
         for camera in self.job["cameras"]:
             options = pycolmap.ImageReaderOptions()
             options.camera_model = camera["model"]
+            names = [self.names[i] for i in camera["members"]]
             pycolmap.import_images(
-                self.database,
+                began,
                 self.folder / IMAGES,
                 camera_mode=pycolmap.CameraMode.SINGLE,
-                image_names=[self.names[i] for i in camera["members"]],
+                image_names=names,
                 options=options,
             )
-            self._set_camera(camera)
+            self._set_camera(began, names, camera)
+        os.replace(began, self.database)
 
-    def _set_camera(self, camera: dict[str, Any]) -> None:
+    def _set_camera(self, path: Path, names: Sequence[str], camera: dict[str, Any]) -> None:
         """Write the parameters that estimation begins with."""
         import pycolmap
 
-        with pycolmap.Database.open(self.database) as database:
-            image = database.read_image_with_name(self.names[camera["members"][0]])
+        with pycolmap.Database.open(path) as database:
+            found = (database.read_image_with_name(name) for name in names)
+            image = next((image for image in found if image is not None), None)
             if image is None:
                 return
             stored = database.read_camera(image.camera_id)
@@ -188,6 +190,13 @@ class Worker:
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         self.report({"event": "progress", "stage": stage, "done": done, "total": total})
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a database can be read; a power failure or a full disk may have damaged it."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database:
+        return bool(database.execute("PRAGMA quick_check").fetchone() == ("ok",))
+    return False
 
 
 def _end_with_parent() -> None:

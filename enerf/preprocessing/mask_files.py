@@ -55,11 +55,14 @@ def attach(folder: Path, photographs: "Sequence[Photograph]", masks: str = "") -
     listed: dict[Path, dict[str, Path]] = {}
     found = [_mask_of(folder, photo, masks, listed) for photo in photographs]
     count = sum(mask is not None for mask in found)
+    name = photographs[0].name
+    usual = f"names such as {PurePosixPath(name).with_suffix('.png')} or {name}.png"
     if masks and not count:
-        raise InputError(
-            f"option --masks: found no mask of a photograph in {masks}, expected names such as "
-            f"{PurePosixPath(photographs[0].name).with_suffix('.png')} or {photographs[0].name}.png"
-        )
+        raise InputError(f"option --masks: found no mask of a photograph in {masks}, expected {usual}")
+    beside = {photo.source.parent for photo in photographs}
+    unused = [place for place, names in listed.items() if names and place not in beside]
+    if unused and not count:
+        log.warning("%s: found no mask of a photograph, so that all are used whole, expected %s", unused[0], usual)
     if 0 < count < len(found):
         lacking = [photo.name for photo, mask in zip(photographs, found, strict=True) if mask is None]
         log.warning("%s: no mask of %s, which are used whole", masks or folder, image_files.some(lacking))
@@ -71,7 +74,7 @@ def _mask_of(folder: Path, photo: "Photograph", masks: str, listed: dict[Path, d
     relative = PurePosixPath(photo.source.relative_to(folder).as_posix())
     for place, names in _candidates(folder, photo, relative, masks):
         if place not in listed:
-            listed[place] = _listed(place)
+            listed[place] = files_of(place)
         for name in names:
             path = listed[place].get(name.lower())
             if path is not None and path != photo.source:
@@ -89,8 +92,11 @@ def _candidates(
             yield place, [*beside, *plain]
         return
     yield photo.source.parent, beside
+    parts = (folder.name, *relative.parent.parts)
     places = [photo.source.parent / FOLDER, folder / FOLDER / relative.parent]
-    places += [folder.parent / FOLDER / relative.parent] if folder.name == "images" else []
+    places += [
+        folder.parent.joinpath(*parts[:i], FOLDER, *parts[i + 1 :]) for i, part in enumerate(parts) if part == "images"
+    ]
     for place in places:
         yield place, [*beside, *plain]
 
@@ -108,7 +114,7 @@ def _names(relative: PurePosixPath) -> Iterable[str]:
         yield f"{relative.name}{suffix}"
 
 
-def _listed(place: Path) -> dict[str, Path]:
+def files_of(place: Path) -> dict[str, Path]:
     """Files of a folder by their names in small letters; none if it cannot be listed."""
     try:
         return {name.lower(): place / name for name in sorted(os.listdir(place), reverse=True)}

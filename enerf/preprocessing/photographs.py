@@ -145,6 +145,8 @@ def _sources(folder: Path, masks: str) -> tuple[list[Path], str]:
         found += [file for file in listing.images if not mask_files.is_dynamic(file.name)]
         aside += [listing.set_aside()] if listing.set_aside() else []
         subfolders = [inner / name for name in listing.others.get("folders", ())]
+        links = [path.name for path in subfolders if path.is_symlink()]
+        aside += [f"{image_files.some(links)} (links to folders)"] if links else []
         pending += [
             path
             for path in subfolders
@@ -168,7 +170,7 @@ def _examine(source: Path, relative: str, taken: set[str]) -> Photograph:
         kind = photo.format or ""
         if kind == "TIFF":  # Pillow rotates a TIFF's size, but not its tags
             raw = (int(photo.tag_v2.get(256, raw[0])), int(photo.tag_v2.get(257, raw[1])))  # type: ignore[attr-defined]
-        if kind in ("HEIF", "AVIF"):  # their decoders rotate
+        if kind == "HEIF":  # its decoder rotates
             orientation = 1
         focal, device = _focal(exif, *raw), _device(exif)
         if kind == "MPO":  # JPEG with further pictures behind it
@@ -178,6 +180,8 @@ def _examine(source: Path, relative: str, taken: set[str]) -> Photograph:
         if kind == "JPEG":
             photo.draft("RGB", (max(1, raw[0] // 8), max(1, raw[1] // 8)))  # reads all, decodes an eighth
         photo.load()
+        if photo.mode in ("I", "F") and kind != "PNG":
+            raise ValueError("it has 32 bits a channel, which have no agreed range")
     width, height = raw[::-1] if orientation >= 5 else raw
     suffix = "" if is_copied else ".png" if has_alpha or kind in ("TIFF", "BMP", "PNG") else ".jpg"
     name = _unique(relative, kind, suffix, taken)
@@ -201,18 +205,14 @@ def _unique(relative: str, kind: str, suffix: str, taken: set[str]) -> str:
 def _focal(exif: Any, width: int, height: int) -> float | None:
     """Focal length in pixels by the EXIF data: the equivalent for film of 36 × 24 mm, or that and the sensor's pitch.
 
-    Equivalent focal lengths refer to the diagonal of the picture (CIPA DCG-001).
+    Equivalent focal lengths refer to the diagonal of the picture (CIPA DCG-001). Implausible ones count as unknown.
     """
     inner = exif.get_ifd(_EXIF)
     equivalent = _number(inner.get(_FOCAL_35MM))
-    if equivalent:
-        return equivalent * math.hypot(width, height) / DIAGONAL
     focal, pitch = _number(inner.get(_FOCAL)), _number(inner.get(_PLANE_X))
     unit = _PLANE_MILLIMETERS.get(inner.get(_PLANE_UNIT, 2), 0.0)
-    if focal and pitch and unit:
-        found = focal * pitch / unit
-        return found if 0.1 < found / max(width, height) < 100 else None
-    return None
+    found = equivalent * math.hypot(width, height) / DIAGONAL if equivalent else focal * pitch / unit if unit else 0.0
+    return found if 0.1 < found / max(width, height) < 100 else None
 
 
 def _device(exif: Any) -> str:

@@ -14,11 +14,12 @@ from jaxtyping import Float64
 
 from enerf.core import image_files, images, io
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import colmap, point_bounds, transforms_writer
+from enerf.datasets.scenes import colmap, point_bounds, splits, transforms_writer
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.engine import writer_lock
 from enerf.geometry import colored_points
 from enerf.preprocessing import (
+    brightness,
     camera_groups,
     cameras_picture,
     colmap_process,
@@ -69,14 +70,14 @@ def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
     with writer_lock.writing(scene):
         if work_folder.begin(scene, key, overwrite=options.overwrite):
             log.info("%s: is made of these photographs with these options already", scene)
-            return io.read_object(scene / work_folder.REPORT)
+            return io.read_object(scene / splits.REPORT)
         if is_video:
             found = _frames(scene, source, options)
         _copy(scene, found.photographs, options)
         job = _job(found.photographs, options, is_video)
         _link(scene, job, found.photographs)
         outcome = colmap_process.run(scene / WORK, job)
-        return _finish(scene, source, found, outcome, options, began)
+        return _finish(scene, source, found, outcome, options, began, key)
 
 
 def _is_video(source: Path) -> bool:
@@ -94,7 +95,8 @@ def _is_video(source: Path) -> bool:
 def _key(source: Path, found: Collection, options: ProcessOptions, version: str) -> dict[str, str]:
     """What the scene is made of."""
     if not found.photographs:
-        return work_folder.key(source.parent, [source.name], options, version)
+        masks = mask_files.files_of(Path(options.masks).absolute()) if options.masks else {}
+        return work_folder.key(source.parent, [source.name, *sorted(map(str, masks.values()))], options, version)
     names = [str(photo.source.absolute()) for photo in found.photographs]
     names += [str(photo.mask.absolute()) for photo in found.photographs if photo.mask is not None]
     return work_folder.key(source, names, options, version)
@@ -176,7 +178,13 @@ def _link_file(source: Path, target: Path) -> None:
 
 
 def _finish(
-    scene: Path, source: Path, found: Collection, outcome: Outcome, options: ProcessOptions, began: float
+    scene: Path,
+    source: Path,
+    found: Collection,
+    outcome: Outcome,
+    options: ProcessOptions,
+    began: float,
+    key: dict[str, str],
 ) -> dict[str, Any]:
     """Write the results, ``transforms.json`` last; an InputError says why there are none."""
     matches = Matches(
@@ -197,6 +205,9 @@ def _finish(
     report = scene_report.build(
         source, found.photographs, found.unreadable, outcome, left_out, bounds, seconds, vars(options)
     )
+    report["key"] = key  # known as well if the folder of work has been deleted
+    gains = brightness.log_gains(posed)
+    report["log_gains"] = {name: gain.tolist() for name, gain in zip(posed.names, gains, strict=True)}
     for doubt in scene_report.warnings(report):
         log.warning("%s: %s", source, doubt)
     _write(scene, posed, bounds, report)
@@ -217,7 +228,7 @@ def _posed(scene: Path, found: Sequence[Photograph]) -> PosedImages:
 def _write(scene: Path, posed: PosedImages, bounds: Float64[np.ndarray, "v 2"], report: dict[str, Any]) -> None:
     """Write picture, report, COLMAP model, points, and at last ``transforms.json``, which makes the folder a scene."""
     cameras_picture.draw(scene / work_folder.PICTURE, posed, float(np.median(bounds[:, 1])))
-    io.write_json(scene / work_folder.REPORT, report)
+    io.write_json(scene / splits.REPORT, report)
     target = scene / work_folder.SPARSE / "0"
     with io.os_errors_as_input_errors(target):
         shutil.rmtree(target, ignore_errors=True)

@@ -3,7 +3,7 @@
 Runs in the process of ``colmap_worker``. The reprojection error up to which a match counts is 2 pixels for photographs
 of up to 1,600 pixels, where COLMAP's 4 pixels, meant for larger ones, let the focal length drift by several percent.
 The chosen model is refined by bundle adjustment with a Cauchy loss, which wrong matches do not move; the standard
-deviations of focal lengths come from the covariance of that adjustment.
+deviations of focal lengths come from the covariance of that adjustment, for errors of the key points of 1 pixel.
 
 Bundle adjustment runs on one thread: on several, sums are added in varying order, and repeated runs differ in the third
 digit of a focal length. pycolmap is imported where it is used, never by importing this module.
@@ -257,7 +257,10 @@ def _cameras(model: Any, job: dict[str, Any], deviations: dict[int, float], is_f
 
 
 def _deviations(model: Any, job: dict[str, Any]) -> dict[int, float]:
-    """Standard deviation of each camera's first parameter, a focal length, in pixels; without those not determined."""
+    """Standard deviation of each camera's first parameter, a focal length, in pixels; without those not determined.
+
+    It is that for independent errors of 1 pixel of each coordinate of the key points, whatever the residuals are.
+    """
     import pycolmap
 
     config = pycolmap.BundleAdjustmentConfig()

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +13,12 @@ from jaxtyping import Float64
 
 from enerf.core.image_files import some
 from enerf.datasets.scenes import camera_models
+from enerf.datasets.scenes.splits import MADE_BY
 from enerf.preprocessing.colmap_process import Outcome
 from enerf.preprocessing.photographs import Photograph
-from enerf.preprocessing.work_folder import MADE_BY
 
 WEAK, DIFFERENT = 0.02, 0.1  # relative deviation of a focal length that is weakly determined; from that of EXIF data
+FEW_POINTS = 100  # of a photograph that others show too: with fewer its pose may be wrong
 NARROWEST, WIDEST = 0.2, 10.0  # focal lengths, times the longer side, outside of which something is wrong
 
 
@@ -45,7 +47,7 @@ def build(
     bounds
         Near and far of each registered photograph.
     seconds
-        Time that the whole took.
+        Time that this call took.
     options
         The options.
     """
@@ -108,6 +110,11 @@ def warnings(report: dict[str, Any]) -> list[str]:
             "the principal point is not the center of the images, so that it was computed: the photographs seem to be "
             "cropped (--principal_point center keeps it there)"
         )
+    if weak := [f"{name} ({count})" for name, count in report["points_of"].items() if count < FEW_POINTS]:
+        found.append(
+            f"{len(weak)} of {report['photographs']} photographs show fewer than {FEW_POINTS} points that others show "
+            f"too, so that their poses may be wrong: {some(weak)}; photographs between them and the others help"
+        )
     for camera in report["cameras"]:
         focal, deviation, exif = (camera[f"focal_length{part}"] for part in ("", "_deviation", "_exif"))
         who = some(camera["photographs"])
@@ -145,7 +152,7 @@ def summary(report: dict[str, Any], scene: Path) -> str:
     )
     lines += [
         f"picture of cameras and points: {scene / 'cameras.png'}",
-        f"next: enerf train --datadir {_quoted(scene)}",
+        f"next: enerf train --datadir {shlex.quote(str(scene))}",
     ]
     return "\n".join(lines)
 
@@ -158,10 +165,3 @@ def _camera_line(camera: dict[str, Any]) -> str:
         f"camera {camera['model']}, {camera['width']}x{camera['height']}, of {len(camera['photographs'])} photographs: "
         f"focal length {camera['focal_length']:.1f}{exact} pixels"
     )
-
-
-def _quoted(path: Path) -> str:
-    """A path as a shell reads it."""
-    import shlex
-
-    return shlex.quote(str(path))

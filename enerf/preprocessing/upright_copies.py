@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
-from enerf.core import files, images, io
+from enerf.core import files, image_formats, images, io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
+from enerf.datasets.scenes import exif_exposure
 from enerf.preprocessing.photographs import Photograph
 
 QUALITY = 97
@@ -57,8 +58,8 @@ def mask_path(scene: Path, photo: Photograph) -> Path:
     return scene / MASKS / f"{photo.name}.png"
 
 
-def write_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write a JPEG of quality 97 without chroma subsampling, atomically.
+def write_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"], exif: Image.Exif | None = None) -> None:
+    """Write a JPEG of quality 97 without chroma subsampling, atomically, with EXIF data if some are given.
 
     Raises
     ------
@@ -66,7 +67,8 @@ def write_jpeg(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
         If it cannot be written.
     """
     with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
-        Image.fromarray(pixels).save(temporary, format="JPEG", quality=QUALITY, subsampling=0)
+        kept = b"" if exif is None else exif
+        Image.fromarray(pixels).save(temporary, format="JPEG", quality=QUALITY, subsampling=0, exif=kept)
 
 
 def _write_image(target: Path, photo: Photograph) -> None:
@@ -82,7 +84,17 @@ def _write_image(target: Path, photo: Photograph) -> None:
     if target.suffix.lower() == ".png":
         images.write_png(target, pixels)
     else:
-        write_jpeg(target, np.ascontiguousarray(pixels[..., :3]))
+        write_jpeg(target, np.ascontiguousarray(pixels[..., :3]), _exposure(photo.source))
+
+
+def _exposure(source: Path) -> Image.Exif:
+    """The EXIF data that say how a photograph was exposed, alone."""
+    kept = Image.Exif()
+    with files.open_regular(source) as file, image_formats.open_image(file) as photo:
+        known = photo.getexif().get_ifd(exif_exposure.EXIF_IFD)
+    if not np.isnan(exif_exposure.of_tags(dict(known))):
+        kept.get_ifd(exif_exposure.EXIF_IFD).update({tag: known[tag] for tag in exif_exposure.TAGS if tag in known})
+    return kept
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -108,7 +120,7 @@ def _mask(photo: Photograph, path: Path) -> Bool[np.ndarray, "h w"]:
     gray = _gray(images.read(path))
     height, width = gray.shape
     if photo.orientation >= 5 and _fits(height, width, photo) and not _fits(width, height, photo):
-        gray = rotated(gray, photo.orientation)
+        gray = images.apply_orientation(gray, photo.orientation)
         height, width = gray.shape
     if not _fits(width, height, photo):
         raise InputError(
@@ -126,18 +138,6 @@ def _gray(pixels: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
     """The largest color channel; where a mask is transparent, zero."""
     gray = pixels[..., :3].max(axis=-1)
     return np.where(pixels[..., 3] > 0, gray, np.float32(0)) if pixels.shape[-1] == 4 else gray
-
-
-def rotated(pixels: Float32[np.ndarray, "h w"], orientation: int) -> Float32[np.ndarray, "h2 w2"]:
-    """Upright pixels from raw ones of an EXIF orientation 1 … 8.
-
-    >>> rotated(np.array([[1, 2, 3]], np.float32), 6).tolist()
-    [[1.0], [2.0], [3.0]]
-    """
-    turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(turned[::rows, ::columns])
 
 
 def _fits(width: int, height: int, photo: Photograph) -> bool:

@@ -17,11 +17,11 @@ from typing import Any
 
 from enerf.core import files, io
 from enerf.core.errors import InputError
+from enerf.datasets.scenes.splits import MADE_BY, REPORT
 from enerf.preprocessing.options import ProcessOptions
 
 log = logging.getLogger("enerf")
-MADE_BY = "enerf process"
-WORK, RECORD, REPORT, TRANSFORMS = "colmap", "work.json", "report.json", "transforms.json"
+WORK, RECORD, TRANSFORMS = "colmap", "work.json", "transforms.json"
 POINTS, PICTURE, SPARSE = "sparse_pc.ply", "cameras.png", "sparse"
 _VERSION = 1  # of what the database holds
 _IGNORED = {".writer", ".DS_Store"}
@@ -129,7 +129,8 @@ def _of_report(scene: Path) -> dict[str, Any]:
     if report.get("made_by") != MADE_BY:
         return {}
     names = [*report.get("registered", ()), *report.get("not_registered", ())]
-    return {"files": [f"{part}/{name}{end}" for name in names for part, end in (("images", ""), ("masks", ".png"))]}
+    written = [f"{part}/{name}{end}" for name in names for part, end in (("images", ""), ("masks", ".png"))]
+    return {"key": report.get("key", {}), "files": written}
 
 
 def record_files(scene: Path, names: Iterable[str]) -> None:

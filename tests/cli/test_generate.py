@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_functions():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "the following arguments are required: scene|shape|labelled"),
+        ([], "the following arguments are required: scene|photographs|shape|labelled"),
         (["nothing"], "invalid choice: 'nothing'"),
         (["scene", "--heigth", "3"], "unknown option 'heigth'"),
         (["labelled", "x", "--kind", "tar"], "invalid choice: 'tar'"),

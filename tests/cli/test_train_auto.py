@@ -1,5 +1,6 @@
 """``enerf train PHOTOS --auto``: the arguments of the training that it stands for."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,30 @@ def test_what_the_user_says_takes_precedence(tmp_path):
     assert same_preset(config_of(scene, "--config", "fast/object.txt"), "fast/object.txt")
 
 
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"])
+def test_what_a_file_of_the_user_says_takes_precedence_over_what_is_chosen(tmp_path, form):
+    scene = forward(tmp_path / "front")
+    (tmp_path / "mine.txt").write_text("expname = named\nfactor = 4\ndataset_type = llff\ndatadir = elsewhere\n")
+    config = config_of(scene, *form.format(tmp_path / "mine.txt").split())
+    assert (config.run.expname, config.data.factor, config.data.dataset_type) == ("named", 4, "llff")
+    assert config.data.datadir == str(scene)
+    assert config.model.encoding == "positional"  # no preset beside the file
+
+
+def test_mistakes_are_told_and_help_is_printed_before_cameras_are_computed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(process, "process", None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    words = [str(photos), "--auto"]
+    assert "unknown option" in refusal(train_auto.arguments, [*words, "--max_secnods", "60"])
+    assert "option --max_seconds" in refusal(train_auto.arguments, [*words, "--max_seconds", "soon"])
+    assert "option --config: no file" in refusal(train_auto.arguments, [*words, "--config", "nowhere"])
+    assert "option --datadir: found it with --auto" in refusal(train_auto.arguments, [*words, "--datadir", "other"])
+    with pytest.raises(SystemExit):
+        train_auto.arguments([*words, "--help"])
+    assert "--max_seconds" in capsys.readouterr().out
+
+
 def test_photographs_are_processed_into_a_folder_beside_them(tmp_path, monkeypatch):
     made = []
 
@@ -74,6 +99,21 @@ def test_photographs_are_processed_into_a_folder_beside_them(tmp_path, monkeypat
     assert made == [(photos, tmp_path / "photos_scene"), (photos, tmp_path / "other")]
 
 
+@pytest.mark.parametrize(("gain", "chosen"), [(0.1, "gain"), (0.01, "off")])
+def test_photographs_that_differ_in_brightness_have_color_maps(tmp_path, caplog, gain, chosen):
+    scene = forward(tmp_path / "front")
+    report = {"made_by": "enerf process", "log_gains": {"a": [gain, 0.0, 0.0], "b": [-gain, 0.0, 0.0]}}
+    (scene / "report.json").write_text(json.dumps(report))
+    with caplog.at_level("INFO"):
+        assert config_of(scene).capture.exposure == chosen
+    said = "the photographs differ in brightness, by 10 % at the same points: --exposure gain"
+    assert (said in caplog.text) == (chosen == "gain")
+    assert config_of(scene, "--exposure", "affine").capture.exposure == "affine"
+    assert config_of(scene, "--exposure=off").capture.exposure == "off"
+    (scene / "report.json").write_text(json.dumps(report | {"made_by": "another program"}))
+    assert config_of(scene).capture.exposure == "off"
+
+
 @pytest.mark.parametrize("words", [["--equilibrate", "photos", "--auto"], ["--auto", "photos"]])
 def test_the_photographs_come_first(words):
     told = refusal(main.main, ["train", *words])
@@ -85,3 +125,18 @@ def test_the_photographs_come_first(words):
 def test_a_scene_without_a_folder_is_one_sentence(tmp_path):
     assert "option --scene: found no value" in refusal(train_auto.arguments, [str(tmp_path), "--auto", "--scene"])
     assert "not found, expected a folder of photographs" in refusal(train_auto.arguments, ["nowhere", "--auto"])
+
+
+def test_the_two_options_are_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert "--auto" in shown
+    assert "--scene STR" in shown
+
+
+def test_the_two_options_are_refused_where_they_would_be_ignored(tmp_path):
+    assert "option --scene: found 'out' without --auto" in refusal(main.main, ["train", "--scene", "out"])
+    (tmp_path / "a.txt").write_text("auto = True\n")
+    message = refusal(main.main, ["train", "--config", str(tmp_path / "a.txt")])
+    assert message.startswith("option --auto: found it in a configuration file, expected it on the command line")

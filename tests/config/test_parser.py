@@ -71,7 +71,7 @@ half_res = True
 """
 
 
-FORMATS = "expected auto, llff, blender, transforms or colmap"
+FORMATS = "expected auto, llff, blender, transforms, polycam, record3d or colmap"
 
 
 def parsed(*words: str) -> dict:
@@ -326,7 +326,7 @@ def test_names_of_scene_and_folder():
         ),
         (
             ["--dataset_type", "foo"],
-            "option --dataset_type: found 'foo', expected auto, llff, blender, transforms or colmap",
+            "option --dataset_type: found 'foo', expected auto, llff, blender, transforms, polycam, record3d or colmap",
         ),
         (["--shape", "greek"], "option --shape: it chooses among deepvoxels scenes, which are not supported"),
     ],

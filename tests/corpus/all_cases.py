@@ -2,6 +2,7 @@
 
 from tests.corpus import (
     archives,
+    captures,
     checkpoints,
     clouds,
     colmap_models,
@@ -24,5 +25,5 @@ from tests.corpus import (
 )
 
 KINDS = (poses, photographs, json_scenes, configs, command_lines, outputs, checkpoints, runs, meshes, gltf, clouds)
-KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions)
+KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions, captures)
 CASES = registry.CASES

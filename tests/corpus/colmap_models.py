@@ -91,7 +91,7 @@ IMAGES: dict[str, Any] = {
     "name_absolute": ("refuse", lambda d: d[:NAME] + b"/etc/passwd" + d[END:]),
     "name_devzero": ("refuse", lambda d: d[:NAME] + b"/dev/zero" + d[END:]),
     "name_backslash": ("refuse", lambda d: d[:NAME] + b"..\\" + d[NAME:]),
-    "name_drive": ("refuse", lambda d: d[:NAME] + b"C:\\" + d[NAME:]),
+    "name_drive": ("accept", lambda d: d[:NAME] + b"C:\\" + d[NAME:]),
     "name_newline": ("refuse", lambda d: d[:NAME] + b"a\nerror: all is well" + d[END:]),
     "name_escape": ("refuse", lambda d: d[:NAME] + b"\x1b[2J.png" + d[END:]),
     "name_latin1": ("refuse", lambda d: d[:NAME] + b"\xff.png" + d[END:]),

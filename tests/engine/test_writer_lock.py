@@ -97,6 +97,7 @@ def test_on_a_full_disk_the_lock_holds_without_its_content(tmp_path, monkeypatch
         code = f"import pathlib, enerf.engine.writer_lock as w; w.writing(pathlib.Path({str(tmp_path)!r})).__enter__()"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert f"{tmp_path}: another process writes to this run" in other.stderr
+        assert "another --expname or --out" in other.stderr
     enter(tmp_path)
 
 

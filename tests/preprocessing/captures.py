@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from enerf.core import images
-from enerf.datasets.scenes import synthetic
+from enerf.datasets.scenes import alignment, synthetic
 
 # Not importorskip: pycolmap crashes OpenCV in the same process, so that only processes of its own import it.
 needs_pycolmap = pytest.mark.skipif(
@@ -17,11 +17,7 @@ CENTER = np.array([0.0, 0.0, -6.0])
 
 
 def look_at(position, target, roll=0.0):
-    back = np.array(position, dtype=float) - target
-    back /= np.linalg.norm(back)
-    right = np.cross([np.sin(roll), np.cos(roll), 0.0], back)
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(back, right), back, np.array(position, dtype=float)], axis=1)
+    return synthetic.look_at(np.array(position, dtype=float), np.array(target, dtype=float), roll)
 
 
 def arc(views: int, half_angle: float, seed: int = 0) -> np.ndarray:
@@ -56,13 +52,8 @@ def write(folder: Path, poses, **size) -> Path:
 def errors(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     """Root-mean-square error of the centers, as a part of their spread, and the largest error of a rotation in degrees.
 
-    The similarity is that of the mean rotation between the poses, and of the centers given this rotation.
+    They are compared after the similarity between them.
     """
-    left, _, right = np.linalg.svd(np.einsum("nij,nkj->ik", true[:, :, :3], found[:, :, :3]))
-    turn = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
-    a, b = ((poses[:, :, 3] - poses[:, :, 3].mean(0)) for poses in (found, true))
-    a = a @ turn.T
-    scale = (a * b).sum() / (a * a).sum()
-    centers = np.sqrt(((scale * a - b) ** 2).sum() / (b**2).sum())
-    cosines = (np.einsum("nij,ik,nkj->n", true[:, :, :3], turn, found[:, :, :3]) - 1) / 2
-    return float(centers), float(np.rad2deg(np.arccos(np.clip(cosines, -1, 1))).max())
+    moved = alignment.between(found, true).apply(found)
+    angles, distances = alignment.differences(moved, true)
+    return float(np.sqrt((distances**2).mean())) / alignment.spread(true), float(angles.max())

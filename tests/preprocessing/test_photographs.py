@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from enerf.core import images
+from enerf.datasets.scenes import exif_exposure
 from enerf.preprocessing import photographs, upright_copies
 from tests.contents import refusal
 
@@ -37,13 +36,6 @@ def folder(tmp_path):
     return photos
 
 
-@given(orientation=st.integers(1, 8))
-def test_turning_a_mask_equals_turning_its_photograph(orientation):
-    raw = np.arange(24, dtype=np.float32).reshape(4, 6)
-    turned = images._apply_orientation(np.repeat(raw[..., None], 3, -1), orientation)
-    np.testing.assert_array_equal(upright_copies.rotated(raw, orientation), turned[..., 0])
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_copies_are_upright_and_only_turned_photographs_are_encoded_again(folder, tmp_path, orientation):
     path = folder / "turned.jpg"
@@ -57,6 +49,22 @@ def test_copies_are_upright_and_only_turned_photographs_are_encoded_again(folder
     assert expected.shape[:2] == (photo.height, photo.width)
     assert images.size(copy) == (photo.width, photo.height, False)
     assert np.abs(images.read(copy) - expected).max() < 0.05
+
+
+def test_copies_that_are_encoded_again_keep_the_exposure_alone(folder, tmp_path):
+    content = exif(6, focal=26, make="Apple")
+    content.get_ifd(EXIF).update({exif_exposure.TIME: 0.01, exif_exposure.ISO: 64, exif_exposure.F_NUMBER: 1.6})
+    picture(3).save(folder / "turned.jpg", exif=content)
+    found = {photo.name: photo for photo in photographs.find(folder).photographs}
+    upright_copies.write(tmp_path, [found["turned.jpg"], found["0.png"]])
+    files = [tmp_path / "images" / name for name in ("turned.jpg", "0.png", "missing.jpg")]
+    stops = exif_exposure.of_files(files)
+    assert stops[0] == pytest.approx(np.log2(0.01 * 64 / 1.6**2), abs=1e-5)
+    assert np.isnan(stops[1:]).all()
+    assert exif_exposure.of_files(files[1:]) is None
+    with Image.open(files[0]) as copy:
+        assert copy.getexif().get(ORIENTATION, 1) == 1
+        assert FOCAL_35MM not in copy.getexif().get_ifd(EXIF)
 
 
 def test_formats_that_colmap_does_not_read_are_converted_under_other_names(folder, tmp_path):
@@ -76,6 +84,24 @@ def test_formats_that_colmap_does_not_read_are_converted_under_other_names(folde
     assert images.read(tmp_path / "scene" / "images" / "5.png").shape[-1] == 4
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_turned_avif_photographs_are_copied_upright(folder, tmp_path):
+    picture(3).save(folder / "turned.avif", exif=exif(6))
+    photo = next(photo for photo in photographs.find(folder).photographs if photo.name == "turned.jpg")
+    upright_copies.write(tmp_path / "scene", [photo])
+    copy = tmp_path / "scene" / "images" / "turned.jpg"
+    assert images.size(copy) == (photo.width, photo.height, False) == (16, 24, False)
+
+
+def test_photographs_that_training_cannot_read_are_left_out(folder):
+    Image.fromarray(np.zeros((16, 24), np.float32)).save(folder / "floats.tif")
+    Image.fromarray(np.zeros((16, 24), np.uint16)).save(folder / "deep.png")
+    found = photographs.find(folder)
+    assert found.unreadable == {"floats.tif": "it has 32 bits a channel, which have no agreed range"}
+    for photo in found.photographs:
+        images.read(photo.source)
+
+
 def test_equal_names_of_subfolders_stay_apart(folder):
     for name in ("left side", "rechte Seite ä"):
         (folder / name).mkdir()
@@ -91,6 +117,23 @@ def test_focal_lengths_of_exif_data_refer_to_the_diagonal(folder):
     assert photo.focal == pytest.approx(26 * 5000 / np.hypot(36, 24))
     assert (photo.width, photo.height) == (3000, 4000)
     assert photo.is_of_phone
+
+
+@pytest.mark.parametrize("focal", [1, 60_000])
+def test_implausible_focal_lengths_of_exif_data_count_as_unknown(folder, focal):
+    picture(3).save(folder / "p.jpg", exif=exif(1, focal))
+    assert {photo.focal for photo in photographs.find(folder).photographs} == {None}
+
+
+def test_linked_folders_are_not_followed_and_named(folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    picture(1).save(tmp_path / "outside" / "9.png")
+    (folder / "linked").symlink_to(tmp_path / "outside")
+    (folder / "loop").symlink_to(folder)
+    assert len(photographs.find(folder).photographs) == 3
+    for i in range(3):
+        (folder / f"{i}.png").unlink()
+    assert "not taken as photographs: linked, loop (links to folders), expected" in refusal(photographs.find, folder)
 
 
 def test_files_that_cannot_be_read_are_named_and_left_out(folder, caplog):
@@ -140,8 +183,8 @@ def test_masks_of_unrotated_pixels_are_turned_with_their_photograph(folder, tmp_
     picture(3).save(folder / "t.jpg", exif=exif(6))
     raw = np.zeros((16, 24), np.uint8)
     raw[:4] = 255
-    upright = upright_copies.rotated(raw.astype(np.float32), 6)
-    for name, mask in (("raw", raw), ("upright", upright.astype(np.uint8))):
+    upright = np.ascontiguousarray(np.rot90(raw, -1))
+    for name, mask in (("raw", raw), ("upright", upright)):
         images.write_png(folder / "masks" / "t.png", mask)
         found = [photo for photo in photographs.find(folder).photographs if photo.name == "t.jpg"]
         upright_copies.write(tmp_path / name, found)
@@ -159,3 +202,20 @@ def test_a_folder_of_masks_can_be_given(folder, tmp_path):
     images.write_png(folder / "masks" / "0.png", np.ones((16, 16), np.uint8))
     found = photographs.find(folder).photographs
     assert "expected the shape of 0.png, 24x16" in refusal(upright_copies.write, tmp_path / "s", found)
+
+
+@pytest.mark.parametrize("inner", ["", "left"])
+def test_masks_beside_a_folder_of_images_are_found_from_above_and_from_within(tmp_path, inner):
+    for i in range(3):
+        images.write_png(tmp_path / "images" / inner / f"{i}.png", np.zeros((16, 24, 3)))
+        images.write_png(tmp_path / "masks" / inner / f"{i}.png.png", np.ones((16, 24)))
+    for folder in (tmp_path, tmp_path / "images"):
+        found = [photo.mask for photo in photographs.find(folder).photographs]
+        assert found == [tmp_path / "masks" / inner / f"{i}.png.png" for i in range(3)]
+
+
+def test_a_folder_of_masks_that_are_named_otherwise_is_warned_of(folder, caplog):
+    images.write_png(folder / "masks" / "segmentation_0.png", np.ones((16, 24)))
+    assert not any(photo.mask for photo in photographs.find(folder).photographs)
+    assert "masks: found no mask of a photograph" in caplog.text
+    assert "expected names such as 0.png or 0.png.png" in caplog.text

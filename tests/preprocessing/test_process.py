@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from PIL import Image
 
 from enerf.cli import process as command
 from enerf.core import images
-from enerf.datasets.scenes import colmap, poses, transforms_file
+from enerf.datasets.scenes import colmap, poses, synthetic_phone, synthetic_photographs, transforms_file
 from enerf.preprocessing import colmap_process, work_folder
 from enerf.preprocessing import process as processing
 from enerf.preprocessing.options import ProcessOptions
+from enerf.preprocessing.photographs import Collection
 from tests.contents import refusal
 from tests.preprocessing.captures import CENTER, arc, errors, look_at, needs_pycolmap, pictures, turned, write
 
@@ -88,6 +90,14 @@ def test_a_finished_scene_is_left_as_it_is(scene, photos, capsys):
     assert "expected --overwrite to replace it" in refusal(run, photos, scene, features=200)
 
 
+@needs_pycolmap
+def test_a_finished_scene_is_known_without_its_folder_of_work(scene, photos, tmp_path):
+    other = tmp_path / "scene"
+    shutil.copytree(scene, other, ignore=shutil.ignore_patterns("colmap"))
+    assert run(photos, other)["registered"] == run(photos, scene)["registered"]
+    assert "made of other options, expected --overwrite" in refusal(run, photos, other, principal_point="center")
+
+
 @pytest.fixture
 def any_pycolmap(monkeypatch):
     """What is refused is so before pycolmap is used."""
@@ -129,6 +139,79 @@ def test_inputs_that_are_no_photographs_are_refused(tmp_path):
     ):
         assert words in refusal(run, source, tmp_path / "scene")
     assert not (tmp_path / "scene").exists()
+
+
+JOB = colmap_process.Job(["1.png"], ["a.png"], [], False, 100, 100, "exhaustive", "incremental", 2.0, "auto", 1)
+FAILURES = [
+    (
+        "os.write(1, b'{\"event\": ' + b'9' * 40); os.kill(os.getpid(), 9)",
+        "signal 9, as if memory had run out, expected",
+    ),
+    (
+        "sys.stderr.write('  what():  disk full\\n*** SIGABRT; stack trace: ***\\n'); os.abort()",
+        "signal 6 (disk full), ",
+    ),
+    ("raise MemoryError('much')", "exit code 1 (MemoryError: much), expected a result"),
+    ("sys.stderr.write('I20260101 all is well\\n'); os._exit(3)", "exit code 3, expected a result"),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), FAILURES)
+def test_a_process_that_dies_is_told_with_its_own_last_error(code, words, tmp_path, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "dying.py").write_text(f"import json, os, sys\n{code}\n")
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the working folder was imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(colmap_process, "_ROOT", tmp_path / "modules")
+    monkeypatch.setattr(colmap_process, "_MODULE", "dying")
+    (tmp_path / colmap_process.LOG).write_text("E20260101 an error of an earlier call\n")
+    assert words in refusal(colmap_process.run, tmp_path, JOB)
+
+
+IMPORT = """
+import json, os, sys
+from pathlib import Path
+import pycolmap
+from enerf.preprocessing.colmap_worker import Worker
+
+folder = Path(sys.argv[1])
+worker = Worker(folder, json.loads((folder / "job.json").read_text()), print)
+if sys.argv[2] == "killed":
+    worker._set_camera = lambda *of: os._exit(1)
+worker._import()
+with pycolmap.Database.open(worker.database) as database:
+    (camera,) = database.read_all_cameras()
+    names = [image.name for image in database.read_all_images()]
+print(json.dumps([*camera.params.tolist(), camera.has_prior_focal_length, *names]))
+"""
+
+
+@needs_pycolmap
+def test_cameras_begin_as_planned_after_kills_and_damage_and_with_a_file_that_colmap_cannot_read(photos, tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("01.png", "02.png"):
+        (tmp_path / "images" / name).write_bytes((photos / name).read_bytes())
+    (tmp_path / "images" / "00.png").write_text("no image")
+    cameras = [{"members": [0, 1, 2], "model": "SIMPLE_RADIAL", "parameters": [300.0, 160, 120, 0], "has_prior": True}]
+    (tmp_path / "job.json").write_text(json.dumps({"names": ["00.png", "01.png", "02.png"], "cameras": cameras}))
+    environment, command = os.environ | {"PYTHONPATH": str(ROOT)}, [sys.executable, "-c", IMPORT, str(tmp_path)]
+    assert subprocess.run([*command, "killed"], env=environment, capture_output=True, check=False).returncode == 1
+    for cut in (None, None, 20_000, 100):
+        if cut:
+            (tmp_path / "database.db").write_bytes((tmp_path / "database.db").read_bytes()[:cut])
+        done = subprocess.run([*command, "whole"], env=environment, capture_output=True, check=True)
+        assert json.loads(done.stdout) == [300, 160, 120, 0, True, "01.png", "02.png"]
+        assert sorted(os.listdir(tmp_path)) == ["database.db", "images", "job.json"]
+
+
+def test_changed_masks_of_a_video_are_noticed(tmp_path):
+    (tmp_path / "video.mp4").touch()
+    options = ProcessOptions(masks=str(tmp_path / "masks"))
+    found = []
+    for value in (0, 1):
+        images.write_png(tmp_path / "masks" / "frame_0001.png", np.full((2, 2 + 30 * value), 1))
+        found.append(processing._key(tmp_path / "video.mp4", Collection((), {}), options, "4")["files"])
+    assert found[0] != found[1]
 
 
 def test_starting_over_deletes_only_what_was_recorded(tmp_path):
@@ -258,6 +341,31 @@ def _nearest(found: np.ndarray, true: np.ndarray) -> float:
         chosen = distance.argmin(1)
     spread = np.sqrt(((true[:, :, 3] - true[:, :, 3].mean(0)) ** 2).sum(1).mean())
     return float(np.sqrt((distance.min(1) ** 2).mean()) / spread)
+
+
+@needs_pycolmap
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_photographs_of_a_phone_all_around(tmp_path):
+    """Distortion, two exposures, a blurred photograph, masks, and photographs that are stored sideways."""
+    photos = synthetic_photographs.write_photographs(tmp_path / "phone", 50, width=400, progress=False)
+    report = run(photos, tmp_path / "scene")
+    assert len(report["registered"]) == 50
+    assert [camera["model"] for camera in report["cameras"]] == ["OPENCV", "SIMPLE_RADIAL"]
+    frames = json.loads(synthetic_photographs.truth_path(photos).read_text())["frames"]
+    true = {Path(frame["file_path"]).name: frame["transform_matrix"][:3] for frame in frames}
+    posed = transforms_file.read(tmp_path / "scene" / "transforms.json")
+    centers, degrees = errors(posed.c2w, np.array([true[Path(name).name] for name in posed.names]))
+    assert centers < 0.01
+    assert degrees < 0.5
+    gains, shots = report["log_gains"], synthetic_phone.shots(50)
+    red = {
+        is_dark: np.mean(
+            [gain[0] for name, gain in gains.items() if shots[int(Path(name).stem[-4:]) - 1].is_dark == is_dark]
+        )
+        for is_dark in (False, True)
+    }
+    assert 0.7 < np.exp(red[True] - red[False]) < 0.9
 
 
 def start(photos: Path, scene: Path) -> "subprocess.Popen[str]":

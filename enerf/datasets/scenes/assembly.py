@@ -19,6 +19,7 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import (
     camera_models,
     cameras,
+    exif_exposure,
     normalization,
     point_bounds,
     poses,
@@ -93,6 +94,8 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
         "background": white,
         "factor": factor,
     }
+    if settings.exposures and (stops := exif_exposure.of_files(posed.files)) is not None:
+        content["exposures"] = torch.from_numpy(stops)
     if settings.depths:
         scale = float(np.linalg.det(normalized.world_to_scene[:3, :3])) ** (1 / 3)
         content["depths"] = sparse_depths.find(posed, c2w, table, scale, masks)

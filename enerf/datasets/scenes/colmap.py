@@ -3,26 +3,26 @@
 A model is a folder with ``cameras``, ``images`` and, where there are points, ``points3D``, each ``.bin`` or ``.txt``.
 Rigs and frames, which COLMAP 4 adds, are not read: the pose of each image is in ``images``. COLMAP's poses are
 world-to-camera with OpenCV's axes (right, down, forward); its pixel coordinates begin at the image's outer corner, as
-``core.types.Camera`` has them. The mask of an image ``images/NAME`` is ``masks/NAME.png``, as COLMAP names masks.
+``core.types.Camera`` has them.
 
 Source: COLMAP's documentation, "Output Format"; Schönberger and Frahm, Structure-from-Motion Revisited (2016).
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from enerf.core import files, io
+from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.core.image_files import some
 from enerf.core.types import Camera
-from enerf.datasets.scenes import colmap_binary, colmap_records, colmap_text, poses
+from enerf.datasets.scenes import colmap_binary, colmap_records, colmap_text, model_images, poses
 from enerf.datasets.scenes.colmap_records import Images, Points3D
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 
@@ -42,15 +42,22 @@ class _Part(Generic[_Content]):
 
     def read(self, model: Path) -> _Content:
         """Content of the file in a model's folder."""
-        with io.os_errors_as_input_errors(model / self.name, _read_error):
-            return self.reader(model / self.name)
+        with io.os_errors_as_input_errors(self.file(model), _read_error):
+            return self.reader(self.file(model))
+
+    def file(self, model: Path) -> Path:
+        """The file in a model's folder, whose name may differ in case (RealityScan: ``Cameras.txt``)."""
+        exact = model / self.name
+        if os.path.lexists(exact):
+            return exact
+        return next((path for path in sorted(_listed(model)) if path.name.lower() == self.name.lower()), exact)
 
 
 @dataclass(frozen=True)
 class _Format:
     """The files of a model in one format."""
 
-    cameras: _Part[dict[int, Camera]]
+    cameras: _Part[dict[int, Camera | None]]
     images: _Part[Images]
     points: _Part[Points3D]
 
@@ -108,7 +115,7 @@ def input_files(folder: Path) -> list[Path]:
     """
     model = find(folder)
     layout = _format(model)
-    found = [model / part.name for part in (layout.cameras, layout.images, layout.points)]
+    found = [part.file(model) for part in (layout.cameras, layout.images, layout.points)]
     return [file for file in found if os.path.lexists(file)]
 
 
@@ -116,16 +123,15 @@ def read(folder: Path, image_folder: Path | None = None, *, with_points: bool = 
     """Read a model; the views are sorted by name, the points by their identifiers.
 
     Observations are the tracks of the points; if all of these are empty, those that the images list. Observations of
-    unregistered images are left out, as are repeated ones of a point in an image. Masks are in a folder ``masks``
-    beside that of the images; views without one are logged.
+    unregistered images are left out, as are repeated ones of a point in an image. Images whose camera has parameters
+    that are no numbers are left out with a warning. Where images and masks lie: see ``model_images``.
 
     Parameters
     ----------
     folder
         The model's folder or one that contains it, see ``find``.
     image_folder
-        Folder that the images' names are relative to; by default ``images`` in ``folder`` or, for a path that ends
-        with ``sparse/0`` or the like, in the folder that contains this path.
+        Folder that the images' names are relative to; by default the one that ``model_images.find`` finds.
     with_points
         Whether points are read.
 
@@ -138,21 +144,24 @@ def read(folder: Path, image_folder: Path | None = None, *, with_points: bool = 
     model = find(folder)
     layout = _format(model)
     images, cameras = layout.images.read(model), layout.cameras.read(model)
+    file = layout.images.file(model)
     for name, number in zip(images.names, images.cameras.tolist(), strict=True):
         if number not in cameras:
-            raise InputError(
-                f"{model / layout.images.name}: found camera {number} for image {name}, expected one of "
-                f"{layout.cameras.name}"
-            )
-    images = _sorted(images)
-    image_folder = _image_folder(folder) if image_folder is None else Path(image_folder)
+            raise InputError(f"{file}: found camera {number} for image {name}, expected one of {layout.cameras.name}")
+    images = _with_camera(file, images, cameras)
+    if image_folder is None:
+        root, image_folder = model_images.find(folder, model, images.names)
+    else:
+        image_folder = Path(image_folder)
+        root = image_folder.parent
+    images = _sorted(replace(images, names=model_images.located(file, image_folder, images.names)))
     return PosedImages(
         source=model,
         names=images.names,
         files=tuple(image_folder / name for name in images.names),
-        cameras=tuple(cameras[number] for number in images.cameras.tolist()),
+        cameras=tuple(camera for number in images.cameras.tolist() if (camera := cameras[number]) is not None),
         c2w=_c2w(images),
-        masks=_masks(image_folder.with_name("masks"), images.names),
+        masks=model_images.masks(root / "masks", image_folder, images.names),
         points=_points(model, images) if with_points else None,
     )
 
@@ -237,7 +246,7 @@ def _by_number(path: Path) -> tuple[int, str]:
 def _format_of(model: Path) -> _Format | None:
     """The format of a model, preferably binary; None if there are not both cameras and images in one."""
     for layout in (_BINARY, _TEXT):
-        if all(os.path.lexists(model / part.name) for part in (layout.cameras, layout.images)):
+        if all(os.path.lexists(part.file(model)) for part in (layout.cameras, layout.images)):
             return layout
     return None
 
@@ -256,9 +265,27 @@ def _format(model: Path) -> _Format:
     return layout
 
 
+def _with_camera(file: Path, images: Images, cameras: Mapping[int, Camera | None]) -> Images:
+    """The images without those whose camera is None, which are logged."""
+    keep = np.array([cameras[number] is not None for number in images.cameras.tolist()])
+    if keep.all():
+        return images
+    lost = [name for name, kept in zip(images.names, keep, strict=True) if not kept]
+    if not keep.any():
+        raise InputError(f"{file}: found no image whose camera has finite parameters, expected some")
+    log.warning(
+        "%s: images whose camera has parameters that are no numbers are left out (%d): %s", file, len(lost), some(lost)
+    )
+    return _selected(images, np.flatnonzero(keep))
+
+
 def _sorted(images: Images) -> Images:
     """The images in the order of their names."""
-    order = sorted(range(len(images.names)), key=images.names.__getitem__)
+    return _selected(images, np.array(sorted(range(len(images.names)), key=images.names.__getitem__)))
+
+
+def _selected(images: Images, order: Int64[np.ndarray, " n"]) -> Images:
+    """The images at these positions."""
     return Images(
         ids=images.ids[order],
         quaternions=images.quaternions[order],
@@ -267,25 +294,6 @@ def _sorted(images: Images) -> Images:
         names=tuple(images.names[i] for i in order),
         observed=tuple(images.observed[i] for i in order),
     )
-
-
-def _image_folder(folder: Path) -> Path:
-    """The folder ``images`` beside a model."""
-    parent = folder
-    while not os.path.isdir(parent / "images") and (parent.name.isdecimal() or parent.name in ("sparse", "colmap")):
-        parent = parent.parent
-    return (parent if os.path.isdir(parent / "images") else folder) / "images"
-
-
-def _masks(folder: Path, names: Sequence[str]) -> tuple[Path | None, ...]:
-    """Mask of each image, None where there is none; empty if there are none at all."""
-    if not folder.is_dir():
-        return ()
-    found = tuple(path if files.is_regular(path) else None for path in (folder / f"{name}.png" for name in names))
-    lacking = [name for name, path in zip(names, found, strict=True) if path is None]
-    if lacking:
-        log.info("%s has no NAME.png of %d of %d images: %s", folder, len(lacking), len(names), some(lacking))
-    return found if any(found) else ()
 
 
 def _c2w(images: Images) -> Float64[np.ndarray, "n 3 4"]:
@@ -299,7 +307,7 @@ def _c2w(images: Images) -> Float64[np.ndarray, "n 3 4"]:
 def _points(model: Path, images: Images) -> Points | None:
     """Points and observations of the sorted images; None if there are no points."""
     part = _format(model).points
-    if not os.path.lexists(model / part.name):
+    if not os.path.lexists(part.file(model)):
         return None
     found = part.read(model)
     if not len(found.ids):

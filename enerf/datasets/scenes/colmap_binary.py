@@ -89,7 +89,7 @@ class _Records:
             )
 
 
-def read_cameras(file: Path) -> dict[int, Camera]:
+def read_cameras(file: Path) -> dict[int, Camera | None]:
     """Cameras by their identifiers.
 
     Raises
@@ -131,7 +131,7 @@ def read_images(file: Path) -> Images:
     numbers, names, observed = [], [], []
     for _ in range(records.n):
         numbers.append(records.take(_IMAGE))
-        names.append(colmap_records.image_name(f"{file}: image {numbers[-1][0]}", records.text()))
+        names.append(colmap_records.listed_name(f"{file}: image {numbers[-1][0]}", records.text()))
         (count,) = records.take(_COUNT)
         records.require(count * _POINT_2D.itemsize)
         observed.append(np.frombuffer(records.data, _POINT_2D, count, records.at)["point"])

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
@@ -16,6 +16,7 @@ from enerf.core import files
 from enerf.core.errors import InputError, shown
 from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_models
+from enerf.datasets.scenes.found_files import is_absolute
 
 MOST_PIXELS = 1_000_000  # width or height of an image
 MOST_ID = 2**63 - 1
@@ -110,9 +111,20 @@ def image_name(where: str, name: str) -> str:
     InputError
         If it is empty, absolute, leaves the folder, has control characters, or is longer than file systems allow.
     """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or PureWindowsPath(name).drive:
+    if is_absolute(name):
         raise InputError(f"{where}: found the absolute image name {shown(name)}, expected a relative one")
+    return listed_name(where, name)
+
+
+def listed_name(where: str, name: str) -> str:
+    """The name of an image in a file: as ``image_name``, but it may be absolute.
+
+    Raises
+    ------
+    InputError
+        If it is empty, leaves the folder, has control characters, or is longer than file systems allow.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
     if ".." in path.parts or not path.parts:
         raise InputError(f"{where}: found the image name {shown(name)}, expected a file inside of the image folder")
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):

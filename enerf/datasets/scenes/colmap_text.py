@@ -23,6 +23,7 @@ from enerf.datasets.scenes.colmap_records import Images, Points3D
 
 SUFFIX = ".txt"
 _COUNT = re.compile(r"#\s*Number of (?:cameras|images|points):\s*([0-9]{1,18})\b", re.ASCII)
+_MSVC_NAN = re.compile(r"[+-]?nan\((?:ind|snan)\)|[+-]?1\.#(?:IND|QNAN|SNAN)0*", re.ASCII | re.IGNORECASE)
 _BY_COLMAP = ("# Camera list with", "# Image list with", "# 3D point list with")
 _TOKEN_BYTES = 100  # of one word of a line, as Python's objects
 _IMAGE_COLUMNS = "IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"
@@ -69,8 +70,10 @@ class _Lines:
             raise InputError(f"{self.file}: found a file that ends within a line or a comment, expected a whole one")
 
 
-def read_cameras(file: Path) -> dict[int, Camera]:
-    """Cameras by their identifiers.
+def read_cameras(file: Path) -> dict[int, Camera | None]:
+    """Cameras by their identifiers; None for one with a parameter that Windows writes as no number, ``-nan(ind)``.
+
+    Some cameras of RealityScan's exports have such parameters (Brush, issue 383 and pull request 412).
 
     Raises
     ------
@@ -80,13 +83,17 @@ def read_cameras(file: Path) -> dict[int, Camera]:
         If the file cannot be read.
     """
     lines = _Lines(file, "cameras")
-    ids, cameras = [], []
+    ids: list[int] = []
+    cameras: list[Camera | None] = []
     for index, line in lines.records():
         words, where = line.split(), lines.where(index)
         if len(words) < 5:
             raise InputError(f"{where}: found {len(words)} words, expected CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS")
         number, width, height = _integers(where, [words[0], *words[2:4]])
         ids.append(number)
+        if any(map(_MSVC_NAN.fullmatch, words[4:])):
+            cameras.append(None)
+            continue
         cameras.append(colmap_records.camera(where, words[1], width, height, _floats(where, words[4:])))
     lines.require(len(ids))
     colmap_records.check_cameras(str(file), ids)
@@ -119,7 +126,7 @@ def read_images(file: Path) -> Images:
         ids.append(number)
         cameras.append(camera)
         poses.append(_floats(where, words[1:8]))
-        names.append(colmap_records.image_name(where, words[9]))
+        names.append(colmap_records.listed_name(where, words[9]))
         skipped = index + 1
         lines.cut |= skipped >= len(lines.lines) and lines.announced >= 0
         observed.append(_observed(lines, skipped))

@@ -363,6 +363,7 @@ def _prepare_transforms(placed: PosedImages, out: Path, settings: ConversionSett
         if points is not None and write_points is not None and "ply_file_path" in content:
             inner = transforms_writer.in_original_units(points, content)
             write_points(folder / transforms_writer.POINTS, inner)
+        transforms_writer.write_whole_masks(folder, content)
         io.write_json(folder / "transforms.json", content)
 
     return write

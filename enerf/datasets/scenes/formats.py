@@ -9,7 +9,18 @@ from pathlib import Path
 
 from enerf.core import image_files
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import assembly, blender, colmap, llff, poses, transforms_file, view_checks
+from enerf.datasets.scenes import (
+    assembly,
+    blender,
+    colmap,
+    llff,
+    other_programs,
+    polycam,
+    poses,
+    record3d,
+    transforms_file,
+    view_checks,
+)
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
@@ -55,11 +66,17 @@ def detect(folder: Path) -> tuple[str, str]:
         If the folder is none, is in no known format, or in several, none of which was made from the others.
     """
     if not os.path.isdir(folder):
+        what, advice = other_programs.describe(folder)
+        if what:
+            raise InputError(f"{folder} is {what.split(', ', 1)[1]}, expected the folder of a scene: {advice}")
         raise InputError(f"{folder} is not a folder, expected a scene: {_EXPECTED}")
     found = {name: shown for name, each in FORMATS.items() if (shown := each.detect(folder))}
     sources = {source for name in found for source in FORMATS[name].made_from}
     last = [name for name in found if name not in sources]
     if not last:
+        what, advice = other_programs.describe(folder)
+        if what:
+            raise InputError(f"{folder} has {what}, which is not read, expected a scene: {advice}")
         raise InputError(f"{folder} is no scene, expected {_EXPECTED}{_hint(folder)}")
     if len(last) > 1:
         shown = " and ".join(f"{found[name]} ({name})" for name in last)
@@ -123,10 +140,8 @@ def input_files(name: str, folder: Path, settings: SceneSettings) -> list[Path]:
 
 
 def read_posed(name: str, folder: Path, settings: SceneSettings) -> PosedImages:
-    """Read cameras, poses as in the file, and points of a scene in COLMAP's format or as ``transforms.json``."""
-    if name == "colmap":
-        return colmap.read(folder)
-    return transforms_file.read(folder, read_points=settings.read_points)
+    """Read cameras, poses as in the files, and points of a scene in one of the formats of ``_READERS``."""
+    return _READERS[name](folder, settings)
 
 
 def posed(name: str, folder: Path, settings: SceneSettings) -> PosedImages:
@@ -224,6 +239,24 @@ def _load_posed(name: str, axes: str) -> Callable[[Path, SceneSettings], Scene]:
     return load_scene
 
 
+_READERS: dict[str, Callable[[Path, SceneSettings], PosedImages]] = {
+    "colmap": lambda folder, _: colmap.read(folder),
+    "transforms": lambda folder, settings: transforms_file.read(folder, read_points=settings.read_points),
+    "polycam": lambda folder, _: polycam.read(folder),
+    "record3d": lambda folder, _: record3d.read(folder),
+}
+
+
+def _polycam_files(folder: Path, s: SceneSettings) -> list[Path]:
+    posed = polycam.read(folder, with_bounds=False)
+    found = [*polycam.camera_files(folder), *filter(None, posed.depths), *assembly.image_files(posed, s, folder)]
+    return list(dict.fromkeys(found))
+
+
+def _record3d_files(folder: Path, s: SceneSettings) -> list[Path]:
+    return [record3d.metadata_file(folder), *assembly.image_files(record3d.read(folder), s, folder)]
+
+
 def _colmap_files(folder: Path, s: SceneSettings) -> list[Path]:
     return [*colmap.input_files(folder), *assembly.image_files(colmap.read(folder, with_points=False), s, folder)]
 
@@ -250,7 +283,21 @@ FORMATS: dict[str, Format] = {
             _load_posed("transforms", "opengl"),
             _transforms_files,
             _posed("transforms", "opengl"),
-            made_from=("colmap",),
+            made_from=("colmap", "polycam", "record3d"),
+        ),
+        Format(
+            "polycam",
+            lambda folder: "raw data of Polycam" if polycam.detect(folder) else "",
+            _load_posed("polycam", "opengl"),
+            _polycam_files,
+            _posed("polycam", "opengl"),
+        ),
+        Format(
+            "record3d",
+            lambda folder: "a recording of Record3D" if record3d.detect(folder) else "",
+            _load_posed("record3d", "opengl"),
+            _record3d_files,
+            _posed("record3d", "opengl"),
         ),
         Format(
             "colmap",
@@ -263,5 +310,5 @@ FORMATS: dict[str, Format] = {
 }
 _EXPECTED = (
     "poses_bounds.npy (LLFF), transforms.json (nerfstudio, instant-ngp), transforms_train.json and "
-    "transforms_test.json (Blender), or a COLMAP model in sparse/0"
+    "transforms_test.json (Blender), raw data of Polycam or Record3D, or a COLMAP model in sparse/0"
 )

@@ -135,7 +135,8 @@ class Box:
         steps = directions @ self._axes().T / np.array(self.half)
         steps = np.where(np.abs(steps) < 1e-200, 1e-200, steps)
         low, high = (-1 - starts) / steps, (1 - starts) / steps
-        enters, leaves = np.minimum(low, high).max(axis=-1), np.maximum(low, high).min(axis=-1)
+        (x0, y0, z0), (x1, y1, z1) = np.minimum(low, high).T, np.maximum(low, high).T  # faster than along the last axis
+        enters, leaves = np.maximum(np.maximum(x0, y0), z0), np.minimum(np.minimum(x1, y1), z1)
         return np.where((enters > _NEAREST) & (enters <= leaves), enters, np.inf)
 
     def normal(self, points: Vectors) -> Vectors:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from enerf.core.types import Camera
@@ -56,6 +56,9 @@ class Scene:
         Pixels of each view that are used, in training and in evaluation, of the sizes of ``images``; None: all.
     depths
         Known depths at positions of the images; None if there are none, or they were not asked for.
+    exposures
+        How much light each photograph took in, in stops, by its EXIF data, NaN where that is unknown; None if it is not
+        known of any, or was not asked for.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Scene:
     view_cameras: Cameras | None = None
     masks: Bool[Tensor, "n h w 1"] | PackedImages | None = None
     depths: SparseDepths | None = None
+    exposures: Float64[Tensor, " n"] | None = None
 
     @cached_property
     def cameras(self) -> Cameras:

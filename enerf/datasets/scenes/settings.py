@@ -42,6 +42,8 @@ class SceneSettings:
         Position in its pixel of the ray without which a pixel is left out: 0.5 (the center) or 0 (the corner).
     depths
         Whether known depths, of points or depth maps, are read.
+    exposures
+        Whether exposures are read from the photographs' EXIF data.
     read_points
         Reads a PLY file of points, for ``transforms.json``; None leaves it unread.
     """
@@ -62,4 +64,5 @@ class SceneSettings:
     use_masks: bool = True
     pixel_centers: float = 0.5
     depths: bool = False
+    exposures: bool = False
     read_points: Callable[[Path], Points] | None = None

@@ -8,9 +8,21 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float64
 
-from enerf.core import files, image_files
+from enerf.core import files, image_files, io
 from enerf.core.errors import InputError, shown
 from enerf.datasets.scenes import poses
+
+REPORT, MADE_BY = "report.json", "enerf process"  # what a scene that it has made says in which file
+WITH_TEST_VIEWS = "computed from all photographs, the test views among them"
+
+
+def cameras_of(folder: Path) -> str | None:
+    """How the cameras of a scene's folder were computed, if ``enerf process`` did that; else None."""
+    try:
+        report = io.read_object(folder / REPORT)
+    except InputError:
+        return None
+    return WITH_TEST_VIEWS if report.get("made_by") == MADE_BY else None
 
 
 @dataclass(frozen=True)

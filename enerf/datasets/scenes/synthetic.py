@@ -9,7 +9,7 @@ near the origin looking down −z; the unit is about a meter.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ FLOOR, WALL = -1.6, -9.0
 UP = (0.0, 1.0, 0.0)
 _CHUNK = 16384  # rays traced at once; they fit the CPU's cache
 _SLACK = 1.05  # factor between the bounds and the extreme depths at pixel centers
+GENERATED = "generated"  # key of the settings, in files that hold more
 _VERSION = 1  # of the scene; increase it when the images change
 Pose = Float64[np.ndarray, "3 4"]
 
@@ -203,6 +204,25 @@ def render(
     return fine.reshape(h, s, w, s, 3).mean(axis=(1, 3)), depth
 
 
+def rendered(
+    camera: Camera,
+    c2w: Float64[np.ndarray, "n 3 4"],
+    supersample: int,
+    objects: Sequence[SceneObject] = OBJECTS,
+    light: PointLight = LIGHT,
+    *,
+    progress: bool,
+) -> Iterator[tuple[Float64[np.ndarray, "h w 3"], Float64[np.ndarray, "h w"]]]:
+    """Image and depth of each pose, as ``render`` returns them, with a progress bar."""
+    for pose in progress_bar(None, "rendering", "view", iterable=c2w, enabled=progress):
+        yield render(camera, pose, supersample, objects, light)
+
+
+def write_settings(folder: Path, settings: dict[str, int]) -> None:
+    """Write what a scene is made from to ``scene.json``."""
+    (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
 def llff_row(camera: Camera, c2w: Pose, near: float, far: float) -> Float64[np.ndarray, "17"]:
     """Row of ``poses_bounds.npy``: [R | t | h w f] in LLFF's axes (down, right, backwards), near, far."""
     right, up, back, center = c2w.T
@@ -210,12 +230,14 @@ def llff_row(camera: Camera, c2w: Pose, near: float, far: float) -> Float64[np.n
     return np.append(np.stack([-up, right, back, center, intrinsics], axis=1).ravel(), [near, far])
 
 
-def _is_written(folder: Path, settings: dict[str, int], names: Sequence[str]) -> bool:
-    """Whether the folder contains a complete scene with these settings."""
+def is_written(folder: Path, settings: dict[str, int], names: Sequence[str], record: Path | None = None) -> bool:
+    """Whether the folder contains a complete scene with these settings, by the file ``record`` (``scene.json``)."""
     try:
-        written = json.loads((folder / "scene.json").read_text())
+        written = json.loads((record or folder / "scene.json").read_text())
     except (OSError, ValueError):
         return False
+    if isinstance(written, dict):
+        written = written.get(GENERATED, written)
     return bool(written == settings) and all((folder / name).is_file() for name in names)
 
 
@@ -224,12 +246,11 @@ def _write(folder: Path, settings: dict[str, int], progress: bool) -> None:
     lens, rows = camera(settings["width"], settings["height"]), []
     (folder / "images").mkdir(parents=True)
     views = poses(settings["views"], settings["seed"])
-    for i, c2w in enumerate(progress_bar(None, "rendering", "view", iterable=views, enabled=progress)):
-        image, depth = render(lens, c2w, settings["supersample"])
+    for i, (image, depth) in enumerate(rendered(lens, views, settings["supersample"], progress=progress)):
         images.write_png(folder / f"images/image{i:03d}.png", image)
-        rows.append(llff_row(lens, c2w, float(depth.min()) / _SLACK, float(depth.max()) * _SLACK))
+        rows.append(llff_row(lens, views[i], float(depth.min()) / _SLACK, float(depth.max()) * _SLACK))
     np.save(folder / "poses_bounds.npy", np.stack(rows))
-    (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+    write_settings(folder, settings)
 
 
 def write_scene(
@@ -258,7 +279,13 @@ def write_scene(
     return create(Path(folder), settings, names, lambda path: _write(path, settings, progress))
 
 
-def create(folder: Path, settings: dict[str, int], names: Sequence[str], write: Callable[[Path], None]) -> Path:
+def create(
+    folder: Path,
+    settings: dict[str, int],
+    names: Sequence[str],
+    write: Callable[[Path], None],
+    record: Path | None = None,
+) -> Path:
     """Create the folder of a scene atomically, unless it is there with the same settings; returns the folder.
 
     Parameters
@@ -266,24 +293,24 @@ def create(folder: Path, settings: dict[str, int], names: Sequence[str], write: 
     folder
         The folder.
     settings
-        What the scene is made from; ``write`` writes them to ``scene.json``.
+        What the scene is made from; ``write`` writes them to ``record``.
     names
         Files that a complete scene contains.
     write
         Writes the scene to a folder that does not exist.
+    record
+        File of the settings; None: ``scene.json`` in the folder.
 
     Raises
     ------
     InputError
         If a number is too small, or the folder contains anything else or cannot be written.
     """
-    for name, value in settings.items():
-        if value < (least := 0 if name == "seed" else 1):
-            raise InputError(f"{name} is {value}, expected {least} or more.")
-    if _is_written(folder, settings, names):
+    check_settings(settings)
+    if is_written(folder, settings, names, record):
         return folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it.")
+        raise InputError(f"{folder} exists and does not contain this scene; choose another folder or remove it")
     with io.temporary_path(folder.absolute()) as temporary:
         try:
             shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
@@ -292,6 +319,19 @@ def create(folder: Path, settings: dict[str, int], names: Sequence[str], write: 
                 folder.rmdir()
             temporary.rename(folder)
         except OSError as error:
-            if not _is_written(folder, settings, names):  # by a faster process
-                raise InputError(f"{folder} cannot be written ({error.strerror}).") from None
+            if not is_written(folder, settings, names, record):  # by a faster process
+                raise InputError(f"{folder} cannot be written ({error.strerror})") from None
     return folder
+
+
+def check_settings(settings: dict[str, int]) -> None:
+    """Check the numbers that a scene is made from.
+
+    Raises
+    ------
+    InputError
+        If one is too small.
+    """
+    for name, value in settings.items():
+        if value < (least := 0 if name == "seed" else 1):
+            raise InputError(f"{name} is {value}, expected {least} or more")

@@ -7,7 +7,6 @@ depth map in millimeters.
     enerf generate scene --layout around --out data/around --views 30
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from jaxtyping import Float64
 from PIL import Image
 
 from enerf.core import images
-from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import raytrace, synthetic, transforms_writer
 from enerf.datasets.scenes.posed_images import PosedImages
@@ -118,12 +116,12 @@ def _write(folder: Path, settings: dict[str, int], progress: bool) -> None:
     for kind in ("images", "depths"):
         (folder / kind).mkdir(parents=True)
     lens, c2w = synthetic.camera(settings["width"], settings["height"]), poses(settings["views"], settings["seed"])
-    for i, pose in enumerate(progress_bar(None, "rendering", "view", iterable=c2w, enabled=progress)):
-        image, depth = synthetic.render(lens, pose, settings["supersample"], OBJECTS, LIGHT)
+    views = synthetic.rendered(lens, c2w, settings["supersample"], OBJECTS, LIGHT, progress=progress)
+    for i, (image, depth) in enumerate(views):
         images.write_png(folder / f"images/{i:03d}.png", image)
         Image.fromarray(np.round(1000 * depth).astype(np.uint16)).save(folder / f"depths/{i:03d}.png")
     transforms_writer.write(folder / "transforms.json", _posed(folder, lens, c2w))
-    (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+    synthetic.write_settings(folder, settings)
 
 
 def _posed(folder: Path, lens: Camera, c2w: Float64[np.ndarray, "n 3 4"]) -> PosedImages:

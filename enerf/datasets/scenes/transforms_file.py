@@ -29,7 +29,6 @@ Sources: as of ``transforms_keys``.
 import logging
 import math
 import os
-import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,11 +44,10 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_models, poses, projections, transforms_cameras, transforms_keys, view_checks
 from enerf.datasets.scenes.posed_images import Points, PosedImages
 from enerf.datasets.scenes.transforms_json import frame_matrix, frame_name, is_name, is_number, read_object, short
+from enerf.datasets.scenes.transforms_paths import Places, inner_path, inside
 
 log = logging.getLogger("enerf")
 _LAYOUT = "<scene>/{transforms.json, images/}"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")  # that instant-ngp tries, in its order
-_DRIVE = re.compile(r"[A-Za-z]:(/|$)")
 MILLIMETER = 0.001  # nerfstudio's unit of integer depth maps
 
 ReadPoints = Callable[[Path], Points]
@@ -93,7 +91,9 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     read_points
         Reads the PLY file that ``ply_file_path`` names, in its own coordinates; None leaves it unread.
 
-    Images that do not exist are left out with a warning, as are masks, depth maps and points. A frame that repeats an
+    An image that is not at its path, or whose path leads out of the folder, is looked for by the last parts of the
+    path, in any case, in the folder and in ``images``. Images that do not exist are left out with a warning, as are
+    masks, depth maps and points. A frame that repeats an
     earlier one is left out; one with the same image and another pose is refused. Where the images are smaller or larger
     than the file states, and of the same shape, the cameras are those of the images; this is examined in one image of
     each stated size. Sizes are those of the stored pixels, before EXIF orientation, as in both programs.
@@ -104,15 +104,37 @@ def read(path: str | os.PathLike[str], *, read_points: ReadPoints | None = None)
     Raises
     ------
     InputError
-        If the file is missing, damaged or contradicts itself or the images; paths outside of its folder are refused.
+        If the file is missing, damaged or contradicts itself or the images; paths that lead out of its folder, and to
+        no file in it by their last parts, are refused.
     """
     file = Path(path) / "transforms.json" if os.path.isdir(path) else Path(path)
-    content = read_object(file, _LAYOUT, "an object with frames")
+    return from_content(file, read_object(file, _LAYOUT, "an object with frames"), read_points=read_points)
+
+
+def from_content(file: Path, content: Mapping[str, Any], *, read_points: ReadPoints | None = None) -> PosedImages:
+    """What ``read`` returns, from a file's content.
+
+    Parameters
+    ----------
+    file
+        Begins messages; paths are relative to its folder. It is not opened.
+    content
+        The object.
+    read_points
+        As in ``read``.
+
+    Raises
+    ------
+    InputError
+        If the content contradicts itself or the images.
+    """
     found = content.get("frames")
     if not isinstance(found, list) or not found:
         raise InputError(f"{file} has no list of frames, expected at least one frame")
-    every = [_frame(file, i, frame if isinstance(frame, dict) else {}) for i, frame in enumerate(found)]
-    frames, test = _split(file, content, _without_repeats(file, _existing(file, every)))
+    places = Places(file)
+    every = [_frame(places, i, frame if isinstance(frame, dict) else {}) for i, frame in enumerate(found)]
+    places.log_moved()
+    frames, test = _split(places, content, _without_repeats(file, _existing(file, every)))
     names = tuple(frame.name for frame in frames)
     objects = [frame.content for frame in every]
     cameras, radii = _cameras(file, content, frames, transforms_keys.is_for_instant_ngp(content, objects))
@@ -169,43 +191,13 @@ def dynamic_mask(image: Path) -> Path:
     return image.with_name(f"dynamic_mask_{image.stem}.png")
 
 
-def inner_path(file: Path, name: str, what: str) -> str:
-    """A path of the file as a normalized POSIX path relative to its folder; backslashes separate folders too.
-
-    Raises
-    ------
-    InputError
-        If it leads out of that folder; links in the folder are not examined. ``what`` begins the message.
-    """
-    stated = name.replace("\\", "/")
-    if stated.startswith("/"):
-        for folder in (file.parent.absolute(), file.parent.resolve()):
-            if Path(stated).is_relative_to(folder):
-                stated = Path(stated).relative_to(folder).as_posix()
-                break
-    inner = posixpath.normpath(stated)
-    if inner.startswith(("/", "../")) or inner in ("..", ".") or _DRIVE.match(inner):
-        raise InputError(f"{file}: {what} is {short(name)}, expected a path inside of the folder {file.parent}")
-    return inner
-
-
-def _frame(file: Path, index: int, frame: Mapping[str, Any]) -> Frame:
+def _frame(places: Places, index: int, frame: Mapping[str, Any]) -> Frame:
     """A checked frame."""
-    stated = frame_name(file, index, frame)
+    stated = frame_name(places.file, index, frame)
     rows = frame.get("transform_matrix", frame.get("transform_matrix_start"))
-    matrix = frame_matrix(file, index, stated, rows)
-    inner = inner_path(file, stated, f"file_path of frame {index}")
-    name, exists = _located(file.parent, inner)
-    return Frame(index, inner, name, exists, matrix, frame)
-
-
-def _located(folder: Path, inner: str) -> tuple[str, bool]:
-    """The image file that a path with or without suffix means, and whether it exists."""
-    if image_files.has_image_suffix(posixpath.basename(inner)) or os.path.isfile(folder / inner):
-        return inner, files.is_regular(folder / inner)
-    candidates = [inner + suffix for suffix in _SUFFIXES]
-    existing = [name for name in candidates if files.is_regular(folder / name)]
-    return (existing or candidates)[0], bool(existing)
+    matrix = frame_matrix(places.file, index, stated, rows)
+    name, exists = places.locate(stated, f"file_path of frame {index}")
+    return Frame(index, inside(places.file, stated) or name, name, exists, matrix, frame)
 
 
 def _existing(file: Path, frames: Sequence[Frame]) -> list[Frame]:
@@ -249,9 +241,11 @@ def _without_repeats(file: Path, frames: Sequence[Frame]) -> list[Frame]:
     return list(first.values())
 
 
-def _split(file: Path, content: Mapping[str, Any], frames: list[Frame]) -> tuple[list[Frame], tuple[int, ...] | None]:
+def _split(
+    places: Places, content: Mapping[str, Any], frames: list[Frame]
+) -> tuple[list[Frame], tuple[int, ...] | None]:
     """Frames of the training and test split, and indices of the latter among them; None if the file does not say."""
-    lists = [_names(file, content, key) for key in transforms_keys.SPLITS]
+    file, lists = places.file, [_names(places, content, key) for key in transforms_keys.SPLITS]
     if lists == [None, None, None]:
         return frames, None
     train, val, test = (None if names is None else set(names) for names in lists)
@@ -286,14 +280,14 @@ def _split(file: Path, content: Mapping[str, Any], frames: list[Frame]) -> tuple
     return [frames[i] for i in kept], tuple(n for n, i in enumerate(kept) if is_test[i])
 
 
-def _names(file: Path, content: Mapping[str, Any], key: str) -> list[str] | None:
-    """Normalized paths in a list of a split; None if it is missing."""
+def _names(places: Places, content: Mapping[str, Any], key: str) -> list[str] | None:
+    """Normalized paths in a list of a split, without suffix if the file has none; None if the list is missing."""
     names = content.get(key)
     if names is None:
         return None
     if not isinstance(names, list) or not all(map(is_name, names)):
-        raise InputError(f"{file} has {key} {short(names)}, expected a list of names of images")
-    return [inner_path(file, name, f"a name of {key}") for name in names]
+        raise InputError(f"{places.file} has {key} {short(names)}, expected a list of names of images")
+    return [inside(places.file, name) or places.locate(name, f"a name of {key}")[0] for name in names]
 
 
 def _cameras(
@@ -350,13 +344,31 @@ def _size(file: Path, image: Path, stated: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
+def whole_mask(width: int, height: int) -> Path:
+    """Mask that ignores no pixel of an image, for frames without a mask beside others with one.
+
+    nerfstudio demands masks of all frames or of none. It stands for no mask when it is read.
+    """
+    return Path("masks") / f"whole_{width}x{height}.png"
+
+
+def whole_mask_size(name: str) -> tuple[int, int] | None:
+    """Width and height of a ``whole_mask`` by its path; None for other files.
+
+    >>> whole_mask_size("masks/whole_20x10.png"), whole_mask_size("masks/a.png")
+    ((20, 10), None)
+    """
+    found = re.fullmatch(r"masks/whole_(\d{1,6})x(\d{1,6})\.png", name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def _companions(file: Path, frames: Sequence[Frame], key: str, what: str) -> tuple[Path | None, ...]:
     """File of each frame that a key names, None where it is missing; empty if no frame has one."""
     found: list[Path | None] = []
     missing = []
     for frame in frames:
         name = frame.content.get(key)
-        if name is None or name == "":
+        if name is None or name == "" or (is_name(name) and whole_mask_size(name)):
             found.append(None)
             continue
         if not is_name(name):

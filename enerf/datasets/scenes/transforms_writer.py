@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from enerf.core import io
+from enerf.core import images, io
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes.posed_images import Points, PosedImages
-from enerf.datasets.scenes.transforms_file import MILLIMETER, dynamic_mask
+from enerf.datasets.scenes.transforms_file import MILLIMETER, dynamic_mask, whole_mask, whole_mask_size
 
 DIALECTS = ("nerfstudio", "instant-ngp")
 POINTS = "sparse_pc.ply"
@@ -83,7 +83,17 @@ def write(
     content = content_of(file, posed, dialect, with_points=write_points is not None)
     if write_points is not None and posed.points is not None and "ply_file_path" in content:
         write_points(file.parent / POINTS, in_original_units(posed.points, content))
+    write_whole_masks(file.parent, content)
     io.write_json(file, content)
+
+
+def write_whole_masks(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the masks ``whole_mask`` that the object of a file in a folder names."""
+    for size in {whole_mask_size(frame["mask_path"]) for frame in content["frames"] if "mask_path" in frame}:
+        if size is not None:
+            width, height = size
+            path = folder / whole_mask(width, height)
+            images.write_png(path, np.full((height, width), 255, np.uint8))
 
 
 def content_of(file: Path, posed: PosedImages, dialect: str, *, with_points: bool) -> dict[str, Any]:
@@ -115,7 +125,9 @@ def content_of(file: Path, posed: PosedImages, dialect: str, *, with_points: boo
         for i, c2w in enumerate(posed.c2w)
     ]
     if dialect == "nerfstudio" and not posed.masks_are_inverse:
-        _add(file, frames, posed.masks, "mask_path")  # those of instant-ngp have no key: they lie beside the images
+        masks = posed.masks if any(posed.masks) else ()  # those of instant-ngp have no key: they lie beside the images
+        whole = [file.parent / whole_mask(camera.width, camera.height) for camera in posed.cameras]
+        _add(file, frames, [mask or other for mask, other in zip(masks, whole, strict=False)], "mask_path")
     shared |= _add_depths(file, frames, posed, dialect)
     if posed.test is not None and dialect == "nerfstudio":
         held = [frames[i]["file_path"] for i in posed.test]

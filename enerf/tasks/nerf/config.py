@@ -20,7 +20,15 @@ from enerf.core.errors import InputError
 
 # Conventions of pose matrices: those of ``datasets.scenes.poses.AXES``, which needs numpy.
 AXES = ("llff", "opengl", "opencv", "llff_w2c", "opengl_w2c", "opencv_w2c")
-FORMATS = ("auto", "llff", "blender", "transforms", "colmap")  # those of ``datasets.scenes.formats``
+FORMATS = (
+    "auto",
+    "llff",
+    "blender",
+    "transforms",
+    "polycam",
+    "record3d",
+    "colmap",
+)  # those of ``datasets.scenes.formats``
 MOST_RAYS, MOST_SAMPLES = 1 << 26, 1 << 16  # per step, and per ray
 
 
@@ -31,8 +39,8 @@ class DataOptions:
     datadir: str = option("./data/llff/fern", "folder of the scene", affects="data", is_source=True, is_path=True)
     dataset_type: str = option(
         "auto",
-        "dataset format: llff; blender; transforms (transforms.json of nerfstudio and instant-ngp); colmap; auto: the "
-        "one that the folder is in (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
+        "dataset format: llff; blender; transforms (transforms.json of nerfstudio and instant-ngp); polycam; record3d; "
+        "colmap; auto: the one that the folder is in (nerf-pytorch's LINEMOD and deepvoxels are not supported)",
         affects="data",
     )
     factor: int = option(

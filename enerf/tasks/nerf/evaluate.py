@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
+from enerf.datasets.scenes import splits
 from enerf.engine import results, resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, exposure, pose_evaluation, setup, views
@@ -68,8 +69,10 @@ def _metadata(run: Run) -> dict[str, Any]:
     known: dict[str, Any] = {"background": {"training": training, "evaluation": evaluation}} if scene.has_alpha else {}
     if not is_blender and (not is_llff or config.data.test_views):
         known["split"] = scene.split_rule
+    if scene.test and (cameras := splits.cameras_of(Path(config.data.datadir))):
+        known["cameras"] = cameras
     if scene.masks is not None:
-        known["masks"] = "masked pixels do not count"
+        known["masks"] = "masked pixels do not count; in LPIPS, a mean over whole images, they count as correct"
     if run.fields.exposure is not None:
         known["exposure"] = f"{config.capture.exposure}: {exposure.PROTOCOL}"
     if run.fields.poses is not None:

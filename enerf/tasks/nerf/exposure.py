@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 
 from enerf.tasks.nerf import image_metrics
@@ -21,10 +21,18 @@ from enerf.tasks.nerf import image_metrics
 KINDS = ("off", "gain", "affine")
 NUMBERS = {"gain": 3, "affine": 12}  # per view
 _LEAST = 1e-6  # of the eigenvalues of a fit: added per pixel, so that one color determines a map
+_SAME = 0.05  # stops: exposures that differ by less are one
 PROTOCOL = (
     "exposure maps are the identity for test views; fitted: a map of the same kind is fitted by least squares to the "
-    "left half of each test image, and the right half is scored with it, and without"
+    "left half of each test image, and the right half is scored with it, and without (images of which masks leave no "
+    "pixel in a half are left out); fit_psnr: with the maps of the training views; by_exif: whole images, with the "
+    "mean of the maps of the training views whose exposure by EXIF data is nearest"
 )
+DESCRIPTIONS = {
+    "psnr_right_half": "on the right halves of the test views, as rendered",
+    "psnr_fitted": "on the right halves of the test views, with color maps fitted to the left halves",
+    "psnr_by_exif": "on the whole test views, with the color maps of training views of the same exposure by EXIF data",
+}
 
 
 class Exposure(nn.Module):
@@ -66,6 +74,39 @@ class Exposure(nn.Module):
             By which ``rgb`` is multiplied already, if what lies behind it is no part of the photograph; None: 1.
         """
         maps = torch.cat([self.centered(), torch.zeros_like(self.values[:1])])[self.row[view]]
+        return self._mapped(rgb, maps, opacity)
+
+    def by_exposure(
+        self, rgb: Float[Tensor, "h w 3"], view: int, exposures: Float64[Tensor, " n"], opacity: Float[Tensor, "h w"]
+    ) -> Float[Tensor, "h w 3"]:
+        """Colors of a view with the mean of the maps of the training views whose exposure is nearest to its own.
+
+        Nothing of the view's photograph is used but its exposure. The colors are unchanged if that is unknown.
+
+        Parameters
+        ----------
+        rgb
+            Rendered colors.
+        view
+            The view.
+        exposures
+            Exposure of each view of the scene, in stops; NaN where unknown.
+        opacity
+            As for ``forward``.
+        """
+        n_train = len(self.values)
+        train = (self.row < n_train).nonzero()[:, 0]
+        away = (exposures.to(self.row.device)[train] - exposures[view].to(self.row.device)).abs()
+        if away.isnan().all():
+            return rgb
+        nearest = train[away <= away.nan_to_num(torch.inf).min() + _SAME]
+        maps = self.centered()[self.row[nearest]].mean(0, keepdim=True)
+        return self._mapped(rgb.reshape(-1, 3), maps, opacity.reshape(-1)).reshape(rgb.shape)
+
+    def _mapped(
+        self, rgb: Float[Tensor, "b 3"], maps: Float[Tensor, "_ k"], opacity: Float[Tensor, " b"] | None
+    ) -> Float[Tensor, "b 3"]:
+        """Colors by parameters of maps: of each color, or of all."""
         if self.kind == "gain":
             return rgb * maps.exp()
         offset = maps[:, 9:] if opacity is None else maps[:, 9:] * opacity[:, None]
@@ -102,10 +143,15 @@ def fit(
 def half_scores(
     rgb: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None, kind: str
 ) -> dict[str, Any]:
-    """PSNR of the right half of an image: ``right_half`` as rendered, ``fitted`` with a map fitted to the left half."""
+    """PSNR of the right half of an image: ``right_half`` as rendered, ``fitted`` with a map fitted to the left half.
+
+    Empty if a half has no used pixel.
+    """
     middle = rgb.shape[1] // 2
     used = torch.ones(rgb.shape[:2], dtype=torch.bool) if mask is None else mask
     left, right = used[:, :middle], used[:, middle:]
+    if not (left.any() and right.any()):
+        return {}
     matrix, offset = fit(rgb[:, :middle][left], target[:, :middle][left], kind)
     mapped = (rgb[:, middle:].double() @ matrix.T + offset).to(rgb.dtype)
     return {
@@ -115,5 +161,12 @@ def half_scores(
 
 
 def summary(measured: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Mean over test views of the scores of ``half_scores``."""
-    return {f"psnr_{key}": image_metrics.mean([m["halves"][key] for m in measured]) for key in ("right_half", "fitted")}
+    """Mean over test views of the scores of ``half_scores`` and, if exposures are known, with maps chosen by them.
+
+    Views of which a half has no used pixel are left out of the former.
+    """
+    halves = [m["halves"] for m in measured if m["halves"]]
+    scores = {f"psnr_{key}": image_metrics.mean([each[key] for each in halves]) for key in ("right_half", "fitted")}
+    if all("psnr_by_exif" in m for m in measured):
+        scores["psnr_by_exif"] = image_metrics.mean([m["psnr_by_exif"] for m in measured])
+    return scores

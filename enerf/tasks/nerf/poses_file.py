@@ -1,28 +1,27 @@
 """The refined poses of a run as ``poses_refined.json``, in the format of ``transforms.json``."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
+from enerf.core.errors import InputError
 from enerf.datasets.scenes import transforms_writer
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.tasks.nerf.setup import Run
 
+log = logging.getLogger("enerf")
 NAME = "poses_refined.json"
 
 
 def write(run: Run) -> Path | None:
-    """Write the present poses of all views in world coordinates, if the run refines poses; return the file.
+    """Write the present poses of all views in world coordinates, if the run refines poses; return the file if written.
 
     Names are those of the scene's images; cameras are of the size at which the run reads them. Test views have their
-    given poses, aligned to the refined training poses.
-
-    Raises
-    ------
-    InputError
-        If the format cannot express a camera, or the file cannot be written.
+    given poses, aligned to the refined training poses. If the format cannot express a camera, or the file cannot be
+    written, a warning says so: the run is evaluated all the same.
     """
     if run.fields.poses is None:
         return None
@@ -35,7 +34,11 @@ def write(run: Run) -> Path | None:
         c2w=world_poses(scene),
         test=scene.test,
     )
-    transforms_writer.write(file, posed, lossy=True)
+    try:
+        transforms_writer.write(file, posed, lossy=True)
+    except InputError as error:
+        log.warning("the refined poses are not stored: %s", error)
+        return None
     return file
 
 

@@ -76,7 +76,8 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         seen = rays
         if model.poses is not None:
             with torch.no_grad():
-                moved = model.poses(scenes_pixels.rays_of(plain, pixels, config.data.pixel_centers), pixels.view)
+                poses = copy.deepcopy(model.poses).to("cpu")  # as the scene is
+                moved = poses(scenes_pixels.rays_of(plain, pixels, config.data.pixel_centers), pixels.view)
                 seen = refinement.to_field(moved, scene.camera if scene.ndc else None)
         loss = photometric(model, sampling, seen, colors, parameters, views)
         return CheckpointProbe(content["step"], model, names, loss)

@@ -69,7 +69,7 @@ def protocol_description(run: dict[str, Any]) -> str:
     """Return a short description of an evaluation protocol: image size, split, length of training, and model.
 
     The split is what the protocol says of how the test views were chosen; ``llffhold`` if that chose them; else the
-    "given split" of the scene's files.
+    "given split" of the scene's files. It says so if the test photographs took part in computing the cameras.
     """
     p = run["protocol"]
     split = f"llffhold {p['llffhold']}" if p.get("llffhold") is not None else "given split"
@@ -78,7 +78,8 @@ def protocol_description(run: dict[str, Any]) -> str:
     model = f", {run['model']}" if run.get("model") else ""
     fixed = re.search(r"of (\w+) fixed pixels", p.get("average", ""))
     model += f", on {fixed[1]} fixed pixels a view only" if fixed else ""
-    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {length}{model}"
+    cameras = f"cameras {p['cameras']}, " if p.get("cameras") else ""
+    return f"{p['width']}×{p['height']} (factor {p['factor']}), {split}, {cameras}{length}{model}"
 
 
 def _decibels(value: float | None) -> str:

@@ -219,6 +219,7 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         use_masks=not data.no_masks,
         pixel_centers=data.pixel_centers,
         depths=config.capture.depth_weight > 0,
+        exposures=config.capture.exposure != "off",
         read_points=colored_points.read_scene,
     )
 
@@ -241,7 +242,7 @@ def load_scene(config: NerfConfig, *, pose_check: bool = True) -> Scene:
     if config.capture.depth_weight > 0 and (scene.depths is None or not len(of_views(scene.depths, scene.train))):
         raise InputError(
             f"option --depth_weight: found no known depths in {data.datadir}, expected a COLMAP model whose views "
-            "observe points, or transforms.json with depth maps"
+            "observe points (--dataset_type colmap if it is beside transforms.json), or transforms.json with depth maps"
         )
     return bounds.limited(scene)
 

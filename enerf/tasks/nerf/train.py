@@ -17,7 +17,7 @@ from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
-from enerf.tasks.nerf import evaluate, poses_file, setup, video, views
+from enerf.tasks.nerf import evaluate, exposure, poses_file, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.batches import Batches
 from enerf.tasks.nerf.config import NerfConfig
@@ -62,12 +62,28 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
         watch=nerf_step.update_collapsed,
         metadata=run.record.saved(),
     )
+    _warn_of_end(run)
     poses_file.write(run)
     if config.run.no_final_eval:
         return None
     metrics = evaluate.finished_metrics(run) or evaluate.evaluate(run)
     log.info("%s: test PSNR %.2f dB at step %d", metrics["method"], metrics["mean"]["psnr"], run.state.step)
+    for name, value in ((key, x) for key, x in metrics.get("exposure", {}).items() if x is not None):
+        log.info("%s: %.2f dB %s", metrics["method"], value, exposure.DESCRIPTIONS[name])
+    if cameras := metrics["protocol"].get("cameras"):
+        log.info("%s: the cameras were %s", metrics["scene"], cameras)
     return metrics
+
+
+def _warn_of_end(run: Run) -> None:
+    """Warn if a run that refines poses ended before all levels or frequencies were enabled."""
+    steps = run.config.capture.coarse_to_fine
+    if run.fields.poses is not None and run.state.step < steps:
+        log.warning(
+            "step %d: the run ended within --coarse_to_fine %d: fine detail is not enabled yet, and poses have moved "
+            "little, or not at all in the first half of these steps",
+            *(run.state.step, steps),
+        )
 
 
 def step_function(run: Run) -> Callable[[State], StepReport]:

@@ -53,8 +53,13 @@ class Renderer:
 
 
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
-    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none)."""
+    """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none).
+
+    Levels enabled with refined poses are those of the run's step, as when it is opened: training leaves those of the
+    step before.
+    """
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
+    setup.open_windows(run.config, fields, run.state.step)
     fields.requires_grad_(False)
     module.freeze(fields)  # the copy's weights never change
     sampling = setup.sampling_config(run.config, run.scene)
@@ -100,10 +105,14 @@ def _photographed(renderer: Renderer, picture: Picture, view: Int[Tensor, " n"],
 
 
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
-    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given."""
+    """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given.
+
+    Masked pixels do not count; for LPIPS, a mean over whole images, they are those of the photograph.
+    """
     measured = []
     for view in progress_bar(None, "test views", "view", iterable=views):
-        rgb = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view)).rgb.cpu()
+        picture = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view))
+        rgb = picture.rgb.cpu()
         target, mask = scenes_pixels.view_image(scene, view).cpu(), scenes_pixels.view_mask(scene, view)
         seen = rgb if mask is None else torch.where(mask.cpu()[..., None], rgb, target)
         measured.append(
@@ -117,9 +126,21 @@ def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path
         if renderer.exposure is not None:
             halves = exposure.half_scores(rgb, target, None if mask is None else mask.cpu(), renderer.exposure.kind)
             measured[-1]["halves"] = halves
+            if scene.exposures is not None:
+                mapped = _by_exposure(renderer.exposure, picture, view, scene).cpu()
+                measured[-1]["psnr_by_exif"] = image_metrics.psnr(mapped, target, mask)
         if folder is not None:
             images.write_png(folder / picture_name(scene, view), images.to_uint8(rgb))
     return measured
+
+
+@torch.no_grad()
+def _by_exposure(maps: Exposure, picture: Picture, view: int, scene: Scene) -> Float[Tensor, "h w 3"]:
+    """Colors of a view with the map of its exposure by EXIF data."""
+    assert scene.exposures is not None
+    opacity = picture.opacity if scene.has_alpha else torch.ones_like(picture.opacity)
+    below = scene.background * (1 - opacity)[..., None]
+    return (maps.by_exposure(picture.rgb - below, view, scene.exposures, opacity) + below).clamp(0, 1)
 
 
 def picture_name(scene: Scene, view: int) -> str:

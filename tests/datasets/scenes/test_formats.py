@@ -16,10 +16,10 @@ from enerf.datasets.scenes.settings import SceneSettings
 from enerf.geometry.colored_points import read_scene
 from enerf.tasks.nerf import config as nerf_config
 from tests.contents import refusal
-from tests.datasets.scenes import photographed
+from tests.datasets.scenes import exports, photographed
 
 FULL = SceneSettings(factor=1, llffhold=2, pose_check=False, read_points=read_scene)
-KINDS = ("llff", "blender", "transforms", "colmap")
+KINDS = ("llff", "blender", "transforms", "polycam", "record3d", "colmap")
 
 
 def _write_blender(folder: Path) -> Path:
@@ -41,6 +41,8 @@ def scenes(tmp_path_factory) -> dict[str, Path]:
     for kind in ("transforms", "colmap"):
         posed = photographed.described(root / kind, [photographed.PLAIN] * 4, photographed.forward(4))
         found[kind] = photographed.write(posed, kind)
+    found["polycam"] = exports.write_polycam(exports.posed(root / "polycam"))
+    found["record3d"] = exports.write_record3d(exports.posed(root / "record3d"))
     return found
 
 
@@ -74,12 +76,18 @@ def test_each_format_is_detected_and_loaded(kind, scenes):
 
 @pytest.mark.parametrize(
     ("kinds", "name"),
-    [(("llff", "colmap"), "llff"), (("transforms", "colmap"), "transforms"), (("colmap",), "colmap")],
+    [
+        (("llff", "colmap"), "llff"),
+        (("transforms", "colmap"), "transforms"),
+        (("transforms", "polycam"), "transforms"),
+        (("transforms", "record3d"), "transforms"),
+        (("colmap",), "colmap"),
+    ],
 )
 def test_a_format_precedes_the_one_that_its_files_were_made_from(kinds, name, merged):
     folder = merged(*kinds)
     assert formats.detect(folder)[0] == name
-    if len(kinds) > 1:
+    if "colmap" in kinds[1:]:
         (folder / "colmap").mkdir()
         (folder / "sparse").rename(folder / "colmap" / "sparse")
         assert formats.detect(folder)[0] == name

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enerf.core import images
 from enerf.core.types import Camera
 from enerf.datasets.scenes import transforms_file, transforms_writer
 from enerf.datasets.scenes.posed_images import Points, PosedImages
@@ -85,10 +86,26 @@ def test_what_is_written_is_read_again(shared, data, dialect):
     assert found.depth_unit == pytest.approx(unit, rel=1e-12)
     assert (found.names, found.files, found.masks, found.depths, found.test) == (names, files, masks, depths, test)
     content = json.loads(shared.read_text())
+    assert len({"mask_path" in frame for frame in content["frames"]}) == 1  # nerfstudio demands all or none
     if len(set(cameras)) == 1:
         assert all("fl_x" not in frame for frame in content["frames"])
     for key in ("fl_x", "cx"):  # a program finds a key in the file or in all frames
         assert {key in frame for frame in content["frames"]} == {key not in content}
+
+
+def test_frames_without_a_mask_beside_others_have_one_that_ignores_nothing(tmp_path):
+    file = write_scene(tmp_path)
+    posed = transforms_file.read(file)
+    first = posed.cameras[0]
+    mask = tmp_path / "masks" / "a.png"
+    images.write_png(mask, np.zeros((first.height, first.width), np.uint8))
+    masks = (mask, *[None] * (len(posed.names) - 1))
+    transforms_writer.write(file, replace(posed, masks=masks), lossy=True)
+    named = [frame["mask_path"] for frame in json.loads(file.read_text())["frames"]]
+    assert named[0] == "masks/a.png"
+    assert images.read_mask(tmp_path / named[1], rotate=False).all()
+    assert images.read_mask(tmp_path / named[1], rotate=False).shape == (first.height, first.width)
+    assert transforms_file.read(file).masks == masks
 
 
 def test_a_panorama_and_points_are_written_and_read_again(tmp_path):

@@ -135,3 +135,4 @@ def test_scenes_without_known_depths_are_refused(tmp_path, make):
     folder = synthetic.write_scene(tmp_path / "llff", views=4, width=8, height=6, supersample=1, progress=False)
     words = refusal(train.train, make("run", "--datadir", str(folder), "--factor", "1", "--depth_weight", "1"))
     assert "--depth_weight: found no known depths" in words
+    assert "--dataset_type colmap" in words

@@ -7,13 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from enerf.config import parser
 from enerf.core import images
 from enerf.core.types import Rendering
-from enerf.datasets.scenes import synthetic
+from enerf.datasets.scenes import exif_exposure, splits, synthetic, transforms_writer
+from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.engine import checkpoint
-from enerf.tasks.nerf import evaluate, exposure, losses, setup, train, views
+from enerf.tasks.nerf import evaluate, exposure, losses, report, setup, train, views
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.exposure import Exposure
 from tests.contents import refusal, same, saved
@@ -170,6 +172,58 @@ def test_both_numbers_are_told_and_the_plain_one_stays_the_headline(make):
     assert again["exposure"] == result["exposure"]
 
 
+def test_exposures_of_exif_data_and_who_computed_the_cameras_are_told(scene, tmp_path, make, caplog):
+    """A scene of JPEG files, of which every second one has a shorter exposure time, made by ``enerf process``."""
+    lens, c2w = synthetic.camera(16, 12), synthetic.poses(6)
+    files = tuple(tmp_path / "made" / f"images/{i}.jpg" for i in range(6))
+    files[0].parent.mkdir(parents=True)
+    for i, (file, png) in enumerate(zip(files, sorted((scene / "images").iterdir()), strict=True)):
+        exif = Image.Exif()
+        exif.get_ifd(exif_exposure.EXIF_IFD).update({exif_exposure.TIME: 0.01 * (1 + i % 2), exif_exposure.ISO: 50})
+        Image.fromarray(images.to_uint8(images.read(png))).save(file, exif=exif)
+    target = tmp_path / "made" / "transforms.json"
+    transforms_writer.write(target, PosedImages(target, tuple(f.name for f in files), files, (lens,) * 6, c2w))
+    (tmp_path / "made" / "report.json").write_text('{"made_by": "enerf process"}')
+    words = ["--datadir", str(target.parent), "--dataset_type", "auto", "--near", "1", "--far", "12"]
+    with caplog.at_level("INFO"):
+        result = train.train(make("run", "--exposure", "gain", *words))
+    assert set(result["exposure"]) == {"psnr_right_half", "psnr_fitted", "psnr_by_exif"}
+    of_views = [view["psnr_by_exif"] for view in result["views"]]
+    assert result["exposure"]["psnr_by_exif"] == pytest.approx(sum(of_views) / len(of_views))
+    assert "with the color maps of training views of the same exposure by EXIF data" in caplog.text
+    assert "made: the cameras were computed from all photographs, the test views among them" in caplog.text
+    assert splits.WITH_TEST_VIEWS in report.protocol_description(result)
+
+
+def maps_of(gains: list[float]) -> exposure.Exposure:
+    """Gains of four training views, 1 … 4, of five."""
+    maps = exposure.Exposure("gain", [1, 2, 3, 4], 5)
+    with torch.no_grad():
+        maps.values[:] = torch.tensor(gains)[:, None].log()
+    return maps
+
+
+def test_a_test_view_takes_the_maps_of_training_views_of_its_exposure():
+    maps, rgb, opacity = maps_of([2.0, 0.5, 2.0, 0.5]), torch.rand(3, 4, 3), torch.ones(3, 4)
+    stops = torch.tensor([1.01, 1.0, 0.0, 1.0, float("nan")], dtype=torch.float64)
+    torch.testing.assert_close(maps.by_exposure(rgb, 0, stops, opacity), 2 * rgb)
+    stops[0] = -3.0  # the nearest is taken
+    torch.testing.assert_close(maps.by_exposure(rgb, 0, stops, opacity), 0.5 * rgb)
+    stops[0] = float("nan")
+    assert maps.by_exposure(rgb, 0, stops, opacity) is rgb
+    unknown = torch.tensor([1.0, *[float("nan")] * 4], dtype=torch.float64)
+    assert maps.by_exposure(rgb, 0, unknown, opacity) is rgb
+
+
+def test_affine_maps_by_exposure_are_those_of_the_training_views():
+    maps, rgb = exposure.Exposure("affine", [0, 2], 3), torch.rand(2, 5, 3)
+    with torch.no_grad():
+        maps.values[:] = 0.1 * torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    stops = torch.tensor([0.0, 2.0, 2.0], dtype=torch.float64)
+    expected = maps(rgb.reshape(-1, 3), torch.full((10,), 2)).reshape(rgb.shape)
+    torch.testing.assert_close(maps.by_exposure(rgb, 1, stops, torch.ones(2, 5)), expected)
+
+
 def test_training_views_are_scored_in_the_colors_of_their_photographs(make, scene, tmp_path):
     run = setup.prepare(make("run", "--exposure", "gain"))
     renderer = views.renderer_of(run)
@@ -216,3 +270,12 @@ def test_photographs_of_other_exposure_are_fitted_better_with_maps(scene, tmp_pa
     assert found["gain"] > found["off"] + 1
     metrics = json.loads((tmp_path / "gain" / "metrics.json").read_text())
     assert "exposure" not in metrics  # no images were rendered
+
+
+def test_views_of_which_a_half_is_ignored_are_left_out_of_the_half_scores():
+    rgb, mask = torch.rand(4, 6, 3), torch.ones(4, 6, dtype=torch.bool)
+    mask[:, 3:] = False
+    nothing = exposure.half_scores(rgb, rgb, mask, "gain")
+    assert nothing == {} == exposure.half_scores(rgb, rgb, ~mask, "gain")
+    whole = exposure.half_scores(rgb, (rgb + 0.1).clamp(0, 1), None, "gain")
+    assert exposure.summary([{"halves": nothing}, {"halves": whole}])["psnr_right_half"] == whole["right_half"]

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 
 from enerf.config import parser
 from enerf.core import rng
-from enerf.core.types import Rays
+from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import alignment, pixels, rigid_motions, synthetic, transforms_json
 from enerf.datasets.scenes.scene import Scene
 from enerf.engine import checkpoint
 from enerf.engine.probe import ProbeSettings
-from enerf.tasks.nerf import build, evaluate, poses_file, probe, refinement, setup, train
+from enerf.tasks.nerf import build, evaluate, poses_file, probe, refinement, setup, train, views
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.refinement import PoseRefinement
 from tests.contents import refusal, same, saved
+from tests.datasets.scenes import photographed
 from tests.datasets.scenes.test_bounds import ahead, inwards, scene
 
 light = settings(max_examples=25, deadline=None)
@@ -284,6 +285,29 @@ def test_both_numbers_are_told_and_the_aligned_one_is_the_headline(make):
     again = evaluate.evaluate_folder(make("run").folder, "cpu")
     assert again["poses"] == result["poses"]
     assert "poses" not in train.train(make("plain", "--refine_poses", "False"))
+
+
+@pytest.mark.parametrize("words", [[], HASHED.split()], ids=["positional", "hash"])
+def test_a_run_that_ends_from_coarse_to_fine_is_evaluated_as_it_is_opened(words, make, caplog):
+    config = make("run", *words, "--coarse_to_fine", "9", "--lrate", "1e-2", "--i_eval", "4")
+    result = train.train(config)
+    assert "step 4: the run ended within --coarse_to_fine 9" in caplog.text
+    again = evaluate.evaluate_folder(config.folder, "cpu")
+    for name in ("mean", "poses", "fit_psnr"):
+        assert again[name] == result[name], name
+    run = setup.open_run(config.folder, "cpu")
+    pixels_of_test = views.psnr_of_pixels(views.renderer_of(run), run.present_scene, run.scene.test, 20)
+    assert run.state.curve == [[4, pixels_of_test]]
+
+
+def test_cameras_that_the_file_of_poses_cannot_express_are_warned_of(tmp_path, make, caplog):
+    camera = Camera(24, 18, 21.0, 20.0, 12.0, 9.0, "FOV", (0.3,))
+    posed = photographed.described(tmp_path / "scene", (camera,) * 5, photographed.around(5))
+    photographed.write(posed, "colmap")
+    result = train.train(make("run", "--datadir", str(tmp_path / "scene")))
+    assert result["poses"]["psnr_refined"] > 0
+    assert "the refined poses are not stored" in caplog.text
+    assert "cannot express the camera model FOV" in caplog.text
 
 
 def test_the_saved_poses_are_those_of_the_run_in_world_coordinates(make):

@@ -1,0 +1,56 @@
+"""The scripts in ``benchmarks/`` run: their ``--help``, and a step and a frame of the side that they share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+# All in one process, since each would import torch again.
+HELP = """
+import contextlib, io, runpy, sys
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    shown, code = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(shown):
+            runpy.run_path(name, run_name="__main__")
+    except SystemExit as stop:
+        code = stop.code
+    except Exception as error:
+        code = repr(error)
+    print(name, code in (0, None) and shown.getvalue().startswith("usage:"), code)
+"""
+STEP = """
+import argparse, accuracy, ours, scaling
+reader = argparse.ArgumentParser()
+ours.add_options(reader)
+options = ours.options_of(
+    reader.parse_args(["--rays", "8", "--device", "cpu", "--backend", "torch", "--precision", "fp32"]),
+    N_samples=4, N_importance=4, netdepth=2, netdepth_fine=2, netwidth=16, netwidth_fine=16, netskip=0,
+)
+run, _ = ours.prepared(options, ours.noise_scene(4, 16, 12))
+print(len(accuracy.table(run.config, run.device)))
+for kind in ("step", "frame"):
+    print(getattr(scaling.Point(options, 2, 12), kind)()["seconds"] > 0)
+"""
+
+
+def run(code: str, *words: str) -> list[str]:
+    """Lines that Python code prints in the folder of the benchmarks."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER.parent), str(FOLDER)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=FOLDER, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def test_help_of_every_script_works():
+    lines = run(HELP, *SCRIPTS)
+    assert lines == [f"{name} True 0" for name in SCRIPTS]
+
+
+def test_the_shared_side_takes_a_step_and_renders_a_frame_without_a_scene_on_disk():
+    assert run(STEP) == ["4", "True", "True"]
