@@ -57,6 +57,9 @@ class Task:
     views
         Folder of a run, device, new place of its scene (or "") -> object with ``scene``, ``render``, ``write_video``.
         Optional.
+    live
+        Options of the viewer -> object with ``watch``, a function from a prepared run to a ``Hook`` that shows it, and
+        ``close``, for ``--viewer``. ``train`` (or ``train_all``) takes ``watch`` then. Optional.
     probe
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
     """
@@ -77,6 +80,7 @@ class Task:
     input_files: Part = ""
     mesh_source: Part = ""
     views: Part = ""
+    live: Part = ""
     probe: Part = ""
 
     def has(self, part: str) -> bool:
@@ -153,6 +157,7 @@ register(
         input_files="enerf.tasks.nerf.setup:input_files",
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         views="enerf.tasks.nerf.opened:open_views",
+        live="enerf.viewer.live:LiveViewer",
         probe="enerf.tasks.nerf.probe:open_probe",
     )
 )
@@ -171,6 +176,7 @@ register(
         resolve_backend="enerf.tasks.shape.setup:resolve_backend",
         input_files="enerf.tasks.shape.setup:input_files",
         mesh_source="enerf.tasks.shape.mesh:mesh_source",
+        live="enerf.viewer.live_shapes:LiveShapeViewer",
         probe="enerf.tasks.shape.probe:open_probe",
     )
 )
