@@ -16,6 +16,7 @@ COMMANDS = {
     "process": ("enerf.cli.process:main", "compute the cameras of photographs or of a video, for training"),
     "eval": ("enerf.cli.evaluate:main", "evaluate finished runs and print their metrics"),
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
+    "view": ("enerf.cli.view:main", "show a run, or two side by side, in a browser"),
     "convert": ("enerf.cli.convert:main", "write a scene of photographs and cameras in another format"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),

@@ -57,6 +57,9 @@ class Task:
     views
         Folder of a run, device, new place of its scene (or "") -> object with ``scene``, ``render``, ``write_video``.
         Optional.
+    live
+        Options of the viewer -> object with ``watch``, a function from a prepared run to a ``Hook`` that shows it, and
+        ``close``, for ``--viewer``. ``train`` (or ``train_all``) takes ``watch`` then. Optional.
     probe
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
     presentation
@@ -79,6 +82,7 @@ class Task:
     input_files: Part = ""
     mesh_source: Part = ""
     views: Part = ""
+    live: Part = ""
     probe: Part = ""
     presentation: Part = ""
 
@@ -156,6 +160,7 @@ register(
         input_files="enerf.tasks.nerf.setup:input_files",
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         views="enerf.tasks.nerf.opened:open_views",
+        live="enerf.viewer.live:LiveViewer",
         probe="enerf.tasks.nerf.probe:open_probe",
         presentation="enerf.tasks.nerf.presentation:PRESENTATION",
     )
@@ -175,6 +180,7 @@ register(
         resolve_backend="enerf.tasks.shape.setup:resolve_backend",
         input_files="enerf.tasks.shape.setup:input_files",
         mesh_source="enerf.tasks.shape.mesh:mesh_source",
+        live="enerf.viewer.live_shapes:LiveShapeViewer",
         probe="enerf.tasks.shape.probe:open_probe",
         presentation="enerf.tasks.shape.presentation:PRESENTATION",
     )

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_models, camera_paths
+from enerf.datasets.scenes.camera_path_files import CameraPath
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.render import Picture
 from enerf.tasks.nerf import setup, video, views
@@ -51,9 +53,9 @@ class OpenedViews:
     def write_video(
         self,
         out: Path | None,
-        path: str | None,
+        path: str | CameraPath | None,
         frames: int,
-        fps: float,
+        fps: float | None,
         *,
         factor: float = 1.0,
         depth: bool = False,
@@ -61,8 +63,13 @@ class OpenedViews:
     ) -> Path:
         """Render a camera path (default: by the kind of scene) to an mp4 and return its path.
 
-        The default of ``out`` is ``video_PATH.mp4`` in the run's folder.
+        The default of ``out`` is ``video_PATH.mp4`` in the run's folder, ``video_path.mp4`` for the cameras of a file.
+        The default of ``fps`` is that of the file, or 30. ``frames`` does not count for the cameras of a file.
         """
+        appearance: dict[str, Any] = {"factor": factor, "depth": depth, "keep_pngs": keep_pngs}
+        if isinstance(path, CameraPath):
+            target = out or self.folder / f"video_path{'_depth' if depth else ''}.mp4"
+            return video.write_path(self.run, target, path, fps or path.fps, **appearance)
         kind = path or camera_paths.default_kind(self.scene)
         target = out or self.folder / f"video_{kind}{'_depth' if depth else ''}.mp4"
-        return video.write_video(self.run, target, kind, frames, fps, factor=factor, depth=depth, keep_pngs=keep_pngs)
+        return video.write_video(self.run, target, kind, frames, fps or video.FPS, **appearance)
