@@ -1,5 +1,6 @@
 """Reports of runs: what they say, what they say is missing, what they survive, and how they look in a browser."""
 
+import base64
 import json
 import shlex
 import shutil
@@ -16,7 +17,7 @@ from enerf.experiments import compare, report, reported_runs, reproduction
 from enerf.experiments.options import CompareOptions, ReportOptions
 from enerf.geometry import synthetic as shapes
 from enerf.tasks import registry
-from tests.headless_page import headless_page
+from tests import browser
 
 NERF = (
     "--factor 1 --llffhold 3 --netwidth 8 --netwidth_fine 8 --netdepth 2 --netdepth_fine 2 --use_viewdirs --N_rand 16 "
@@ -188,13 +189,25 @@ def test_videos_are_embedded_within_their_limit(logs, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with headless_page(tmp_path_factory.mktemp("browser")) as page:
-        yield page
+def chrome():
+    with browser.launched() as chrome:
+        yield chrome
+
+
+def opened(chrome, path: Path, width: int = 1200, *, dark: bool = False, media: str = "") -> browser.Page:
+    page = chrome.open("about:blank", width=width, height=900)
+    look(page, dark=dark, media=media)
+    page.go(path.as_uri())
+    return page
+
+
+def look(page: browser.Page, *, dark: bool = False, media: str = "") -> None:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    page.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
 
 @pytest.mark.timeout(240)
-def test_the_page_works_in_a_browser_and_a_run_named_like_a_script_does_nothing(logs, tmp_path, browser):
+def test_the_page_works_in_a_browser_and_a_run_named_like_a_script_does_nothing(logs, tmp_path, chrome):
     evil = logs / HOSTILE
     metrics = json.loads((evil / "metrics.json").read_text())
     metrics |= {"method": HOSTILE, "scene": "<img src=x onerror=window.hacked=1>"}
@@ -207,56 +220,51 @@ def test_the_page_works_in_a_browser_and_a_run_named_like_a_script_does_nothing(
     )
     for embedded in ("", str(tmp_path / "scene.html")):
         page_of(tmp_path, evil, logs / "sweep", logs / "torus", title=HOSTILE, page=embedded)
-        browser.messages.clear()
-        browser.requests.clear()
-        browser.resize(1200, 900)
-        browser.open(tmp_path / "report.html")
-        assert browser.evaluate("window.hacked === undefined && document.title") == HOSTILE
-        assert [text for text in browser.messages if "sandbox" not in text.lower()] == []
-        local = ("data:", "about:srcdoc", (tmp_path / "report.html").as_uri())
-        assert [address for address in browser.requests if not address.startswith(local)] == []
-    assert browser.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        page = opened(chrome, tmp_path / "report.html")
+        assert page.evaluate("window.hacked === undefined && document.title") == HOSTILE
+        assert [*page.messages, *page.logged] == []
+        local = ("data:", "about:", (tmp_path / "report.html").as_uri())
+        assert [address for address in page.requests if not address.startswith(local)] == []
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
 
 
 @pytest.mark.timeout(240)
-def test_the_divider_is_moved_by_keys_and_by_dragging(logs, tmp_path, browser):
+def test_the_divider_is_moved_by_keys_and_by_dragging(logs, tmp_path, chrome):
     page_of(tmp_path, logs / "sweep", logs / "torus")
-    browser.resize(1200, 900)
-    browser.open(tmp_path / "report.html")
+    page = opened(chrome, tmp_path / "report.html")
     at = "document.querySelector('.stage').style.getPropertyValue('--at')"
-    assert browser.evaluate(at) == "50%"
-    browser.evaluate("document.querySelector('.compare input').focus()")
-    browser.key("ArrowRight")
-    assert browser.evaluate(at) == "50.5%"
-    browser.evaluate("document.querySelector('.stage').scrollIntoView({block: 'center', behavior: 'instant'})")
-    x, y, width = browser.evaluate(
+    assert page.evaluate(at) == "50%"
+    page.evaluate("document.querySelector('.compare input').focus()")
+    page.key("ArrowRight")
+    assert page.evaluate(at) == "50.5%"
+    page.evaluate("document.querySelector('.stage').scrollIntoView({block: 'center', behavior: 'instant'})")
+    x, y, width = page.evaluate(
         "(() => { const box = document.querySelector('.stage').getBoundingClientRect();"
         " return [box.x, box.y + box.height / 2, box.width] })()"
     )
-    browser.drag((x + width / 2, y), (x + width / 4, y))
-    assert abs(float(browser.evaluate(at).rstrip("%")) - 25) < 1
+    page.drag((x + width / 2, y), (x + width / 4, y))
+    assert abs(float(page.evaluate(at).rstrip("%")) - 25) < 1
     shown = "document.querySelector('.stage .below').alt"
-    before = browser.evaluate(shown)
-    browser.evaluate(
+    before = page.evaluate(shown)
+    page.evaluate(
         "(() => { const right = document.querySelectorAll('.compare select')[1];"
         " right.value = '3'; right.dispatchEvent(new Event('change')) })()"
     )
-    assert browser.evaluate(shown) != before
+    assert page.evaluate(shown) != before
 
 
 @pytest.mark.timeout(240)
-def test_the_page_fits_narrow_windows_dark_ones_and_paper(logs, tmp_path, browser):
+def test_the_page_fits_narrow_windows_dark_ones_and_paper(logs, tmp_path, chrome):
     page_of(tmp_path, logs / "sweep", logs / "torus", logs / "figures_run")
-    browser.open(tmp_path / "report.html")
     for width, dark, media in ((360, False, ""), (1400, True, ""), (720, True, "print")):
-        browser.resize(width, 800, dark=dark, media=media)
-        assert browser.evaluate("document.documentElement.scrollWidth") <= width
-        background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        page = opened(chrome, tmp_path / "report.html", width, dark=dark, media=media)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(255, 255, 255)") == (media == "print" or not dark)
-    assert browser.evaluate("getComputedStyle(document.querySelector('.compare')).display") == "none"
-    browser.resize(1200, 900)
-    browser.pdf(tmp_path / "report.pdf")
-    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert page.evaluate("getComputedStyle(document.querySelector('.compare')).display") == "none"
+    look(page)
+    printed = base64.b64decode(page.call("Page.printToPDF", printBackground=False)["data"])
+    assert printed.startswith(b"%PDF")
     names = "[...document.querySelectorAll('img:not(.stage img), input, select, video, svg[role], iframe')]"
     labels = "(each) => each.alt || each.ariaLabel || each.title || each.labels?.length"
-    assert browser.evaluate(f"{names}.filter((each) => !({labels})(each)).length") == 0
+    assert page.evaluate(f"{names}.filter((each) => !({labels})(each)).length") == 0

@@ -61,11 +61,10 @@ def pictures(
     if rendered is None:
         return [], ["has no rendered test views: nothing was evaluated, or on fixed pixels only"]
     notes = [] if rendered.name == "final" else [f"shows test views of step {int(rendered.name)}"]
-    config = setup.with_background(
-        parser.from_dict(NerfConfig, {**saved, **({"datadir": source} if source else {})}), saved
-    )
+    given = {**saved, **({"datadir": source} if source else {})}
     try:
-        scene = setup.load_scene(config, pose_check=False)
+        config = setup.with_format(parser.from_dict(NerfConfig, given), saved)
+        scene = setup.load_scene(setup.with_background(config, saved), pose_check=False)
     except InputError as error:
         return _without_photographs(rendered, metrics, n), [*notes, f"has no photographs in this report: {error}"]
     measured = _psnr_by_name(metrics) if rendered.name == "final" else {}
