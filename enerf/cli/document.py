@@ -5,7 +5,14 @@ from typing import Any
 
 from enerf.cli.train_auto import AutoOptions
 from enerf.config.options import title
-from enerf.experiments.options import AnalyzeOptions, CompareOptions, ConvertOptions, ExtractOptions, ReportOptions
+from enerf.experiments.options import (
+    AnalyzeOptions,
+    CompareOptions,
+    ConvertOptions,
+    ExportPointsOptions,
+    ExtractOptions,
+    ReportOptions,
+)
 from enerf.preprocessing.options import ProcessOptions
 from enerf.tasks import registry
 from enerf.viewer.options import LiveOptions, ViewOptions
@@ -35,6 +42,7 @@ COMMANDS = (
     ("compare", CompareOptions),
     ("convert", ConvertOptions),
     ("extract", ExtractOptions),
+    ("export-points", ExportPointsOptions),
     ("analyze", AnalyzeOptions),
     ("report", ReportOptions),
     ("view", ViewOptions),

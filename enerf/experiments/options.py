@@ -225,3 +225,28 @@ class ReportOptions:
     datadir: str = option(
         "", "new path of the data, if they have moved since training", affects="neutral", is_path=True
     )
+
+
+@dataclass(frozen=True)
+class ExportPointsOptions:
+    """export of points."""
+
+    out: str = option("", "new folder of the points and cameras", affects="neutral", is_path=True)
+    points: int = option(
+        500_000,
+        "number of rays of the training views; each has at most one point",
+        at_least=1,
+        at_most=1 << 28,
+        affects="neutral",
+    )
+    opacity: float = option(0.5, "smallest opacity of a ray that has a point", at_least=0, at_most=1, affects="neutral")
+    path: str = option(
+        "",
+        "path of camera_path.json; empty: that of the run's videos",
+        choices=("", "spiral", "circle", "turntable", "interpolate", "test"),
+        affects="neutral",
+    )
+    frames: int = option(120, "number of frames of that path", at_least=1, at_most=100_000, affects="neutral")
+    link: bool = option(False, "put symbolic links to the photographs in the place of copies", affects="neutral")
+    datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral", is_path=True)
+    device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")

@@ -64,6 +64,8 @@ class Task:
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
     presentation
         ``reporting.presentation.Presentation``: curves, figures and pictures of a report. Optional.
+    export_points
+        Folder of a run, new folder, ``ExportPointsOptions`` -> paths of what was written. Optional.
     """
 
     kind: str
@@ -85,6 +87,7 @@ class Task:
     live: Part = ""
     probe: Part = ""
     presentation: Part = ""
+    export_points: Part = ""
 
     def has(self, part: str) -> bool:
         """Return whether the task has an optional part."""
@@ -163,6 +166,7 @@ register(
         live="enerf.viewer.live:LiveViewer",
         probe="enerf.tasks.nerf.probe:open_probe",
         presentation="enerf.tasks.nerf.presentation:PRESENTATION",
+        export_points="enerf.tasks.nerf.export_points:export",
     )
 )
 register(
