@@ -11,41 +11,58 @@ from enerf.reporting.plots import DASH
 from enerf.reporting.presentation import value
 
 log = logging.getLogger("enerf")
-_INCOMPLETE = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of metrics of another or damaged version
+_INCOMPLETE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+)  # of metrics of another or damaged version
 _MOST_COLUMNS = 12  # runs in the table of differences; more are shown by group
 
 
 def results(runs: Sequence[ReportedRun]) -> tuple[list[Table], list[str]]:
     """Return the tables of results of runs of one task, and sentences about metrics that are left out."""
-    measured, notes = _complete([run for run in runs if run.metrics is not None], runs[0])
-    tables = []
-    if measured:
-        metrics = [run.metrics or {} for run in measured]
-        rows = runs[0].task.load("table")(metrics)
-        note = "Runs that differ in their seed only are averaged."
-        if any(row[0].startswith("published") for row in rows):
-            note += " Rows of published results are set apart, each with its protocol."
-        tables.append(Table("Results", rows, note))
-        published = runs[0].presentation.published
-        if published is not None and len(rows := published(metrics)) > 1:
-            tables.append(Table("Published results", [rows[0], *[_marked(row) for row in rows[1:]]]))
-    tables.append(state(runs))
-    return [*_comparisons(runs), *tables], notes
+    measured, notes = _complete([run for run in runs if run.metrics is not None])
+    try:
+        tables = _of_results(measured)
+    except _INCOMPLETE:  # each alone is complete, but they do not go together
+        notes.append("the results of the runs cannot be shown in one table; each has its own")
+        tables = [table for run in measured for table in _of_results([run])]
+    return [*_comparisons(runs), *tables, state(runs)], notes
 
 
-def _marked(row: Sequence[str]) -> list[str]:
-    return [f"published: {row[0]}", *row[1:]]
+def _of_results(runs: Sequence[ReportedRun]) -> list[Table]:
+    """Return the table of results of runs, and that of published ones if it is another."""
+    if not runs:
+        return []
+    metrics = [run.metrics or {} for run in runs]
+    rows = runs[0].task.load("table")(metrics)
+    note = "Runs that differ in their seed only are averaged."
+    if any(row[0].startswith("published") for row in rows):
+        note += " Rows of published results are set apart, each with its protocol."
+    tables = [Table("Results", rows, note)]
+    published = runs[0].presentation.published
+    if published is not None and len(rows := published(metrics)) > 1:
+        marked = [[f"published: {row[0]}", *row[1:]] for row in rows[1:]]
+        tables.append(Table("Published results", [rows[0], *marked]))
+    return tables
 
 
-def _complete(runs: Sequence[ReportedRun], first: ReportedRun) -> tuple[list[ReportedRun], list[str]]:
+def _complete(runs: Sequence[ReportedRun]) -> tuple[list[ReportedRun], list[str]]:
     """Return the runs whose metrics the table of their task can show, and sentences about the others."""
     shown, notes = [], []
     for run in runs:
         try:
-            first.task.load("table")([run.metrics or {}])
-            shown.append(run)
+            cells = [cell for table in _of_results([run]) for row in table.rows for cell in row]
         except _INCOMPLETE as error:
             notes.append(f"{run.name}: its metrics.json is incomplete ({type(error).__name__}: {error})")
+            continue
+        if all(isinstance(cell, str) for cell in cells):
+            shown.append(run)
+        else:
+            notes.append(f"{run.name}: its metrics.json has numbers in the place of names")
     return shown, notes
 
 

@@ -232,7 +232,10 @@ def _read_metrics(run: ReportedRun) -> None:
         run.notes.append(f"its figures are of step {measured}, its newest checkpoint is of step {run.step}")
     if run.metrics.get("eval_files"):
         run.notes.append("it was measured on other data than it was trained on")
-    for change in run.metrics.get("history") or ():
+    for name, kind in (("history", list), ("inputs", dict)):
+        if not isinstance(run.metrics.get(name), kind):
+            run.metrics.pop(name, None)
+    for change in run.metrics.get("history", ()):
         step = change.get("step") if isinstance(change, dict) else "?"
         run.notes.append(f"options or data were changed at step {step} of its training")
 

@@ -112,6 +112,18 @@ def test_what_is_missing_is_said(logs, tmp_path):
     assert "half: it has not been evaluated" in text
 
 
+@pytest.mark.parametrize("name", ["torus", "figures_run", "sweep/plain@0.001_seed0"])
+def test_metrics_of_wrong_types_are_said_or_left_out(logs, tmp_path, name):
+    run = tmp_path / "logs" / "run"
+    shutil.copytree(logs / name, run)
+    shutil.copytree(logs / name, tmp_path / "logs" / "whole")
+    metrics = json.loads((run / "metrics.json").read_text())
+    for key in ("history", "inputs", "method", "protocol", "steps", "scene", "shape", "dataset"):
+        for wrong in (5, None, [5]):
+            (run / "metrics.json").write_text(json.dumps(metrics | {key: wrong}))
+            assert "whole" in page_of(tmp_path, tmp_path / "logs", views=0)[0]
+
+
 def test_missing_photographs_and_unfinished_runs_are_said(logs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(logs / "half", run)
