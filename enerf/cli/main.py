@@ -17,10 +17,13 @@ COMMANDS = {
     "eval": ("enerf.cli.evaluate:main", "evaluate finished runs and print their metrics"),
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
     "bake": ("enerf.cli.bake:main", "bake a NeRF run of a forward-facing scene into planes that render fast"),
+    "view": ("enerf.cli.view:main", "show a run, or two side by side, in a browser"),
     "convert": ("enerf.cli.convert:main", "write a scene of photographs and cameras in another format"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
+    "export-points": ("enerf.cli.export_points:main", "points on surfaces as PLY, cameras for COLMAP and nerfstudio"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),
     "analyze": ("enerf.cli.analyze:main", "condition numbers and Hessian extremes of checkpoints"),
+    "report": ("enerf.cli.report:main", "write one HTML page about runs or comparisons"),
     "generate": ("enerf.cli.generate:main", "write a generated scene, shape or set of labelled images"),
     "demo": ("enerf.cli.demo:main", "train, render, extract and compare on generated data, in minutes"),
 }

@@ -1,11 +1,16 @@
 """Training of one configuration, for every task: ``enerf train``, ``enerf shape``, ``enerf classify``."""
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from enerf.core.errors import SomeFailed
 from enerf.tasks import registry
+from enerf.viewer.options import LiveOptions
+
+log = logging.getLogger("enerf")
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
@@ -14,6 +19,7 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
 
     task = registry.task(kind)
     argv, extra = _with_cameras(argv) if kind == "nerf" else (argv, ())
+    extra = (*extra, *([LiveOptions] if task.has("live") else []))
     text = description or task.summary
     config, more = parser.parse(task.load("config"), argv, description=text, extra=extra, prog=prog)
     for table in more:
@@ -22,19 +28,35 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     from enerf.reporting import tables
 
     failed: SomeFailed | None = None
-    if task.has("train_all"):
-        try:
-            measured: Sequence[dict[str, Any]] = task.load("train_all")(config)
-        except SomeFailed as error:
-            measured, failed = error.measured, error
-    else:
-        metrics = task.load("train")(config)
-        measured = [] if metrics is None else [metrics]
+    with _shown(task, more) as watching:
+        if task.has("train_all"):
+            try:
+                measured: Sequence[dict[str, Any]] = task.load("train_all")(config, **watching)
+            except SomeFailed as error:
+                measured, failed = error.measured, error
+        else:
+            metrics = task.load("train")(config, **watching)
+            measured = [] if metrics is None else [metrics]
     if measured:
         print(tables.as_text(task.load("table")(measured)))
     print(f"results: {config.folder}")
     if failed is not None:
         raise failed
+
+
+@contextmanager
+def _shown(task: registry.Task, tables: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Context with a viewer, if the options ask for one; yields what the training takes then."""
+    chosen = next((table for table in tables if isinstance(table, LiveOptions)), None)
+    if chosen is None or not chosen.viewer:
+        yield {}
+        return
+    live = task.load("live")(chosen)
+    try:
+        yield {"watch": live.watch}
+    finally:
+        live.close()
+        log.info("the viewer is closed; enerf view RUN opens the run again")
 
 
 def _with_cameras(argv: Sequence[str] | None) -> tuple[Sequence[str] | None, tuple[type, ...]]:

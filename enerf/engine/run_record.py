@@ -9,7 +9,7 @@ from typing import Any
 
 from enerf.config import options, parser
 from enerf.config.options import RunConfig
-from enerf.core import io
+from enerf.core import environment, io
 from enerf.engine import inputs as run_inputs
 from enerf.engine.checkpoint import Found
 from enerf.engine.inputs import Inputs
@@ -79,11 +79,15 @@ class Record:
         return [*self.history, {"step": self.resumed_at, **entry}] if entry else list(self.history)
 
     def saved(self) -> dict[str, Any]:
-        """Return the entries that checkpoints of further steps store beside the options."""
+        """Return the entries that checkpoints of further steps store beside the options.
+
+        ``environment`` is that of the present process: of the last steps, if the run was resumed.
+        """
         step = self.resumed_at + 1
         changes, history = self.changes(step), self.history_at(step)
         return {
             "resolved": {**asdict(self.current), **({"earlier": changes} if changes else {})},
+            "environment": environment.describe(),
             **({"inputs": self.inputs.saved()} if self.inputs is not None else {}),
             **({"history": history} if history else {}),
         }

@@ -214,3 +214,62 @@ class ExtractOptions:
     size: int = option(480, "height of pictures in pixels", at_least=16, at_most=1 << 14, affects="neutral")
     datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral", is_path=True)
     device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """report."""
+
+    out: str = option("report.html", "file of the page", affects="neutral", is_path=True)
+    title: str = option("", "title of the page; empty: the names of the runs", affects="neutral")
+    views: int = option(
+        3,
+        "number of pictures of each run, such as test views: the worst, the median and the best first; 0: none",
+        at_least=0,
+        at_most=1000,
+        affects="neutral",
+    )
+    width: int = option(
+        1008, "largest width of embedded pictures in pixels", at_least=16, at_most=1 << 13, affects="neutral"
+    )
+    compared: int = option(
+        8,
+        "largest number of runs whose pictures are shown side by side",
+        at_least=1,
+        at_most=64,
+        affects="neutral",
+    )
+    video_mb: float = option(
+        8.0, "largest size of all embedded videos in megabytes; 0: none", at_least=0, at_most=1024, affects="neutral"
+    )
+    page: str = option(
+        "", "self-contained HTML page of a scene to embed, in a frame of its own", affects="neutral", is_path=True
+    )
+    datadir: str = option(
+        "", "new path of the data, if they have moved since training", affects="neutral", is_path=True
+    )
+
+
+@dataclass(frozen=True)
+class ExportPointsOptions:
+    """export of points."""
+
+    out: str = option("", "new folder of the points and cameras", affects="neutral", is_path=True)
+    points: int = option(
+        500_000,
+        "number of rays of the training views; each has at most one point",
+        at_least=1,
+        at_most=1 << 28,
+        affects="neutral",
+    )
+    opacity: float = option(0.5, "smallest opacity of a ray that has a point", at_least=0, at_most=1, affects="neutral")
+    path: str = option(
+        "",
+        "path of camera_path.json; empty: that of the run's videos",
+        choices=("", "spiral", "circle", "turntable", "interpolate", "test"),
+        affects="neutral",
+    )
+    frames: int = option(120, "number of frames of that path", at_least=1, at_most=100_000, affects="neutral")
+    link: bool = option(False, "put symbolic links to the photographs in the place of copies", affects="neutral")
+    datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral", is_path=True)
+    device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")

@@ -63,8 +63,8 @@ def write_scene(path: Path, points: posed_images.Points) -> None:
     write(path, points.xyz, points.rgb)
 
 
-def write(path: Path, xyz: Points, rgb: Colors | None) -> None:
-    """Write points as a binary PLY file in double precision, atomically.
+def write(path: Path, xyz: Points, rgb: Colors | None, normals: Points | None = None) -> None:
+    """Write points as a binary PLY file, atomically: positions in double precision, normals in single precision.
 
     Raises
     ------
@@ -72,12 +72,17 @@ def write(path: Path, xyz: Points, rgb: Colors | None) -> None:
         If the file cannot be written.
     """
     color = [] if rgb is None else ["red", "green", "blue"]
-    rows = np.empty(len(xyz), dtype=[(axis, "<f8") for axis in "xyz"] + [(name, "u1") for name in color])
+    normal = [] if normals is None else ["nx", "ny", "nz"]
+    columns = [(axis, "<f8") for axis in "xyz"] + [(name, "<f4") for name in normal] + [(name, "u1") for name in color]
+    rows = np.empty(len(xyz), dtype=columns)
     for k, axis in enumerate("xyz"):
         rows[axis] = xyz[:, k]
+    for k, name in enumerate(normal):
+        rows[name] = normals[:, k]  # type: ignore[index]
     for k, name in enumerate(color):
         rows[name] = rgb[:, k]  # type: ignore[index]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}"]
-    header += [f"property double {axis}" for axis in "xyz"] + [f"property uchar {name}" for name in color]
+    header += [f"property double {axis}" for axis in "xyz"] + [f"property float {name}" for name in normal]
+    header += [f"property uchar {name}" for name in color]
     with core_io.atomic_path(path) as temporary, core_io.os_errors_as_input_errors(path):
         temporary.write_bytes("\n".join([*header, "end_header", ""]).encode() + rows.tobytes())

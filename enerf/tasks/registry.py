@@ -60,8 +60,15 @@ class Task:
     planes
         Folder of a run, number of planes (0: automatic), seconds of tuning, whether to make them again, device, new
         place of its scene (or "") -> path of its baked planes. Optional.
+    live
+        Options of the viewer -> object with ``watch``, a function from a prepared run to a ``Hook`` that shows it, and
+        ``close``, for ``--viewer``. ``train`` (or ``train_all``) takes ``watch`` then. Optional.
     probe
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
+    presentation
+        ``reporting.presentation.Presentation``: curves, figures and pictures of a report. Optional.
+    export_points
+        Folder of a run, new folder, ``ExportPointsOptions`` -> paths of what was written. Optional.
     """
 
     kind: str
@@ -81,7 +88,10 @@ class Task:
     mesh_source: Part = ""
     views: Part = ""
     planes: Part = ""
+    live: Part = ""
     probe: Part = ""
+    presentation: Part = ""
+    export_points: Part = ""
 
     def has(self, part: str) -> bool:
         """Return whether the task has an optional part."""
@@ -158,7 +168,10 @@ register(
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         views="enerf.tasks.nerf.opened:open_views",
         planes="enerf.tasks.nerf.planes:bake_folder",
+        live="enerf.viewer.live:LiveViewer",
         probe="enerf.tasks.nerf.probe:open_probe",
+        presentation="enerf.tasks.nerf.presentation:PRESENTATION",
+        export_points="enerf.tasks.nerf.export_points:export",
     )
 )
 register(
@@ -176,7 +189,9 @@ register(
         resolve_backend="enerf.tasks.shape.setup:resolve_backend",
         input_files="enerf.tasks.shape.setup:input_files",
         mesh_source="enerf.tasks.shape.mesh:mesh_source",
+        live="enerf.viewer.live_shapes:LiveShapeViewer",
         probe="enerf.tasks.shape.probe:open_probe",
+        presentation="enerf.tasks.shape.presentation:PRESENTATION",
     )
 )
 register(
@@ -194,5 +209,6 @@ register(
         resolve_backend="enerf.tasks.classifier.setup:resolve_backend",
         input_files="enerf.tasks.classifier.setup:input_files",
         probe="enerf.tasks.classifier.probe:open_probe",
+        presentation="enerf.tasks.classifier.presentation:PRESENTATION",
     )
 )

@@ -205,6 +205,16 @@ MISTAKES = {
         (["--dataset_type", "LINEMOD"], "LINEMOD"),
     ],
     "eval_nerf.py": [(["nowhere"], "nowhere")],
+    "export_points.py": [
+        (["nowhere", "--out", "new"], "nowhere"),
+        (["nowhere"], "--out"),
+        (["nowhere", "--out", "new", "--points", "0"], "--points"),
+    ],
+    "report.py": [
+        (["nowhere"], "nowhere"),
+        (["nowhere", "--page", "none.html"], "none.html"),
+        (["a", "--views", "x"], "--views"),
+    ],
     "render_video.py": [
         (["nowhere"], "nowhere"),
         (["nowhere", "--frames", "0"], "--frames"),

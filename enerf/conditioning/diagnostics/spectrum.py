@@ -85,9 +85,7 @@ def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*b
     >>> stable_rank(torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
     tensor(1.2500, dtype=torch.float64)
     """
-    values = singular_values(weight)
-    shares = values / values[..., :1]
-    return torch.where(values[..., 0] == 0, 0.0, shares.square().sum(-1))
+    return _stable_rank(singular_values(weight))
 
 
 def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch n_in"]:
@@ -146,10 +144,10 @@ def linear_layers(model: nn.Module) -> list[str]:
 def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, float]]:
     """Spectral statistics of the weights that each layer applies; name -> statistic -> value.
 
-    The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread`` and ``effective_rank``; a
-    layer with an ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of its raw parameter.
-    For a layer with several matrices (groups of a convolution, projections of attention) the worst values are
-    reported: the largest κ and spread, the smallest effective rank.
+    The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank`` and
+    ``stable_rank``; a layer with an ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of
+    its raw parameter. For a layer with several matrices (groups of a convolution, projections of attention) the worst
+    values are reported: the largest κ and spread, the smallest ranks.
 
     Parameters
     ----------
@@ -167,7 +165,7 @@ def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, 
     --------
     >>> report = layer_report(nn.Sequential(nn.Linear(3, 8)), ["0"])
     >>> list(report["0"])
-    ['kappa', 'row_norm_min', 'row_norm_max', 'row_norm_spread', 'effective_rank']
+    ['kappa', 'row_norm_min', 'row_norm_max', 'row_norm_spread', 'effective_rank', 'stable_rank']
     """
     with torch.no_grad():
         return {name: _report(layer_at(model, name)) for name in names}
@@ -185,6 +183,7 @@ def _report(module: nn.Module) -> dict[str, float]:
         "row_norm_max": _largest(norms),
         "row_norm_spread": _largest([row_norm_spread(weight) for weight in applied]),
         "effective_rank": -_largest([-entropy_rank(v) for v in values]),
+        "stable_rank": -_largest([-_stable_rank(v) for v in values]),
     }
     raw = [
         view.to_matrices(module.get_parameter(f"parametrizations.{view.name}.original"))
@@ -205,6 +204,12 @@ def _kappa(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     """κ of singular values, largest first."""
     largest, smallest = values[..., 0], values[..., -1]
     return torch.where(smallest == 0, math.inf, largest / smallest)
+
+
+def _stable_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
+    """Stable rank of singular values, largest first."""
+    shares = values / values[..., :1]
+    return torch.where(values[..., 0] == 0, 0.0, shares.square().sum(-1))
 
 
 def _is_equilibrated(module: nn.Module, tensor_name: str) -> bool:

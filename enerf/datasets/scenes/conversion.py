@@ -128,7 +128,7 @@ def convert(posed: PosedImages, out: Path, settings: ConversionSettings) -> None
     target = _target(settings)
     _require_new(out)
     cameras.check_views(posed.cameras, posed.names, posed.source)
-    renamed = _renamed(posed, target)
+    renamed = with_inner_names(posed, target)
     _check_images(posed, target)
     _refuse_or_warn(posed, out, target, settings)
     inverse = settings.dialect == "instant-ngp"
@@ -190,7 +190,7 @@ def _require_new(out: Path) -> None:
             raise InputError(f"option --out: found files in {out}, expected a new folder or an empty one")
 
 
-def _renamed(posed: PosedImages, target: Target) -> PosedImages:
+def with_inner_names(posed: PosedImages, target: Target) -> PosedImages:
     """The scene with the names of its images relative to the new folder of images; sorted by them in a flat format.
 
     Raises

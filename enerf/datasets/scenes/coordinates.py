@@ -44,6 +44,19 @@ def apply_transform(matrix: Float64[np.ndarray, "4 4"], points: Points) -> Point
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+def transform_poses(
+    matrix: Float64[np.ndarray, "4 4"], c2w: Float64[np.ndarray, "n 3 4"]
+) -> Float64[np.ndarray, "n 3 4"]:
+    """Poses in other coordinates, given the similarity that maps points to them; rotations stay orthonormal.
+
+    >>> transform_poses(np.diag([2.0, 2.0, 2.0, 1.0]), np.eye(4)[None, :3] + 1.0)[0, :, 3].tolist()
+    [2.0, 2.0, 2.0]
+    """
+    rotation = matrix[:3, :3] / np.cbrt(np.linalg.det(matrix[:3, :3]))
+    centers = apply_transform(matrix, c2w[:, :, 3])
+    return np.concatenate([rotation @ c2w[:, :, :3], centers[:, :, None]], axis=-1)
+
+
 def to_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
     """NDC of scene points with z < 0: ``rays.point_to_ndc`` in float64."""
     return rays.point_to_ndc(torch.from_numpy(np.ascontiguousarray(points)), camera, near).numpy()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_models, camera_paths
+from enerf.datasets.scenes.camera_path_files import CameraPath
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.render import Picture
 from enerf.tasks.nerf import planes, setup, video, views
@@ -53,9 +54,9 @@ class OpenedViews:
     def write_video(
         self,
         out: Path | None,
-        path: str | None,
+        path: str | CameraPath | None,
         frames: int,
-        fps: float,
+        fps: float | None,
         *,
         factor: float = 1.0,
         depth: bool = False,
@@ -64,18 +65,24 @@ class OpenedViews:
     ) -> Path:
         """Render a camera path (default: by the kind of scene) to an mp4 and return its path.
 
-        The default of ``out`` is ``video_PATH.mp4`` in the run's folder. With ``fast`` the run's baked planes are
-        rendered in the place of the field: the tuned ones, if there are any; without any they are baked first.
+        The default of ``out`` is ``video_PATH.mp4`` in the run's folder, ``video_path.mp4`` for the cameras of a file.
+        The default of ``fps`` is that of the file, or 30. ``frames`` does not count for the cameras of a file. With
+        ``fast`` the run's baked planes are rendered in the place of the field: the tuned ones, if there are any;
+        without any they are baked first.
 
         Raises
         ------
         InputError
             With ``fast``, if the scene is not forward-facing.
         """
-        kind = path or camera_paths.default_kind(self.scene)
-        target = out or self.folder / f"video_{kind}{'_depth' if depth else ''}{'_fast' if fast else ''}.mp4"
         drawn = None
         if fast:
             drawn = PlanesRenderer(planes.best_stack(self.run, self.folder), self.run.config.data.pixel_centers)
-        look: dict[str, Any] = {"factor": factor, "depth": depth, "keep_pngs": keep_pngs}
-        return video.write_video(self.run, target, kind, frames, fps, **look, fast=drawn)
+        appearance: dict[str, Any] = {"factor": factor, "depth": depth, "keep_pngs": keep_pngs, "fast": drawn}
+        suffix = f"{'_depth' if depth else ''}{'_fast' if fast else ''}"
+        if isinstance(path, CameraPath):
+            target = out or self.folder / f"video_path{suffix}.mp4"
+            return video.write_path(self.run, target, path, fps or path.fps, **appearance)
+        kind = path or camera_paths.default_kind(self.scene)
+        target = out or self.folder / f"video_{kind}{suffix}.mp4"
+        return video.write_video(self.run, target, kind, frames, fps or video.FPS, **appearance)

@@ -27,10 +27,13 @@ from enerf.tasks.nerf.step import StepReport
 log = logging.getLogger("enerf")
 
 
-def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
+def train(
+    config: NerfConfig, shared: Resolved | None = None, watch: Callable[[Run], Hook] | None = None
+) -> dict[str, Any] | None:
     """Train a run to its end and return its metrics, or None with ``render_only`` or ``no_final_eval``.
 
-    ``shared`` is as in ``setup.prepare``. With ``render_only`` another process may train the run meanwhile.
+    ``shared`` is as in ``setup.prepare``. ``watch`` returns one more hook, of a viewer of the prepared run. With
+    ``render_only`` another process may train the run meanwhile, and nothing is watched.
 
     Raises
     ------
@@ -45,10 +48,10 @@ def train(config: NerfConfig, shared: Resolved | None = None) -> dict[str, Any] 
         _render_only(setup.prepare(config, shared, opening=True))
         return None
     with writer_lock.writing(config.folder):
-        return _train(config, shared)
+        return _train(config, shared, watch)
 
 
-def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None:
+def _train(config: NerfConfig, shared: Resolved | None, watch: Callable[[Run], Hook] | None) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
     config = run.config  # with what ``auto`` stands for
@@ -56,7 +59,7 @@ def _train(config: NerfConfig, shared: Resolved | None) -> dict[str, Any] | None
         config,
         run.state,
         step_function(run),
-        partial(_hooks, run),
+        partial(_hooks, run, [] if watch is None else [watch(run)]),
         unit="rays",
         per_step=config.train.N_rand,
         watch=nerf_step.update_collapsed,
@@ -135,8 +138,8 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     return step
 
 
-def _hooks(run: Run, journal: Journal) -> list[Hook]:
-    """Return the hooks of a run: test curve, preview image, renderings of the test set, videos."""
+def _hooks(run: Run, more: list[Hook], journal: Journal) -> list[Hook]:
+    """Return the hooks of a run: test curve, preview image, renderings of the test set, videos; and ``more``."""
     config = run.config
 
     def evaluate_pixels(training: State) -> None:
@@ -168,6 +171,7 @@ def _hooks(run: Run, journal: Journal) -> list[Hook]:
         Hook(r.i_img, show_picture),
         Hook(r.i_testset, render_testset),
         Hook(r.i_video, render_video),
+        *more,
     ]
 
 

@@ -1,16 +1,20 @@
 """Videos along camera paths."""
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from enerf.core import images
-from enerf.datasets.scenes import camera_models, camera_paths
+from enerf.datasets.scenes import camera_models, camera_path_files, camera_paths
+from enerf.datasets.scenes.camera_path_files import CameraPath
 from enerf.rendering import sampling
+from enerf.rendering.render import Picture
 from enerf.reporting import video
 from enerf.tasks.nerf import setup, views
 from enerf.tasks.nerf.planes import PlanesRenderer
@@ -28,6 +32,13 @@ def _shades(depth: Float[Tensor, "h w"], run: Run) -> tuple[Float64[np.ndarray, 
         depth, ends = 1 - sampling.complement(depth.clamp(min=0), knee), 1 - sampling.complement(ends, knee)
     near, far = ends.tolist()
     return depth.numpy(), near, far
+
+
+def image_of(run: Run, picture: Picture, depth: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """A frame as bytes: the colors of a picture, or false colors of its depth."""
+    if depth:
+        return video.colorize_depth(*_shades(picture.depth.cpu().double(), run))
+    return images.to_uint8(picture.rgb.cpu())
 
 
 def write_video(
@@ -51,14 +62,64 @@ def write_video(
     renderer = fast or views.renderer_of(run, run.config.render.skip)
 
     def frame(i: int) -> Any:
-        picture = renderer.picture(run.scene, poses[i], camera)
-        if depth:
-            return video.colorize_depth(*_shades(picture.depth.cpu().double(), run))
-        return images.to_uint8(picture.rgb.cpu())
+        return image_of(run, renderer.picture(run.scene, poses[i], camera), depth)
 
-    # step and seconds tell runs apart that were trained in the same folder
-    trained = {"step": run.state.step, "seconds": run.state.seconds}
-    settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
-    if fast is not None:
-        settings["planes"] = fast.stack.metadata
+    settings = {**_trained(run), "path": kind, "frames": len(poses), "factor": factor, "depth": depth, **_of(fast)}
     return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
+
+
+def write_path(
+    run: Run,
+    path: Path,
+    cameras: CameraPath,
+    fps: float | int,
+    *,
+    factor: float | int = 1.0,
+    depth: bool = False,
+    keep_pngs: bool = False,
+    fast: PlanesRenderer | None = None,
+    frame: Callable[[int], np.ndarray] | None = None,
+) -> Path:
+    """Render the cameras of a path to an mp4 file, as ``write_video``; ``frame`` renders one in another way."""
+    if frame is None:
+        frame = _path_frame(run, cameras, factor, depth, fast)
+    n = len(cameras.poses)
+    known = {**_trained(run), **_of(fast)}
+    settings = {**known, "path": _digest(cameras), "frames": n, "factor": factor, "depth": depth}
+    return video.write(path, frame, n, fps, settings, keep_pngs=keep_pngs)
+
+
+def _path_frame(
+    run: Run, cameras: CameraPath, factor: float | int, depth: bool, fast: PlanesRenderer | None = None
+) -> Callable[[int], np.ndarray]:
+    """Function that renders one camera of a path, by planes if they are given."""
+    poses, renderer = scene_poses(run, cameras), views.renderer_of(run, run.config.render.skip)
+    picture = renderer.free_picture if fast is None else fast.picture
+
+    def frame(i: int) -> np.ndarray:
+        camera = camera_models.resized(cameras.camera(i), factor)
+        return image_of(run, picture(run.scene, poses[i], camera), depth)
+
+    return frame
+
+
+def scene_poses(run: Run, cameras: CameraPath) -> Float[Tensor, "f 3 4"]:
+    """Poses of a path's frames in the scene coordinates of a run."""
+    found = camera_path_files.to_scene(run.scene.world_to_scene.double().cpu().numpy(), cameras)
+    return torch.from_numpy(found).to(run.scene.c2w)
+
+
+def _trained(run: Run) -> dict[str, Any]:
+    """Step and seconds, which tell runs apart that were trained in the same folder."""
+    return {"step": run.state.step, "seconds": run.state.seconds}
+
+
+def _of(fast: PlanesRenderer | None) -> dict[str, Any]:
+    """What tells planes apart."""
+    return {} if fast is None else {"planes": fast.stack.metadata}
+
+
+def _digest(cameras: CameraPath) -> str:
+    """Hash of a path's cameras."""
+    values = np.concatenate([cameras.poses.ravel(), cameras.fovs, [cameras.width, cameras.height]])
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]

@@ -20,7 +20,7 @@ from enerf.datasets.scenes import camera_models, rays
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module
-from enerf.rendering import empty_space, render
+from enerf.rendering import empty_space, render, view_rays
 from enerf.rendering.render import Picture, SamplingConfig, in_chunks
 from enerf.tasks.nerf import exposure, image_metrics, setup
 from enerf.tasks.nerf.build import RadianceFields
@@ -50,6 +50,15 @@ class Renderer:
         flat = in_chunks(self.render, camera_rays, self.rays_at_once)
         size = (camera.height, camera.width)
         return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
+
+    def free_picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
+        """Render a camera anywhere, which NDC may not cover in part; what they do not cover is background.
+
+        At poses of the scene it is the same as ``picture``.
+        """
+        view = view_rays.of_view(scene, camera, c2w, pixel_centers=self.pixel_centers)
+        rendered = in_chunks(self.render, view.field_rays, self.rays_at_once) if len(view.field_rays) else None
+        return view_rays.assembled(scene, view, rendered, camera)
 
 
 def renderer_of(run: Run, skip: float = 0.0) -> Renderer:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,12 @@ log = logging.getLogger("enerf")
 CURVE = ("iou", "iou_near", "psnr", "psnr_heldout")  # metrics of a point of the curve
 
 
-def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any] | None:
+def train(
+    config: ShapeConfig, shared: Resolved | None = None, watch: Callable[[ShapeRun], Hook] | None = None
+) -> dict[str, Any] | None:
     """Train a run to its end and evaluate it; return its metrics, or None with ``--no_final_eval``.
 
-    ``shared`` is as for ``setup.prepare``.
+    ``shared`` is as for ``setup.prepare``. ``watch`` returns one more hook, of a viewer of the prepared run.
 
     Raises
     ------
@@ -45,10 +48,12 @@ def train(config: ShapeConfig, shared: Resolved | None = None) -> dict[str, Any]
         If the run was interrupted; a checkpoint was saved.
     """
     with writer_lock.writing(config.folder):
-        return _train(config, shared)
+        return _train(config, shared, watch)
 
 
-def _train(config: ShapeConfig, shared: Resolved | None) -> dict[str, Any] | None:
+def _train(
+    config: ShapeConfig, shared: Resolved | None, watch: Callable[[ShapeRun], Hook] | None
+) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
     run = setup.prepare(config, shared)
     config = run.config
@@ -57,7 +62,7 @@ def _train(config: ShapeConfig, shared: Resolved | None) -> dict[str, Any] | Non
             config,
             run.state,
             lambda state: shape_step.gradient_step(run.field, partial(terms_at, state.step)),
-            partial(_hooks, run),
+            partial(_hooks, run, [] if watch is None else [watch(run)]),
             unit="points",
             per_step=config.samples.N_points,
             metadata={**run.box_metadata, **run.record.saved()},
@@ -67,11 +72,12 @@ def _train(config: ShapeConfig, shared: Resolved | None) -> dict[str, Any] | Non
     return evaluate.finished_metrics(run) or evaluate.evaluate(run)
 
 
-def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
+def train_all(config: ShapeConfig, watch: Callable[[ShapeRun], Hook] | None = None) -> list[dict[str, Any]]:
     """Train one run, or one for every mesh if ``--mesh`` is a folder; return the metrics of all runs.
 
     The table in the experiment's folder is rewritten after each run. Finished runs are not repeated, an unfinished one
-    is resumed. A mesh that cannot be read, or whose training fails, does not end the others.
+    is resumed. A mesh that cannot be read, or whose training fails, does not end the others. ``watch`` is as of
+    ``train``, for one run only.
 
     Raises
     ------
@@ -84,8 +90,10 @@ def train_all(config: ShapeConfig) -> list[dict[str, Any]]:
     """
     folder = Path(config.data.mesh).expanduser()
     if not config.data.mesh or not folder.is_dir():
-        metrics = train(config)
+        metrics = train(config, watch=watch)
         return [] if metrics is None else [metrics]
+    if watch is not None:
+        raise InputError(f"option --viewer: found the folder {folder} as --mesh, expected one mesh")
     named = _named_meshes(folder)
     io.remove_leftovers(config.folder)
     measured: list[dict[str, Any]] = []
@@ -130,8 +138,8 @@ def _named_meshes(folder: Path) -> dict[Path, str]:
     return {path: path.stem if stems[path.stem] == 1 else path.name for path in found}
 
 
-def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:
-    """Return the hook that appends a point ``[step, seconds, metrics ...]`` to the curve."""
+def _hooks(run: ShapeRun, more: list[Hook], journal: Journal) -> list[Hook]:
+    """Return the hook that appends a point ``[step, seconds, metrics ...]`` to the curve, and ``more``."""
 
     def evaluate_point(state: State) -> None:
         field = setup.frozen(run.field)
@@ -148,4 +156,4 @@ def _hooks(run: ShapeRun, journal: Journal) -> list[Hook]:
         journal.record(state.step, point)
 
     every = run.config.run.i_eval
-    return [Hook(every, evaluate_point, at_end=every > 0)]
+    return [Hook(every, evaluate_point, at_end=every > 0), *more]

@@ -145,6 +145,7 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "row_norm_max": pytest.approx(1, abs=1e-6),
         "row_norm_spread": pytest.approx(1, abs=1e-6),
         "effective_rank": spectrum.effective_rank(maps.row(raw[0])).item(),
+        "stable_rank": spectrum.stable_rank(maps.row(raw[0])).item(),
         "kappa_raw": spectrum.condition_number(raw[0]).item(),
     }
     assert report["1"]["kappa"] == pytest.approx(spectrum.condition_number(raw[1]).item(), rel=1e-4)
@@ -155,6 +156,7 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "row_norm_max": spectrum.row_norms(raw[2]).max().item(),
         "row_norm_spread": spectrum.row_norm_spread(raw[2]).item(),
         "effective_rank": spectrum.effective_rank(raw[2]).item(),
+        "stable_rank": spectrum.stable_rank(raw[2]).item(),
     }
 
 
@@ -174,6 +176,7 @@ def test_of_a_layer_with_several_matrices_the_worst_is_told():
         "row_norm_max": pytest.approx(1, abs=1e-6),
         "row_norm_spread": pytest.approx(1, abs=1e-6),
         "effective_rank": pytest.approx(min(spectrum.effective_rank(matrix).item() for matrix in made), rel=1e-5),
+        "stable_rank": pytest.approx(min(spectrum.stable_rank(matrix).item() for matrix in made), rel=1e-5),
         "kappa_raw": pytest.approx(max(spectrum.condition_number(matrix).item() for matrix in raw), rel=1e-5),
     }
     sides = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
