@@ -132,7 +132,7 @@ def limits(scene: Scene) -> Box:
     return np.stack([corners.min(0), corners.max(0)])
 
 
-def move(client: Any, c2w: np.ndarray, fov: float) -> None:
+def move(client: Any, c2w: np.ndarray, fov: float | int) -> None:
     """Move a browser's camera to a pose (OpenGL axes) and a vertical field of view in radians."""
     if viser_server.is_gone(client):
         return
@@ -154,7 +154,7 @@ def plain(text: str) -> str:
     )
 
 
-def _within(value: Any, low: float, high: float, absent: float) -> float:
+def _within(value: Any, low: float | int, high: float | int, absent: float | int) -> float | int:
     """A number that a browser has sent, within limits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return absent

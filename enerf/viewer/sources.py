@@ -6,7 +6,7 @@ decides, chunk by chunk, whether it goes on (see ``scheduler``).
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class View:
         return Camera(width, height, focal, focal, 0.5 * width, 0.5 * height)
 
 
+@runtime_checkable
 class FastRenderer(Protocol):
     """A renderer of whole pictures for a moving camera, such as baked planes."""
 

@@ -199,6 +199,12 @@ def is_gone(client: Any) -> bool:
     return bool(client._websock_connection.get_message_buffer().done)
 
 
+def forget(server: Server, client: Any) -> None:
+    """Remove a client that had disconnected before viser knew it: viser would keep it for ever."""
+    with server.viser._client_lock:
+        server.viser._connected_clients.pop(client.client_id, None)
+
+
 @contextlib.contextmanager
 def sending(client: Any) -> Iterator[None]:
     """Context in which messages to a client that disconnects meanwhile cause no warning."""

@@ -1,5 +1,6 @@
 """The viewer of NeRF runs: what browsers see and control, and the loop that renders for them."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Look:
     """A view and the sizes of its rungs; the first is by the fast renderer if there is one."""
 
     view: View
-    sizes: Sequence[float]
+    sizes: Sequence[float | int]
 
 
 class Viewer:
@@ -73,6 +74,7 @@ class Viewer:
         self.scheduler = Scheduler(self._draw, lambda look: len(look.sizes), self._deliver)
         camera = source.scene.camera
         self._size = size or min(1008, max(camera.width, camera.height))
+        self._lock = threading.Lock()
         self._controls: dict[int, Controls] = {}
         self._began: dict[int, float] = {}
         self._show_scene()
@@ -145,8 +147,11 @@ class Viewer:
             found.append((frustum, view))
         return found
 
-    def _connect(self, client: Any) -> None:
-        """Make the controls of a new browser, and render for it."""
+    async def _connect(self, client: Any) -> None:
+        """Make the controls of a new browser, and render for it; in viser's event loop, as ``_disconnect``."""
+        if viser_server.is_gone(client):
+            viser_server.forget(self.server, client)
+            return
         controls = Controls(client, self._source, self._size, lambda: self._look(client))
         self._controls[client.client_id] = controls
 
@@ -156,21 +161,23 @@ class Viewer:
 
         self._look(client)
 
-    def _disconnect(self, client: Any) -> None:
-        self.scheduler.leave(client.client_id)
-        self._controls.pop(client.client_id, None)
-        self._began.pop(client.client_id, None)
+    async def _disconnect(self, client: Any) -> None:
+        with self._lock:
+            self._controls.pop(client.client_id, None)
+            self._began.pop(client.client_id, None)
+            self.scheduler.leave(client.client_id)
 
     def _look(self, client: Any) -> None:
         """Render what a browser shows now."""
-        controls = self._controls.get(client.client_id)
-        if controls is None or viser_server.is_gone(client):
-            return
-        view = controls.view()
-        speed = self.scheduler.speed or GUESSED_SPEED
-        rungs = list(sizes(float(np.clip(FIRST_SECONDS * speed, *FIRST_RAYS)), view.size, view.aspect))
-        self._began[client.client_id] = time.monotonic()
-        self.scheduler.look(client.client_id, Look(view, rungs))
+        with self._lock:  # a control may be heard of in another thread, after the browser has left
+            controls = self._controls.get(client.client_id)
+            if controls is None or viser_server.is_gone(client):
+                return
+            view = controls.view()
+            speed = self.scheduler.speed or GUESSED_SPEED
+            rungs = list(sizes(float(np.clip(FIRST_SECONDS * speed, *FIRST_RAYS)), view.size, view.aspect))
+            self._began[client.client_id] = time.monotonic()
+            self.scheduler.look(client.client_id, Look(view, rungs))
 
     def _draw(self, look: Look, rung: int) -> Any:
         """Rendering of one rung."""

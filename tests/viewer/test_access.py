@@ -12,18 +12,12 @@ viser = pytest.importorskip("viser", reason="needs the extra viewer")
 import msgspec  # noqa: E402
 from viser import _viser  # noqa: E402
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
-from websockets.sync.client import connect  # noqa: E402
 
 from enerf.core.errors import InputError  # noqa: E402
 from enerf.viewer import viser_server  # noqa: E402
 from enerf.viewer.access import Access, Request  # noqa: E402
 from enerf.viewer.viser_server import Server  # noqa: E402
-
-CAMERA = {
-    "type": "ViewerCameraMessage",
-    **{"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, 0.0, 0.0), "look_at": (0.0, 0.0, 1.0)},
-    **{"up_direction": (0.0, 1.0, 0.0), "fov": 1.0, "near": 0.1, "far": 10.0, "image_height": 60, "image_width": 80},
-}
+from tests.viewer.sockets import CAMERA, websocket  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +50,6 @@ def status(server: Server, path: str = "/", **headers: str) -> tuple[int, dict[s
     except urllib.error.HTTPError as error:
         with error:
             return error.code, dict(error.headers), error.read().decode()
-
-
-def websocket(server: Server, *, host: str = "", origin: str | None = "", **headers: str):
-    """A websocket, of the server's own page unless the origin or the host is another."""
-    host = host or f"127.0.0.1:{server.access.port}"
-    raw = socket.create_connection(("127.0.0.1", server.access.port))
-    wanted = f"http://{host}" if origin == "" else origin
-    return connect(
-        f"ws://{host}/", sock=raw, origin=wanted, subprotocols=["viser-v1.1.1"], additional_headers=headers, proxy=None
-    )
 
 
 def refused(server: Server, **how: str | None) -> int:

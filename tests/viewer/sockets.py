@@ -1,0 +1,23 @@
+"""Browsers that are only a websocket."""
+
+import socket
+
+from websockets.sync.client import connect
+
+from enerf.viewer.viser_server import Server
+
+CAMERA = {
+    "type": "ViewerCameraMessage",
+    **{"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, 0.0, 0.0), "look_at": (0.0, 0.0, 1.0)},
+    **{"up_direction": (0.0, 1.0, 0.0), "fov": 1.0, "near": 0.1, "far": 10.0, "image_height": 60, "image_width": 80},
+}
+
+
+def websocket(server: Server, *, host: str = "", origin: str | None = "", **headers: str):
+    """A websocket, of the server's own page unless the origin or the host is another."""
+    host = host or f"127.0.0.1:{server.access.port}"
+    raw = socket.create_connection(("127.0.0.1", server.access.port))
+    wanted = f"http://{host}" if origin == "" else origin
+    return connect(
+        f"ws://{host}/", sock=raw, origin=wanted, subprotocols=["viser-v1.1.1"], additional_headers=headers, proxy=None
+    )

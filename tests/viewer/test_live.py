@@ -1,0 +1,123 @@
+"""The viewer of runs in training."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("viser", reason="needs the extra viewer")
+
+from enerf.config import parser
+from enerf.core.errors import InputError
+from enerf.engine import checkpoint
+from enerf.engine.trainer import Hook
+from enerf.geometry import synthetic as shapes
+from enerf.tasks.nerf import train
+from enerf.tasks.nerf.config import NerfConfig
+from enerf.tasks.shape import train as shape_train
+from enerf.tasks.shape.config import ShapeConfig
+from enerf.viewer import live, live_shapes
+from enerf.viewer.options import LiveOptions
+from enerf.viewer.sources import View
+from enerf.viewer.window import Look
+
+SHAPE = [
+    *("--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "12", "--hash_finest", "24", "--lrate", "2e-2"),
+    *("--N_points", "512", "--pool", "2048", "--background", "none", "--N_iters", "200", "--i_eval", "0"),
+    *("--resolution", "0", "--device", "cpu", "--no_final_eval"),
+]
+
+
+class Watched(live.LiveViewer):
+    """A viewer that somebody looks at from the first step on; counts pictures."""
+
+    def watch(self, run) -> Hook:
+        hook = super().watch(run)
+        view = View(run.scene.c2w[0], 0.8, 4 / 3, size=64)
+        self._viewer.scheduler.look("a", Look(view, [16, 32, 64]))
+        self.delivered = []
+        self._viewer.scheduler._deliver = lambda key, image, rung, is_last: self.delivered.append(image)
+        return hook
+
+
+def weights(config: NerfConfig) -> dict[str, torch.Tensor]:
+    return checkpoint.newest(config.folder, ["nerf"])[0]["model"]
+
+
+def trained(words, name: str, viewer=None) -> dict[str, torch.Tensor]:
+    config = parser.parse(NerfConfig, [*words, "--expname", name, "--N_iters", "12"])[0]
+    train.train(config, watch=None if viewer is None else viewer.watch)
+    return weights(config)
+
+
+def test_a_watched_training_ends_with_the_same_weights(words, monkeypatch):
+    monkeypatch.setattr(live, "REFRESH_SECONDS", 0.0)
+    viewer = Watched(LiveOptions(viewer=True))
+    try:
+        seen = trained(words, "watched", viewer)
+    finally:
+        viewer.close()
+    alone = trained(words, "alone")
+    assert len(viewer.delivered) > 3
+    assert not np.array_equal(viewer.delivered[2], viewer.delivered[-1])  # of other weights
+    assert seen.keys() == alone.keys()
+    assert all(torch.equal(seen[name], alone[name]) for name in seen)
+
+
+def test_a_viewer_that_nobody_looks_at_costs_no_time(words):
+    viewer = live.LiveViewer(LiveOptions(viewer=True))
+    hooks, states = [], []
+
+    def watch(run):
+        states.append(run.state)
+        hooks.append(viewer.watch(run))
+        return hooks[0]
+
+    try:
+        config = parser.parse(NerfConfig, [*words, "--expname", "unwatched", "--N_iters", "3"])[0]
+        train.train(config, watch=watch)
+        began = time.perf_counter()
+        for _ in range(1000):
+            hooks[0].call(states[0])
+        assert time.perf_counter() - began < 0.15  # 0.15 ms of a step, of which the shortest take 5 ms
+    finally:
+        viewer.close()
+
+
+def test_a_shape_in_training_is_shown_as_a_mesh(tmp_path):
+    shapes.write_shapes(tmp_path)
+    words = ["--mesh", str(tmp_path / "torus.ply"), "--basedir", str(tmp_path / "logs"), "--expname", "one", *SHAPE]
+    viewer, runs = live_shapes.LiveShapeViewer(LiveOptions(viewer=True)), []
+
+    def watch(run):
+        runs.append(run)
+        return viewer.watch(run)
+
+    try:
+        shape_train.train(parser.parse(ShapeConfig, words)[0], watch=watch)
+        made = live_shapes.mesh_of(runs[0], 32)
+        low, high = runs[0].target.normalization.to_file(np.array([[-1.0] * 3, [1.0] * 3]))
+        assert made.name == "one, step 200"
+        assert len(made.faces) > 100
+        assert (made.vertices >= low).all()
+        assert (made.vertices <= high).all()
+        a, b, c = (made.vertices[made.faces[:, i]] for i in range(3))
+        assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() > 0  # faces outwards
+    finally:
+        viewer.close()
+
+
+def test_the_training_of_an_image_is_not_shown(tmp_path):
+    viewer = live_shapes.LiveShapeViewer(LiveOptions(viewer=True))
+    image = tmp_path / "a.png"
+    from enerf.core import images
+
+    images.write_png(image, np.zeros((8, 8, 3), np.uint8))
+    words = ["--image", str(image), "--basedir", str(tmp_path / "logs"), "--N_iters", "1", "--i_eval", "0"]
+    try:
+        config = parser.parse(ShapeConfig, [*words, "--no_final_eval", "--device", "cpu"])[0]
+        with pytest.raises(InputError, match="option --viewer: found --image, expected a mesh or a cloud"):
+            shape_train.train(config, watch=viewer.watch)
+    finally:
+        viewer.close()
