@@ -16,6 +16,7 @@ COMMANDS = {
     "process": ("enerf.cli.process:main", "compute the cameras of photographs or of a video, for training"),
     "eval": ("enerf.cli.evaluate:main", "evaluate finished runs and print their metrics"),
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
+    "bake": ("enerf.cli.bake:main", "bake a NeRF run of a forward-facing scene into planes that render fast"),
     "convert": ("enerf.cli.convert:main", "write a scene of photographs and cameras in another format"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),

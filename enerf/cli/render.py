@@ -26,6 +26,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("--fps", type=app.finite, default=30.0, help="frames per second")
     reader.add_argument("--factor", type=app.finite, default=1.0, help="render at 1/FACTOR of the width and height")
     reader.add_argument("--depth", action="store_true", help="render depth in false colors instead of the image")
+    reader.add_argument(
+        "--fast",
+        action="store_true",
+        help="render the run's baked planes (see enerf bake) in the place of the field, ten times as fast; "
+        "forward-facing scenes only",
+    )
     reader.add_argument("--png", action="store_true", help="also keep the frames as PNG files")
     reader.add_argument("--out", type=app.path, help="output file; default: RUN/video_PATH.mp4")
     reader.add_argument(
@@ -44,5 +50,5 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     io.remove_leftovers(args.run)
     task, _ = registry.with_part("views", args.run)
     views = task.load("views")(args.run, args.device, args.datadir)
-    appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png}
+    appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png, "fast": args.fast}
     print(views.write_video(args.out, args.path, args.frames, args.fps, **appearance))

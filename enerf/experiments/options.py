@@ -69,6 +69,29 @@ class AnalyzeOptions:
 
 
 @dataclass(frozen=True)
+class BakeOptions:
+    """baking."""
+
+    seconds: float = option(
+        60.0,
+        "seconds for which the planes are tuned on the training photographs; 0: they stay as baked",
+        at_least=0,
+        at_most=1e6,
+        affects="neutral",
+    )
+    planes: int = option(
+        0,
+        "number of planes; 0: so many that the outermost training camera sees 2.5 pixels of parallax between neighbors",
+        at_least=0,
+        at_most=1024,
+        affects="neutral",
+    )
+    again: bool = option(False, "bake and tune again, even if the run has planes of its last step", affects="neutral")
+    datadir: str = option("", "new path of the scene, if it was moved since training", affects="neutral", is_path=True)
+    device: str = option("auto", "device: auto, cpu, cuda, cuda:1 ...", affects="neutral")
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """conversion."""
 

@@ -57,6 +57,9 @@ class Task:
     views
         Folder of a run, device, new place of its scene (or "") -> object with ``scene``, ``render``, ``write_video``.
         Optional.
+    planes
+        Folder of a run, number of planes (0: automatic), seconds of tuning, whether to make them again, device, new
+        place of its scene (or "") -> path of its baked planes. Optional.
     probe
         Saved options and ``ProbeSettings`` -> ``RunProbe``, for the analysis of checkpoints. Optional.
     """
@@ -77,6 +80,7 @@ class Task:
     input_files: Part = ""
     mesh_source: Part = ""
     views: Part = ""
+    planes: Part = ""
     probe: Part = ""
 
     def has(self, part: str) -> bool:
@@ -153,6 +157,7 @@ register(
         input_files="enerf.tasks.nerf.setup:input_files",
         mesh_source="enerf.tasks.nerf.mesh:mesh_source",
         views="enerf.tasks.nerf.opened:open_views",
+        planes="enerf.tasks.nerf.planes:bake_folder",
         probe="enerf.tasks.nerf.probe:open_probe",
     )
 )

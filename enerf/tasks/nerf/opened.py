@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,8 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import camera_models, camera_paths
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.render import Picture
-from enerf.tasks.nerf import setup, video, views
+from enerf.tasks.nerf import planes, setup, video, views
+from enerf.tasks.nerf.planes import PlanesRenderer
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.views import Renderer
 
@@ -58,11 +60,22 @@ class OpenedViews:
         factor: float = 1.0,
         depth: bool = False,
         keep_pngs: bool = False,
+        fast: bool = False,
     ) -> Path:
         """Render a camera path (default: by the kind of scene) to an mp4 and return its path.
 
-        The default of ``out`` is ``video_PATH.mp4`` in the run's folder.
+        The default of ``out`` is ``video_PATH.mp4`` in the run's folder. With ``fast`` the run's baked planes are
+        rendered in the place of the field: the tuned ones, if there are any; without any they are baked first.
+
+        Raises
+        ------
+        InputError
+            With ``fast``, if the scene is not forward-facing.
         """
         kind = path or camera_paths.default_kind(self.scene)
-        target = out or self.folder / f"video_{kind}{'_depth' if depth else ''}.mp4"
-        return video.write_video(self.run, target, kind, frames, fps, factor=factor, depth=depth, keep_pngs=keep_pngs)
+        target = out or self.folder / f"video_{kind}{'_depth' if depth else ''}{'_fast' if fast else ''}.mp4"
+        drawn = None
+        if fast:
+            drawn = PlanesRenderer(planes.best_stack(self.run, self.folder), self.run.config.data.pixel_centers)
+        look: dict[str, Any] = {"factor": factor, "depth": depth, "keep_pngs": keep_pngs}
+        return video.write_video(self.run, target, kind, frames, fps, **look, fast=drawn)

@@ -13,6 +13,7 @@ from enerf.datasets.scenes import camera_models, camera_paths
 from enerf.rendering import sampling
 from enerf.reporting import video
 from enerf.tasks.nerf import setup, views
+from enerf.tasks.nerf.planes import PlanesRenderer
 from enerf.tasks.nerf.setup import Run
 
 FRAMES, FPS = 120, 30.0  # of videos during and after training
@@ -39,11 +40,15 @@ def write_video(
     factor: float = 1.0,
     depth: bool = False,
     keep_pngs: bool = False,
+    fast: PlanesRenderer | None = None,
 ) -> Path:
-    """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file."""
+    """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file.
+
+    ``fast`` renders planes in the place of the field.
+    """
     poses = camera_paths.camera_path(run.present_scene, kind, frames)
     camera = camera_models.resized(run.scene.camera, factor)
-    renderer = views.renderer_of(run, run.config.render.skip)
+    renderer = fast or views.renderer_of(run, run.config.render.skip)
 
     def frame(i: int) -> Any:
         picture = renderer.picture(run.scene, poses[i], camera)
@@ -54,4 +59,6 @@ def write_video(
     # step and seconds tell runs apart that were trained in the same folder
     trained = {"step": run.state.step, "seconds": run.state.seconds}
     settings = {**trained, "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
+    if fast is not None:
+        settings["planes"] = fast.stack.metadata
     return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
