@@ -1,0 +1,1 @@
+"""Interactive viewer of runs in a browser, by viser: server, rendering, camera paths."""

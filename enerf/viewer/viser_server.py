@@ -1,0 +1,232 @@
+"""viser's server, closed: the only module that touches viser's internals, hence a pinned version of viser.
+
+What viser does by itself and this module changes:
+
+- It listens on all addresses; here on the socket that it is given.
+- It checks no header; here every request passes ``access.Access`` before viser sees it.
+- Any client may ask it for a public tunnel, upload files, and set any attribute of a control; here all messages but
+  cameras and values of controls are dropped before they are decoded, and the handlers of tunnels are removed.
+- It builds its page, with a downloaded node.js, if its files have odd dates; here it never does.
+- It prints to standard output, on which the commands write their results.
+"""
+
+import asyncio
+import contextlib
+import io
+import socket
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from enerf.core.errors import InputError, shown
+from enerf.viewer import access
+
+VERSION = "1.1.1"
+FIRST_PORT, PORTS = 7007, 100
+LARGEST_MESSAGE = 1 << 20  # bytes, from a browser
+MOST_CLIENTS = 32
+
+
+def require() -> Any:
+    """The package viser.
+
+    Raises
+    ------
+    InputError
+        If it is not installed, or in another version than the one that this module was written for.
+    """
+    wanted = "expected the extra viewer: pip install 'enerf[viewer]'"
+    try:
+        import viser
+    except ModuleNotFoundError:
+        raise InputError(f"the viewer needs the package viser: found none, {wanted}") from None
+    if viser.__version__ != VERSION:
+        raise InputError(f"the viewer needs viser {VERSION}: found {viser.__version__}, {wanted}")
+    return viser
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket; ``port`` 0: the first free one from 7007 on.
+
+    Raises
+    ------
+    InputError
+        If the host has no address here, or the port is taken.
+    """
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise InputError(f"option --host: found {shown(host)}, expected an address or name of this computer") from None
+    reason = ""
+    for each in [port] if port else range(FIRST_PORT, FIRST_PORT + PORTS):
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            opened.bind((where[0], each, *where[2:]))
+            opened.listen()
+            return opened
+        except OSError as error:
+            opened.close()
+            reason = error.strerror or str(error)
+    ports = str(port) if port else f"{FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
+    raise InputError(f"options --host and --port: {host} with {ports} cannot be used ({reason}), expected a free port")
+
+
+class Server:
+    """A viser server behind ``Access``.
+
+    Attributes
+    ----------
+    viser
+        The ``ViserServer``; the viewer uses its public interface: ``scene``, ``gui``, ``on_client_connect``.
+    access
+        The rules that its requests pass.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, label: str = "enerf") -> None:
+        """Listen; raises as ``require`` and ``bound``."""
+        viser = require()
+        from viser import _client_autobuild, _messages
+        from viser.infra import _infra
+
+        self._socket = bound(host, port)
+        self._host = host
+        name = self._socket.getsockname()
+        self.access = access.access_for(name[0], name[1])
+        self._is_open = False
+        seen = _Package(_infra.websockets, self._serve)
+        built = _replaced(_client_autobuild, "ensure_client_is_built", lambda: None)
+        with built, _replaced(_infra, "websockets", seen), contextlib.redirect_stdout(io.StringIO()):
+            self.viser = viser.ViserServer(host=host, port=name[1], label=label, verbose=False)
+        for kind in (_messages.ShareUrlRequest, _messages.ShareUrlDisconnect):
+            self.viser._websock_server.unregister_handler(kind)
+        self.viser.request_share_url = _no_tunnel
+        self.viser.gui.configure_theme(show_share_button=False, show_logo=False, dark_mode=True)
+        self._is_open = True
+
+    @property
+    def address(self) -> str:
+        """Address of the page, with the token if there is one."""
+        host = self._host if self.access.is_local else self.access.address
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname()
+        host = f"[{host}]" if ":" in host else host
+        token = f"?token={self.access.token}" if self.access.token else ""
+        return f"http://{host}:{self.access.port}/{token}"
+
+    def stop(self) -> None:
+        """Close all connections and the socket."""
+        self._is_open = False
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.viser.stop()
+
+    def _serve(self, handler: Callable[[Any], Any], host: str, port: int, **options: Any) -> Any:
+        """``websockets.asyncio.server.serve`` as viser calls it, on our socket and behind ``access``."""
+        import websockets.asyncio.server
+
+        page, live = options.pop("process_request"), set()
+
+        async def guarded(connection: Any) -> None:
+            live.add(connection)
+            connection.recv = _expected(connection.recv)
+            try:
+                await handler(connection)
+            finally:
+                live.discard(connection)
+
+        def process_request(connection: Any, request: Any) -> Any:
+            values = request.headers.get_all
+            upgrade = " ".join(values("Upgrade")).lower()
+            asked = access.Request(
+                request.path, values("Host"), values("Origin"), values("Cookie"), "websocket" in upgrade
+            )
+            answer = self.access.answer_to(asked)
+            if answer is None and (not self._is_open or (asked.is_websocket and len(live) >= MOST_CLIENTS)):
+                answer = access.refusal(503, "not ready, or too many browsers")
+            if answer is None and asked.is_websocket:
+                return None
+            if answer is None:
+                found = page(connection, request)
+                found.headers.update(access.page_headers(asked.hosts[0]))
+                return found
+            response = connection.respond(HTTPStatus(answer.status), answer.text)
+            for name, value in answer.headers.items():
+                response.headers.pop(name, None)
+                response.headers[name] = value
+            return response
+
+        options |= {"process_request": process_request, "max_size": LARGEST_MESSAGE, "close_timeout": 1}
+        return websockets.asyncio.server.serve(guarded, sock=self._socket, **options)
+
+
+def _expected(receive: Callable[[], Any]) -> Callable[[], Any]:
+    """A connection's ``recv`` that skips all messages but cameras and values of controls."""
+    import msgspec
+
+    async def received() -> bytes:
+        while True:
+            raw = await receive()
+            try:
+                content = msgspec.msgpack.decode(raw)
+                kind = content["type"]
+                is_value = kind == "GuiUpdateMessage" and list(content["updates"]) == ["value"]
+            except (msgspec.DecodeError, KeyError, TypeError):
+                continue
+            if (kind == "ViewerCameraMessage" and _is_camera(content)) or is_value:
+                return bytes(raw)
+            await asyncio.sleep(0)
+
+    return received
+
+
+def _is_camera(content: dict[str, Any]) -> bool:
+    """Whether a camera message has finite numbers and a usable size."""
+    try:
+        parts = (content["wxyz"], content["position"], content["look_at"], content["up_direction"], [content["fov"]])
+        values = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
+        sizes = (content["image_height"], content["image_width"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    sized = all(isinstance(size, (int, float)) and 1 <= size <= 1 << 16 for size in sizes)
+    return sized and len(values) == 14 and bool(np.isfinite(values).all()) and 0 < content["fov"] < np.pi
+
+
+def is_gone(client: Any) -> bool:
+    """Whether a client has disconnected: what is sent to it then would never leave memory."""
+    return bool(client._websock_connection.get_message_buffer().done)
+
+
+@contextlib.contextmanager
+def sending(client: Any) -> Iterator[None]:
+    """Context in which messages to a client that disconnects meanwhile cause no warning."""
+    with client._websock_connection.get_message_buffer().sanctioned_dead_writes():
+        yield
+
+
+def _no_tunnel(verbose: bool = True) -> None:
+    """Replacement of ``request_share_url``: the viewer opens no public tunnel."""
+
+
+class _Package:
+    """The package ``websockets`` as one module sees it, with another function ``serve``."""
+
+    def __init__(self, package: Any, serve: Callable[..., Any]) -> None:
+        self._package = package
+        self.asyncio = SimpleNamespace(server=SimpleNamespace(serve=serve))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._package, name)
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Context in which an attribute has another value."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
