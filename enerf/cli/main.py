@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": ("enerf.cli.evaluate:main", "evaluate finished runs and print their metrics"),
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
     "bake": ("enerf.cli.bake:main", "bake a NeRF run of a forward-facing scene into planes that render fast"),
+    "export-web": ("enerf.cli.export_web:main", "write a page that shows a run or a mesh in any browser"),
     "convert": ("enerf.cli.convert:main", "write a scene of photographs and cameras in another format"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def usage() -> str:
     """Return the usage text with the list of subcommands."""
     lines = {task.command: task.summary for task in registry.tasks()} | {k: text for k, (_, text) in COMMANDS.items()}
-    rows = [f"  {name:<10}{text}" for name, text in lines.items()]
+    rows = [f"  {name:<12}{text}" for name, text in lines.items()]
     head = ["usage: enerf COMMAND [--config FILE] [--OPTION VALUE] ...", "", "commands:"]
     return "\n".join(
         [
