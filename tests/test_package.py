@@ -94,6 +94,7 @@ def test_without_the_application_every_command_and_script_prints_one_sentence(li
         "generate": ["shape", "--out", "new"],
         "eval": ["a_run"],
         "extract": ["a_run"],
+        "bake": ["a_run"],
         "render": ["a_run"],
         "analyze": ["a_run"],
     }

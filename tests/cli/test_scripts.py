@@ -210,6 +210,11 @@ MISTAKES = {
         (["nowhere", "--frames", "0"], "--frames"),
         (["nowhere", "--fps", "x"], "--fps"),
     ],
+    "bake_planes.py": [
+        (["nowhere"], "nowhere"),
+        (["nowhere", "--seconds", "x"], "--seconds"),
+        (["nowhere", "--planes", "5000"], "--planes"),
+    ],
     "convert_scene.py": [
         (["nowhere", "--to", "colmap", "--out", "new"], "nowhere"),
         (["nowhere", "--out", "new"], "--to"),

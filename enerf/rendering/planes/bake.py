@@ -21,7 +21,7 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.rendering import volume
 from enerf.rendering.planes import kernel, layout
 from enerf.rendering.planes.layout import Layout
-from enerf.rendering.planes.stack import PlaneStack, assemble, cut, numbered
+from enerf.rendering.planes.stack import PlaneStack, assemble, cut
 
 SAMPLES = 128  # along a ray, at least
 UNSEEN = 0.5 / 255  # largest weight in any training view of a texel that is left out
@@ -87,7 +87,7 @@ def _textures(
 ) -> tuple[UInt8[Tensor, "d h w 4"], Float[Tensor, " d"]]:
     """Textures of all planes, and the depths of the planes."""
     camera, d = arranged.camera, len(arranged.edges) - 1
-    files.require_memory(6 * d * camera.width * camera.height, f"{scene.name}: {d} planes")
+    files.require_memory(12 * d * camera.width * camera.height, f"{scene.name}: {d} planes")
     frusta = layout.in_frusta(arranged, scene)
     seen = (frusta[1:] | frusta[:-1]).flatten(1)  # slabs of texels
     per_slab = -(-settings.samples // d)
@@ -164,17 +164,8 @@ def without_unseen(stack: PlaneStack, scene: Scene, pixel_centers: float | int =
     visible = largest > UNSEEN
     tiles = stack.tiles.clone()
     tiles[..., 3] *= visible
-    return compacted(replace(stack, tiles=filled(tiles)))
-
-
-def compacted(stack: PlaneStack) -> PlaneStack:
-    """The stack without tiles in which every alpha is 0, and without planes that have no tile left."""
-    some = (stack.tiles[..., 3] > 0).flatten(1).any(1)
-    keep = stack.index >= 0
-    keep[keep.clone()] = some[stack.index[keep].long()]
-    planes = keep.flatten(1).any(1)
-    tiles = stack.tiles[stack.index[keep].long()]
-    return replace(stack, tiles=tiles, index=numbered(keep[planes]), t_vals=stack.t_vals[planes])
+    stack = replace(stack, tiles=filled(tiles))
+    return stack.only(stack.visible())
 
 
 def filled(tiles: UInt8[Tensor, "n 32 32 4"], rounds: int = 2) -> UInt8[Tensor, "n 32 32 4"]:

@@ -33,7 +33,7 @@ Source: Zhou et al., Stereo Magnification (SIGGRAPH 2018), for multiplane images
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,24 @@ class PlaneStack:
     def layers(self) -> float:
         """Stored texels over texels of one plane: the mean number of textures that a reference ray meets."""
         return len(self.tiles) / max(1, self.index[0].numel())
+
+    def visible(self) -> Bool[Tensor, " n"]:
+        """Which tiles have an alpha above 0."""
+        return (self.tiles[..., 3] > 0).flatten(1).any(1)
+
+    def places(self, keep: Bool[Tensor, " n"]) -> Int64[Tensor, " m"]:
+        """Places of the tiles to keep, in the order of planes, rows and columns."""
+        stored = self.index[self.index >= 0].long()
+        return stored[keep[stored]]
+
+    def only(self, keep: Bool[Tensor, " n"]) -> "PlaneStack":
+        """The stack of the tiles to keep, without planes that have none."""
+        kept = self.index >= 0
+        kept[kept.clone()] = keep[self.index[kept].long()]
+        planes = kept.flatten(1).any(1)
+        return replace(
+            self, tiles=self.tiles[self.places(keep)], index=numbered(kept[planes]), t_vals=self.t_vals[planes]
+        )
 
     def dense(self) -> UInt8[Tensor, "d h w 4"]:
         """Textures of all planes without tiles; 0 where a tile is left out."""
@@ -158,3 +176,17 @@ def neighbors(index: Int32[Tensor, "d r c"]) -> tuple[Int64[Tensor, "k 2"], Int6
         return torch.stack([first[stored], second[stored]], 1).long()
 
     return both(index[:, :, :-1], index[:, :, 1:]), both(index[:, :-1], index[:, 1:])
+
+
+def open_borders(index: Int32[Tensor, "d r c"], count: int) -> Bool[Tensor, "n 32 32"]:
+    """Which texels of the ``count`` stored tiles are on a side without a neighbor, within the grid."""
+    found = torch.zeros(count, TILE, TILE, dtype=torch.bool)
+    stored = index >= 0
+    for axis, first, last in ((2, (slice(None), 0), (slice(None), -1)), (1, (0,), (-1,))):
+        here = index.transpose(1, 2) if axis == 1 else index
+        kept = stored.transpose(1, 2) if axis == 1 else stored
+        right = here[..., 1:][kept[..., 1:] & ~kept[..., :-1]].long()
+        left = here[..., :-1][kept[..., :-1] & ~kept[..., 1:]].long()
+        found[(right, *first)] = True
+        found[(left, *last)] = True
+    return found

@@ -8,7 +8,9 @@ rows each; the last row is filled up with zeros. Alpha is in the green channel o
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,10 @@ from enerf.rendering.planes.stack import CELLS, TILE, PlaneStack
 VERSION = 1
 ACROSS, DOWN = 64, 256  # tiles of a picture
 MOST_BYTES = 1 << 30  # of a file
-_DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, SyntaxError, TypeError, NotImplementedError)
+_DAMAGE = (
+    *(ValueError, KeyError, EOFError, OSError, SyntaxError, TypeError, NotImplementedError, RecursionError),
+    *(MemoryError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError),
+)
 
 
 def save(stack: PlaneStack, path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from enerf.core import files
@@ -20,7 +20,7 @@ from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.planes import kernel
 from enerf.rendering.planes.bake import Progress, view_rays, weights_in_views
-from enerf.rendering.planes.stack import PlaneStack, neighbors, numbered
+from enerf.rendering.planes.stack import PlaneStack, neighbors, open_borders
 
 log = logging.getLogger("enerf")
 
@@ -46,7 +46,10 @@ class TuneSettings:
     first_part
         Share of the steps or seconds after which tiles are left out.
     negligible
-        Share of the light in the training views that the tiles left out may contribute, all together.
+        Share of the light in the training views that the tiles left out at the beginning and after the first part may
+        contribute, all together: more at the beginning, where most are the haze of a field, which tuning replaces.
+    layers
+        Largest mean number of layers (``PlaneStack.layers``) after the first part.
     seed
         Seed of the order of the views.
     pixel_centers
@@ -60,7 +63,8 @@ class TuneSettings:
     alpha: float = 0.01
     sparsity: float = 0.001
     first_part: float = 0.4
-    negligible: float = 0.01
+    negligible: tuple[float, float] = (0.05, 0.01)
+    layers: float = 24.0
     seed: int = 0
     pixel_centers: float = 0.5
 
@@ -94,12 +98,14 @@ def tune(
     """
     settings = settings or TuneSettings()
     files.require_memory(20 * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
-    state, order, step, compact = _State(stack), _Order(scene, settings.seed), 0, False
     began = time.perf_counter()
+    state = _State(stack.only(~_negligible(stack, scene, settings, settings.negligible[0])))
+    order, step, compact = _Order(scene, settings.seed), 0, False
     while (share := _share(settings, step, time.perf_counter() - began)) < 1:
         progress(share)
         if not compact and share >= settings.first_part:
-            state, compact = state.without(_negligible(state.stack(), scene, settings)), True
+            least = _negligible(state.stack(), scene, settings, settings.negligible[1], settings.layers)
+            state, compact = state.without(least), True
         step += 1
         view = order.view()
         rays, width = view_rays(scene, view, settings.pixel_centers)
@@ -109,9 +115,11 @@ def tune(
         kernel.regularize(state.tiles, state.slope, settings.color, settings.alpha, strength)
         kernel.join(state.slope, state.pairs)
         kernel.adam(state.tiles, state.slope, state.moments, settings.rate * _decay(share), step)
+        state.close_borders()
     progress(1.0)
     log.info("%s: %d steps of tuning, %d tiles", scene.name, step, len(state.tiles))
-    return state.without(~_visible(state.stack())).stack()
+    tuned = state.stack()
+    return tuned.only(tuned.visible())
 
 
 class _State:
@@ -121,7 +129,17 @@ class _State:
         self.base, self.tiles = stack, stack.tiles.float() / 255
         self.slope = torch.zeros_like(self.tiles)
         self.moments = (torch.zeros_like(self.tiles), torch.zeros_like(self.tiles))
-        self.pairs = neighbors(stack.index)
+        self._index()
+
+    def _index(self) -> None:
+        """Find which tiles share texels, and which texels have no neighbors."""
+        self.pairs = neighbors(self.base.index)
+        self.open = open_borders(self.base.index, len(self.tiles)).flatten().nonzero()[:, 0]
+        self.close_borders()
+
+    def close_borders(self) -> None:
+        """Set the alpha to 0 where a tile that is stored ends at one that is not, which would be seen as an edge."""
+        self.tiles.view(-1, 4)[:, 3].index_fill_(0, self.open, 0.0)
 
     def stack(self) -> PlaneStack:
         """The stack with these textures."""
@@ -129,16 +147,12 @@ class _State:
 
     def without(self, dropped: Tensor) -> "_State":
         """The state of the tiles that are not dropped, in the order of their places."""
-        keep = self.base.index >= 0
-        keep[keep.clone()] = ~dropped[self.base.index[keep].long()]
-        places = self.base.index[keep].long()
-        planes = keep.flatten(1).any(1)
         other = _State.__new__(_State)
+        places = self.base.places(~dropped)
         other.tiles, other.slope = self.tiles[places], self.slope[places]
         other.moments = (self.moments[0][places], self.moments[1][places])
-        index, t_vals = numbered(keep[planes]), self.base.t_vals[planes]
-        other.base = replace(self.base, tiles=self.base.tiles[places], index=index, t_vals=t_vals)
-        other.pairs = neighbors(index)
+        other.base = self.base.only(~dropped)
+        other._index()
         return other
 
 
@@ -156,21 +170,20 @@ class _Order:
         return self._left.pop()
 
 
-def _negligible(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Tensor:
-    """Which tiles count least in the training views: those whose weights sum up to a share of all.
+def _negligible(
+    stack: PlaneStack, scene: Scene, settings: TuneSettings, share: float, layers: float = math.inf
+) -> Bool[Tensor, " n"]:
+    """Which tiles count least in the training views: their weights sum up to ``share``; or more, to leave ``layers``.
 
     The limit is on the sum, not on a tile: with more planes, each tile counts less.
     """
     weight = weights_in_views(stack, scene, settings.pixel_centers).flatten(1).mean(1)
     order = weight.argsort()
+    small = int((weight[order].cumsum(0) < share * weight.sum()).sum())
+    most = min(len(weight), math.ceil(layers * stack.index[0].numel())) if math.isfinite(layers) else len(weight)
     dropped = torch.zeros(len(weight), dtype=torch.bool)
-    dropped[order[weight[order].cumsum(0) < settings.negligible * weight.sum()]] = True
+    dropped[order[: max(small, len(weight) - most)]] = True
     return dropped
-
-
-def _visible(stack: PlaneStack) -> Tensor:
-    """Which tiles have an alpha above 0."""
-    return (stack.tiles[..., 3] > 0).flatten(1).any(1)
 
 
 def _shares(scene: Scene, view: int, directions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

@@ -98,10 +98,18 @@ def stack_of(run: Run, folder: Path, planes: int = 0, *, again: bool = False) ->
 
 
 def best_stack(run: Run, folder: Path) -> PlaneStack:
-    """The tuned planes in a run's folder, if they are those of its last checkpoint; otherwise ``stack_of``."""
+    """The planes in a run's folder that are those of its last checkpoint, tuned ones first; otherwise a new bake.
+
+    Raises
+    ------
+    InputError
+        If the scene is not forward-facing.
+    """
     require_forward(run)
-    found = cached(folder / TUNED, _made_from(run, None))
-    return stack_of(run, folder) if found is None else found
+    for name in (TUNED, BAKED):
+        if (found := cached(folder / name, _made_from(run, None))) is not None:
+            return found
+    return stack_of(run, folder)
 
 
 def require_forward(run: Run) -> None:

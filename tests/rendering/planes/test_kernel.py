@@ -7,6 +7,7 @@ import torch
 
 from enerf.core.types import Rays
 from enerf.rendering.planes import kernel, reference
+from enerf.rendering.planes.stack import neighbors
 from tests.rendering.planes import stacks
 
 
@@ -134,6 +135,21 @@ def test_steps_and_regularization_are_the_same_without_a_compiler(monkeypatch):
         results.append((changed, tiles))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_texels_that_tiles_share_are_summed_with_and_without_a_compiler(monkeypatch):
+    index = torch.arange(4, dtype=torch.int32).reshape(1, 2, 2)
+    begun = torch.rand(4, 32, 32, 4, generator=torch.Generator().manual_seed(5))
+    found, expected = begun.clone(), begun.clone()
+    kernel.join(found, neighbors(index))
+    monkeypatch.setattr(kernel.cpu_build, "library", lambda source: None)
+    kernel.join(expected, neighbors(index))
+    torch.testing.assert_close(found, expected)
+    middle = begun[0, -1, -1] + begun[1, -1, 0] + begun[2, 0, -1] + begun[3, 0, 0]
+    for tile, y, x in ((0, -1, -1), (1, -1, 0), (2, 0, -1), (3, 0, 0)):
+        torch.testing.assert_close(found[tile, y, x], middle)
+    torch.testing.assert_close(found[0, 3, -1], begun[0, 3, -1] + begun[1, 3, 0])
+    assert torch.equal(found[0, :-1, :-1], begun[0, :-1, :-1])
 
 
 def test_everything_is_computed_without_a_compiler(monkeypatch):

@@ -80,3 +80,25 @@ def test_contradicting_content_is_refused_in_one_sentence(tmp_path, change):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"planes\.npz: not found"):
         storage.load(tmp_path / "planes.npz")
+
+
+def test_tiles_know_their_neighbors_and_the_sides_without_one():
+    index = torch.tensor([[[0, 1, -1], [-1, 2, -1]]], dtype=torch.int32)
+    across, down = planes.neighbors(index)
+    assert (across.tolist(), down.tolist()) == ([[0, 1]], [[1, 2]])
+    found = planes.open_borders(index, 3)
+    assert found[0, -1].all()  # below the first is none
+    assert not found[0, :-1].any()  # the border of the grid does not count
+    assert found[1, :, -1].all()
+    assert not found[1, 1:-1, :-1].any()
+    assert found[2, :, 0].all()
+    assert found[2, :, -1].all()
+    assert not found[2, :, 1:-1].any()
+
+
+def test_a_part_of_the_tiles_is_a_stack_without_empty_planes():
+    made = stacks.random(3)
+    found = made.only(torch.tensor([True, False, False, True, True]))
+    assert found.index.tolist() == [[[0, -1]], [[1, 2]]]
+    assert torch.equal(found.t_vals, made.t_vals[[0, 2]])
+    assert torch.equal(found.tiles, made.tiles[[0, 3, 4]])
