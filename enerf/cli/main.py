@@ -18,6 +18,7 @@ COMMANDS = {
     "render": ("enerf.cli.render:main", "render a camera path of a NeRF run to a video"),
     "bake": ("enerf.cli.bake:main", "bake a NeRF run of a forward-facing scene into planes that render fast"),
     "view": ("enerf.cli.view:main", "show a run, or two side by side, in a browser"),
+    "export-web": ("enerf.cli.export_web:main", "write a page that shows a run or a mesh in any browser"),
     "convert": ("enerf.cli.convert:main", "write a scene of photographs and cameras in another format"),
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "export-points": ("enerf.cli.export_points:main", "points on surfaces as PLY, cameras for COLMAP and nerfstudio"),
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def usage() -> str:
     """Return the usage text with the list of subcommands."""
     lines = {task.command: task.summary for task in registry.tasks()} | {k: text for k, (_, text) in COMMANDS.items()}
-    rows = [f"  {name:<10}{text}" for name, text in lines.items()]
+    rows = [f"  {name:<12}{text}" for name, text in lines.items()]
     head = ["usage: enerf COMMAND [--config FILE] [--OPTION VALUE] ...", "", "commands:"]
     return "\n".join(
         [

@@ -1,0 +1,1 @@
+"""Pages that show results in a browser without a server: planes of photographed scenes, meshes."""
