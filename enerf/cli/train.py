@@ -64,4 +64,7 @@ def _with_cameras(argv: Sequence[str] | None) -> tuple[Sequence[str] | None, tup
     from enerf.cli import train_auto
 
     given = sys.argv[1:] if argv is None else argv
-    return (train_auto.arguments(given) if train_auto.is_wanted(given) else argv), (train_auto.AutoOptions,)
+    if train_auto.is_wanted(given):
+        return train_auto.arguments(given), (train_auto.AutoOptions,)
+    train_auto.require_option(given)
+    return argv, (train_auto.AutoOptions,)

@@ -10,6 +10,7 @@ from enerf.config.options import option
 from enerf.core.errors import InputError, shown
 
 log = logging.getLogger("enerf")
+_FORMS = ("--auto", "--auto=True", "--auto=true")
 FLAG, SCENE, CONFIG = "--auto", "--scene", "config"
 USAGE = "enerf train PHOTOS --auto [--scene FOLDER] [--OPTION VALUE]"
 # How the cameras stand, and whether there is an object without background -> file in configs/
@@ -58,7 +59,7 @@ class AutoOptions:
 
 def is_wanted(argv: Sequence[str]) -> bool:
     """Whether arguments ask for it."""
-    return FLAG in argv
+    return any(each in _FORMS for each in argv)
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
@@ -76,7 +77,10 @@ def arguments(argv: Sequence[str]) -> list[str]:
     source, rest = _source(argv)
     rest, scene = _without(rest, SCENE)
     given = _checked(rest)
-    folder = source if _is_scene(source) else _processed(source, scene)
+    is_scene = _is_scene(source)
+    if is_scene and scene:
+        raise InputError(f"option {SCENE}: found it with {source}, which is a scene, expected photographs or a video")
+    folder = source if is_scene else _processed(source, scene)
     chosen = [] if CONFIG in given else [f"--{CONFIG}", _preset(folder)]
     chosen += [] if "exposure" in given else _exposure(folder)
     chosen += [] if "expname" in given else ["--expname", folder.resolve().name]
@@ -100,6 +104,21 @@ def _checked(rest: list[str]) -> set[str]:
     return named | (parser.names_in_file(rest) - {"datadir"})
 
 
+def require_option(argv: Sequence[str]) -> None:
+    """Check that the first argument of a training without ``--auto`` is an option, not a scene or photographs.
+
+    Raises
+    ------
+    InputError
+        If it is something that exists.
+    """
+    if argv and not argv[0].startswith("-") and app.path(argv[0]).exists():
+        raise InputError(
+            f"found {shown(argv[0])} where an option was expected: give a scene by --datadir {argv[0]}, photographs, a "
+            f"video or a scene by {USAGE}"
+        )
+
+
 def _source(argv: Sequence[str]) -> tuple[Path, list[str]]:
     """The input, and the other arguments without the flag."""
     if argv[0].startswith("-"):
@@ -107,7 +126,7 @@ def _source(argv: Sequence[str]) -> tuple[Path, list[str]]:
             f"option --auto: found {shown(argv[0])} as the first argument, expected the folder of photographs, the "
             f"video or the scene there: {USAGE}"
         )
-    return app.path(argv[0]), [each for each in argv[1:] if each != FLAG]
+    return app.path(argv[0]), [each for each in argv[1:] if each not in _FORMS]
 
 
 def _without(rest: list[str], option: str) -> tuple[list[str], str]:
@@ -150,9 +169,10 @@ def _preset(folder: Path) -> str:
     from enerf.core import images
     from enerf.datasets.scenes import formats, normalization
     from enerf.datasets.scenes.settings import SceneSettings
+    from enerf.geometry import colored_points
 
     name, _ = formats.detect(folder)
-    posed = formats.posed(name, folder, SceneSettings())
+    posed = formats.posed(name, folder, SceneSettings(read_points=colored_points.read_scene))
     layout = normalization.layout_of(posed.c2w)
     is_object = images.has_transparency(images.read(posed.files[0]))
     chosen = PRESETS[layout, is_object]

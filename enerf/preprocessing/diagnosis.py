@@ -38,12 +38,15 @@ class Matches:
         Number of key points of each.
     pairs
         Rows: index, index, configuration by COLMAP's number, matches, median distance of matches in pixels.
+    are_masked
+        Whether photographs have masks.
     """
 
     names: Sequence[str]
     longest: Sequence[int]
     features: Sequence[int]
     pairs: Float64[np.ndarray, "p 5"]
+    are_masked: bool = False
 
     @property
     def verified(self) -> Float64[np.ndarray, "p2 5"]:
@@ -129,6 +132,11 @@ def _nothing_matches(matches: Matches) -> _Finding | None:
     if len(matches.verified):
         return None
     usual = int(np.median(matches.features))
+    if usual < FEW_KEY_POINTS and matches.are_masked:
+        return (
+            f"almost no key points at pixels that the masks use (usually {max(0, usual)})",
+            "masks that are zero only where photographs are to be ignored (--invert_masks: the other way round)",
+        )
     if usual < FEW_KEY_POINTS:
         return (
             f"almost no detail in the photographs (usually {max(0, usual)} key points)",

@@ -69,6 +69,7 @@ def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
     key = _key(source, found, options, version)
     with writer_lock.writing(scene):
         if work_folder.begin(scene, key, overwrite=options.overwrite):
+            _require_whole(scene)
             log.info("%s: is made of these photographs with these options already", scene)
             return io.read_object(scene / splits.REPORT)
         if is_video:
@@ -78,6 +79,19 @@ def process(source: Path, options: ProcessOptions) -> dict[str, Any]:
         _link(scene, job, found.photographs)
         outcome = colmap_process.run(scene / WORK, job)
         return _finish(scene, source, found, outcome, options, began, key)
+
+
+def _require_whole(scene: Path) -> None:
+    """Check that the files which a finished scene names are there."""
+    content = io.read_object(scene / work_folder.TRANSFORMS)
+    names = [frame[key] for frame in content["frames"] for key in ("file_path", "mask_path") if key in frame]
+    names += [content["ply_file_path"]] if "ply_file_path" in content else []
+    missing = [name for name in dict.fromkeys(names) if not (scene / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{scene}: found a finished scene without {image_files.some(missing)}, expected all of its files: "
+            "`enerf process` with --overwrite makes it anew"
+        )
 
 
 def _is_video(source: Path) -> bool:
@@ -192,6 +206,7 @@ def _finish(
         longest=[max(photo.width, photo.height) for photo in found.photographs],
         features=outcome.features,
         pairs=np.array(outcome.pairs, dtype=np.float64).reshape(-1, 5),
+        are_masked=any(photo.mask is not None for photo in found.photographs),
     )
     at_one_point = bool(outcome.registered) and diagnosis.is_of_noise(matches, outcome.details)
     if at_one_point or not outcome.registered:

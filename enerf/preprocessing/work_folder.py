@@ -111,7 +111,8 @@ def begin(scene: Path, wanted: dict[str, str], *, overwrite: bool) -> bool:
         if not overwrite:
             reason = " and ".join(what[name] for name in changed) or "options"
             raise InputError(
-                f"{scene}: found a scene that was made of other {reason}, expected --overwrite to replace it"
+                f"{scene}: found a scene that was made of other {reason}, expected another folder for the new one "
+                "(--out, or --scene with --auto), or `enerf process` with --overwrite to replace it"
             )
         _remove_results(scene)
     if found and not changed:

@@ -82,6 +82,16 @@ def test_mistakes_are_told_and_help_is_printed_before_cameras_are_computed(tmp_p
     assert "--max_seconds" in capsys.readouterr().out
 
 
+def test_a_scene_or_photographs_without_an_option_are_pointed_to_the_right_one(tmp_path):
+    told = refusal(main.main, ["train", str(tmp_path), "--atuo"])
+    assert f"give a scene by --datadir {tmp_path}, photographs, a video or a scene by enerf train PHOTOS --auto" in told
+    assert train_auto.is_wanted(["photos", "--auto=True"])
+    scene = forward(tmp_path / "front")
+    assert "which is a scene, expected photographs" in refusal(
+        train_auto.arguments, [str(scene), "--auto", "--scene", "foo"]
+    )
+
+
 def test_photographs_are_processed_into_a_folder_beside_them(tmp_path, monkeypatch):
     made = []
 

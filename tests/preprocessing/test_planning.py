@@ -1,5 +1,6 @@
 """Groups of cameras, pairs, the choice of frames, and why structure from motion failed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,11 @@ def test_each_failure_has_its_sentence(found, models, words):
     assert text.startswith("photos: found ")
     assert words in text
     assert ", expected " in text
+
+
+def test_masks_that_leave_no_key_points_are_said():
+    found = replace(matches([], features=0), are_masked=True)
+    assert "found almost no key points at pixels that the masks use" in diagnosis.failure("photos", found, [])
 
 
 def test_models_of_noise_are_recognized():

@@ -87,7 +87,7 @@ def test_a_finished_scene_is_left_as_it_is(scene, photos, capsys):
     assert told.startswith("10 of 10 photographs registered")
     assert told.splitlines()[-1] == f"next: enerf train --datadir '{scene}'"
     assert (scene / "transforms.json").stat() == before
-    assert "expected --overwrite to replace it" in refusal(run, photos, scene, features=200)
+    assert "with --overwrite to replace it" in refusal(run, photos, scene, features=200)
 
 
 @needs_pycolmap
@@ -95,7 +95,12 @@ def test_a_finished_scene_is_known_without_its_folder_of_work(scene, photos, tmp
     other = tmp_path / "scene"
     shutil.copytree(scene, other, ignore=shutil.ignore_patterns("colmap"))
     assert run(photos, other)["registered"] == run(photos, scene)["registered"]
-    assert "made of other options, expected --overwrite" in refusal(run, photos, other, principal_point="center")
+    told = refusal(run, photos, other, principal_point="center")
+    assert "made of other options, expected another folder for the new one (--out, or --scene with --auto)" in told
+    removed = sorted((other / "images").iterdir())[1]
+    removed.unlink()
+    told = refusal(run, photos, other)
+    assert f"found a finished scene without images/{removed.name}, expected all of its files" in told
 
 
 @pytest.fixture

@@ -78,11 +78,11 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     table = Cameras([_fitted(camera, photo) for camera, photo in zip(posed.cameras, photos, strict=True)])
     pixels = _read(photos, posed.files[0].parent, settings)
     channels = pixels.channels if isinstance(pixels, PackedImages) else pixels.shape[-1]
+    if settings.pose_check:  # before bounds, which poses in other axes have none of
+        view_checks.warn_of_axes(file, pixels, matrices, axes, table)
     bounds = _bounds(posed, c2w, settings, is_object=channels == 4)
     view_checks.require_one_scale(file, c2w[:, :, 3], bounds, names, " (--near and --far)")
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
-    if settings.pose_check:
-        view_checks.warn_of_axes(file, pixels, matrices, axes, table)
     masks = _masks(posed, photos, table, settings)
     split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
@@ -99,7 +99,7 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     if settings.depths:
         scale = float(np.linalg.det(normalized.world_to_scene[:3, :3])) ** (1 / 3)
         content["depths"] = sparse_depths.find(posed, c2w, table, scale, masks)
-    return _scene(folder.resolve().name, normalized, table, split, settings, **content)
+    return _scene(_name(folder), normalized, table, split, settings, **content)
 
 
 def image_files(posed: PosedImages, settings: SceneSettings, folder: Path) -> list[Path]:
@@ -116,6 +116,18 @@ def _photos(
     stated = [(camera.width, camera.height) for camera in posed.cameras]
     factor = 0 if settings.factor == AUTOMATIC else max(1, settings.factor)
     return resized_files.photos_of(posed.files, folder, stated, factor, by_alpha=settings.keep_alpha, create=create)
+
+
+def _name(folder: Path) -> str:
+    """Name of the scene in a folder: of the folder above ``sparse/0`` and the like for a COLMAP model.
+
+    >>> _name(Path("/data/garden/sparse/0")), _name(Path("/data/garden"))
+    ('garden', 'garden')
+    """
+    found = folder.resolve()
+    while (found.name.isdecimal() or found.name in ("sparse", "colmap")) and found.parent.name:
+        found = found.parent
+    return found.name
 
 
 def _scene(
@@ -200,7 +212,7 @@ def _bounds(
     if found is None and not stated:
         raise InputError(
             f"{posed.source} has no points, and its cameras look at no common point, expected --near and --far: the "
-            "depths at which the scene begins and ends, in units of the file"
+            "depths at which the scene begins and ends, in units of the file; or poses in other axes (--pose_axes)"
         )
     bounds = np.ones((len(c2w), 2)) if found is None else found
     bounds = np.where([settings.near, settings.far], [settings.near, settings.far], bounds)

@@ -55,7 +55,10 @@ def depth_bounds(posed: PosedImages, low: float | int = 0.5, high: float | int =
         counts[view] = len(depths)
         percentiles.append(np.percentile(depths, shares) if len(depths) else np.zeros(len(shares)))
     if not counts.any():
-        raise InputError(f"{posed.source}: found no point in front of a camera, expected points that the views see")
+        raise InputError(
+            f"{posed.source}: found no point in front of a camera, expected points that the views see, or poses in "
+            "other axes (--pose_axes)"
+        )
     known = counts >= min(FEWEST, counts.max())
     found = np.stack(percentiles)[known]
     middle = found[:, 2:3]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from enerf.core import arrays, files, image_formats
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import projections
+from enerf.datasets.scenes import camera_models, projections
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.posed_images import PosedImages
@@ -119,10 +119,15 @@ def _of_maps(posed: PosedImages, cameras: Cameras) -> SparseDepths:
         if file is None or not perspective[view]:
             continue
         depths, camera = read_map(file), cameras.camera(view)
+        height, width = depths.shape
+        if not camera_models.same_shape((width, height), (camera.width, camera.height)):
+            raise InputError(
+                f"{file}: found a depth map of {width}x{height} pixels, expected the shape of its image, "
+                f"{camera.width}x{camera.height}"
+            )
         chosen = np.flatnonzero(np.isfinite(depths) & (depths > 0))
         if len(chosen) > PER_MAP:
             chosen = chosen[np.random.default_rng(view).choice(len(chosen), PER_MAP, replace=False)]
-        height, width = depths.shape
         rows, columns = np.divmod(chosen, width)
         xy = np.stack([(columns + 0.5) * camera.width / width, (rows + 0.5) * camera.height / height], 1)
         index, known = torch.full((len(rows),), view), torch.from_numpy(depths[rows, columns] * posed.depth_unit)

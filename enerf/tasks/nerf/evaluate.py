@@ -1,5 +1,6 @@
 """Evaluation of a NeRF run: ``metrics.json``, with the protocol of its values."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from enerf.tasks.nerf import build, exposure, pose_evaluation, setup, views
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.views import Renderer
 
+log = logging.getLogger("enerf")
+
 
 def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
     """Open a finished run, evaluate it and return its metrics; ``source`` is the scene's new path, if it has moved.
@@ -23,7 +26,9 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
     """
     run = setup.open_run(folder, device, source)
     with results.published(run.config.folder, run.state.step) as out:
-        return evaluate(run, out)
+        metrics = evaluate(run, out)
+    log_further(metrics)
+    return metrics
 
 
 def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
@@ -74,7 +79,8 @@ def _metadata(run: Run) -> dict[str, Any]:
     if scene.masks is not None:
         known["masks"] = "masked pixels do not count; in LPIPS, a mean over whole images, they count as correct"
     if run.fields.exposure is not None:
-        known["exposure"] = f"{config.capture.exposure}: {exposure.PROTOCOL}"
+        how = "half images are not scored with --final_pixels" if config.run.final_pixels else exposure.PROTOCOL
+        known["exposure"] = f"{config.capture.exposure}: {how}"
     if run.fields.poses is not None:
         known["poses"] = pose_evaluation.protocol(run)
     pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
@@ -106,3 +112,13 @@ def _metadata(run: Run) -> dict[str, Any]:
 def finished_metrics(run: Run) -> dict[str, Any] | None:
     """Return the stored metrics of a run if they are of its present step and protocol, else None."""
     return resume.matching_metrics(run.config.folder, _metadata(run))
+
+
+def log_further(metrics: dict[str, Any]) -> None:
+    """Log the scores beside the headline: with color maps, with fitted poses; and how the cameras were computed."""
+    for name, value in ((key, x) for key, x in (metrics.get("exposure") or {}).items() if x is not None):
+        log.info("%s: %.2f dB %s", metrics["method"], value, exposure.DESCRIPTIONS[name])
+    if (refined := (metrics.get("poses") or {}).get("psnr_refined")) is not None:
+        log.info("%s: %.2f dB with the poses of the test views fitted to their images", metrics["method"], refined)
+    if cameras := metrics["protocol"].get("cameras"):
+        log.info("%s: the cameras were %s", metrics["scene"], cameras)

@@ -17,7 +17,7 @@ from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
-from enerf.tasks.nerf import evaluate, exposure, poses_file, setup, video, views
+from enerf.tasks.nerf import evaluate, poses_file, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.batches import Batches
 from enerf.tasks.nerf.config import NerfConfig
@@ -71,10 +71,7 @@ def _train(config: NerfConfig, shared: Resolved | None, watch: Callable[[Run], H
         return None
     metrics = evaluate.finished_metrics(run) or evaluate.evaluate(run)
     log.info("%s: test PSNR %.2f dB at step %d", metrics["method"], metrics["mean"]["psnr"], run.state.step)
-    for name, value in ((key, x) for key, x in metrics.get("exposure", {}).items() if x is not None):
-        log.info("%s: %.2f dB %s", metrics["method"], value, exposure.DESCRIPTIONS[name])
-    if cameras := metrics["protocol"].get("cameras"):
-        log.info("%s: the cameras were %s", metrics["scene"], cameras)
+    evaluate.log_further(metrics)
     return metrics
 
 

@@ -154,7 +154,7 @@ def test_many_observations_take_little_memory(around):
 
 def test_a_large_map_is_thinned_and_unknown_depths_are_left_out(around, tmp_path):
     posed = transforms_file.read(around)
-    depth = np.full((100, 120), 3.0, np.float32)
+    depth = np.full((90, 120), 3.0, np.float32)
     depth[:, ::2] = 0
     depth[0] = np.inf
     np.save(tmp_path / "d.npy", depth)
@@ -163,6 +163,14 @@ def test_a_large_map_is_thinned_and_unknown_depths_are_left_out(around, tmp_path
     assert len(found) == sparse_depths.PER_MAP
     assert set(found.depth.tolist()) == {3.0}
     assert ((found.xy[:, 0] * 5 - 0.5).round() % 2 == 1).all()  # 120 columns over 24 pixels: odd ones are known
+
+
+def test_a_map_of_another_shape_is_refused(around, tmp_path):
+    posed = transforms_file.read(around)
+    np.save(tmp_path / "d.npy", np.ones((90, 100), np.float32))
+    one = replace(posed, depths=(tmp_path / "d.npy", None, None, None))
+    told = refusal(sparse_depths.find, one, one.c2w, Cameras(one.cameras), 0.5)
+    assert told.startswith(f"{tmp_path / 'd.npy'}: found a depth map of 100x90 pixels, expected the shape of its image")
 
 
 def test_what_is_no_depth_map_is_refused(tmp_path):
