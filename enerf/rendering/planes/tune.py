@@ -60,8 +60,8 @@ class TuneSettings:
     seconds: float = 60.0
     steps: int = 0
     rate: float = 0.02
-    color: float = 0.01
-    alpha: float = 0.01
+    color: float = 0.005
+    alpha: float = 0.005
     sparsity: float = 0.001
     first_part: float = 0.4
     negligible: tuple[float, float] = (0.05, 0.01)
