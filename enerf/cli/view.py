@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         raise
     print(server.address, flush=True)
     log.info("open this address in a browser; Ctrl-C ends the viewer")
-    viewer.run()
+    with suppress(KeyboardInterrupt):  # how it ends
+        viewer.run()
 
 
 def _kind(run: Path) -> str:

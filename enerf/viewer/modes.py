@@ -61,7 +61,9 @@ def _depth(view: Rendered) -> UInt8[np.ndarray, "h w 3"]:
 
 def _normals(view: Rendered) -> Float[Tensor, "h w 3"]:
     """Normals of the surface of the depths, in the camera's frame, as colors (n + 1) / 2; black where there is none."""
-    at = view_rays.points(view.rays, view_rays.scene_depth(view.scene, view.rays, view.picture))
+    depth = view_rays.scene_depth(view.scene, view.rays, view.picture)
+    smooth = torch.nn.functional.avg_pool2d(depth[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
+    at = view_rays.points(view.rays, smooth)
     across = torch.zeros_like(at)
     down = torch.zeros_like(at)
     across[:, 1:-1] = at[:, 2:] - at[:, :-2]

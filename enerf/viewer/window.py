@@ -201,8 +201,9 @@ class Viewer:
         with viser_server.sending(client):
             client.scene.set_background_image(np.ascontiguousarray(image), "jpeg", jpeg_quality=QUALITY[is_last])
             if is_last:
-                seconds = time.monotonic() - self._began.get(key, time.monotonic())
-                controls.show_status(f"{image.shape[1]}×{image.shape[0]}, exact after {seconds:.1f} s")
+                began = self._began.pop(key, None)  # None: refreshed, since the field has changed
+                after = "" if began is None else f" after {time.monotonic() - began:.1f} s"
+                controls.show_status(f"{image.shape[1]}×{image.shape[0]}, exact{after}")
 
 
 def thumbnail(scene: Scene, view: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -110,6 +110,25 @@ def test_a_video_has_the_frames_that_were_asked_for(trained):
     assert len(image_files.list_images(path.with_name("video_interpolate_depth_frames"))) == 4
 
 
+def test_a_video_of_the_cameras_of_a_file_goes_on_where_it_was_stopped(trained, tmp_path):
+    folder, _ = trained
+    turned = [[1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, z, 0, 0, 0, 1] for z in (0.0, 0.1, 0.2)]
+    path = {"render_width": 12, "render_height": 8, "fps": 10, "seconds": 0.3, "keyframes": []}
+    path["camera_path"] = [{"camera_to_world": matrix, "fov": 50, "aspect": 1.5} for matrix in turned]
+    (tmp_path / "path.json").write_text(json.dumps(path))
+    words = [folder / "run", "--path", tmp_path / "path.json", "--png", "--out", tmp_path / "v.mp4", "--device", "cpu"]
+    done = run("render_video.py", *words)
+    assert done.returncode == 0, done.stderr
+    video = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (3, 10)
+    frames = image_files.list_images(tmp_path / "v_frames")
+    before = [frame.stat().st_mtime_ns for frame in frames]
+    frames[1].unlink()
+    assert run("render_video.py", *words).returncode == 0
+    after = [frame.stat().st_mtime_ns for frame in frames]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+
+
 def test_a_comparison_runs_by_its_script(trained):
     folder, _ = trained
     words = [
@@ -219,6 +238,12 @@ MISTAKES = {
         (["nowhere"], "nowhere"),
         (["nowhere", "--frames", "0"], "--frames"),
         (["nowhere", "--fps", "x"], "--fps"),
+        (["nowhere", "--path", "nowhere.json"], "nowhere.json"),
+    ],
+    "view.py": [
+        (["nowhere"], "nowhere"),
+        (["a", "b", "c"], "one or two"),
+        (["nowhere", "--port", "99999"], "--port"),
     ],
     "bake_planes.py": [
         (["nowhere"], "nowhere"),

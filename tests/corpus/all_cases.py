@@ -2,6 +2,7 @@
 
 from tests.corpus import (
     archives,
+    camera_paths,
     captures,
     checkpoints,
     clouds,
@@ -26,4 +27,5 @@ from tests.corpus import (
 
 KINDS = (poses, photographs, json_scenes, configs, command_lines, outputs, checkpoints, runs, meshes, gltf, clouds)
 KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions, captures)
+KINDS += (camera_paths,)
 CASES = registry.CASES

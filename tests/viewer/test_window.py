@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("viser", reason="needs the extra viewer")
 
 from enerf.datasets.scenes import camera_path_files
+from enerf.datasets.scenes.keyframes import Keyframe
 from enerf.tasks.nerf import opened
 from enerf.viewer import modes, nerf_runs
 from enerf.viewer.controls import Controls
@@ -223,6 +224,33 @@ def test_keyframes_are_recorded_saved_loaded_and_rendered(viewer, opened_page, s
     assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 6
     page.wait_for("document.body.innerText.includes('video:')")
     assert complaints(page) == []
+
+
+def test_a_video_goes_on_where_it_was_stopped(viewer, runs, monkeypatch):
+    scene, panel = viewer._source.scene, viewer.panel
+    panel.keyframes = [Keyframe(scene.c2w[i].double().numpy(), 40.0) for i in (0, 3)]
+    panel._seconds.value, panel._name.value = 0.5, "stopped"
+    rendered, picture = [], viewer._source.picture
+
+    def counted(c2w, camera):
+        rendered.append(c2w)
+        if len(rendered) == 5:
+            threading.Thread(target=panel.stop).start()
+            until(lambda: panel._is_stopped)
+        return picture(c2w, camera)
+
+    monkeypatch.setattr(viewer._source, "picture", counted)
+    panel._render(None)
+    until(lambda: "stopped" in panel._text.content and not panel._video.is_alive())
+    video = runs[0] / "camera_paths" / "stopped.mp4"
+    kept = len(list(video.with_name("stopped_frames").glob("*.png")))
+    assert not video.exists()
+    assert 3 <= kept < 12
+    panel._render(None)
+    until(video.is_file)
+    until(lambda: not panel._video.is_alive())
+    assert len(rendered) == 5 + 12 - kept
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 12
 
 
 def test_two_browsers_see_different_views(viewer, opened_page, shown):

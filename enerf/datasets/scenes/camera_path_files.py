@@ -23,7 +23,8 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import coordinates, keyframes
 from enerf.datasets.scenes.keyframes import Keyframe
 
-MOST_FRAMES, LARGEST_SIDE = 100_000, 1 << 14
+MOST_FRAMES, LARGEST_SIDE, MOST_PIXELS = 100_000, 1 << 14, 1 << 24
+FARTHEST = 1e12  # coordinate of a camera
 TRANSFORMS = "dataparser_transforms.json"
 TOLERANCE = 1e-3  # of rotations' products with their transpose
 Poses = Float64[np.ndarray, "n 3 4"]
@@ -130,6 +131,8 @@ def read(path: Path, applied: Float64[np.ndarray, "4 4"] | None = None) -> Camer
         _cameras(path, content, *names) for names in (("camera_path", "camera_to_world"), ("keyframes", "matrix"))
     )
     width, height = (_whole(path, content, key) for key in ("render_width", "render_height"))
+    if width * height > MOST_PIXELS:
+        raise InputError(f"{path}: found render_width {width} and render_height {height}, expected at most 2^24 pixels")
     fps = _number(path, content, "fps", 24.0, 0.001, 1000.0)
     closed = content.get("is_cycle") is True
     if not frames and keys:
@@ -194,7 +197,7 @@ def _cameras(path: Path, content: dict[str, Any], name: str, matrix: str) -> lis
         try:
             values = np.asarray(each.get(matrix), dtype=np.float64).reshape(-1)
             pose = values.reshape(-1, 4)[:3]
-            wrong = len(values) not in (12, 16) or not np.isfinite(pose).all()
+            wrong = len(values) not in (12, 16) or not (np.abs(pose) < FARTHEST).all()
             wrong = wrong or np.abs(pose[:, :3] @ pose[:, :3].T - np.eye(3)).max() > TOLERANCE
         except (TypeError, ValueError):
             wrong = True
