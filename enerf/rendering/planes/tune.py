@@ -24,6 +24,7 @@ from enerf.rendering.planes.stack import PlaneStack, neighbors, open_borders
 
 log = logging.getLogger("enerf")
 
+PAUSE = 10.0  # times the shortest step: a longer one was interrupted
 Targets = Callable[[int], Float[Tensor, "h w 3"]]
 
 
@@ -34,7 +35,7 @@ class TuneSettings:
     Attributes
     ----------
     seconds
-        Wall-clock time; the rate falls with it.
+        Wall-clock time in which the process runs; the rate falls with it.
     steps
         Number of steps, instead of ``seconds`` if it is not 0: then the result is reproducible.
     rate
@@ -59,8 +60,8 @@ class TuneSettings:
     seconds: float = 60.0
     steps: int = 0
     rate: float = 0.02
-    color: float = 0.01
-    alpha: float = 0.01
+    color: float = 0.005
+    alpha: float = 0.005
     sparsity: float = 0.001
     first_part: float = 0.4
     negligible: tuple[float, float] = (0.05, 0.01)
@@ -98,10 +99,10 @@ def tune(
     """
     settings = settings or TuneSettings()
     files.require_memory(20 * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
-    began = time.perf_counter()
+    clock = _Clock()
     state = _State(stack.only(~_negligible(stack, scene, settings, settings.negligible[0])))
     order, step, compact = _Order(scene, settings.seed), 0, False
-    while (share := _share(settings, step, time.perf_counter() - began)) < 1:
+    while (share := _share(settings, step, clock.spent())) < 1:
         progress(share)
         if not compact and share >= settings.first_part:
             least = _negligible(state.stack(), scene, settings, settings.negligible[1], settings.layers)
@@ -154,6 +155,21 @@ class _State:
         other.base = self.base.only(~dropped)
         other._index()
         return other
+
+
+class _Clock:
+    """Seconds spent, without those in which the process was stopped."""
+
+    def __init__(self) -> None:
+        self._last, self._spent, self._shortest = time.perf_counter(), 0.0, math.inf
+
+    def spent(self) -> float:
+        """Seconds, to which each call adds those since the last one: at most ``PAUSE`` times the shortest of them."""
+        now = time.perf_counter()
+        passed, self._last = now - self._last, now
+        self._shortest = min(self._shortest, passed)
+        self._spent += min(passed, PAUSE * self._shortest)
+        return self._spent
 
 
 class _Order:

@@ -147,6 +147,13 @@ def test_layers_are_limited(scene):
     assert 3 < tuned.layers <= 5
 
 
+def test_seconds_in_which_the_process_is_stopped_do_not_count(monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 4.0, 1004.0, 1005.0])
+    monkeypatch.setattr(tune.time, "perf_counter", lambda: next(now))
+    clock = tune._Clock()
+    assert [clock.spent() for _ in range(5)] == [1.0, 3.0, 4.0, 14.0, 15.0]
+
+
 def test_masked_pixels_are_not_followed(scene):
     stack = bake.bake(fog, scene, BakeSettings(planes=8, samples=16))
     masked = replace(scene, masks=torch.zeros(len(scene.c2w), 36, 48, 1, dtype=torch.bool))
