@@ -95,6 +95,7 @@ def test_without_the_application_every_command_and_script_prints_one_sentence(li
         "eval": ["a_run"],
         "extract": ["a_run"],
         "bake": ["a_run"],
+        "export-web": ["a_run"],
         "render": ["a_run"],
         "analyze": ["a_run"],
     }

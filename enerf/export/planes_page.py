@@ -97,7 +97,8 @@ def thinned(stack: PlaneStack, scene: Scene, most: float, pixel_centers: float |
     dropped &= areas.flatten() > 0
     tiles = stack.tiles.clone()
     tiles[..., 3] *= ~_texels(dropped.reshape(-1, 4, 4))
-    return bake.compacted(replace(stack, tiles=tiles))
+    thin = replace(stack, tiles=tiles)
+    return thin.only(thin.visible())
 
 
 def _cells(texels: Float[Tensor, "n 32 32"]) -> Float[Tensor, "n 31 31"]:

@@ -250,6 +250,11 @@ MISTAKES = {
         (["nowhere", "--seconds", "x"], "--seconds"),
         (["nowhere", "--planes", "5000"], "--planes"),
     ],
+    "export_web.py": [
+        (["nowhere"], "nowhere"),
+        (["nowhere", "--quality", "0"], "--quality"),
+        (["nowhere", "--up", "x"], "--up"),
+    ],
     "convert_scene.py": [
         (["nowhere", "--to", "colmap", "--out", "new"], "nowhere"),
         (["nowhere", "--out", "new"], "--to"),

@@ -32,6 +32,7 @@ function dataOf(name) {
 }
 
 async function inflated(bytes) {
+  if (!window.DecompressionStream) throw new Error("This page needs a newer browser, of 2023 or later.");
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
