@@ -7,25 +7,39 @@ from typing import Any
 import numpy as np
 
 from enerf.datasets.scenes.camera_path_files import CameraPath
-from enerf.tasks.nerf import setup, video, views
+from enerf.tasks.nerf import planes, setup, video, views
 from enerf.tasks.nerf.opened import OpenedViews
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.views import Renderer
-from enerf.viewer.sources import FieldSource, Rendering
+from enerf.viewer.sources import FastRenderer, FieldSource, Rendering
 
 # index of a frame, its rendering -> picture
 Frame = Callable[[int, Rendering], Any]
 
 
 def source_of(run: Run, name: str, renderer: Callable[[], Renderer] | None = None) -> FieldSource:
-    """A run as a source; ``renderer`` returns the present one of a run in training."""
+    """A run as a source; ``renderer`` returns the present one of a run in training.
+
+    While the camera moves, a finished run is shown by the baked planes in its folder, if there are any.
+    """
+    fast = None
     if renderer is None:
         made = views.renderer_of(run, run.config.render.skip)
+        fast = _by_planes(run)
 
         def renderer() -> Renderer:
             return made
 
-    return FieldSource(name, run.present_scene, renderer, setup.sampling_config(run.config, run.scene).knee)
+    return FieldSource(name, run.present_scene, renderer, setup.sampling_config(run.config, run.scene).knee, fast)
+
+
+def _by_planes(run: Run) -> FastRenderer | None:
+    """Renderer by the planes that ``enerf bake`` made of a run's last checkpoint; None without."""
+    stack = planes.stored_stack(run, run.config.folder) if run.scene.ndc else None
+    if stack is None:
+        return None
+    made, scene = planes.PlanesRenderer(stack, run.config.data.pixel_centers), run.present_scene
+    return lambda c2w, camera: made.picture(scene, c2w, camera)
 
 
 def recorder(opened: OpenedViews, source: FieldSource) -> Callable[[CameraPath, Path, Frame], Path]:

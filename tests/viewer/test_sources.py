@@ -1,6 +1,7 @@
 """Views of fields: modes, photographs that are moved to a view, two runs with other coordinates."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,9 @@ from enerf.datasets.scenes import coordinates, llff, pixels, synthetic
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering import view_rays
 from enerf.rendering.render import Picture
+from enerf.tasks.nerf import planes, setup
 from enerf.tasks.nerf.views import Renderer
-from enerf.viewer import controls, modes, photographs, poses
+from enerf.viewer import controls, modes, nerf_runs, photographs, poses
 from enerf.viewer.modes import Rendered
 from enerf.viewer.sources import FieldSource, SplitSource, View
 
@@ -156,6 +158,20 @@ def test_a_fast_renderer_takes_the_place_of_the_field_unless_space_is_cropped(sc
     assert size == [24]
     assert used.quick(at_photograph(scene, 0, box=np.array([[-1.0] * 3, [1.0] * 3])), 24) is None
     assert source(scene).quick(at_photograph(scene, 0), 24) is None
+
+
+def test_a_run_with_baked_planes_is_shown_by_them_while_the_camera_moves(runs, tmp_path):
+    folder = tmp_path / "baked"
+    shutil.copytree(runs[0], folder)
+    assert nerf_runs.source_of(setup.open_run(folder, "cpu"), "a").fast is None
+    planes.bake_folder(folder, 16, 0.0, device="cpu")
+    used = nerf_runs.source_of(setup.open_run(folder, "cpu"), "a")
+    assert used.fast is not None
+    view = at_photograph(used.scene, 0)
+    quick, exact = used.quick(view, 48), result_of(used.drawn(view, 48))
+    assert quick.shape == exact.shape
+    difference = quick.astype(float) - exact.astype(float)
+    assert 20 * np.log10(255 / np.sqrt((difference**2).mean())) > 20
 
 
 def test_a_camera_starts_behind_all_cameras_and_looks_at_the_scene(scene):

@@ -106,10 +106,14 @@ def best_stack(run: Run, folder: Path) -> PlaneStack:
         If the scene is not forward-facing.
     """
     require_forward(run)
-    for name in (TUNED, BAKED):
-        if (found := cached(folder / name, _made_from(run, None))) is not None:
-            return found
-    return stack_of(run, folder)
+    found = stored_stack(run, folder)
+    return stack_of(run, folder) if found is None else found
+
+
+def stored_stack(run: Run, folder: Path) -> PlaneStack | None:
+    """The planes in a run's folder that are those of its last checkpoint, tuned ones first; None if there are none."""
+    found = (cached(folder / name, _made_from(run, None)) for name in (TUNED, BAKED))
+    return next((stack for stack in found if stack is not None), None)
 
 
 def require_forward(run: Run) -> None:
