@@ -1,6 +1,6 @@
 """Pages of plane stacks.
 
-Tiles are drawn as quads, back to front. Their texels are in pages of 64 × 64 tiles in the order of their places, RGB
+Tiles are drawn as quads, back to front. Their texels are in pages of 60 × 60 tiles in the order of their places, RGB
 and alpha in separate opaque pictures, as WebP with losses. Each layer of
 texture costs time for each pixel: blocks of tiles that are transparent are not drawn, and those that count least in the
 training views are left out until there are few enough.
@@ -16,20 +16,39 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from enerf.core.types import Camera
+from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.export.page import Page
-from enerf.rendering.planes import bake, kernel
-from enerf.rendering.planes.stack import CELLS, TILE, PlaneStack, of_index
-from enerf.rendering.planes.storage import ACROSS
+from enerf.rendering.planes import bake, reference
+from enerf.rendering.planes.reference import Samples
+from enerf.rendering.planes.stack import CELLS, TILE, PlaneStack, of_index, ray_lines
+from enerf.rendering.render import Picture
 
-DOWN = ACROSS  # tiles of a page
+ACROSS = DOWN = 60  # tiles of a page
+BORDER = 1  # texels around each tile that repeat its own: WebP's colors have half the resolution and would mix tiles
+PITCH = TILE + 2 * BORDER
 BLOCK = 8  # cells along a side of what is drawn or left out
 FAINTEST = 2  # smallest alpha of 255 that is drawn: less is noise of the encoding
 BYTES_BLENDED = 16  # per fragment: 4 half floats read and written
 BYTES_READ = 4  # per fragment: a texel
 _SHADES = 9  # colors of depths
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A stack of which some blocks of 8 × 8 cells (7 at the end) are not drawn.
+
+    Attributes
+    ----------
+    stack
+        Planes and tiles.
+    blocks
+        Which blocks of each tile are drawn.
+    """
+
+    stack: PlaneStack
+    blocks: Bool[Tensor, "n 4 4"]
 
 
 @dataclass(frozen=True)
@@ -40,65 +59,72 @@ class Encoded:
     ----------
     rgb, alpha
         WebP pictures of the pages.
-    tiles
-        What a browser decodes from them: RGBA of the tiles.
+    shown
+        What a browser shows: with the tiles that it decodes from them.
     """
 
     rgb: list[bytes]
     alpha: list[bytes]
-    tiles: UInt8[Tensor, "n 32 32 4"]
+    shown: Thinned
 
 
-def encode(tiles: UInt8[Tensor, "n 32 32 4"], quality: int = 90) -> Encoded:
-    """Tiles as WebP pictures of a quality in 1 ... 100."""
+def thinned(stack: PlaneStack, scene: Scene, most: float, pixel_centers: float | int = 0.5) -> Thinned:
+    """The stack with at most ``most`` layers: blocks with the least weight in training views are left out."""
+    blocks = _largest((stack.tiles[..., 3] > 0).float()) > 0
+    areas = torch.where(blocks, _areas(stack, scene.camera), 0.0).flatten()
+    excess = float(areas.sum()) - most * scene.camera.width * scene.camera.height
+    if excess > 0:
+        weights = _cells(bake.weights_in_views(stack, scene, pixel_centers))
+        means = functional.avg_pool2d(weights[:, None], BLOCK, ceil_mode=True).flatten()
+        order = torch.where(areas > 0, means, torch.inf).argsort()  # beyond the frame they cost nothing
+        covered = areas[order]
+        dropped = order[(covered.cumsum(0) - covered < excess) & (covered > 0)]
+        blocks.view(-1)[dropped] = False
+    used = blocks.flatten(1).any(1)
+    return Thinned(stack.only(used), blocks[stack.places(used)])
+
+
+def layers(thin: Thinned, camera: Camera) -> float:
+    """Mean number of textures that a pixel's ray meets, for a camera at the reference pose."""
+    area = _areas(thin.stack, camera)[thin.blocks].sum()
+    return float(area) / (camera.width * camera.height)
+
+
+def encode(thin: Thinned, quality: int = 90) -> Encoded:
+    """Textures as WebP pictures of a quality in 1 ... 100."""
     rgb, alpha, decoded = [], [], [torch.zeros(0, TILE, TILE, 4, dtype=torch.uint8)]
-    for group in tiles.split(ACROSS * DOWN):
-        rows = -(-len(group) // ACROSS)
-        full = group.new_zeros(rows * ACROSS, TILE, TILE, 4)
-        full[: len(group)] = group
+    for group in thin.stack.tiles.split(ACROSS * DOWN):
+        rows, inner = -(-len(group) // ACROSS), slice(BORDER, BORDER + TILE)
+        full = group.new_zeros(rows * ACROSS, PITCH, PITCH, 4)
+        around = torch.arange(-BORDER, TILE + BORDER).clamp(0, TILE - 1)
+        full[: len(group)] = group[:, around][:, :, around]
         page = full.unflatten(0, (rows, ACROSS)).transpose(1, 2).flatten(0, 1).flatten(1, 2).numpy()
         rgb.append(_webp(page[..., :3], quality))
         alpha.append(_webp(np.repeat(page[..., 3:], 3, -1), quality))
         both = np.concatenate([_pixels(rgb[-1]), _pixels(alpha[-1])[..., 1:2]], -1)
-        back = torch.from_numpy(both).unflatten(0, (rows, TILE)).unflatten(2, (ACROSS, TILE))
-        decoded.append(back.transpose(1, 2).flatten(0, 1)[: len(group)])
-    found = torch.cat(decoded)
-    found[..., 3] *= (found[..., 3] >= FAINTEST) & _texels(drawn(tiles))
-    return Encoded(rgb, alpha, found)
+        back = torch.from_numpy(both).unflatten(0, (rows, PITCH)).unflatten(2, (ACROSS, PITCH))
+        decoded.append(back.transpose(1, 2).flatten(0, 1)[: len(group), inner, inner])
+    tiles = torch.cat(decoded)
+    tiles[..., 3] *= tiles[..., 3] >= FAINTEST
+    return Encoded(rgb, alpha, Thinned(replace(thin.stack, tiles=tiles), thin.blocks))
 
 
-def drawn(tiles: UInt8[Tensor, "n 32 32 4"]) -> Bool[Tensor, "n 4 4"]:
-    """Blocks of 8 × 8 cells (7 at the end) of tiles that are drawn: those with a texel whose alpha is not 0."""
-    return _largest((tiles[..., 3] > 0).float()) > 0
-
-
-def layers(stack: PlaneStack, camera: Camera) -> float:
-    """Mean number of textures that a pixel's ray meets, for a camera at the reference pose."""
-    area = _areas(stack, camera)[drawn(stack.tiles)].sum()
-    return float(area) / (camera.width * camera.height)
-
-
-def thinned(stack: PlaneStack, scene: Scene, most: float, pixel_centers: float | int = 0.5) -> PlaneStack:
-    """The stack with at most ``most`` layers: blocks with the least weight in training views are left out.
-
-    Alpha becomes 0 in all texels of these blocks, those that they share with others as well.
-    """
-    areas = torch.where(drawn(stack.tiles), _areas(stack, scene.camera), 0.0)
-    excess = float(areas.sum()) - most * scene.camera.width * scene.camera.height
-    if excess <= 0:
-        return stack
-    weights = _cells(bake.weights_in_views(stack, scene, pixel_centers))
-    means = (functional.avg_pool2d(weights[:, None], BLOCK, ceil_mode=True)[:, 0]).flatten()
-    means[areas.flatten() == 0] = torch.inf  # beyond the frame: they cost nothing
-    order = means.argsort()
-    covered = areas.flatten()[order]
-    dropped = torch.zeros_like(means, dtype=torch.bool)
-    dropped[order[covered.cumsum(0) - covered < excess]] = True
-    dropped &= areas.flatten() > 0
-    tiles = stack.tiles.clone()
-    tiles[..., 3] *= ~_texels(dropped.reshape(-1, 4, 4))
-    thin = replace(stack, tiles=tiles)
-    return thin.only(thin.visible())
+def render(thin: Thinned, through: Rays) -> Picture:
+    """Colors, depths and opacities of rays in scene space (n,), as a page shows them: ``reference.render``."""
+    stack, tiles = thin.stack, thin.stack.tiles.float() / 255
+    line, depth = ray_lines(stack, through.origins, through.directions)
+    rgb, seen, opacity = torch.full((len(line), 3), float(stack.white)), torch.zeros(len(line)), torch.zeros(len(line))
+    for plane in range(len(stack.t_vals) - 1, -1, -1):
+        found = reference.samples(stack, plane, line, depth)
+        place, at = found.corner // TILE**2, found.corner % TILE**2
+        drawn = found.drawn & thin.blocks[place, at // TILE // BLOCK, at % TILE // BLOCK]
+        which = drawn.nonzero()[:, 0]
+        color = reference.sampled(tiles, Samples(drawn[which], found.corner[which], found.fraction[which]))
+        alpha = color[:, 3]
+        rgb[which] += alpha[:, None] * (color[:, :3] - rgb[which])
+        opacity[which] += alpha * (1 - opacity[which])
+        seen[which] += alpha * (stack.t_vals[plane].float() - seen[which])
+    return Picture(rgb, seen, opacity)
 
 
 def _cells(texels: Float[Tensor, "n 32 32"]) -> Float[Tensor, "n 31 31"]:
@@ -111,18 +137,10 @@ def _largest(texels: Float[Tensor, "n 32 32"]) -> Float[Tensor, "n 4 4"]:
     return functional.max_pool2d(_cells(texels)[:, None], BLOCK, ceil_mode=True)[:, 0]
 
 
-def _texels(blocks: Bool[Tensor, "n 4 4"]) -> Bool[Tensor, "n 32 32"]:
-    """Texels of blocks, of which neighbors share a row or a column."""
-    cells = blocks.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, :CELLS, :CELLS]
-    padded = functional.pad(cells.float(), (1, 1, 1, 1))
-    return functional.max_pool2d(padded[:, None], 2, stride=1)[:, 0] > 0
-
-
 def page(
-    stack: PlaneStack,
     encoded: Encoded,
     camera: Camera,
-    positions: Float[Tensor, "v 3"],
+    poses: Float[Tensor, "v 3 4"],
     title: str,
     caption: tuple[str, ...] = (),
 ) -> Page:
@@ -130,20 +148,19 @@ def page(
 
     Parameters
     ----------
-    stack
-        Planes with at least one tile, as before the encoding.
     encoded
-        The textures.
+        Planes with at least one tile.
     camera
         Pinhole of the photographs, whose frame the page shows.
-    positions
-        Of the training cameras, in scene coordinates: the page's camera stays among them.
+    poses
+        Of the training cameras, in scene coordinates: the page's camera stays among them, and looks where they do.
     title, caption
         Texts of the caption.
     """
+    stack = encoded.shown.stack
     rotation, center = stack.c2w.double()[:, :3], stack.c2w.double()[:, 3]
-    local = (positions.double() - center) @ rotation
-    low, high, focus = _depths(stack, camera)
+    local = (poses.double()[:, :, 3] - center) @ rotation
+    low, high, middle = _depths(encoded.shown, camera)
     grid = stack.camera
     left, right = (-camera.cx) / camera.fx, (camera.width - camera.cx) / camera.fx
     bottom, top = (camera.cy - camera.height) / camera.fy, camera.cy / camera.fy
@@ -158,18 +175,28 @@ def page(
         "aspect": (right - left) / (top - bottom),
         "hull": hull(local[:, :2].numpy()).tolist(),
         "z": [float(local[:, 2].min()), float(local[:, 2].max())],
-        "focus": 1 - focus,
+        "focus": min(max(fixed_disparity(local, -poses.double()[:, :, 2] @ rotation), 0.0), 1 - middle),
         "range": [low, max(high, low + 1e-3)],
         "shades": _shades(),
         "faintest": FAINTEST,
     }
     bits = np.packbits(stack.index.numpy().reshape(-1) >= 0, bitorder="little").tobytes()
     powers = 1 << torch.arange(16).reshape(4, 4)
-    blocks = (drawn(stack.tiles) * powers).sum((1, 2)).numpy().astype("<u2").tobytes()
+    blocks = (encoded.shown.blocks * powers).sum((1, 2)).numpy().astype("<u2").tobytes()
     data = {"index": bits, "blocks": blocks}
     for number, (rgb, alpha) in enumerate(zip(encoded.rgb, encoded.alpha, strict=True)):
         data |= {f"rgb_{number}": rgb, f"alpha_{number}": alpha}
     return Page("planes", title, caption, meta, data)
+
+
+def fixed_disparity(positions: Float[Tensor, "v 3"], axes: Float[Tensor, "v 3"]) -> float:
+    """Disparity at which what is in the middle of cameras' images is the same for all, by least squares.
+
+    0 for cameras that are moved without turning; ``axes`` are the directions in which they look.
+    """
+    moved = positions[:, :2] - positions[:, :2].mean(0)
+    turned = axes[:, :2] / -axes[:, 2:]
+    return -float((moved * (turned - turned.mean(0))).sum() / moved.square().sum().clamp(min=1e-12))
 
 
 def hull(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "k 2"]:
@@ -211,10 +238,10 @@ def _areas(stack: PlaneStack, camera: Camera) -> Float[Tensor, "n 4 4"]:
     return down[:, :, None] * across[:, None]
 
 
-def _depths(stack: PlaneStack, camera: Camera) -> tuple[float, float, float]:
+def _depths(thin: Thinned, camera: Camera) -> tuple[float, float, float]:
     """Depths t between which nearly all of the reference view is; and that of the middle of its frame."""
-    through = rays.of_image(replace(camera, model="PINHOLE", coefficients=()), stack.c2w.float(), 0, 1)
-    found = kernel.render(stack, through)
+    through = rays.of_image(replace(camera, model="PINHOLE", coefficients=()), thin.stack.c2w.float(), 0, 1)
+    found = render(thin, through)
     depth = (found.depth / found.opacity.clamp(min=1e-6)).reshape(camera.height, camera.width)
     seen = depth[found.opacity.reshape(depth.shape) > 0.5]
     if not len(seen):

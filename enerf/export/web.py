@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 from enerf.core import files
 from enerf.core.errors import InputError
-from enerf.core.types import Camera
+from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import coordinates
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
@@ -23,7 +25,7 @@ from enerf.export.options import WebOptions
 from enerf.export.page import Page
 from enerf.geometry import colored_points, read
 from enerf.rendering.planes import bake, kernel, storage
-from enerf.rendering.planes.stack import PlaneStack
+from enerf.rendering.render import Picture
 from enerf.tasks import registry
 from enerf.tasks.registry import Task
 
@@ -73,20 +75,20 @@ def _of_scene(task: Task, folder: Path, chosen: WebOptions) -> tuple[Page, list[
     centers = float(run.options.get("pixel_centers", 0.5))
     scene = scene.to(torch.device("cpu"))
     baked = storage.load(path)
-    stack = planes_page.thinned(baked, scene, chosen.layers, centers)
-    if not len(stack.tiles):
+    thin = planes_page.thinned(baked, scene, chosen.layers, centers)
+    if not len(thin.stack.tiles):
         raise InputError(f"{path}: found planes that are transparent everywhere, expected a field with a visible scene")
-    encoded = planes_page.encode(stack.tiles, chosen.quality)
-    shown = replace(stack, tiles=encoded.tiles)
-    lines = [cost(planes_page.layers(stack, scene.camera))]
+    encoded = planes_page.encode(thin, chosen.quality)
+    shows = partial(planes_page.render, encoded.shown)
+    lines = [cost(planes_page.layers(thin, scene.camera))]
     caption = [_trained(run)]
     if scene.test and run.options.get("exposure", "off") == "off":
-        before, after = psnr(baked, scene, centers), psnr(shown, scene, centers)
+        before, after = (psnr(renders, scene, centers) for renders in (partial(kernel.render, baked), shows))
         caption.append(f"PSNR {after:.2f} dB on test views")
-        lines.append(f"PSNR on test views: {after:.2f} dB, planes before they were encoded {before:.2f} dB")
-    positions = scene.c2w[list(scene.train), :, 3]
+        lines.append(f"PSNR on test views: {after:.2f} dB, all planes before they were encoded {before:.2f} dB")
     title = chosen.title or scene.name
-    return planes_page.page(stack, encoded, _pinhole(scene.camera), positions, title, tuple(caption)), lines
+    poses = scene.c2w[list(scene.train)]
+    return planes_page.page(encoded, _pinhole(scene.camera), poses, title, tuple(caption)), lines
 
 
 def cost(layers: float, size: tuple[int, int] = SHOWN) -> str:
@@ -99,11 +101,11 @@ def cost(layers: float, size: tuple[int, int] = SHOWN) -> str:
     )
 
 
-def psnr(stack: PlaneStack, scene: Scene, pixel_centers: float | int = 0.5) -> float:
-    """Mean over the test views of the PSNR of their images, as planes show them."""
+def psnr(renders: Callable[[Rays], Picture], scene: Scene, pixel_centers: float | int = 0.5) -> float:
+    """Mean over the test views of the PSNR of their images, as a renderer of planes shows them."""
     found = []
     for view in scene.test:
-        picture = kernel.render(stack, bake.view_rays(scene, view, pixel_centers)[0]).rgb.clamp(0, 1)
+        picture = renders(bake.view_rays(scene, view, pixel_centers)[0]).rgb.clamp(0, 1)
         error = (picture - scenes_pixels.view_image(scene, view).reshape(-1, 3)).square().mean(1)
         mask = scenes_pixels.view_mask(scene, view)
         used = error if mask is None else error[mask.flatten()]

@@ -4,7 +4,6 @@ import functools
 import http.server
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes import rays
 from enerf.export import mesh_code, mesh_page, page, planes_page
 from enerf.export.mesh_page import NamedMesh
-from enerf.rendering.planes import reference
 from tests import browser
 from tests.export.stacks import forward_scene, large
 from tests.rendering.planes.stacks import POSE
@@ -37,13 +35,15 @@ def planes(tmp_path_factory):
     stack = large(11, 19, 21)
     camera = Camera(*SIZE, 300.0, 300.0, SIZE[0] / 2, SIZE[1] / 2)
     scene = forward_scene(camera)
-    encoded = planes_page.encode(stack.tiles)
+    thin = planes_page.thinned(stack, scene, 9.0)
+    assert not thin.blocks.all()
+    encoded = planes_page.encode(thin)
     assert len(encoded.rgb) == 2
-    made = planes_page.page(stack, encoded, camera, scene.c2w[:, :, 3], TITLE, ("a caption",))
+    made = planes_page.page(encoded, camera, scene.c2w, TITLE, ("a caption",))
     folder = tmp_path_factory.mktemp("planes page")
     page.write(made, folder / "web", one_file=False)
     page.write(made, folder / "web.html", one_file=True)
-    return folder, replace(stack, tiles=encoded.tiles)
+    return folder, encoded.shown
 
 
 def opened(chrome, file: Path, flags: str = "still", size: tuple[int, int] = SIZE, **more) -> browser.Page:
@@ -66,7 +66,7 @@ def rendered(stack, camera: dict) -> np.ndarray:
     """What the reference renderer shows from the page's camera."""
     pinhole = Camera(*(camera[name] for name in ("width", "height", "fx", "fy", "cx", "cy")))
     pose = torch.cat([POSE[:, :3], torch.tensor(camera["position"], dtype=torch.float64)[:, None]], 1)
-    picture = reference.render(stack, rays.of_image(pinhole, pose, 0, 1)).rgb
+    picture = planes_page.render(stack, rays.of_image(pinhole, pose, 0, 1)).rgb
     return picture.reshape(pinhole.height, pinhole.width, 3).numpy()
 
 

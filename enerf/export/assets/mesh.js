@@ -23,7 +23,7 @@ in vec3 place, seen, up, tint;
 out vec4 color;
 void main() {
   if (dot(plane.xyz, place) > plane.w) discard;
-  if (lines) { color = vec4(0.05, 0.1, 0.2, 1.0); return; }
+  if (lines) { color = vec4(0.05, 0.1, 0.2, 0.6); return; }
   vec3 flatUp = normalize(cross(dFdx(seen), dFdy(seen)));  // towards the camera
   vec3 n = normalize(gl_FrontFacing ? up : -up);
   if (!(dot(n, flatUp) > 0.5)) n = flatUp;  // at creases
@@ -138,7 +138,7 @@ function wires(gl, mesh) {
 // ---- the camera orbits a target; angles in radians, lengths in radii of the mesh
 
 const FIELD = 0.36;  // tangent of half the smaller field of view
-const home = { yaw: META.yaw, pitch: 0.25, distance: 3.2, x: 0, y: 0, z: 0 };
+const home = { yaw: META.yaw, pitch: 0.25, distance: 2.9, x: 0, y: 0, z: 0 };
 const camera = { ...home }, wanted = { ...home };
 let swaying = !calm, phase = 0, sway;
 const shown = { wire: false, colored: META.meshes.some(mesh => mesh.colors), share: 0.5, axis: 0, cut: 1 };
@@ -268,7 +268,10 @@ begin(async () => {
     if (!mesh.wires) wires(gl, mesh);
     gl.uniform1i(shade.uniforms.lines, 1);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, mesh.wires);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
     gl.drawElements(gl.LINES, mesh.ends, gl.UNSIGNED_INT, 0);
+    gl.disable(gl.BLEND);
   };
   const draw = () => {
     const { view, projection } = matrices(canvas.width / canvas.height), plane = [0, 0, 0, META.size[shown.axis]];

@@ -1,7 +1,7 @@
 // A page of baked planes: tiles of all planes are drawn back to front into a target of half floats, then shown.
 "use strict";
 
-const ACROSS = 64, TILE = 32, CELLS = 31, PAGE = ACROSS * TILE;
+const ACROSS = 60, CELLS = 31, PITCH = 34, PAGE = 2048;  // texels; each tile has a border of 1 in its page
 
 const WHOLE = `
 out vec2 at;
@@ -151,7 +151,7 @@ async function loadTiles(gl) {
     if (!((bits[i >> 3] >> (i & 7)) & 1)) continue;
     const plane = Math.floor(i / (rows * columns)), cell = i % (rows * columns), place = number % (ACROSS * ACROSS);
     const x = (cell % columns) * CELLS, y = Math.floor(cell / columns) * CELLS;
-    const u = (place % ACROSS) * TILE, v = Math.floor(place / ACROSS) * TILE, layer = Math.floor(number / (ACROSS * ACROSS));
+    const u = (place % ACROSS) * PITCH + 1, v = Math.floor(place / ACROSS) * PITCH + 1, layer = Math.floor(number / (ACROSS * ACROSS));
     for (const [dx, dy, width, height] of rectangles(blocks[2 * number] + 256 * blocks[2 * number + 1]))
       parts.push([x + dx, y + dy, META.disparity[plane], layer, u + dx, v + dy, width, height]);
     number++;
