@@ -33,8 +33,8 @@ class Start:
 def from_viser(wxyz: np.ndarray, position: np.ndarray) -> Float[Tensor, "3 4"]:
     """Pose with OpenGL axes of one of viser's cameras.
 
-    >>> from_viser(np.array([1.0, 0, 0, 0]), np.zeros(3))[:, 2].tolist()
-    [0.0, -0.0, -1.0]
+    >>> (from_viser(np.array([1.0, 0, 0, 0]), np.zeros(3))[:, 2] == torch.tensor([0.0, 0.0, -1.0])).all().item()
+    True
     """
     quaternion = np.asarray(wxyz, dtype=np.float64)
     rotation = poses.rotation(quaternion / max(float(np.linalg.norm(quaternion)), 1e-12)) @ TURNED

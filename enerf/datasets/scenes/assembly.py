@@ -119,13 +119,15 @@ def _photos(
 
 
 def _name(folder: Path) -> str:
-    """Name of the scene in a folder: of the folder above ``sparse/0`` and the like for a COLMAP model.
+    """Name of the scene in a folder; of a COLMAP model's own folder that of the folder above ``sparse/0`` or the like.
 
-    >>> _name(Path("/data/garden/sparse/0")), _name(Path("/data/garden"))
-    ('garden', 'garden')
+    >>> _name(Path("/data/garden")), _name(Path("/data/7"))
+    ('garden', '7')
     """
     found = folder.resolve()
-    while (found.name.isdecimal() or found.name in ("sparse", "colmap")) and found.parent.name:
+    if not any((found / f"cameras{suffix}").is_file() for suffix in (".bin", ".txt")):
+        return found.name
+    while (found.name.isdecimal() or found.name == "sparse") and found.parent.name:
         found = found.parent
     return found.name
 

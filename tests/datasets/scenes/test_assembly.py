@@ -302,3 +302,9 @@ def test_missing_photographs_of_a_colmap_model_are_named(tmp_path):
     with pytest.raises(Exception, match=r"01\.png cannot be read \(no such file"):
         _load("colmap", tmp_path)
     assert colmap.read(tmp_path).files[1] == tmp_path / "images" / "01.png"
+
+
+def test_a_scene_by_the_folder_of_its_model_is_named_by_the_folder_above(tmp_path):
+    _written(tmp_path / "garden", "colmap", "plain", "forward")
+    assert _load("colmap", tmp_path / "garden" / "sparse" / "0").name == "garden"
+    assert _load("colmap", tmp_path / "garden").name == "garden"
