@@ -445,7 +445,7 @@ def test_changed_photographs_start_over(photos, tmp_path, caplog):
     last = sorted(photos.iterdir())[-1]
     (folder / "05.png").unlink()
     (folder / last.name).write_bytes(last.read_bytes())
-    assert "made of other photographs, expected --overwrite" in refusal(run, folder, tmp_path / "scene")
+    assert "made of other photographs, expected another folder" in refusal(run, folder, tmp_path / "scene")
     report = run(folder, tmp_path / "scene", overwrite=True)
     assert "found other photographs than before, starting over" in caplog.text
     assert last.name in [*report["registered"], *report["not_registered"]]
