@@ -34,7 +34,7 @@ def steps(options: argparse.Namespace, side: str, folder: Path) -> int:
     words += ["--no_final_eval", "--i_eval", "0", "--no_pose_check", "--device", "cpu"]
     script = Path(__file__).resolve().parent.parent / "scripts" / "train_nerf.py"
     subprocess.run([sys.executable, str(script), *words], check=True, env=environment, capture_output=True)
-    return int(checkpoint.newest(folder / side)[0]["step"])
+    return int(checkpoint.newest(folder / side, ["nerf"])[0]["step"])
 
 
 def main() -> None:
