@@ -77,10 +77,10 @@ def test_a_viewer_that_nobody_looks_at_costs_no_time(words):
     try:
         config = parser.parse(NerfConfig, [*words, "--expname", "unwatched", "--N_iters", "3"])[0]
         train.train(config, watch=watch)
-        began = time.perf_counter()
-        for _ in range(1000):
+        began = time.thread_time()
+        for _ in range(200):
             hooks[0].call(states[0])
-        assert time.perf_counter() - began < 0.15  # 0.15 ms of a step, of which the shortest take 5 ms
+        assert time.thread_time() - began < 0.4  # a rendering takes more than 2 ms of the thread, the hook 0.1 ms
     finally:
         viewer.close()
 
