@@ -37,7 +37,7 @@ def cameras(source: Path, scene: Path) -> dict[str, Any]:
     posed = transforms_file.read(scene / "transforms.json")
     report = json.loads((scene / "report.json").read_text())
     true = true_poses(source, list(posed.names))
-    angles, distances = alignment.differences(alignment.between(posed.c2w, true).apply(posed.c2w), true)
+    angles, distances = alignment.residuals(posed.c2w, true)
     content = json.loads(synthetic_photographs.truth_path(source).read_text())
     first = content if "fl_x" in content else content["frames"][0]
     focal = max(report["cameras"], key=lambda camera: len(camera["photographs"]))["focal_length"]

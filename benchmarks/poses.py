@@ -48,7 +48,7 @@ def write_scene(source: Path, target: Path, degrees: float, share: float, seed: 
 
 def errors(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     """Mean angle in degrees, and mean distance as a share of the spread, after alignment."""
-    angles, distances = alignment.differences(alignment.between(found, true).apply(found), true)
+    angles, distances = alignment.residuals(found, true)
     return float(angles.mean()), float(distances.mean()) / alignment.spread(true)
 
 

@@ -74,7 +74,10 @@ class ClosedPipeIsSilent:
 
 
 def escape_unprintable(stream: Any) -> None:
-    """Let a stream write characters that its encoding lacks as escapes: an ASCII terminal has no ×, a name has any."""
+    """Make a text stream write backslash escapes for characters that its encoding lacks, instead of raising.
+
+    An ASCII terminal has no ×, and names of files have any character.
+    """
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
 

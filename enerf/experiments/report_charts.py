@@ -54,7 +54,7 @@ def curves(runs: Sequence[ReportedRun], groups: Sequence[str]) -> Charts | None:
 
 
 def _both(curve: Curve, runs: Sequence[ReportedRun], groups: Sequence[str]) -> list[Chart]:
-    """Return a curve against steps and against seconds."""
+    """Return two charts of a quantity of all runs: against training steps, and against seconds of training."""
     by_step = [Series(run.name, run.group, run.series(curve.key)) for run in runs]
     by_time = []
     for run, series in zip(runs, by_step, strict=True):

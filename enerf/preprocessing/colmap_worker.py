@@ -29,7 +29,10 @@ _STEP, _PAIRS_STEP = 4, 64  # photographs and pairs between two reports
 
 
 class Worker:
-    """One job: the content of ``job.json``, see ``colmap_process.Job``."""
+    """Runs structure from motion of one job, in steps that go on where an earlier call stopped.
+
+    ``job`` is the content of ``job.json``, the fields of ``colmap_process.Job``.
+    """
 
     def __init__(self, folder: Path, job: dict[str, Any], report: Any) -> None:
         self.folder, self.job, self.report = folder, job, report

@@ -110,7 +110,7 @@ _TASKS: dict[str, Task] = {}
 
 
 def register(task: Task) -> None:
-    """Add a task, replacing one of the same kind."""
+    """Add a task to those that commands know, in the place of one with the same ``kind``."""
     _TASKS[task.kind] = task
 
 

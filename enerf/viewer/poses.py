@@ -48,7 +48,10 @@ def to_viser(c2w: Pose) -> tuple[Float64[np.ndarray, "4"], Vector]:
 
 
 def start(scene: Scene) -> Start:
-    """Where a browser's camera starts: behind the training cameras, never at one, whose photograph would hide all."""
+    """Start of a browser's camera: behind the training cameras, looking at the scene.
+
+    At a training camera, the photograph that is drawn there would cover the whole view.
+    """
     c2w = scene.c2w[list(scene.train)].double().cpu().numpy()
     camera = scene.camera
     fov = min(2 * np.arctan(0.5 * camera.height / camera.fy), np.radians(FOV))

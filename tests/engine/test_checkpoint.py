@@ -485,8 +485,6 @@ def test_an_optimiser_that_was_saved_before_there_were_scales_goes_on(tmp_path):
 
 
 def test_a_learning_rate_of_grids_and_an_epsilon_that_were_changed_count_when_a_run_goes_on(tmp_path):
-    # Fails: torch's load_state_dict replaces the groups, so that --lrate_grid and --adam_eps of the earlier run stay,
-    # although runs._last_checkpoint says "going on with a changed option".
     path = checkpoint.save(grouped(grid_scale=20.0), tmp_path, {})
     again = grouped(grid_scale=5.0)
     for group in again.optimizer.param_groups:

@@ -54,6 +54,5 @@ def errors(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
 
     They are compared after the similarity between them.
     """
-    moved = alignment.between(found, true).apply(found)
-    angles, distances = alignment.differences(moved, true)
+    angles, distances = alignment.residuals(found, true)
     return float(np.sqrt((distances**2).mean())) / alignment.spread(true), float(angles.max())

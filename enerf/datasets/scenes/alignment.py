@@ -45,6 +45,11 @@ def differences(first: Poses, second: Poses) -> tuple[Float64[np.ndarray, " n"],
     return np.degrees(angles), np.linalg.norm(first[:, :, 3] - second[:, :, 3], axis=-1)
 
 
+def residuals(first: Poses, second: Poses) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Angle in degrees and distance of centers that remain after ``first`` is moved by the similarity to ``second``."""
+    return differences(between(first, second).apply(first), second)
+
+
 def spread(c2w: Poses) -> float:
     """Root-mean-square distance of the cameras from their mean center."""
     return float(np.sqrt(((c2w[:, :, 3] - c2w[:, :, 3].mean(0)) ** 2).sum(1).mean()))

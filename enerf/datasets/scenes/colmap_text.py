@@ -145,7 +145,7 @@ def read_images(file: Path) -> Images:
 
 
 def _observed(lines: _Lines, index: int) -> Int64[np.ndarray, " _"]:
-    """Identifiers of the points in a line of 2-D points."""
+    """Identifiers of the 3-D points that an image's 2-D points observe, −1 for none, from its line of images.txt."""
     words = lines.lines[index].split() if index < len(lines.lines) else []
     if len(words) % 3:
         raise InputError(f"{lines.where(index)}: found {len(words)} words, expected X, Y, POINT3D_ID of each 2-D point")

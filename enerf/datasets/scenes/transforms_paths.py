@@ -1,4 +1,4 @@
-"""Paths of ``transforms.json``: where the images, masks, depth maps and points lie that it names.
+"""Resolves the paths in ``transforms.json`` to the files of images, masks, depth maps and points.
 
 Converters write relative paths, with or without suffix, but also paths of the computer that they ran on (rc2nerf and
 agi2nerf join the folder of images that the user gave, with backslashes on Windows) and paths beside the folder

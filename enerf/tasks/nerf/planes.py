@@ -189,7 +189,7 @@ def _described(stack: PlaneStack, run: Run, made_from: dict[str, Any]) -> PlaneS
 
 
 def _field(run: Run) -> RadianceField:
-    """The final field of a run, with points and results on the CPU."""
+    """The network of a run's final colors (fine, or the only one) as a function of tensors on the CPU."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
     fields.requires_grad_(False)
     module.freeze(fields)

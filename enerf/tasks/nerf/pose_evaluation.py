@@ -47,7 +47,7 @@ def summary(run: Run, renderer: Renderer, aligned_psnr: float | None, n_pixels: 
     """
     scene = run.present_scene
     given, found = (each.c2w[list(scene.train)].double().cpu().numpy() for each in (run.scene, scene))
-    angles, distances = alignment.differences(alignment.between(given, found).apply(given), found)
+    angles, distances = alignment.residuals(given, found)
     steps = run.config.capture.pose_eval_iters
     refined = None
     if steps:

@@ -144,7 +144,11 @@ def normals_of(
 
 
 def is_consistent(maps: Sequence[DepthMap], one: DepthMap) -> Bool[np.ndarray, "h w"]:
-    """Return which points of a view at least as many views see as look through them."""
+    """Return which points of a depth map the other depth maps confirm.
+
+    A view confirms a point if its own depth there is the same within ``TOLERANCE``, and contradicts it if it sees a
+    farther surface behind it. A point is consistent unless more views contradict than confirm it.
+    """
     points = one.points.reshape(-1, 3)
     balance = np.zeros(len(points), dtype=np.int64)
     for other in maps:

@@ -80,7 +80,6 @@ def inside(space: Space, points: Tensor) -> bool:
 
 @pytest.mark.parametrize("pixel_centers", [0.5, 0.0])
 def test_all_rays_of_a_forward_facing_capture_lie_in_the_box(demo: Scene, pixel_centers: float):
-    # Fails: extent._ends gives rays.through_pixels floats for pixels, which its signature says are integers.
     assert demo.ndc
     space = scenes_bounds.space_of(demo)
     assert not space.contracted

@@ -42,8 +42,7 @@ def exact_matches(c2w: torch.Tensor, seed: int, n: int = 40, wrong: float = 0.0)
 
 def errors(found: torch.Tensor, true: torch.Tensor) -> tuple[float, float]:
     """Mean angle in degrees and mean distance after alignment."""
-    a, b = (each.numpy() for each in (found, true))
-    angles, distances = alignment.differences(alignment.between(a, b).apply(a), b)
+    angles, distances = alignment.residuals(found.numpy(), true.numpy())
     return float(angles.mean()), float(distances.mean())
 
 
