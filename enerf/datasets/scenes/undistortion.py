@@ -28,6 +28,7 @@ _RADII, _ANGLES = 256, 32  # of the grid on which the fold is searched
 _CHUNK = 1 << 19  # points of such grids that are processed at a time
 _BISECTIONS = 55
 _STEPS = (3, 4, 5, 6, 8, 12, 20)  # of Newton's method, to choose from
+_DAMPED_STEPS, _HALVINGS = 40, 6  # of Newton's method with damped steps, for distortions that none of these inverts
 _NEAR_LIMIT = 0.998  # part of the domain's radius up to which all points are to be found
 Values = Float64[Tensor, "*b"]
 
@@ -51,6 +52,8 @@ class Inverse:
         m − 1: closer to each other near ``top``, where the ratio has a vertical tangent if that is the fold.
     steps
         Number of Newton's steps: the least that finds sample points of all images up to near the fold.
+    halvings
+        How often a step is halved at most, for distortions on which whole steps jump to and fro.
     """
 
     family: str
@@ -59,11 +62,13 @@ class Inverse:
     top: Float64[Tensor, " n"]
     ratios: Float64[Tensor, "n m"]
     steps: int
+    halvings: int = 0
 
     def to(self, device: torch.device | str) -> "Inverse":
         """The same tables on a device."""
         coefficients, limit = self.coefficients.to(device), self.limit.to(device)
-        return Inverse(self.family, coefficients, limit, self.top.to(device), self.ratios.to(device), self.steps)
+        tables = (coefficients, limit, self.top.to(device), self.ratios.to(device))
+        return Inverse(self.family, *tables, self.steps, self.halvings)
 
 
 def inverse_of(family: str, coefficients: Float64[Tensor, "n c"], reach: Float64[Tensor, " n"]) -> Inverse:
@@ -92,8 +97,8 @@ def inverse_of(family: str, coefficients: Float64[Tensor, "n c"], reach: Float64
     for steps in _STEPS:
         found = Inverse(family, *tables, steps)
         if _finds_samples(found, torch.minimum(end, _NEAR_LIMIT * limit)):
-            break
-    return found
+            return found
+    return Inverse(family, *tables, _DAMPED_STEPS, _HALVINGS)
 
 
 def limits(family: str, coefficients: Float64[Tensor, "n c"]) -> Float64[Tensor, " n"]:
@@ -119,34 +124,52 @@ def undistort(
         c = tuple(part.index_select(0, row) for part in inverse.coefficients)
         limit, top = inverse.limit.index_select(0, row), inverse.top.index_select(0, row)
     if inverse.family == "RAD_TAN_THIN_PRISM_FISHEYE":  # in two stages
-        u, v, undone = _newton(lambda a, b: projections.decenter(a, b, c), (u, v), (u, v), inverse.steps, None)
+        u, v, undone = _newton(lambda a, b: projections.decenter(a, b, c), (u, v), (u, v), inverse, None)
         a, b, found = _radially(inverse, row, c, limit, (u, v), top)
         return a, b, found & undone
     if inverse.family in projections.RADIAL:
         return _radially(inverse, row, c, limit, (u, v), top)
     ratio = _start(inverse.ratios, row, torch.hypot(u, v) / top)
     distort = partial(projections.distort, inverse.family, c=c)
-    return _newton(distort, (u, v), (u * ratio, v * ratio), inverse.steps, limit)
+    return _newton(distort, (u, v), (u * ratio, v * ratio), inverse, limit)
 
 
 def _newton(
     distort: Callable[[Tensor, Tensor], projections.Distorted],
     goal: tuple[Tensor, Tensor],
     start: tuple[Tensor, Tensor],
-    steps: int,
+    inverse: Inverse,
     limit: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The point that is distorted to ``goal``, inside of the radius ``limit`` if given, and whether it was found."""
+    """The point that is distorted to ``goal``, inside of the radius ``limit`` if given, and whether it was found.
+
+    Of a step and its halves, ``inverse.halvings`` times, the one with the smallest error is taken.
+    """
     (u, v), (a, b) = goal, start
-    for _ in range(steps):
+
+    def moved(across: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = a - across, b - down
+        if limit is None:
+            return x, y
+        shrink = (limit * torch.rsqrt(torch.addcmul(x * x, y, y))).clamp(max=1)  # stay in the domain
+        return x * shrink, y * shrink
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        there = distort(x, y)
+        return ((there.u - u).square() + (there.v - v).square()).nan_to_num(torch.inf)
+
+    for _ in range(inverse.steps):
         at = distort(a, b)
         du, dv = at.u - u, at.v - v
         determinant = at.du_da * at.dv_db - at.du_db * at.dv_da
-        a = a - (at.dv_db * du - at.du_db * dv) / determinant
-        b = b - (at.du_da * dv - at.dv_da * du) / determinant
-        if limit is not None:
-            shrink = (limit * torch.rsqrt(torch.addcmul(a * a, b, b))).clamp(max=1)  # stay in the domain
-            a, b = a * shrink, b * shrink
+        across = (at.dv_db * du - at.du_db * dv) / determinant
+        down = (at.du_da * dv - at.dv_da * du) / determinant
+        taken = moved(across, down)
+        for power in range(1, inverse.halvings + 1):
+            other = moved(across / 2**power, down / 2**power)
+            is_better = error(*other) < error(*taken)
+            taken = torch.where(is_better, other[0], taken[0]), torch.where(is_better, other[1], taken[1])
+        a, b = taken
     at = distort(a, b)
     found = (torch.maximum((at.u - u).abs(), (at.v - v).abs()) < TOLERANCE) & at.is_regular
     return a, b, found if limit is None else found & (a * a + b * b < limit * limit)
