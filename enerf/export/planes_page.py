@@ -14,21 +14,19 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.export.page import Page
-from enerf.rendering.planes import bake, reference
+from enerf.rendering.planes import bake, blocks, reference
 from enerf.rendering.planes.reference import Samples
-from enerf.rendering.planes.stack import CELLS, TILE, PlaneStack, of_index, ray_lines
+from enerf.rendering.planes.stack import TILE, PlaneStack, ray_lines
 from enerf.rendering.render import Picture
 
 ACROSS = DOWN = 60  # tiles of a page
 BORDER = 1  # texels around each tile that repeat its own: WebP's colors have half the resolution and would mix tiles
 PITCH = TILE + 2 * BORDER
-BLOCK = 8  # cells along a side of what is drawn or left out
 FAINTEST = 2  # smallest alpha of 255 that is drawn: less is noise of the encoding
 BYTES_BLENDED = 16  # per fragment: 4 half floats read and written
 BYTES_READ = 4  # per fragment: a texel
@@ -43,12 +41,12 @@ class Thinned:
     ----------
     stack
         Planes and tiles.
-    blocks
+    drawn
         Which blocks of each tile are drawn.
     """
 
     stack: PlaneStack
-    blocks: Bool[Tensor, "n 4 4"]
+    drawn: Bool[Tensor, "n 4 4"]
 
 
 @dataclass(frozen=True)
@@ -70,24 +68,11 @@ class Encoded:
 
 def thinned(stack: PlaneStack, scene: Scene, most: float, pixel_centers: float | int = 0.5) -> Thinned:
     """The stack with at most ``most`` layers: blocks with the least weight in training views are left out."""
-    blocks = _largest((stack.tiles[..., 3] > 0).float()) > 0
-    areas = torch.where(blocks, _areas(stack, scene.camera), 0.0).flatten()
-    excess = float(areas.sum()) - most * scene.camera.width * scene.camera.height
-    if excess > 0:
-        weights = _cells(bake.weights_in_views(stack, scene, pixel_centers))
-        means = functional.avg_pool2d(weights[:, None], BLOCK, ceil_mode=True).flatten()
-        order = torch.where(areas > 0, means, torch.inf).argsort()  # beyond the frame they cost nothing
-        covered = areas[order]
-        dropped = order[(covered.cumsum(0) - covered < excess) & (covered > 0)]
-        blocks.view(-1)[dropped] = False
-    used = blocks.flatten(1).any(1)
-    return Thinned(stack.only(used), blocks[stack.places(used)])
-
-
-def layers(thin: Thinned, camera: Camera) -> float:
-    """Mean number of textures that a pixel's ray meets, for a camera at the reference pose."""
-    area = _areas(thin.stack, camera)[thin.blocks].sum()
-    return float(area) / (camera.width * camera.height)
+    drawn = blocks.visible(stack)
+    if blocks.layers(stack, drawn, scene.camera) > most:
+        drawn = blocks.fewer(stack, drawn, bake.weights_in_views(stack, scene, pixel_centers), scene.camera, most)
+    used = drawn.flatten(1).any(1)
+    return Thinned(stack.only(used), drawn[stack.places(used)])
 
 
 def encode(thin: Thinned, quality: int = 90) -> Encoded:
@@ -106,7 +91,7 @@ def encode(thin: Thinned, quality: int = 90) -> Encoded:
         decoded.append(back.transpose(1, 2).flatten(0, 1)[: len(group), inner, inner])
     tiles = torch.cat(decoded)
     tiles[..., 3] *= tiles[..., 3] >= FAINTEST
-    return Encoded(rgb, alpha, Thinned(replace(thin.stack, tiles=tiles), thin.blocks))
+    return Encoded(rgb, alpha, Thinned(replace(thin.stack, tiles=tiles), thin.drawn))
 
 
 def render(thin: Thinned, through: Rays) -> Picture:
@@ -117,7 +102,7 @@ def render(thin: Thinned, through: Rays) -> Picture:
     for plane in range(len(stack.t_vals) - 1, -1, -1):
         found = reference.samples(stack, plane, line, depth)
         place, at = found.corner // TILE**2, found.corner % TILE**2
-        drawn = found.drawn & thin.blocks[place, at // TILE // BLOCK, at % TILE // BLOCK]
+        drawn = found.drawn & thin.drawn[place, at // TILE // blocks.BLOCK, at % TILE // blocks.BLOCK]
         which = drawn.nonzero()[:, 0]
         color = reference.sampled(tiles, Samples(drawn[which], found.corner[which], found.fraction[which]))
         alpha = color[:, 3]
@@ -125,16 +110,6 @@ def render(thin: Thinned, through: Rays) -> Picture:
         opacity[which] += alpha * (1 - opacity[which])
         seen[which] += alpha * (stack.t_vals[plane].float() - seen[which])
     return Picture(rgb, seen, opacity)
-
-
-def _cells(texels: Float[Tensor, "n 32 32"]) -> Float[Tensor, "n 31 31"]:
-    """The largest value at the four corners of each cell."""
-    return functional.max_pool2d(texels[:, None], 2, stride=1)[:, 0]
-
-
-def _largest(texels: Float[Tensor, "n 32 32"]) -> Float[Tensor, "n 4 4"]:
-    """The largest value of the texels of each block."""
-    return functional.max_pool2d(_cells(texels)[:, None], BLOCK, ceil_mode=True)[:, 0]
 
 
 def page(
@@ -182,8 +157,8 @@ def page(
     }
     bits = np.packbits(stack.index.numpy().reshape(-1) >= 0, bitorder="little").tobytes()
     powers = 1 << torch.arange(16).reshape(4, 4)
-    blocks = (encoded.shown.blocks * powers).sum((1, 2)).numpy().astype("<u2").tobytes()
-    data = {"index": bits, "blocks": blocks}
+    bits_of_blocks = (encoded.shown.drawn * powers).sum((1, 2)).numpy().astype("<u2").tobytes()
+    data = {"index": bits, "blocks": bits_of_blocks}
     for number, (rgb, alpha) in enumerate(zip(encoded.rgb, encoded.alpha, strict=True)):
         data |= {f"rgb_{number}": rgb, f"alpha_{number}": alpha}
     return Page("planes", title, caption, meta, data)
@@ -222,20 +197,6 @@ def hull(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "k 2"]:
 
     around = chain(ordered)[:-1] + chain(ordered[::-1])[:-1]
     return np.array(around or ordered)
-
-
-def _areas(stack: PlaneStack, camera: Camera) -> Float[Tensor, "n 4 4"]:
-    """Pixels of the image of a camera at the reference pose that each block of each tile covers."""
-    _, row, column = of_index(stack.index)
-    grid, edges = stack.camera, torch.tensor([0, 8, 16, 24, CELLS], dtype=torch.float64)
-
-    def covered(tile: Tensor, focal: float, middle: float, image: tuple[float, float, int]) -> Tensor:
-        ends = (tile[:, None] * CELLS + edges + 0.5 - middle) / focal * image[0] + image[1]
-        return ends.clamp(0, image[2]).diff(dim=1)
-
-    across = covered(column, grid.fx, grid.cx, (camera.fx, camera.cx, camera.width))
-    down = covered(row, grid.fy, grid.cy, (camera.fy, camera.cy, camera.height))
-    return down[:, :, None] * across[:, None]
 
 
 def _depths(thin: Thinned, camera: Camera) -> tuple[float, float, float]:

@@ -24,7 +24,7 @@ from enerf.export.mesh_page import NamedMesh
 from enerf.export.options import WebOptions
 from enerf.export.page import Page
 from enerf.geometry import colored_points, read
-from enerf.rendering.planes import bake, kernel, storage
+from enerf.rendering.planes import bake, blocks, kernel, storage
 from enerf.rendering.render import Picture
 from enerf.tasks import registry
 from enerf.tasks.registry import Task
@@ -80,7 +80,7 @@ def _of_scene(task: Task, folder: Path, chosen: WebOptions) -> tuple[Page, list[
         raise InputError(f"{path}: found planes that are transparent everywhere, expected a field with a visible scene")
     encoded = planes_page.encode(thin, chosen.quality)
     shows = partial(planes_page.render, encoded.shown)
-    lines = [cost(planes_page.layers(thin, scene.camera))]
+    lines = [cost(blocks.layers(thin.stack, thin.drawn, scene.camera))]
     caption = [_trained(run)]
     if scene.test and run.options.get("exposure", "off") == "off":
         before, after = (psnr(renders, scene, centers) for renders in (partial(kernel.render, baked), shows))

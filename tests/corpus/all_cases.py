@@ -18,6 +18,7 @@ from tests.corpus import (
     photographs,
     pickles,
     poses,
+    presentations,
     registry,
     runs,
     scene_folders,
@@ -27,5 +28,5 @@ from tests.corpus import (
 
 KINDS = (poses, photographs, json_scenes, configs, command_lines, outputs, checkpoints, runs, meshes, gltf, clouds)
 KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions, captures)
-KINDS += (camera_paths,)
+KINDS += (camera_paths, presentations)
 CASES = registry.CASES

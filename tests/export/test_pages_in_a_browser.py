@@ -36,7 +36,7 @@ def planes(tmp_path_factory):
     camera = Camera(*SIZE, 300.0, 300.0, SIZE[0] / 2, SIZE[1] / 2)
     scene = forward_scene(camera)
     thin = planes_page.thinned(stack, scene, 9.0)
-    assert not thin.blocks.all()
+    assert not thin.drawn.all()
     encoded = planes_page.encode(thin)
     assert len(encoded.rgb) == 2
     made = planes_page.page(encoded, camera, scene.c2w, TITLE, ("a caption",))

@@ -8,7 +8,7 @@ import torch
 from enerf.core.types import Camera
 from enerf.export import planes_page
 from enerf.export.planes_page import Thinned
-from enerf.rendering.planes import reference
+from enerf.rendering.planes import blocks, reference
 from enerf.rendering.planes.stack import CELLS, PlaneStack, assemble
 from tests.export.stacks import forward_scene, large
 from tests.rendering.planes import stacks
@@ -16,6 +16,10 @@ from tests.rendering.planes import stacks
 
 def whole(stack: PlaneStack) -> Thinned:
     return planes_page.thinned(stack, forward_scene(), 1e6)
+
+
+def layers(thin: Thinned, camera: Camera) -> float:
+    return blocks.layers(thin.stack, thin.drawn, camera)
 
 
 def test_decoded_textures_are_near_the_stored_ones():
@@ -31,8 +35,8 @@ def test_transparent_blocks_are_not_drawn():
     stack.tiles[1, ..., 3] = 0
     thin = whole(stack)
     assert len(thin.stack.tiles) == len(stack.tiles) - 1
-    assert not thin.blocks[0, 0, 0]
-    assert thin.blocks.sum() == thin.blocks.numel() - 1
+    assert not thin.drawn[0, 0, 0]
+    assert thin.drawn.sum() == thin.drawn.numel() - 1
 
 
 def test_without_blocks_left_out_the_picture_is_that_of_the_planes():
@@ -53,9 +57,9 @@ def test_layers_are_the_mean_number_of_textures_along_rays():
     fine = Camera(480, 400, 400.0, 420.0, 200.0, 220.0)
     for plane in range(4):
         index = torch.where(torch.arange(4)[:, None, None] == plane, opaque.index, -1)
-        only = Thinned(replace(opaque, index=index), thin.blocks)
+        only = Thinned(replace(opaque, index=index), thin.drawn)
         count += planes_page.render(only, planes_page.rays.of_image(fine, stacks.POSE.float(), 0, 1)).opacity
-    assert abs(planes_page.layers(thin, camera) - float(count.mean())) < 0.02
+    assert abs(layers(thin, camera) - float(count.mean())) < 0.02
 
 
 def test_thinning_leaves_the_layers_asked_for_and_what_is_seen_most():
@@ -67,8 +71,8 @@ def test_thinning_leaves_the_layers_asked_for_and_what_is_seen_most():
     t_vals = torch.linspace(0.2, 0.9, 6, dtype=torch.float64)
     stack = PlaneStack(stacks.POSE, grid, t_vals, tiles, index)
     thin = planes_page.thinned(stack, scene, 2.0)
-    assert planes_page.layers(whole(stack), scene.camera) > 5.9
-    assert planes_page.layers(thin, scene.camera) <= 2.0
+    assert layers(whole(stack), scene.camera) > 5.9
+    assert layers(thin, scene.camera) <= 2.0
     assert thin.stack.t_vals.tolist()[:2] == t_vals.tolist()[:2]
 
 

@@ -67,12 +67,18 @@ def folder_of(work: Path) -> Path:
 
 VIDEO = "render {run} --path interpolate --frames 12 --device cpu"
 MESH = "extract {run} --resolution 24 --device cpu"
+SHOWN = {
+    "bake": "bake {run} --seconds 0 --planes 8 --device cpu",
+    "export-web": "export-web {run} --seconds 0 --device cpu",
+    "export-points": "export-points {run} --out {run}/points --points 500 --opacity 0 --device cpu",
+    "report": "report {run} --out {run}/report.html",
+}
 CASES = (
     Case(
         "nerf",
         f"{NERF} --equilibrate --N_importance 8 --i_weights 15 --i_video 50",
         60,
-        {"render": VIDEO, "extract": f"{MESH} --level 0.5"},
+        {"render": VIDEO, "extract": f"{MESH} --level 0.5", **SHOWN},
     ),
     Case("nerf grid", f"{NERF} {GRID} --i_weights 7 --equilibrate", 60, {"render": f"{VIDEO} --png"}),
     Case(

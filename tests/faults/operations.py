@@ -33,8 +33,11 @@ CATEGORIES = (
     ("checkpoint", r"checkpoints.*"),
     ("journal", r"train\.jsonl"),
     ("video", r".*_frames.*|.*\.mp4|.*\.tmp\.mp4"),
+    ("points", r"\.?points.*"),
     ("images", r"test.*|.*\.png"),
     ("mesh", r".*\.(ply|obj|stl|glb)"),
+    ("planes", r".*\.npz"),
+    ("page", r"\.?web.*|.*\.html"),
     ("other", r".*"),
 )
 

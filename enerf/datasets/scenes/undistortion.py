@@ -51,7 +51,7 @@ class Inverse:
         Undistorted divided by distorted radius, at the distorted radii ``top`` (1 − (1 − k / (m − 1))²) for k = 0 ...
         m − 1: closer to each other near ``top``, where the ratio has a vertical tangent if that is the fold.
     steps
-        Number of Newton's steps: the least that finds sample points of all images up to near the fold.
+        Number of Newton's steps: one more than the least that finds sample points of all images up to near the fold.
     halvings
         How often a step is halved at most, for distortions on which whole steps jump to and fro.
     """
@@ -95,9 +95,8 @@ def inverse_of(family: str, coefficients: Float64[Tensor, "n c"], reach: Float64
     ratios = torch.where(goals > 0, radii / torch.where(goals > 0, goals, 1.0), 1.0)
     tables = (columns, limit, top, ratios.T.contiguous())
     for steps in _STEPS:
-        found = Inverse(family, *tables, steps)
-        if _finds_samples(found, torch.minimum(end, _NEAR_LIMIT * limit)):
-            return found
+        if _finds_samples(Inverse(family, *tables, steps), torch.minimum(end, _NEAR_LIMIT * limit)):
+            return Inverse(family, *tables, steps + 1)  # one more, for points that are harder than the samples
     return Inverse(family, *tables, _DAMPED_STEPS, _HALVINGS)
 
 

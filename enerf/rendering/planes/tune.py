@@ -18,9 +18,9 @@ from torch import Tensor
 from enerf.core import files
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
-from enerf.rendering.planes import kernel
+from enerf.rendering.planes import blocks, kernel
 from enerf.rendering.planes.bake import Progress, view_rays, weights_in_views
-from enerf.rendering.planes.stack import PlaneStack, neighbors, open_borders
+from enerf.rendering.planes.stack import PlaneStack, neighbors
 
 log = logging.getLogger("enerf")
 
@@ -45,12 +45,12 @@ class TuneSettings:
     sparsity
         Weight of the sum of alpha, in the first part.
     first_part
-        Share of the steps or seconds after which tiles are left out.
+        Share of the steps or seconds after which tiles and blocks are left out.
     negligible
         Share of the light in the training views that the tiles left out at the beginning and after the first part may
         contribute, all together: more at the beginning, where most are the haze of a field, which tuning replaces.
     layers
-        Largest mean number of layers (``PlaneStack.layers``) after the first part.
+        Largest mean number of layers after the first part, as of ``blocks``.
     seed
         Seed of the order of the views.
     pixel_centers
@@ -100,13 +100,13 @@ def tune(
     settings = settings or TuneSettings()
     files.require_memory(20 * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
     clock = _Clock()
-    state = _State(stack.only(~_negligible(stack, scene, settings, settings.negligible[0])))
+    dropped = _negligible(_weights(stack, scene, settings), settings.negligible[0])
+    state = _State(stack).of_blocks((~dropped).expand(-1, 4, 4))
     order, step, compact = _Order(scene, settings.seed), 0, False
     while (share := _share(settings, step, clock.spent())) < 1:
         progress(share)
         if not compact and share >= settings.first_part:
-            least = _negligible(state.stack(), scene, settings, settings.negligible[1], settings.layers)
-            state, compact = state.without(least), True
+            state, compact = state.of_blocks(_counting(state.stack(), scene, settings)), True
         step += 1
         view = order.view()
         rays, width = view_rays(scene, view, settings.pixel_centers)
@@ -130,30 +130,25 @@ class _State:
         self.base, self.tiles = stack, stack.tiles.float() / 255
         self.slope = torch.zeros_like(self.tiles)
         self.moments = (torch.zeros_like(self.tiles), torch.zeros_like(self.tiles))
-        self._index()
-
-    def _index(self) -> None:
-        """Find which tiles share texels, and which texels have no neighbors."""
-        self.pairs = neighbors(self.base.index)
-        self.open = open_borders(self.base.index, len(self.tiles)).flatten().nonzero()[:, 0]
-        self.close_borders()
 
     def close_borders(self) -> None:
-        """Set the alpha to 0 where a tile that is stored ends at one that is not, which would be seen as an edge."""
-        self.tiles.view(-1, 4)[:, 3].index_fill_(0, self.open, 0.0)
+        """Set the alpha to 0 where what is drawn ends at what is left out, which would be seen as an edge."""
+        self.tiles.view(-1, 4)[:, 3].index_fill_(0, self.closed, 0.0)
 
     def stack(self) -> PlaneStack:
         """The stack with these textures."""
         return replace(self.base, tiles=(self.tiles * 255).round().byte())
 
-    def without(self, dropped: Tensor) -> "_State":
-        """The state of the tiles that are not dropped, in the order of their places."""
-        other = _State.__new__(_State)
-        places = self.base.places(~dropped)
+    def of_blocks(self, drawn: Bool[Tensor, "n 4 4"]) -> "_State":
+        """The state in which only some blocks are drawn, with the tiles that have one."""
+        other, kept = _State.__new__(_State), drawn.flatten(1).any(1)
+        places = self.base.places(kept)
         other.tiles, other.slope = self.tiles[places], self.slope[places]
         other.moments = (self.moments[0][places], self.moments[1][places])
-        other.base = self.base.only(~dropped)
-        other._index()
+        other.base = self.base.only(kept)
+        other.pairs = neighbors(other.base.index)
+        other.closed = blocks.closed_texels(other.base, drawn[places]).flatten().nonzero()[:, 0]
+        other.close_borders()
         return other
 
 
@@ -186,20 +181,27 @@ class _Order:
         return self._left.pop()
 
 
-def _negligible(
-    stack: PlaneStack, scene: Scene, settings: TuneSettings, share: float, layers: float = math.inf
-) -> Bool[Tensor, " n"]:
-    """Which tiles count least in the training views: their weights sum up to ``share``; or more, to leave ``layers``.
+def _counting(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Bool[Tensor, "n 4 4"]:
+    """Blocks that are drawn on after the first part."""
+    weights = _weights(stack, scene, settings)
+    drawn = blocks.visible(stack) & ~_negligible(weights, settings.negligible[1])
+    return blocks.fewer(stack, drawn, weights, scene.camera, settings.layers)
+
+
+def _weights(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Float[Tensor, "n 32 32"]:
+    return weights_in_views(stack, scene, settings.pixel_centers)
+
+
+def _negligible(weights: Float[Tensor, "n 32 32"], share: float) -> Bool[Tensor, "n 1 1"]:
+    """Which tiles count least in the training views: their weights sum up to ``share`` of all.
 
     The limit is on the sum, not on a tile: with more planes, each tile counts less.
     """
-    weight = weights_in_views(stack, scene, settings.pixel_centers).flatten(1).mean(1)
+    weight = weights.flatten(1).mean(1)
     order = weight.argsort()
-    small = int((weight[order].cumsum(0) < share * weight.sum()).sum())
-    most = min(len(weight), math.ceil(layers * stack.index[0].numel())) if math.isfinite(layers) else len(weight)
     dropped = torch.zeros(len(weight), dtype=torch.bool)
-    dropped[order[: max(small, len(weight) - most)]] = True
-    return dropped
+    dropped[order[weight[order].cumsum(0) < share * weight.sum()]] = True
+    return dropped[:, None, None]
 
 
 def _shares(scene: Scene, view: int, directions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

@@ -116,6 +116,7 @@ def test_derivatives_are_those_of_autograd(family: str):
 @STRONG
 @given(seed=st.integers(0, 2**31))
 @example(seed=1_000_000_001)  # whole Newton steps jump to and fro on one of its lenses
+@example(seed=5126)  # one of its lenses has points that are harder to find than the samples
 @lighter
 def test_points_of_the_domain_are_found_after_their_distortion(family: str, seed: int):
     """Up to near the fold, and never another point that is distorted to the same."""

@@ -8,7 +8,7 @@ import torch
 from enerf.core.types import Camera, FieldOutput
 from enerf.datasets.scenes import llff, pixels, rays, synthetic
 from enerf.datasets.scenes.scene import Scene
-from enerf.rendering.planes import bake, kernel, layout, tune
+from enerf.rendering.planes import bake, blocks, kernel, layout, tune
 from enerf.rendering.planes.bake import BakeSettings
 from enerf.rendering.planes.stack import CELLS, ray_lines
 from enerf.rendering.planes.tune import TuneSettings
@@ -143,8 +143,10 @@ def test_texels_that_tiles_share_stay_equal(scene):
 def test_layers_are_limited(scene):
     stack = bake.bake(fog, scene, BakeSettings(planes=12, samples=24))
     tuned = tune.tune(stack, scene, TuneSettings(steps=10, layers=5.0))
-    assert stack.layers > 10
-    assert 3 < tuned.layers <= 5
+    assert blocks.layers(stack, blocks.visible(stack), scene.camera) > 10
+    drawn = blocks.visible(tuned)
+    assert 3 < blocks.layers(tuned, drawn, scene.camera) <= 5
+    assert not tuned.tiles[..., 3][blocks.closed_texels(tuned, drawn)].any()
 
 
 def test_seconds_in_which_the_process_is_stopped_do_not_count(monkeypatch):
