@@ -33,7 +33,13 @@ class WebOptions:
         at_most=1024,
         affects="neutral",
     )
-    quality: int = option(90, "planes: quality of the textures (WebP)", at_least=1, at_most=100, affects="neutral")
+    quality: int = option(
+        0,
+        "planes: quality of the textures (AVIF, WebP), 100: without losses; 0: 100 if they are few, otherwise 90",
+        at_least=0,
+        at_most=100,
+        affects="neutral",
+    )
     resolution: int = option(
         256,
         "shape runs: number of cells along the longest side of the box in which the mesh is extracted",

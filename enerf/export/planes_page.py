@@ -1,9 +1,10 @@
 """Pages of plane stacks.
 
 Tiles are drawn as quads, back to front. Their texels are in pages of 60 × 60 tiles in the order of their places, RGB
-and alpha in separate opaque pictures, as WebP with losses. Each layer of
-texture costs time for each pixel: blocks of tiles that are transparent are not drawn, and those that count least in the
-training views are left out until there are few enough.
+and alpha in separate opaque pictures: few ones as WebP without losses, otherwise colors as AVIF whose chroma has the
+full resolution (at half of it, as in WebP with losses, small pictures lose more than 1 dB) and alpha as WebP. Each
+layer of texture costs time for each pixel: blocks of tiles that are transparent are not drawn, and those that count
+least in the training views are left out until there are few enough.
 """
 
 import io
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from enerf.core.types import Camera, Rays
@@ -25,7 +26,9 @@ from enerf.rendering.planes.stack import TILE, PlaneStack, ray_lines
 from enerf.rendering.render import Picture
 
 ACROSS = DOWN = 60  # tiles of a page
-BORDER = 1  # texels around each tile that repeat its own: WebP's colors have half the resolution and would mix tiles
+BORDER = 1  # texels around each tile that repeat its own, since losses mix what is near
+QUALITY = 90  # of pictures with losses
+FEW = 1024  # tiles that are encoded without losses: about a megabyte
 PITCH = TILE + 2 * BORDER
 FAINTEST = 2  # smallest alpha of 255 that is drawn: less is noise of the encoding
 BYTES_BLENDED = 16  # per fragment: 4 half floats read and written
@@ -56,7 +59,7 @@ class Encoded:
     Attributes
     ----------
     rgb, alpha
-        WebP pictures of the pages.
+        AVIF or WebP pictures of the pages.
     shown
         What a browser shows: with the tiles that it decodes from them.
     """
@@ -75,8 +78,9 @@ def thinned(stack: PlaneStack, scene: Scene, most: float, pixel_centers: float |
     return Thinned(stack.only(used), drawn[stack.places(used)])
 
 
-def encode(thin: Thinned, quality: int = 90) -> Encoded:
-    """Textures as WebP pictures of a quality in 1 ... 100."""
+def encode(thin: Thinned, quality: int = 0) -> Encoded:
+    """Textures as pictures of a quality in 1 ... 100, the last without losses; 0: 100 for ``FEW`` tiles, else 90."""
+    quality = quality or (100 if len(thin.stack.tiles) <= FEW else QUALITY)
     rgb, alpha, decoded = [], [], [torch.zeros(0, TILE, TILE, 4, dtype=torch.uint8)]
     for group in thin.stack.tiles.split(ACROSS * DOWN):
         rows, inner = -(-len(group) // ACROSS), slice(BORDER, BORDER + TILE)
@@ -84,7 +88,7 @@ def encode(thin: Thinned, quality: int = 90) -> Encoded:
         around = torch.arange(-BORDER, TILE + BORDER).clamp(0, TILE - 1)
         full[: len(group)] = group[:, around][:, :, around]
         page = full.unflatten(0, (rows, ACROSS)).transpose(1, 2).flatten(0, 1).flatten(1, 2).numpy()
-        rgb.append(_webp(page[..., :3], quality))
+        rgb.append(_colors(page[..., :3], quality))
         alpha.append(_webp(np.repeat(page[..., 3:], 3, -1), quality))
         both = np.concatenate([_pixels(rgb[-1]), _pixels(alpha[-1])[..., 1:2]], -1)
         back = torch.from_numpy(both).unflatten(0, (rows, PITCH)).unflatten(2, (ACROSS, PITCH))
@@ -220,12 +224,23 @@ def _shades() -> list[list[float]]:
     return matplotlib.colormaps["inferno"](np.linspace(1, 0, _SHADES))[:, :3].round(4).tolist()
 
 
+def _colors(picture: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
+    if quality == 100 or not features.check("avif"):
+        return _webp(picture, quality)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "AVIF", quality=max(1, quality - 5), subsampling="4:4:4", speed=8)
+    return stream.getvalue()
+
+
 def _webp(picture: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "WEBP", quality=quality, method=4)
+    if quality == 100:
+        Image.fromarray(picture).save(stream, "WEBP", lossless=True, quality=50, method=4)
+    else:
+        Image.fromarray(picture).save(stream, "WEBP", quality=quality, method=4)
     return stream.getvalue()
 
 
 def _pixels(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    with Image.open(io.BytesIO(data), formats=["WEBP"]) as found:
+    with Image.open(io.BytesIO(data), formats=["WEBP", "AVIF"]) as found:
         return np.array(found.convert("RGB"))

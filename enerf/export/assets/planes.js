@@ -70,7 +70,8 @@ void main() {
 }`;
 
 async function picture(bytes) {
-  const blob = new Blob([bytes], { type: "image/webp" });
+  const isWebp = bytes[0] === 0x52;  // RIFF
+  const blob = new Blob([bytes], { type: isWebp ? "image/webp" : "image/avif" });
   return createImageBitmap(blob, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
 }
 
