@@ -117,7 +117,7 @@ WEB = {
     "seconds_0": ["--seconds", "0", "--layers", "100"],
     "layers_0": ("refuse", ["--layers", "0"]),
     "layers_nan": ("refuse", ["--layers", "nan"]),
-    "quality_0": ("refuse", ["--quality", "0"]),
+    "quality_-1": ("refuse", ["--quality=-1"]),
     "quality_101": ("refuse", ["--quality", "101"]),
     "title_script": ["--seconds", "0", "--title", "</script><script>alert(1)</script>"],
     "title_badutf8": ["--seconds", "0", "--title", "a\udcff"],

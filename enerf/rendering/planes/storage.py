@@ -53,7 +53,7 @@ def save(stack: PlaneStack, path: Path) -> None:
         "white": np.bool_(stack.white),
         "metadata": np.frombuffer(json.dumps(stack.metadata, allow_nan=False).encode(), np.uint8),
     }
-    groups = stack.tiles.split(ACROSS * DOWN)
+    groups = stack.tiles.split(ACROSS * DOWN) if len(stack.tiles) else ()
     for number, group in enumerate(groups):
         page = _page(group).numpy()
         arrays[f"rgb_{number}"] = _encoded(page[..., :3])

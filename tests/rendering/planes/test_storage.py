@@ -30,6 +30,15 @@ def test_a_stack_of_more_tiles_than_a_picture_has_is_read_back(tmp_path, monkeyp
     assert torch.equal(storage.load(tmp_path / "planes.npz").tiles, made.tiles)
 
 
+def test_a_stack_without_tiles_is_read_back(tmp_path):
+    """What is baked of a field that is transparent everywhere."""
+    made = stacks.random(5).only(torch.zeros(9, dtype=torch.bool))
+    storage.save(made, tmp_path / "planes.npz")
+    found = storage.load(tmp_path / "planes.npz")
+    assert found.tiles.shape == (0, 32, 32, 4)
+    assert found.index.shape == made.index.shape
+
+
 def test_dense_textures_are_those_that_tiles_were_cut_from():
     generator = torch.Generator().manual_seed(1)
     textures = torch.randint(256, (2, 32, 63, 4), generator=generator, dtype=torch.uint8)
