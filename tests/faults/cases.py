@@ -70,7 +70,6 @@ MESH = "extract {run} --resolution 24 --device cpu"
 SHOWN = {
     "bake": "bake {run} --seconds 0 --planes 8 --device cpu",
     "export-web": "export-web {run} --seconds 0 --device cpu",
-    "export-points": "export-points {run} --out {run}/points --points 500 --opacity 0 --device cpu",
     "report": "report {run} --out {run}/report.html",
 }
 CASES = (
