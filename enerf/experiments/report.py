@@ -60,7 +60,7 @@ def write(folders: Sequence[Path], chosen: ReportOptions, version: str) -> Writt
     )
     text = html_page.render(page)
     if out.parent.is_dir():
-        io.remove_leftovers(out.parent)
+        io.remove_leftovers(out.parent, levels=0)
     io.write_atomic(out, text)
     return Written(out, len(text.encode()), list(page.notes))
 
