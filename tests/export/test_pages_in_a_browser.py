@@ -1,6 +1,7 @@
 """Pages in a browser with software GL: pictures are those of the Python renderer, and controls work."""
 
 import functools
+import html
 import http.server
 import threading
 import time
@@ -178,6 +179,27 @@ def test_a_page_in_a_hidden_frame_is_drawn_when_it_is_shown(chrome, planes, tmp_
     while found.screenshot()[60:200, 60:250].std() < 5 and time.monotonic() < ends:
         time.sleep(0.2)
     assert found.screenshot()[60:200, 60:250].std() > 5
+    found.close()
+
+
+def test_a_page_in_a_frame_is_still_and_leaves_the_wheel_to_the_page_around_it(chrome, planes, tmp_path):
+    inner = html.escape((planes[0] / "web.html").read_text())
+    style = "width: 300px; height: 250px"
+    (tmp_path / "outer.html").write_text(
+        f'<iframe srcdoc="{inner}" style="{style}"></iframe><p style="height: 2000px">'
+    )
+    found = chrome.open((tmp_path / "outer.html").as_uri(), width=400, height=300)
+    found.wait_for("frames[0].enerf")
+    start = found.evaluate("frames[0].enerf.camera()")
+    assert start["position"] == [0, 0, 0]
+    found.wheel(150, 120, 100)
+    found.wait_for("scrollY > 50")
+    found.evaluate("scrollTo(0, 0)")
+    assert found.evaluate("frames[0].enerf.camera()") == start
+    found.click(150, 120)
+    found.wheel(150, 120, -300)
+    found.wait_for(f"frames[0].enerf.camera().fx > 1.3 * {start['fx']}")
+    assert found.evaluate("scrollY") == 0
     found.close()
 
 

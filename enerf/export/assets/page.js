@@ -4,6 +4,7 @@
 const element = id => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const flags = new Set(location.hash.slice(1).split(","));  // bare, still, 8bit
+const framed = window.parent !== window;  // such as in a report
 
 function say(text) { element("message").textContent = text; }
 
@@ -141,7 +142,9 @@ function listen(actions) {
     });
   canvas.addEventListener("contextmenu", event => event.preventDefault());
   canvas.addEventListener("dblclick", () => actions.reset());
+  if (framed) canvas.style.touchAction = "pan-y";
   canvas.addEventListener("wheel", event => {
+    if (framed && !document.hasFocus()) return;  // it scrolls the page around, until there was a click in here
     event.preventDefault();
     const amount = event.deltaY * (event.deltaMode === 1 ? 33 : event.deltaMode === 2 ? 400 : 1);
     actions.zoom(Math.exp(-clamp(amount, -400, 400) / 400), position(event));
@@ -218,7 +221,7 @@ function fullScreen() {
   });
 }
 
-const calm = flags.has("still") || matchMedia("(prefers-reduced-motion: reduce)").matches;
+const calm = framed || flags.has("still") || matchMedia("(prefers-reduced-motion: reduce)").matches;
 if (flags.has("bare")) document.body.classList.add("bare");
 
 // Size the canvas in the window; its width over height is kept between two limits. Returns whether it has changed.
