@@ -92,6 +92,18 @@ def _of_scene(task: Task, folder: Path, chosen: WebOptions) -> tuple[Page, list[
     return planes_page.page(encoded, _pinhole(scene.camera), poses, title, tuple(caption)), lines
 
 
+def text_of_scene(folder: Path, source: str = "", device: str = "auto") -> str:
+    """The text of a page of one file with the planes of a NeRF run; ``source`` is the new path of its scene, or empty.
+
+    Raises
+    ------
+    InputError
+        As ``export_web``.
+    """
+    task, _ = registry.with_part("planes", folder)
+    return page.single(_of_scene(task, folder, WebOptions(datadir=source, device=device))[0])
+
+
 def cost(layers: float, size: tuple[int, int] = SHOWN) -> str:
     """What a frame costs: fragments, and bytes of textures read and of the target read and written."""
     fragments = layers * size[0] * size[1]
