@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     posed = formats.posed(name, scene, SceneSettings(pose_axes=axes, read_points=colored_points.read_scene))
     out = app.path(chosen.out)
     if out.parent.is_dir():
-        io.remove_leftovers(out.parent)
+        io.remove_leftovers(out.parent, levels=0)
     settings = conversion.ConversionSettings(
         target=chosen.to,
         dialect=chosen.dialect,

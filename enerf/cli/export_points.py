@@ -34,6 +34,6 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     out = app.path(chosen.out)
     if out.parent.is_dir():
-        io.remove_leftovers(out.parent)
+        io.remove_leftovers(out.parent, levels=0)
     task, _ = registry.with_part("export_points", given["run"])
     print(*task.load("export_points")(given["run"], out, chosen), sep="\n")

@@ -2,7 +2,8 @@
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from enerf.cli import app
 from enerf.experiments.options import ReportOptions
@@ -32,7 +33,15 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     from enerf.experiments import report
 
     version = str(importlib.import_module("enerf").__version__)  # modules of enerf do not `import enerf`
-    written = report.write(given["runs"], parser.read_table(ReportOptions, given), version)
+    chosen = parser.read_table(ReportOptions, given)
+    written = report.write(given["runs"], chosen, version, _planes_page() if chosen.planes else None)
     for note in written.notes:
         log.warning("%s", note)
     print(report.summary(written))
+
+
+def _planes_page() -> Callable[[Path, str], str]:
+    """Return the function that makes pages of planes."""
+    from enerf.export import web
+
+    return web.text_of_scene

@@ -142,18 +142,56 @@ def temporary_path(path: Path) -> Iterator[Path]:
         _delete(temporary)
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete what killed processes left at temporary paths in a folder, three levels deep; return these paths.
+def replace_folder(made: Path, target: Path) -> None:
+    """Rename a folder to a path at which there may be another one, which is deleted.
+
+    On Linux the two folders are exchanged in one step. Elsewhere, and on file systems that cannot do that, the earlier
+    folder is first renamed to a temporary path beside its own, and renamed back if the new one cannot take its place.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be renamed; the earlier one has its place then.
+    """
+    if not os.path.lexists(target):
+        os.rename(made, target)
+    elif _exchanged(made, target):
+        shutil.rmtree(made, ignore_errors=True)
+    else:
+        with temporary_path(target) as earlier:
+            os.rename(target, earlier)  # a folder cannot replace one that is not empty
+            try:
+                os.rename(made, target)
+            except BaseException:
+                os.rename(earlier, target)
+                raise
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Exchange two paths in one step by ``renameat2`` of Linux; return False if that cannot be done here."""
+    import ctypes
+
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # no Linux, or a C library from before 2018
+        return False
+    return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
+
+
+def remove_leftovers(folder: Path, levels: int = 3) -> list[Path]:
+    """Delete what killed processes left at temporary paths in a folder and folders below it; return these paths.
+
+    ``levels`` is how many levels of folders below it are searched; 0: only the folder itself.
 
     A file or folder is left over if its process ran on this host and is gone, or if it is of another host and unchanged
     for a week. Those of running processes, and all others, are left alone.
     """
     removed: list[Path] = []
     for name, inner, names in os.walk(folder):
-        if len(Path(name).relative_to(folder).parts) >= 3:
-            inner.clear()
         found = [path for path in (Path(name, each) for each in sorted([*names, *inner])) if _is_leftover(path)]
-        inner[:] = [each for each in inner if Path(name, each) not in found]
+        is_last = len(Path(name).relative_to(folder).parts) >= levels
+        inner[:] = [] if is_last else [each for each in inner if Path(name, each) not in found]
         removed += [path for path in found if _delete(path)]
     return removed
 

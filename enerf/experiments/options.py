@@ -234,7 +234,7 @@ class ReportOptions:
     )
     compared: int = option(
         8,
-        "largest number of runs whose pictures are shown side by side",
+        "largest number of runs whose pictures are shown side by side, and whose planes are embedded",
         at_least=1,
         at_most=64,
         affects="neutral",
@@ -244,6 +244,12 @@ class ReportOptions:
     )
     page: str = option(
         "", "self-contained HTML page of a scene to embed, in a frame of its own", affects="neutral", is_path=True
+    )
+    planes: bool = option(
+        False,
+        "embed the planes of each run of a forward-facing scene, as enerf export-web shows them; of runs that have "
+        "none of their last checkpoint they are made first, which takes minutes",
+        affects="neutral",
     )
     datadir: str = option(
         "", "new path of the data, if they have moved since training", affects="neutral", is_path=True

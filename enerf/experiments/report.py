@@ -1,8 +1,9 @@
 """Report of runs as one HTML page: what is measured, drawn, missing, and how to make it again."""
 
 import logging
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from enerf.core.errors import InputError
 from enerf.experiments import report_charts, report_pictures, report_tables, reported_runs, reproduction
 from enerf.experiments.options import ReportOptions
 from enerf.experiments.reported_runs import COMPARISON, ReportedRun
-from enerf.reporting import html_page
-from enerf.reporting.html_page import Command, Page, Section
+from enerf.reporting import grouping, html_page, page_files
+from enerf.reporting.html_page import Command, Embedded, Page, Section, Video
 
 log = logging.getLogger("enerf")
 _MOST_PAGE = 1 << 28  # bytes of an embedded page
+_SCRIPT_FILE = re.compile(r"""<script\b[^>]*\ssrc\s*=\s*["']?(?!data:|blob:)([^"'\s>]+)""", re.IGNORECASE)
+PlanesPage = Callable[[Path, str], str]  # folder of a run, new path of its scene or "" -> text of a page
 _HEADINGS = {"nerf": "Radiance fields", "shape": "Shapes", "classifier": "Classifiers"}
 
 
@@ -28,24 +31,44 @@ class Written:
     notes: list[str]
 
 
-def write(folders: Sequence[Path], chosen: ReportOptions, version: str) -> Written:
+def write(
+    folders: Sequence[Path], chosen: ReportOptions, version: str, planes_page: PlanesPage | None = None
+) -> Written:
     """Write the report of runs, or of folders that contain runs, to ``chosen.out``.
 
-    Nothing is trained or rendered, except pictures of meshes and of fitted images.
+    Nothing is trained or rendered, except pictures of meshes and of fitted images, and planes with ``chosen.planes``.
+
+    Parameters
+    ----------
+    folders
+        Folders of runs, or of several runs.
+    chosen
+        Options.
+    version
+        Of this package.
+    planes_page
+        Makes the pages of ``chosen.planes``; raises ``InputError`` for scenes that planes cannot show.
 
     Raises
     ------
     InputError
-        If no run can be read, the page to embed is missing, or the file cannot be written.
+        If no run can be read, ``chosen.datadir`` is for runs of several scenes, the page to embed is missing, or the
+        file cannot be written.
     """
     out = Path(chosen.out).expanduser()
-    if out.is_dir():
-        raise InputError(f"{out}: found a folder, expected the name of a file such as {out / 'report.html'}")
-    embedded = _embedded(Path(chosen.page).expanduser()) if chosen.page else None
+    page_files.check_file(out)
+    embedded = [_embedded(Path(chosen.page).expanduser())] if chosen.page else []
     runs, notes = reported_runs.read_all(folders)
+    _check_source(runs, chosen.datadir)
+    if chosen.planes and planes_page is not None:
+        made, more = _planes(runs, chosen, planes_page)
+        embedded += made
+        notes += more
+    videos = report_pictures.videos(runs, chosen.video_mb)
     sections = []
     for kind in dict.fromkeys(run.task.kind for run in runs):
-        section, more = _section(kind, [run for run in runs if run.task.kind == kind], folders, chosen)
+        some = [run for run in runs if run.task.kind == kind]
+        section, more = _section(kind, some, folders, chosen, videos[kind])
         sections.append(section)
         notes += more
     page = Page(
@@ -55,24 +78,22 @@ def write(folders: Sequence[Path], chosen: ReportOptions, version: str) -> Writt
         sections=sections,
         notes=[*_notes(runs), *notes],
         embedded=embedded,
-        embedded_name=Path(chosen.page).name if chosen.page else "",
         environment=list(environment.describe().items()),
     )
     text = html_page.render(page)
     if out.parent.is_dir():
-        io.remove_leftovers(out.parent)
+        io.remove_leftovers(out.parent, levels=0)
     io.write_atomic(out, text)
     return Written(out, len(text.encode()), list(page.notes))
 
 
 def _section(
-    kind: str, runs: Sequence[ReportedRun], folders: Sequence[Path], chosen: ReportOptions
+    kind: str, runs: Sequence[ReportedRun], folders: Sequence[Path], chosen: ReportOptions, videos: Sequence[Video]
 ) -> tuple[Section, list[str]]:
     """Return the section of the runs of one task, and sentences about what is missing."""
     results, notes = report_tables.results(runs)
     groups = list(dict.fromkeys(run.group for run in runs))
     views, view_notes = report_pictures.views(runs, chosen)
-    videos = report_pictures.videos(runs, chosen.video_mb)
     commands, commands_note = _commands(runs, folders)
     curves, curve_notes = report_charts.all_charts(runs, groups)
     section = Section(
@@ -92,6 +113,42 @@ def _section(
         commands_note=commands_note,
     )
     return section, [*notes, *curve_notes, *view_notes]
+
+
+def _check_source(runs: Sequence[ReportedRun], source: str) -> None:
+    """Check that one new path of the data can be that of all runs: they have the same, or data of the same name.
+
+    Raises
+    ------
+    InputError
+        If not: runs would be shown beside the photographs or meshes of others.
+    """
+    if not source:
+        return
+    digests = {grouping.digest(run.metrics or {}) for run in runs}
+    names = sorted({Path(place).name for run in runs for place in run.sources})
+    if len(names) > 1 and (len(digests) > 1 or "" in digests):
+        raise InputError(
+            f"option --datadir: found one path for runs of {', '.join(names[:4])}, expected runs of the same data"
+        )
+
+
+def _planes(
+    runs: Sequence[ReportedRun], chosen: ReportOptions, planes_page: PlanesPage
+) -> tuple[list[Embedded], list[str]]:
+    """Return pages of the planes of runs, of each variant that of the first seed, and what has none."""
+    found, notes = [], []
+    first = report_pictures.of_first_seeds([run for run in runs if run.task.has("planes")])
+    for run in first[: chosen.compared]:
+        try:
+            found.append(Embedded(run.name, planes_page(run.folder, chosen.datadir)))
+        except InputError as error:
+            notes.append(f"{run.name} has no planes: {error}")
+    if left := first[chosen.compared :]:
+        notes.append(f"{left[0].name}{' and others' if len(left) > 1 else ''}: no planes; see --compared")
+    if not first:
+        notes.append("no run has planes: they show radiance fields of forward-facing scenes")
+    return found, notes
 
 
 def _commands(runs: Sequence[ReportedRun], folders: Sequence[Path]) -> tuple[list[Command], str]:
@@ -123,13 +180,13 @@ def _title(runs: Sequence[ReportedRun], folders: Sequence[Path]) -> str:
     return f"Report of {shown}" + (f" ({len(runs)} runs)" if len(runs) > len(names) else "")
 
 
-def _embedded(path: Path) -> str:
-    """Return the text of a page to embed.
+def _embedded(path: Path) -> Embedded:
+    """Return a page to embed.
 
     Raises
     ------
     InputError
-        If it cannot be read, or is no HTML.
+        If it cannot be read, is no HTML, or is a page of this package that loads other files.
     """
     try:
         text: str = files.read_text(path, _MOST_PAGE)
@@ -139,7 +196,12 @@ def _embedded(path: Path) -> str:
         raise InputError(f"option --page: {path} cannot be read ({error})") from None
     if "<html" not in text[:4096].lower() and "<!doctype" not in text[:4096].lower():
         raise InputError(f"option --page: {path} is no HTML page, expected one that contains all that it shows")
-    return text
+    if page_files.GENERATOR in text[:4096] and (other := _SCRIPT_FILE.search(text)):
+        raise InputError(
+            f"option --page: {path} loads {other[1]}, expected a page that contains all that it shows, as enerf "
+            "export-web --single writes it"
+        )
+    return Embedded(path.name, text)
 
 
 def summary(written: Written) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from enerf.config import options
 from enerf.experiments import reported_runs
 from enerf.experiments.reported_runs import ReportedRun
+from enerf.reporting import grouping
 from enerf.reporting.charts import Chart, Point, Series, chart
 from enerf.reporting.html_page import Charts
 from enerf.reporting.presentation import Curve, value
@@ -18,6 +19,7 @@ _STATISTICS = {
     "effective_rank": "effective rank of applied weights",
 }
 _MOST_LAYERS = 16  # of one run that are drawn one by one
+_LENGTHS = {"N_iters", "epochs", "max_seconds"}  # options that say the same in different units
 
 
 def all_charts(runs: Sequence[ReportedRun], groups: Sequence[str]) -> tuple[list[Charts], list[str]]:
@@ -95,8 +97,9 @@ def weights(runs: Sequence[ReportedRun], groups: Sequence[str]) -> list[Charts]:
 
 
 def sweeps(runs: Sequence[ReportedRun]) -> list[Charts]:
-    """Return the first figure of runs against each numeric option that a method was trained with several values of."""
-    figure = next((f for f in runs[0].presentation.figures if any(value(run.metrics, f.path) for run in runs)), None)
+    """Return the first figure of runs against each numeric option that alone differs between runs of a method."""
+    figures = runs[0].presentation.figures
+    figure = next((f for f in figures if any(value(run.metrics, f.path) is not None for run in runs)), None)
     declared = options.declared(runs[0].task.load("config"))
     found = []
     for name in declared if figure is not None else ():
@@ -118,13 +121,37 @@ def sweeps(runs: Sequence[ReportedRun]) -> list[Charts]:
 
 
 def _by_method(runs: Sequence[ReportedRun], name: str) -> dict[str, dict[float, list[ReportedRun]]]:
-    """Return method -> value of an option -> its runs; runs are of one method if they differ in this option only."""
-    found: dict[str, dict[float, list[ReportedRun]]] = {}
+    """Return method -> value of an option -> its runs.
+
+    Runs are of one line if they differ in this option and their seed only; lines of one method are distinguished by
+    the other options in which they differ.
+    """
+    lines: dict[tuple[str, tuple[tuple[str, str], ...]], dict[float, list[ReportedRun]]] = {}
     for run in runs:
         x = run.options.get(name)
         if isinstance(x, int | float) and run.metrics is not None:
-            found.setdefault(_method(run), {}).setdefault(float(x), []).append(run)
-    return {method: values for method, values in found.items() if len(values) > 1}
+            key = (_method(run), tuple(_others(run, name).items()))
+            lines.setdefault(key, {}).setdefault(float(x), []).append(run)
+    several = {key: values for key, values in lines.items() if len(values) > 1}
+    found: dict[str, dict[float, list[ReportedRun]]] = {}
+    for (method, others), values in several.items():
+        alike = [dict(more) for other, more in several if other == method]
+        differing = [f"{key} {text}" for key, text in others if any(each.get(key) != text for each in alike)]
+        found[", ".join([method, *differing])] = values
+    return found
+
+
+def _others(run: ReportedRun, name: str) -> dict[str, str]:
+    """Return all options of a run that affect its result, but one and the seed, and its data, as text."""
+    declared = options.declared(run.task.load("config"))
+    left_out = grouping.FREE | (_LENGTHS if name in _LENGTHS else {name})
+    found = {
+        key: str(chosen)
+        for key, chosen in run.options.items()
+        if key in declared and key not in left_out and declared[key].metadata["affects"] != "neutral"
+    }
+    where = " ".join(str(run.options[key]) for key in sorted(grouping.FREE - {"seed"}) if run.options.get(key))
+    return found | {"data": grouping.digest(run.metrics or {})[:6] or where}
 
 
 def _method(run: ReportedRun) -> str:

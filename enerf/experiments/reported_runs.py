@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enerf.config import options
 from enerf.core import files, io
 from enerf.core.errors import InputError
 from enerf.engine import checkpoint
@@ -65,6 +66,13 @@ class ReportedRun:
     def is_measured(self) -> bool:
         """Whether the metrics are those of the newest checkpoint."""
         return self.metrics is not None and self.metrics.get("steps") == self.step
+
+    @property
+    def sources(self) -> list[str]:
+        """Where its data are, by its options."""
+        declared = options.declared(self.task.load("config"))
+        named = [name for name, item in declared.items() if item.metadata["is_source"]]
+        return [str(self.options[name]) for name in named if self.options.get(name)]
 
     @property
     def presentation(self) -> Presentation:
@@ -275,4 +283,7 @@ def _has_siblings(folder: Path) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False

@@ -45,13 +45,14 @@ def page(
     corners = meshes[0].vertices[meshes[0].faces].reshape(-1, 3)
     low, high = corners.min(0), corners.max(0)
     center, radius = (low + high) / 2, max(float(np.linalg.norm(high - low)) / 2, 1e-30)
+    spans = [np.abs(each.vertices[each.faces].reshape(-1, 3) - center).max(0) for each in meshes]
     codes = [mesh_code.encode(each.vertices, each.faces, each.colors) for each in meshes]
     described = [{"name": each.name, **code.meta} for each, code in zip(meshes, codes, strict=True)]
     meta = {
         "meshes": described,
         "center": center.tolist(),
         "radius": radius,
-        "size": ((high - low) / 2 / radius * 1.02 + 1e-6).tolist(),
+        "size": (np.max(spans, 0) / radius * 1.02 + 1e-6).tolist(),
         "yaw": yaw,
     }
     lines = [f"{each.name}: {len(each.faces):,} faces" for each in meshes]

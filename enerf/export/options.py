@@ -20,7 +20,8 @@ class WebOptions:
     title: str = option("", "first line of the caption; empty: the name of the scene or shape", affects="neutral")
     seconds: float = option(
         60.0,
-        "planes: seconds for which they are tuned, as of enerf bake; planes in the run's folder are taken",
+        "planes: seconds for which they are tuned, if the run's folder has no tuned planes of its last checkpoint; 0: "
+        "planes that are not tuned",
         at_least=0,
         at_most=1e6,
         affects="neutral",

@@ -8,8 +8,6 @@ import base64
 import html
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,8 +15,9 @@ from typing import Any
 
 from enerf.core import io
 from enerf.core.errors import InputError
+from enerf.reporting import page_files
+from enerf.reporting.html_page import printable
 
-MARK = '<meta name="generator" content="enerf">'
 INDEX, STYLE, SCRIPT = "index.html", "page.css", "page.js"
 _PARTS = "enerf.export.assets"
 
@@ -70,28 +69,25 @@ def check_target(out: Path, *, one_file: bool) -> None:
     Raises
     ------
     InputError
-        If it is a folder with other files than a page, a folder instead of a file or the reverse, or cannot be written.
+        If it is a folder with other files than a page, a folder instead of a file or the reverse, a file that is no
+        earlier page, or cannot be written.
     """
     if one_file:
-        if out.is_dir():
-            raise InputError(f"{out}: found a folder, expected the name of an .html file, which --single writes")
-        if out.suffix.lower() not in (".html", ".htm"):
-            raise InputError(f"{out}: found the suffix {out.suffix!r}, expected .html for a page of one file")
-    elif os.path.lexists(out):
+        page_files.check_file(out, "--out with --single")
+        return
+    if os.path.lexists(out):
         if not out.is_dir() or out.is_symlink():
             raise InputError(f"{out}: found a file, expected a new folder, or that of an earlier page")
         if any(out.iterdir()) and not _is_page(out):
             raise InputError(f"{out}: found a folder with other files, expected a new one, or that of an earlier page")
-    with io.os_errors_as_input_errors(out):
-        there = next(place for place in out.absolute().parents if os.path.lexists(place))
-        with tempfile.TemporaryFile(dir=there):
-            pass
+    page_files.check_folder(out)
 
 
 def write(page: Page, out: Path, *, one_file: bool) -> int:
     """Write a page to a folder, or to one file, as a whole; returns its size in bytes.
 
-    An earlier page there is replaced. The folder is made beside its place and renamed.
+    An earlier page there is replaced: a folder is made beside its place and renamed. What killed processes left beside
+    it is deleted.
 
     Raises
     ------
@@ -104,19 +100,12 @@ def write(page: Page, out: Path, *, one_file: bool) -> int:
         io.write_atomic(out, text)
         return len(text.encode())
     texts = files(page)
-    with io.temporary_path(out) as made, io.temporary_path(out) as old, io.os_errors_as_input_errors(out):
+    with io.temporary_path(out) as made, io.os_errors_as_input_errors(out):
         made.mkdir(parents=True)
         for name, text in texts.items():
             (made / name).write_text(text, encoding="utf-8")
-        if os.path.lexists(out):
-            os.rename(out, old)  # a folder cannot replace one that is not empty
-        try:
-            os.rename(made, out)
-        except BaseException:
-            if old.is_dir():
-                os.rename(old, out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        io.replace_folder(made, out)
+    io.remove_leftovers(out.absolute().parent, levels=0)
     return sum(len(text.encode()) for text in texts.values())
 
 
@@ -125,15 +114,14 @@ def _is_page(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     own = {INDEX, STYLE, SCRIPT, "planes.js", "mesh.js"}
     others = [name for name in names - own if not (name.startswith("data_") and name.endswith(".js"))]
-    index = folder / INDEX
-    return not others and index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")[:1000]
+    return not others and page_files.is_page(folder / INDEX)
 
 
 def _html(page: Page, style: str, scripts: list[str]) -> str:
-    """The template with everything put in; texts are escaped."""
-    lines = "".join(f"<span>{html.escape(line)}</span><br>" for line in page.caption if line)
+    """The template with everything put in; texts are escaped, and without characters that HTML forbids."""
+    lines = "".join(f"<span>{html.escape(printable(line))}</span><br>" for line in page.caption if line)
     parts = {
-        "title": html.escape(page.title),
+        "title": html.escape(printable(page.title)),
         "caption": lines.removesuffix("<br>"),
         "kind": page.kind,
         "style": style,

@@ -71,7 +71,7 @@ def _of_scene(task: Task, folder: Path, chosen: WebOptions) -> tuple[Page, list[
             f"{folder}: found a scene that is not in normalized device coordinates, expected a forward-facing one, or "
             "the file of a mesh, such as enerf extract writes"
         )
-    path = task.load("planes")(folder, 0, chosen.seconds, False, chosen.device, chosen.datadir)
+    path = task.load("planes")(folder, 0, chosen.seconds, False, chosen.device, chosen.datadir, any_options=True)
     centers = float(run.options.get("pixel_centers", 0.5))
     scene = scene.to(torch.device("cpu"))
     baked = storage.load(path)
@@ -84,11 +84,24 @@ def _of_scene(task: Task, folder: Path, chosen: WebOptions) -> tuple[Page, list[
     caption = [_trained(run)]
     if scene.test and run.options.get("exposure", "off") == "off":
         before, after = (psnr(renders, scene, centers) for renders in (partial(kernel.render, baked), shows))
-        caption.append(f"PSNR {after:.2f} dB on test views")
-        lines.append(f"PSNR on test views: {after:.2f} dB, all planes before they were encoded {before:.2f} dB")
+        if math.isfinite(after):
+            caption.append(f"PSNR {after:.2f} dB on test views")
+            lines.append(f"PSNR on test views: {after:.2f} dB, all planes before they were encoded {before:.2f} dB")
     title = chosen.title or scene.name
     poses = scene.c2w[list(scene.train)]
     return planes_page.page(encoded, _pinhole(scene.camera), poses, title, tuple(caption)), lines
+
+
+def text_of_scene(folder: Path, source: str = "", device: str = "auto") -> str:
+    """The text of a page of one file with the planes of a NeRF run; ``source`` is the new path of its scene, or empty.
+
+    Raises
+    ------
+    InputError
+        As ``export_web``.
+    """
+    task, _ = registry.with_part("planes", folder)
+    return page.single(_of_scene(task, folder, WebOptions(datadir=source, device=device))[0])
 
 
 def cost(layers: float, size: tuple[int, int] = SHOWN) -> str:
@@ -102,15 +115,19 @@ def cost(layers: float, size: tuple[int, int] = SHOWN) -> str:
 
 
 def psnr(renders: Callable[[Rays], Picture], scene: Scene, pixel_centers: float | int = 0.5) -> float:
-    """Mean over the test views of the PSNR of their images, as a renderer of planes shows them."""
+    """Mean over the test views of the PSNR of their images, as a renderer of planes shows them.
+
+    Views of which masks exclude all pixels are left out; NaN if there are no others.
+    """
     found = []
     for view in scene.test:
         picture = renders(bake.view_rays(scene, view, pixel_centers)[0]).rgb.clamp(0, 1)
         error = (picture - scenes_pixels.view_image(scene, view).reshape(-1, 3)).square().mean(1)
         mask = scenes_pixels.view_mask(scene, view)
         used = error if mask is None else error[mask.flatten()]
-        found.append(-10 * math.log10(max(float(used.mean()), 1e-10)))
-    return float(np.mean(found))
+        if len(used):
+            found.append(-10 * math.log10(max(float(used.mean()), 1e-10)))
+    return float(np.mean(found)) if found else math.nan
 
 
 def _pinhole(camera: Camera) -> Camera:

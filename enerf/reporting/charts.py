@@ -8,6 +8,7 @@ WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 40  # margins
 MOST_POINTS = 400  # of a line; more are thinned out, the first and last are kept
 MARKED = 30  # lines of at most as many points have markers
+_LARGEST = 1e300  # of values that are drawn: differences of larger ones overflow
 COLORS = 8  # of the style sheet; further groups are dashed
 
 Point = tuple[float | int, float | int]
@@ -102,7 +103,8 @@ def chart(
 ) -> Chart | None:
     """Return the chart of some lines; None if none has a point.
 
-    Values that are not finite are left out. An axis is logarithmic only if all of its values are above 0.
+    Values that are not finite, or above 1e300, are left out. An axis is logarithmic only if all of its values are
+    above 0.
 
     Parameters
     ----------
@@ -139,8 +141,8 @@ def chart(
         x_label,
         y_label + (" (logarithmic)" if y_axis.logarithmic else ""),
         f"{title}: {y_label} against {x_label}. {described}{left_out}",
-        [(x_axis.at(value), number(value)) for value in x_axis.ticks()],
-        [(y_axis.at(value), number(value)) for value in y_axis.ticks()],
+        [(x_axis.at(value), text) for value, text in _labelled(x_axis.ticks())],
+        [(y_axis.at(value), text) for value, text in _labelled(y_axis.ticks())],
         lines,
     )
 
@@ -190,6 +192,15 @@ def number(value: float | int) -> str:
     return f"{value:.4g}"
 
 
+def _labelled(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Return values with their texts, with as many digits as make them differ."""
+    for write in (number, "{:.6g}".format, "{:.9g}".format):
+        texts = [write(value) for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    return list(zip(values, texts, strict=True))
+
+
 def _axis(values: Sequence[float | int], start: float | int, end: float | int, logarithmic: bool) -> Axis:
     """Return the axis of values, with a range that is not empty."""
     low, high = min(values), max(values)
@@ -222,4 +233,4 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def _finite(point: Iterable[float | int]) -> bool:
-    return all(math.isfinite(value) for value in point)
+    return all(abs(value) <= _LARGEST for value in point)

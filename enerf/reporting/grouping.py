@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 # Options that do not distinguish runs of one row: the seed, and where the data are, whose content does.
-_FREE = {"seed", "datadir", "mesh", "cloud", "image", "images", "ft_path"}
+FREE = {"seed", "datadir", "mesh", "cloud", "image", "images", "ft_path"}
 
 
 def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, Any]], Hashable]) -> list[str]:
@@ -29,12 +29,12 @@ def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, A
     for run in runs:
         groups.setdefault(same_row(run), []).append(run)
     differing = {row: _differing([run.get("options") or {} for run in some]) for row, some in groups.items()}
-    several = {row: len({_digest(run) for run in some} - {""}) > 1 for row, some in groups.items()}
+    several = {row: len({digest(run) for run in some} - {""}) > 1 for row, some in groups.items()}
     found = []
     for run in runs:
         row, options = same_row(run), run.get("options") or {}
         parts = [f"{name} {options[name]}" for name in differing[row] if name in options]
-        parts += [f"data {_digest(run)[:6]}"] * bool(several[row] and _digest(run))
+        parts += [f"data {digest(run)[:6]}"] * bool(several[row] and digest(run))
         parts += [f"changed at step {change.get('step')}" for change in run.get("history") or ()]
         parts += ["measured on other data"] * bool(run.get("eval_files"))
         found.append(", ".join(parts))
@@ -51,7 +51,7 @@ def seeds(runs: Sequence[dict[str, Any]]) -> int:
     return len(set(known)) + len(runs) - len(known)
 
 
-def _digest(run: dict[str, Any]) -> str:
+def digest(run: dict[str, Any]) -> str:
     """Return the hash of the data of a run; empty if it is not known."""
     return str((run.get("inputs") or {}).get("digest") or "")
 
@@ -59,5 +59,5 @@ def _digest(run: dict[str, Any]) -> str:
 def _differing(options: Sequence[dict[str, Any]]) -> list[str]:
     """Return the names of options that have several values."""
     known = [each for each in options if each]
-    names = {name for each in known for name in each if name not in _FREE}
+    names = {name for each in known for name in each if name not in FREE}
     return sorted(name for name in names if len({str(each[name]) for each in known if name in each}) > 1)

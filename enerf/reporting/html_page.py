@@ -17,6 +17,7 @@ from enerf.reporting.charts import COLORS, Chart
 
 TEMPLATES = Path(__file__).with_name("templates")
 _NUMBER = re.compile(r"[-−+~]?[0-9][0-9,.]*(e[-+]?[0-9]+)?( ± [0-9.]+)?( ×[0-9.e+-]+)?|–|")
+_UNUSUAL = re.compile(r"[^\t\n\r\x20-\x7e]")
 _SELECT_MOST = 40  # pictures of a view that can be chosen for the comparison
 
 
@@ -108,6 +109,14 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """An interactive page with all that it shows, as text, and its name."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Page:
     """The content of a report."""
 
@@ -116,8 +125,7 @@ class Page:
     version: str
     sections: Sequence[Section]
     notes: Sequence[str] = ()
-    embedded: str | None = None
-    embedded_name: str = ""
+    embedded: Sequence[Embedded] = ()
     environment: Sequence[tuple[str, str]] = field(default_factory=list)
 
 
@@ -138,10 +146,9 @@ def render(page: Page) -> str:
     )
     engine.filters["color"] = lambda i: i % COLORS
     style, script = _resource("report.css"), _resource("report.js")
-    policy = security_policy(script, embeds=page.embedded is not None)
+    policy = security_policy(script, embeds=bool(page.embedded))
     return engine.get_template("report.html.jinja").render(
-        page=_clean(replace(page, embedded=None)),
-        embedded=page.embedded and printable(page.embedded),
+        page=_clean(page),
         style=style,
         script=script,
         policy=policy,
@@ -170,13 +177,11 @@ def printable(text: str) -> str:
     >>> ascii(printable("a\x00b\tc")), ascii(printable("\udcff")), printable("x\u202ey")
     ("'a\\ufffdb\\tc'", "'\\ufffd'", 'xy')
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_replaced(letter) for letter in text)
+    return _UNUSUAL.sub(lambda found: _replaced(found[0]), text)
 
 
 def _replaced(letter: str) -> str:
-    if letter in "\n\t\r" or letter.isprintable():
+    if letter.isprintable():
         return letter
     kind = unicodedata.category(letter)
     if kind == "Cf" and unicodedata.bidirectional(letter) not in ("BN", "AL", "L", ""):
@@ -185,11 +190,12 @@ def _replaced(letter: str) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Return a value with all of its texts made printable; data URIs are not looked through."""
+    """Return a value with all of its texts made printable, but data URIs, which this package makes."""
     if isinstance(value, str):
-        return value if value.startswith("data:") else printable(value)
+        return printable(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{item.name: _clean(getattr(value, item.name)) for item in fields(value)})
+        texts = [item.name for item in fields(value) if item.name != "uri"]
+        return replace(value, **{name: _clean(getattr(value, name)) for name in texts})
     if isinstance(value, list | tuple):
         return type(value)(_clean(each) for each in value)
     return value

@@ -108,4 +108,7 @@ def value(metrics: dict[str, Any] | None, path: Sequence[str]) -> float | None:
     found: Any = metrics
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    try:
+        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None

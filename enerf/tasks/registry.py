@@ -59,7 +59,8 @@ class Task:
         Optional.
     planes
         Folder of a run, number of planes (0: automatic), seconds of tuning, whether to make them again, device, new
-        place of its scene (or "") -> path of its baked planes. Optional.
+        place of its scene (or ""); by name ``any_options``, whether to take those that were made with others -> path of
+        its baked planes. Optional.
     live
         Options of the viewer -> object with ``watch``, a function from a prepared run to a ``Hook`` that shows it, and
         ``close``, for ``--viewer``. ``train`` (or ``train_all``) takes ``watch`` then. Optional.

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,46 @@ def test_leftovers_are_removed_if_their_process_is_gone_and_nothing_else(tmp_pat
     )
     assert sorted(os.listdir(tmp_path / "inner")) == sorted(kept)
     assert io.remove_leftovers(tmp_path / "none") == []
+
+
+def test_leftovers_are_searched_as_deep_as_is_asked(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    deep = tmp_path / "a" / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    name = f".{io.host()}-{gone.pid}-0123456789ab.tmp"
+    for folder in (tmp_path, *deep.parents[:3], deep):
+        (folder / name).write_text("x")
+    assert io.remove_leftovers(tmp_path, levels=0) == [tmp_path / name]
+    assert io.remove_leftovers(tmp_path) == [tmp_path / "a" / name, tmp_path / "a/b" / name, tmp_path / "a/b/c" / name]
+    assert (deep / name).is_file()
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, in_one_step):
+    if not in_one_step:
+        monkeypatch.setattr(io, "_exchanged", lambda a, b: False)
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+    io.replace_folder(tmp_path / "new", tmp_path / "old")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["old", "old/new"]
+    (tmp_path / "other").mkdir()
+    io.replace_folder(tmp_path / "other", tmp_path / "fresh")
+    assert sorted(os.listdir(tmp_path)) == ["fresh", "old"]
+
+
+def test_folders_are_exchanged_in_one_step_so_that_no_kill_loses_one(tmp_path, monkeypatch):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "new" / "a").write_text("a")
+    if not io._exchanged(tmp_path / "new", tmp_path / "old"):
+        pytest.skip("this system cannot exchange two folders in one step")
+    io._exchanged(tmp_path / "new", tmp_path / "old")
+    monkeypatch.setattr(os, "rename", None)  # not used: between two renames neither folder would have its name
+    io.replace_folder(tmp_path / "new", tmp_path / "old")
+    assert os.listdir(tmp_path / "old") == ["a"]
+    assert os.listdir(tmp_path) == ["old"]
 
 
 def test_a_folder_that_a_killed_process_left_is_removed_with_its_content(tmp_path, monkeypatch):

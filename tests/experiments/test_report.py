@@ -2,10 +2,13 @@
 
 import base64
 import json
+import os
 import shlex
 import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from enerf.cli import report as command
@@ -13,10 +16,14 @@ from enerf.config import parser
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import synthetic as figures
 from enerf.datasets.scenes import synthetic
-from enerf.experiments import compare, report, reported_runs, reproduction
+from enerf.experiments import compare, report, report_charts, report_pictures, reported_runs, reproduction
 from enerf.experiments.options import CompareOptions, ReportOptions
+from enerf.export.page import Page
+from enerf.export.page import write as write_page
 from enerf.geometry import synthetic as shapes
+from enerf.reporting.presentation import PictureOf, Presentation
 from enerf.tasks import registry
+from enerf.tasks.nerf import planes, presentation
 from tests import browser
 
 NERF = (
@@ -56,6 +63,8 @@ def logs(tmp_path_factory) -> Path:
     trained("shape", SHAPE, "--mesh", folder / "shapes" / "torus.ply", "--basedir", folder, "--expname", "torus")
     figures.write_cifar(folder / "figures", 40, 20)
     trained("classifier", CLASSIFIER, "--images", folder / "figures", "--basedir", folder, "--expname", "figures_run")
+    write_page(Page("mesh", "a page of several files", (), {}), folder / "web", one_file=False)
+    (folder / "mine.html").write_text("<html>mine</html>")
     return folder
 
 
@@ -178,6 +187,9 @@ def test_the_command_prints_its_file_and_logs_what_is_missing(logs, tmp_path, ca
         (["{logs}/half", "--out", "{tmp}"], "found a folder"),
         (["{logs}/half", "--page", "{tmp}/none.html"], "--page"),
         (["{logs}/half", "--page", "{logs}/half/train.jsonl"], "no HTML page"),
+        (["{logs}/half", "--page", "{logs}/web/index.html"], "loads page.js"),
+        (["{logs}/half", "--out", "{logs}/half/metrics.json"], "--out"),
+        (["{logs}/half", "--out", "{logs}/mine.html"], "has not written"),
         (["{logs}/half", "--views", "-1"], "--views"),
         ([], "RUN"),
     ],
@@ -198,6 +210,97 @@ def test_videos_are_embedded_within_their_limit(logs, tmp_path):
     assert text.count("data:video/mp4") == 1
     assert "video_spiral_depth.mp4: not embedded: 0.9 MB" in text
     assert "data:video/mp4" not in page_of(tmp_path, run, video_mb=0.0)[0]
+
+
+def test_videos_of_color_come_before_those_of_depth_and_share_their_limit_between_tasks(logs, tmp_path):
+    for name in ("half", "torus"):
+        shutil.copytree(logs / name, tmp_path / name)
+        for kind in ("a_depth", "b"):
+            (tmp_path / name / f"{kind}.mp4").write_bytes(b"v" * 900_000)
+    runs, _ = reported_runs.read_all([tmp_path / "half", tmp_path / "torus"])
+    found = report_pictures.videos(runs, 2.0)
+    shown = [each.name for some in found.values() for each in some if each.uri]
+    assert shown == ["half: b.mp4", "torus: b.mp4"]
+    os.utime(tmp_path / "half" / "b.mp4", (0, 0))
+    notes = [each.note for each in report_pictures.videos(runs, 2.0)["nerf"]]
+    assert [note for note in notes if "older than the newest checkpoint" in note] == [notes[0]]
+
+
+def test_test_views_of_an_earlier_step_are_not_shown_beside_newer_figures(logs, tmp_path):
+    source = logs / "sweep" / "plain@0.001_seed0"
+    make, saved = presentation.PRESENTATION.pictures, reported_runs.read(source, "a").options
+    metrics = json.loads((source / "metrics.json").read_text())
+    shutil.copytree(source, tmp_path / "run")
+    run = tmp_path / "run"
+    assert make(run, saved, metrics, "", 1)[1] == []
+    pictures, notes = make(run, saved, metrics | {"views": []}, "", 1)  # measured again, on fixed pixels
+    assert pictures[0].caption == "PSNR not measured"
+    assert "not recorded" in notes[0]
+    shutil.copytree(run / "test" / "final", run / "test" / "000008")
+    assert make(run, saved, metrics, "", 1)[1] == ["shows test views of step 8"]
+
+
+def test_a_mesh_of_an_earlier_evaluation_is_named_as_such(logs):
+    run = reported_runs.read(logs / "torus", "torus")
+    make = run.presentation.pictures
+    assert make(run.folder, run.options, run.metrics, "", 1)[1] == []
+    without = {key: each for key, each in run.metrics.items() if key != "mesh"}
+    assert "earlier evaluation" in make(run.folder, run.options, without, "", 1)[1][0]
+
+
+def test_one_new_path_is_not_taken_for_the_data_of_several_scenes(logs, tmp_path):
+    with pytest.raises(InputError, match=r"--datadir: .* fern, torus\.ply"):
+        page_of(tmp_path, logs / "half", logs / "torus", datadir=str(logs / "fern"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_runs_that_differ_in_more_than_one_option_are_no_sweep(logs):
+    runs, _ = reported_runs.read_all([logs / "sweep"])
+    assert [each.heading for each in report_charts.sweeps(runs)] == ["Sweep of lrate"]
+    for run in runs:
+        run.group = run.name  # not of a comparison
+    runs[0].options["N_rand"] = 17
+    runs[1].options["N_rand"] = 17
+    assert list(report_charts._by_method(runs, "N_rand")) == []
+    runs[1].options["lrate"] = runs[0].options["lrate"]
+    runs[1].metrics["method"] = runs[0].metrics["method"]
+    runs[1].metrics["inputs"] = {"digest": "of other data"}
+    assert report_charts.sweeps(runs[:2]) == []
+
+
+def test_errors_beside_maps_are_those_of_pixels_that_count():
+    picture, reference = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
+    picture[0] = 1.0
+    mask = np.array([[False, False], [True, True]])
+    one = PictureOf("a", picture, reference, "photograph", "", mask)
+    run = reported_runs.ReportedRun(Path("a"), "a", "a", registry.task("nerf"), {}, 0, 0.0, [])
+    shown = report_pictures._view("a", [(run, one)], 100).pictures
+    assert shown[-1].caption == "mean 0.0000"
+
+
+def test_views_of_two_scenes_with_one_name_are_not_compared(logs, tmp_path, monkeypatch):
+    runs, _ = reported_runs.read_all([logs / "half", logs / HOSTILE])
+    runs[1].options["datadir"] = "data/flower"
+    references = {runs[0].folder: np.zeros((2, 2, 3)), runs[1].folder: np.ones((2, 2, 3))}
+
+    def pictures(folder, *more):
+        return [PictureOf("image000.png", np.full((2, 2, 3), 0.5), references[folder], "photograph", "")], []
+
+    monkeypatch.setattr(reported_runs.ReportedRun, "presentation", Presentation((), (), pictures=pictures))
+    for reference, names in ((1.0, ["fern: image000.png, 2×2", "flower: image000.png, 2×2"]), (0.0, ["image000.png"])):
+        references[runs[1].folder] = np.full((2, 2, 3), reference)
+        found, _ = report_pictures.views(runs, ReportOptions())
+        assert [view.name for view in found] == names
+
+
+def test_numbers_of_hundreds_of_digits_are_left_out(logs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(logs / "half", run)
+    huge = "1" + "0" * 400
+    (run / "train.jsonl").write_text(f'{{"step": 1, "loss": {huge}}}\n{{"step": {huge}, "loss": 1}}\n')
+    (run / "metrics.json").write_text(f'{{"steps": 6, "fit_psnr": {huge}}}')
+    _, notes = page_of(tmp_path, run)
+    assert any("1 lines of its train.jsonl" in note for note in notes)
 
 
 @pytest.fixture(scope="module")
@@ -274,9 +377,44 @@ def test_the_page_fits_narrow_windows_dark_ones_and_paper(logs, tmp_path, chrome
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(255, 255, 255)") == (media == "print" or not dark)
     assert page.evaluate("getComputedStyle(document.querySelector('.compare')).display") == "none"
+    lines = "(cell) => { const range = document.createRange(); range.selectNodeContents(cell); "
+    lines += "return range.getClientRects().length > 1 && !cell.textContent.trim().includes(' ') }"
+    broken = f"[...document.querySelectorAll('td.n')].filter({lines})"
+    assert page.evaluate(f"{broken}.map((cell) => cell.textContent)") == []
     look(page)
     printed = base64.b64decode(page.call("Page.printToPDF", printBackground=False)["data"])
     assert printed.startswith(b"%PDF")
     names = "[...document.querySelectorAll('img:not(.stage img), input, select, video, svg[role], iframe')]"
     labels = "(each) => each.alt || each.ariaLabel || each.title || each.labels?.length"
     assert page.evaluate(f"{names}.filter((each) => !({labels})(each)).length") == 0
+
+
+@pytest.mark.timeout(240)
+def test_planes_are_embedded_and_drawn(logs, tmp_path, chrome, capsys, caplog):
+    shutil.copytree(logs / "half", tmp_path / "half")
+    planes.bake_folder(tmp_path / "half", 6, 0.1, device="cpu")
+    words = [str(tmp_path / "half"), str(logs / "torus"), "--out", str(tmp_path / "r.html"), "--views", "0", "--planes"]
+    command.main(words)
+    assert "no planes" not in caplog.text
+    page = opened(chrome, tmp_path / "r.html", 800)
+    assert page.evaluate("document.querySelectorAll('iframe').length") == 1
+    page.evaluate("document.querySelector('iframe').scrollIntoView({block: 'center', behavior: 'instant'})")
+    x, y, width, height = page.evaluate(
+        "(box => [box.x, box.y, box.width, box.height])(document.querySelector('iframe').getBoundingClientRect())"
+    )
+    ends, picture = time.monotonic() + browser.SECONDS, np.zeros((1, 1, 3))
+    while picture.std() < 8 and time.monotonic() < ends:  # of the sandboxed page's canvas, below its caption
+        shown = page.screenshot()
+        picture = shown[int(y + 0.3 * height) : int(y + 0.7 * height), int(x + 0.3 * width) : int(x + 0.7 * width)]
+        time.sleep(0.3)
+    assert picture.std() >= 8
+    assert page.messages == []
+
+
+def test_runs_without_planes_are_named(logs, tmp_path):
+    def refuses(folder, source):
+        raise InputError(f"{folder}: found a scene that is not forward-facing")
+
+    for run, told in (("half", "half has no planes: "), ("torus", "no run has planes")):
+        chosen = ReportOptions(out=str(tmp_path / "r.html"), planes=True, views=0)
+        assert any(note.startswith(told) for note in report.write([logs / run], chosen, "0", refuses).notes)

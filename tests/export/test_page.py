@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +26,12 @@ def test_texts_are_escaped_wherever_they_are():
     assert "&lt;/script&gt;" in text
     meta = re.search(r"^const META = (.*);$", text, re.MULTILINE)
     assert json.loads(meta[1])["meshes"][0]["name"] == HOSTILE
+
+
+def test_a_title_of_any_bytes_is_written(tmp_path):
+    for one_file, name in ((True, "page.html"), (False, "page")):
+        page.write(example("a\udcff\x00b"), tmp_path / name, one_file=one_file)
+    assert "<b>a\ufffd\ufffdb</b>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_page_requests_nothing_from_elsewhere():
@@ -51,6 +59,7 @@ def test_an_earlier_page_is_replaced_whole(tmp_path):
 def test_a_failed_exchange_leaves_the_earlier_page(tmp_path, monkeypatch):
     page.write(example("old"), tmp_path / "web", one_file=False)
     rename, calls = os.rename, []
+    monkeypatch.setattr(page.io, "_exchanged", lambda a, b: False)  # as on file systems that cannot
 
     def fails_second(a, b):
         calls.append(a)
@@ -62,6 +71,14 @@ def test_a_failed_exchange_leaves_the_earlier_page(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left"):
         page.write(example("new"), tmp_path / "web", one_file=False)
     assert "old" in (tmp_path / "web" / "index.html").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["web"]
+
+
+def test_what_a_killed_export_left_beside_the_page_is_removed(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".{page.io.host()}-{gone.pid}-0123456789ab.tmp").mkdir()
+    page.write(example(), tmp_path / "web", one_file=False)
     assert [path.name for path in tmp_path.iterdir()] == ["web"]
 
 
@@ -82,3 +99,13 @@ def test_a_file_where_a_folder_is_expected_is_refused_and_the_reverse(tmp_path):
         page.check_target(tmp_path, one_file=True)
     with pytest.raises(InputError, match=r"\.html"):
         page.check_target(tmp_path / "page.pdf", one_file=True)
+
+
+def test_a_file_of_somebody_else_is_not_replaced(tmp_path):
+    (tmp_path / "notes.html").write_text("<html>mine</html>")
+    with pytest.raises(InputError, match="has not written"):
+        page.write(example(), tmp_path / "notes.html", one_file=True)
+    assert (tmp_path / "notes.html").read_text() == "<html>mine</html>"
+    for title in ("first", "second"):
+        page.write(example(title), tmp_path / "page.html", one_file=True)
+    assert "second" in (tmp_path / "page.html").read_text()

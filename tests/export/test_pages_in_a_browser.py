@@ -1,6 +1,7 @@
 """Pages in a browser with software GL: pictures are those of the Python renderer, and controls work."""
 
 import functools
+import html
 import http.server
 import threading
 import time
@@ -144,6 +145,64 @@ def test_pointer_wheel_and_keys_move_the_camera_within_its_limits(chrome, planes
     found.close()
 
 
+def test_keys_move_the_camera_after_a_button_was_clicked(chrome, planes):
+    found = opened(chrome, planes[0] / "web.html")
+    found.click_on("[...document.querySelectorAll('#tools button')].find(each => each.textContent === 'Depth')")
+    assert found.evaluate("document.activeElement.textContent") == "Depth"
+    found.key("ArrowRight", seconds=0.3)
+    found.wait_for("enerf.camera().position[0] > 0.005")
+    found.key("r")
+    found.wait_for("Math.abs(enerf.camera().position[0]) < 1e-4")
+    found.key(" ")  # presses the button
+    assert found.evaluate("document.activeElement.getAttribute('aria-pressed')") == "false"
+    found.close()
+
+
+def test_zooming_ends_if_shift_is_released_before_plus(chrome, planes):
+    found = opened(chrome, planes[0] / "web.html")
+    start = found.evaluate("enerf.camera().fx")
+    found.evaluate("dispatchEvent(new KeyboardEvent('keydown', {key: '+', shiftKey: true}))")
+    found.wait_for(f"enerf.camera().fx > 1.1 * {start}")
+    found.evaluate("dispatchEvent(new KeyboardEvent('keyup', {key: '='}))")
+    assert found.evaluate("held.size") == 0
+    found.close()
+
+
+def test_a_page_in_a_hidden_frame_is_drawn_when_it_is_shown(chrome, planes, tmp_path):
+    outer = tmp_path / "outer.html"
+    address = f"{(planes[0] / 'web.html').as_uri()}#bare,still"
+    outer.write_text(f'<iframe src="{address}" style="display: none; width: 300px; height: 250px"></iframe>')
+    found = chrome.open(outer.as_uri(), width=400, height=300)
+    time.sleep(2)  # it is loaded without a size
+    found.evaluate("document.querySelector('iframe').style.display = 'block'")
+    ends = time.monotonic() + browser.SECONDS
+    while found.screenshot()[60:200, 60:250].std() < 5 and time.monotonic() < ends:
+        time.sleep(0.2)
+    assert found.screenshot()[60:200, 60:250].std() > 5
+    found.close()
+
+
+def test_a_page_in_a_frame_is_still_and_leaves_the_wheel_to_the_page_around_it(chrome, planes, tmp_path):
+    inner = html.escape((planes[0] / "web.html").read_text())
+    style = "width: 300px; height: 250px"
+    (tmp_path / "outer.html").write_text(
+        f'<iframe srcdoc="{inner}" style="{style}"></iframe><p style="height: 2000px">'
+    )
+    found = chrome.open((tmp_path / "outer.html").as_uri(), width=400, height=300)
+    found.wait_for("frames[0].enerf")
+    start = found.evaluate("frames[0].enerf.camera()")
+    assert start["position"] == [0, 0, 0]
+    found.wheel(150, 120, 100)
+    found.wait_for("scrollY > 50")
+    found.evaluate("scrollTo(0, 0)")
+    assert found.evaluate("frames[0].enerf.camera()") == start
+    found.click(150, 120)
+    found.wheel(150, 120, -300)
+    found.wait_for(f"frames[0].enerf.camera().fx > 1.3 * {start['fx']}")
+    assert found.evaluate("scrollY") == 0
+    found.close()
+
+
 def test_depth_and_sway_are_toggled(chrome, planes):
     found = opened(chrome, planes[0] / "web.html", "bare,still")
     color = settled(found)
@@ -254,6 +313,7 @@ def test_meshes_are_compared_cut_and_shown_as_wires(chrome, meshes):
     found.key("w")
     found.drag((200, 150), (398, 150))
     assert found.evaluate("enerf.shown.share") > 0.9
+    assert float(found.evaluate("[...document.querySelectorAll('#tools input')].at(-1).value")) > 0.9
     assert covers(settled(found))[:, 205:350].sum() > 1000
     found.evaluate(
         "(s => { s.value = 0.5; s.dispatchEvent(new Event('input')) })(document.querySelector('#tools input'))"
@@ -265,4 +325,21 @@ def test_meshes_are_compared_cut_and_shown_as_wires(chrome, meshes):
     found.drag((100, 150), (160, 150))
     found.wait_for(f"Math.abs(enerf.camera().yaw - {before}) > 0.2")
     assert found.messages == []
+    found.close()
+
+
+def test_a_larger_original_is_cut_by_the_slider_only(chrome, tmp_path):
+    vertices, faces = sphere()
+    pair = NamedMesh("fitted", vertices, faces), NamedMesh("original", 2.5 * vertices, faces)
+    page.write(mesh_page.page(*pair, "t"), tmp_path / "mesh.html", one_file=True)
+    found = opened(chrome, tmp_path / "mesh.html", "bare,still", (400, 300))
+    found.evaluate("enerf.shown.share = 0")
+
+    def inside() -> int:  # pixels of the color of inner sides
+        picture = settled(found, "{yaw: 1.2, pitch: 0, distance: 8}")
+        return int((picture[..., 0] - picture[..., 2] > 0.15).sum())
+
+    assert inside() < 20  # at the silhouette
+    found.evaluate("enerf.shown.cut = 0.9")
+    assert inside() > 100
     found.close()

@@ -1,10 +1,13 @@
 """``enerf export-web``: pages of runs and of mesh files, and what is refused."""
 
 import json
+import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from enerf.cli import export_web as command
@@ -14,10 +17,13 @@ from enerf.datasets.scenes import synthetic
 from enerf.export import web
 from enerf.export.options import WebOptions
 from enerf.geometry import synthetic as shapes
+from enerf.rendering.render import Picture
+from enerf.tasks.nerf import planes as nerf_planes
 from enerf.tasks.nerf import train as nerf_train
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.shape import train as shape_train
 from enerf.tasks.shape.config import ShapeConfig
+from tests.export.stacks import forward_scene
 
 NERF = (
     "--netdepth 2 --netwidth 16 --netdepth_fine 2 --netwidth_fine 16 --N_rand 32 --N_samples 6 --N_importance 6 "
@@ -61,6 +67,25 @@ def test_a_scene_becomes_a_folder_by_the_command(runs, tmp_path, capsys):
     meta = meta_of((tmp_path / "page" / "page.js").read_text())
     assert len(meta["hull"]) >= 3
     assert meta["tiles"] > 0
+
+
+def test_planes_that_the_user_has_made_are_shown_and_kept(runs, tmp_path):
+    path = nerf_planes.bake_folder(runs / "nerf", 7, 0.1, device="cpu")
+    before = (path.stat().st_ino, path.read_bytes())
+    web.export_web(runs / "nerf", WebOptions(out=str(tmp_path / "page"), device="cpu"))  # by default tuned for 60 s
+    assert (path.stat().st_ino, path.read_bytes()) == before
+
+
+def test_views_that_masks_exclude_have_no_part_in_the_psnr():
+    scene = replace(forward_scene(), test=(0, 1))
+    masks = torch.zeros(5, 40, 40, 1, dtype=torch.bool)
+
+    def renders(through):
+        return Picture(torch.zeros(1600, 3), torch.zeros(1600), torch.ones(1600))
+
+    assert math.isnan(web.psnr(renders, replace(scene, masks=masks)))
+    masks[1] = True
+    assert web.psnr(renders, replace(scene, masks=masks)) == pytest.approx(-20 * math.log10(0.5))
 
 
 def test_a_shape_is_beside_the_mesh_that_it_was_fitted_to(runs, tmp_path):

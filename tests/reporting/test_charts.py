@@ -57,3 +57,13 @@ def test_an_axis_with_values_at_or_below_zero_is_linear():
 @pytest.mark.parametrize("points", [[], [(0, math.inf)]])
 def test_nothing_is_drawn_without_a_point(points):
     assert chart("t", "x", "y", [Series("a", "a", points)], ["a"]) is None
+
+
+def test_ticks_have_different_texts():
+    drawn = chart("t", "x", "y", [Series("a", "a", [(1_234_500, 26.0001), (1_234_505, 26.0005)])], ["a"])
+    for ticks in (drawn.x_ticks, drawn.y_ticks):
+        assert len({text for _, text in ticks}) == len(ticks) >= 2
+
+
+def test_values_whose_differences_overflow_are_left_out():
+    assert chart("t", "x", "y", [Series("a", "a", [(0, 1.7e308), (1, -1.7e308)])], ["a"]) is None

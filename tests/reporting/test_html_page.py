@@ -7,7 +7,7 @@ import pytest
 
 from enerf.reporting import html_page
 from enerf.reporting.charts import Series, chart
-from enerf.reporting.html_page import Charts, Command, Page, Section, Shown, Table, Video, View
+from enerf.reporting.html_page import Charts, Command, Embedded, Page, Section, Shown, Table, Video, View
 
 ATTACKS = (
     "<script>window.hacked=1</script>",
@@ -16,6 +16,7 @@ ATTACKS = (
     "</style><script>window.hacked=1</script>",
     "{{ 7 * 7 }} {% raw %}",
     "javascript:window.hacked=1",
+    "data:\x00\udcff,<script>window.hacked=1</script>",
     "]]><!-- \x00 \x1b \ud800 \u202e",
 )
 ALLOWED_SCRIPTS = 1
@@ -58,7 +59,7 @@ def page_of(text: str) -> Page:
         commands=[Command(text, text), Command(text, text, True)],
         commands_note=text,
     )
-    return Page(text, text, text, [section], [text], None, "", [(text, text)])
+    return Page(text, text, text, [section], [text], [], [(text, text)])
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
@@ -90,10 +91,11 @@ def test_the_policy_allows_the_script_of_the_page_alone():
 def test_an_embedded_page_stands_in_a_sandbox():
     inner = '<!doctype html><script>parent.document.body.remove()</script>"'
     page = page_of("a")
-    found = Reader(html_page.render(Page("a", "", "", page.sections, embedded=inner, embedded_name="scene.html")))
+    embedded = [Embedded("scene.html", inner), Embedded('">', inner)]
+    found = Reader(html_page.render(Page("a", "", "", page.sections, embedded=embedded)))
     frames = [attributes for tag, attributes in found.tags if tag == "iframe"]
-    assert [frame["srcdoc"] for frame in frames] == [inner]
-    assert "allow-same-origin" not in frames[0]["sandbox"]
+    assert [frame["srcdoc"] for frame in frames] == [inner, inner]
+    assert not any("allow-same-origin" in frame["sandbox"] for frame in frames)
 
 
 def contrast(a: str, b: str) -> float:

@@ -174,6 +174,7 @@ function zoom(factor) {
 
 function reset() {
   Object.assign(wanted, home);
+  phase = 0;
   camera.yaw = wanted.yaw + ((camera.yaw - wanted.yaw) % (2 * Math.PI));
 }
 
@@ -213,12 +214,13 @@ function matrices(aspect) {
 }
 
 function controls(meshes) {
-  let dividing = false;
+  let dividing = false, compare;
   const canvas = element("canvas"), near = at => meshes.length > 1 && Math.abs(at.x - shown.share * canvas.clientWidth) < 14;
   const place = share => {
     shown.share = clamp(share, 0, 1);
     const box = canvas.getBoundingClientRect();
     element("divider").style.left = box.left + shown.share * box.width + "px";
+    compare.querySelector("input").value = shown.share;
   };
   listen({
     press: at => { dividing = near(at); },
@@ -237,7 +239,7 @@ function controls(meshes) {
   cut.append(axis);
   if (meshes.length > 1) {
     element("divider").hidden = false;
-    slider("Compare", 0.5, place);
+    compare = slider("Compare", 0.5, place);
     addEventListener("resize", () => requestAnimationFrame(() => place(shown.share)));
     place(0.5);
   }
@@ -276,7 +278,7 @@ begin(async () => {
   const draw = () => {
     const { view, projection } = matrices(canvas.width / canvas.height), plane = [0, 0, 0, META.size[shown.axis]];
     plane[shown.axis] = 1;
-    plane[3] *= shown.cut >= 1 ? 2 : 2 * shown.cut - 1;
+    plane[3] = shown.cut >= 1 ? 1e9 : plane[3] * (2 * shown.cut - 1);  // at the end nothing is cut off
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.disable(gl.SCISSOR_TEST);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);

@@ -4,6 +4,7 @@
 const element = id => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const flags = new Set(location.hash.slice(1).split(","));  // bare, still, 8bit
+const framed = window.parent !== window;  // such as in a report
 
 function say(text) { element("message").textContent = text; }
 
@@ -141,7 +142,9 @@ function listen(actions) {
     });
   canvas.addEventListener("contextmenu", event => event.preventDefault());
   canvas.addEventListener("dblclick", () => actions.reset());
+  if (framed) canvas.style.touchAction = "pan-y";
   canvas.addEventListener("wheel", event => {
+    if (framed && !document.hasFocus()) return;  // it scrolls the page around, until there was a click in here
     event.preventDefault();
     const amount = event.deltaY * (event.deltaMode === 1 ? 33 : event.deltaMode === 2 ? 400 : 1);
     actions.zoom(Math.exp(-clamp(amount, -400, 400) / 400), position(event));
@@ -155,14 +158,27 @@ function listen(actions) {
 const held = new Set();
 const shortcuts = {};
 
-addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches && event.target.matches("input, select, button") && event.key !== "Escape") return;
+// Name of a key; that of + and - is the same with and without shift, which may be released first.
+function named(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  return { "=": "+", "_": "-" }[key] || key;
+}
+
+// Whether an element that has the focus uses a key itself.
+function uses(target, key) {
+  if (!target.matches) return false;
+  if (target.matches("select")) return true;
+  if (target.matches("input")) return key.startsWith("Arrow");
+  return target.matches("button") && (key === " " || key === "Enter");
+}
+
+addEventListener("keydown", event => {
+  const key = named(event);
+  if (event.ctrlKey || event.metaKey || event.altKey || uses(event.target, key)) return;
   if (key.startsWith("Arrow") || key === "+" || key === "-") { held.add(key); event.preventDefault(); }
   else if (shortcuts[key] && !event.repeat) { shortcuts[key](); event.preventDefault(); }
 });
-addEventListener("keyup", event => held.delete(event.key.length === 1 ? event.key.toLowerCase() : event.key));
+addEventListener("keyup", event => held.delete(named(event)));
 addEventListener("blur", () => held.clear());
 shortcuts.h = () => document.body.classList.toggle("bare");
 
@@ -190,7 +206,7 @@ function toggle(text, key, on, changed) {
 
 function slider(text, value, changed) {
   const label = document.createElement("label"), made = document.createElement("input");
-  Object.assign(made, { type: "range", min: 0, max: 1, step: 0.001, value });
+  Object.assign(made, { type: "range", min: 0, max: 1, step: 0.01, value });
   label.append(text, made);
   element("tools").append(label);
   made.addEventListener("input", () => { changed(Number(made.value)); loop.touch(); loop.moved = performance.now(); });
@@ -205,12 +221,13 @@ function fullScreen() {
   });
 }
 
-const calm = flags.has("still") || matchMedia("(prefers-reduced-motion: reduce)").matches;
+const calm = framed || flags.has("still") || matchMedia("(prefers-reduced-motion: reduce)").matches;
 if (flags.has("bare")) document.body.classList.add("bare");
 
 // Size the canvas in the window; its width over height is kept between two limits. Returns whether it has changed.
 function fitted(lowest, highest) {
   const canvas = element("canvas"), stage = element("stage");
+  if (!stage.clientWidth || !stage.clientHeight) return false;  // in a frame that is not displayed
   const aspect = clamp(stage.clientWidth / stage.clientHeight, lowest, highest);
   const width = Math.max(1, Math.round(Math.min(stage.clientWidth, stage.clientHeight * aspect)));
   const height = Math.max(1, Math.round(Math.min(stage.clientHeight, stage.clientWidth / aspect)));

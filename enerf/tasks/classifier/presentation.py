@@ -9,7 +9,7 @@ from enerf.tasks.classifier import report
 def differences(run: dict[str, Any]) -> list[str]:
     """Return in what a run on images of published results differs from their protocol; else an empty list.
 
-    The paper trains convolutional networks by SGD at learning rate 1e-3, batch 128, for 200 epochs.
+    The paper trains convolutional networks by SGD at learning rate 1e-3, batch 128, for 200 epochs, ViT-B by AdamW.
 
     Raises
     ------
@@ -19,9 +19,14 @@ def differences(run: dict[str, Any]) -> list[str]:
     if len(report.published([run])) < 2:
         return []
     protocol = run["protocol"]
-    wanted = {"optimiser": "sgd", "lrate": 1e-3, "batch": 128}
-    found = [f"{name} {protocol[name]} instead of {value}" for name, value in wanted.items() if protocol[name] != value]
-    found += [f"{run['epochs']:g} epochs instead of 200"] if run["epochs"] != 200 else []
+    is_vit = run["model"].startswith("ViT")
+    wanted: dict[str, Any] = {"optimiser": "adamw"} if is_vit else {"optimiser": "sgd", "lrate": 1e-3, "batch": 128}
+    found = [
+        f"{name.replace('optimiser', 'optimizer')} {protocol[name]} instead of {value}"
+        for name, value in wanted.items()
+        if protocol[name] != value
+    ]
+    found += [f"{run['epochs']:g} epochs instead of 200"] if run["epochs"] != 200 and not is_vit else []
     found += [f"images: {run['note']}"] if run.get("note") else []
     found += ["measured on other data than trained on"] * bool(run.get("eval_files"))
     return found

@@ -57,12 +57,15 @@ def bake_folder(
     again: bool = False,
     device: str = "auto",
     source: str = "",
+    *,
+    any_options: bool = False,
 ) -> Path:
     """Bake the planes of a run, tune them for ``seconds`` if that is not 0, and return the path of the file.
 
     Files that are in the folder already are taken, if they were made from the run's last checkpoint with the same
-    options; with ``again`` they are made anew. ``planes`` is their number, 0: by parallax. ``source`` is the new path
-    of the scene, if it has moved.
+    options; with ``again`` they are made anew, with ``any_options`` they are taken whatever their number is and however
+    long they were tuned. ``planes`` is their number, 0: by parallax. ``source`` is the new path of the scene, if it has
+    moved.
 
     Raises
     ------
@@ -71,6 +74,11 @@ def bake_folder(
     """
     run = setup.open_run(folder, device, source)
     require_forward(run)
+    if any_options:
+        if cached(folder / (TUNED if seconds > 0 else BAKED), _made_from(run, None)) is not None:
+            return folder / (TUNED if seconds > 0 else BAKED)
+        found = cached(folder / BAKED, _made_from(run, None))
+        planes = planes if found is None else found.metadata[MADE_FROM].get("planes", planes)
     baked = stack_of(run, folder, planes, again=again)
     if seconds <= 0:
         return folder / BAKED

@@ -55,25 +55,25 @@ def pictures(
     """Return rendered test views beside their photographs, and sentences about what is missing.
 
     The views with the lowest, the median and the highest PSNR come first. Nothing is rendered: the files are those of
-    the last evaluation or, if there was none, of the last ``--i_testset``.
+    the last evaluation or, if it had none or they are newer, of the last ``--i_testset``.
     """
-    rendered = _newest_renderings(folder)
-    if rendered is None:
+    found = _newest_renderings(folder, metrics)
+    if found is None:
         return [], ["has no rendered test views: nothing was evaluated, or on fixed pixels only"]
-    notes = [] if rendered.name == "final" else [f"shows test views of step {int(rendered.name)}"]
+    rendered, note = found
+    notes, measured = [note] if note else [], {} if note else _psnr_by_name(metrics)
     given = {**saved, **({"datadir": source} if source else {})}
     try:
         config = setup.with_format(parser.from_dict(NerfConfig, given), saved)
         scene = setup.load_scene(setup.with_background(config, saved), pose_check=False)
     except InputError as error:
-        return _without_photographs(rendered, metrics, n), [*notes, f"has no photographs in this report: {error}"]
-    measured = _psnr_by_name(metrics) if rendered.name == "final" else {}
-    found = []
+        return _without_photographs(rendered, measured, n), [*notes, f"has no photographs in this report: {error}"]
+    shown = []
     for view in chosen([(view, measured.get(scene.image_names[view])) for view in scene.test], n):
         path = rendered / views.picture_name(scene, view)
         if path.is_file():
-            found.append(_picture(scene, view, path, measured.get(scene.image_names[view])))
-    return found, notes if found else [*notes, "has no rendered test views of this scene"]
+            shown.append(_picture(scene, view, path, measured.get(scene.image_names[view])))
+    return shown, notes if shown else [*notes, "has no rendered test views of this scene"]
 
 
 def chosen(rated: Sequence[tuple[Any, float | None]], n: int) -> list[Any]:
@@ -106,9 +106,9 @@ def _picture(scene: Scene, view: int, path: Path, psnr: float | None) -> Picture
     )
 
 
-def _without_photographs(rendered: Path, metrics: dict[str, Any] | None, n: int) -> list[PictureOf]:
-    """Return the renderings alone, by the names of their files."""
-    measured = {Path(name).stem: psnr for name, psnr in _psnr_by_name(metrics).items()}
+def _without_photographs(rendered: Path, measured: dict[str, float], n: int) -> list[PictureOf]:
+    """Return the renderings alone, by the names of their files, with PSNRs by name of the photograph."""
+    measured = {Path(name).stem: psnr for name, psnr in measured.items()}
     found = sorted(path for path in rendered.rglob("*.png") if path.is_file())
     pictures = []
     for path in chosen([(path, measured.get(path.stem)) for path in found], n):
@@ -121,12 +121,17 @@ def _caption(psnr: float | None) -> str:
     return "PSNR not measured" if psnr is None else f"PSNR {psnr:.2f} dB"
 
 
-def _newest_renderings(folder: Path) -> Path | None:
-    """Return the folder of the last rendered test views; None if there are none."""
+def _newest_renderings(folder: Path, metrics: dict[str, Any] | None) -> tuple[Path, str] | None:
+    """Return the folder of the last rendered test views, and a sentence if it is not that of the metrics; or None."""
     found = [path for path in (folder / "test").glob("*") if re.fullmatch(r"[0-9]{1,18}", path.name)]
-    final = folder / "test" / "final"
-    ordered = [final, *sorted(found, key=lambda path: int(path.name), reverse=True)]
-    return next((path for path in ordered if any(path.rglob("*.png"))), None)
+    numbered = {int(path.name): path for path in found if any(path.rglob("*.png"))}
+    last, final = max(numbered, default=-1), folder / "test" / "final"
+    has_final, step = any(final.rglob("*.png")), (metrics or {}).get("steps")
+    if has_final and _psnr_by_name(metrics) and isinstance(step, int) and step >= last:
+        return final, ""
+    if numbered:
+        return numbered[last], f"shows test views of step {last}"
+    return (final, "shows test views of an evaluation whose step and figures are not recorded") if has_final else None
 
 
 def _psnr_by_name(metrics: dict[str, Any] | None) -> dict[str, float]:

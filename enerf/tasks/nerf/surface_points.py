@@ -107,11 +107,13 @@ def depth_map(scene: Scene, renderer: Renderer, view: int, factor: float, opacit
     depth = -(ahead @ pose[:, 2])
     normals = normals_of(points, ahead)
     slant = np.abs((normals * ahead).sum(-1)) / np.maximum(np.linalg.norm(ahead, axis=-1), 1e-12)
-    valid = found.opacity.reshape(size).cpu().numpy() >= opacity
+    seen = found.opacity.reshape(size)
+    valid = ((seen >= opacity) & (seen > 0)).cpu().numpy()
     farthest = FARTHEST * float(scene.bounds[:, 1].max())
     valid &= finite & (slant > EDGE_ON) & (depth > 0) & (depth <= farthest)
     valid &= _unmasked(scene, view, size)
-    rgb = images.to_uint8(found.rgb.reshape(*size, 3).clamp(0, 1))
+    alone = found.rgb - scene.background * (1 - found.opacity[:, None])  # without what is seen through the surface
+    rgb = images.to_uint8((alone / found.opacity[:, None].clamp(min=1e-6)).reshape(*size, 3).clamp(0, 1))
     return DepthMap(camera, pose, points, normals, depth, rgb, valid)
 
 

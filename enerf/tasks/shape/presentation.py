@@ -11,7 +11,7 @@ from enerf.geometry import read
 from enerf.geometry.preview import cameras, turntable
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
-from enerf.reporting.presentation import Curve, Figure, PictureOf, Presentation
+from enerf.reporting.presentation import Curve, Figure, PictureOf, Presentation, value
 from enerf.tasks.shape import picture, setup
 from enerf.tasks.shape.config import ShapeConfig
 from enerf.tasks.shape.evaluate import MESH
@@ -33,16 +33,18 @@ def pictures(
     mesh = folder / MESH
     if not mesh.is_file():
         return [], [f"has no {MESH}: nothing was evaluated, or without a mesh"]
+    is_old = metrics is not None and not (metrics.get("mesh") or value(metrics, ("cloud", "points")))
+    notes = ["shows the mesh of an earlier evaluation: the last one had none"] if is_old else []
     try:
         fitted = MeshScene(*read.mesh(mesh))
         if config.data.cloud:
-            return _views(fitted, None, n), ["is shown alone: a point cloud has no reference mesh"]
+            return _views(fitted, None, n), [*notes, "is shown alone: a point cloud has no reference mesh"]
         path = Path(source or config.data.mesh).expanduser()
         try:
             reference = MeshScene(*read.mesh(path))
         except InputError as error:
-            return _views(fitted, None, n), [f"is shown without its reference: {error}"]
-        return _views(fitted, reference, n), []
+            return _views(fitted, None, n), [*notes, f"is shown without its reference: {error}"]
+        return _views(fitted, reference, n), notes
     except InputError as error:
         return [], [f"has no pictures: {error}"]
 

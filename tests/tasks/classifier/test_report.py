@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from enerf.reporting import tables
+from enerf.tasks.classifier import presentation
 from enerf.tasks.classifier import report as classifier_report
 
 
@@ -153,3 +154,25 @@ def test_nothing_is_changed_by_tabling():
     classifier_report.table(runs)
     classifier_report.published(runs)
     assert runs == before
+
+
+# what differs from the published protocol
+
+
+@pytest.mark.parametrize(
+    ("run", "protocol", "expected"),
+    [
+        ({"epochs": 200}, {"optimiser": "sgd", "lrate": 1e-3, "batch": 128}, []),
+        (
+            {},
+            {"optimiser": "adam", "lrate": 1e-3, "batch": 64},
+            ["optimizer adam instead of sgd", "batch 64 instead of 128", "20 epochs instead of 200"],
+        ),
+        ({"model": "ViT-B/16", "dataset": "imagenet"}, {"optimiser": "adamw", "lrate": 3e-3, "classes": 1000}, []),
+        ({"dataset": "figures"}, {"optimiser": "adam"}, []),  # no published results
+    ],
+)
+def test_differences_are_those_from_the_protocol_of_the_network(run, protocol, expected):
+    made = _run(**run)
+    made["protocol"] = {"classes": 10, **protocol}
+    assert presentation.differences(made) == expected

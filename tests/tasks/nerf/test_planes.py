@@ -79,6 +79,17 @@ def test_a_video_takes_what_was_baked_with_any_options(run):
     assert planes.best_stack(opened_run, folder).metadata["made_from"]["seconds"] == 0.1
 
 
+def test_planes_that_were_made_with_any_options_are_taken_on_request(run):
+    folder = run()
+    planes.bake_folder(folder, 9, 0.0, device="cpu")
+    tuned = planes.bake_folder(folder, 0, 0.1, device="cpu", any_options=True)
+    assert storage.load(tuned).metadata["made_from"]["planes"] == 9
+    before = [changed(folder / name) for name in (planes.BAKED, planes.TUNED)]
+    for seconds, name in ((60.0, planes.TUNED), (0.0, planes.BAKED)):
+        assert planes.bake_folder(folder, 0, seconds, device="cpu", any_options=True) == folder / name
+    assert [changed(folder / name) for name in (planes.BAKED, planes.TUNED)] == before
+
+
 def test_damaged_planes_are_made_again_with_a_warning(run, caplog):
     folder = run()
     planes.bake_folder(folder, 8, 0.0, device="cpu")

@@ -82,6 +82,26 @@ def test_points_of_a_plane_lie_on_it_with_its_normal_in_the_coordinates_of_the_f
     assert len(at) == len(found_scene.train) * 24 * 18
 
 
+def test_colors_are_those_of_the_surface_without_the_background(scene):
+    def render(batch):
+        found = plane_renderer(False).render(batch)
+        rgb = torch.tensor([0.8, 0.4, 0.2]).expand(len(found.rgb), 3)
+        return replace(found, rgb=rgb * found.opacity[:, None] + (1 - found.opacity)[:, None])
+
+    white = replace(loaded(scene, ndc=False), background=1.0)
+    found = surface_points.surface_points(white, Renderer(render, 100), 100)
+    assert (found.rgb == [204, 102, 51]).all()
+
+
+def test_rays_that_meet_nothing_give_no_points_at_any_opacity(scene):
+    def render(batch):
+        found = plane_renderer(False).render(batch)
+        return replace(found, weights=0 * found.weights, opacity=0 * found.opacity)
+
+    with pytest.raises(InputError, match="no ray"):
+        surface_points.surface_points(loaded(scene, ndc=False), Renderer(render, 100), 100, 0.0)
+
+
 def test_fewer_rays_give_fewer_points(scene):
     found = surface_points.surface_points(loaded(scene, ndc=False), plane_renderer(False), 100)
     assert 50 <= len(found.xyz) <= 200
