@@ -38,8 +38,6 @@ class BakeSettings:
     ----------
     planes
         Number of planes; 0: by parallax, see ``layout.of_scene``.
-    texels
-        Texels along a pixel of the scene's camera.
     samples
         Samples of the field along each ray, at least.
     points_at_once
@@ -49,7 +47,6 @@ class BakeSettings:
     """
 
     planes: int = 0
-    texels: float = 1.0
     samples: int = SAMPLES
     points_at_once: int = 1 << 17
     pixel_centers: float = 0.5
@@ -77,7 +74,7 @@ def bake(
         If the textures do not fit in memory.
     """
     settings = settings or BakeSettings()
-    arranged = layout.of_scene(scene, settings.planes, settings.texels)
+    arranged = layout.of_scene(scene, settings.planes)
     textures, t_vals = _textures(field, arranged, scene, settings, progress)
     keep = torch.stack([(cut(plane)[..., 3] > 0).flatten(2).any(-1) for plane in textures])
     tiles, index = assemble(textures, keep)

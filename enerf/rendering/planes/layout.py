@@ -46,8 +46,8 @@ class Layout:
         return PlaneStack(self.c2w, self.camera, middle, torch.zeros(0, 32, 32, 4, dtype=torch.uint8), index)
 
 
-def of_scene(scene: Scene, planes: int = 0, texels: float = 1.0) -> Layout:
-    """Layout of a scene in NDC: ``texels`` of them along a pixel of its camera, slabs of equal disparity.
+def of_scene(scene: Scene, planes: int = 0) -> Layout:
+    """Layout of a scene in NDC: texels of the size of its camera's pixels, slabs of equal disparity.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def of_scene(scene: Scene, planes: int = 0, texels: float = 1.0) -> Layout:
     planes
         Number of slabs; 0: so many that the outermost training camera sees ``PARALLAX`` pixels between neighbors.
     """
-    camera, c2w = _finer(scene.camera, texels), torch.eye(3, 4, dtype=torch.float64)
+    camera, c2w = scene.camera, torch.eye(3, 4, dtype=torch.float64)
     view, x, y = scene.cameras.to("cpu").border()
     chosen = torch.isin(view, torch.tensor(scene.train))
     view, x, y = view[chosen], x[chosen], y[chosen]
@@ -66,7 +66,7 @@ def of_scene(scene: Scene, planes: int = 0, texels: float = 1.0) -> Layout:
     directions = (poses[:, :, :3] @ local[:, :, None])[..., 0]
     base = Layout(c2w, camera, torch.tensor([0.0, 1.0], dtype=torch.float64)).empty()
     line, _ = ray_lines(base, poses[:, :, 3], directions)
-    shift = float(line[:, 2:].norm(dim=1).max()) / texels
+    shift = float(line[:, 2:].norm(dim=1).max())
     count = planes or min(max(math.ceil(shift / PARALLAX), FEWEST), MOST)
     nearest = min(1.0, 1 / float(scene.bounds[list(scene.train)].min()))
     ends = torch.cat([line[:, :2], line[:, :2] + nearest * line[:, 2:]])
@@ -81,12 +81,6 @@ def of_scene(scene: Scene, planes: int = 0, texels: float = 1.0) -> Layout:
         "%s: %d planes of %d x %d texels (parallax %.3g pixels)", scene.name, count, grid.width, grid.height, shift
     )
     return Layout(c2w, grid, torch.linspace(0, 1, count + 1, dtype=torch.float64))
-
-
-def _finer(camera: Camera, texels: float) -> Camera:
-    """Pinhole camera of the same image with ``texels`` pixels in the place of one."""
-    size = [round(texels * n) for n in (camera.width, camera.height)]
-    return Camera(*size, camera.fx * texels, camera.fy * texels, camera.cx * texels, camera.cy * texels)
 
 
 def texel_directions(layout: Layout, x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
