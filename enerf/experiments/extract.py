@@ -18,14 +18,22 @@ from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import coordinates
 from enerf.experiments.options import BESIDE, ExtractOptions
-from enerf.geometry import cleanup, spurious, topology, write
+from enerf.geometry import cleanup, spurious, texture, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.geometry.isosurface.cost import Plan
 from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
-from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings, Points
+from enerf.geometry.isosurface.source import (
+    Box,
+    FusionSettings,
+    MeshSource,
+    MeshSourceSettings,
+    Points,
+    Support,
+)
 from enerf.geometry.preview import raycast, sphere_tracing, turntable
 from enerf.geometry.preview.cameras import View
 from enerf.geometry.preview.raycast import MeshScene
+from enerf.geometry.texture import TexturedMesh
 from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
@@ -47,6 +55,8 @@ class ExtractedMesh:
         The field that it was extracted from.
     surface
         The surface in the field's coordinates, before cropping and cleaning, with statistics of the extraction.
+    texture
+        The mesh with a texture, if one was asked for; it is decimated.
     """
 
     vertices: Points
@@ -54,6 +64,7 @@ class ExtractedMesh:
     colors: Colors | None
     source: MeshSource
     surface: Surface
+    texture: TexturedMesh | None = None
 
 
 def mesh_of(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> ExtractedMesh:
@@ -77,6 +88,7 @@ def mesh_of(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Ext
     source = open_source(folder, chosen, box)
     if chosen.out:
         _check_precision(Path(chosen.out), source, chosen.resolution)
+    _check_texture(source, chosen)
     return _mesh_of(source, chosen, folder)
 
 
@@ -88,7 +100,25 @@ def _mesh_of(source: MeshSource, chosen: ExtractOptions, folder: Path) -> Extrac
     surface = march(source, chosen, folder)
     vertices, faces = postprocess(source, surface, chosen)
     colors = None if chosen.no_colors else _colors(source, vertices, faces)
-    return ExtractedMesh(vertices, faces, colors, source, surface)
+    made = _textured(source, vertices, faces, chosen) if chosen.texture else None
+    return ExtractedMesh(vertices, faces, colors, source, surface, made)
+
+
+def _textured(source: MeshSource, vertices: Points, faces: Faces, chosen: ExtractOptions) -> TexturedMesh:
+    """The mesh with a texture; decimated to ``texture.MOST_FACES`` if the options do not say to how many."""
+    assert source.colors is not None
+    most = texture.MOST_FACES
+    if not chosen.decimate and len(faces) > most:
+        log.info("decimated from %d to %d faces for the texture; --decimate says to how many", len(faces), most)
+        vertices, faces = cleanup.decimate(vertices, faces, most)
+    return texture.textured(vertices, faces.astype(np.int64), source.colors, chosen.texture)
+
+
+def _check_texture(source: MeshSource, chosen: ExtractOptions) -> None:
+    """Check that a texture, if it is asked for, has colors."""
+    if chosen.texture and (source.colors is None or chosen.no_colors):
+        why = "--no_colors is given" if chosen.no_colors else f"{source.name} has no colors"
+        raise InputError(f"option --texture: found {chosen.texture}, expected 0: {why}")
 
 
 def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
@@ -107,15 +137,22 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     folder = folder.expanduser()
     if chosen.out:
         write.check_target(Path(chosen.out).expanduser())
+        if chosen.texture:
+            write.check_textured(Path(chosen.out))
     source = open_source(folder, chosen, box)
-    out = Path(chosen.out).expanduser() if chosen.out else folder / source.file_name
+    _check_texture(source, chosen)
+    name = Path(source.file_name).with_suffix(".glb") if chosen.texture else Path(source.file_name)
+    out = Path(chosen.out).expanduser() if chosen.out else folder / name
     where = out.with_name(f"{out.stem}_views") if chosen.views == BESIDE else Path(chosen.views).expanduser()
     write.check_target(out)
     if chosen.views:
         write.check_writable(where)
     _check_precision(out, source, chosen.resolution)
     mesh = _mesh_of(source, chosen, folder)
-    write.write(out, mesh.vertices, mesh.faces, mesh.colors)
+    if mesh.texture is None:
+        write.write(out, mesh.vertices, mesh.faces, mesh.colors)
+    else:
+        write.write_textured(out, mesh.texture)
     lines = [describe(mesh.surface, mesh.vertices, mesh.faces, time.perf_counter() - began)]
     if chosen.views:
         lines += map(str, write_pictures(mesh.source, mesh.vertices, mesh.faces, mesh.colors, chosen, where))
@@ -131,7 +168,12 @@ def open_source(folder: Path, chosen: ExtractOptions, box: Box | None = None) ->
         If the folder is not a run, or its task has no surface.
     """
     task, _ = registry.with_part("mesh_source", folder)
-    settings = MeshSourceSettings(_iso_value(chosen), box, chosen.device, chosen.precision, chosen.datadir)
+    fusion = None
+    if chosen.method == "fusion":
+        if chosen.level:
+            raise InputError(f"option --level: found {chosen.level!r}, expected none with --method fusion")
+        fusion = FusionSettings(chosen.resolution, chosen.fusion_rays, chosen.between, chosen.no_fill)
+    settings = MeshSourceSettings(_iso_value(chosen), box, chosen.device, chosen.precision, chosen.datadir, fusion)
     opened: MeshSource = task.load("mesh_source")(folder, settings)
     return opened
 
@@ -168,7 +210,34 @@ def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surf
     log.info("the evaluated values of the field range over [%.4g, %.4g]", *found.value_range)
     if found.check is not None:
         log.info("%s", found.check)
+    if source.support is not None:
+        return _observed(source, source.support, found, label, chosen.all_parts)
     return found if chosen.all_parts else _without_spurious_parts(source, found, label)
+
+
+def _observed(source: MeshSource, support: Support, found: Surface, label: Path | str, all_parts: bool) -> Surface:
+    """Drop the vertices that no depth map sees, and unless ``all_parts`` the parts that too few see.
+
+    Raises
+    ------
+    InputError
+        If nothing is left.
+    """
+    points = torch.from_numpy(found.vertices).to(source.box).split(source.points_at_once)
+    seen = torch.cat([support.views(part) for part in points]).cpu().numpy()
+    vertices, faces = cleanup.keep(found.vertices, found.faces, seen > 0)
+    if not all_parts and len(faces):
+        count, part = topology.parts(faces)
+        corners = np.zeros(len(found.vertices), bool)
+        corners[found.faces[(seen > 0)[found.faces].all(1)]] = True
+        near = seen[corners][faces].mean(1)
+        means = np.bincount(part, near, count) / np.bincount(part, minlength=count)
+        stays = means >= support.least
+        log.info("%s: %d of %d parts are seen by %g depth maps or more", label, stays.sum(), count, support.least)
+        vertices, faces = cleanup.used(vertices, faces[stays[part]])
+    if not len(faces):
+        raise InputError(f"{label}: found no part that {support.least:g} depth maps see, expected one; try --all_parts")
+    return replace(found, vertices=vertices, faces=faces)
 
 
 def _without_spurious_parts(source: MeshSource, found: Surface, label: Path | str) -> Surface:

@@ -15,6 +15,7 @@ from enerf.core.types import Camera
 from enerf.datasets.scenes.scene import Scene
 from enerf.experiments import extract
 from enerf.experiments.options import ExtractOptions
+from enerf.geometry import write
 from enerf.tasks import registry
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ class OpenedRun:
         box = options.pop("box", None)
         chosen = ExtractOptions(resolution=resolution, device=self._device, datadir=self._source, **options)
         made = extract.mesh_of(self.folder, chosen, None if box is None else np.asarray(box, dtype=np.float64))
+        if made.texture is not None:
+            return write.textured_trimesh(made.texture)
         return trimesh.Trimesh(made.vertices, made.faces, vertex_colors=made.colors, process=False)
 
     def __repr__(self) -> str:

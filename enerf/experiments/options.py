@@ -144,6 +144,13 @@ class ConvertOptions:
 class ExtractOptions:
     """extraction."""
 
+    method: str = option(
+        "march",
+        "march: the surface where the field has a value; fusion: depth maps of radiance fields, fused, which closes "
+        "walls and has fewer loose parts",
+        choices=("march", "fusion"),
+        affects="neutral",
+    )
     resolution: int = option(
         256, "number of cells along the longest side of the box", at_least=1, at_most=MOST_CELLS, affects="neutral"
     )
@@ -156,6 +163,22 @@ class ExtractOptions:
     )
     level: str = option(
         "", "iso value: the field's value at the surface; empty: chosen by a rule, which is logged", affects="neutral"
+    )
+    fusion_rays: int = option(
+        4_000_000, "fusion: number of pixels of all depth maps, which are downsampled", at_least=100, affects="neutral"
+    )
+    between: int = option(
+        0,
+        "fusion: number of further depth maps between each training view and the next, of interpolated cameras",
+        at_least=0,
+        at_most=100,
+        affects="neutral",
+    )
+    no_fill: bool = option(
+        False,
+        "fusion, forward-facing scenes: leave open what the field places beyond the farthest bound, such as walls "
+        "without texture, or the sky",
+        affects="neutral",
     )
     precision: str = option(
         "fp32", "precision of the matrix products of the field", choices=("fp32", "bf16", "auto"), affects="neutral"
@@ -193,13 +216,25 @@ class ExtractOptions:
         affects="neutral",
     )
     all_parts: bool = option(
-        False, "shapes: keep also the parts of the mesh that the fitted shape does not have", affects="neutral"
+        False,
+        "shapes: keep also the parts of the mesh that the fitted shape does not have; fusion: those that fewer than "
+        "four depth maps see on average",
+        affects="neutral",
     )
     smooth: int = option(0, "iterations of volume-preserving smoothing", at_least=0, at_most=10_000, affects="neutral")
     decimate: int = option(
         0, "largest number of faces, approximately, by decimation; 0: all", at_least=0, affects="neutral"
     )
     no_colors: bool = option(False, "write no vertex colors", affects="neutral")
+    texture: int = option(
+        0,
+        "colors as a texture of this width and height in pixels in the place of vertex colors, in a .glb file (extra "
+        "texture); without a value: 2048",
+        bare=2048,
+        at_least=0,
+        at_most=1 << 14,
+        affects="neutral",
+    )
     views: str = option(
         "",
         "folder for pictures of the mesh and a turntable.mp4; without a value: a folder beside the mesh",

@@ -13,7 +13,7 @@ def keep(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], kept: Bool[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "l 3"]]:
     """The mesh restricted to faces all of whose vertices are marked; unused vertices are removed."""
-    return _used(vertices, faces[kept[faces].all(1)])
+    return used(vertices, faces[kept[faces].all(1)])
 
 
 def largest(
@@ -35,14 +35,16 @@ def largest(
     stays = sizes >= share * sizes.max(initial=0)
     if parts:
         stays[np.argsort(-sizes, kind="stable")[parts:]] = False
-    return (*_used(vertices, faces[stays[part]]), int(stays.sum()), total)
+    return (*used(vertices, faces[stays[part]]), int(stays.sum()), total)
 
 
-def _used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh without unused vertices."""
-    used = np.zeros(len(vertices), dtype=bool)
-    used[faces] = True
-    return vertices[used], (np.cumsum(used) - 1)[faces]
+def used(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]
+) -> tuple[Float[np.ndarray, "k 3"], Int[np.ndarray, "m 3"]]:
+    """The mesh without unused vertices, which keep their order."""
+    kept = np.zeros(len(vertices), dtype=bool)
+    kept[faces] = True
+    return vertices[kept], (np.cumsum(kept) - 1)[faces]
 
 
 def decimate(
@@ -77,7 +79,7 @@ def decimate(
     found, kept = fast_simplification.simplify(
         local, np.ascontiguousarray(faces, dtype=np.int32), target_count=target, agg=float(aggression)
     )[:2]
-    return _used(np.asarray(found, dtype=np.float64) * size + low, np.asarray(kept).astype(np.int64))
+    return used(np.asarray(found, dtype=np.float64) * size + low, np.asarray(kept).astype(np.int64))
 
 
 def smooth(

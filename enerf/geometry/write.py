@@ -2,7 +2,8 @@
 
 - **OBJ**: text with a resolution of 1e-9 of the mesh's size; colors after the coordinates, as most programs read them.
 - **PLY**: binary in double precision (trimesh writes single); colors.
-- **GLB**: coordinates in single precision relative to the mesh's center, and a node that translates them; colors.
+- **GLB**: coordinates in single precision relative to the mesh's center, and a node that translates them; colors, or a
+  texture.
 - **STL**: single precision, no colors; ``too_coarse`` tells whether that would merge vertices.
 """
 
@@ -15,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from jaxtyping import Float64, Int64, UInt8
+from PIL import Image
 
 from enerf.core import io
 from enerf.core.errors import InputError
+from enerf.geometry.texture import TexturedMesh
 
 log = logging.getLogger("enerf")
 
@@ -90,6 +93,42 @@ def write(
         WRITERS[suffix](temporary, vertices, faces, colors)
 
 
+def check_textured(path: Path) -> None:
+    """Check that the format of a file name holds textures.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    if path.suffix.lower() != ".glb":
+        raise InputError(f"{path}: found the suffix {path.suffix!r}, expected .glb for a mesh with a texture")
+
+
+def write_textured(path: Path, mesh: TexturedMesh) -> None:
+    """Write a mesh with its texture, embedded as PNG, as GLB; an existing file is replaced atomically.
+
+    Raises
+    ------
+    InputError
+        If the suffix is not .glb, or the folder cannot be written to.
+    """
+    check_textured(path)
+    with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
+        center = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
+        temporary.write_bytes(_glb_bytes(textured_trimesh(mesh, center), center))
+
+
+def textured_trimesh(mesh: TexturedMesh, origin: Float64[np.ndarray, " 3"] | None = None) -> trimesh.Trimesh:
+    """Return a mesh with its texture as trimesh's, relative to ``origin``; rough, not metallic, lit on both sides."""
+    material = trimesh.visual.material.PBRMaterial(
+        baseColorTexture=Image.fromarray(mesh.image), metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+    )
+    visual = trimesh.visual.TextureVisuals(uv=mesh.uv, material=material)
+    vertices = mesh.vertices if origin is None else mesh.vertices - origin
+    return trimesh.Trimesh(vertices, mesh.faces, visual=visual, process=False)
+
+
 def _mesh(vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
 
@@ -109,11 +148,16 @@ def _stl(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | N
 
 def _glb(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:
     center = (vertices.min(0) + vertices.max(0)) / 2
+    path.write_bytes(_glb_bytes(_mesh(vertices - center, faces, colors), center))
+
+
+def _glb_bytes(mesh: trimesh.Trimesh, center: np.ndarray) -> bytes:
+    """A mesh relative to its center, and a node that moves it back."""
     transform = np.eye(4)
     transform[:3, 3] = center
     scene = trimesh.Scene()
-    scene.add_geometry(_mesh(vertices - center, faces, colors), node_name="mesh", transform=transform)
-    path.write_bytes(trimesh.exchange.gltf.export_glb(scene))
+    scene.add_geometry(mesh, node_name="mesh", transform=transform)
+    return bytes(trimesh.exchange.gltf.export_glb(scene))
 
 
 def _ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:

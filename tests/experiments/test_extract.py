@@ -175,6 +175,38 @@ def test_a_folder_that_is_no_run_and_a_run_of_another_kind_are_told(trained, som
         extract.extract(other.parent, some)
 
 
+def test_depth_maps_are_fused_and_a_texture_is_embedded(trained, tmp_path, caplog):
+    pytest.importorskip("xatlas")
+    out = tmp_path / "it.glb"
+    chosen = ExtractOptions(method="fusion", resolution=24, between=1, texture=64, out=str(out), device="cpu")
+    with caplog.at_level(logging.INFO, logger="enerf"):
+        words = extract.extract(trained, replace(chosen, all_parts=True))
+    assert "5 depth maps of 2,160 pixels in all, truncated at" in caplog.text  # of 3 views, and 2 between them
+    assert words.splitlines()[-1] == str(out)
+    mesh = trimesh.load_mesh(out, process=False)
+    assert mesh.visual.kind == "texture"
+    assert mesh.visual.material.baseColorTexture.size == (64, 64)
+    assert len(mesh.faces) > 0
+    extract.extract(trained, replace(chosen, out="", fusion_rays=500, all_parts=True))
+    assert (trained / "mesh.glb").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"level": "3"}, "option --level: found '3', expected none with --method fusion"),
+        ({"texture": 64, "out": "it.obj"}, r"it\.obj: found the suffix '\.obj', expected \.glb"),
+        ({"texture": 64, "no_colors": True}, "option --texture: found 64, expected 0: --no_colors is given"),
+    ],
+    ids=["level", "suffix", "no colors"],
+)
+def test_options_that_contradict_fusion_or_textures_are_refused(trained, tmp_path, changes, sentence):
+    chosen = {"method": "fusion", "resolution": 16, "out": str(tmp_path / "it.glb"), "device": "cpu", **changes}
+    with pytest.raises(InputError, match=sentence):
+        extract.extract(trained, ExtractOptions(**chosen))
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_interruption_leaves_the_old_mesh(trained, some, tmp_path, monkeypatch):
     out = tmp_path / "it.ply"
     out.write_bytes(b"old")

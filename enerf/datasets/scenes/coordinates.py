@@ -63,16 +63,10 @@ def to_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
 
 
 def from_ndc(points: Points, camera: Camera, near: float | int = 1.0) -> Points:
-    """Scene coordinates of points in NDC with z < 1; the inverse of ``to_ndc``.
+    """Scene coordinates of points in NDC with z < 1, the inverse of ``to_ndc``: ``rays.point_from_ndc`` in float64.
 
     >>> camera = Camera(4, 4, 4, 4, 2, 2)
     >>> from_ndc(to_ndc(np.array([[1.0, 0.5, -2.0]]), camera), camera).tolist()
     [[1.0, 0.5, -2.0]]
     """
-    x, y, z = points.T
-    x_axis, y_axis = rays.ndc_shear(camera)
-    x, y = x - x_axis if x_axis else x, y - y_axis if y_axis else y
-    depth = 2.0 * near / (1.0 - z)
-    return np.stack(
-        [x * depth * camera.width / (2.0 * camera.fx), y * depth * camera.height / (2.0 * camera.fy), -depth], 1
-    )
+    return rays.point_from_ndc(torch.from_numpy(np.ascontiguousarray(points)), camera, near).numpy()

@@ -125,6 +125,20 @@ def point_to_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | in
     return torch.stack([x_ndc, y_ndc, 1.0 + 2.0 * near / z], -1)
 
 
+def point_from_ndc(points: Float[Tensor, "*b 3"], camera: Camera, near: float | int = 1.0) -> Float[Tensor, "*b 3"]:
+    """Scene coordinates of points in NDC with z < 1; the inverse of ``point_to_ndc``.
+
+    >>> point_from_ndc(torch.tensor([[1.0, 0.0, 0.0]]), Camera(4, 4, 4, 4, 2, 2)).tolist()
+    [[1.0, 0.0, -2.0]]
+    """
+    x, y, z = points.unbind(-1)
+    x_axis, y_axis = ndc_shear(camera)
+    x, y = x - x_axis if x_axis else x, y - y_axis if y_axis else y
+    depth = 2.0 * near / (1.0 - z)
+    x, y = x * depth * camera.width / (2.0 * camera.fx), y * depth * camera.height / (2.0 * camera.fy)
+    return torch.stack([x, y, -depth], -1)
+
+
 def ndc_shear(camera: Camera) -> tuple[float, float]:
     """NDC x and y of the optical axis: 0 if the principal point is the image's center up to rounding.
 

@@ -26,6 +26,23 @@ def front_view(vertices: Points, size: int, up: Up = "y") -> View:
 
 
 @dataclass(frozen=True)
+class Support:
+    """Which parts of a surface were observed.
+
+    Attributes
+    ----------
+    views
+        Points in field coordinates to the number of depth maps whose surface is near them. Vertices near none are
+        dropped: they close what no map sees.
+    least
+        Parts that have a smaller mean number are dropped.
+    """
+
+    views: ScalarField
+    least: float | int
+
+
+@dataclass(frozen=True)
 class MeshSource:
     """A scalar field with all that is needed to extract, place and color its mesh.
 
@@ -61,6 +78,8 @@ class MeshSource:
         Cells of the box [−1, 1]³ that are wholly inside or outside of the shape that the field was fitted to, or None.
     solid
         Opens that shape itself, None if its file is not there or is another; or None.
+    support
+        Which parts of the surface were observed, or None: all are kept.
     file_name
         Name of the mesh file in the run's folder, if the user gives none.
     """
@@ -83,7 +102,30 @@ class MeshSource:
     swing: float | int = 0.0
     signs: SignGrid | None = None
     solid: Callable[[], Solid | None] | None = None
+    support: Support | None = None
     file_name: str = "mesh.ply"
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How depth maps are fused.
+
+    Attributes
+    ----------
+    resolution
+        Cells of the lattice along the longest side of the box; the truncation is three of them or more.
+    rays
+        Number of pixels of all depth maps.
+    between
+        Number of cameras between each training view and the next.
+    no_fill
+        Leave open what the field places beyond the farthest bound.
+    """
+
+    resolution: int
+    rays: int = 4_000_000
+    between: int = 0
+    no_fill: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +142,8 @@ class MeshSourceSettings:
         As the options say.
     source
         New place of the run's data, if it has moved; else empty.
+    fusion
+        Fuse depth maps in the place of the field; None: the field itself.
     """
 
     level: float | None = None
@@ -107,3 +151,4 @@ class MeshSourceSettings:
     device: str = "auto"
     precision: str = "fp32"
     source: str = ""
+    fusion: FusionSettings | None = None

@@ -1,4 +1,4 @@
-"""Mesh source of a NeRF run: density, iso value, box, coordinate transforms and colors.
+"""Mesh source of a NeRF run: density or fused depth maps, iso value, box, coordinate transforms and colors.
 
 Three frames: the mesh is extracted in the **field** frame; cropped, cleaned, colored and written in the **world** frame
 of the scene's files; and rendered in an upright **preview** frame.
@@ -29,7 +29,7 @@ from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
 from enerf.rendering import iso_level
 from enerf.rendering.iso_level import IsoValue
-from enerf.tasks.nerf import setup
+from enerf.tasks.nerf import fused_mesh, setup, views
 
 log = logging.getLogger("enerf")
 
@@ -46,6 +46,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
         If the run cannot be opened, the box is invalid, or no training ray reaches an opacity of one half in it.
     """
     run = setup.open_run(folder, settings.device, settings.source)
+    renderer = views.renderer_of(run) if settings.fusion else None  # a copy of the fields, as they were trained
     recorded = run.record.trained(run.state.step)
     if settings.precision != "auto":
         recorded = dataclasses.replace(recorded, precision=settings.precision)  # requested explicitly: no warning
@@ -59,18 +60,21 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     scene = run.present_scene
     box = settings.box
     field_box = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
-    return source_from_density(
+    found = source_from_density(
         scene,
         radiance.densities(),
         partial(_colors, radiance, scene, run.device),
         torch.from_numpy(field_box).to(run.device, torch.float32),
-        settings.level,
+        0.0 if settings.fusion else settings.level,
         bounds=box,
         points_at_once=core_device.points_at_once(
             run.device, run.config.render.netchunk, radiance.density_head.in_features
         ),
         pixel_centers=run.config.data.pixel_centers,
     )
+    if settings.fusion is None or renderer is None:
+        return found
+    return fused_mesh.fused(found, scene, renderer, settings.fusion)
 
 
 def source_from_density(

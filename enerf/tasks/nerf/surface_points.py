@@ -111,7 +111,7 @@ def depth_map(scene: Scene, renderer: Renderer, view: int, factor: float, opacit
     valid = ((seen >= opacity) & (seen > 0)).cpu().numpy()
     farthest = FARTHEST * float(scene.bounds[:, 1].max())
     valid &= finite & (slant > EDGE_ON) & (depth > 0) & (depth <= farthest)
-    valid &= _unmasked(scene, view, size)
+valid &= unmasked(scene, view, size)
     alone = found.rgb - scene.background * (1 - found.opacity[:, None])  # without what is seen through the surface
     rgb = images.to_uint8((alone / found.opacity[:, None].clamp(min=1e-6)).reshape(*size, 3).clamp(0, 1))
     return DepthMap(camera, pose, points, normals, depth, rgb, valid)
@@ -171,7 +171,7 @@ def is_consistent(maps: Sequence[DepthMap], one: DepthMap) -> Bool[np.ndarray, "
     return (balance >= 0).reshape(one.depth.shape)
 
 
-def _unmasked(scene: Scene, view: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def unmasked(scene: Scene, view: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Return which pixels of a downsampled view count: the nearest pixel of its mask."""
     mask = pixels.view_mask(scene, view)
     if mask is None:

@@ -24,8 +24,10 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     Raises
     ------
     InputError
-        If the run cannot be opened, or the boxes do not intersect.
+        If the run cannot be opened, the boxes do not intersect, or depth maps are to be fused.
     """
+    if settings.fusion is not None:
+        raise InputError(f"option --method: found 'fusion', expected 'march': {folder} is a shape without cameras")
     run = setup.open_field(folder, settings.device, settings.precision)
     box, level = settings.box, 0.0 if settings.level is None else settings.level
     run.field.requires_grad_(False)
