@@ -15,7 +15,7 @@ from enerf.rendering.planes.stack import CELLS, PlaneStack, grid_size, ray_lines
 
 log = logging.getLogger("enerf")
 
-PARALLAX = 2.5  # pixels between neighboring planes, as the outermost training camera sees them
+PARALLAX = 1.25  # pixels between neighboring planes, as the outermost training camera sees them
 FEWEST, MOST = 8, 256  # planes
 STEP = 8  # texels between the points that are tested against frusta
 _LARGEST = 8192  # texels along a side

@@ -64,7 +64,7 @@ class TuneSettings:
     alpha: float = 0.005
     sparsity: float = 0.001
     first_part: float = 0.4
-    negligible: tuple[float, float] = (0.05, 0.01)
+    negligible: tuple[float, float] = (0.02, 0.004)
     layers: float = 24.0
     seed: int = 0
     pixel_centers: float = 0.5

@@ -111,7 +111,7 @@ def depth_map(scene: Scene, renderer: Renderer, view: int, factor: float, opacit
     valid = ((seen >= opacity) & (seen > 0)).cpu().numpy()
     farthest = FARTHEST * float(scene.bounds[:, 1].max())
     valid &= finite & (slant > EDGE_ON) & (depth > 0) & (depth <= farthest)
-valid &= unmasked(scene, view, size)
+    valid &= unmasked(scene, view, size)
     alone = found.rgb - scene.background * (1 - found.opacity[:, None])  # without what is seen through the surface
     rgb = images.to_uint8((alone / found.opacity[:, None].clamp(min=1e-6)).reshape(*size, 3).clamp(0, 1))
     return DepthMap(camera, pose, points, normals, depth, rgb, valid)
