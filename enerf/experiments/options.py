@@ -81,7 +81,7 @@ class BakeOptions:
     )
     planes: int = option(
         0,
-        "number of planes; 0: so many that the outermost training camera sees 1.25 pixels of parallax between neighbors",
+        "number of planes; 0: so many that the outermost training camera sees 1.25 pixels between neighbors",
         at_least=0,
         at_most=1024,
         affects="neutral",
