@@ -1,6 +1,7 @@
 """Attacks on the viewer's server: other pages, other names, no token, tunnels, and messages that no page sends."""
 
 import asyncio
+import gc
 import socket
 import urllib.error
 import urllib.request
@@ -140,7 +141,7 @@ def test_no_client_opens_a_public_tunnel(server, monkeypatch):
     assert server.viser.request_share_url() is None
 
 
-def test_messages_that_no_page_sends_change_nothing(server):
+def test_messages_that_no_page_sends_change_nothing(server, caplog, capfd):
     slider = server.viser.gui.add_slider("size", 1, 9, 1, 5)
     with websocket(server) as client:
         assert answers(client)
@@ -155,6 +156,14 @@ def test_messages_that_no_page_sends_change_nothing(server):
             msgspec.msgpack.encode({**CAMERA, "fov": float("nan")}),
             msgspec.msgpack.encode({**CAMERA, "image_width": 1 << 40}),
             msgspec.msgpack.encode({**CAMERA, "position": "abc"}),
+            msgspec.msgpack.encode({**CAMERA, "wxyz": (0.0, 0.0, 0.0, 0.0)}),
+            msgspec.msgpack.encode({**CAMERA, "near": "abc"}),
+            msgspec.msgpack.encode({key: value for key, value in CAMERA.items() if key != "far"}),
+            msgspec.msgpack.encode({**CAMERA, "more": 1}),
+            *(
+                msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": uuid, "updates": {"value": value}})
+                for uuid, value in ((slider._impl.uuid, "abc"), (slider._impl.uuid, float("nan")), ([], 6), ("no", 6))
+            ),
         ]
         for message in bad:
             client.send(message)
@@ -164,6 +173,15 @@ def test_messages_that_no_page_sends_change_nothing(server):
         assert until(lambda: slider.value == 7)
         assert isinstance(slider._impl.update_cb, list)
     slider.remove()
+    gc.collect()  # asyncio speaks of errors that nobody has asked for when they are deleted
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_page_of_another_version_is_refused_and_nothing_is_printed(server, capfd):
+    assert refused(server, version="1.0.0") == 400
+    assert refused(server, version="") == 400
+    assert capfd.readouterr().out == ""
 
 
 def test_a_huge_message_ends_its_connection(server):
