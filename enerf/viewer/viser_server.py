@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64
 
 from enerf.core.errors import InputError, shown
 from enerf.viewer import access
@@ -31,6 +32,8 @@ VERSION = "1.1.1"
 FIRST_PORT, PORTS = 7007, 100
 LARGEST_MESSAGE = 1 << 20  # bytes, from a browser
 MOST_CLIENTS = 32
+MOST_DEPTH = 160.0  # of pictures: viser sends whole multiples of 1e-5 below 2^24
+DEPTH_SIZE, DEPTH_BITS = 252, 9  # longest side of pictures of depths that are sent; their precision
 LONGEST_TEXT, MOST_VALUES = 1000, 16  # of a control's value, from a browser
 
 log = logging.getLogger("enerf")
@@ -233,6 +236,20 @@ def _protocols(headers: Any) -> list[str]:
 def _log_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Exception handler of viser's event loop."""
     log.debug("viser: %s: %s", context.get("message"), context.get("exception"))
+
+
+def sent_depth(depth: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h2 w2"]:
+    """Depths for ``set_background_image``, which hide what is behind them: few and rounded, since they are sent as PNG.
+
+    What is infinitely far, at 0 or beyond ``MOST_DEPTH`` hides nothing.
+    """
+    step = -(-max(depth.shape) // DEPTH_SIZE)
+    few = depth[step // 2 :: step, step // 2 :: step].astype(np.float64)
+    within = (few > 0) & (few < MOST_DEPTH)
+    whole = np.where(within, few, 1.0) * 1e5
+    unit = np.exp2(np.floor(np.log2(whole)).clip(DEPTH_BITS) - DEPTH_BITS)
+    rounded = (np.round(whole / unit) * unit + 0.5) * 1e-5  # viser rounds down
+    return np.where(within, rounded, 2 * MOST_DEPTH)
 
 
 def is_gone(client: Any) -> bool:

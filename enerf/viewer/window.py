@@ -25,8 +25,6 @@ FIRST_RAYS = (1024, 16_384)  # least and most rays of the lowest rung
 GUESSED_SPEED = 20_000.0  # rays per second, before any was measured
 QUICK_SIZE = 252  # longest side of pictures of a fast renderer
 QUALITY = (70, 92)  # of JPEG: while moving, exact
-MOST_DEPTH = 160.0  # in scene units: viser transmits depths up to 167.8
-DEPTH_STEPS = 512  # in which a depth grows by a factor of e: depths that are rounded are compressed better
 FRUSTA, THUMBNAIL = 200, 96  # most cameras that are shown; longest side of their photographs
 TRAINING_COLOR, TEST_COLOR = (90, 160, 250), (250, 150, 60)
 
@@ -214,11 +212,9 @@ class Viewer:
 
     def _sent_depth(self, depth: Float32[np.ndarray, "h w"], position: np.ndarray) -> np.ndarray | None:
         """Depths by which the page hides cameras behind the picture; None if some are farther than can be sent."""
-        if np.linalg.norm(self._centers - position, axis=-1).max() > MOST_DEPTH:
+        if np.linalg.norm(self._centers - position, axis=-1).max() > viser_server.MOST_DEPTH:
             return None
-        within = np.isfinite(depth) & (depth > 0) & (depth < MOST_DEPTH)
-        rounded = np.exp(np.round(np.log(np.where(within, depth, 1.0)) * DEPTH_STEPS) / DEPTH_STEPS)
-        return np.where(within, rounded, 2 * MOST_DEPTH)
+        return viser_server.sent_depth(depth)
 
 
 def thumbnail(scene: Scene, view: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -6,6 +6,7 @@ import socket
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
 viser = pytest.importorskip("viser", reason="needs the extra viewer")
@@ -230,6 +231,18 @@ def test_two_headers_of_a_kind_are_refused():
         ([], []),
     ):
         assert access.answer_to(Request(hosts=hosts, origins=origins, **own)) is not None
+
+
+def test_depths_that_are_sent_are_precise_to_a_share_and_hide_nothing_where_there_is_none():
+    rng = np.random.default_rng(0)
+    depth = (10 ** rng.uniform(-2, 2.2, (60, 80))).astype(np.float32)
+    sent = viser_server.sent_depth(depth)
+    assert np.abs(sent / depth - 1).max() < 2**-9
+    depth[0], depth[1], depth[2] = np.inf, 0.0, 1000.0
+    assert (viser_server.sent_depth(depth)[:3] > viser_server.MOST_DEPTH).all()
+    large = np.tile(np.arange(1.0, 1009.0, dtype=np.float32), (756, 1))
+    assert viser_server.sent_depth(large).shape == (189, 252)
+    assert viser_server.sent_depth(large / 10)[0, 1] == pytest.approx(0.7, abs=0.01)  # the middle of 0.5 to 0.8
 
 
 def test_a_port_that_is_taken_is_one_sentence(server):

@@ -33,7 +33,10 @@ def other_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
     shapes.write_shapes(folder)
     images.write_png(folder / "a.png", np.zeros((8, 8, 3), np.uint8))
-    for name, source in (("mesh", ["--mesh", str(folder / "torus.ply")]), ("image", ["--image", str(folder / "a.png")])):
+    for name, source in (
+        ("mesh", ["--mesh", str(folder / "torus.ply")]),
+        ("image", ["--image", str(folder / "a.png")]),
+    ):
         words = [*source, "--basedir", str(folder), "--expname", name, *CHOSEN]
         train.train(parser.parse(ShapeConfig, words)[0])
     return {name: folder / name for name in ("mesh", "image")}
