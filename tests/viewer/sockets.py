@@ -1,6 +1,7 @@
 """Browsers that are only a websocket."""
 
 import socket
+import time
 
 from websockets.sync.client import connect
 
@@ -22,3 +23,11 @@ def websocket(server: Server, *, host: str = "", origin: str | None = "", versio
     return connect(
         f"ws://{host}/", sock=raw, origin=wanted, subprotocols=offered, additional_headers=headers, proxy=None
     )
+
+
+def until(condition, seconds: float = 20.0) -> bool:
+    """Whether a condition becomes true in time."""
+    ends = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < ends:
+        time.sleep(0.02)
+    return bool(found)

@@ -1,6 +1,5 @@
 """Attacks on the viewer's server: other pages, other names, no token, tunnels, and messages that no page sends."""
 
-import asyncio
 import gc
 import socket
 import urllib.error
@@ -19,7 +18,7 @@ from enerf.core.errors import InputError  # noqa: E402
 from enerf.viewer import viser_server  # noqa: E402
 from enerf.viewer.access import Access, Request  # noqa: E402
 from enerf.viewer.viser_server import Server  # noqa: E402
-from tests.viewer.sockets import CAMERA, websocket  # noqa: E402
+from tests.viewer.sockets import CAMERA, until, websocket  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +67,6 @@ def answers(opened) -> bool:
 
 def clients(server: Server) -> int:
     return len(server.viser.get_clients())
-
-
-def until(condition, seconds: float = 20.0) -> bool:
-    async def wait() -> bool:
-        for _ in range(int(seconds / 0.02)):
-            if condition():
-                return True
-            await asyncio.sleep(0.02)
-        return False
-
-    return asyncio.run(wait())
 
 
 def test_the_server_listens_on_this_computer_only(server):

@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,8 @@ from enerf.viewer.mesh_window import MeshViewer, ShownMesh
 from enerf.viewer.options import LiveOptions
 from enerf.viewer.sources import View
 from enerf.viewer.viser_server import Server
-from enerf.viewer.window import Look
+from enerf.viewer.window import Look, Viewer
+from tests.viewer.sockets import CAMERA, until, websocket
 
 SHAPE = [
     *("--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "12", "--hash_finest", "24", "--lrate", "2e-2"),
@@ -67,6 +69,41 @@ def test_a_watched_training_ends_with_the_same_weights(words, monkeypatch):
     assert not np.array_equal(viewer.delivered[2], viewer.delivered[-1])  # of other weights
     assert seen.keys() == alone.keys()
     assert all(torch.equal(seen[name], alone[name]) for name in seen)
+
+
+class Visited(live.LiveViewer):
+    """A viewer that a browser opens before the second step and leaves before the last one."""
+
+    def _between_steps(self, training) -> None:
+        if training.step == 1:
+            self.page = websocket(self._server)
+            self.page.send(msgspec.msgpack.encode(CAMERA))
+            assert until(lambda: self._viewer.scheduler.is_watched)
+        super()._between_steps(training)
+        if training.step == 11:
+            self.page.close()
+            assert until(lambda: not self._viewer.scheduler.is_watched)
+
+
+def test_a_browser_may_come_and_go_while_training(words, monkeypatch):
+    sent, deliver = [], Viewer._deliver
+
+    def record(self, key, drawn, rung, is_last):
+        deliver(self, key, drawn, rung, is_last)
+        sent.append((drawn.image.shape[1], self._status.content))
+
+    monkeypatch.setattr(Viewer, "_deliver", record)
+    viewer = Visited(LiveOptions(viewer=True))
+    try:
+        seen = trained(words, "visited", viewer)
+        assert not viewer._viewer._controls
+    finally:
+        viewer.close()
+    assert sent
+    assert sent[0][0] < 100
+    assert "step " in sent[-1][1]
+    alone = trained(words, "not_visited")
+    assert all(torch.equal(seen[name], alone[name]) for name in alone)
 
 
 def test_a_viewer_that_nobody_looks_at_costs_no_time(words):
