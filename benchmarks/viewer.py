@@ -20,6 +20,7 @@ from enerf.engine import trainer
 from enerf.tasks.nerf import opened, setup, train
 from enerf.viewer import live, nerf_runs, poses
 from enerf.viewer.options import LiveOptions
+from enerf.viewer.sources import Drawn
 from enerf.viewer.viser_server import VERSION, Server
 from enerf.viewer.window import Viewer
 
@@ -42,9 +43,9 @@ def watch(run: Path, seconds: float) -> list[str]:
     viewer, sent, is_over = Viewer(Server(), source, run), [], threading.Event()
     deliver = viewer.scheduler._deliver
 
-    def record(key: object, image: object, rung: int, is_last: bool) -> None:
-        deliver(key, image, rung, is_last)
-        sent.append((time.monotonic(), rung, is_last, image.shape[:2]))  # type: ignore[attr-defined]
+    def record(key: object, drawn: Drawn, rung: int, is_last: bool) -> None:
+        deliver(key, drawn, rung, is_last)
+        sent.append((time.monotonic(), rung, is_last, drawn.image.shape[:2]))
 
     def serve() -> None:
         while not is_over.is_set():

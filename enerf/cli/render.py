@@ -76,4 +76,4 @@ def _cameras(file: Path, run: Path, datadir: str) -> "CameraPath":
     from enerf.engine import checkpoint
 
     where = datadir or checkpoint.newest(run, ["nerf"])[0]["config"].get("datadir", "")
-    return camera_path_files.read(file, camera_path_files.applied_transform(app.path(where)))
+    return camera_path_files.read(file, app.path(where))

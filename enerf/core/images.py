@@ -255,7 +255,7 @@ def write_mp4(path: AnyPath, frames: Iterable[np.ndarray | Tensor], fps: float |
     pictures = (_video_frame(to_uint8(frame)) for frame in frames)
     first = next(pictures, None)
     if first is None:
-        raise InputError(f"{path} was given no frames, expected at least one.")
+        raise InputError(f"{path}: found no frames, expected at least one")
     with core_io.atomic_path(path) as temporary:
         encoder = _start_encoder(temporary, first.shape[1], first.shape[0], fps)
         message = _encode(encoder, chain([first], pictures), first.shape)

@@ -41,9 +41,16 @@ class ViewRays:
 
 
 def of_view(
-    scene: Scene, camera: Camera, c2w: Float[Tensor, "3 4"], box: Box | None = None, pixel_centers: float | int = 0.5
+    scene: Scene,
+    camera: Camera,
+    c2w: Float[Tensor, "3 4"],
+    box: Box | None = None,
+    pixel_centers: float | int = 0.5,
+    to_box: Float[np.ndarray, "4 4"] | None = None,
 ) -> ViewRays:
-    """Rays of a camera at a pose in scene coordinates, OpenGL axes; within ``box`` (scene coordinates) if it is given.
+    """Rays of a camera at a pose in scene coordinates, OpenGL axes; within ``box`` if it is given.
+
+    The box is in scene coordinates, or in those that the affine map ``to_box`` makes of them.
 
     At a pose of the scene, without a box, they are those that evaluation renders.
     """
@@ -51,7 +58,7 @@ def of_view(
     all_rays = rays.of_image(camera, c2w, near, far, pixel_centers)
     enter, leave = all_rays.near, all_rays.far
     if box is not None:
-        first, last = _through_box(all_rays, torch.from_numpy(np.asarray(box, dtype=np.float32)).to(c2w.device))
+        first, last = _through_box(all_rays, np.asarray(box), np.eye(4) if to_box is None else to_box)
         enter, leave = torch.maximum(enter, first), torch.minimum(leave, last)
     if not scene.ndc:
         met = enter < leave
@@ -83,10 +90,14 @@ def _range(scene: Scene, c2w: Float[Tensor, "3 4"]) -> tuple[float, float]:
     return max(1e-3 * far, near + moved), max(2e-3 * far, far + moved)
 
 
-def _through_box(all_rays: Rays, box: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Values of t where rays enter and leave a box; a ray that misses it leaves before it enters."""
-    directions = torch.where(all_rays.directions.abs() < 1e-12, 1e-12, all_rays.directions)
-    ends = (box[:, None] - all_rays.origins) / directions
+def _through_box(
+    all_rays: Rays, box: Box, to_box: Float[np.ndarray, "4 4"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Values of t where rays enter and leave a box, which an affine map keeps; one that misses it leaves first."""
+    planes, matrix = (torch.from_numpy(each.astype(np.float32)).to(all_rays.origins) for each in (box, to_box))
+    origins, directions = all_rays.origins @ matrix[:3, :3].T + matrix[:3, 3], all_rays.directions @ matrix[:3, :3].T
+    directions = torch.where(directions.abs() < 1e-12, 1e-12, directions)
+    ends = (planes[:, None] - origins) / directions
     return ends.amin(0).amax(-1), ends.amax(0).amin(-1)
 
 

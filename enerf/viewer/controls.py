@@ -4,6 +4,7 @@ What a browser sends is checked: a value may be anything.
 """
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ class Controls:
                 "Split", 0.0, 1.0, 0.01, 0.5, visible=isinstance(source, SplitSource), hint=source.name
             )
             self._size = gui.add_slider("Resolution", LEAST, MOST, 1, min(max(size, LEAST), MOST))
+            self._occluding = gui.add_checkbox("Occlusion", True, hint="cameras behind the picture are hidden")
             self._cropped = gui.add_checkbox("Crop", False)
             self._ranges = [
                 gui.add_multi_slider(axis, low, high, (high - low) / 200, (low, high), visible=False)
@@ -45,9 +47,11 @@ class Controls:
             ]
             self._status = gui.add_markdown("")
         self._add_visit(source.scene)
-        for handle in (self._mode, self._blend, self._split, self._size, self._cropped, *self._ranges):
+        handles = (self._mode, self._blend, self._split, self._size, self._occluding, self._cropped, *self._ranges)
+        for handle in handles:
             handle.on_update(self._update)
         self._outline: Any = None
+        self._updating = threading.Lock()  # each update is in a thread of its own
 
     def _add_visit(self, scene: Scene) -> None:
         """Add the control that moves the camera to a photograph's."""
@@ -58,7 +62,7 @@ class Controls:
 
         @go.on_click
         def _(_: Any) -> None:
-            view = int(_within(number.value, 0, len(scene.c2w) - 1, 0))
+            view = int(within(number.value, 0, len(scene.c2w) - 1, 0))
             camera = scene.cameras.camera(view)
             fov = 2 * math.atan(0.5 * camera.height / camera.fy)
             move(self._client, scene.c2w[view].double().cpu().numpy(), fov)
@@ -67,12 +71,17 @@ class Controls:
         """What the browser is to show."""
         camera = self._client.camera
         c2w = poses.from_viser(camera.wxyz, camera.position)
-        aspect = _within(camera.image_width / max(camera.image_height, 1), 0.1, 10.0, 1.0)
+        aspect = within(camera.image_width / max(camera.image_height, 1), 0.1, 10.0, 1.0)
         mode = self._mode.value if self._mode.value in modes.MODES else modes.COLOR
-        size = int(_within(self._size.value, LEAST, MOST, LEAST))
+        size = int(within(self._size.value, LEAST, MOST, LEAST))
         box = self._box() if self._cropped.value is True else None
-        shares = [_within(each.value, 0.0, 1.0, 0.5) for each in (self._blend, self._split)]
-        return View(c2w, _within(camera.fov, 0.01, 3.1, 1.0), aspect, mode, shares[0], box, shares[1], size)
+        shares = [within(each.value, 0.0, 1.0, 0.5) for each in (self._blend, self._split)]
+        return View(c2w, within(camera.fov, 0.01, 3.1, 1.0), aspect, mode, shares[0], box, shares[1], size)
+
+    @property
+    def is_occluding(self) -> bool:
+        """Whether the picture hides what is behind it."""
+        return self._occluding.value is True
 
     def show_status(self, text: str) -> None:
         """Show a text below the controls."""
@@ -83,17 +92,17 @@ class Controls:
         ends = []
         for slider, (low, high) in zip(self._ranges, self._limits.T.tolist(), strict=True):
             values = list(slider.value)[:2] if isinstance(slider.value, (tuple, list)) else []
-            first, last = (_within(value, low, high, low) for value in (*values, low, high)[:2])
+            first, last = (within(value, low, high, low) for value in (*values, low, high)[:2])
             ends.append((min(first, last), max(first, last)))
         return np.array(ends).T
 
     def _update(self, _: Any) -> None:
         """Show the controls that apply now, and render again."""
-        self._blend.visible = self._mode.value == modes.BLEND
-        cropped = self._cropped.value is True
-        for slider in self._ranges:
-            slider.visible = cropped
-        with viser_server.sending(self._client):
+        with self._updating, viser_server.sending(self._client):
+            self._blend.visible = self._mode.value == modes.BLEND
+            cropped = self._cropped.value is True
+            for slider in self._ranges:
+                slider.visible = cropped
             if self._outline is not None:
                 self._outline.remove()
                 self._outline = None
@@ -116,7 +125,7 @@ def limits(scene: Scene) -> Box:
     """
     c2w = scene.c2w[list(scene.train)].double().cpu().numpy()
     target = poses.focus(scene)
-    reach = float(np.linalg.norm(c2w[:, :, 3] - target, axis=-1).mean())
+    reach = max(float(np.linalg.norm(c2w[:, :, 3] - target, axis=-1).mean()), poses.spacing(scene))
     if not scene.forward_facing:
         return np.stack([target - 1.5 * reach, target + 1.5 * reach])
     bounds = scene.bounds.double().cpu().numpy()
@@ -154,7 +163,7 @@ def plain(text: str) -> str:
     )
 
 
-def _within(value: Any, low: float | int, high: float | int, absent: float | int) -> float | int:
+def within(value: Any, low: float | int, high: float | int, absent: float | int) -> float | int:
     """A number that a browser has sent, within limits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return absent

@@ -44,7 +44,8 @@ class LiveShapeViewer:
         """
         if isinstance(run.target, Picture):
             raise InputError("option --viewer: found --image, expected a mesh or a cloud")
-        self._run, self._viewer = run, MeshViewer(self._server, [mesh_of(run)])
+        box = run.target.normalization.to_file(np.array([[-1.0] * 3, [1.0] * 3]))  # of what a mesh may fill
+        self._run, self._viewer = run, MeshViewer(self._server, [mesh_of(run)], box)
         return Hook(1, self._between_steps)
 
     def close(self) -> None:

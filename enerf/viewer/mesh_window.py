@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from enerf.viewer.controls import plain
+from enerf.viewer.controls import plain, within
 from enerf.viewer.viser_server import Server
 
 COLORS = ((150, 180, 220), (230, 170, 110))
@@ -28,12 +28,18 @@ class ShownMesh:
 class MeshViewer:
     """A viewer of one or two meshes; the browser draws them, so that nothing is rendered here."""
 
-    def __init__(self, server: Server, meshes: Sequence[ShownMesh]) -> None:
-        """Show meshes, of which there are one or two."""
+    def __init__(
+        self, server: Server, meshes: Sequence[ShownMesh], bounds: Float[np.ndarray, "k 3"] | None = None
+    ) -> None:
+        """Show meshes, of which there are one or two.
+
+        ``bounds`` are points whose box contains them and all that ``replace`` will show; by default their own.
+        """
         self._server, self._meshes = server, list(meshes)
         self._lock = threading.Lock()
+        self._wanted = 0  # number of the last drawing that was asked for
         self._drawn: list[Any] = []
-        corners = np.concatenate([each.vertices for each in self._meshes])
+        corners = np.concatenate([each.vertices for each in self._meshes]) if bounds is None else bounds
         self._low, self._high = corners.min(0), corners.max(0)
         gui, scene = server.viser.gui, server.viser.scene
         self._look(scene)
@@ -42,7 +48,7 @@ class MeshViewer:
             self._flat = gui.add_checkbox("Flat shading", False)
             self._clip = gui.add_slider("Clip along z", 0.0, 1.0, 0.01, 1.0)
             self._split = gui.add_slider("Split along x", 0.0, 1.0, 0.01, 0.5, visible=len(self._meshes) > 1)
-            gui.add_markdown(plain(", ".join(f"{each.name}: {len(each.faces)} faces" for each in self._meshes)))
+            self._text = gui.add_markdown("")
         for handle in (self._wireframe, self._flat, self._clip, self._split):
             handle.on_update(lambda _: self._draw())
         self._draw()
@@ -78,8 +84,12 @@ class MeshViewer:
         initial.near, initial.far = 1e-3 * size, 100.0 * size
 
     def _draw(self) -> None:
-        """Send the parts of the meshes that the sliders leave."""
+        """Send the parts of the meshes that the sliders leave, unless that is asked for again meanwhile."""
+        self._wanted = number = self._wanted + 1
         with self._lock:
+            if number != self._wanted:
+                return
+            self._text.content = plain(", ".join(f"{each.name}: {len(each.faces)} faces" for each in self._meshes))
             split, clip = _share(self._split.value), _share(self._clip.value)
             at_x, at_z = (self._low + share * (self._high - self._low) for share in (split, clip))
             for handle in self._drawn:
@@ -87,7 +97,7 @@ class MeshViewer:
             self._drawn = []
             for i, each in enumerate(self._meshes):
                 middles = each.vertices[each.faces].mean(1)
-                kept = middles[:, 2] <= at_z[2]
+                kept = (middles[:, 2] <= at_z[2]) | (clip >= 1)
                 if len(self._meshes) > 1:
                     kept &= (middles[:, 0] < at_x[0]) == (i == 0)
                 if kept.any():
@@ -109,4 +119,4 @@ class MeshViewer:
 
 
 def _share(value: Any) -> float:
-    return min(max(float(value), 0.0), 1.0) if isinstance(value, (int, float)) else 0.5
+    return float(within(value, 0.0, 1.0, 0.5))

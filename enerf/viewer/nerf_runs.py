@@ -30,7 +30,8 @@ def source_of(run: Run, name: str, renderer: Callable[[], Renderer] | None = Non
         def renderer() -> Renderer:
             return made
 
-    return FieldSource(name, run.present_scene, renderer, setup.sampling_config(run.config, run.scene).knee, fast)
+    knee, datadir = setup.sampling_config(run.config, run.scene).knee, Path(run.config.data.datadir)
+    return FieldSource(name, run.present_scene, renderer, knee, fast, datadir)
 
 
 def _by_planes(run: Run) -> FastRenderer | None:

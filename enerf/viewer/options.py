@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from enerf.config.options import option
+from enerf.core.errors import InputError, shown
 
 PORTS = (1 << 16) - 1
 HOST = "address to listen on; other computers reach the viewer only at another than 127.0.0.1, with a printed token"
@@ -40,4 +41,14 @@ class LiveOptions:
     viewer_port: int = option(0, f"with --viewer: {PORT}", at_least=0, at_most=PORTS, affects="neutral")
 
     def check(self) -> None:
-        """Check nothing: every combination is allowed."""
+        """Check that there is a viewer for which an address is chosen.
+
+        Raises
+        ------
+        InputError
+            If not.
+        """
+        for name in ("viewer_host", "viewer_port"):
+            value = getattr(self, name)
+            if not self.viewer and value != getattr(LiveOptions, name):
+                raise InputError(f"option --{name}: found {shown(value)} without --viewer, expected both or none")

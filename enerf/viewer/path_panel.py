@@ -49,8 +49,9 @@ class PathPanel:
         self._lock = threading.RLock()
         self._drawn: list[Any] = []
         self._video: threading.Thread | None = None
-        self._playing: set[int] = set()
+        self._playing: dict[int, object] = {}  # browser -> what its present playing is known by
         self._is_stopped = False
+        self._size = self._own_size()
         self._add_controls()
 
     def _add_controls(self) -> None:
@@ -89,6 +90,11 @@ class PathPanel:
 
         return act
 
+    def _own_size(self) -> tuple[int, int]:
+        """Width and height of the frames of a new path: those of the scene's camera, made even for videos."""
+        camera = self._source.scene.camera
+        return max(2, camera.width // 2 * 2), max(2, camera.height // 2 * 2)
+
     def path(self) -> CameraPath:
         """The path, in the coordinates of the scene's files.
 
@@ -105,16 +111,13 @@ class PathPanel:
         to_world = np.linalg.inv(scene.world_to_scene.double().cpu().numpy())
         moved = coordinates.transform_poses(to_world, np.stack([each.c2w for each in found]))
         passed = tuple(Keyframe(pose, each.fov) for pose, each in zip(moved, found, strict=True))
-        width, height = (max(2, side // 2 * 2) for side in (scene.camera.width, scene.camera.height))
-        return camera_path_files.through(passed, self._length(), self._rate(), width, height, closed=self._is_closed())
+        return camera_path_files.through(passed, self._length(), self._rate(), *self._size, closed=self._is_closed())
 
     def _length(self) -> float:
-        value = self._seconds.value
-        return min(max(float(value), 0.1), MOST_SECONDS) if isinstance(value, (int, float)) else 4.0
+        return float(controls.within(self._seconds.value, 0.1, MOST_SECONDS, 4.0))
 
     def _rate(self) -> int:
-        value = self._fps.value
-        return int(min(max(value, 1), 120)) if isinstance(value, (int, float)) else 24
+        return int(controls.within(self._fps.value, 1, 120, 24))
 
     def _is_closed(self) -> bool:
         return self._closed.value is True
@@ -136,6 +139,7 @@ class PathPanel:
     def _clear(self, _: Any) -> None:
         with self._lock:
             self.keyframes.clear()
+            self._size = self._own_size()
         self._redraw()
 
     def _redraw(self) -> None:
@@ -145,14 +149,14 @@ class PathPanel:
                 handle.remove()
             self._drawn = []
             scene, scale = self._viser.scene, 0.25 * poses.spacing(self._source.scene)
-            camera = self._source.scene.camera
+            width, height = self._size
             for i, each in enumerate(self.keyframes):
                 wxyz, position = poses.to_viser(each.c2w)
                 self._drawn.append(
                     scene.add_camera_frustum(
                         f"/path/{i:03d}",
                         fov=float(np.radians(each.fov)),
-                        aspect=camera.width / camera.height,
+                        aspect=width / height,
                         scale=scale,
                         thickness=2.0,
                         thickness_units="screen",
@@ -171,38 +175,36 @@ class PathPanel:
                 )
             count = len(self.keyframes)
         frames = max(1, round(self._length() * self._rate())) if count else 0
-        self._tell(f"{count} keyframe{'s' * (count != 1)}, {frames} frames" if count else "no keyframes")
+        size = f"{width}×{height}"
+        self._tell(f"{count} keyframe{'s' * (count != 1)}, {frames} frames of {size}" if count else "no keyframes")
 
-    def _at(self, time_in_path: float) -> tuple[np.ndarray, float]:
-        """Pose in scene coordinates and field of view in radians at a time in [0, 1]."""
+    def _move(self, client: Any, time_in_path: float) -> None:
+        """Move the camera of a browser to the place of a time in [0, 1]."""
         with self._lock:
             found = list(self.keyframes)
-        along, fovs = keyframes.interpolated(found, np.array([time_in_path]), closed=self._is_closed())
-        return along[0], float(np.radians(fovs[0]))
+        if client is not None and found:
+            along, fovs = keyframes.interpolated(found, np.array([time_in_path]), closed=self._is_closed())
+            controls.move(client, along[0], float(np.radians(fovs[0])))
 
     def _show(self, event: Any) -> None:
         """Move the camera of the browser to the preview's place."""
-        if event.client is not None and self.keyframes:
-            value = self._preview.value
-            controls.move(event.client, *self._at(min(max(float(value), 0.0), 1.0)))
+        self._move(event.client, float(controls.within(self._preview.value, 0.0, 1.0, 0.0)))
 
     def _play(self, event: Any) -> None:
         """Move the camera of the browser along the path; a second time: stop."""
-        client = event.client
+        client, this = event.client, object()
         if client is None or not self.keyframes:
             raise InputError("camera path: found no keyframes, expected at least one")
-        if client.client_id in self._playing:
-            self._playing.discard(client.client_id)
+        if self._playing.pop(client.client_id, None) is not None:
             return
-        self._playing.add(client.client_id)
-        began, length = time.monotonic(), self._length()
-        while client.client_id in self._playing and not viser_server.is_gone(client) and self.keyframes:
+        self._playing[client.client_id] = this
+        began, length, passed = time.monotonic(), self._length(), 0.0
+        while self._playing.get(client.client_id) is this and passed < 1 and not viser_server.is_gone(client):
             passed = (time.monotonic() - began) / length
-            controls.move(client, *self._at(min(passed, 1.0)))
-            if passed >= 1:
-                break
+            self._move(client, min(passed, 1.0))
             time.sleep(PREVIEW_STEP)
-        self._playing.discard(client.client_id)
+        if self._playing.get(client.client_id) is this:
+            del self._playing[client.client_id]
 
     def _file(self, suffix: str) -> Path:
         """File of the path, by its name: always within the run's folder."""
@@ -213,19 +215,24 @@ class PathPanel:
 
     def _save(self, _: Any) -> None:
         file, saved = self._file(".json"), self.path()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        camera_path_files.write(file, saved)
+        camera_path_files.write(file, saved, self._source.datadir)
         self._tell(f"saved: {file}")
 
     def _load(self, _: Any) -> None:
-        found = camera_path_files.read(self._file(".json"))
+        file = self._file(".json")
+        if not file.is_file():
+            raise InputError(f"{file}: not found, expected a path that was saved before")
+        found = camera_path_files.read(file, self._source.datadir)
         passed = found.keyframes or tuple(
             Keyframe(pose, fov) for pose, fov in zip(found.poses, found.fovs.tolist(), strict=True)
         )
+        chosen = np.linspace(0, len(passed) - 1, min(len(passed), MOST_KEYFRAMES)).round().astype(int)
+        passed = tuple(passed[i] for i in chosen)
         to_scene = self._source.scene.world_to_scene.double().cpu().numpy()
-        moved = coordinates.transform_poses(to_scene, np.stack([each.c2w for each in passed[:MOST_KEYFRAMES]]))
+        moved = coordinates.transform_poses(to_scene, np.stack([each.c2w for each in passed]))
         with self._lock:
-            self.keyframes = [Keyframe(pose, each.fov) for pose, each in zip(moved, passed, strict=False)]
+            self.keyframes = [Keyframe(pose, each.fov) for pose, each in zip(moved, passed, strict=True)]
+            self._size = (found.width, found.height)
         self._seconds.value, self._fps.value = len(found.poses) / found.fps, max(1, round(found.fps))
         self._closed.value = found.closed
         self._redraw()
@@ -236,7 +243,6 @@ class PathPanel:
             if self._video is not None and self._video.is_alive():
                 raise InputError("a video is being rendered already")
             path, out = self.path(), self._file(".mp4")
-            out.parent.mkdir(parents=True, exist_ok=True)
             self._is_stopped = False
             self._video = threading.Thread(target=self._write_video, args=(path, out), daemon=True)
             self._video.start()
@@ -262,10 +268,15 @@ class PathPanel:
             self._tell(f"video: {written}")
         except StoppedByUser:
             self._tell("stopped; Render video goes on")
-        except (InputError, RuntimeError, MemoryError, OSError) as error:
+        except Exception as error:  # whatever it is, it is shown where somebody looks
             self._tell(f"the video was not rendered: {error}")
         finally:
             self._progress.visible = False
+
+    def close(self) -> None:
+        """Stop a video, and render no other one."""
+        self._scheduler.end(StoppedByUser())
+        self.stop()
 
     def stop(self) -> None:
         """Stop a video and wait for its thread; its frames are kept."""

@@ -22,7 +22,10 @@ Vector = Float64[np.ndarray, "3"]
 
 @dataclass(frozen=True)
 class Start:
-    """Where a camera starts: position, the point that it looks at, up, and the vertical field of view in radians."""
+    """Where a camera starts: position, the point that it looks at, up, and the vertical field of view in radians.
+
+    Position and point differ.
+    """
 
     position: Vector
     look_at: Vector
@@ -65,8 +68,10 @@ def start(scene: Scene) -> Start:
         unit = max(spread, 1e-3 * depth)
         orbit = min(depth, ORBIT * unit)  # about a near point: a far one would throw the camera far away
         return Start(middle[:, 3] + BEHIND * unit * middle[:, 2], middle[:, 3] - orbit * middle[:, 2], up, float(fov))
-    first = c2w[0, :, 3]
-    return Start(target + OUTSIDE * (first - target), target, up, float(fov))
+    away = c2w[0, :, 3] - target
+    if np.linalg.norm(away) < spacing(scene):  # cameras that turn on the spot: then from behind the first one
+        return Start(target + away + spacing(scene) * c2w[0, :, 2], target + away, up, float(fov))
+    return Start(target + OUTSIDE * away, target, up, float(fov))
 
 
 def focus(scene: Scene) -> Vector:
@@ -84,9 +89,12 @@ def focus(scene: Scene) -> Vector:
 
 
 def spacing(scene: Scene) -> float:
-    """Median distance between a camera and its nearest neighbor; for one camera, a part of its near bound."""
-    centers = scene.c2w[:, :, 3].double().cpu()
+    """Median distance between a camera and its nearest neighbor, or a part of the near bound.
+
+    The latter is for one camera, and for cameras at one place.
+    """
+    centers, near = scene.c2w[:, :, 3].double().cpu(), float(scene.bounds.min())
     if len(centers) < 2:
-        return 0.2 * float(scene.bounds.min())
+        return 0.2 * near
     apart = torch.cdist(centers, centers) + torch.diag(torch.full((len(centers),), torch.inf, dtype=torch.float64))
-    return max(1e-6, float(apart.amin(1).median()))
+    return max(1e-6, 0.01 * near, float(apart.amin(1).median()))

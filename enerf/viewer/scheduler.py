@@ -92,6 +92,7 @@ class Scheduler:
         self._tasks: list[_Task] = []
         self._changed = threading.Condition()
         self._turns = itertools.count()
+        self._ended: BaseException | None = None
         self.speed = 0.0
 
     @property
@@ -125,6 +126,8 @@ class Scheduler:
         """Result of a rendering for no browser, advanced by another thread's ``turn``; errors are raised here."""
         task = _Task(_Job(LAST, 0, work))
         with self._changed:
+            if self._ended is not None:
+                raise self._ended
             self._tasks.append(task)
             self._changed.notify_all()
         task.done.wait()
@@ -140,13 +143,22 @@ class Scheduler:
             task.error = error
             task.done.set()
 
+    def end(self, error: BaseException) -> None:
+        """End all renderings for no browser with an error, and later ones as soon as they are asked for."""
+        with self._changed:
+            self._ended = error
+        self.give_up_tasks(error)
+
     def wait(self, seconds: float) -> None:
         """Wait until something is to be rendered, at most some seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._chosen(peek=True) is not None, seconds)
 
     def turn(self) -> bool:
-        """Advance one rendering by a chunk; returns whether there was one."""
+        """Advance one rendering by a chunk; returns whether there was one.
+
+        Errors are logged, or raised by ``perform``: a picture that cannot be made or sent does not end a training.
+        """
         with self._changed:
             chosen = self._chosen()
             if chosen is None:
@@ -159,7 +171,7 @@ class Scheduler:
             self._measure(next(job.work), time.perf_counter() - began)
         except StopIteration as ended:
             self._finish(key, owner, job, ended.value)
-        except (RuntimeError, MemoryError, ValueError) as error:
+        except Exception as error:
             self._fail(owner, job, error)
         return True
 
@@ -200,12 +212,16 @@ class Scheduler:
             return
         with self._changed:
             owner.job = None
+            is_last = False  # a picture of an old generation is followed by others
             if job.generation == owner.generation:
                 owner.next_rung = job.rung + 1
-            is_last = job.rung + 1 >= owner.rungs
+                is_last = owner.next_rung >= owner.rungs
             is_here = self._browsers.get(key) is owner
         if is_here:
-            self._deliver(key, picture, job.rung, is_last)
+            try:
+                self._deliver(key, picture, job.rung, is_last)
+            except Exception as error:
+                log.warning("a picture cannot be shown: %s", error)
 
     def _fail(self, owner: "_Browser | _Task", job: _Job, error: Exception) -> None:
         """End a rendering that cannot be made; a browser keeps its last picture."""

@@ -6,11 +6,12 @@ decides, chunk by chunk, whether it goes on (see ``scheduler``).
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from enerf.core.errors import InputError
@@ -25,10 +26,36 @@ from enerf.viewer import modes
 from enerf.viewer.modes import Rendered
 
 CHUNK = 2048  # rays rendered before something else may be
+SEAM = 2  # columns beyond the line between two runs that each renders: normals are made of neighboring pixels
 
-Image = UInt8[np.ndarray, "h w 3"]
 Rendering = Generator[int, None, Picture]
-Drawing = Generator[int, None, Image]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A view as it is shown.
+
+    Attributes
+    ----------
+    image
+        Colors.
+    depth
+        Depth along the optical axis of what each pixel shows, in scene units of the (first) run; infinite where it
+        shows the background.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    depth: Float32[np.ndarray, "h w"]
+
+    @classmethod
+    def of(cls, rendered: Rendered, view: "View", unit: float | int = 1.0) -> "Drawn":
+        """A rendered view in the mode that is wanted; ``unit`` is the length of the shown depths' unit."""
+        depth = view_rays.scene_depth(rendered.scene, rendered.rays, rendered.picture) / unit
+        image = modes.shown(rendered, view.mode, view.blend)
+        return cls(image, depth.nan_to_num(nan=torch.inf, posinf=torch.inf).float().cpu().numpy())
+
+
+Drawing = Generator[int, None, Drawn]
 
 
 @dataclass(frozen=True)
@@ -48,11 +75,13 @@ class View:
     blend
         Share of the photograph in the mode that blends it.
     box
-        Region that is rendered, in scene coordinates; None: all.
+        Region that is rendered, in scene coordinates of the first run; None: all.
     split
         Share of the width that shows the first of two runs.
     size
         Longest side of the exact picture in pixels.
+    to_box
+        Similarity from the scene coordinates of the pose to those of the box.
     """
 
     c2w: Float[Tensor, "3 4"]
@@ -63,6 +92,7 @@ class View:
     box: Box | None = None
     split: float | int = 0.5
     size: int = 504
+    to_box: Float[np.ndarray, "4 4"] | None = None
 
     def camera(self, size: float | int) -> Camera:
         """Pinhole camera with ``size`` pixels along the longest side of the picture."""
@@ -97,6 +127,8 @@ class FieldSource:
         That of the samples' spacing, 0 without.
     fast
         Renderer for moving cameras, None: the lowest resolution of the field takes its place.
+    datadir
+        Folder or file of the scene, which says what the coordinates of nerfstudio's camera paths are; None: unknown.
     """
 
     name: str
@@ -104,16 +136,17 @@ class FieldSource:
     renderer: Callable[[], Renderer]
     knee: float | int = 0.0
     fast: FastRenderer | None = None
+    datadir: Path | None = None
 
     def drawn(self, view: View, size: float | int) -> Drawing:
-        """The image of a view with ``size`` pixels along the longest side."""
+        """A view with ``size`` pixels along the longest side."""
         rendered = yield from self.rendered(view, view.camera(size), None)
-        return modes.shown(rendered, view.mode, view.blend)
+        return Drawn.of(rendered, view)
 
     def rendered(self, view: View, camera: Camera, wanted: Bool[Tensor, " n"] | None) -> Generator[int, None, Rendered]:
         """A rendered view; ``wanted`` are the pixels that are needed, row by row, None: all."""
         renderer, c2w = self.renderer(), view.c2w.to(self.scene.c2w)
-        rays = view_rays.of_view(self.scene, camera, c2w, view.box, renderer.pixel_centers)
+        rays = view_rays.of_view(self.scene, camera, c2w, view.box, renderer.pixel_centers, view.to_box)
         if wanted is not None:
             rays = _only(rays, wanted.to(rays.met.device))
         flat = yield from _in_turns(renderer, rays)
@@ -127,16 +160,21 @@ class FieldSource:
         flat = yield from _in_turns(renderer, rays)
         return view_rays.assembled(self.scene, rays, flat, camera)
 
-    def quick(self, view: View, size: float | int) -> Image | None:
-        """The image of a view by the fast renderer; None if there is none, or not for this view."""
-        if self.fast is None or view.box is not None:
+    def has_quick(self, view: View) -> bool:
+        """Whether ``quick`` may show a view."""
+        return self.fast is not None and view.box is None
+
+    def quick(self, view: View, size: float | int, unit: float | int = 1.0) -> Drawn | None:
+        """A view by the fast renderer; None if there is none, or not for this view. ``unit`` is as of ``Drawn.of``."""
+        if self.fast is None or not self.has_quick(view):
             return None
         camera, c2w = view.camera(size), view.c2w.to(self.scene.c2w)
         picture = self.fast(c2w, camera)
         if picture is None:
             return None
-        rays = view_rays.of_view(self.scene, camera, c2w)
-        return modes.shown(Rendered(self.scene, c2w, rays, picture, self.knee), view.mode, view.blend)
+        picture = Picture(*(part.to(c2w.device) for part in (picture.rgb, picture.depth, picture.opacity)))
+        rays = view_rays.of_view(self.scene, camera, c2w, pixel_centers=self.renderer().pixel_centers)
+        return Drawn.of(Rendered(self.scene, c2w, rays, picture, self.knee), view, unit)
 
 
 def _only(rays: ViewRays, wanted: Bool[Tensor, " n"]) -> ViewRays:
@@ -166,6 +204,7 @@ class SplitSource:
     first: FieldSource
     second: FieldSource
     _map: Float[np.ndarray, "4 4"] = field(init=False)
+    _unit: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Check that both are of one scene.
@@ -182,6 +221,7 @@ class SplitSource:
             )
         to_first, to_second = (each.scene.world_to_scene.double().numpy() for each in (self.first, self.second))
         self._map = to_second @ np.linalg.inv(to_first)
+        self._unit = float(np.cbrt(np.linalg.det(self._map[:3, :3])))
 
     @property
     def name(self) -> str:
@@ -193,36 +233,50 @@ class SplitSource:
         """Scene of the first run."""
         return self.first.scene
 
-    def drawn(self, view: View, size: float | int) -> Drawing:
-        """The image of a view, left by the first run and right by the second, with a white line between them."""
-        camera = view.camera(size)
-        column = round(min(max(view.split, 0.0), 1.0) * camera.width)
-        left = (torch.arange(camera.width) < column).repeat(camera.height)
-        first = yield from self.first.rendered(view, camera, left)
-        second = yield from self.second.rendered(self.mapped(view), camera, ~left)
-        image, other = (modes.shown(each, view.mode, view.blend) for each in (first, second))
-        image[:, column:] = other[:, column:]
-        if 0 < column < camera.width:
-            image[:, column] = 255
-        return image
+    @property
+    def datadir(self) -> Path | None:
+        """Scene of the first run."""
+        return self.first.datadir
 
-    def quick(self, view: View, size: float | int) -> Image | None:
+    def drawn(self, view: View, size: float | int) -> Drawing:
+        """A view, left by the first run and right by the second, with a white line between them."""
+        camera, right = view.camera(size), self.mapped(view)
+        column, at = _column(view, camera), torch.arange(camera.width)
+        wanted = (at < column + SEAM, at >= column - SEAM) if 0 < column < camera.width else (at < column, at >= column)
+        first = yield from self.first.rendered(view, camera, wanted[0].repeat(camera.height))
+        second = yield from self.second.rendered(right, camera, wanted[1].repeat(camera.height))
+        return _beside(Drawn.of(first, view), Drawn.of(second, right, self._unit), column)
+
+    def has_quick(self, view: View) -> bool:
+        """Whether ``quick`` may show a view."""
+        return self.first.has_quick(view) and self.second.has_quick(view)
+
+    def quick(self, view: View, size: float | int) -> Drawn | None:
         """The same by the fast renderers of both runs; None if one has none."""
-        image, other = self.first.quick(view, size), self.second.quick(self.mapped(view), size)
-        if image is None or other is None:
+        if not self.has_quick(view):
             return None
-        column = round(min(max(view.split, 0.0), 1.0) * image.shape[1])
-        return np.concatenate([image[:, :column], other[:, column:]], 1)
+        first, second = self.first.quick(view, size), self.second.quick(self.mapped(view), size, self._unit)
+        if first is None or second is None:
+            return None
+        return _beside(first, second, _column(view, view.camera(size)))
 
     def mapped(self, view: View) -> View:
         """The view in the scene coordinates of the second run."""
         pose = coordinates.transform_poses(self._map, view.c2w[None].double().cpu().numpy())[0]
-        box = None if view.box is None else _mapped_box(self._map, np.asarray(view.box))
-        return replace(view, c2w=torch.from_numpy(pose).float(), box=box)
+        return replace(view, c2w=torch.from_numpy(pose).float(), to_box=np.linalg.inv(self._map))
 
 
-def _mapped_box(matrix: Float[np.ndarray, "4 4"], box: Box) -> Box:
-    """Bounding box of a box's corners after a similarity."""
-    corners = np.array([[box[i, 0], box[j, 1], box[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    moved = coordinates.apply_transform(matrix, corners)
-    return np.stack([moved.min(0), moved.max(0)])
+def _column(view: View, camera: Camera) -> int:
+    """First column of a picture that shows the second of two runs."""
+    return round(min(max(view.split, 0.0), 1.0) * camera.width)
+
+
+def _beside(first: Drawn, second: Drawn, column: int) -> Drawn:
+    """One view left of a column, and another from there on; the column between them is white."""
+    image, depth = (
+        np.concatenate([left[:, :column], right[:, column:]], 1)
+        for left, right in ((first.image, second.image), (first.depth, second.depth))
+    )
+    if 0 < column < image.shape[1]:
+        image[:, column] = 255
+    return Drawn(image, depth)

@@ -6,6 +6,7 @@ What viser does by itself and this module changes:
 - It checks no header; here every request passes ``access.Access`` before viser sees it.
 - Any client may ask it for a public tunnel, upload files, and set any attribute of a control; here all messages but
   cameras and values of controls are dropped before they are decoded, and the handlers of tunnels are removed.
+- It prints a traceback for a value of another type than its control's; here that is a line for debugging.
 - It builds its page, with a downloaded node.js, if its files have odd dates; here it never does.
 - It prints to standard output, on which the commands write their results.
 """
@@ -13,6 +14,8 @@ What viser does by itself and this module changes:
 import asyncio
 import contextlib
 import io
+import logging
+import math
 import socket
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -20,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64
 
 from enerf.core.errors import InputError, shown
 from enerf.viewer import access
@@ -28,6 +32,11 @@ VERSION = "1.1.1"
 FIRST_PORT, PORTS = 7007, 100
 LARGEST_MESSAGE = 1 << 20  # bytes, from a browser
 MOST_CLIENTS = 32
+MOST_DEPTH = 160.0  # of pictures: viser sends whole multiples of 1e-5 below 2^24
+DEPTH_SIZE, DEPTH_BITS = 252, 9  # longest side of pictures of depths that are sent; their precision
+LONGEST_TEXT, MOST_VALUES = 1000, 16  # of a control's value, from a browser
+
+log = logging.getLogger("enerf")
 
 
 def require() -> Any:
@@ -104,6 +113,8 @@ class Server:
         for kind in (_messages.ShareUrlRequest, _messages.ShareUrlDisconnect):
             self.viser._websock_server.unregister_handler(kind)
         self.viser.request_share_url = _no_tunnel
+        loop = self.viser.get_event_loop()
+        loop.call_soon_threadsafe(loop.set_exception_handler, _log_error)
         self.viser.gui.configure_theme(show_share_button=False, show_logo=False, dark_mode=True)
         self._is_open = True
 
@@ -144,6 +155,8 @@ class Server:
                 request.path, values("Host"), values("Origin"), values("Cookie"), "websocket" in upgrade
             )
             answer = self.access.answer_to(asked)
+            if answer is None and asked.is_websocket and f"viser-v{VERSION}" not in _protocols(request.headers):
+                answer = access.refusal(400, f"the page is of another version than viser {VERSION}: load it again")
             if answer is None and (not self._is_open or (asked.is_websocket and len(live) >= MOST_CLIENTS)):
                 answer = access.refusal(503, "not ready, or too many browsers")
             if answer is None and asked.is_websocket:
@@ -171,11 +184,10 @@ def _expected(receive: Callable[[], Any]) -> Callable[[], Any]:
             raw = await receive()
             try:
                 content = msgspec.msgpack.decode(raw)
-                kind = content["type"]
-                is_value = kind == "GuiUpdateMessage" and list(content["updates"]) == ["value"]
+                is_good = {"ViewerCameraMessage": _is_camera, "GuiUpdateMessage": _is_value}[content["type"]](content)
             except (msgspec.DecodeError, KeyError, TypeError):
-                continue
-            if (kind == "ViewerCameraMessage" and _is_camera(content)) or is_value:
+                is_good = False
+            if is_good:
                 return bytes(raw)
             await asyncio.sleep(0)
 
@@ -183,15 +195,61 @@ def _expected(receive: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _is_camera(content: dict[str, Any]) -> bool:
-    """Whether a camera message has finite numbers and a usable size."""
-    try:
-        parts = (content["wxyz"], content["position"], content["look_at"], content["up_direction"], [content["fov"]])
-        values = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
-        sizes = (content["image_height"], content["image_width"])
-    except (KeyError, TypeError, ValueError):
+    """Whether a camera message has all its parts and no other, finite numbers, an orientation and a usable size."""
+    vectors = {"wxyz": 4, "position": 3, "look_at": 3, "up_direction": 3}
+    numbers, sizes = ("fov", "near", "far"), ("image_height", "image_width")
+    if set(content) != {"type", *vectors, *numbers, *sizes}:
         return False
-    sized = all(isinstance(size, (int, float)) and 1 <= size <= 1 << 16 for size in sizes)
-    return sized and len(values) == 14 and bool(np.isfinite(values).all()) and 0 < content["fov"] < np.pi
+    for name, length in vectors.items():
+        values = content[name]
+        if not isinstance(values, list) or len(values) != length or not all(map(_is_finite, values)):
+            return False
+    if not all(_is_finite(content[name]) for name in (*numbers, *sizes)) or not 0 < content["fov"] < np.pi:
+        return False
+    return any(content["wxyz"]) and all(1 <= content[name] <= 1 << 16 for name in sizes)
+
+
+def _is_value(content: dict[str, Any]) -> bool:
+    """Whether a message sets the value of a control, and nothing else, to one that is not long."""
+    if set(content) != {"type", "uuid", "updates"} or not isinstance(content["uuid"], str):
+        return False
+    if not isinstance(content["updates"], dict) or list(content["updates"]) != ["value"]:
+        return False
+    value = content["updates"]["value"]
+    values = value if isinstance(value, list) and len(value) <= MOST_VALUES else [value]
+    return all(
+        isinstance(each, bool) or _is_finite(each) or (isinstance(each, str) and len(each) <= LONGEST_TEXT)
+        for each in values
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a camera or a control may have."""
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _protocols(headers: Any) -> list[str]:
+    """Subprotocols that a websocket offers; viser's page offers one that names its version."""
+    return [each.strip() for header in headers.get_all("Sec-WebSocket-Protocol") for each in header.split(",")]
+
+
+def _log_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exception handler of viser's event loop."""
+    log.debug("viser: %s: %s", context.get("message"), context.get("exception"))
+
+
+def sent_depth(depth: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h2 w2"]:
+    """Depths for ``set_background_image``, which hide what is behind them: few and rounded, since they are sent as PNG.
+
+    What is infinitely far, at 0 or beyond ``MOST_DEPTH`` hides nothing.
+    """
+    step = -(-max(depth.shape) // DEPTH_SIZE)
+    few = depth[step // 2 :: step, step // 2 :: step].astype(np.float64)
+    within = (few > 0) & (few < MOST_DEPTH)
+    whole = np.where(within, few, 1.0) * 1e5
+    unit = np.exp2(np.floor(np.log2(whole)).clip(DEPTH_BITS) - DEPTH_BITS)
+    rounded = (np.round(whole / unit) * unit + 0.5) * 1e-5  # viser rounds down
+    return np.where(within, rounded, 2 * MOST_DEPTH)
 
 
 def is_gone(client: Any) -> bool:

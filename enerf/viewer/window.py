@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from enerf.core import images
 from enerf.datasets.scenes import pixels
@@ -17,7 +17,7 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.viewer import path_panel, poses, viser_server
 from enerf.viewer.controls import Controls, plain
 from enerf.viewer.scheduler import Scheduler, sizes
-from enerf.viewer.sources import FieldSource, SplitSource, View
+from enerf.viewer.sources import Drawn, FieldSource, SplitSource, View
 from enerf.viewer.viser_server import Server
 
 FIRST_SECONDS = 0.1  # time that the lowest rung may take
@@ -74,6 +74,7 @@ class Viewer:
         self.scheduler = Scheduler(self._draw, lambda look: len(look.sizes), self._deliver)
         camera = source.scene.camera
         self._size = size or min(1008, max(camera.width, camera.height))
+        self._centers = source.scene.c2w[:, :, 3].double().cpu().numpy()
         self._lock = threading.Lock()
         self._controls: dict[int, Controls] = {}
         self._began: dict[int, float] = {}
@@ -95,7 +96,7 @@ class Viewer:
 
     def close(self) -> None:
         """End what is rendered, and the server."""
-        self.panel.stop()
+        self.panel.close()
         self.server.stop()
 
     def message(self, text: str) -> None:
@@ -176,6 +177,8 @@ class Viewer:
             view = controls.view()
             speed = self.scheduler.speed or GUESSED_SPEED
             rungs = list(sizes(float(np.clip(FIRST_SECONDS * speed, *FIRST_RAYS)), view.size, view.aspect))
+            if self._source.has_quick(view):  # what follows is not smaller than the first
+                rungs = [rungs[0], *(size for size in rungs[1:-1] if size > QUICK_SIZE), *rungs[1:][-1:]]
             self._began[client.client_id] = time.monotonic()
             self.scheduler.look(client.client_id, Look(view, rungs))
 
@@ -187,23 +190,31 @@ class Viewer:
 
     def _first(self, look: Look) -> Any:
         """Rendering of the lowest rung: by the fast renderer if it can, else by the field."""
-        image = self._source.quick(look.view, min(QUICK_SIZE, look.view.size))
-        if image is not None:
+        drawn = self._source.quick(look.view, min(QUICK_SIZE, look.view.size))
+        if drawn is not None:
             yield 0
-            return image
+            return drawn
         return (yield from self._source.drawn(look.view, look.sizes[0]))
 
-    def _deliver(self, key: Any, image: UInt8[np.ndarray, "h w 3"], rung: int, is_last: bool) -> None:
+    def _deliver(self, key: Any, drawn: Drawn, rung: int, is_last: bool) -> None:
         """Send a picture to its browser."""
         client, controls = self.server.viser.get_clients().get(key), self._controls.get(key)
         if client is None or controls is None or viser_server.is_gone(client):
             return
+        image = np.ascontiguousarray(drawn.image)
+        depth = self._sent_depth(drawn.depth, client.camera.position) if controls.is_occluding else None
         with viser_server.sending(client):
-            client.scene.set_background_image(np.ascontiguousarray(image), "jpeg", jpeg_quality=QUALITY[is_last])
+            client.scene.set_background_image(image, "jpeg", jpeg_quality=QUALITY[is_last], depth=depth)
             if is_last:
                 began = self._began.pop(key, None)  # None: refreshed, since the field has changed
                 after = "" if began is None else f" after {time.monotonic() - began:.1f} s"
                 controls.show_status(f"{image.shape[1]}×{image.shape[0]}, exact{after}")
+
+    def _sent_depth(self, depth: Float32[np.ndarray, "h w"], position: np.ndarray) -> np.ndarray | None:
+        """Depths by which the page hides cameras behind the picture; None if some are farther than can be sent."""
+        if np.linalg.norm(self._centers - position, axis=-1).max() > viser_server.MOST_DEPTH:
+            return None
+        return viser_server.sent_depth(depth)
 
 
 def thumbnail(scene: Scene, view: int) -> UInt8[np.ndarray, "h w 3"]:

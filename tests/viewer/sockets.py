@@ -1,10 +1,11 @@
 """Browsers that are only a websocket."""
 
 import socket
+import time
 
 from websockets.sync.client import connect
 
-from enerf.viewer.viser_server import Server
+from enerf.viewer.viser_server import VERSION, Server
 
 CAMERA = {
     "type": "ViewerCameraMessage",
@@ -13,11 +14,20 @@ CAMERA = {
 }
 
 
-def websocket(server: Server, *, host: str = "", origin: str | None = "", **headers: str):
-    """A websocket, of the server's own page unless the origin or the host is another."""
+def websocket(server: Server, *, host: str = "", origin: str | None = "", version: str = VERSION, **headers: str):
+    """A websocket, of the server's own page unless the origin, the host or the version is another."""
     host = host or f"127.0.0.1:{server.access.port}"
     raw = socket.create_connection(("127.0.0.1", server.access.port))
     wanted = f"http://{host}" if origin == "" else origin
+    offered = [f"viser-v{version}"] if version else None
     return connect(
-        f"ws://{host}/", sock=raw, origin=wanted, subprotocols=["viser-v1.1.1"], additional_headers=headers, proxy=None
+        f"ws://{host}/", sock=raw, origin=wanted, subprotocols=offered, additional_headers=headers, proxy=None
     )
+
+
+def until(condition, seconds: float = 20.0) -> bool:
+    """Whether a condition becomes true in time."""
+    ends = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < ends:
+        time.sleep(0.02)
+    return bool(found)

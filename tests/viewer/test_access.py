@@ -1,10 +1,11 @@
 """Attacks on the viewer's server: other pages, other names, no token, tunnels, and messages that no page sends."""
 
-import asyncio
+import gc
 import socket
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
 viser = pytest.importorskip("viser", reason="needs the extra viewer")
@@ -17,7 +18,7 @@ from enerf.core.errors import InputError  # noqa: E402
 from enerf.viewer import viser_server  # noqa: E402
 from enerf.viewer.access import Access, Request  # noqa: E402
 from enerf.viewer.viser_server import Server  # noqa: E402
-from tests.viewer.sockets import CAMERA, websocket  # noqa: E402
+from tests.viewer.sockets import CAMERA, until, websocket  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +67,6 @@ def answers(opened) -> bool:
 
 def clients(server: Server) -> int:
     return len(server.viser.get_clients())
-
-
-def until(condition, seconds: float = 20.0) -> bool:
-    async def wait() -> bool:
-        for _ in range(int(seconds / 0.02)):
-            if condition():
-                return True
-            await asyncio.sleep(0.02)
-        return False
-
-    return asyncio.run(wait())
 
 
 def test_the_server_listens_on_this_computer_only(server):
@@ -140,7 +130,7 @@ def test_no_client_opens_a_public_tunnel(server, monkeypatch):
     assert server.viser.request_share_url() is None
 
 
-def test_messages_that_no_page_sends_change_nothing(server):
+def test_messages_that_no_page_sends_change_nothing(server, caplog, capfd):
     slider = server.viser.gui.add_slider("size", 1, 9, 1, 5)
     with websocket(server) as client:
         assert answers(client)
@@ -155,6 +145,14 @@ def test_messages_that_no_page_sends_change_nothing(server):
             msgspec.msgpack.encode({**CAMERA, "fov": float("nan")}),
             msgspec.msgpack.encode({**CAMERA, "image_width": 1 << 40}),
             msgspec.msgpack.encode({**CAMERA, "position": "abc"}),
+            msgspec.msgpack.encode({**CAMERA, "wxyz": (0.0, 0.0, 0.0, 0.0)}),
+            msgspec.msgpack.encode({**CAMERA, "near": "abc"}),
+            msgspec.msgpack.encode({key: value for key, value in CAMERA.items() if key != "far"}),
+            msgspec.msgpack.encode({**CAMERA, "more": 1}),
+            *(
+                msgspec.msgpack.encode({"type": "GuiUpdateMessage", "uuid": uuid, "updates": {"value": value}})
+                for uuid, value in ((slider._impl.uuid, "abc"), (slider._impl.uuid, float("nan")), ([], 6), ("no", 6))
+            ),
         ]
         for message in bad:
             client.send(message)
@@ -164,6 +162,15 @@ def test_messages_that_no_page_sends_change_nothing(server):
         assert until(lambda: slider.value == 7)
         assert isinstance(slider._impl.update_cb, list)
     slider.remove()
+    gc.collect()  # asyncio speaks of errors that nobody has asked for when they are deleted
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_page_of_another_version_is_refused_and_nothing_is_printed(server, capfd):
+    assert refused(server, version="1.0.0") == 400
+    assert refused(server, version="") == 400
+    assert capfd.readouterr().out == ""
 
 
 def test_a_huge_message_ends_its_connection(server):
@@ -212,6 +219,18 @@ def test_two_headers_of_a_kind_are_refused():
         ([], []),
     ):
         assert access.answer_to(Request(hosts=hosts, origins=origins, **own)) is not None
+
+
+def test_depths_that_are_sent_are_precise_to_a_share_and_hide_nothing_where_there_is_none():
+    rng = np.random.default_rng(0)
+    depth = (10 ** rng.uniform(-2, 2.2, (60, 80))).astype(np.float32)
+    sent = viser_server.sent_depth(depth)
+    assert np.abs(sent / depth - 1).max() < 2**-9
+    depth[0], depth[1], depth[2] = np.inf, 0.0, 1000.0
+    assert (viser_server.sent_depth(depth)[:3] > viser_server.MOST_DEPTH).all()
+    large = np.tile(np.arange(1.0, 1009.0, dtype=np.float32), (756, 1))
+    assert viser_server.sent_depth(large).shape == (189, 252)
+    assert viser_server.sent_depth(large / 10)[0, 1] == pytest.approx(0.7, abs=0.01)  # the middle of 0.5 to 0.8
 
 
 def test_a_port_that_is_taken_is_one_sentence(server):

@@ -156,6 +156,40 @@ def test_a_view_that_cannot_be_rendered_is_reported_and_the_next_one_is_tried(ca
     assert "a view cannot be rendered: no memory" in caplog.text
 
 
+def test_a_picture_that_cannot_be_sent_is_reported_and_the_next_one_is_tried(caplog):
+    desk = Desk(1)
+    deliver = desk.scheduler._deliver
+
+    def fail_once(*given):
+        desk.scheduler._deliver = deliver
+        raise TypeError("no browser")
+
+    desk.scheduler._deliver = fail_once
+    desk.scheduler.look("a", "v")
+    desk.finish()
+    desk.scheduler.look("a", "w")
+    desk.finish()
+    assert desk.delivered == [("a", "w0", True)]
+    assert "a picture cannot be shown: no browser" in caplog.text
+
+
+def test_a_picture_of_the_view_before_is_never_the_last_one():
+    desk = Desk(1)
+    desk.scheduler._rungs = {"v": 3, "w": 1}.get
+    desk.scheduler.look("a", "v")
+    desk.turns(1)  # the lowest rung of the first view has begun, and is finished after the move
+    desk.scheduler.look("a", "w")
+    desk.finish()
+    assert desk.delivered == [("a", "v0", False), ("a", "w0", True)]
+
+
+def test_after_the_end_nothing_is_awaited():
+    desk = Desk()
+    desk.scheduler.end(KeyError("closed"))
+    with pytest.raises(KeyError, match="closed"):
+        desk.scheduler.perform(desk._draw("video", 0))
+
+
 def test_the_speed_is_measured():
     desk = Desk()
     assert desk.scheduler.speed == 0

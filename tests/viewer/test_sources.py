@@ -56,13 +56,17 @@ def result_of(work):
             return ended.value
 
 
+def image_of(work):
+    return result_of(work).image
+
+
 def at_photograph(scene: Scene, view: int, **more) -> View:
     camera = scene.camera
     return View(scene.c2w[view], 2 * math.atan(0.5 * camera.height / camera.fy), 4 / 3, size=48, **more)
 
 
 def test_at_the_camera_of_a_photograph_the_view_is_the_photograph(scene):
-    image = result_of(source(scene).drawn(at_photograph(scene, 2), 48))
+    image = image_of(source(scene).drawn(at_photograph(scene, 2), 48))
     photograph = pixels.view_image(scene, 2).mul(255).round().numpy()
     assert image.shape == photograph.shape
     assert (np.abs(image - photograph).max(-1) < 2).mean() > 0.98
@@ -88,10 +92,10 @@ def test_a_photograph_moved_to_another_view_agrees_where_it_shows_the_surface(sc
     as_moved, as_taken = ((rgb - each).abs().mean(-1)[shown] for each in (colors, pixels.view_image(scene, index)))
     assert shown.float().mean() > 0.8
     assert as_moved.mean() < 0.7 * as_taken.mean()
-    image = result_of(source(scene).drawn(between, 48))
+    image = image_of(source(scene).drawn(between, 48))
     assert (image[shown.numpy()][(as_moved < 0.005).numpy()].max(-1) < 40).all()  # dark where both agree
-    mixed = result_of(source(scene).drawn(replace(between, mode=modes.BLEND, blend=0.0), 48))
-    color = result_of(source(scene).drawn(replace(between, mode=modes.COLOR), 48))
+    mixed = image_of(source(scene).drawn(replace(between, mode=modes.BLEND, blend=0.0), 48))
+    color = image_of(source(scene).drawn(replace(between, mode=modes.COLOR), 48))
     same = (mixed == color).all(-1)
     assert same.mean() > 0.8  # all that the photograph shows
 
@@ -133,10 +137,37 @@ def moved(scene: Scene) -> Scene:
 def test_two_runs_in_other_coordinates_show_one_view(scene, share):
     both = SplitSource(source(scene), source(moved(scene), "b"))
     view = at_photograph(scene, 2, split=share)
-    image, alone = result_of(both.drawn(view, 48)), result_of(source(scene).drawn(view, 48))
+    image, alone = image_of(both.drawn(view, 48)), image_of(source(scene).drawn(view, 48))
     line = (image == 255).all((0, 2)) & ~(alone == 255).all((0, 2))
     assert line.sum() == (0 < share < 1)
     assert (np.abs(image.astype(int) - alone).max(-1) < 3)[:, ~line].mean() > 0.97
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_both_runs_have_depths_in_units_of_the_first(scene, share):
+    both, view = SplitSource(source(scene), source(moved(scene), "b")), at_photograph(scene, 2, split=share)
+    depth, alone = result_of(both.drawn(view, 48)).depth, result_of(source(scene).drawn(view, 48)).depth
+    assert depth.shape == alone.shape == (36, 48)
+    assert np.isfinite(alone).any()
+    assert (np.isclose(depth, alone, rtol=1e-3) | (depth == alone)).mean() > 0.98  # infinite beside the scene
+
+
+def test_two_runs_in_other_coordinates_are_cropped_by_one_box(scene):
+    low, high = controls.limits(scene)
+    box = np.stack([low + [0.3, 0.4, 0.2] * (high - low), low + [0.6, 0.7, 0.9] * (high - low)])
+    view = at_photograph(scene, 2, mode=modes.OPACITY, split=0.0, box=box)
+    alone = image_of(source(scene).drawn(view, 48))
+    assert 0.02 < (alone > 0).mean() < 0.9
+    both = SplitSource(source(scene), source(moved(scene), "b"))
+    assert (image_of(both.drawn(view, 48)) != alone).any(-1).mean() < 0.01
+
+
+def test_normals_beside_the_line_between_two_runs_are_those_of_the_whole_picture(scene):
+    view = at_photograph(scene, 2, mode=modes.NORMALS, split=0.5)
+    image = image_of(SplitSource(source(scene), source(scene, "b")).drawn(view, 48))
+    alone = image_of(source(scene).drawn(view, 48))
+    alone[:, 24] = 255
+    assert np.array_equal(image, alone)
 
 
 def test_runs_of_two_scenes_are_refused(scene):
@@ -154,7 +185,7 @@ def test_a_fast_renderer_takes_the_place_of_the_field_unless_space_is_cropped(sc
         return Picture(torch.full((*shape, 3), 0.5), torch.zeros(shape), torch.ones(shape))
 
     used = replace(source(scene), fast=fast)
-    assert (used.quick(at_photograph(scene, 0), 24) == 128).all()
+    assert (used.quick(at_photograph(scene, 0), 24).image == 128).all()
     assert size == [24]
     assert used.quick(at_photograph(scene, 0, box=np.array([[-1.0] * 3, [1.0] * 3])), 24) is None
     assert source(scene).quick(at_photograph(scene, 0), 24) is None
@@ -168,7 +199,7 @@ def test_a_run_with_baked_planes_is_shown_by_them_while_the_camera_moves(runs, t
     used = nerf_runs.source_of(setup.open_run(folder, "cpu"), "a")
     assert used.fast is not None
     view = at_photograph(used.scene, 0)
-    quick, exact = used.quick(view, 48), result_of(used.drawn(view, 48))
+    quick, exact = used.quick(view, 48).image, image_of(used.drawn(view, 48))
     assert quick.shape == exact.shape
     difference = quick.astype(float) - exact.astype(float)
     assert 20 * np.log10(255 / np.sqrt((difference**2).mean())) > 20
@@ -181,6 +212,17 @@ def test_a_camera_starts_behind_all_cameras_and_looks_at_the_scene(scene):
     assert ((centers - start.position) @ ahead > 0).all()
     low, high = controls.limits(scene)
     assert (low < high).all()
+
+
+def test_a_camera_starts_beside_cameras_that_turn_on_the_spot(scene):
+    """Then the axes meet where the cameras are, and there is no way to look at it."""
+    angles = np.linspace(0, 5, len(scene.c2w))
+    c2w = np.zeros((len(angles), 3, 4))
+    c2w[:, :, :3] = [[[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]] for a in angles]
+    there = replace(scene, c2w=torch.from_numpy(c2w).float(), forward_facing=False)
+    start, (low, high) = poses.start(there), controls.limits(there)
+    assert np.linalg.norm(start.look_at - start.position) > 1e-3
+    assert (high - low > 1e-3).all()
 
 
 def test_poses_survive_the_way_to_viser_and_back(scene):

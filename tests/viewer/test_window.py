@@ -1,5 +1,7 @@
 """The viewer in a real browser."""
 
+import dataclasses
+import json
 import threading
 import time
 from contextlib import contextmanager
@@ -11,11 +13,12 @@ import torch
 
 pytest.importorskip("viser", reason="needs the extra viewer")
 
-from enerf.datasets.scenes import camera_path_files
+from enerf.datasets.scenes import camera_path_files, coordinates
 from enerf.datasets.scenes.keyframes import Keyframe
 from enerf.tasks.nerf import opened
-from enerf.viewer import modes, nerf_runs
-from enerf.viewer.controls import Controls
+from enerf.viewer import modes, nerf_runs, poses
+from enerf.viewer.controls import Controls, plain
+from enerf.viewer.path_panel import MOST_KEYFRAMES
 from enerf.viewer.sources import SplitSource
 from enerf.viewer.viser_server import Server
 from enerf.viewer.window import Viewer
@@ -23,6 +26,7 @@ from tests import browser
 
 OWN = "THREE.Clock: This module has been deprecated"  # of viser's page
 BUTTON = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() === {!r})"
+TALL = 1100  # pixels that show all of the panel: one that scrolls moves while it is clicked at
 FREE = (slice(190, 590), slice(10, 500))  # of a page of 900 × 600: no control and no notice covers it
 
 
@@ -98,9 +102,9 @@ def shown(monkeypatch):
     """Pictures that viewers have sent: browser, image, whether it is the last rung."""
     sent, deliver = [], Viewer._deliver
 
-    def record(self, key, image, rung, is_last):
-        sent.append((key, image, is_last))
-        deliver(self, key, image, rung, is_last)
+    def record(self, key, drawn, rung, is_last):
+        sent.append((key, drawn.image, is_last))
+        deliver(self, key, drawn, rung, is_last)
 
     monkeypatch.setattr(Viewer, "_deliver", record)
     return sent
@@ -153,7 +157,7 @@ def test_a_page_shows_the_exact_picture_without_a_message_in_the_console(viewer,
     image = settled(viewer, shown)
     controls = next(iter(viewer._controls.values()))
     exact = viewer._source.drawn(controls.view(), controls.view().size)
-    assert np.array_equal(result_of(exact), image)
+    assert np.array_equal(result_of(exact).image, image)
     page.wait_for("document.body.innerText.includes('exact')")
     button_box = "[...document.querySelectorAll('label')].find(e => e.innerText === 'Cameras')"
     page.evaluate(f"{button_box}.closest('div').parentElement.parentElement.querySelector('input').click()")
@@ -191,7 +195,7 @@ def test_a_drag_moves_the_camera_and_shows_a_small_picture_first(viewer, opened_
 
 
 def test_keyframes_are_recorded_saved_loaded_and_rendered(viewer, opened_page, shown, runs):
-    page = opened_page(viewer, height=900)
+    page = opened_page(viewer, height=TALL)
     settled(viewer, shown)
     button(page, "Add keyframe")
     until(lambda: len(viewer.panel.keyframes) == 1)
@@ -281,6 +285,114 @@ def test_values_that_no_control_sends_are_bounded(viewer, opened_page, shown):
     assert (view.mode, view.size, view.split) == (modes.COLOR, 2016, 0.5)
     assert np.isfinite(view.box).all()
     assert torch.isfinite(view.c2w).all()
+
+
+def test_the_picture_hides_what_is_behind_it(viewer, opened_page, shown):
+    """A red ball on the optical axis: behind the surface hidden, without occlusion and in front of it seen."""
+    page = opened_page(viewer, height=TALL)
+    settled(viewer, shown)
+    client, controls = (next(iter(each.values())) for each in (viewer.server.viser.get_clients(), viewer._controls))
+    depth = result_of(viewer._source.drawn(controls.view(), 64)).depth
+    near = float(depth[np.isfinite(depth)].min())
+    ahead = client.camera.look_at - client.camera.position
+    ahead /= np.linalg.norm(ahead)
+    red = "[...document.querySelectorAll('label')].find(e => e.innerText === 'Occlusion')"
+    switch = f"{red}.closest('div').parentElement.parentElement.querySelector('input').click()"
+
+    def reds(distance: float) -> int:
+        """Number of red pixels with a ball at a distance, which looks equally large at each."""
+        ball = viewer.server.viser.scene.add_icosphere(
+            "/ball", 0.05 * distance, color=(255, 0, 0), position=client.camera.position + distance * ahead
+        )
+        time.sleep(2)
+        seen = page.screenshot().astype(int)
+        ball.remove()
+        return int(((seen[..., 0] > 150) & (seen[..., 1:].max(-1) < 60)).sum())
+
+    before, behind = 0.5 * near, 50 * near
+    assert (reds(before) > 300, reds(behind)) == (True, 0)
+    page.evaluate(switch)
+    until(lambda: not controls.is_occluding)
+    settled(viewer, shown)
+    assert reds(behind) > 300
+
+
+def test_play_moves_the_camera_along_the_path_and_stops_when_asked_again(viewer, opened_page, shown):
+    page = opened_page(viewer, height=TALL)
+    settled(viewer, shown)
+    scene, panel = viewer._source.scene, viewer.panel
+    ends = [scene.c2w[i].double().numpy() for i in (0, 3)]
+    panel.keyframes = [Keyframe(each, 40.0) for each in ends]
+    camera = next(iter(viewer.server.viser.get_clients().values())).camera
+    panel._seconds.value = 1.0
+    button(page, "Play")
+    until(lambda: not panel._playing and np.allclose(camera.position, ends[1][:, 3], atol=1e-3))
+    assert camera.fov == pytest.approx(np.radians(40.0), abs=1e-3)
+    assert torch.allclose(poses.from_viser(camera.wxyz, camera.position), scene.c2w[3], atol=2e-3)
+
+    panel._seconds.value = 600.0
+    button(page, "Play")
+    until(lambda: panel._playing and np.allclose(camera.position, ends[0][:, 3], atol=1e-2))
+    button(page, "Play")
+    until(lambda: not panel._playing)
+    page.go("about:blank")
+    assert complaints(page) == []
+
+
+def loaded(viewer: Viewer, name: str) -> list[Keyframe]:
+    """Keyframes after a file of the run was loaded."""
+    viewer.panel._name.value = name
+    viewer.panel._guarded(viewer.panel._load)(None)
+    return viewer.panel.keyframes
+
+
+def test_paths_of_nerfstudio_are_loaded_with_the_scenes_own_transform(viewer, runs, tmp_path):
+    """What nerfstudio did to the scene before, its transforms.json says."""
+    scene, folder = viewer._source.scene, tmp_path / "camera_paths"
+    folder.mkdir()
+    keys = [Keyframe(scene.c2w[i].double().numpy(), 40.0) for i in (0, 3)]
+    viewer.panel._folder, viewer.panel.keyframes = tmp_path, keys
+    (tmp_path / "transforms.json").write_text(
+        json.dumps({"applied_transform": [[0, 1, 0, 0.5], [1, 0, 0, 0], [0, 0, -1, 0]]})
+    )
+    (folder / "dataparser_transforms.json").write_text(json.dumps({"transform": np.eye(4)[:3].tolist(), "scale": 0.5}))
+    viewer._source.datadir = tmp_path
+    viewer.panel._guarded(viewer.panel._save)(None)
+    written = json.loads((folder / "camera_path.json").read_text())["keyframes"][0]["matrix"]
+    center = (np.linalg.inv(scene.world_to_scene.double().numpy()) @ [*keys[0].c2w[:, 3], 1])[:3]
+    moved = 0.5 * (center - [0.5, 0, 0])[[1, 0, 2]] * [1, 1, -1]
+    assert np.allclose(np.reshape(written, (4, 4))[:3, 3], moved)
+    viewer.panel.keyframes = []
+    assert np.allclose(loaded(viewer, "camera_path")[1].c2w, keys[1].c2w)
+
+
+def test_a_path_of_many_cameras_is_loaded_as_a_whole_with_its_size(viewer, runs):
+    scene, folder = viewer._source.scene, runs[0] / "camera_paths"
+    to_world = np.linalg.inv(scene.world_to_scene.double().numpy())
+    ends = coordinates.transform_poses(to_world, scene.c2w[[0, 3]].double().numpy())
+    path = camera_path_files.through(tuple(Keyframe(each, 40.0) for each in ends), 50.0, 24, 70, 30)
+    camera_path_files.write(folder / "long.json", dataclasses.replace(path, keyframes=()))
+    keys = loaded(viewer, "long")
+    assert len(keys) == MOST_KEYFRAMES
+    back = viewer.panel.path()
+    assert np.allclose(back.poses[[0, 600]], path.poses[[0, 600]], atol=1e-3)
+    assert np.allclose(back.poses[-1], path.poses[-1], atol=1e-2)
+    assert (len(back.poses), back.width, back.height) == (1200, 70, 30)
+
+
+def test_what_cannot_be_loaded_saved_or_understood_is_a_sentence_in_the_panel(viewer, runs, tmp_path):
+    panel = viewer.panel
+    assert loaded(viewer, "absent") == []
+    assert plain("not found, expected a path that was saved before")[7:-8] in panel._text.content
+    panel.keyframes = [Keyframe(viewer._source.scene.c2w[0].double().numpy(), 40.0)]
+    (tmp_path / "camera_paths").write_text("a file")
+    panel._folder = tmp_path
+    for action in (panel._save, panel._render):
+        panel._guarded(action)(None)
+        until(lambda: "cannot" in panel._text.content)
+    for value in (float("nan"), float("inf"), "abc"):
+        panel._seconds._impl.value = panel._fps._impl.value = value
+        assert (panel._length(), panel._rate()) == (4.0, 24)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 99, "a\nb"])

@@ -4,12 +4,18 @@ Each frame has a matrix ``camera_to_world`` (16 numbers row by row, OpenGL axes)
 degrees; ``keyframes`` have the same as ``matrix`` and ``fov``. Other keys: ``render_width``, ``render_height``,
 ``fps``, ``seconds``, ``is_cycle``. Source: nerfstudio, ``viewer/render_panel.py`` and ``cameras/camera_paths.py``.
 
+Files of nerfstudio before 1.0 have each keyframe's ``matrix`` as a text, column by column.
+
 **World.** Poses are in the coordinates of the scene's own files, so that runs with other scene coordinates share them.
 nerfstudio's are in coordinates that it makes of these, as ``dataparser_transforms.json`` in its folder of results says:
-if a copy of that file lies beside the path, they are mapped back.
+if a copy of that file lies in a folder, the paths in this folder are in nerfstudio's coordinates, read and written.
+That file's transform and scale map from the coordinates that the scene had before ``applied_transform`` and
+``applied_scale`` of its ``transforms.json``; so that file is read as well.
 """
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,7 @@ from enerf.datasets.scenes.keyframes import Keyframe
 MOST_FRAMES, LARGEST_SIDE, MOST_PIXELS = 100_000, 1 << 14, 1 << 24
 FARTHEST = 1e12  # coordinate of a camera
 TRANSFORMS = "dataparser_transforms.json"
+BEFORE_APPLIED = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]]  # applied by nerfstudio before it wrote applied_transform
 TOLERANCE = 1e-3  # of rotations' products with their transpose
 Poses = Float64[np.ndarray, "n 3 4"]
 
@@ -83,9 +90,21 @@ def through(
     return CameraPath(poses, fovs, width, height, fps, passed, closed)
 
 
-def write(path: Path, saved: CameraPath) -> None:
-    """Write a path; raises InputError if the file cannot be written."""
+def write(path: Path, saved: CameraPath, datadir: Path | None = None) -> None:
+    """Write a path, in nerfstudio's coordinates if its ``dataparser_transforms.json`` lies beside it.
+
+    ``datadir`` is the scene, of which ``transforms.json`` counts then.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written, or those that say what its coordinates are not be read.
+    """
     aspect = saved.width / saved.height
+    from_world = np.linalg.inv(_to_world(path, datadir))
+    poses = coordinates.transform_poses(from_world, saved.poses)
+    passed = _moved(from_world, saved.keyframes)
+    transitions = len(passed) if saved.closed else len(passed) - 1
     content = {
         "camera_type": "perspective",
         "render_width": saved.width,
@@ -95,7 +114,7 @@ def write(path: Path, saved: CameraPath) -> None:
         "is_cycle": saved.closed,
         "smoothness_value": 0.0,
         "default_fov": float(saved.fovs[0]),
-        "default_transition_sec": len(saved.poses) / saved.fps / max(1, len(saved.keyframes) - 1),
+        "default_transition_sec": len(saved.poses) / saved.fps / max(1, transitions),
         "keyframes": [
             {
                 "matrix": _numbers(each.c2w),
@@ -104,20 +123,20 @@ def write(path: Path, saved: CameraPath) -> None:
                 "override_transition_enabled": False,
                 "override_transition_sec": None,
             }
-            for each in saved.keyframes
+            for each in passed
         ],
         "camera_path": [
             {"camera_to_world": _numbers(pose), "fov": float(fov), "aspect": aspect}
-            for pose, fov in zip(saved.poses, saved.fovs, strict=True)
+            for pose, fov in zip(poses, saved.fovs, strict=True)
         ],
     }
     io.write_json(path, content)
 
 
-def read(path: Path, applied: Float64[np.ndarray, "4 4"] | None = None) -> CameraPath:
+def read(path: Path, datadir: Path | None = None) -> CameraPath:
     """Read a path, with its poses in the coordinates of the scene's files.
 
-    ``applied`` is nerfstudio's ``applied_transform`` of the scene's ``transforms.json``, for paths of nerfstudio.
+    ``datadir`` is the scene, of which ``transforms.json`` counts for paths in nerfstudio's coordinates.
 
     Raises
     ------
@@ -141,13 +160,10 @@ def read(path: Path, applied: Float64[np.ndarray, "4 4"] | None = None) -> Camer
         frames = [Keyframe(pose, fov) for pose, fov in zip(made.poses, made.fovs.tolist(), strict=True)]
     if not 0 < len(frames) <= MOST_FRAMES:
         raise InputError(f"{path}: found {len(frames)} cameras in camera_path, expected 1 to {MOST_FRAMES}")
-    to_world = _from_nerfstudio(path.with_name(TRANSFORMS), applied)
-    poses, passed = (
-        coordinates.transform_poses(to_world, np.stack([each.c2w for each in part])) if part else np.zeros((0, 3, 4))
-        for part in (frames, keys)
-    )
-    moved = tuple(Keyframe(pose, each.fov) for pose, each in zip(passed, keys, strict=True))
-    return CameraPath(poses, np.array([float(each.fov) for each in frames]), width, height, fps, moved, closed)
+    to_world = _to_world(path, datadir)
+    poses = coordinates.transform_poses(to_world, np.stack([each.c2w for each in frames]))
+    fovs = np.array([float(each.fov) for each in frames])
+    return CameraPath(poses, fovs, width, height, fps, _moved(to_world, keys), closed)
 
 
 def to_scene(world_to_scene: Float64[np.ndarray, "4 4"], path: CameraPath) -> Poses:
@@ -155,24 +171,41 @@ def to_scene(world_to_scene: Float64[np.ndarray, "4 4"], path: CameraPath) -> Po
     return coordinates.transform_poses(world_to_scene, path.poses)
 
 
-def applied_transform(datadir: Path) -> Float64[np.ndarray, "4 4"] | None:
-    """Nerfstudio's ``applied_transform`` of a scene's ``transforms.json``; None if there is none."""
-    file = datadir / "transforms.json" if datadir.is_dir() else datadir
-    if file.suffix != ".json" or not file.is_file():
-        return None
-    value = io.read_object(file).get("applied_transform")
-    return None if value is None else _affine(file, "applied_transform", value)
+def _moved(matrix: Float64[np.ndarray, "4 4"], passed: Sequence[Keyframe]) -> tuple[Keyframe, ...]:
+    """Keyframes in other coordinates, given the similarity that maps points to them."""
+    poses = (coordinates.transform_poses(matrix, each.c2w[None])[0] for each in passed)
+    return tuple(Keyframe(pose, each.fov) for pose, each in zip(poses, passed, strict=True))
 
 
-def _from_nerfstudio(file: Path, applied: Float64[np.ndarray, "4 4"] | None) -> Float64[np.ndarray, "4 4"]:
-    """Similarity from the coordinates of a path to those of the scene's files: the identity without ``file``."""
+def _to_world(path: Path, datadir: Path | None) -> Float64[np.ndarray, "4 4"]:
+    """Similarity from the coordinates of a path's file to those of the scene's files.
+
+    The identity, unless nerfstudio's file lies beside it. That program centers and turns the poses of
+    ``transforms.json`` and scales them then, by ``scale`` without ``applied_scale``, whatever its file says of other
+    coordinates. Source: its ``data/dataparsers/nerfstudio_dataparser.py``.
+    """
+    file = path.with_name(TRANSFORMS)
     if not file.is_file():
         return np.eye(4)
     content = io.read_object(file)
     scale = _number(file, content, "scale", 1.0, 1e-9, 1e9)
     transform = _affine(file, "transform", content.get("transform"))
-    to_original = np.linalg.inv(np.diag([scale, scale, scale, 1.0]) @ transform)
-    return to_original if applied is None else applied @ to_original
+    applied, applied_scale = (np.eye(4), 1.0) if datadir is None else _applied(datadir)
+    scale = scale / applied_scale
+    return applied @ np.linalg.inv(np.diag([scale, scale, scale, 1.0]) @ transform)
+
+
+def _applied(datadir: Path) -> tuple[Float64[np.ndarray, "4 4"], float]:
+    """Nerfstudio's ``applied_transform`` and ``applied_scale`` of a scene; the identity and 1 if there are none."""
+    file = datadir / "transforms.json" if datadir.is_dir() else datadir
+    if file.suffix != ".json" or not file.is_file():
+        return np.eye(4), 1.0
+    content = io.read_object(file)
+    absent = BEFORE_APPLIED if (file.parent / "colmap" / "sparse" / "0").exists() else np.eye(4)[:3]
+    return (
+        _affine(file, "applied_transform", content.get("applied_transform", absent)),
+        _number(file, content, "applied_scale", 1.0, 1e-9, 1e9),
+    )
 
 
 def _affine(file: Path, key: str, value: Any) -> Float64[np.ndarray, "4 4"]:
@@ -195,11 +228,11 @@ def _cameras(path: Path, content: dict[str, Any], name: str, matrix: str) -> lis
     for i, each in enumerate(found):
         where = f"{path}: camera {i} of {name}"
         try:
-            values = np.asarray(each.get(matrix), dtype=np.float64).reshape(-1)
+            values = _flat(each.get(matrix))
             pose = values.reshape(-1, 4)[:3]
             wrong = len(values) not in (12, 16) or not (np.abs(pose) < FARTHEST).all()
             wrong = wrong or np.abs(pose[:, :3] @ pose[:, :3].T - np.eye(3)).max() > TOLERANCE
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             wrong = True
         if wrong:
             raise InputError(
@@ -207,6 +240,13 @@ def _cameras(path: Path, content: dict[str, Any], name: str, matrix: str) -> lis
             )
         cameras.append(Keyframe(pose, _number(Path(where), each, "fov", 50.0, 0.1, 179.0)))
     return cameras
+
+
+def _flat(matrix: Any) -> Float64[np.ndarray, " n"]:
+    """Numbers of a matrix row by row; texts have them column by column."""
+    if isinstance(matrix, str):
+        matrix = np.asarray(json.loads(matrix), dtype=np.float64).reshape(4, 4).T
+    return np.asarray(matrix, dtype=np.float64).reshape(-1)
 
 
 def _number(path: Path, content: dict[str, Any], key: str, absent: float, low: float, high: float) -> float:

@@ -43,7 +43,7 @@ def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
     Raises
     ------
     InputError
-        If ``kind`` is unknown.
+        If ``kind`` is unknown, or ``test`` and there are no test views.
     """
     c2w, bounds = scene.c2w.double().cpu().numpy(), scene.bounds.double().cpu().numpy()
     if kind == "spiral":
@@ -55,6 +55,8 @@ def camera_path(scene: Scene, kind: str, frames: int) -> Float[Tensor, "f 3 4"]:
     elif kind == "interpolate":
         path = poses.interpolate(c2w[list(scene.train)], frames)
     elif kind == "test":
+        if not scene.test:
+            raise InputError(f"option --path: found test, but no test views of {scene.name}, expected another path")
         path = c2w[list(scene.test)]
     else:
         raise InputError(f"option --path: found {kind!r}, expected one of {', '.join(KINDS)}")

@@ -32,8 +32,8 @@ def train(
 ) -> dict[str, Any] | None:
     """Train a run to its end and return its metrics, or None with ``render_only`` or ``no_final_eval``.
 
-    ``shared`` is as in ``setup.prepare``. ``watch`` returns one more hook, of a viewer of the prepared run. With
-    ``render_only`` another process may train the run meanwhile, and nothing is watched.
+    ``shared`` is as in ``setup.prepare``. ``watch`` returns one more hook, of a viewer of the prepared run; with
+    ``render_only`` another process may train the run meanwhile, and nothing can be watched.
 
     Raises
     ------
@@ -45,6 +45,8 @@ def train(
         If the run was interrupted; a checkpoint has been saved.
     """
     if config.render.render_only:
+        if watch is not None:
+            raise InputError("option --viewer: found --render_only, expected a training; see enerf view")
         _render_only(setup.prepare(config, shared, opening=True))
         return None
     with writer_lock.writing(config.folder):

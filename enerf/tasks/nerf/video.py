@@ -35,9 +35,10 @@ def _shades(depth: Float[Tensor, "h w"], run: Run) -> tuple[Float64[np.ndarray, 
 
 
 def image_of(run: Run, picture: Picture, depth: bool) -> UInt8[np.ndarray, "h w 3"]:
-    """A frame as bytes: the colors of a picture, or false colors of its depth."""
+    """A frame as bytes: the colors of a picture, or false colors of its depth, where light that passes is far."""
     if depth:
-        return video.colorize_depth(*_shades(picture.depth.cpu().double(), run))
+        beyond = (1 - picture.opacity.cpu().double()).clamp(min=0) * run.scene.far
+        return video.colorize_depth(*_shades(picture.depth.cpu().double() + beyond, run))
     return images.to_uint8(picture.rgb.cpu())
 
 
@@ -93,8 +94,8 @@ def _path_frame(
     run: Run, cameras: CameraPath, factor: float | int, depth: bool, fast: PlanesRenderer | None = None
 ) -> Callable[[int], np.ndarray]:
     """Function that renders one camera of a path, by planes if they are given."""
-    poses, renderer = scene_poses(run, cameras), views.renderer_of(run, run.config.render.skip)
-    picture = renderer.free_picture if fast is None else fast.picture
+    poses = scene_poses(run, cameras)
+    picture = fast.picture if fast else views.renderer_of(run, run.config.render.skip).free_picture
 
     def frame(i: int) -> np.ndarray:
         camera = camera_models.resized(cameras.camera(i), factor)

@@ -53,6 +53,15 @@ def test_a_closed_path_ends_where_it_begins():
     assert np.allclose(poses[0], poses[1], atol=1e-9)
 
 
+def test_a_closed_path_turns_on_smoothly_where_it_ends():
+    step = 1e-4
+    poses, _ = keyframes.interpolated(KEYS, np.array([0, step, 1 - step, 1.0]), closed=True)
+    first, last = (poses[i, :, :3].T @ poses[i + 1, :, :3] for i in (0, 2))
+    turned, turns = (Rotation.from_matrix(each).as_rotvec() / step for each in (last, first))
+    assert np.linalg.norm(turns) > 1
+    assert np.allclose(turned, turns, atol=0.02 * np.linalg.norm(turns))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_keyframes_are_enough(count):
     poses, fovs = keyframes.interpolated(KEYS[:count], np.array([0.0, 0.5, 1.0]))
@@ -78,22 +87,69 @@ def test_a_file_with_keyframes_alone_is_interpolated(file):
     assert np.allclose(found.poses, camera_path_files.through(KEYS, 1.0, 12, 64, 48).poses)
 
 
-def test_paths_of_nerfstudio_are_mapped_back_to_the_scenes_files(file):
-    target = file()
-    scale, transform = 0.25, pose(9)
-    applied = np.concatenate([pose(8), [[0, 0, 0, 1]]])
-    (target.parent / "dataparser_transforms.json").write_text(
-        json.dumps({"transform": transform.tolist(), "scale": scale})
-    )
-    found = camera_path_files.read(target, applied)
-    to_nerfstudio = np.diag([scale] * 3 + [1]) @ np.concatenate([transform, [[0, 0, 0, 1]]]) @ np.linalg.inv(applied)
+@pytest.fixture
+def of_nerfstudio(tmp_path):
+    """A scene's folder, and the similarity from its files to what nerfstudio trains on, with the files that say so.
+
+    That program turns and moves the poses of transforms.json (``oriented``), and scales them then.
+    """
+    oriented, applied = (np.concatenate([pose(i), [[0, 0, 0, 1]]]) for i in (9, 8))
+    scale, applied_scale = 0.25, 1.6
+    scene = tmp_path / "scene"
+    scene.mkdir()
+    content = {"applied_transform": applied[:3].tolist(), "applied_scale": applied_scale}
+    (scene / "transforms.json").write_text(json.dumps(content))
+    content = {"transform": (oriented @ applied)[:3].tolist(), "scale": scale * applied_scale}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(content))
+    return scene, np.diag([scale] * 3 + [1]) @ oriented
+
+
+def test_paths_of_nerfstudio_are_mapped_back_to_the_scenes_files(file, of_nerfstudio):
+    scene, to_nerfstudio = of_nerfstudio
+    (scene / "dataparser_transforms.json").write_bytes((scene.parent / "dataparser_transforms.json").read_bytes())
+    (scene.parent / "dataparser_transforms.json").unlink()
+    moved = scene / "camera_path.json"
+    moved.write_bytes(file().read_bytes())
+    found = camera_path_files.read(moved, scene)
     assert np.allclose(coordinates.transform_poses(to_nerfstudio, found.poses)[0], KEYS[0].c2w)
+    assert np.allclose(coordinates.transform_poses(to_nerfstudio, found.keyframes[3].c2w[None])[0], KEYS[3].c2w)
 
 
-def test_the_applied_transform_is_that_of_the_scene(tmp_path):
-    assert camera_path_files.applied_transform(tmp_path) is None
-    (tmp_path / "transforms.json").write_text(json.dumps({"applied_transform": pose(1).tolist()}))
-    assert np.allclose(camera_path_files.applied_transform(tmp_path)[:3], pose(1))
+def test_a_path_beside_nerfstudios_file_is_written_in_its_coordinates(of_nerfstudio):
+    scene, to_nerfstudio = of_nerfstudio
+    made, target = camera_path_files.through(KEYS, 1.0, 12, 64, 48), scene.parent / "made.json"
+    camera_path_files.write(target, made, scene)
+    content = json.loads(target.read_text())
+    matrix = np.array(content["camera_path"][0]["camera_to_world"]).reshape(4, 4)[:3]
+    assert np.allclose(matrix, coordinates.transform_poses(to_nerfstudio, made.poses)[0])
+    found = camera_path_files.read(target, scene)
+    assert np.allclose(found.poses, made.poses)
+    assert np.allclose(found.keyframes[2].c2w, KEYS[2].c2w)
+
+
+def test_scenes_of_an_older_nerfstudio_have_the_transform_that_it_did_not_write(file, tmp_path):
+    target, scene = file(), tmp_path / "scene"
+    (scene / "colmap" / "sparse" / "0").mkdir(parents=True)
+    (scene / "transforms.json").write_text("{}")
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps({"transform": np.eye(4)[:3].tolist()}))
+    found = camera_path_files.read(target, scene)
+    assert np.allclose(found.poses[0, :, 3], KEYS[0].c2w[[1, 0, 2], 3] * [1, 1, -1])
+
+
+def test_keyframes_of_an_older_nerfstudio_are_texts_column_by_column(file):
+    keys = [
+        {"matrix": json.dumps(np.concatenate([key.c2w, [[0, 0, 0, 1]]]).T.ravel().tolist()), "fov": 50} for key in KEYS
+    ]
+    found = camera_path_files.read(file(keyframes=keys))
+    assert np.allclose(found.keyframes[1].c2w, KEYS[1].c2w)
+
+
+def test_nerfstudio_gives_a_path_the_same_length(file):
+    """It adds up the time from each keyframe to the next, and back to the first of a closed path."""
+    target = file()
+    for closed, transitions in ((False, 3), (True, 4)):
+        camera_path_files.write(target, camera_path_files.through(KEYS, 2.0, 12, 64, 48, closed=closed))
+        assert json.loads(target.read_text())["default_transition_sec"] * transitions == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Camera paths: the default for each kind of scene, and their poses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,12 @@ def _spherified() -> np.ndarray:
     c2w = _around(11.0)
     c2w[:, :, 3] += (3.0, -1.0, 2.0)
     return poses.spherify(c2w, np.full((len(c2w), 2), (2.0, 9.0)))[0]
+
+
+def test_a_path_of_test_views_needs_test_views():
+    scene = replace(_scene(_forward(), forward_facing=True), test=())
+    with pytest.raises(InputError, match="option --path: found test, but no test views of toy, expected another path"):
+        camera_paths.camera_path(scene, "test", FRAMES)
 
 
 def test_forward_facing_scenes_are_shown_on_a_spiral():
