@@ -3,33 +3,39 @@
     python benchmarks/planes.py --datadir FERN --config fast/fern.txt [--seconds 600] [--tune 60] [--frames 60]
 
 A field is trained for ``--seconds`` (or a run is given by ``--run``), baked, and tuned for ``--tune`` seconds. All are
-scored on whole test views: mean of per-view PSNR. The control is a field of the same configuration that is trained for
-as many seconds more as baking and tuning took; ``--no_control`` leaves it out. Frames of the scene's camera on its
-default path: median seconds of the field (``--field_frames``) and of planes, and of a video of ``--frames`` frames from
-planes that are baked already. The last line is ``ratio=X noise=LOW..HIGH``: seconds of a frame of the field over those
-of tuned planes.
+scored on whole test views: mean of per-view PSNR; so is the field with colors that do not depend on the view, as those
+of planes do not. The control is a field of the same configuration that is trained for as many seconds more as baking
+and tuning took; ``--no_control`` leaves it out. Frames of the scene's camera on its default path: median seconds of the
+field (``--field_frames``) and of planes, and of a video of ``--frames`` frames from planes that are baked already. The
+last line is ``ratio=X noise=LOW..HIGH``: seconds of a frame of the field over those of tuned planes.
 """
 
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ours
 import sides
 import torch
+from torch.nn import functional
 
 from enerf.config import parser
+from enerf.core.types import Camera, Rays
 from enerf.datasets.scenes import camera_paths
 from enerf.datasets.scenes import pixels as scenes_pixels
-from enerf.rendering.planes import storage
+from enerf.datasets.scenes import rays as scenes_rays
+from enerf.rendering.planes import blocks, storage
 from enerf.rendering.planes.tune import TuneSettings
+from enerf.rendering.render import Rendering
 from enerf.reporting import tables
 from enerf.tasks.nerf import image_metrics, planes, setup, train, video, views
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.planes import PlanesRenderer
 from enerf.tasks.nerf.setup import Run
+from enerf.tasks.nerf.views import Renderer
 
 
 def trained(args: Any, folder: Path, seconds: float) -> Run:
@@ -50,6 +56,24 @@ def psnr(renderer: Any, run: Run) -> float:
         target = scenes_pixels.view_image(scene, view).cpu()
         values.append(image_metrics.psnr(rgb, target, None if mask is None else mask.cpu()))
     return statistics.fmean(values)
+
+
+def of_one_camera(renderer: Renderer, camera: Camera) -> Renderer:
+    """The field with colors that do not depend on the view: those for the reference camera, at the mean depth of rays.
+
+    Planes, which cannot show more, are to be compared with this one.
+    """
+
+    def render(batch: Rays) -> Rendering:
+        found = renderer.render(batch)
+        total = found.weights.sum(-1, keepdim=True).clamp(min=1e-6)
+        depth = (found.weights * found.t_vals).sum(-1, keepdim=True) / total
+        seen = functional.normalize(
+            scenes_rays.point_from_ndc(batch.origins + depth * batch.directions, camera), dim=-1
+        )
+        return renderer.render(replace(batch, viewdirs=torch.where(seen.isfinite(), seen, batch.viewdirs)))
+
+    return replace(renderer, render=render)
 
 
 def frames(renderer: Any, run: Run, count: int) -> list[float]:
@@ -89,6 +113,7 @@ def main() -> None:
         field = views.renderer_of(run)
         renderers = {"field": field, "bake": PlanesRenderer(baked), "tuned bake": PlanesRenderer(tuned)}
         scores = {name: psnr(renderer, run) for name, renderer in renderers.items()}
+        scores["field, colors of one camera"] = psnr(of_one_camera(field, run.present_scene.camera), run)
         if not args.no_control:
             more = baking + tuning
             name = f"field, {more:.0f} s more"
@@ -103,7 +128,7 @@ def main() -> None:
         time_words = f"{statistics.median(seconds[name]):.3f}" if name in seconds else ""
         rows.append([name, f"{score:.2f}", f"{score - scores['field']:+.2f}", time_words, "", ""])
     for row, stack, size in zip(rows[2:4], (baked, tuned), sizes, strict=True):
-        row[4:] = [f"{stack.layers:.1f}", f"{size:.1f}"]
+        row[4:] = [f"{blocks.layers(stack, blocks.visible(stack), run.scene.camera):.1f}", f"{size:.1f}"]
     report(tables.as_text(rows))
     report(f"baking {baking:.1f} s, tuning {tuning:.1f} s, video of {args.frames} frames {filming:.1f} s")
     report("ratio: seconds of a frame of the field over those of tuned planes")

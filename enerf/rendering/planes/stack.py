@@ -81,11 +81,6 @@ class PlaneStack:
         """Inverse depth of the planes along the reference camera's axis, decreasing, in float64."""
         return 1.0 - self.t_vals.double()
 
-    @property
-    def layers(self) -> float:
-        """Stored texels over texels of one plane: the mean number of textures that a reference ray meets."""
-        return len(self.tiles) / max(1, self.index[0].numel())
-
     def visible(self) -> Bool[Tensor, " n"]:
         """Which tiles have an alpha above 0."""
         return (self.tiles[..., 3] > 0).flatten(1).any(1)
