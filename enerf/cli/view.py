@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     except BaseException:
         server.stop()
         raise
-    print(server.address, flush=True)
-    log.info("open this address in a browser; Ctrl-C ends the viewer")
-    with suppress(KeyboardInterrupt):  # how it ends
+    with suppress(KeyboardInterrupt):  # how it ends, from the moment at which the address is known
+        log.info("open this address in a browser; Ctrl-C ends the viewer")
+        print(server.address, flush=True)
         viewer.run()
 
 

@@ -252,7 +252,7 @@ MISTAKES = {
     ],
     "export_web.py": [
         (["nowhere"], "nowhere"),
-        (["nowhere", "--quality", "0"], "--quality"),
+        (["nowhere", "--quality=-1"], "--quality"),
         (["nowhere", "--up", "x"], "--up"),
     ],
     "convert_scene.py": [
