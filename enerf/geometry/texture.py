@@ -17,6 +17,7 @@ from enerf.geometry.preview import raycast
 
 MOST_FACES = 30_000  # of a mesh that is decimated before it gets a texture: xatlas takes seconds for as many
 PADDING = 2  # texels between charts
+SMALLEST = 16  # texels along a side
 _CHUNK = 1 << 20  # texels of bounding boxes that are tested at a time
 _BYTES = 24  # of memory per texel, for the image, its mask, and the place of the nearest texel of a chart
 
@@ -63,8 +64,10 @@ def check(size: int) -> None:
     Raises
     ------
     InputError
-        If xatlas is missing, or memory is too small.
+        If xatlas is missing, the texture has no room for charts, or memory is too small.
     """
+    if size < SMALLEST:
+        raise InputError(f"option --texture: found {size}, expected 0 or at least {SMALLEST} texels")
     _xatlas()
     files.require_memory(_BYTES * size * size, f"option --texture: {size} x {size} texels")
 

@@ -211,12 +211,13 @@ def test_a_mesh_with_a_texture_is_decimated_and_described_as_it_is_written(train
         ({"level": "3"}, "option --level: found '3', expected none with --method fusion"),
         ({"texture": 64, "out": "it.obj"}, r"it\.obj: found the suffix '\.obj', expected \.glb"),
         ({"texture": 64, "no_colors": True}, "option --texture: found 64, expected 0: --no_colors is given"),
+        ({"texture": 2}, "option --texture: found 2, expected 0 or at least 16 texels"),
         ({"method": "march", "between": 2}, "option --between: found 2, expected 0 without --method fusion"),
         ({"method": "march", "no_fill": True}, "option --no_fill: found True, expected False without --method fusion"),
         ({"method": "march", "fusion_rays": 500}, "option --fusion_rays: found 500, expected 4000000 without --method"),
         ({"decimate": 3}, "option --decimate: found 3, expected 0 or at least 4 faces"),
     ],
-    ids=["level", "suffix", "no colors", "between", "no fill", "rays", "decimate"],
+    ids=["level", "suffix", "no colors", "tiny", "between", "no fill", "rays", "decimate"],
 )
 def test_options_that_contradict_fusion_or_textures_are_refused(trained, tmp_path, changes, sentence, monkeypatch):
     """Before the run is opened, which renders the depth maps."""
