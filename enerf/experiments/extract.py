@@ -21,7 +21,7 @@ from enerf.experiments.options import BESIDE, ExtractOptions
 from enerf.geometry import cleanup, spurious, texture, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
+from enerf.geometry.isosurface.extract import ExtractionSettings, NotCrossedError, Surface
 from enerf.geometry.isosurface.source import (
     Box,
     FusionSettings,
@@ -56,7 +56,7 @@ class ExtractedMesh:
     surface
         The surface in the field's coordinates, before cropping and cleaning, with statistics of the extraction.
     texture
-        The mesh with a texture, if one was asked for; it is decimated.
+        The same mesh with a texture in the place of vertex colors, if one was asked for; or None.
     """
 
     vertices: Points
@@ -88,7 +88,6 @@ def mesh_of(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> Ext
     source = open_source(folder, chosen, box)
     if chosen.out:
         _check_precision(Path(chosen.out), source, chosen.resolution)
-    _check_texture(source, chosen)
     return _mesh_of(source, chosen, folder)
 
 
@@ -99,26 +98,38 @@ def _mesh_of(source: MeshSource, chosen: ExtractOptions, folder: Path) -> Extrac
     log.info("%s: %s", source.name, source.description)
     surface = march(source, chosen, folder)
     vertices, faces = postprocess(source, surface, chosen)
-    colors = None if chosen.no_colors else _colors(source, vertices, faces)
-    made = _textured(source, vertices, faces, chosen) if chosen.texture else None
-    return ExtractedMesh(vertices, faces, colors, source, surface, made)
-
-
-def _textured(source: MeshSource, vertices: Points, faces: Faces, chosen: ExtractOptions) -> TexturedMesh:
-    """The mesh with a texture; decimated to ``texture.MOST_FACES`` if the options do not say to how many."""
+    if not chosen.texture:
+        colors = None if chosen.no_colors else _colors(source, vertices, faces)
+        return ExtractedMesh(vertices, faces, colors, source, surface)
     assert source.colors is not None
-    most = texture.MOST_FACES
-    if not chosen.decimate and len(faces) > most:
-        log.info("decimated from %d to %d faces for the texture; --decimate says to how many", len(faces), most)
-        vertices, faces = cleanup.decimate(vertices, faces, most)
-    return texture.textured(vertices, faces.astype(np.int64), source.colors, chosen.texture)
+    made = texture.textured(vertices, faces.astype(np.int64), source.colors, chosen.texture)
+    return ExtractedMesh(vertices, faces, None, source, surface, made)
 
 
-def _check_texture(source: MeshSource, chosen: ExtractOptions) -> None:
-    """Check that a texture, if it is asked for, has colors."""
-    if chosen.texture and (source.colors is None or chosen.no_colors):
-        why = "--no_colors is given" if chosen.no_colors else f"{source.name} has no colors"
-        raise InputError(f"option --texture: found {chosen.texture}, expected 0: {why}")
+def _check_options(chosen: ExtractOptions) -> None:
+    """Check what the options alone tell, before a run is opened.
+
+    Raises
+    ------
+    InputError
+        If one is given that the method does not have, meshes cannot have so few faces, or a texture cannot be made.
+    """
+    if chosen.method == "fusion":
+        if chosen.level:
+            raise InputError(f"option --level: found {chosen.level!r}, expected none with --method fusion")
+    else:
+        for name, default in (("fusion_rays", ExtractOptions.fusion_rays), ("between", 0), ("no_fill", False)):
+            found = getattr(chosen, name)
+            if found != default:
+                raise InputError(f"option --{name}: found {found}, expected {default} without --method fusion")
+    if 0 < chosen.decimate < cleanup.FEWEST_FACES:
+        raise InputError(
+            f"option --decimate: found {chosen.decimate}, expected 0 or at least {cleanup.FEWEST_FACES} faces"
+        )
+    if chosen.texture:
+        if chosen.no_colors:
+            raise InputError(f"option --texture: found {chosen.texture}, expected 0: --no_colors is given")
+        texture.check(chosen.texture)
 
 
 def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
@@ -140,7 +151,6 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
         if chosen.texture:
             write.check_textured(Path(chosen.out))
     source = open_source(folder, chosen, box)
-    _check_texture(source, chosen)
     name = Path(source.file_name).with_suffix(".glb") if chosen.texture else Path(source.file_name)
     out = Path(chosen.out).expanduser() if chosen.out else folder / name
     where = out.with_name(f"{out.stem}_views") if chosen.views == BESIDE else Path(chosen.views).expanduser()
@@ -155,7 +165,7 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
         write.write_textured(out, mesh.texture)
     lines = [describe(mesh.surface, mesh.vertices, mesh.faces, time.perf_counter() - began)]
     if chosen.views:
-        lines += map(str, write_pictures(mesh.source, mesh.vertices, mesh.faces, mesh.colors, chosen, where))
+        lines += map(str, write_pictures(mesh, chosen, where))
     return "\n".join([*lines, str(out)])
 
 
@@ -165,16 +175,18 @@ def open_source(folder: Path, chosen: ExtractOptions, box: Box | None = None) ->
     Raises
     ------
     InputError
-        If the folder is not a run, or its task has no surface.
+        If options contradict each other, the folder is not a run, or its task has no surface, or no colors for a
+        texture.
     """
+    _check_options(chosen)
     task, _ = registry.with_part("mesh_source", folder)
     fusion = None
     if chosen.method == "fusion":
-        if chosen.level:
-            raise InputError(f"option --level: found {chosen.level!r}, expected none with --method fusion")
         fusion = FusionSettings(chosen.resolution, chosen.fusion_rays, chosen.between, chosen.no_fill)
     settings = MeshSourceSettings(_iso_value(chosen), box, chosen.device, chosen.precision, chosen.datadir, fusion)
     opened: MeshSource = task.load("mesh_source")(folder, settings)
+    if chosen.texture and opened.colors is None:
+        raise InputError(f"option --texture: found {chosen.texture}, expected 0: {opened.name} has no colors")
     return opened
 
 
@@ -205,6 +217,13 @@ def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surf
     )
     try:
         found = isosurface_extract.extract(source.field, source.box, settings, announce=announce)
+    except NotCrossedError as error:
+        if source.support is None:
+            raise InputError(f"{label}: {error}") from None
+        raise InputError(
+            f"{label}: found no surface of depth maps in the box, expected one; give another --box or a run that was "
+            "trained for longer"
+        ) from None
     except ValueError as error:
         raise InputError(f"{label}: {error}") from None
     log.info("the evaluated values of the field range over [%.4g, %.4g]", *found.value_range)
@@ -236,7 +255,8 @@ def _observed(source: MeshSource, support: Support, found: Surface, label: Path 
         log.info("%s: %d of %d parts are seen by %g depth maps or more", label, stays.sum(), count, support.least)
         vertices, faces = cleanup.used(vertices, faces[stays[part]])
     if not len(faces):
-        raise InputError(f"{label}: found no part that {support.least:g} depth maps see, expected one; try --all_parts")
+        least, advice = (1.0, "train for longer") if all_parts else (support.least, "try --all_parts")
+        raise InputError(f"{label}: found no part that {least:g} depth maps see, expected one; {advice}")
     return replace(found, vertices=vertices, faces=faces)
 
 
@@ -279,8 +299,13 @@ def postprocess(source: MeshSource, found: Surface, chosen: ExtractOptions) -> t
         log.info("kept %d of %d parts", left, parts)
     if chosen.smooth:
         vertices = cleanup.smooth(vertices, faces, chosen.smooth)
-    if chosen.decimate:
-        vertices, faces = cleanup.decimate(vertices, faces, chosen.decimate)
+    most = chosen.decimate or (texture.MOST_FACES if chosen.texture else 0)
+    if chosen.texture and not chosen.decimate and len(faces) > most:
+        log.info("decimated from %d to %d faces for the texture; --decimate says to how many", len(faces), most)
+    if most:
+        vertices, faces = cleanup.decimate(vertices, faces, most)
+    if not len(faces):
+        raise InputError(f"option --decimate: nothing is left of the mesh with {most:,} faces, expected some")
     return vertices, faces
 
 
@@ -297,13 +322,13 @@ def describe(found: Surface, vertices: Points, faces: Faces, seconds: float) -> 
     )
 
 
-def write_pictures(
-    source: MeshSource, vertices: Points, faces: Faces, colors: Colors | None, chosen: ExtractOptions, folder: Path
-) -> list[Path]:
+def write_pictures(made: ExtractedMesh, chosen: ExtractOptions, folder: Path) -> list[Path]:
     """Write pictures of the mesh, and with ``traced`` of the field by sphere tracing; return the files."""
-    upright = coordinates.apply_transform(source.frame, vertices)
+    source = made.source
+    upright = coordinates.apply_transform(source.frame, made.vertices)
     view = source.view(upright, chosen.size)
-    mesh = MeshScene(upright, faces, None if colors is None else colors / 255)
+    colors = None if made.colors is None else made.colors / 255
+    mesh = MeshScene(upright, made.faces, colors if made.texture is None else made.texture.colors_at)
     written = turntable.write(folder, mesh, view, swing=source.swing, frames=chosen.frames)
     if chosen.traced:
         written.append(folder / "traced.png")

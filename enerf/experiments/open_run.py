@@ -134,8 +134,9 @@ class OpenedRun:
         resolution
             Number of cells along the longest side of the searched box.
         options
-            More options of ``enerf extract``, such as ``level="5.0"``, ``crop=1``, ``floaters=0.02``; and ``box``, an
-            array (2, 3) in the coordinates of the files.
+            More options of ``enerf extract``, such as ``level="5.0"``, ``crop=1``, ``floaters=0.02``; for radiance
+            fields ``method="fusion"`` (fused depth maps) and ``texture=2048`` (a texture of that size in the place of
+            vertex colors); and ``box``, an array (2, 3) in the coordinates of the files.
 
         Raises
         ------

@@ -8,6 +8,8 @@ from scipy import sparse
 from enerf.core.errors import InputError
 from enerf.geometry import topology
 
+FEWEST_FACES = 4  # to which meshes are decimated
+
 
 def keep(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], kept: Bool[np.ndarray, " n"]
@@ -63,8 +65,8 @@ def decimate(
     ValueError
         If the target is below 4.
     """
-    if target < 4:
-        raise ValueError(f"target: found {target} faces, expected at least 4")
+    if target < FEWEST_FACES:
+        raise ValueError(f"target: found {target} faces, expected at least {FEWEST_FACES}")
     if len(faces) <= target:
         return vertices, faces
     try:

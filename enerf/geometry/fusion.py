@@ -15,6 +15,9 @@ Distances are measured so that planes stay planes when depths are interpolated b
 - In scene coordinates, by the difference in inverse distance from the camera times the squared distance. The truncation
   is a length, plus a share of the distance from the camera.
 
+Maps may have colors: those of a surface point are a mean over the maps that see it, weighted by how large it is in
+each.
+
 Source: Curless and Levoy, A volumetric method for building complex models from range images (1996).
 """
 
@@ -24,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from scipy import ndimage
 from torch import Tensor
 
@@ -34,6 +37,7 @@ from enerf.datasets.scenes.cameras import Cameras
 
 SWEEPS = 24  # of relaxation on each level of ``filled``
 UNSEEN = -1.0  # value where no map says anything: as behind surfaces
+EDGE_ON = 0.05  # smallest cosine between normal and ray in weights of colors: normals of meshes are noisy
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,18 @@ class SurfaceMap:
         along rays.
     weight
         Weight of each pixel in the average; 0: it says nothing.
+    rgb
+        Colors of the surface, or None.
+    pixel_centers
+        Position of the ray of each pixel within it.
     """
 
     camera: Camera
     c2w: Float32[Tensor, "3 4"]
     level: Float32[Tensor, "h w"]
     weight: Float32[Tensor, "h w"]
+    rgb: UInt8[Tensor, "h w 3"] | None = None
+    pixel_centers: float | int = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,26 +107,49 @@ class FusedDepths:
         """
         return self._averaged(points)[1]
 
+    def colors(
+        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
+        """Colors in [0, 1] of surface points, and their weights: 0 where no map with colors sees a point.
+
+        Points are in NDC or scene coordinates, unit normals in scene coordinates. A map counts with ((1 − |d|) · a)²,
+        where d is the distance between the point and the map's surface in truncations, and a the number of its pixels
+        per area of the surface, f_x f_y cos θ / r² at the distance r from the camera. So the mean is over the maps that
+        see a point well, and highlights differ little between neighboring points.
+        """
+        total, weights = torch.zeros_like(points), torch.zeros_like(points[:, 0])
+        at = self._scene(points)
+        for i, each in enumerate(self.maps):
+            if each.rgb is None:
+                continue
+            found = self._along_rays(i, points, at)
+            ahead = each.c2w[:, 3] - at
+            square = ahead.square().sum(1).clamp(min=1e-12)
+            cosine = ((ahead * normals).sum(1) * square.rsqrt()).clamp(min=EDGE_ON)
+            near = (1 - found.distance.abs()).clamp(min=0) * each.camera.fx * each.camera.fy * cosine / square
+            weight = torch.where(found.weight > 0, found.weight * near.square(), 0.0)
+            total += weight[:, None] * _color(each.rgb, found) / 255
+            weights += weight
+        return total / torch.where(weights > 0, weights, 1.0)[:, None], weights
+
     def _averaged(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Values at points, and the number of maps whose surface is nearer than the truncation."""
         total, weights, near = (torch.zeros_like(points[:, 0]) for _ in range(3))
         at = self._scene(points)
         for i in range(len(self.maps)):
-            distance, weight = self._along_rays(i, points, at)
-            weight = torch.where(distance < -1, 0.0, weight)
-            total += weight * distance.clamp(-1, 1)
+            found = self._along_rays(i, points, at)
+            weight = torch.where(found.distance < -1, 0.0, found.weight)
+            total += weight * found.distance.clamp(-1, 1)
             weights += weight
-            near += (weight > 0) & (distance < 1)
+            near += (weight > 0) & (found.distance < 1)
         return torch.where(weights > 0, total / weights.clamp(min=1e-12), UNSEEN), near
 
     def _scene(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Scene coordinates of points."""
         return points if self.reference is None else rays.point_from_ndc(points, self.reference)
 
-    def _along_rays(
-        self, i: int, points: Float[Tensor, "n 3"], at: Float[Tensor, "n 3"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Distance from points to the surface of a map along its rays, in truncations, and the weight of the pixel."""
+    def _along_rays(self, i: int, points: Float[Tensor, "n 3"], at: Float[Tensor, "n 3"]) -> "_Found":
+        """What a map says along its rays through points."""
         each = self.maps[i]
         local = (at - each.c2w[:, 3]) @ each.c2w[:, :3]
         x, y, seen = self._pixels(i, local)
@@ -125,14 +158,16 @@ class FusedDepths:
         else:
             far = local.norm(dim=-1).clamp(min=1e-12)
             own, scale = -1 / far, far * far / (self.truncation.length + self.truncation.share * far)
-        level, weight = _sampled(each, x, y, 1 / scale)
-        return (level - own) * scale, torch.where(seen, weight, 0.0)
+        place = _place(each.level.shape, x, y)
+        level, smooth = _sampled(each.level, place, 1 / scale)
+        weight = torch.where(seen, each.weight.reshape(-1)[place.nearest], 0.0)
+        return _Found((level - own) * scale, weight, place, smooth)
 
     def _pixels(
         self, i: int, local: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
-        """Column and row of points of a camera's frame, pixel centers at integers, and whether it has them in view."""
-        camera, table = self.maps[i].camera, self._tables[i]
+        """Column and row of points of a camera's frame, rays of pixels at integers, and whether it has them in view."""
+        camera, table, shift = self.maps[i].camera, self._tables[i], self.maps[i].pixel_centers
         if table.is_plain:
             inverse = -1 / local[:, 2]
             x, y = camera.fx * local[:, 0] * inverse + camera.cx, camera.cy - camera.fy * local[:, 1] * inverse
@@ -141,30 +176,70 @@ class FusedDepths:
             pixels, seen = table.project(torch.zeros_like(local[:, 0], dtype=torch.int64), local)
             x, y = pixels.unbind(-1)
         seen = seen & (x >= 0) & (y >= 0) & (x <= camera.width) & (y <= camera.height)
-        return torch.where(seen, x - 0.5, 0.0), torch.where(seen, y - 0.5, 0.0), seen
+        return torch.where(seen, x - shift, 0.0), torch.where(seen, y - shift, 0.0), seen
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Positions in a map: the first of the four pixels around each, steps to the others, shares of the later ones."""
+
+    first: Int64[Tensor, " n"]
+    one: int
+    row: int
+    right: Float[Tensor, " n"]
+    down: Float[Tensor, " n"]
+
+    @property
+    def nearest(self) -> Int64[Tensor, " n"]:
+        """The nearest pixel."""
+        return self.first + self.one * (self.right > 0.5) + self.row * (self.down > 0.5)
+
+    def around(self, values: Tensor) -> list[Tensor]:
+        """Values of the four pixels, of the flat map."""
+        return [values[self.first + step] for step in (0, self.one, self.row, self.one + self.row)]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Distance of points to the surface of a map in truncations, weight, position, and whether it is smooth there."""
+
+    distance: Float[Tensor, " n"]
+    weight: Float[Tensor, " n"]
+    place: _Place
+    smooth: Bool[Tensor, " n"]
+
+
+def _place(shape: Sequence[int], x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> _Place:
+    """Positions in a map of a height and width, clamped to it."""
+    height, width = shape
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left, top = x.floor().clamp(max=max(width - 2, 0)), y.floor().clamp(max=max(height - 2, 0))
+    return _Place((top * width + left).long(), int(width > 1), width * int(height > 1), x - left, y - top)
 
 
 def _sampled(
-    each: SurfaceMap, x: Float[Tensor, " n"], y: Float[Tensor, " n"], tolerance: Float[Tensor, " n"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Level and weight of a map at positions: bilinear, or the nearest pixel where levels differ by the tolerance.
+    level: Float32[Tensor, "h w"], place: _Place, tolerance: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Levels at positions: bilinear where the four around differ by the tolerance at most, or the nearest; and which.
 
-    So nothing is interpolated between a near and a far surface. The weight is that of the nearest pixel.
+    So nothing is interpolated between a near and a far surface.
     """
-    height, width = each.level.shape
-    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    left, top = x.floor().clamp(max=max(width - 2, 0)), y.floor().clamp(max=max(height - 2, 0))
-    right, down = x - left, y - top
-    one, row = int(width > 1), width * int(height > 1)
-    first = (top * width + left).long()
-    level = each.level.reshape(-1)
-    corners = [level[first + step] for step in (0, one, row, one + row)]
-    nearest = first + one * (right > 0.5) + row * (down > 0.5)
-    upper, lower = torch.lerp(corners[0], corners[1], right), torch.lerp(corners[2], corners[3], right)
+    level = level.reshape(-1)
+    corners = place.around(level)
+    upper, lower = torch.lerp(corners[0], corners[1], place.right), torch.lerp(corners[2], corners[3], place.right)
     low = torch.minimum(torch.minimum(corners[0], corners[1]), torch.minimum(corners[2], corners[3]))
     high = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
     smooth = high - low <= tolerance
-    return torch.where(smooth, torch.lerp(upper, lower, down), level[nearest]), each.weight.reshape(-1)[nearest]
+    return torch.where(smooth, torch.lerp(upper, lower, place.down), level[place.nearest]), smooth
+
+
+def _color(rgb: UInt8[Tensor, "h w 3"], found: _Found) -> Float[Tensor, "n 3"]:
+    """Colors of a map in 0 ... 255: bilinear where the surface is smooth, otherwise those of the nearest pixel."""
+    flat, place = rgb.reshape(-1, 3), found.place
+    a, b, c, d = (corner.float() for corner in place.around(flat))
+    right, down = place.right[:, None].float(), place.down[:, None].float()
+    mixed = torch.lerp(torch.lerp(a, b, right), torch.lerp(c, d, right), down)
+    return torch.where(found.smooth[:, None], mixed, flat[place.nearest].float())
 
 
 def without_speckles(level: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -116,7 +117,17 @@ def write_textured(path: Path, mesh: TexturedMesh) -> None:
     check_textured(path)
     with io.atomic_path(path) as temporary, io.os_errors_as_input_errors(path):
         center = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
-        temporary.write_bytes(_glb_bytes(textured_trimesh(mesh, center), center))
+        temporary.write_bytes(_glb_bytes(textured_trimesh(mesh, center), center, _unlit))
+
+
+def _unlit(document: dict[str, Any]) -> None:
+    """Have programs that know ``KHR_materials_unlit`` show a glTF document's textures as they are.
+
+    They contain the light of the photographs.
+    """
+    document["extensionsUsed"] = sorted({*document.get("extensionsUsed", []), "KHR_materials_unlit"})
+    for material in document["materials"]:
+        material.setdefault("extensions", {})["KHR_materials_unlit"] = {}
 
 
 def textured_trimesh(mesh: TexturedMesh, origin: Float64[np.ndarray, " 3"] | None = None) -> trimesh.Trimesh:
@@ -126,7 +137,7 @@ def textured_trimesh(mesh: TexturedMesh, origin: Float64[np.ndarray, " 3"] | Non
     )
     visual = trimesh.visual.TextureVisuals(uv=mesh.uv, material=material)
     vertices = mesh.vertices if origin is None else mesh.vertices - origin
-    return trimesh.Trimesh(vertices, mesh.faces, visual=visual, process=False)
+    return trimesh.Trimesh(vertices, mesh.faces, visual=visual, vertex_normals=mesh.normals, process=False)
 
 
 def _mesh(vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> trimesh.Trimesh:
@@ -151,13 +162,15 @@ def _glb(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | N
     path.write_bytes(_glb_bytes(_mesh(vertices - center, faces, colors), center))
 
 
-def _glb_bytes(mesh: trimesh.Trimesh, center: np.ndarray) -> bytes:
-    """A mesh relative to its center, and a node that moves it back."""
+def _glb_bytes(
+    mesh: trimesh.Trimesh, center: np.ndarray, postprocess: Callable[[dict[str, Any]], None] | None = None
+) -> bytes:
+    """A mesh relative to its center, and a node that moves it back; ``postprocess`` changes the document in place."""
     transform = np.eye(4)
     transform[:3, 3] = center
     scene = trimesh.Scene()
     scene.add_geometry(mesh, node_name="mesh", transform=transform)
-    return bytes(trimesh.exchange.gltf.export_glb(scene))
+    return bytes(trimesh.exchange.gltf.export_glb(scene, tree_postprocessor=postprocess))
 
 
 def _ply(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: Colors | None) -> None:

@@ -20,7 +20,7 @@ from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint
 from enerf.experiments import extract
 from enerf.experiments.options import ExtractOptions
-from enerf.geometry import write
+from enerf.geometry import texture, write
 from enerf.geometry.preview.raycast import MeshScene
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf import setup as nerf_setup
@@ -186,9 +186,23 @@ def test_depth_maps_are_fused_and_a_texture_is_embedded(trained, tmp_path, caplo
     mesh = trimesh.load_mesh(out, process=False)
     assert mesh.visual.kind == "texture"
     assert mesh.visual.material.baseColorTexture.size == (64, 64)
-    assert len(mesh.faces) > 0
-    extract.extract(trained, replace(chosen, out="", fusion_rays=500, all_parts=True))
+    assert f" {len(mesh.faces):,} faces, " in words  # of the file, not of the mesh before its decimation
+    views = replace(chosen, fusion_rays=500, all_parts=True, views=str(tmp_path / "views"), frames=0, size=24)
+    extract.extract(trained, replace(views, out=""))
     assert (trained / "mesh.glb").exists()
+    assert images.read(tmp_path / "views" / "front.png").shape == (24, 32, 3)
+
+
+def test_a_mesh_with_a_texture_is_decimated_and_described_as_it_is_written(trained, some, tmp_path, monkeypatch):
+    pytest.importorskip("xatlas")
+    monkeypatch.setattr(texture, "MOST_FACES", 100)
+    out = tmp_path / "it.glb"
+    words = extract.extract(trained, replace(some, out=str(out), texture=64))
+    faces = int(re.search(r"([\d,]+) faces", words).group(1).replace(",", ""))
+    assert len(trimesh.load_mesh(out, process=False).faces) == faces <= 110
+    made = extract.mesh_of(trained, replace(some, texture=64))
+    assert made.texture is not None
+    np.testing.assert_allclose(made.texture.vertices[made.texture.faces], made.vertices[made.faces])
 
 
 @pytest.mark.parametrize(
@@ -197,10 +211,17 @@ def test_depth_maps_are_fused_and_a_texture_is_embedded(trained, tmp_path, caplo
         ({"level": "3"}, "option --level: found '3', expected none with --method fusion"),
         ({"texture": 64, "out": "it.obj"}, r"it\.obj: found the suffix '\.obj', expected \.glb"),
         ({"texture": 64, "no_colors": True}, "option --texture: found 64, expected 0: --no_colors is given"),
+        ({"texture": 2}, "option --texture: found 2, expected 0 or at least 16 texels"),
+        ({"method": "march", "between": 2}, "option --between: found 2, expected 0 without --method fusion"),
+        ({"method": "march", "no_fill": True}, "option --no_fill: found True, expected False without --method fusion"),
+        ({"method": "march", "fusion_rays": 500}, "option --fusion_rays: found 500, expected 4000000 without --method"),
+        ({"decimate": 3}, "option --decimate: found 3, expected 0 or at least 4 faces"),
     ],
-    ids=["level", "suffix", "no colors"],
+    ids=["level", "suffix", "no colors", "tiny", "between", "no fill", "rays", "decimate"],
 )
-def test_options_that_contradict_fusion_or_textures_are_refused(trained, tmp_path, changes, sentence):
+def test_options_that_contradict_fusion_or_textures_are_refused(trained, tmp_path, changes, sentence, monkeypatch):
+    """Before the run is opened, which renders the depth maps."""
+    monkeypatch.setattr(extract.registry, "with_part", None)
     chosen = {"method": "fusion", "resolution": 16, "out": str(tmp_path / "it.glb"), "device": "cpu", **changes}
     with pytest.raises(InputError, match=sentence):
         extract.extract(trained, ExtractOptions(**chosen))

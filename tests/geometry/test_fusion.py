@@ -1,5 +1,7 @@
 """Fusion of depth maps of analytic scenes: where the surface comes out, what is closed, what is left open."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,11 +60,11 @@ def test_a_sphere_comes_out_closed_within_half_a_cell(camera):
     assert topology.parts(faces)[0] == 1
 
 
-def ndc_map(shift: float, *, hole: bool = False) -> SurfaceMap:
+def ndc_map(shift: float, *, hole: bool = False, pixel_centers: float = 0.5) -> SurfaceMap:
     """Levels, z in NDC, of the slanted plane z = −4 + 0.5 x from a camera that is moved along x."""
     c2w = torch.eye(4)[:3].clone()
     c2w[0, 3] = shift
-    all_rays = rays.of_image(PINHOLE, c2w, 0.0, 10.0)
+    all_rays = rays.of_image(PINHOLE, c2w, 0.0, 10.0, pixel_centers)
     t = (4 - 0.5 * shift) / (0.5 * all_rays.directions[:, 0] - all_rays.directions[:, 2])
     z = (all_rays.origins + t[:, None] * all_rays.directions)[:, 2]
     level = (1 + 2 / z).reshape(PINHOLE.height, PINHOLE.width)
@@ -70,7 +72,8 @@ def ndc_map(shift: float, *, hole: bool = False) -> SurfaceMap:
     if hole:
         known[20:45, 30:60] = False
         level = torch.from_numpy(fusion.filled(np.where(known, level.numpy(), np.float32(1)), known))
-    return SurfaceMap(PINHOLE, c2w, level, torch.from_numpy(np.where(known, 1.0, 0.1)).float())
+    weight = torch.from_numpy(np.where(known, 1.0, 0.1)).float()
+    return SurfaceMap(PINHOLE, c2w, level, weight, pixel_centers=pixel_centers)
 
 
 @pytest.mark.parametrize("hole", [False, True])
@@ -114,6 +117,54 @@ def test_nothing_is_interpolated_between_a_near_and_a_far_surface():
     points = torch.stack([(x - 4) / 8 * depth, torch.zeros_like(x * depth), -depth.expand(9, 50)], -1).reshape(-1, 3)
     values = field(points)
     assert set(values[values > -1].tolist()) == {1.0}
+
+
+@pytest.mark.parametrize("pixel_centers", [0.5, 0.0])
+def test_levels_are_where_the_rays_of_pixels_are(pixel_centers):
+    """A slanted plane in NDC, whose levels are linear in the image, is found exactly with rays anywhere in pixels."""
+    one = ndc_map(0.1, pixel_centers=pixel_centers)
+    field = FusedDepths([one], Truncation(0.1), PINHOLE)
+    x, y = torch.meshgrid(torch.linspace(-1, 1, 9), torch.linspace(-0.8, 0.8, 7), indexing="xy")
+    at = torch.stack([x.flatten(), y.flatten(), -4 + 0.5 * x.flatten()], 1)
+    values = field(rays.point_to_ndc(at, PINHOLE))
+    assert float(values.abs().max()) < 1e-3  # half a pixel is 0.015
+
+
+def test_colors_are_those_of_the_maps_that_see_a_point():
+    """Maps that the ball hides a point from, and those without colors, do not count; colors are those of normals."""
+    maps = []
+    for one in around(PINHOLE):
+        all_rays = rays.of_image(one.camera, one.c2w, 0.0, 10.0)
+        distance = -1 / one.level.reshape(-1, 1).clamp(max=-1e-3)
+        normals = all_rays.origins + distance * all_rays.viewdirs
+        rgb = (127.5 + 127.5 * normals).round().clamp(0, 255).byte().reshape(*one.level.shape, 3)
+        maps.append(replace(one, rgb=rgb))
+    points = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    found, weight = FusedDepths([*maps, around(PINHOLE)[0]], Truncation(0.2)).colors(points, points)
+    assert float(weight.min()) > 0
+    assert float((found - (0.5 + 0.5 * points)).abs().max()) < 0.03
+    top = max(range(6), key=lambda i: float(maps[i].c2w[2, 3]))
+    alone, seen = FusedDepths([maps[top]], Truncation(0.2)).colors(points, points)
+    assert bool((seen[points[:, 2] < 0] == 0).all())  # behind the horizon
+    assert bool((seen[points[:, 2] > 0.6] > 0).all())
+    assert float((alone - found)[points[:, 2] > 0.6].abs().max()) < 0.05
+    assert not FusedDepths(around(PINHOLE), Truncation(0.2)).colors(points, points)[1].any()
+
+
+def test_the_map_that_sees_a_point_best_counts_most():
+    """Two cameras see a plane, of one color each: the nearer and more frontal one prevails, both count."""
+    center = torch.tensor([[0.0, 0.0, 0.0]])
+    maps = []
+    for place, value in (([0.0, 0.0, 2.0], 200), ([2.0, 0.0, 2.0], 0)):
+        c2w = looking_at_origin(np.array(place))
+        all_rays = rays.of_image(PINHOLE, c2w, 0.0, 10.0)
+        distance = -c2w[2, 3] / all_rays.viewdirs[:, 2]  # to the plane z = 0
+        level = (-1 / distance).reshape(PINHOLE.height, PINHOLE.width)
+        rgb = torch.full((*level.shape, 3), value, dtype=torch.uint8)
+        maps.append(SurfaceMap(PINHOLE, c2w, level, torch.ones_like(level), rgb))
+    found, _ = FusedDepths(maps, Truncation(0.3)).colors(center, torch.tensor([[0.0, 0.0, 1.0]]))
+    ratio = (2**-0.5 / 2) ** 2  # of pixels per area: the cosine over the square of the distance, squared
+    assert found[0].tolist() == pytest.approx([200 / 255 / (1 + ratio)] * 3, abs=1e-3)
 
 
 def test_filling_is_linear_in_planes_and_keeps_what_is_known():

@@ -1,11 +1,16 @@
 """Textures of meshes: colors come back at the same points, from the file as well."""
 
+import io
+import json
+import struct
 import sys
 
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
+from enerf.core import files
 from enerf.core.errors import InputError
 from enerf.geometry import texture, write
 
@@ -45,7 +50,7 @@ def off(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, image: np.ndarr
 
 
 def test_the_texture_has_the_colors_of_the_surface(ball, made):
-    assert len(made.faces) == len(ball.faces)
+    np.testing.assert_array_equal(made.vertices[made.faces], ball.vertices[ball.faces])  # the same, in their order
     assert ((made.uv >= 0) & (made.uv <= 1)).all()
     found = off(made.vertices, made.faces, made.uv, made.image)
     assert np.median(found) < 0.02
@@ -70,6 +75,95 @@ def test_a_glb_file_has_the_positions_the_texture_and_the_image(made, tmp_path):
     assert b"KHR_materials_pbrSpecularGlossiness" not in document
 
 
+def accessor(document: dict, blob: bytes, number: int) -> np.ndarray:
+    """Values of an accessor, read by the specification of glTF 2.0 alone."""
+    one = document["accessors"][number]
+    kind = {5123: "<u2", 5125: "<u4", 5126: "<f4"}[one["componentType"]]
+    columns = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[one["type"]]
+    view = document["bufferViews"][one["bufferView"]]
+    assert view["buffer"] == 0
+    assert view.get("byteStride", 0) in (0, columns * int(kind[2]))
+    start = view.get("byteOffset", 0) + one.get("byteOffset", 0)
+    assert start % int(kind[2]) == 0  # aligned to its components
+    size = one["count"] * columns * int(kind[2])
+    assert one.get("byteOffset", 0) + size <= view["byteLength"]
+    assert view.get("byteOffset", 0) + view["byteLength"] <= len(blob)
+    found = np.frombuffer(blob[start : start + size], kind).reshape(one["count"], columns)
+    for name, values in (("min", found.min(0)), ("max", found.max(0))):
+        if name in one:
+            np.testing.assert_allclose(one[name], values, rtol=1e-6)
+    return found[:, 0] if columns == 1 else found
+
+
+def test_the_file_is_glb_by_the_specification(made, tmp_path):
+    """Header, chunks, accessors, material and image as glTF 2.0 has them, without the library that wrote them."""
+    path = tmp_path / "it.glb"
+    write.write_textured(path, made)
+    data = path.read_bytes()
+    magic, version, length = struct.unpack_from("<4sII", data)
+    assert (magic, version, length) == (b"glTF", 2, len(data))
+    size, kind = struct.unpack_from("<I4s", data, 12)
+    assert (size % 4, kind) == (0, b"JSON")
+    document = json.loads(data[20 : 20 + size])
+    blob_size, kind = struct.unpack_from("<I4s", data, 20 + size)
+    assert (blob_size % 4, kind, 28 + size + blob_size) == (0, b"BIN\0", len(data))
+    blob = data[28 + size :]
+    assert document["asset"]["version"] == "2.0"
+    assert len(document["buffers"]) == 1
+    assert "uri" not in document["buffers"][0]
+    assert 0 <= len(blob) - document["buffers"][0]["byteLength"] < 4
+    assert "extensionsRequired" not in document
+
+    ((primitive,),) = [mesh["primitives"] for mesh in document["meshes"]]
+    assert primitive.get("mode", 4) == 4
+    names = ("POSITION", "NORMAL", "TEXCOORD_0")
+    position, normal, uv = (accessor(document, blob, primitive["attributes"][name]) for name in names)
+    faces = accessor(document, blob, primitive["indices"]).reshape(-1, 3)
+    assert {"min", "max"} <= document["accessors"][primitive["attributes"]["POSITION"]].keys()
+    assert len(position) == len(normal) == len(uv)
+    np.testing.assert_array_equal(faces, made.faces)
+    np.testing.assert_allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
+    (node,) = [each for each in document["nodes"] if "mesh" in each]
+    shift = np.reshape(node["matrix"], (4, 4))[3, :3]  # column by column
+    np.testing.assert_allclose(position + shift, made.vertices, atol=1e-6)
+
+    material = document["materials"][primitive["material"]]
+    assert (material["doubleSided"], material["pbrMetallicRoughness"]["metallicFactor"]) == (True, 0)
+    assert material["extensions"]["KHR_materials_unlit"] == {}
+    assert document["extensionsUsed"] == ["KHR_materials_unlit"]
+    texture_number = material["pbrMetallicRoughness"]["baseColorTexture"]["index"]
+    image = document["images"][document["textures"][texture_number]["source"]]
+    assert image["mimeType"] == "image/png"
+    view = document["bufferViews"][image["bufferView"]]
+    start = view.get("byteOffset", 0)
+    with Image.open(io.BytesIO(blob[start : start + view["byteLength"]]), formats=["PNG"]) as found:
+        pixels = np.asarray(found.convert("RGB"))
+    np.testing.assert_array_equal(pixels, made.image)
+    upwards = np.stack([uv[:, 0], 1 - uv[:, 1]], 1)  # in glTF, v is from the top of the image
+    assert off(position + shift, faces.astype(np.int64), upwards, pixels).max() < 0.15
+
+
+def test_colors_at_points_of_faces_are_those_of_their_texels(ball, made):
+    weights = np.random.default_rng(1).dirichlet([1.0] * 3, len(ball.faces))
+    points = (weights[:, :, None] * ball.vertices[ball.faces]).sum(1)
+    normals = (points - OFF) / np.linalg.norm(points - OFF, axis=1, keepdims=True)
+    found = made.colors_at(np.arange(len(ball.faces)), weights)
+    assert np.abs(found - colors(points, normals)).max() < 0.15
+
+
+def test_a_face_as_large_as_the_texture_is_tested_in_parts(monkeypatch):
+    monkeypatch.setattr(texture, "_CHUNK", 1000)
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    parts = list(texture.texels(np.array([[0, 1, 2]]), corners, 256))
+    assert max(len(row) for row, *_ in parts) <= 1000
+    row, column = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+    expected = np.tril(np.ones((256, 256), bool))  # rows from the top: the face is below the diagonal
+    found = np.zeros_like(expected)
+    found[row, column] = True
+    np.testing.assert_array_equal(found, expected)
+    assert len(row) == expected.sum()
+
+
 def test_every_texel_is_in_one_face_and_chunks_change_nothing(made, monkeypatch):
     whole = [np.concatenate(part) for part in zip(*texture.texels(made.faces, made.uv, 256), strict=True)]
     assert len(np.unique(whole[0] * 256 + whole[1])) > 0.99 * len(whole[0])
@@ -85,4 +179,14 @@ def test_a_missing_library_and_another_format_are_one_sentence(ball, made, tmp_p
         write.write_textured(tmp_path / "it.ply", made)
     monkeypatch.setitem(sys.modules, "xatlas", None)
     with pytest.raises(InputError, match="xatlas is missing, the extra texture brings it"):
+        texture.check(64)
+    with pytest.raises(InputError, match="xatlas is missing, the extra texture brings it"):
         texture.textured(np.asarray(ball.vertices), np.asarray(ball.faces, dtype=np.int64), colors, 64)
+
+
+def test_a_texture_beyond_the_memory_is_refused(monkeypatch):
+    pytest.importorskip("xatlas")
+    monkeypatch.setattr(files, "available_memory", lambda: 1 << 20)
+    texture.check(128)
+    with pytest.raises(InputError, match=r"^option --texture: 1024 x 1024 texels: needs 24.* found 1.* available"):
+        texture.check(1024)

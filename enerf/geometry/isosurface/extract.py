@@ -41,6 +41,10 @@ from enerf.geometry.isosurface.verify import Check
 MEMORY = 2 << 30
 
 
+class NotCrossedError(ValueError):
+    """The field does not cross the iso value in the box."""
+
+
 @dataclass(frozen=True)
 class ExtractionSettings:
     """What to extract, how finely, and within which limits.
@@ -152,8 +156,8 @@ def extract(
     Raises
     ------
     ValueError
-        If a setting is invalid, the field does not cross the iso value or is not finite, or the memory limit is too
-        low.
+        If a setting is invalid, the field does not cross the iso value (``NotCrossedError``) or is not finite, or the
+        memory limit is too low.
     """
     lattice = _lattice(box, settings)
     stride = settings.first_stride(lattice)
@@ -174,9 +178,9 @@ def extract(
         vertices, faces = _triangles(bricks)
         evaluations, value_range = sampler.evaluations, (sampler.lowest, sampler.highest)
     if not len(faces):
-        raise ValueError(
+        raise NotCrossedError(
             f"the field does not cross the iso value {settings.iso_value:g}; it ranges over "
-            f"[{value_range[0]:g}, {value_range[1]:g}]"
+            f"[{value_range[0]:g}, {value_range[1]:g}], expected values on both sides"
         )
     sampler.bar = None
     checked = verify.check(bricks, settings.check) if settings.check else None

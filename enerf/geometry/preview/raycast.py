@@ -1,5 +1,6 @@
 """Shaded pictures of a mesh on the CPU by ray casting with Intel's Embree, a few hundred ns per ray."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ from jaxtyping import Bool, Float, Int
 from enerf.core.errors import InputError
 from enerf.geometry.preview import cameras, shading
 from enerf.geometry.preview.cameras import View
+
+# faces (n,) and barycentric weights (n, 3) -> colors in [0, 1] (n, 3)
+FaceColors = Callable[[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]
 
 
 class MeshScene:
@@ -18,7 +22,7 @@ class MeshScene:
     vertices, faces
         The mesh.
     colors
-        Vertex colors in [0, 1].
+        Vertex colors in [0, 1], or colors at points of faces, as of a texture.
     flat
         Flat shading per face instead of smooth shading.
 
@@ -32,7 +36,7 @@ class MeshScene:
         self,
         vertices: Float[np.ndarray, "n 3"],
         faces: Int[np.ndarray, "m 3"],
-        colors: Float[np.ndarray, "n 3"] | None = None,
+        colors: Float[np.ndarray, "n 3"] | FaceColors | None = None,
         *,
         flat: bool = False,
     ) -> None:
@@ -83,7 +87,10 @@ class MeshScene:
         if self.colors is None:
             return normals, None
         colors = np.ones((len(face), 3))
-        colors[hit] = _interpolated(self.colors, self.faces[face[hit]], weights[hit])
+        if callable(self.colors):
+            colors[hit] = self.colors(face[hit], weights[hit])
+        else:
+            colors[hit] = _interpolated(self.colors, self.faces[face[hit]], weights[hit])
         return normals, colors
 
 

@@ -24,6 +24,7 @@ from enerf.rendering.planes.stack import PlaneStack, neighbors
 
 log = logging.getLogger("enerf")
 
+BYTES = 28  # of memory for a byte of the tiles: textures, gradient, moments, and what finds closed texels
 PAUSE = 10.0  # times the shortest step: a longer one was interrupted
 Targets = Callable[[int], Float[Tensor, "h w 3"]]
 
@@ -98,15 +99,16 @@ def tune(
         If the textures, their gradients and moments do not fit in memory.
     """
     settings = settings or TuneSettings()
-    files.require_memory(20 * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
+    files.require_memory(BYTES * stack.tiles.numel(), f"{scene.name}: tuning {len(stack.tiles)} tiles")
     clock = _Clock()
     dropped = _negligible(_weights(stack, scene, settings), settings.negligible[0])
-    state = _State(stack).of_blocks((~dropped).expand(-1, 4, 4))
+    state = _State(stack.only(~dropped))
     order, step, compact = _Order(scene, settings.seed), 0, False
     while (share := _share(settings, step, clock.spent())) < 1:
         progress(share)
         if not compact and share >= settings.first_part:
-            state, compact = state.of_blocks(_counting(state.stack(), scene, settings)), True
+            state.keep(_counting(state.stack(), scene, settings))
+            compact = True
         step += 1
         view = order.view()
         rays, width = view_rays(scene, view, settings.pixel_centers)
@@ -115,7 +117,7 @@ def tune(
         strength = 0.0 if compact else settings.sparsity
         kernel.regularize(state.tiles, state.slope, settings.color, settings.alpha, strength)
         kernel.join(state.slope, state.pairs)
-        kernel.adam(state.tiles, state.slope, state.moments, settings.rate * _decay(share), step)
+        kernel.adam(state.tiles, state.slope, (state.mean, state.square), settings.rate * _decay(share), step)
         state.close_borders()
     progress(1.0)
     log.info("%s: %d steps of tuning, %d tiles", scene.name, step, len(state.tiles))
@@ -124,12 +126,19 @@ def tune(
 
 
 class _State:
-    """Textures as floats, with their gradient and moments."""
+    """Textures as floats, with their gradient and moments, of the blocks that are drawn: first all."""
 
     def __init__(self, stack: PlaneStack) -> None:
         self.base, self.tiles = stack, stack.tiles.float() / 255
         self.slope = torch.zeros_like(self.tiles)
-        self.moments = (torch.zeros_like(self.tiles), torch.zeros_like(self.tiles))
+        self.mean, self.square = torch.zeros_like(self.tiles), torch.zeros_like(self.tiles)
+        self._draw(torch.ones(len(self.tiles), 4, 4, dtype=torch.bool))
+
+    def _draw(self, drawn: Bool[Tensor, "n 4 4"]) -> None:
+        """Find which tiles share texels, and which texels are closed, if only some blocks are drawn."""
+        self.pairs = neighbors(self.base.index)
+        self.closed = blocks.closed_texels(self.base, drawn).flatten().nonzero()[:, 0]
+        self.close_borders()
 
     def close_borders(self) -> None:
         """Set the alpha to 0 where what is drawn ends at what is left out, which would be seen as an edge."""
@@ -139,17 +148,14 @@ class _State:
         """The stack with these textures."""
         return replace(self.base, tiles=(self.tiles * 255).round().byte())
 
-    def of_blocks(self, drawn: Bool[Tensor, "n 4 4"]) -> "_State":
-        """The state in which only some blocks are drawn, with the tiles that have one."""
-        other, kept = _State.__new__(_State), drawn.flatten(1).any(1)
+    def keep(self, drawn: Bool[Tensor, "n 4 4"]) -> None:
+        """Leave out all other blocks, and the tiles that have none of these; one array after another is copied."""
+        kept = drawn.flatten(1).any(1)
         places = self.base.places(kept)
-        other.tiles, other.slope = self.tiles[places], self.slope[places]
-        other.moments = (self.moments[0][places], self.moments[1][places])
-        other.base = self.base.only(kept)
-        other.pairs = neighbors(other.base.index)
-        other.closed = blocks.closed_texels(other.base, drawn[places]).flatten().nonzero()[:, 0]
-        other.close_borders()
-        return other
+        for name in ("tiles", "slope", "mean", "square"):
+            setattr(self, name, getattr(self, name)[places])
+        self.base = self.base.only(kept)
+        self._draw(drawn[places])
 
 
 class _Clock:
@@ -184,7 +190,7 @@ class _Order:
 def _counting(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Bool[Tensor, "n 4 4"]:
     """Blocks that are drawn on after the first part."""
     weights = _weights(stack, scene, settings)
-    drawn = blocks.visible(stack) & ~_negligible(weights, settings.negligible[1])
+    drawn = blocks.visible(stack) & ~_negligible(weights, settings.negligible[1])[:, None, None]
     return blocks.fewer(stack, drawn, weights, scene.camera, settings.layers)
 
 
@@ -192,7 +198,7 @@ def _weights(stack: PlaneStack, scene: Scene, settings: TuneSettings) -> Float[T
     return weights_in_views(stack, scene, settings.pixel_centers)
 
 
-def _negligible(weights: Float[Tensor, "n 32 32"], share: float) -> Bool[Tensor, "n 1 1"]:
+def _negligible(weights: Float[Tensor, "n 32 32"], share: float) -> Bool[Tensor, " n"]:
     """Which tiles count least in the training views: their weights sum up to ``share`` of all.
 
     The limit is on the sum, not on a tile: with more planes, each tile counts less.
@@ -201,7 +207,7 @@ def _negligible(weights: Float[Tensor, "n 32 32"], share: float) -> Bool[Tensor,
     order = weight.argsort()
     dropped = torch.zeros(len(weight), dtype=torch.bool)
     dropped[order[weight[order].cumsum(0) < share * weight.sum()]] = True
-    return dropped[:, None, None]
+    return dropped
 
 
 def _shares(scene: Scene, view: int, directions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

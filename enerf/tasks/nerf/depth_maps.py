@@ -11,9 +11,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
+from enerf.core import images
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering
 from enerf.datasets.scenes import camera_models, poses, rays
@@ -21,7 +22,7 @@ from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 from enerf.geometry import fusion
 from enerf.geometry.fusion import SurfaceMap
-from enerf.rendering.render import in_chunks
+from enerf.rendering.render import Picture, in_chunks
 from enerf.tasks.nerf.surface_points import unmasked
 from enerf.tasks.nerf.views import Renderer
 
@@ -54,7 +55,7 @@ def viewpoints(scene: Scene, between: int = 0) -> list[Viewpoint]:
 def surface_maps(
     scene: Scene, renderer: Renderer, where: Sequence[Viewpoint], n: int, *, ndc: bool | None = None, fill: bool = True
 ) -> list[SurfaceMap]:
-    """Render where the rays of cameras meet the surface.
+    """Render where the rays of cameras meet the surface, and its colors there.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def _surface_map(scene: Scene, renderer: Renderer, at: Viewpoint, factor: float,
     found = in_chunks(partial(_with_median_depth, renderer), field_rays, renderer.rays_at_once)
     points = field_rays.at(found.depth[:, None])[:, 0].double()
     opaque = (found.opacity >= OPAQUE).reshape(size).cpu().numpy()
-    in_scene = rays.point_from_ndc(points.clamp(max=1 - 1e-9), scene.camera) if scene.ndc else points
+    in_scene = _in_scene(scene, points)
     distance = (in_scene - at.c2w[:, 3].double()).norm(dim=-1).clamp(min=1e-9)
     level = (points[:, 2] if ndc else -1 / distance).reshape(size).float().cpu().numpy()
     level = np.where(opaque, level, np.float32(1.0 if ndc else 0.0))  # no surface: infinitely far
@@ -102,8 +103,26 @@ def _surface_map(scene: Scene, renderer: Renderer, at: Viewpoint, factor: float,
     weight = np.where(known, 1.0, FILLED if fill else 0.0) * counts
     device = at.c2w.device
     return SurfaceMap(
-        camera, at.c2w.float(), torch.from_numpy(level).to(device), torch.from_numpy(weight).float().to(device)
+        camera,
+        at.c2w.float(),
+        torch.from_numpy(level).to(device),
+        torch.from_numpy(weight).float().to(device),
+        torch.from_numpy(_surface_colors(scene, found).reshape(*size, 3)).to(device),
+        renderer.pixel_centers,
     )
+
+
+def _in_scene(scene: Scene, points: Float64[Tensor, "n 3"]) -> Float64[Tensor, "n 3"]:
+    """Scene coordinates of points of the field; those at infinity are very far."""
+    if not scene.ndc:
+        return points
+    return rays.point_from_ndc(torch.cat([points[:, :2], points[:, 2:].clamp(max=1 - 1e-9)], 1), scene.camera)
+
+
+def _surface_colors(scene: Scene, found: Picture) -> UInt8[np.ndarray, "n 3"]:
+    """Rendered colors without what is seen through the surface; those of rays that meet none mean nothing."""
+    opacity = found.opacity[:, None]
+    return images.to_uint8(((found.rgb - scene.background * (1 - opacity)) / opacity.clamp(min=1e-6)).clamp(0, 1))
 
 
 def _has_ray(camera: Camera, size: tuple[int, int], pixel_centers: float) -> Bool[np.ndarray, "h w"]:

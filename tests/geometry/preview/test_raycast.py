@@ -63,6 +63,18 @@ def test_colors_of_vertices_are_mixed_over_the_face():
     assert high[2] > high[0]
 
 
+def test_colors_may_be_a_function_of_points_of_faces():
+    """As of a texture: the shares of the corners, against vertex colors that are mixed with the same ones."""
+    colors = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.5]])
+
+    def at(face, weights):
+        return (weights[:, :, None] * colors[FACES[face]]).sum(1)
+
+    np.testing.assert_allclose(
+        MeshScene(VERTICES, FACES, at).picture(VIEW), MeshScene(VERTICES, FACES, colors).picture(VIEW), atol=1e-12
+    )
+
+
 def test_flat_shows_faces_and_smooth_does_not():
     """A roof of two faces: its slopes differ in color by a jump, or by a slide."""
     vertices = np.array([[-1.0, -1, 0], [1, -1, 0], [0, -1, 0.6], [-1, 1, 0], [1, 1, 0], [0, 1, 0.6]])
