@@ -117,14 +117,15 @@ def cost(layers: float, size: tuple[int, int] = SHOWN) -> str:
 def psnr(renders: Callable[[Rays], Picture], scene: Scene, pixel_centers: float | int = 0.5) -> float:
     """Mean over the test views of the PSNR of their images, as a renderer of planes shows them.
 
-    Views of which masks exclude all pixels are left out; NaN if there are no others.
+    Masked pixels and those without a ray have no part. Views without others are left out; NaN if that are all.
     """
     found = []
     for view in scene.test:
-        picture = renders(bake.view_rays(scene, view, pixel_centers)[0]).rgb.clamp(0, 1)
+        through = bake.view_rays(scene, view, pixel_centers)[0]
+        picture = renders(through).rgb.clamp(0, 1)
         error = (picture - scenes_pixels.view_image(scene, view).reshape(-1, 3)).square().mean(1)
-        mask = scenes_pixels.view_mask(scene, view)
-        used = error if mask is None else error[mask.flatten()]
+        mask, has_ray = scenes_pixels.view_mask(scene, view), through.directions.isfinite().all(1)
+        used = error[has_ray if mask is None else has_ray & mask.flatten()]
         if len(used):
             found.append(-10 * math.log10(max(float(used.mean()), 1e-10)))
     return float(np.mean(found)) if found else math.nan
