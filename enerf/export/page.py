@@ -75,6 +75,8 @@ def check_target(out: Path, *, one_file: bool) -> None:
     if one_file:
         page_files.check_file(out, "--out with --single")
         return
+    if out.suffix.lower() in (".html", ".htm") and not out.is_dir():
+        raise InputError(f"option --out: found {out}, expected the name of a folder, or --single for one file")
     if os.path.lexists(out):
         if not out.is_dir() or out.is_symlink():
             raise InputError(f"{out}: found a file, expected a new folder, or that of an earlier page")

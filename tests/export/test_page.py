@@ -99,6 +99,8 @@ def test_a_file_where_a_folder_is_expected_is_refused_and_the_reverse(tmp_path):
         page.check_target(tmp_path, one_file=True)
     with pytest.raises(InputError, match=r"\.html"):
         page.check_target(tmp_path / "page.pdf", one_file=True)
+    with pytest.raises(InputError, match="--single for one file"):
+        page.check_target(tmp_path / "page.html", one_file=False)
 
 
 def test_a_file_of_somebody_else_is_not_replaced(tmp_path):

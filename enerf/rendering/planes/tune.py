@@ -121,6 +121,8 @@ def tune(
         state.close_borders()
     progress(1.0)
     log.info("%s: %d steps of tuning, %d tiles", scene.name, step, len(state.tiles))
+    if step < len(scene.train):
+        log.warning("%s: %d steps of tuning are fewer than the %d photographs", scene.name, step, len(scene.train))
     tuned = state.stack()
     return tuned.only(tuned.visible())
 

@@ -1,7 +1,7 @@
 """Baked planes of a run: made, cached in the run's folder, rendered.
 
-``planes.npz`` is the bake of the field, ``planes_tuned.npz`` the tuned one. Each records the step and the weights that
-it was made from, and the options; one that was made from others is stale and made again.
+``planes.npz`` is the bake of the field, ``planes_tuned.npz`` the tuned one. Each records the step, the weights and the
+cameras that it was made from, and the options; one that was made from others is stale and made again.
 """
 
 import copy
@@ -150,7 +150,7 @@ def cached(path: Path, made_from: dict[str, Any]) -> PlaneStack | None:
         return None
     recorded = found.metadata.get(MADE_FROM)
     if not isinstance(recorded, dict) or any(recorded.get(key) != value for key, value in made_from.items()):
-        log.info("%s: made from another checkpoint, or with other options", path)
+        log.info("%s: made from another checkpoint or scene, or with other options", path)
         return None
     return found
 
@@ -178,7 +178,10 @@ def tuned(run: Run, stack: PlaneStack, settings: TuneSettings, made_from: dict[s
 def _made_from(run: Run, planes: int | None) -> dict[str, Any]:
     """What planes of a run depend on, as JSON; without the number of planes if it is None."""
     options = {} if planes is None else {"planes": planes}
-    return {"step": run.state.step, "weights": weights_hash(run.fields), **options}
+    scene = run.present_scene
+    cameras = hashlib.blake2b(repr((scene.c2w.tolist(), scene.camera, scene.train)).encode(), digest_size=16)
+    made = {"step": run.state.step, "weights": weights_hash(run.fields), "cameras": cameras.hexdigest()}
+    return {**made, **options}
 
 
 def weights_hash(fields: torch.nn.Module) -> str:

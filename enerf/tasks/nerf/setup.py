@@ -286,6 +286,9 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
         If the folder is not a NeRF run, or its scene is missing.
     """
     content, _ = checkpoint.newest(folder, [NerfConfig.kind])
+    recorded = str(content["config"].get("datadir", ""))
+    if not datadir and recorded and not Path(recorded).expanduser().exists():
+        raise InputError(f"{folder}: its scene {recorded} is not found, expected its new path by --datadir")
     run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir), opening=True)
     layers.bake(run.fields)
     return run

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,33 @@ def test_planes_of_an_earlier_step_are_made_again(run, make):
     found = planes.best_stack(setup.open_run(folder, "cpu"), folder).metadata
     assert (tuned["made_from"]["step"], found["made_from"]["step"]) == (4, 6)
     assert storage.load(folder / planes.BAKED).metadata == found
+
+
+def test_planes_of_other_cameras_are_stale(run, tmp_path):
+    """A run that is opened with another scene, by mistake."""
+    folder = run()
+    other = synthetic.write_scene(
+        tmp_path / "other", views=6, width=16, height=12, seed=3, supersample=1, progress=False
+    )
+    planes.bake_folder(folder, 8, 0.0, device="cpu", source=str(other))
+    assert planes.stored_stack(setup.open_run(folder, "cpu", str(other)), folder) is not None
+    assert planes.stored_stack(setup.open_run(folder, "cpu"), folder) is None
+
+
+def test_a_scene_that_was_moved_is_asked_for(run, scene, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(scene, moved)
+    folder = run("--datadir", str(moved))
+    moved.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"its scene .*moved is not found, expected its new path by --datadir"):
+        setup.open_run(folder, "cpu")
+    assert setup.open_run(folder, "cpu", str(tmp_path / "elsewhere")).scene.name
+
+
+def test_tuning_of_fewer_steps_than_photographs_is_warned_of(run, caplog):
+    with caplog.at_level(logging.WARNING):
+        planes.bake_folder(run(), 8, 1e-9, device="cpu")
+    assert "steps of tuning are fewer than the 4 photographs" in caplog.text
 
 
 def test_another_number_of_planes_is_made(run):
