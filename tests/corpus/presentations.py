@@ -163,6 +163,7 @@ def _(folder: Path, kind: str) -> Command:
 
 REPORT = {
     "good": ("accept", []),
+    "datadir_gone": ("accept", ["--datadir", "/nonexistent"]),  # without photographs, which it says
     "views_0": ("accept", ["--views", "0"]),
     "views_-1": ("refuse", ["--views=-1"]),
     "width_0": ("refuse", ["--width", "0"]),
@@ -175,7 +176,7 @@ REPORT = {
 }
 
 
-@table("report", REPORT | {name: entry for name, entry in PLACES.items() if name != "out_file"})
+@table("report", REPORT | {name: entry for name, entry in PLACES.items() if name not in ("out_file", "datadir_gone")})
 def _(folder: Path, more: list[str]) -> Command:
     more = _words(folder, more)
     out = () if "--out" in more else ("--out", folder / "r.html")
