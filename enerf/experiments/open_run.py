@@ -96,7 +96,7 @@ class OpenedRun:
         *,
         factor: float = 1.0,
     ) -> "Picture":
-        """Render one view of a NeRF run.
+        """Render what a camera at a pose sees of a NeRF run.
 
         Parameters
         ----------

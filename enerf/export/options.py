@@ -29,7 +29,7 @@ class WebOptions:
     layers: float = option(
         24.0,
         "planes: largest mean number of textures that a pixel reads, which decides how fast the page is; what counts "
-        "least in the training views is left out",
+        "least in the training views is left out; tuned planes have 24 at most",
         at_least=1,
         at_most=1024,
         affects="neutral",

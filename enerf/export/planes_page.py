@@ -218,7 +218,7 @@ def _depths(thin: Thinned, camera: Camera) -> tuple[float, float, float]:
 
 
 def _shades() -> list[list[float]]:
-    """Colors of depths from near to far, as videos have them."""
+    """RGB colors in [0, 1] for evenly spaced depths from near to far: those of the color map of depth videos."""
     import matplotlib
 
     return matplotlib.colormaps["inferno"](np.linspace(1, 0, _SHADES))[:, :3].round(4).tolist()

@@ -181,7 +181,11 @@ class FusedDepths:
 
 @dataclass(frozen=True)
 class _Place:
-    """Positions in a map: the first of the four pixels around each, steps to the others, shares of the later ones."""
+    """Positions between the pixels of a map, for bilinear interpolation.
+
+    ``first`` is the index, in the flat map, of the upper left of the four pixels around a position; ``one`` and ``row``
+    are the steps to the pixel right of it and below it; ``right`` and ``down`` are the weights of those, in [0, 1].
+    """
 
     first: Int64[Tensor, " n"]
     one: int
@@ -191,7 +195,7 @@ class _Place:
 
     @property
     def nearest(self) -> Int64[Tensor, " n"]:
-        """The nearest pixel."""
+        """Index in the flat map of the pixel nearest to each position."""
         return self.first + self.one * (self.right > 0.5) + self.row * (self.down > 0.5)
 
     def around(self, values: Tensor) -> list[Tensor]:

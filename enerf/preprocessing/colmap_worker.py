@@ -167,9 +167,10 @@ class Worker:
         return [(names[i], names[j]) for i, j in chosen]
 
     def _summary(self) -> tuple[list[int], list[list[float]]]:
-        """Number of key points of each photograph, -1 without a row; and pairs that geometry verifies.
+        """Number of key points of each photograph, and the pairs of photographs whose matches fit a common geometry.
 
-        Each pair is: index, index, configuration by COLMAP's number, matches, median distance of matches in pixels.
+        The number is -1 for a photograph that COLMAP's database does not have. Each pair is: index, index, COLMAP's
+        number of the kind of geometry, number of matches, median distance between matched key points in pixels.
         """
         import pycolmap
 

@@ -60,7 +60,7 @@ class MeshViewer:
 
     @property
     def is_watched(self) -> bool:
-        """Whether a browser is open."""
+        """Whether any browser is connected."""
         return bool(self._server.viser.get_clients())
 
     def run(self) -> None:

@@ -27,7 +27,7 @@ NAME = re.compile(r"\w[\w .-]{0,60}\Z")
 
 
 class StoppedByUser(Exception):
-    """A video was stopped; its frames are kept."""
+    """Raised in the thread that renders a video when somebody stops it; the frames rendered so far are kept."""
 
 
 class PathPanel:

@@ -178,7 +178,7 @@ def _moved(matrix: Float64[np.ndarray, "4 4"], passed: Sequence[Keyframe]) -> tu
 
 
 def _to_world(path: Path, datadir: Path | None) -> Float64[np.ndarray, "4 4"]:
-    """Similarity from the coordinates of a path's file to those of the scene's files.
+    """Matrix of the similarity that maps coordinates in a camera path's file to those of the scene's own files.
 
     The identity, unless nerfstudio's file lies beside it. That program centers and turns the poses of
     ``transforms.json`` and scales them then, by ``scale`` without ``applied_scale``, whatever its file says of other

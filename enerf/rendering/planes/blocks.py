@@ -1,4 +1,4 @@
-"""Blocks of tiles: what a browser draws or leaves out, and what drawing costs.
+"""Blocks of the tiles of a plane stack: the smallest pieces that a browser draws or leaves out, and what they cost.
 
 A tile has 4 × 4 blocks of 8 × 8 cells, of 7 cells at its end. A block is drawn if a texel at the corner of one of its
 cells is visible. The **layers** of a stack are the mean number of drawn blocks that the rays of a camera at the

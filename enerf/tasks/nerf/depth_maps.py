@@ -17,13 +17,12 @@ from torch import Tensor
 from enerf.core import images
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering
-from enerf.datasets.scenes import camera_models, poses, rays
+from enerf.datasets.scenes import camera_models, pixels, poses, rays
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 from enerf.geometry import fusion
 from enerf.geometry.fusion import SurfaceMap
 from enerf.rendering.render import Picture, in_chunks
-from enerf.tasks.nerf.surface_points import unmasked
 from enerf.tasks.nerf.views import Renderer
 
 FILLED = 0.1  # weight of pixels whose depth is interpolated from others
@@ -71,8 +70,8 @@ def surface_maps(
         Interpolate depths that are beyond the farthest bound of a forward-facing scene; otherwise these pixels say
         nothing.
     """
-    pixels = sum(each.camera.width * each.camera.height for each in where)
-    factor = max(1.0, (pixels / n) ** 0.5)
+    total = sum(each.camera.width * each.camera.height for each in where)
+    factor = max(1.0, (total / n) ** 0.5)
     shown = progress_bar(None, "depth maps", "view", iterable=where)
     return [_surface_map(scene, renderer, each, factor, scene.ndc if ndc is None else ndc, fill) for each in shown]
 
@@ -107,7 +106,7 @@ def _surface_map(scene: Scene, renderer: Renderer, at: Viewpoint, factor: float,
         at.c2w.float(),
         torch.from_numpy(level).to(device),
         torch.from_numpy(weight).float().to(device),
-        torch.from_numpy(_surface_colors(scene, found).reshape(*size, 3)).to(device),
+        torch.from_numpy(surface_colors(scene, found).reshape(*size, 3)).to(device),
         renderer.pixel_centers,
     )
 
@@ -119,10 +118,20 @@ def _in_scene(scene: Scene, points: Float64[Tensor, "n 3"]) -> Float64[Tensor, "
     return rays.point_from_ndc(torch.cat([points[:, :2], points[:, 2:].clamp(max=1 - 1e-9)], 1), scene.camera)
 
 
-def _surface_colors(scene: Scene, found: Picture) -> UInt8[np.ndarray, "n 3"]:
+def surface_colors(scene: Scene, found: Picture) -> UInt8[np.ndarray, "n 3"]:
     """Rendered colors without what is seen through the surface; those of rays that meet none mean nothing."""
     opacity = found.opacity[:, None]
     return images.to_uint8(((found.rgb - scene.background * (1 - opacity)) / opacity.clamp(min=1e-6)).clamp(0, 1))
+
+
+def unmasked(scene: Scene, view: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Return which pixels of a downsampled view count: the nearest pixel of its mask."""
+    mask = pixels.view_mask(scene, view)
+    if mask is None:
+        return np.ones(size, dtype=bool)
+    found = mask.cpu().numpy()
+    rows, columns = ((np.arange(n) + 0.5) / n * full for n, full in zip(size, found.shape, strict=True))
+    return np.asarray(found[rows.astype(int)[:, None], columns.astype(int)[None]])
 
 
 def _has_ray(camera: Camera, size: tuple[int, int], pixel_centers: float) -> Bool[np.ndarray, "h w"]:

@@ -75,9 +75,10 @@ def bake_folder(
     run = setup.open_run(folder, device, source)
     require_forward(run)
     if any_options:
-        if cached(folder / (TUNED if seconds > 0 else BAKED), _made_from(run, None)) is not None:
-            return folder / (TUNED if seconds > 0 else BAKED)
-        found = cached(folder / BAKED, _made_from(run, None))
+        wanted, made = folder / (TUNED if seconds > 0 else BAKED), _made_from(run, None)
+        if cached(wanted, made) is not None:
+            return wanted
+        found = cached(folder / BAKED, made)
         planes = planes if found is None else found.metadata[MADE_FROM].get("planes", planes)
     baked = stack_of(run, folder, planes, again=again)
     if seconds <= 0:
@@ -120,7 +121,8 @@ def best_stack(run: Run, folder: Path) -> PlaneStack:
 
 def stored_stack(run: Run, folder: Path) -> PlaneStack | None:
     """The planes in a run's folder that are those of its last checkpoint, tuned ones first; None if there are none."""
-    found = (cached(folder / name, _made_from(run, None)) for name in (TUNED, BAKED))
+    made_from = _made_from(run, None)
+    found = (cached(folder / name, made_from) for name in (TUNED, BAKED))
     return next((stack for stack in found if stack is not None), None)
 
 
@@ -179,7 +181,8 @@ def _made_from(run: Run, planes: int | None) -> dict[str, Any]:
     """What planes of a run depend on, as JSON; without the number of planes if it is None."""
     options = {} if planes is None else {"planes": planes}
     scene = run.present_scene
-    cameras = hashlib.blake2b(repr((scene.c2w.tolist(), scene.camera, scene.train)).encode(), digest_size=16)
+    poses = scene.c2w.double().cpu().numpy().round(4).tolist()  # refined ones differ between devices by rounding
+    cameras = hashlib.blake2b(repr((poses, scene.camera, scene.train)).encode(), digest_size=16)
     made = {"step": run.state.step, "weights": weights_hash(run.fields), "cameras": cameras.hexdigest()}
     return {**made, **options}
 

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
-from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering
-from enerf.datasets.scenes import camera_models, coordinates, pixels, rays
+from enerf.datasets.scenes import camera_models, coordinates, rays
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering.render import in_chunks
+from enerf.tasks.nerf import depth_maps
 from enerf.tasks.nerf.views import Renderer
 
 EDGE_ON = 0.1  # cosine between normal and ray below which a point is dropped
@@ -111,9 +111,8 @@ def depth_map(scene: Scene, renderer: Renderer, view: int, factor: float, opacit
     valid = ((seen >= opacity) & (seen > 0)).cpu().numpy()
     farthest = FARTHEST * float(scene.bounds[:, 1].max())
     valid &= finite & (slant > EDGE_ON) & (depth > 0) & (depth <= farthest)
-    valid &= unmasked(scene, view, size)
-    alone = found.rgb - scene.background * (1 - found.opacity[:, None])  # without what is seen through the surface
-    rgb = images.to_uint8((alone / found.opacity[:, None].clamp(min=1e-6)).reshape(*size, 3).clamp(0, 1))
+    valid &= depth_maps.unmasked(scene, view, size)
+    rgb = depth_maps.surface_colors(scene, found).reshape(*size, 3)
     return DepthMap(camera, pose, points, normals, depth, rgb, valid)
 
 
@@ -169,13 +168,3 @@ def is_consistent(maps: Sequence[DepthMap], one: DepthMap) -> Bool[np.ndarray, "
             passes = inside & (depth < (1 - TOLERANCE) * seen)
             balance[part] += sees.astype(np.int64) - passes
     return (balance >= 0).reshape(one.depth.shape)
-
-
-def unmasked(scene: Scene, view: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Return which pixels of a downsampled view count: the nearest pixel of its mask."""
-    mask = pixels.view_mask(scene, view)
-    if mask is None:
-        return np.ones(size, dtype=bool)
-    found = mask.cpu().numpy()
-    rows, columns = ((np.arange(n) + 0.5) / n * full for n, full in zip(size, found.shape, strict=True))
-    return np.asarray(found[rows.astype(int)[:, None], columns.astype(int)[None]])
