@@ -8,10 +8,11 @@ What viser does by itself and this module changes:
   cameras and values of controls are dropped before they are decoded, and the handlers of tunnels are removed.
 - It prints a traceback for a value of another type than its control's; here that is a line for debugging.
 - It builds its page, with a downloaded node.js, if its files have odd dates; here it never does.
-- It prints to standard output, on which the commands write their results.
+- It prints to standard output, on which the commands write their results; also when the process ends.
 """
 
 import asyncio
+import atexit
 import contextlib
 import io
 import logging
@@ -113,6 +114,9 @@ class Server:
         for kind in (_messages.ShareUrlRequest, _messages.ShareUrlDisconnect):
             self.viser._websock_server.unregister_handler(kind)
         self.viser.request_share_url = _no_tunnel
+        for stop in (self.viser.stop, self.viser._websock_server.stop):
+            atexit.unregister(stop)
+        atexit.register(self.stop)
         loop = self.viser.get_event_loop()
         loop.call_soon_threadsafe(loop.set_exception_handler, _log_error)
         self.viser.gui.configure_theme(show_share_button=False, show_logo=False, dark_mode=True)
@@ -130,6 +134,7 @@ class Server:
 
     def stop(self) -> None:
         """Close all connections and the socket."""
+        atexit.unregister(self.stop)
         self._is_open = False
         with contextlib.redirect_stdout(io.StringIO()):
             self.viser.stop()
