@@ -103,6 +103,29 @@ class FieldOutput:
 
 
 @dataclass(frozen=True)
+class FeatureOutput:
+    """Values of a radiance field with deferred shading at points: density σ ≥ 0, per unit length, and features.
+
+    Attributes
+    ----------
+    density, features
+        Values at the points.
+    decode
+        Function from features (n, f) and unit viewing directions (m, 3), n a multiple of m, to colors (n, 3) in [0, 1];
+        consecutive features share a direction.
+    """
+
+    density: Float[Tensor, "*b s"]
+    features: Float[Tensor, "*b s f"]
+    decode: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def at_points(self, viewdirs: Float[Tensor, "*b 3"]) -> FieldOutput:
+        """Density and color of each point by itself, as if a ray ended there."""
+        flat = self.decode(self.features.flatten(0, -2), viewdirs.reshape(-1, 3))
+        return FieldOutput(self.density, flat.reshape(*self.density.shape, 3))
+
+
+@dataclass(frozen=True)
 class Rendering:
     """Volume rendering of rays: pixel color, depth, opacity, and the weights and t values of the samples."""
 
@@ -128,5 +151,7 @@ class Proposal:
 
 # points (*b, s, 3) and unit viewing directions (*b, 3) -> FieldOutput
 RadianceField = Callable[[torch.Tensor, torch.Tensor], FieldOutput]
+# the same, of fields of which some have deferred shading
+ShadedField = Callable[[torch.Tensor, torch.Tensor], FieldOutput | FeatureOutput]
 # points (*b, d) -> values (*b): a signed distance, occupancy logits, a density
 ScalarField = Callable[[torch.Tensor], torch.Tensor]

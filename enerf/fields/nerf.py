@@ -15,67 +15,26 @@ from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network, trunk_layers
 HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
 
 
-class NeRF(NetworkModule):
-    """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
+class PointField(NetworkModule):
+    """What radiance fields share: encoded points, a ``trunk`` of ReLU layers, and a ``density_head``.
 
-    Without viewing directions the input of ``rgb_head`` is the trunk's output. ``multires`` and ``multires_views`` are
-    the numbers of frequency bands of points and viewing directions; a negative number disables that encoding. If given,
-    ``hashed`` encodes the points instead. ``density`` is one of ``hash_space.DENSITIES``. The encoded points are
+    ``multires`` is the number of frequency bands of the positional encoding of points (negative: no encoding). If
+    given, ``hashed`` encodes the points instead. ``density`` is one of ``hash_space.DENSITIES``. The encoded points are
     concatenated to the input of trunk layer ``skip_at`` (0: of none).
     """
 
     window: Tensor | None  # by which features of positional encodings are multiplied; None: 1
 
     def __init__(
-        self,
-        depth: int,
-        width: int,
-        multires: int,
-        multires_views: int,
-        use_viewdirs: bool,
-        *,
-        hashed: HashedSpace | None = None,
-        density: str = "relu",
-        skip_at: int = SKIP_AT,
+        self, depth: int, width: int, multires: int, hashed: HashedSpace | None, density: str, skip_at: int
     ) -> None:
         super().__init__()
-        self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
-        self.hashed, self.density = hashed, density
+        self.multires, self.hashed, self.density = multires, hashed, density
         self.register_buffer("window", None, persistent=False)
         self.contracted: ContractedSpace | None = None  # set for scenes without bounds: before positional encoding
-        n_points = encoded_width(multires) if hashed is None else hashed.encoding.grid.width
-        self.trunk = SkipMLP(n_points, width, depth, skip_at)
+        self.n_features = encoded_width(multires) if hashed is None else hashed.encoding.grid.width
+        self.trunk = SkipMLP(self.n_features, width, depth, skip_at)
         self.density_head = nn.Linear(width, 1)
-        if use_viewdirs:
-            self.feature = nn.Linear(width, width)
-            self.view = nn.Linear(width + encoded_width(multires_views), width // 2)
-            self.rgb_head = nn.Linear(width // 2, 3)
-        else:
-            self.rgb_head = nn.Linear(width, 3)
-        n_views = encoded_width(multires_views) if use_viewdirs else 0
-        self.network = nerf_network(n_points, n_views, width, depth, skip_at)
-
-    def forward(
-        self,
-        points: Float[Tensor, "*b s 3"],
-        viewdirs: Float[Tensor, "*b 3"],
-        noise_std: float | int = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> FieldOutput:
-        """Density and color at points, for unit viewing directions.
-
-        Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's global one), is
-        added to the raw density, before its activation (NeRF, appendix A).
-        """
-        inputs = [self._encoded(points.reshape(-1, 3))]
-        if self.use_viewdirs:
-            inputs.append(encoded(viewdirs.reshape(-1, 3), self.multires_views))
-        raw_density, raw_rgb = self.bound()(inputs)
-        raw_density = raw_density.reshape(points.shape[:-1])
-        if noise_std > 0:
-            noise = torch.empty_like(raw_density).normal_(generator=generator)
-            raw_density = raw_density + noise_std * noise
-        return FieldOutput(to_density(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
 
     def densities(self) -> ScalarField:
         """A function from points ``n 3`` to their densities ``n`` with the current weights, without the color layers.
@@ -101,6 +60,64 @@ class NeRF(NetworkModule):
             return features
         waves = encoded(points if self.contracted is None else self.contracted(points), self.multires)
         return waves if self.window is None else waves * self.window
+
+    def _to_density(
+        self, raw: Float[Tensor, "*b"], noise_std: float | int, generator: torch.Generator | None
+    ) -> Float[Tensor, "*b"]:
+        """Density of the raw output, to which noise is added before its activation."""
+        if noise_std > 0:
+            raw = raw + noise_std * torch.empty_like(raw).normal_(generator=generator)
+        return to_density(raw, self.density)
+
+
+class NeRF(PointField):
+    """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
+
+    Without viewing directions the input of ``rgb_head`` is the trunk's output. ``multires_views`` is the number of
+    frequency bands of viewing directions (negative: no encoding); other arguments as for ``PointField``.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        multires: int,
+        multires_views: int,
+        use_viewdirs: bool,
+        *,
+        hashed: HashedSpace | None = None,
+        density: str = "relu",
+        skip_at: int = SKIP_AT,
+    ) -> None:
+        super().__init__(depth, width, multires, hashed, density, skip_at)
+        self.multires_views, self.use_viewdirs = multires_views, use_viewdirs
+        if use_viewdirs:
+            self.feature = nn.Linear(width, width)
+            self.view = nn.Linear(width + encoded_width(multires_views), width // 2)
+            self.rgb_head = nn.Linear(width // 2, 3)
+        else:
+            self.rgb_head = nn.Linear(width, 3)
+        n_views = encoded_width(multires_views) if use_viewdirs else 0
+        self.network = nerf_network(self.n_features, n_views, width, depth, skip_at)
+
+    def forward(
+        self,
+        points: Float[Tensor, "*b s 3"],
+        viewdirs: Float[Tensor, "*b 3"],
+        noise_std: float | int = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> FieldOutput:
+        """Density and color at points, for unit viewing directions.
+
+        Normal noise of standard deviation ``noise_std``, drawn from ``generator`` (None: torch's global one), is
+        added to the raw density, before its activation (NeRF, appendix A).
+        """
+        inputs = [self._encoded(points.reshape(-1, 3))]
+        if self.use_viewdirs:
+            inputs.append(encoded(viewdirs.reshape(-1, 3), self.multires_views))
+        raw_density, raw_rgb = self.bound()(inputs)
+        density = self._to_density(raw_density.reshape(points.shape[:-1]), noise_std, generator)
+        return FieldOutput(density, torch.sigmoid(raw_rgb).reshape(points.shape))
 
     def linears(self) -> list[nn.Linear]:
         """The linear layers, in the order of ``nerf_network``."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.core.device import is_out_of_memory
-from enerf.core.types import Proposal, RadianceField, Rays, Rendering
+from enerf.core.types import Proposal, Rays, Rendering, ShadedField
 from enerf.rendering import proposal, sampling, volume
 
 log = logging.getLogger("enerf")
@@ -57,8 +57,8 @@ class SamplingConfig:
 
 
 def render_rays(
-    coarse: RadianceField,
-    fine: RadianceField | None,
+    coarse: ShadedField,
+    fine: ShadedField | None,
     rays: Rays,
     config: SamplingConfig,
     generator: torch.Generator | None = None,
@@ -75,17 +75,17 @@ def render_rays(
         return _render_proposed(coarse, fine, rays, config, generator)
     t_vals = sampling.stratified(rays.near, rays.far, config.n_samples, config.lindisp, generator, config.knee)
     output = coarse(rays.at(t_vals), rays.viewdirs)
-    first = volume.composite(output, t_vals, rays.directions, config.white_bkgd)
+    first = volume.composite(output, t_vals, rays.directions, config.white_bkgd, rays.viewdirs)
     if fine is None or config.n_importance == 0:
         return first, first
     more = sampling.importance(t_vals, first.weights, config.n_importance, generator, config.knee)
     t_vals = sampling.union(t_vals, more)
     output = fine(rays.at(t_vals), rays.viewdirs)
-    return first, volume.composite(output, t_vals, rays.directions, config.white_bkgd)
+    return first, volume.composite(output, t_vals, rays.directions, config.white_bkgd, rays.viewdirs)
 
 
 def _render_proposed(
-    coarse: RadianceField, fine: RadianceField, rays: Rays, config: SamplingConfig, generator: torch.Generator | None
+    coarse: ShadedField, fine: ShadedField, rays: Rays, config: SamplingConfig, generator: torch.Generator | None
 ) -> tuple[Proposal, Rendering]:
     """The coarse field's proposal, and the fine field's rendering of the intervals resampled from it.
 
@@ -99,7 +99,8 @@ def _render_proposed(
     sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator, knee=knee)
     t_vals = sampling.middles(sample_edges, knee)
     output = fine(rays.at(t_vals), rays.viewdirs)
-    rendering = volume.composite_intervals(output, sample_edges, rays.directions, config.white_bkgd, t_vals)
+    white, viewdirs = config.white_bkgd, rays.viewdirs
+    rendering = volume.composite_intervals(output, sample_edges, rays.directions, white, t_vals, viewdirs)
     return Proposal(edges, weights, sample_edges), rendering
 
 

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core.types import FieldOutput, Rendering
+from enerf.core.types import FeatureOutput, FieldOutput, Rendering
 
 LAST_DELTA = 1e10  # stands for infinity, since 0 · inf is NaN
+LEAST_OPACITY = 1e-6  # of a ray whose features are averaged: below it they tend to 0
 
 
 def deltas(t_vals: Float[Tensor, "*b s"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
@@ -49,29 +50,33 @@ def weights(density: Float[Tensor, "*b s"], delta: Float[Tensor, "*b s"]) -> Flo
 
 
 def composite(
-    field: FieldOutput,
+    field: FieldOutput | FeatureOutput,
     t_vals: Float[Tensor, "*b s"],
     directions: Float[Tensor, "*b 3"],
     white_bkgd: bool = False,
+    viewdirs: Float[Tensor, "*b 3"] | None = None,
 ) -> Rendering:
     """Pixels from the field's values at the samples, over a black background or, with ``white_bkgd``, a white one.
 
-    The depth is Σ weights · t, not divided by the opacity: it is 0 on an empty ray.
+    The depth is Σ weights · t, not divided by the opacity: it is 0 on an empty ray. Features are averaged with the
+    weights, and their mean is decoded for the ray's unit viewing direction, which is needed for them only.
     """
-    return _pixels(field, weights(field.density, deltas(t_vals, directions)), t_vals, white_bkgd)
+    w = weights(field.density, deltas(t_vals, directions))
+    return _pixels(field, w, t_vals, white_bkgd, viewdirs)
 
 
 def composite_intervals(
-    field: FieldOutput,
+    field: FieldOutput | FeatureOutput,
     edges: Float[Tensor, "*b m"],
     directions: Float[Tensor, "*b 3"],
     white_bkgd: bool = False,
     t_vals: Float[Tensor, "*b s"] | None = None,
+    viewdirs: Float[Tensor, "*b 3"] | None = None,
 ) -> Rendering:
     """``composite`` for values at ``t_vals`` within the intervals between edges, by default at their midpoints."""
     t_vals = 0.5 * (edges[..., 1:] + edges[..., :-1]) if t_vals is None else t_vals
     w = weights(field.density, widths(edges, directions))
-    return _pixels(field, w, t_vals, white_bkgd)
+    return _pixels(field, w, t_vals, white_bkgd, viewdirs)
 
 
 def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
@@ -83,10 +88,29 @@ def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> F
     return deltas(edges[..., :-1], directions)
 
 
-def _pixels(field: FieldOutput, w: Float[Tensor, "*b s"], t_vals: Float[Tensor, "*b s"], white_bkgd: bool) -> Rendering:
-    """Rendering from weights w, colors and t values."""
-    rgb = (w[..., None] * field.rgb).sum(-2)
+def _pixels(
+    field: FieldOutput | FeatureOutput,
+    w: Float[Tensor, "*b s"],
+    t_vals: Float[Tensor, "*b s"],
+    white_bkgd: bool,
+    viewdirs: Float[Tensor, "*b 3"] | None,
+) -> Rendering:
+    """Rendering from weights w, colors or features, and t values."""
     opacity = w.sum(-1)
+    if isinstance(field, FeatureOutput):
+        assert viewdirs is not None, "features are decoded for viewing directions"
+        rgb = decoded(field, w, opacity, viewdirs)
+    else:
+        rgb = (w[..., None] * field.rgb).sum(-2)
     if white_bkgd:
         rgb = rgb + (1.0 - opacity)[..., None]
     return Rendering(rgb, (w * t_vals).sum(-1), opacity, w, t_vals)
+
+
+def decoded(
+    field: FeatureOutput, w: Float[Tensor, "*b s"], opacity: Float[Tensor, "*b"], viewdirs: Float[Tensor, "*b 3"]
+) -> Float[Tensor, "*b 3"]:
+    """Colors of rays over black: the color of their mean feature, times their opacity."""
+    mean = (w[..., None, :] @ field.features)[..., 0, :] / opacity.clamp(min=LEAST_OPACITY)[..., None]
+    rgb = field.decode(mean.flatten(0, -2), viewdirs.reshape(-1, 3))
+    return opacity[..., None] * rgb.reshape(*opacity.shape, 3)

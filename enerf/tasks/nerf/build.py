@@ -4,6 +4,8 @@ The order is fixed: build, initialize, condition, device, optimizer, load. The i
 conditioning is applied, so that all methods with one seed start from the same raw weights.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,8 +16,9 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.fields import conditioning as fields_conditioning
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.contraction import ContractedSpace
+from enerf.fields.deferred import DeferredNeRF
 from enerf.fields.hash_space import HashedSpace, ProposalField
-from enerf.fields.nerf import HEADS, NeRF
+from enerf.fields.nerf import HEADS, NeRF, PointField
 from enerf.tasks.nerf import refinement
 from enerf.tasks.nerf.config import CaptureOptions, ModelOptions, TrainOptions
 from enerf.tasks.nerf.exposure import Exposure
@@ -106,14 +109,21 @@ def plain_fields(
     return RadianceFields(coarse, fine)
 
 
-def _nerf(model: ModelOptions, depth: int, width: int, space: Space, contracted: bool) -> NeRF:
-    """Return a NeRF network with the encoding of the options."""
+def _nerf(model: ModelOptions, depth: int, width: int, space: Space, contracted: bool) -> PointField:
+    """Return a radiance field with the encoding of the options."""
     bands = (model.multires, model.multires_views) if model.i_embed == 0 else (-1, -1)
     hashed = None
     if model.encoding == "hash":
         sizes = (model.hash_levels, model.hash_features, model.hash_log2_entries)
         hashed = HashedSpace(make_grid(*sizes, model.hash_coarsest, model.hash_finest), space)
-    made = NeRF(depth, width, *bands, model.use_viewdirs, hashed=hashed, density=model.density, skip_at=model.netskip)
+    common: dict[str, Any] = {"hashed": hashed, "density": model.density, "skip_at": model.netskip}
+    made: PointField
+    if model.shading == "ray":
+        colors = {"features": model.ray_features, "color_depth": model.netdepth_color}
+        common |= {**colors, "color_width": model.netwidth_color}
+        made = DeferredNeRF(depth, width, *bands, model.use_viewdirs, **common)
+    else:
+        made = NeRF(depth, width, *bands, model.use_viewdirs, **common)
     if contracted and hashed is None:
         made.contracted = ContractedSpace(space)
     return made
@@ -126,11 +136,13 @@ def model_description(model: ModelOptions, samples: int, importance: int, propos
     ('', 'hash grid, 8×256, 24 of 32 proposed')
     """
     sizes = (model.netdepth_fine, model.netwidth_fine, model.netskip)
-    is_paper = model.encoding == "positional" and sizes == (8, 256, 5) and not proposal
+    is_deferred = model.shading == "ray"
+    is_paper = model.encoding == "positional" and sizes == (8, 256, 5) and not proposal and not is_deferred
     if is_paper:
         return ""
     words = ["hash grid"] if model.encoding == "hash" else []
     words.append(f"{model.netdepth_fine}×{model.netwidth_fine}")
+    words += [f"colors {model.netdepth_color}×{model.netwidth_color} once per ray"] if is_deferred else []
     words += ["no skip"] if not model.netskip else []
     words += [f"{importance} of {samples} proposed"] if proposal else []
     return ", ".join(words)

@@ -161,6 +161,28 @@ class ModelOptions(GridOptions):
         choices=("positional", "hash"),
         affects="model",
     )
+    shading: str = option(
+        "sample",
+        "sample: the color network is evaluated at every sample, as in the paper; ray: samples have features, and a "
+        "color network decodes their mean, once per ray (deferred shading)",
+        choices=("sample", "ray"),
+        affects="model",
+        absent="sample",
+    )
+    ray_features: int = option(
+        16, "features of a sample (--shading ray)", at_least=1, at_most=WIDEST, affects="model", absent=16
+    )
+    netdepth_color: int = option(
+        3, "hidden layers of the color network (--shading ray)", at_least=1, at_most=DEEPEST, affects="model", absent=3
+    )
+    netwidth_color: int = option(
+        64,
+        "units per hidden layer of the color network (--shading ray)",
+        at_least=2,
+        at_most=WIDEST,
+        affects="model",
+        absent=64,
+    )
     density: str = option(
         "relu", "activation of the density output", choices=("relu", "softplus", "exp"), affects="model"
     )

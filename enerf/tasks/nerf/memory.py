@@ -28,7 +28,8 @@ def training_bytes(config: NerfConfig, rays_at_once: int) -> dict[str, int]:
         fields = build.plain_fields(m, r.N_importance > 0, is_proposal)
     coarse = build.PROPOSAL_WIDTH if is_proposal else m.netdepth * m.netwidth
     fine_samples = (r.N_importance if is_proposal else r.N_samples + r.N_importance) if r.N_importance else 0
-    values = r.N_samples * coarse + fine_samples * m.netdepth_fine * m.netwidth_fine
+    per_sample = m.netdepth_fine * m.netwidth_fine + (m.ray_features if m.shading == "ray" else 0)
+    values = r.N_samples * coarse + fine_samples * per_sample
     value_bytes = 4 if t.precision == "fp32" else 2
     return {
         "options --netwidth, --netdepth, --multires, --hash_log2_entries and --hash_levels": memory.trained_bytes(

@@ -18,12 +18,12 @@ from torch import Tensor
 from enerf.core import device as core_device
 from enerf.core import rng
 from enerf.core.errors import InputError
-from enerf.core.types import ScalarField
+from enerf.core.types import FeatureOutput, ScalarField
 from enerf.datasets.scenes import coordinates, frusta
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module, registry
-from enerf.fields.nerf import NeRF
+from enerf.fields.nerf import PointField
 from enerf.geometry.isosurface.source import Box, MeshSource, MeshSourceSettings, Points, front_view
 from enerf.geometry.preview import sphere_tracing
 from enerf.geometry.preview.cameras import View
@@ -56,7 +56,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     run.fields.eval().requires_grad_(False)
     module.freeze(run.fields)
     radiance = run.fields.coarse if run.fields.fine is None else run.fields.fine
-    assert isinstance(radiance, NeRF)
+    assert isinstance(radiance, PointField)
     scene = run.present_scene
     box = settings.box
     field_box = frusta.surface_box(scene) if box is None else frusta.field_box_from_world(scene, box)
@@ -168,14 +168,15 @@ def estimate_iso_value(
 
 
 @torch.no_grad()
-def _colors(radiance: NeRF, scene: Scene, device: torch.device, points: Points, normals: Points) -> Points:
+def _colors(radiance: PointField, scene: Scene, device: torch.device, points: Points, normals: Points) -> Points:
     """Return the field's colors at points in world coordinates, seen from the training camera that is most frontal.
 
     The field was trained on such directions; the inward normals may be far from all of them, in forward-facing scenes.
     """
     at = torch.from_numpy(coordinates.from_world(scene, points)).to(device, torch.float32)
     viewdirs = torch.from_numpy(frusta.most_frontal_directions(scene, points, normals)).to(device, torch.float32)
-    rgb = [radiance(a[:, None], d).rgb[:, 0] for a, d in zip(at.split(1 << 16), viewdirs.split(1 << 16), strict=True)]
+    outputs = [(radiance(a[:, None], d), d) for a, d in zip(at.split(1 << 16), viewdirs.split(1 << 16), strict=True)]
+    rgb = [(out.at_points(d) if isinstance(out, FeatureOutput) else out).rgb[:, 0] for out, d in outputs]
     return torch.cat(rgb).double().cpu().numpy()
 
 

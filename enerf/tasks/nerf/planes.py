@@ -17,7 +17,7 @@ from torch import Tensor
 from enerf.conditioning import layers
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
-from enerf.core.types import Camera, FieldOutput, RadianceField
+from enerf.core.types import Camera, FeatureOutput, FieldOutput, RadianceField
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
@@ -210,7 +210,9 @@ def _field(run: Run) -> RadianceField:
     field = fields.coarse if fields.fine is None else fields.fine
 
     def on_device(points: Float[Tensor, "*b s 3"], viewdirs: Float[Tensor, "*b 3"]) -> FieldOutput:
-        found = field(points.to(run.device), viewdirs.to(run.device))
+        viewdirs = viewdirs.to(run.device)
+        found = field(points.to(run.device), viewdirs)
+        found = found.at_points(viewdirs) if isinstance(found, FeatureOutput) else found
         return FieldOutput(found.density.cpu(), found.rgb.cpu())
 
     return on_device

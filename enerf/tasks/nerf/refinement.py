@@ -23,7 +23,7 @@ from enerf.datasets.scenes import matched_poses, rigid_motions
 from enerf.datasets.scenes import rays as scenes_rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.hash_space import HashedSpace
-from enerf.fields.nerf import NeRF
+from enerf.fields.nerf import PointField
 
 log = logging.getLogger("enerf")
 
@@ -131,7 +131,7 @@ def add_windows(fields: nn.Module) -> None:
     for part in fields.modules():
         if isinstance(part, HashedSpace):
             width: int = part.encoding.grid.width
-        elif isinstance(part, NeRF) and part.hashed is None and part.multires > 0:
+        elif isinstance(part, PointField) and part.hashed is None and part.multires > 0:
             width = 3 * (1 + 2 * part.multires)
         else:
             continue
@@ -145,7 +145,7 @@ def open_windows(fields: nn.Module, progress: float) -> None:
         if isinstance(part, HashedSpace):
             grid = part.encoding.grid
             weights = window(len(grid.resolutions), progress).repeat_interleave(grid.features)
-        elif isinstance(part, NeRF) and part.window is not None:
+        elif isinstance(part, PointField) and part.window is not None:
             weights = torch.cat([torch.ones(3), window(part.multires, progress).repeat_interleave(6)])
         else:
             continue

@@ -20,6 +20,7 @@ from enerf.datasets.scenes import camera_models, rays
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module
+from enerf.fields.deferred import DeferredNeRF
 from enerf.rendering import empty_space, render, view_rays
 from enerf.rendering.render import Picture, SamplingConfig, in_chunks
 from enerf.tasks.nerf import exposure, image_metrics, setup
@@ -78,7 +79,8 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
 
 
 def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
-    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal:
+    is_deferred = isinstance(fields.fine, DeferredNeRF)
+    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal and not is_deferred:
         return empty_space.render_rays(fields.coarse, fields.fine, batch, sampling, skip)
     return render.render_rays(fields.coarse, fields.fine, batch, sampling)[1]
 
