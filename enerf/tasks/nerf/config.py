@@ -256,6 +256,9 @@ class RenderOptions:
     )
 
 
+PROPOSAL_FIRST = 256  # steps that train the proposal, whatever ``proposal_every`` is
+
+
 @dataclass(frozen=True)
 class TrainOptions(FitOptions):
     """Training."""
@@ -266,6 +269,15 @@ class TrainOptions(FitOptions):
         "weight of the interlevel loss of mip-NeRF 360, which fits the proposal (--sampler proposal)",
         at_least=0,
         affects="training",
+    )
+    proposal_every: int = option(
+        1,
+        "steps from one training step of the proposal to the next, after the first 256 steps, which all train it "
+        "(--sampler proposal)",
+        at_least=1,
+        at_most=STEPS,
+        affects="training",
+        absent=1,
     )
     distortion: float = option(
         0.0, "weight of the distortion loss of mip-NeRF 360 (--sampler proposal)", at_least=0, affects="training"
@@ -281,6 +293,10 @@ class TrainOptions(FitOptions):
         at_most=1,
         affects="training",
     )
+
+    def trains_proposal(self, step: int) -> bool:
+        """Whether a step trains the proposal too, if there is one."""
+        return step < PROPOSAL_FIRST or step % self.proposal_every == 0
 
 
 @dataclass(frozen=True)

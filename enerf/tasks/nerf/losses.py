@@ -93,8 +93,10 @@ def photometric_with_proposal(
     ``knee`` decides (``rendering.sampling``). Source: Barron et al., mip-NeRF 360, CVPR 2022, equations 13 and 15.
     """
     loss = mse(final.rgb, target)
-    proposal_loss = proposal.interlevel_loss(first.sample_edges, final.weights.detach(), first.edges, first.weights)
-    loss = loss + interlevel * proposal_loss
+    if interlevel > 0:
+        fine = final.weights.detach()
+        proposal_loss = proposal.interlevel_loss(first.sample_edges, fine, first.edges, first.weights)
+        loss = loss + interlevel * proposal_loss
     if distortion > 0:
         edges = -sampling.complement(first.sample_edges, knee) if knee > 0 else first.sample_edges
         first_edge, last_edge = edges[..., :1], edges[..., -1:]

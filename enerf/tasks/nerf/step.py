@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.conditioning.weight_cache import computed_once
-from enerf.core.types import Camera, Proposal, Rays, Rendering
+from enerf.core.types import Camera, FieldOutput, Proposal, RadianceField, Rays, Rendering
 from enerf.engine.checkpoint import State
 from enerf.fields.backends.module import frozen
 from enerf.rendering import render
@@ -109,6 +109,7 @@ def gradient(
     rays_at_once: int = 1 << 30,
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
+    trains_proposal: bool = True,
     background: Float[Tensor, "b 3"] | None = None,
     views: ViewTerms | None = None,
     depths: DepthTerms | None = None,
@@ -136,6 +137,8 @@ def gradient(
         the order in which random numbers are drawn.
     interlevel, distortion
         Weights of these losses, with ``sampling.proposal``.
+    trains_proposal
+        With ``sampling.proposal``: whether the proposal gets a gradient; else the interlevel loss is left out.
     background
         Colors behind each ray, to which the renderings over black are composited; ``target`` lies over them already.
     views
@@ -145,6 +148,8 @@ def gradient(
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
+    if sampling.proposal and not trains_proposal:
+        coarse, interlevel = partial(_without_gradient, coarse), 0.0
     fine = partial(fields.fine, **noisy) if fields.fine is not None else None
     n = len(rays)
     loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
@@ -178,6 +183,11 @@ def gradient(
     rgb = torch.cat(colors)
     stds = (color.std(0, correction=0).mean() for color in (rgb, target))
     return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *stds])
+
+
+@torch.no_grad()
+def _without_gradient(field: RadianceField, *arguments: Any) -> FieldOutput:
+    return field(*arguments)
 
 
 def _depth_gradient(

@@ -101,7 +101,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
     at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
 
-    def gradient(rays: Rays, rows: torch.Tensor) -> torch.Tensor:
+    def gradient(trains_proposal: bool, rays: Rays, rows: torch.Tensor) -> torch.Tensor:
         batch = batches.batch(rays, rows)
         return nerf_step.gradient(
             run.fields,
@@ -114,24 +114,30 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             rays_at_once=at_once,
             interlevel=t.interlevel,
             distortion=t.distortion,
+            trains_proposal=trains_proposal,
             background=batch.background,
             views=batch.views,
             depths=batch.depths,
         )
 
-    compute: cuda_graph.GradientFunction | None = None if recording else gradient
+    functions: dict[bool, cuda_graph.GradientFunction] = {}  # by whether the proposal is trained
 
     def step(training: State) -> StepReport:
-        nonlocal at_once, compute
+        nonlocal at_once, recording
         setup.begin_step(config, training)
+        kind = t.trains_proposal(training.step)
         while True:
             rays, rows = batches.draw(training.step)
             try:
-                if compute is None:
-                    compute = cuda_graph.record(gradient, rays, rows, generator, training.optimizer)
-                return StepReport(*compute(rays, rows).tolist())  # a single device synchronization
+                if kind not in functions:
+                    made = partial(gradient, kind)
+                    functions[kind] = (
+                        cuda_graph.record(made, rays, rows, generator, training.optimizer) if recording else made
+                    )
+                return StepReport(*functions[kind](rays, rows).tolist())  # a single device synchronization
             except (RuntimeError, MemoryError) as error:
-                at_once, compute = render.halve_chunk(min(at_once, t.N_rand), error), gradient
+                at_once, recording = render.halve_chunk(min(at_once, t.N_rand), error), False
+                functions.clear()
                 training.optimizer.zero_grad()
 
     return step

@@ -13,7 +13,7 @@ from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.build import RadianceFields
-from enerf.tasks.nerf.config import ModelOptions
+from enerf.tasks.nerf.config import ModelOptions, TrainOptions
 from enerf.tasks.nerf.step import StepReport
 
 N = 11
@@ -52,7 +52,7 @@ def gradient(model: RadianceFields, **options) -> tuple[torch.Tensor, StepReport
 
 
 def flat(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
 def close(a: torch.Tensor, b: torch.Tensor, rel: float = 1e-12) -> bool:
@@ -212,6 +212,26 @@ def test_the_weights_of_the_losses_reach_whom_they_concern():
     assert norms[2.0, 0.0][0] == pytest.approx(2 * norms[1.0, 0.0][0], rel=1e-12)
     assert norms[1.0, 0.0][1] == pytest.approx(norms[0.0, 0.0][1], rel=1e-12)
     assert norms[0.0, 1.0][1] != pytest.approx(norms[0.0, 0.0][1], rel=1e-3)
+
+
+def test_a_step_that_does_not_train_the_proposal_gives_the_field_the_same_gradient():
+    model, grads = proposing(), {}
+    for trained in (True, False):
+        gradient(model, passes=PROPOSED, trains_proposal=trained, **WEIGHTS)
+        grads[trained] = [[p.grad for p in part.parameters()] for part in (model.coarse, model.fine)]
+        grads[trained] = [
+            torch.cat([torch.zeros(1) if g is None else g.flatten().clone() for g in part]) for part in grads[trained]
+        ]
+    assert grads[True][0].norm() > 0
+    assert grads[False][0].norm() == 0
+    assert torch.equal(grads[True][1], grads[False][1])
+
+
+def test_the_proposal_is_trained_in_all_first_steps_and_then_every_few():
+    options = TrainOptions(proposal_every=4)
+    trained = [step for step in range(300) if options.trains_proposal(step)]
+    assert trained == [*range(256), *range(256, 300, 4)]
+    assert all(TrainOptions().trains_proposal(step) for step in range(300))
 
 
 def test_jitter_and_noise_of_a_proposal_come_from_the_generator_alone():
