@@ -160,7 +160,7 @@ def one_step(state: State, step: Callable[[State], R]) -> R:
     NotFinite
         If the loss or a gradient is not finite; only the gradients have changed then.
     """
-    state.optimizer.zero_grad(set_to_none=False)
+    _clear_gradients(state.optimizer)
     report = step(state)
     if not math.isfinite(report.loss):
         raise NotFinite(f"step {state.step}: the loss is {report.loss}")
@@ -173,6 +173,15 @@ def one_step(state: State, step: Callable[[State], R]) -> R:
     state.step += 1
     state.is_consistent = True
     return report
+
+
+def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Remove the gradients of the last step; on a GPU set them to zero, since a CUDA graph may have their addresses.
+
+    A parameter without gradient takes the first one of a backward pass as it is, instead of adding it to zeros.
+    """
+    on_gpu = any(p.is_cuda for group in optimizer.param_groups for p in group["params"])
+    optimizer.zero_grad(set_to_none=not on_gpu)
 
 
 def _call_hooks(hooks: Sequence[Hook], state: State, ended: bool) -> None:
