@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, list[tuple[Any, str]]] = {
     "losses": [(losses, "photometric_with_proposal"), (cpu_rays._Interlevel, "backward")],
     "backward pass of torch": [(torch.Tensor, "backward")],
     "batch": [(Batches, "draw"), (Batches, "batch")],
-    "removal and check of gradients": [(trainer, "_clear_gradients"), (torch.nn.utils, "get_total_norm")],
+    "removal and check of gradients": [(trainer, "_clear_gradients"), (trainer, "_total_norm")],
     "optimizer": [(torch.optim.Adam, "step")],
 }
 
