@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from enerf.rendering import cpu_rays
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
 # All in one process, since each would import torch again.
@@ -35,6 +39,13 @@ print(len(accuracy.table(run.config, run.device)))
 for kind in ("step", "frame"):
     print(getattr(scaling.Point(options, 2, 12), kind)()["seconds"] > 0)
 """
+PROFILE = """
+import sys, ours, profile_step, sides
+scene = ours.noise_scene
+ours.noise_scene = lambda: scene(4, 16, 12)
+sys.argv[1:] = ["--rays", "8", "--device", "cpu", "--rounds", "1", "--steps", "1", "--warm_up", "1"]
+profile_step.main()
+"""
 
 
 def run(code: str, *words: str) -> list[str]:
@@ -54,3 +65,14 @@ def test_help_of_every_script_works():
 
 def test_the_shared_side_takes_a_step_and_renders_a_frame_without_a_scene_on_disk():
     assert run(STEP) == ["4", "True", "True"]
+
+
+@pytest.mark.skipif(not cpu_rays.available(), reason="no C++ compiler made the kernel")
+def test_parts_of_a_step_add_up_to_the_whole():
+    lines = run(PROFILE)
+    start = next(i for i, line in enumerate(lines) if line.startswith("---"))
+    rows = [line.rsplit(maxsplit=2) for line in lines[start + 1 : -1]]
+    found = {name: [float(ms) for ms in values] for name, *values in rows}
+    whole, rest = found.pop("whole step"), found.pop("rest")
+    assert min(*rest, *found["networks"], *found["encodings"]) > 0
+    assert [sum(values) for values in zip(*found.values(), strict=True)] == pytest.approx(whole, abs=0.1)

@@ -160,12 +160,12 @@ def one_step(state: State, step: Callable[[State], R]) -> R:
     NotFinite
         If the loss or a gradient is not finite; only the gradients have changed then.
     """
-    state.optimizer.zero_grad(set_to_none=False)
+    _clear_gradients(state.optimizer)
     report = step(state)
     if not math.isfinite(report.loss):
         raise NotFinite(f"step {state.step}: the loss is {report.loss}")
     named = [(n, p.grad) for n, p in state.model.named_parameters() if p.grad is not None]
-    if not math.isfinite(float(torch.nn.utils.get_total_norm([g for _, g in named]))):
+    if not math.isfinite(_total_norm([g for _, g in named])):
         bad = next((n for n, g in named if not torch.isfinite(g).all()), "the total norm of the gradients")
         raise NotFinite(f"step {state.step}: the gradient is not finite in {bad}")
     state.is_consistent = False
@@ -173,6 +173,26 @@ def one_step(state: State, step: Callable[[State], R]) -> R:
     state.step += 1
     state.is_consistent = True
     return report
+
+
+def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Remove the gradients of the last step; on a GPU set them to zero, since a CUDA graph may have their addresses.
+
+    A parameter without gradient takes the first one of a backward pass as it is, instead of adding it to zeros.
+    """
+    on_gpu = any(p.is_cuda for group in optimizer.param_groups for p in group["params"])
+    optimizer.zero_grad(set_to_none=not on_gpu)
+
+
+def _total_norm(gradients: Sequence[torch.Tensor]) -> float:
+    """Norm of all gradients together, with at most one synchronization of a GPU.
+
+    On a CPU ``torch.dot`` uses all threads, and norms of torch only one.
+    """
+    if any(g.device.type != "cpu" for g in gradients):
+        return float(torch.nn.utils.get_total_norm(gradients))
+    flat = [g.reshape(-1) for g in gradients]
+    return math.sqrt(sum(float(torch.dot(g, g)) for g in flat))
 
 
 def _call_hooks(hooks: Sequence[Hook], state: State, ended: bool) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from enerf.core.device import is_out_of_memory
 from enerf.core.types import Proposal, Rays, Rendering, ShadedField
-from enerf.rendering import proposal, sampling, volume
+from enerf.rendering import sampling, volume
+from enerf.rendering.ray_functions import ray_functions
 
 log = logging.getLogger("enerf")
 
@@ -35,6 +36,8 @@ class SamplingConfig:
     knee
         Value of t up to which samples are evenly spaced in t, and beyond it in 1/t (see ``sampling``); 0: ``lindisp``
         decides.
+    compiled
+        Whether proposals use the operations of ``cpu_rays``: faster, but gradients are not differentiable again.
     """
 
     n_samples: int
@@ -43,6 +46,7 @@ class SamplingConfig:
     white_bkgd: bool = False
     proposal: bool = False
     knee: float = 0.0
+    compiled: bool = False
 
     @property
     def points_per_ray(self) -> int:
@@ -91,16 +95,16 @@ def _render_proposed(
 
     The proposal has no gradient with respect to the rays: losses of the proposal do not move refined cameras.
     """
-    knee = config.knee
-    edges = proposal.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator, knee)
+    knee, use = config.knee, ray_functions(config.compiled)
+    edges = use.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator, knee)
     fixed = rays.detached()
-    density = coarse(fixed.at(sampling.middles(edges, knee)), fixed.viewdirs).density
-    weights = volume.weights(density, volume.widths(edges, fixed.directions))
-    sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator, knee=knee)
-    t_vals = sampling.middles(sample_edges, knee)
-    output = fine(rays.at(t_vals), rays.viewdirs)
+    _, points = use.at_middles(fixed, edges, knee)
+    weights = use.weights(coarse(points, fixed.viewdirs).density, edges, fixed.directions)
+    sample_edges = use.resample(edges, weights.detach(), config.n_importance, generator, knee=knee)
+    t_vals, points = use.at_middles(rays, sample_edges, knee)
+    output = fine(points, rays.viewdirs)
     white, viewdirs = config.white_bkgd, rays.viewdirs
-    rendering = volume.composite_intervals(output, sample_edges, rays.directions, white, t_vals, viewdirs)
+    rendering = use.composite_intervals(output, sample_edges, rays.directions, white, t_vals, viewdirs)
     return Proposal(edges, weights, sample_edges), rendering
 
 

@@ -99,7 +99,7 @@ def _pixels(
     opacity = w.sum(-1)
     if isinstance(field, FeatureOutput):
         assert viewdirs is not None, "features are decoded for viewing directions"
-        rgb = decoded(field, w, opacity, viewdirs)
+        rgb = decoded(field, (w[..., None, :] @ field.features)[..., 0, :], opacity, viewdirs)
     else:
         rgb = (w[..., None] * field.rgb).sum(-2)
     if white_bkgd:
@@ -108,9 +108,9 @@ def _pixels(
 
 
 def decoded(
-    field: FeatureOutput, w: Float[Tensor, "*b s"], opacity: Float[Tensor, "*b"], viewdirs: Float[Tensor, "*b 3"]
+    field: FeatureOutput, sums: Float[Tensor, "*b f"], opacity: Float[Tensor, "*b"], viewdirs: Float[Tensor, "*b 3"]
 ) -> Float[Tensor, "*b 3"]:
-    """Colors of rays over black: the color of their mean feature, times their opacity."""
-    mean = (w[..., None, :] @ field.features)[..., 0, :] / opacity.clamp(min=LEAST_OPACITY)[..., None]
+    """Colors of rays over black, from their weighted sums of features: the color of the mean, times the opacity."""
+    mean = sums / opacity.clamp(min=LEAST_OPACITY)[..., None]
     rgb = field.decode(mean.flatten(0, -2), viewdirs.reshape(-1, 3))
     return opacity[..., None] * rgb.reshape(*opacity.shape, 3)

@@ -237,6 +237,21 @@ def test_gradients_too_large_to_be_squared_are_told():
         fit(of, step)
 
 
+def test_a_parameter_without_gradient_stays_whatever_gradient_it_had_before():
+    of = fresh()
+
+    def step(of: State) -> StepReport:
+        trained = of.model.parameters() if of.step == 0 else [of.model.weight]
+        sum(p.sum() for p in trained).backward()
+        return SEEN
+
+    trainer.one_step(of, step)
+    bias, weight = of.model.bias.clone(), of.model.weight.clone()
+    trainer.one_step(of, step)
+    assert torch.equal(of.model.bias, bias)
+    assert not torch.equal(of.model.weight, weight)
+
+
 def test_gradients_do_not_pile_up_from_step_to_step():
     of, seen = fresh(), []
 

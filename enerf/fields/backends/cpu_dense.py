@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from enerf.core import cpu_build
+from enerf.core.first_order import first_order
 from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bound, Network
-from enerf.fields.backends.first_order import first_order
 
 SOURCE = Path(__file__).with_name("cpu_dense.cpp")
 NAME = "cpu_dense"

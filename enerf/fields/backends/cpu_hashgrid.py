@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from enerf.core import cpu_build
+from enerf.core.first_order import first_order
 from enerf.fields.backends import hashgrid
-from enerf.fields.backends.first_order import first_order
 
 SOURCE = Path(__file__).with_name("cpu_hashgrid.cpp")
 FEATURES = (1, 2, 4, 8)  # the kernel is compiled for each of them

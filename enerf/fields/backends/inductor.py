@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from enerf.core.first_order import only_first_order
 from enerf.fields.backends import dense, hashgrid
 from enerf.fields.backends.dense import Bound, Network
-from enerf.fields.backends.first_order import only_first_order
 from enerf.fields.backends.hashgrid import Grid
 
 

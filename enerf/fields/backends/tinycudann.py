@@ -33,9 +33,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
+from enerf.core.first_order import only_first_order
 from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bound, Network, repeat_rows
-from enerf.fields.backends.first_order import only_first_order
 
 FUSED = (16, 32, 64, 128)  # neurons of a FullyFusedMLP
 ALIGNED = 16  # inputs and outputs are padded to multiples of it here, so that tiny-cuda-nn adds no padding

@@ -41,9 +41,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from enerf.core.first_order import first_order
 from enerf.fields.backends import dense
 from enerf.fields.backends.dense import DTYPES, Bound, Network
-from enerf.fields.backends.first_order import first_order
 from enerf.fields.backends.triton_kernels import factors, load, on, options, processors, require, unavailable_reason
 from enerf.fields.backends.triton_plan import Plan
 

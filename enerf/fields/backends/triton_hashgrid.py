@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.fields.backends.first_order import first_order
+from enerf.core.first_order import first_order
 from enerf.fields.backends.hashgrid import Grid
 from enerf.fields.backends.triton_kernels import load, on, require, unavailable_reason
 

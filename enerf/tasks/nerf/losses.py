@@ -8,6 +8,7 @@ from torch import Tensor
 
 from enerf.core.types import Proposal, Rays, Rendering
 from enerf.rendering import proposal, sampling
+from enerf.rendering.ray_functions import ray_functions
 from enerf.tasks.nerf.exposure import Exposure
 
 DEPTH_ROUND = 0.01  # of the range of samples
@@ -86,16 +87,19 @@ def photometric_with_proposal(
     interlevel: float | int = 1.0,
     distortion: float | int = 0.0,
     knee: float | int = 0.0,
+    compiled: bool = False,
 ) -> Float[Tensor, ""]:
     """Return the mean squared error of the final rendering plus the weighted interlevel and distortion losses.
 
     The interlevel loss trains the proposal only. The distortion is measured in the spacing of the samples, which
-    ``knee`` decides (``rendering.sampling``). Source: Barron et al., mip-NeRF 360, CVPR 2022, equations 13 and 15.
+    ``knee`` decides (``rendering.sampling``); ``compiled`` is as in ``SamplingConfig``.
+
+    Source: Barron et al., mip-NeRF 360, CVPR 2022, equations 13 and 15.
     """
     loss = mse(final.rgb, target)
     if interlevel > 0:
-        fine = final.weights.detach()
-        proposal_loss = proposal.interlevel_loss(first.sample_edges, fine, first.edges, first.weights)
+        interlevel_loss, fine = ray_functions(compiled).interlevel_loss, final.weights.detach()
+        proposal_loss = interlevel_loss(first.sample_edges, fine, first.edges, first.weights)
         loss = loss + interlevel * proposal_loss
     if distortion > 0:
         edges = -sampling.complement(first.sample_edges, knee) if knee > 0 else first.sample_edges

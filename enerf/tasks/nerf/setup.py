@@ -307,6 +307,12 @@ def sampling_config(config: NerfConfig, scene: Scene | None = None) -> SamplingC
     return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal", knee)
 
 
+def training_sampling(run: Run) -> SamplingConfig:
+    """Return the sampling of a run's training steps: by compiled operations where its backend is compiled for CPUs."""
+    compiled = run.backend.name == "compiled" and run.device.type == "cpu"
+    return replace(sampling_config(run.config, run.scene), compiled=compiled)
+
+
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
     """Return the number of rays rendered at once, within ``chunk``, ``netchunk`` and the limit of the device."""
     width = max(config.model.netwidth_fine, 0 if config.render.sampler == "proposal" else config.model.netwidth)

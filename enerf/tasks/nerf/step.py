@@ -165,7 +165,7 @@ def gradient(
                 first, final = _over(first, final, background[chunk])
             if isinstance(first, Proposal):
                 loss = losses.photometric_with_proposal(
-                    first, final, target[chunk], interlevel, distortion, sampling.knee
+                    first, final, target[chunk], interlevel, distortion, sampling.knee, sampling.compiled
                 )
             else:
                 loss = losses.photometric(first, final, target[chunk])

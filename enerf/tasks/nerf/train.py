@@ -95,7 +95,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     the step is repeated without a graph.
     """
     config, t = run.config, run.config.train
-    sampling, generator = setup.sampling_config(config, run.scene), torch.Generator(run.device)
+    sampling, generator = setup.training_sampling(run), torch.Generator(run.device)
     batches = Batches(run, generator)
     if batches.has_random_background:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black

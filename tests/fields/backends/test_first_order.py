@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from enerf.core.first_order import first_order, only_first_order
 from enerf.core.types import Space
 from enerf.fields import derivatives, encoders
 from enerf.fields.backends import cpu_dense, cpu_hashgrid, hashgrid, inductor, registry
 from enerf.fields.backends.dense import Layer, Network
-from enerf.fields.backends.first_order import first_order, only_first_order
 from enerf.fields.shape import ShapeField
 
 compiled = pytest.mark.skipif(not cpu_hashgrid.available(), reason="no C++ compiler made the kernels")

@@ -25,7 +25,7 @@ def first_order(backward: Backward) -> Backward:
     """
 
     @functools.wraps(backward)
-    def wrapped(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    def wrapped(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         with torch.no_grad():
             found = backward(ctx, *grads)
         if not torch.is_grad_enabled():

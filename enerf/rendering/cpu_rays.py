@@ -1,0 +1,224 @@
+"""Operations on rays by a C++ kernel, float32 on CPUs; reference implementations: ``RayFunctions`` names them.
+
+Each function equals its reference implementation up to rounding and draws the same random numbers. It calls the
+reference where the kernel does not apply: without a compiler, for other dtypes and devices, for batches that are not of
+one axis, for a ``knee``, and where positions need a gradient. The kernel uses torch's number of threads; results are
+the same bit for bit for any number. Gradients are not differentiable again (``core.first_order``).
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from enerf.core import cpu_build
+from enerf.core.first_order import first_order
+from enerf.core.types import FeatureOutput, FieldOutput, Rays, Rendering
+from enerf.rendering import proposal, sampling, volume
+
+SOURCE = Path(__file__).with_name("cpu_rays.cpp")
+MAX_SAMPLES, MAX_CHANNELS = 1024, 64  # of a ray, and of a sample: sizes of the kernel's arrays
+
+
+def available() -> bool:
+    """Whether the kernel can be used; compiles it in the first call, which takes seconds."""
+    return cpu_build.library(SOURCE) is not None
+
+
+def uniform_edges(
+    near: Float[Tensor, "*b"],
+    far: Float[Tensor, "*b"],
+    n: int,
+    lindisp: bool = False,
+    generator: torch.Generator | None = None,
+    knee: float | int = 0.0,
+) -> Float[Tensor, "*b n1"]:
+    """Edges of ``n`` intervals from near to far, as of ``proposal.uniform_edges``."""
+    shape = (near.numel(),)
+    if lindisp or knee > 0 or generator is None or not _applies([n], [], [(near, shape), (far, shape)]):
+        return proposal.uniform_edges(near, far, n, lindisp, generator, knee)
+    fraction = torch.linspace(0.0, 1.0, n + 1, dtype=near.dtype)
+    u = torch.rand((len(near), n + 1), generator=generator, dtype=near.dtype)
+    out = torch.empty_like(u)
+    _call("rays_stratified", len(near), [n + 1], [near.contiguous(), far.contiguous(), fraction, u, out])
+    return out
+
+
+def at_middles(
+    rays: Rays, edges: Float[Tensor, "*b m"], knee: float | int = 0.0
+) -> tuple[Float[Tensor, "*b s"], Float[Tensor, "*b s 3"]]:
+    """The t of ``sampling.middles`` and the points of rays there."""
+    b, s = len(rays), edges.shape[-1] - 1
+    if knee > 0 or not _applies([s], [], [(rays.origins, (b, 3)), (rays.directions, (b, 3)), (edges, (b, s + 1))]):
+        t_vals = sampling.middles(edges, knee)
+        return t_vals, rays.at(t_vals)
+    t_vals, points = edges.new_empty(b, s), edges.new_empty(b, s, 3)
+    given = [x.contiguous() for x in (rays.origins, rays.directions, edges)]
+    _call("rays_at_middles", b, [s], [*given, t_vals, points])
+    return t_vals, points
+
+
+def weights(
+    density: Float[Tensor, "*b s"], edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]
+) -> Float[Tensor, "*b s"]:
+    """Weights of the intervals between edges, as of ``volume.weights`` with ``volume.widths``."""
+    b, s = len(directions), density.shape[-1]
+    if not _applies([s], [(density, (b, s))], [(edges, (b, s + 1)), (directions, (b, 3))]):
+        return volume.weights(density, volume.widths(edges, directions))
+    found: Tensor = _Composite.apply(density.contiguous(), None, edges.contiguous(), None, directions.contiguous())[0]
+    return found
+
+
+@torch.no_grad()
+def resample(
+    edges: Float[Tensor, "*b m1"],
+    weights: Float[Tensor, "*b m"],
+    n: int,
+    generator: torch.Generator | None = None,
+    padding: float = proposal.PADDING,
+    knee: float | int = 0.0,
+) -> Float[Tensor, "*b n1"]:
+    """Edges of ``n`` intervals of equal mass of a histogram, as of ``proposal.resample``."""
+    b, m = len(edges), weights.shape[-1]
+    if knee > 0 or not _applies([m, n], [(weights, (b, m))], [(edges, (b, m + 1))]):
+        return proposal.resample(edges, weights, n, generator, padding, knee)
+    first = None
+    if generator is not None:
+        first = 0.5 + torch.rand((b, 1), generator=generator, dtype=edges.dtype)
+    out = edges.new_empty(b, n + 1)
+    arrays = [edges.contiguous(), weights.contiguous(), first, out]
+    _call("rays_resample", b, [m, n], arrays, ctypes.c_float(padding))
+    return out
+
+
+def composite_intervals(
+    field: FieldOutput | FeatureOutput,
+    edges: Float[Tensor, "*b m"],
+    directions: Float[Tensor, "*b 3"],
+    white_bkgd: bool = False,
+    t_vals: Float[Tensor, "*b s"] | None = None,
+    viewdirs: Float[Tensor, "*b 3"] | None = None,
+) -> Rendering:
+    """Pixels from a field's values in the intervals between edges, as of ``volume.composite_intervals``."""
+    t_vals = sampling.midpoints(edges) if t_vals is None else t_vals
+    values = field.features if isinstance(field, FeatureOutput) else field.rgb
+    weights, rgb, depth, opacity = composite(field.density, values, edges, directions, t_vals)
+    if isinstance(field, FeatureOutput):
+        assert viewdirs is not None, "features are decoded for viewing directions"
+        rgb = volume.decoded(field, rgb, opacity, viewdirs)
+    if white_bkgd:
+        rgb = rgb + (1.0 - opacity)[..., None]
+    return Rendering(rgb, depth, opacity, weights, t_vals)
+
+
+def composite(
+    density: Float[Tensor, "*b s"],
+    values: Float[Tensor, "*b s c"],
+    edges: Float[Tensor, "*b m"],
+    directions: Float[Tensor, "*b 3"],
+    t_vals: Float[Tensor, "*b s"],
+) -> tuple[Float[Tensor, "*b s"], Float[Tensor, "*b c"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """Weights of intervals, and weighted sums of values of any number of channels, of ``t_vals`` and of 1.
+
+    The sums are a ray's color or features, depth and opacity over black. The kernel supports up to 64 channels.
+    """
+    (b, s), channels = (len(directions), density.shape[-1]), values.shape[-1]
+    trained = [(density, (b, s)), (values, (b, s, channels))]
+    fixed = [(edges, (b, s + 1)), (directions, (b, 3)), (t_vals, (b, s))]
+    if not (0 < channels <= MAX_CHANNELS and _applies([s], trained, fixed)):
+        w = volume.weights(density, volume.widths(edges, directions))
+        return w, (w[..., None] * values).sum(-2), (w * t_vals).sum(-1), w.sum(-1)
+    arrays = [x.contiguous() for x in (density, values, edges, t_vals, directions)]
+    weights, sums, depth, opacity = _Composite.apply(*arrays)
+    return weights, sums, depth, opacity
+
+
+def interlevel_loss(
+    edges_fine: Float[Tensor, "*b n1"],
+    weights_fine: Float[Tensor, "*b n"],
+    edges_prop: Float[Tensor, "*b m1"],
+    weights_prop: Float[Tensor, "*b m"],
+) -> Float[Tensor, ""]:
+    """Loss of the proposal, as of ``proposal.interlevel_loss``."""
+    b, n, m = len(edges_fine), weights_fine.shape[-1], weights_prop.shape[-1]
+    trained = [(weights_fine, (b, n)), (weights_prop, (b, m))]
+    if not _applies([n, m], trained, [(edges_fine, (b, n + 1)), (edges_prop, (b, m + 1))]):
+        return proposal.interlevel_loss(edges_fine, weights_fine, edges_prop, weights_prop)
+    fixed = [x.detach().contiguous() for x in (edges_fine, weights_fine, edges_prop)]
+    found: Tensor = _Interlevel.apply(weights_prop.contiguous(), *fixed)
+    return found
+
+
+Shaped = tuple[Tensor, tuple[int, ...]]  # an array, and the shape that the kernel expects
+
+
+def _applies(samples: Sequence[int], trained: Sequence[Shaped], fixed: Sequence[Shaped]) -> bool:
+    """Whether the kernel can be used for these arrays; ``fixed`` are those in which it is not differentiable."""
+    return (
+        all(x.dtype == torch.float32 and x.device.type == "cpu" and x.shape == shape for x, shape in (*trained, *fixed))
+        and not (torch.is_grad_enabled() and any(x.requires_grad for x, _ in fixed))
+        and all(0 < n <= MAX_SAMPLES for n in samples)
+        and available()
+    )
+
+
+class _Composite(torch.autograd.Function):
+    """Autograd function of weights and, with values, of sums of values, depths and opacities; contiguous arrays."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, density: Tensor, values: Tensor | None, edges: Tensor, t_vals: Tensor | None, directions: Tensor
+    ) -> tuple[Tensor, ...]:
+        n, s = density.shape
+        weights, after = torch.empty_like(density), torch.empty_like(density)
+        channels = 0 if values is None else values.shape[-1]
+        sums = [] if values is None else [density.new_empty(shape) for shape in ((n, channels), (n,), (n,))]
+        arrays = [density, values, edges, t_vals, directions, weights, after, *(sums or (None, None, None))]
+        _call("rays_composite", n, [s, channels], arrays)
+        ctx.save_for_backward(density, values, edges, t_vals, directions, weights, after)
+        ctx.set_materialize_grads(False)
+        return weights, *sums
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        density, values, edges, t_vals, directions, weights, after = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        found = [torch.empty_like(x) if needed[i] else None for i, x in enumerate((density, values))]
+        reached = [None if g is None else g.contiguous() for g in (*grads, None, None, None)[:4]]
+        channels = 0 if values is None else values.shape[-1]
+        arrays = [*reached, *found, values, edges, t_vals, directions, weights, after]
+        _call("rays_composite_backward", len(density), [density.shape[1], channels], arrays)
+        return *found, None, None, None
+
+
+class _Interlevel(torch.autograd.Function):
+    """Autograd function of the interlevel loss, differentiable in the weights of the proposal; contiguous arrays."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, edges_fine: Tensor, weights_fine: Tensor, edges: Tensor) -> Tensor:
+        losses = weights.new_empty(len(weights))
+        slope = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
+        sizes = [weights_fine.shape[1], weights.shape[1]]
+        arrays = [edges_fine, weights_fine, edges, weights, losses, slope]
+        _call("rays_interlevel", len(weights), sizes, arrays)
+        ctx.save_for_backward(weights, slope)
+        return losses.mean()
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, slope = ctx.saved_tensors
+        return slope * (grad / len(weights)), None, None, None
+
+
+def _call(name: str, rays: int, sizes: list[int], arrays: list[Tensor | None], *numbers: Any) -> None:
+    """Call a function of the kernel: number of rays, sizes, number of threads, further numbers, arrays (None: null)."""
+    pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in arrays]
+    function = getattr(cpu_build.library(SOURCE), name)
+    status = function(ctypes.c_int64(rays), *sizes, torch.get_num_threads(), *numbers, *pointers)
+    cpu_build.check(status, SOURCE.stem)
