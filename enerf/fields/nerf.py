@@ -7,15 +7,14 @@ from torch import Tensor, nn
 from enerf.core.types import FieldOutput, ScalarField
 from enerf.fields import encoders
 from enerf.fields.backends.dense import Layer, Network
-from enerf.fields.backends.module import NetworkModule
 from enerf.fields.contraction import ContractedSpace
-from enerf.fields.hash_space import HashedSpace, to_density
+from enerf.fields.hash_space import DensityModule, HashedSpace, to_density
 from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network, trunk_layers
 
 HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
 
 
-class NeRF(NetworkModule):
+class NeRF(DensityModule):
     """A radiance field: ``trunk`` of ReLU layers, ``density_head``, ``feature``, ``view`` and ``rgb_head``.
 
     Without viewing directions the input of ``rgb_head`` is the trunk's output. ``multires`` and ``multires_views`` are
@@ -75,7 +74,7 @@ class NeRF(NetworkModule):
         if noise_std > 0:
             noise = torch.empty_like(raw_density).normal_(generator=generator)
             raw_density = raw_density + noise_std * noise
-        return FieldOutput(to_density(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
+        return FieldOutput(self.activate(raw_density, self.density), torch.sigmoid(raw_rgb).reshape(points.shape))
 
     def densities(self) -> ScalarField:
         """A function from points ``n 3`` to their densities ``n`` with the current weights, without the color layers.
