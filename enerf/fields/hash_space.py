@@ -5,6 +5,7 @@ first (``contraction.contract``): its result, a ball of radius 2, lies in a box 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -65,7 +66,25 @@ def to_density(raw: Float[Tensor, "*b"], kind: str) -> Float[Tensor, "*b"]:
     return torch.exp(shifted.clamp(max=15.0)) + math.exp(15.0) * torch.relu(shifted - 15.0)
 
 
-class ProposalField(NetworkModule):
+class DensityModule(NetworkModule):
+    """A network module whose output becomes a density.
+
+    Attributes
+    ----------
+    density
+        One of ``DENSITIES``.
+    activate
+        The backend of ``to_density``; by default the reference implementation.
+    """
+
+    density: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activate: Callable[[Tensor, str], Tensor] = to_density
+
+
+class ProposalField(DensityModule):
     """Density field for proposal sampling: a small hash encoding and an MLP with one hidden layer.
 
     Source: Barron et al., mip-NeRF 360, CVPR 2022, section 3.
@@ -88,7 +107,7 @@ class ProposalField(NetworkModule):
     ) -> FieldOutput:
         """Density at points, and black as color; view directions and noise are not used."""
         (raw,) = self.bound()([self.hashed(points.reshape(-1, 3))])
-        density = to_density(raw.reshape(points.shape[:-1]), self.density)
+        density = self.activate(raw.reshape(points.shape[:-1]), self.density)
         return FieldOutput(density, density.new_zeros(()).expand(points.shape))
 
     def linears(self) -> list[nn.Linear]:

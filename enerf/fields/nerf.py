@@ -7,15 +7,14 @@ from torch import Tensor, nn
 from enerf.core.types import FieldOutput, ScalarField
 from enerf.fields import encoders
 from enerf.fields.backends.dense import Layer, Network
-from enerf.fields.backends.module import NetworkModule
 from enerf.fields.contraction import ContractedSpace
-from enerf.fields.hash_space import HashedSpace, to_density
+from enerf.fields.hash_space import DensityModule, HashedSpace, to_density
 from enerf.fields.shape import SKIP_AT, SkipMLP, shape_network, trunk_layers
 
 HEADS = frozenset({"density_head", "rgb_head"})  # the layers whose outputs are the field's values
 
 
-class PointField(NetworkModule):
+class PointField(DensityModule):
     """What radiance fields share: encoded points, a ``trunk`` of ReLU layers, and a ``density_head``.
 
     ``multires`` is the number of frequency bands of the positional encoding of points (negative: no encoding). If
@@ -67,7 +66,7 @@ class PointField(NetworkModule):
         """Density of the raw output, to which noise is added before its activation."""
         if noise_std > 0:
             raw = raw + noise_std * torch.empty_like(raw).normal_(generator=generator)
-        return to_density(raw, self.density)
+        return self.activate(raw, self.density)
 
 
 class NeRF(PointField):

@@ -271,6 +271,18 @@ int rays_composite_backward(int64_t rays, int samples, int channels, int threads
     return 0;
 }
 
+// exp(x - 1), continued linearly where x - 1 is above 15, and its derivative.
+int rays_density(int64_t n, int threads, const float* raw, float* density, float* slope) {
+    const float largest = float(std::exp(15.0));
+#pragma omp parallel for simd schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < n; ++i) {
+        const float x = raw[i] - 1.0f, above = x - 15.0f;
+        slope[i] = exponential(above > 0.0f ? 15.0f : x, 0.0f);
+        density[i] = slope[i] + (above > 0.0f ? largest * above : 0.0f);
+    }
+    return 0;
+}
+
 // The loss of each ray, and its gradient in the weights of the proposal (null: not needed).
 int rays_interlevel(int64_t rays, int n, int m, int threads, const float* fine_edges, const float* fine,
                     const float* edges, const float* weights, float* losses, float* weights_grad) {

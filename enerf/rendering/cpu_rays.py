@@ -153,6 +153,12 @@ def interlevel_loss(
     return found
 
 
+def exponential_density(raw: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """exp(x − 1) of float32 values x on the CPU, continued linearly where x − 1 is above 15; needs the kernel."""
+    found: Tensor = _Density.apply(raw.contiguous())
+    return found
+
+
 Shaped = tuple[Tensor, tuple[int, ...]]  # an array, and the shape that the kernel expects
 
 
@@ -216,8 +222,27 @@ class _Interlevel(torch.autograd.Function):
         return slope * (grad / len(weights)), None, None, None
 
 
+class _Density(torch.autograd.Function):
+    """Autograd function of ``exponential_density``, for contiguous values."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor) -> Tensor:
+        density, slope = torch.empty_like(raw), torch.empty_like(raw)
+        _call("rays_density", raw.numel(), [], [raw, density, slope])
+        ctx.save_for_backward(raw, slope)
+        return density
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor]:
+        return (grad * ctx.saved_tensors[1],)
+
+
 def _call(name: str, rays: int, sizes: list[int], arrays: list[Tensor | None], *numbers: Any) -> None:
-    """Call a function of the kernel: number of rays, sizes, number of threads, further numbers, arrays (None: null)."""
+    """Call a function of the kernel: number of rays or values, sizes, number of threads, more numbers, arrays.
+
+    None stands for an array that is not needed.
+    """
     pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in arrays]
     function = getattr(cpu_build.library(SOURCE), name)
     status = function(ctypes.c_int64(rays), *sizes, torch.get_num_threads(), *numbers, *pointers)

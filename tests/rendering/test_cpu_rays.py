@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from enerf.core.types import FieldOutput, Rays
+from enerf.fields import hash_space
+from enerf.fields.backends import cpu_density
 from enerf.rendering import cpu_rays, render
 from enerf.rendering.ray_functions import COMPILED, REFERENCE
 from enerf.rendering.render import SamplingConfig
@@ -158,6 +160,19 @@ def test_edges_and_points_equal_the_reference(n, s, seed):
     (t_vals, points), (t_expected, expected) = (use.at_middles(rays, found[1]) for use in BOTH)
     _same(t_vals, t_expected)
     _same(points, expected)
+
+
+def test_exponential_densities_equal_the_reference_over_all_magnitudes_with_gradients():
+    raw = torch.cat([torch.linspace(-120, 60, 4001), torch.tensor([16.0, 16.0001, 1e30, -math.inf])])
+    found = []
+    for use in (cpu_density.to_density, hash_space.to_density):
+        x = raw.clone().requires_grad_()
+        density = use(x, "exp")
+        found.append((density.detach(), *torch.autograd.grad(density.sum(), x)))
+    for a, b in zip(*found, strict=True):
+        _same(a, b, rtol=1e-6, atol=1e-37)
+    assert cpu_density.to_density(raw.double(), "exp").dtype == torch.float64
+    assert cpu_density.to_density(torch.tensor([math.nan]), "exp").isnan()
 
 
 def test_a_nan_density_reaches_every_output_and_the_loss():

@@ -25,15 +25,18 @@ from torch import Tensor, nn
 
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
-from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid, inductor
+from enerf.fields.backends import cpu_dense, cpu_density, cpu_hashgrid, dense, hashgrid, inductor
 from enerf.fields.backends.dense import Bind, Layer, Network
 from enerf.fields.backends.hashgrid import Grid, HashEncoding, make_grid
 from enerf.fields.backends.module import NetworkModule
+from enerf.fields.hash_space import DensityModule, to_density
 
 log = logging.getLogger("enerf")
 
 # points (n, 3), table, grid -> features
 Encode = Callable[[Tensor, Tensor, Grid], Tensor]
+# a network's output, and its kind -> density
+Activate = Callable[[Tensor, str], Tensor]
 
 # Largest error against the reference implementation, relative to the largest value, that is attributed to rounding.
 ROUNDING = {"fp32": 1e-4, "bf16": 5e-2}
@@ -84,12 +87,13 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Backend:
-    """Implementations of dense networks and hash encodings, with their name and precision."""
+    """Implementations of dense networks, hash encodings and densities, with their name and precision."""
 
     name: str
     precision: str
     bind: Bind
     encode: Encode
+    activate: Activate = to_density
 
     def __str__(self) -> str:
         return f"{self.name}, {self.precision}"
@@ -225,11 +229,11 @@ def slower_reason(name: str, device: torch.device) -> str | None:
 
 def make(name: str, precision: str, device: torch.device) -> Backend:
     """A backend by name, without checking that it is available."""
-    bind, encode = dense.bind, hashgrid.encode
+    bind, encode, activate = dense.bind, hashgrid.encode, to_density
     if name == "compiled" and device.type == "cuda":
         bind, encode = inductor.bind, inductor.encode
     elif name == "compiled":
-        bind, encode = cpu_dense.bind, cpu_hashgrid.encode
+        bind, encode, activate = cpu_dense.bind, cpu_hashgrid.encode, cpu_density.to_density
     elif name == "triton":
         from enerf.fields.backends import triton_dense, triton_hashgrid
 
@@ -238,12 +242,14 @@ def make(name: str, precision: str, device: torch.device) -> Backend:
         from enerf.fields.backends import tinycudann
 
         bind = tinycudann.bind
-    return Backend(name, precision, partial(bind, precision=precision), encode)
+    return Backend(name, precision, partial(bind, precision=precision), encode, activate)
 
 
 def use(model: nn.Module, backend: Backend) -> None:
-    """Set the backend of every dense network and hash encoding in a model."""
+    """Set the backend of every dense network, hash encoding and density in a model."""
     for module in model.modules():
+        if isinstance(module, DensityModule):
+            module.activate = backend.activate
         if isinstance(module, NetworkModule):
             module.bind = backend.bind
         if isinstance(module, HashEncoding):
