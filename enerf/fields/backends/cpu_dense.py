@@ -1,4 +1,7 @@
-"""Dense networks on a CPU by the C++ kernel ``cpu_dense.cpp``; reference implementation: ``dense.bind``."""
+"""Dense networks on a CPU by the C++ kernel ``cpu_dense.cpp``; reference implementation: ``dense.bind``.
+
+In bf16, ``cpu_amx`` is used instead wherever the processor has AMX.
+"""
 
 import ctypes
 from collections.abc import Sequence
@@ -11,13 +14,12 @@ from torch import Tensor
 
 from enerf.core import cpu_build
 from enerf.core.first_order import first_order
-from enerf.fields.backends import dense
+from enerf.fields.backends import cpu_amx, cpu_arrays, dense
+from enerf.fields.backends.cpu_arrays import CPU, FLOATS, pointer, pointers
 from enerf.fields.backends.dense import Bound, Network
 
 SOURCE = Path(__file__).with_name("cpu_dense.cpp")
 NAME = "cpu_dense"
-CPU = torch.device("cpu")
-FLOATS: dict[str, Any] = {"dtype": torch.float32, "device": CPU}  # whatever the defaults of the process are
 
 
 def unavailable_reason(precision: str = "fp32") -> str | None:
@@ -69,11 +71,13 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     if reason := unavailable_reason(precision):
         raise RuntimeError(f"the compiled kernel for dense networks cannot be used in {precision}: {reason}")
     dense.check_parameters(network, weights, biases, CPU)
+    if precision == "bf16" and cpu_amx.is_available():
+        return cpu_amx.bind(network, weights, biases)
     packed = _pack(network, weights, biases, precision == "bf16")
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         n = dense.check_inputs(network, inputs, CPU)
-        given = [_rows(x, n) for x in inputs]
+        given = [cpu_arrays.rows(x, n) for x in inputs]
         trained = [*given, *weights, *biases]
         if torch.is_grad_enabled() and any(x.requires_grad for x in trained):
             return _Evaluate.apply(packed, *trained)
@@ -82,56 +86,35 @@ def bind(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], 
     return run
 
 
-def _rows(x: Tensor, n: int) -> Tensor:
-    """An input in the layout of the kernel; shared rows are repeated if they need a gradient."""
-    shared = len(x) < n and x.requires_grad and torch.is_grad_enabled()
-    return (x.repeat_interleave(n // len(x), 0) if shared else x).float().contiguous()
-
-
 def _pack(network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], low: bool) -> Packed:
     """Pack the weights into the layout of the kernel."""
     library = cpu_build.library(SOURCE)
     assert library is not None
     library.dense_packed_units.restype = ctypes.c_long
-    numbers = [len(network.inputs), len(network.layers), *network.widths]
-    for i, layer in enumerate(network.layers):
-        buffer = len(network.inputs) + i
-        output = network.outputs.index(buffer) if buffer in network.outputs else -1
-        numbers += [len(layer.sources), *layer.sources, layer.relu, output]
-    plan = (ctypes.c_int * len(numbers))(*numbers)
+    plan = cpu_arrays.plan_of(network)
     count = library.dense_packed_units(plan, int(low))
     cpu_build.check(cpu_build.NO_MEMORY if count < 0 else 0, NAME)
     units = torch.empty(count, dtype=torch.int32, device=CPU)
     plain = [[x.detach().float().contiguous() for x in group] for group in (weights, biases)]
-    status = library.dense_pack(plan, int(low), _pointers(plain[0]), _pointers(plain[1]), _pointer(units))
+    status = library.dense_pack(plan, int(low), pointers(plain[0]), pointers(plain[1]), pointer(units))
     cpu_build.check(status, NAME)
     return Packed(network, low, plan, units, library)
-
-
-def _pointer(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(0 if x is None else x.data_ptr())
-
-
-def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    """A C array of the addresses of tensors; None becomes null."""
-    return (ctypes.c_void_p * len(tensors))(*[None if x is None else x.data_ptr() for x in tensors])
 
 
 def _forward(packed: Packed, inputs: Sequence[Tensor], saved: list[Tensor | None] | None) -> tuple[Tensor, ...]:
     """The outputs; activations are written to ``saved``, if given."""
     n, widths = max(len(x) for x in inputs), packed.network.widths
     outs = tuple(torch.empty(n, widths[i], **FLOATS) for i in packed.network.outputs)
-    repeats = (ctypes.c_long * len(inputs))(*[n // max(len(x), 1) for x in inputs])
     if n:
         status = packed.library.dense_forward(
             packed.plan,
             int(packed.low),
-            _pointer(packed.units),
-            _pointers(inputs),
-            repeats,
+            pointer(packed.units),
+            pointers(inputs),
+            cpu_arrays.repeats(inputs, n),
             ctypes.c_long(n),
-            None if saved is None else _pointers(saved),
-            _pointers(outs),
+            None if saved is None else pointers(saved),
+            pointers(outs),
             torch.get_num_threads(),
         )
         cpu_build.check(status, NAME)
@@ -169,13 +152,13 @@ class _Evaluate(torch.autograd.Function):
             status = packed.library.dense_backward(
                 packed.plan,
                 int(packed.low),
-                _pointer(packed.units),
-                _pointers(ctx.saved),
-                _pointers(reached),
+                pointer(packed.units),
+                pointers(ctx.saved),
+                pointers(reached),
                 ctypes.c_long(ctx.n),
-                _pointers(made[:n_layers]),
-                _pointers(made[n_layers:]),
-                _pointers(inputs),
+                pointers(made[:n_layers]),
+                pointers(made[n_layers:]),
+                pointers(inputs),
                 torch.get_num_threads(),
             )
             cpu_build.check(status, NAME)
