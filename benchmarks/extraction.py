@@ -84,7 +84,7 @@ class Extraction:
         seconds, part = time.perf_counter() - began, len(chosen) / len(starts)
         result = {"seconds": seconds / part, "evaluations": round(sampler.evaluations / part), "share": part}
         kept = [(int(start), int(min(start + THICK, lattice.cells[0]))) for start in chosen]
-        along = [(lattice._along[0][a], lattice._along[0][b]) for a, b in kept]
+        along = [(lattice.along[0][a], lattice.along[0][b]) for a, b in kept]
         return {**result, "vertices": vertices, "faces": faces, "slabs": along, "before": self.before, "peak": peak()}
 
     def _slab(

@@ -66,7 +66,12 @@ def candidates(
 ) -> Bool[np.ndarray, "*b u v w"]:
     """Candidate cells: with a sign change, or where a field of this squared slope may be 0; ``sides`` of a cell."""
     squares = np.square(np.clip(values, -1e18, 1e18))
-    return (_opposite(squares) <= ROUNDING * np.square(sides).sum() * squared) | sign_change(values >= 0)
+    return (_opposite(squares) <= squares.dtype.type(limit(sides)) * squared) | sign_change(values >= 0)
+
+
+def limit(sides: Float[np.ndarray, " 3"]) -> float:
+    """The squared diagonal of a cell, with a tolerance for rounding."""
+    return float(ROUNDING * np.square(sides).sum())
 
 
 def _opposite(squares: Float[np.ndarray, "*b x y z"]) -> Float[np.ndarray, "*b u v w"]:
@@ -96,7 +101,7 @@ def squared_slope(
     for axis, side in zip((-3, -2, -1), sides, strict=True):
         low, high = _neighbours(values, axis)
         rise = high - low
-        for other in {-3, -2, -1} - {axis}:
+        for other in sorted({-3, -2, -1} - {axis}):
             rise = np.add(*_neighbours(rise, other))
         total = total + np.square(rise / values.dtype.type(4 * side))
     return total

@@ -33,7 +33,6 @@ from enerf.geometry.isosurface import coarse, cost, verify
 from enerf.geometry.isosurface.bricks import Bricks
 from enerf.geometry.isosurface.coarse import CoarseGrid
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.marching_cubes import MeshBuilder
 from enerf.geometry.isosurface.sample_grid import FieldSampler, Inside, Lattice
 from enerf.geometry.isosurface.surface_cells import SurfaceCells
 from enerf.geometry.isosurface.verify import Check
@@ -76,6 +75,8 @@ class ExtractionSettings:
         Show a progress bar.
     surface_cells
         Cells that are refined in any case: where the surface is known to be.
+    reference
+        Use the reference implementation in NumPy in the place of the compiled kernel, with the same result.
     """
 
     resolution: int | tuple[int, int, int]
@@ -91,6 +92,7 @@ class ExtractionSettings:
     memory: int = MEMORY
     progress: bool = False
     surface_cells: SurfaceCells | None = None
+    reference: bool = False
 
     def first_stride(self, lattice: Lattice) -> int:
         """Stride of the coarse sampling."""
@@ -171,11 +173,11 @@ def extract(
         if plan.bytes > settings.memory:
             raise ValueError(_too_much(plan.bytes, settings.memory, lattice))
         bar.total = plan.evaluations
-        bricks = Bricks(sampler, grid, settings.side)
+        bricks = Bricks(sampler, grid, settings.side, settings.reference)
         bricks.refine(settings.slope)
         bricks.track_surface()
         bar.total = sampler.evaluations
-        vertices, faces = _triangles(bricks)
+        vertices, faces = bricks.triangles()
         evaluations, value_range = sampler.evaluations, (sampler.lowest, sampler.highest)
     if not len(faces):
         raise NotCrossedError(
@@ -248,14 +250,6 @@ def _sample_coarsely(sampler: FieldSampler, stride: int, settings: ExtractionSet
     began = time.perf_counter()
     grid = coarse.sample(sampler, stride, settings.side, settings.slope, settings.surface_cells)
     return grid, cost.estimate(sampler, grid, settings.side, time.perf_counter() - began)
-
-
-def _triangles(bricks: Bricks) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of all cells with a sign change."""
-    builder = MeshBuilder(bricks.sampler.lattice)
-    for ids, values, within in bricks.process(bricks.crossing, np.flatnonzero(bricks.active)):
-        builder.add(values, bricks.coords[ids] * bricks.side, within)
-    return builder.welded()
 
 
 def _mirrors(transform: Callable[[np.ndarray], np.ndarray], at: Float[np.ndarray, "n 3"]) -> bool:
