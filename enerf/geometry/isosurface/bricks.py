@@ -51,7 +51,6 @@ class Bricks:
         self.active = np.zeros(0, dtype=bool)
         self.surface_cells: np.ndarray | None = None  # of the present stride
         blocks = [n for g in grid for n in (g - 1, side // coarse.stride)]
-        self.slope_squared = coarse.slope_squared.reshape(blocks).max((1, 3, 5))
         self.activate(np.argwhere(coarse.candidates.reshape(blocks).any((1, 3, 5))))
 
     def activate(self, coords: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " m"]:
@@ -240,10 +239,11 @@ class Bricks:
         values, sides = self.read(self.values, ids, stride), self.sampler.lattice.spacing * stride
         valid = cell_bounds.of_corners(self.read(self.known, ids, stride), np.logical_and)
         valid &= self.within(ids, stride)
-        squared = self.slope_squared[tuple(self.coords[ids].T)][:, None, None, None]
         if slope is None:
             measured = np.where(valid, cell_bounds.squared_slope(values, sides), 0)
-            squared = np.maximum(squared, cell_bounds.slope_bound(measured))
+            squared = cell_bounds.slope_bound(measured, cell_bounds.safety(stride))
+        else:
+            squared = np.full((1, 1, 1, 1), float(slope) ** 2, dtype=np.float32)
         found = cell_bounds.candidates(values, sides, squared)
         if self.surface_cells is not None:
             per = self.side // stride
@@ -324,7 +324,12 @@ class Bricks:
 
 
 def _enlarged(stored: np.ndarray, count: int, needed: int) -> np.ndarray:
-    """A zero array with capacity for ``needed`` bricks and more, starting with the first ``count`` bricks."""
-    larger = np.zeros((int(GROWTH * needed), *stored.shape[1:]), dtype=stored.dtype)
+    """An array with capacity for ``needed`` bricks and more, starting with the first ``count`` ones; flags are false.
+
+    ``np.empty`` gets large pages from the operating system, ``np.zeros`` does not.
+    """
+    larger = np.empty((int(GROWTH * needed) if count else needed, *stored.shape[1:]), dtype=stored.dtype)
     larger[:count] = stored[:count]
+    if stored.dtype == bool:
+        larger[count:] = False
     return larger

@@ -121,9 +121,8 @@ void in_parallel(int64_t n, [[maybe_unused]] int threads, Work work) {
 // What cell_bounds.candidates needs to know.
 struct Bounds {
     double limit, sides[3];         // ROUNDING · diagonal²; 4 · side
-    const float* slope_squared;     // of each brick of the grid but the last along each axis
+    float factor;                   // of the squared slope where it is measured, else the squared slope
     int32_t measured;               // whether the slope is measured
-    float safety;                   // SAFETY²
     const uint8_t* surface_cells;   // of the whole lattice at this stride, or null
     int64_t surface_shape[3];
 };
@@ -190,7 +189,6 @@ bool find_candidates(const Store& s, const Bounds& bounds, int64_t brick, const 
                 }
         widen<T, M>(slope);
     }
-    const T known_slope = T(bounds.slope_squared[(c[0] * (s.grid[1] - 1) + c[1]) * (s.grid[2] - 1) + c[2]]);
     for (int i = 0; i < n * n * n; ++i) {
         const T clipped = std::min(std::max(v[i], T(-kClip)), T(kClip));
         v[i] = clipped * clipped;
@@ -205,7 +203,7 @@ bool find_candidates(const Store& s, const Bounds& bounds, int64_t brick, const 
                 }
                 const T *a = v + (x * n + y) * n + z, *b = a + n * n;
                 const T sum = std::max(std::max(a[0] + b[n + 1], a[n + 1] + b[0]), std::max(a[1] + b[n], a[n] + b[1]));
-                const T squared = bounds.measured ? std::max(known_slope, T(bounds.safety) * slope[i]) : known_slope;
+                const T squared = bounds.measured ? T(bounds.factor) * slope[i] : T(bounds.factor);
                 bool any, all;
                 corners<n>(inside, x, y, z, any, all);
                 found[i] = sum <= T(bounds.limit) * squared || (any && !all);

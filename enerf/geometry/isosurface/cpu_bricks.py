@@ -60,9 +60,8 @@ class _Bounds(ctypes.Structure):
     _fields_ = (
         ("limit", ctypes.c_double),
         ("sides", ctypes.c_double * 3),
-        ("slope_squared", ctypes.c_void_p),
+        ("factor", ctypes.c_float),
         ("measured", ctypes.c_int32),
-        ("safety", ctypes.c_float),
         ("surface_cells", ctypes.c_void_p),
         ("surface_shape", ctypes.c_int64 * 3),
     )
@@ -90,13 +89,11 @@ def request_candidates(bricks: "Bricks", ids: Ids, stride: int, slope: float | i
     """Request the samples of half the stride in the candidate cells of bricks; ``first``: those of the coarse grid."""
     sides, grid = bricks.sampler.lattice.spacing * stride, bricks.coarse
     known_cells, candidates = bricks.surface_cells, np.ascontiguousarray(grid.candidates)
-    slopes = np.ascontiguousarray(bricks.slope_squared, dtype=np.float32)
     bounds = _Bounds(
         cell_bounds.limit(sides),
         (ctypes.c_double * 3)(*(4 * sides)),
-        _pointer(slopes),
+        cell_bounds.safety(stride) ** 2 if slope is None else float(slope) ** 2,
         int(slope is None),
-        cell_bounds.SAFETY**2,
         None if known_cells is None else _pointer(known_cells),
         (ctypes.c_int64 * 3)(*(() if known_cells is None else known_cells.shape)),
     )

@@ -9,9 +9,9 @@ Guarantees
    sign change is found: the mesh equals that of the dense lattice, vertex for vertex, however thin a part is.
 2. In any case, found surfaces are complete: they are tracked until they close or leave the box. So only whole connected
    components can be missed, and only those without a piece in any candidate cell.
-3. Without a slope a cell is a candidate if a field ``cell_bounds.SAFETY`` times as steep inside as along its edges
-   could reach the iso value in it, or if a neighbor of the first strides is one. A separate component is found for sure
-   if it contains a sample of the first stride, and may be missed if it is smaller and does not affect those samples.
+3. Without a slope a cell is a candidate if a field ``cell_bounds.safety`` times as steep inside as along its edges
+   could reach the iso value in it. A separate component is found for sure if it contains a sample of the first stride,
+   and may be missed if it is smaller and does not affect those samples.
 4. With ``surface_cells`` a part is also found if it contains a sample of one of these cells (of a stride that is at
    most half the size of these cells, or 1).
 5. ``check`` evaluates every sample of a share of the lattice, or of all of it, and counts what was missed.
@@ -249,7 +249,8 @@ def _sample_coarsely(sampler: FieldSampler, stride: int, settings: ExtractionSet
     """The coarse samples, and the cost estimated from them."""
     began = time.perf_counter()
     grid = coarse.sample(sampler, stride, settings.side, settings.slope, settings.surface_cells)
-    return grid, cost.estimate(sampler, grid, settings.side, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return grid, cost.estimate(sampler, grid, settings.side, seconds, settings.slope is None)
 
 
 def _mirrors(transform: Callable[[np.ndarray], np.ndarray], at: Float[np.ndarray, "n 3"]) -> bool:
