@@ -2,20 +2,32 @@
 
     python benchmarks/extraction.py RUN [--resolution 512] [--rounds 2] [--precision fp32] [--share 1]
     python benchmarks/extraction.py RUN --resolution 1024 --rounds 0
+    python benchmarks/extraction.py RUN --peers PYTHON [--libraries "VTK flying edges" warp]
 
 Both sides evaluate the same field with the same backend and triangulate cells with the same code; the dense side
 evaluates every sample of the lattice once, in slabs. Sides take turns in separate processes, whose peak memory is
 reported beside that before the extraction. With a ``--share`` below 1 the dense side evaluates evenly spaced slabs
 only: its seconds and evaluations are divided by the share, and vertices are compared in those slabs. ``--rounds 0``
-runs this project's side alone. The last line is ``ratio=X noise=LOW..HIGH``: seconds of the dense side over ours.
+runs this project's side alone.
+
+With ``--peers`` the other sides are marching cubes of other libraries in the interpreter ``PYTHON``, on an array of the
+field's values at all samples, which they get for free (``isosurface_peer.py``); ours evaluates the field. The last line
+is then the seconds of the fastest library over ours.
+
+Otherwise the last line is ``ratio=X noise=LOW..HIGH``: seconds of the dense side over ours.
 """
 
+import argparse
+import json
 import resource
 import statistics
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import isosurface_peer
 import numpy as np
 import sides
 import torch
@@ -27,6 +39,7 @@ from enerf.geometry.isosurface.extract import ExtractionSettings
 from enerf.geometry.isosurface.sample_grid import FieldSampler, Lattice
 
 THICK = 8  # cells of a slab
+PEER = Path(__file__).with_name("isosurface_peer.py")
 
 
 def peak() -> float:
@@ -84,8 +97,18 @@ class Extraction:
         seconds, part = time.perf_counter() - began, len(chosen) / len(starts)
         result = {"seconds": seconds / part, "evaluations": round(sampler.evaluations / part), "share": part}
         kept = [(int(start), int(min(start + THICK, lattice.cells[0]))) for start in chosen]
-        along = [(lattice._along[0][a], lattice._along[0][b]) for a, b in kept]
+        along = [(lattice.along[0][a], lattice.along[0][b]) for a, b in kept]
         return {**result, "vertices": vertices, "faces": faces, "slabs": along, "before": self.before, "peak": peak()}
+
+    def save_array(self, path: str) -> None:
+        """Write the values at all samples to a ``.npy`` file, relative to the iso value and positive inside."""
+        subject = self.subject
+        lattice = Lattice(subject.box, extract.cells_of(subject.box, self.resolution))
+        sampler = FieldSampler(subject.field, lattice, subject.iso_value, subject.inside, subject.points_at_once)
+        whole = np.lib.format.open_memmap(path, "w+", np.float32, lattice.counts)
+        for start in range(0, lattice.counts[0], THICK):
+            stop = min(start + THICK, lattice.counts[0])
+            whole[start:stop] = self._slab(sampler, lattice, start, stop - 1, None)
 
     def _slab(
         self, sampler: FieldSampler, lattice: Lattice, start: int, stop: int, known: np.ndarray | None
@@ -111,6 +134,36 @@ def same(found: dict[str, Any], dense: dict[str, Any]) -> str:
     return f"vertices{where}: {len(b):,} dense, {len(b - a):,} of them missed, {len(a - b):,} of ours not among them"
 
 
+def against_peers(side: sides.Side, args: argparse.Namespace, report: sides.Report) -> None:
+    """Compare with other libraries, by turns; prints the seconds of all, and the ratio of the fastest to ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        array = str(Path(folder) / "values.npy")
+        side.call("save_array", array)
+        found: dict[str, list[float]] = {"ours": []}
+        for _ in range(args.rounds):
+            ours_ = side.call("sparse")
+            found["ours"].append(ours_["seconds"])
+            for name in args.libraries:
+                words = [args.peers, str(PEER), name, array, "--threads", str(args.threads)]
+                done = subprocess.run(words, capture_output=True, text=True, check=True)
+                answer = json.loads(done.stdout.splitlines()[-1])
+                if "missing" in answer:
+                    report(f"{name} is skipped: {answer['missing']}")
+                    continue
+                found.setdefault(name, []).extend(answer["seconds"])
+                if len(found[name]) == 1:
+                    report(f"{name}: {answer['vertices']:,} vertices, {answer['faces']:,} faces")
+    for name, seconds in found.items():
+        free = "with field evaluations" if name == "ours" else "on the array"
+        report(f"{name}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}) {free}")
+    fastest = min(
+        (name for name in found if name != "ours"), key=lambda name: statistics.median(found[name]), default=""
+    )
+    if fastest:
+        report(f"fastest: {fastest}")
+        report(sides.ratio_line(sides.ratios(found[fastest], found["ours"])))
+
+
 def main() -> None:
     parser = sides.parser(__doc__)
     parser.add_argument("run", help="the folder of a shape run or of a NeRF's")
@@ -120,6 +173,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--share", type=float, default=1.0, help="share of the slabs that the dense side evaluates")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peers", help="interpreter in which other libraries are installed")
+    parser.add_argument("--libraries", nargs="+", default=list(isosurface_peer.PEERS), choices=isosurface_peer.PEERS)
     args = parser.parse_args()
     device = torch.device("cpu")
     report = sides.Report(args.out, device)
@@ -129,7 +184,9 @@ def main() -> None:
     found: dict[str, Any] = side.call("sparse")
     report(found["plan"])
     report(_summary("coarse to fine", found))
-    if not args.rounds:
+    if args.peers:
+        against_peers(side, args, report)
+    if args.peers or not args.rounds:
         return
     other = sides.Side("dense", Extraction, *made)
     sparse, dense = [found], [other.call("dense", args.share)]

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from enerf.geometry.isosurface import cell_bounds
+from enerf.geometry.isosurface import cell_bounds, cpu_bricks
 from enerf.geometry.isosurface.coarse import CoarseGrid
+from enerf.geometry.isosurface.marching_cubes import MeshBuilder
 from enerf.geometry.isosurface.sample_grid import FieldSampler
 
 CHUNK_SAMPLES = 1 << 20  # processed at once
@@ -35,19 +36,21 @@ class Bricks:
     ``coords`` are the bricks' integer positions in the grid of bricks, ``id_at`` the inverse map (−1: not stored), and
     ``active`` marks the bricks whose cells are processed. The arrays have spare capacity, so that most additions copy
     nothing; the operating system allocates memory only for what is written.
+
+    Bricks of 8 samples a side are processed by the kernel ``cpu_bricks`` where it is available, unless ``reference``.
     """
 
-    def __init__(self, sampler: FieldSampler, coarse: CoarseGrid, side: int) -> None:
+    def __init__(self, sampler: FieldSampler, coarse: CoarseGrid, side: int, reference: bool = False) -> None:
         self.sampler, self.coarse, self.side = sampler, coarse, side
+        self.compiled = not reference and cpu_bricks.applies(side)
         grid = tuple((n - 1) * coarse.stride // side + 1 for n in coarse.values.shape)
         self.id_at = np.full(grid, -1, dtype=np.int32)
         self.coords = np.zeros((0, 3), dtype=np.int64)
         self.values = np.zeros((0, side, side, side), dtype=sampler.dtype)
         self.known, self.requested = np.zeros(self.values.shape, bool), np.zeros(self.values.shape, bool)
         self.active = np.zeros(0, dtype=bool)
-        self._surface_cells: np.ndarray | None = None  # of the present stride
+        self.surface_cells: np.ndarray | None = None  # of the present stride
         blocks = [n for g in grid for n in (g - 1, side // coarse.stride)]
-        self.slope_squared = coarse.slope_squared.reshape(blocks).max((1, 3, 5))
         self.activate(np.argwhere(coarse.candidates.reshape(blocks).any((1, 3, 5))))
 
     def activate(self, coords: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, " m"]:
@@ -76,7 +79,10 @@ class Bricks:
             self.values, self.known, self.requested = (
                 _enlarged(stored, first, last) for stored in (self.values, self.known, self.requested)
             )
-        self._fill(slice(first, last))
+        if self.compiled:
+            cpu_bricks.fill(self, first)
+        else:
+            self._fill(slice(first, last))
 
     def _fill(self, stored: slice) -> None:
         """Initialize new bricks from the coarse samples, chunk by chunk."""
@@ -95,8 +101,9 @@ class Bricks:
 
     def _unique(self, coords: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
         """Unique coordinates of bricks in row-major order."""
-        flat = np.unique(np.ravel_multi_index(tuple(coords.T), self.id_at.shape))
-        return np.stack(np.unravel_index(flat, self.id_at.shape), 1)
+        found = np.zeros(self.id_at.shape, dtype=bool)
+        found[tuple(coords.T)] = True
+        return np.argwhere(found)
 
     def at(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Values that the extraction assumes at any samples, known or not."""
@@ -153,6 +160,8 @@ class Bricks:
 
     def evaluate(self) -> Int[np.ndarray, " n"]:
         """Evaluate the field at requested samples that are not known; returns the ids of the bricks that own them."""
+        if self.compiled:
+            return cpu_bricks.evaluate(self)
         found = [np.zeros(0, dtype=np.int64)]
         for part in self.chunks(np.arange(len(self.coords))):
             some = slice(part[0], part[-1] + 1)
@@ -182,16 +191,29 @@ class Bricks:
         while stride > 1:
             if self.coarse.surface_cells is not None:
                 shape = tuple(n * self.side // stride for n in self.id_at.shape)
-                self._surface_cells = self.coarse.surface_cells.mask(self.sampler.lattice, stride, shape)
-            for ids, samples in self.process(
-                partial(self._to_evaluate, stride, slope, first), np.flatnonzero(self.active)
-            ):
-                self.request(ids, samples, stride // 2)
+                self.surface_cells = self.coarse.surface_cells.mask(self.sampler.lattice, stride, shape)
+            self._request_candidates(stride, slope, first)
             self.evaluate()
             stride, first = stride // 2, False
             if stride > 1:
-                for _ in self.process(partial(self._spread, stride), np.arange(len(self.coords))):
-                    pass
+                self._spread_all(stride)
+
+    def _request_candidates(self, stride: int, slope: float | int | None, first: bool) -> None:
+        """Request the samples of half the stride in candidate cells of active bricks."""
+        active = np.flatnonzero(self.active)
+        if self.compiled:
+            cpu_bricks.request_candidates(self, active, stride, slope, first)
+            return
+        for ids, samples in self.process(partial(self._to_evaluate, stride, slope, first), active):
+            self.request(ids, samples, stride // 2)
+
+    def _spread_all(self, stride: int) -> None:
+        """Fill unknown samples of all bricks with the value at their index rounded down to the stride."""
+        if self.compiled:
+            cpu_bricks.spread(self, stride)
+            return
+        for _ in self.process(partial(self._spread, stride), np.arange(len(self.coords))):
+            pass
 
     def _to_evaluate(
         self, stride: int, slope: float | int | None, first: bool, ids: Int[np.ndarray, " n"]
@@ -217,15 +239,16 @@ class Bricks:
         values, sides = self.read(self.values, ids, stride), self.sampler.lattice.spacing * stride
         valid = cell_bounds.of_corners(self.read(self.known, ids, stride), np.logical_and)
         valid &= self.within(ids, stride)
-        squared = self.slope_squared[tuple(self.coords[ids].T)][:, None, None, None]
         if slope is None:
             measured = np.where(valid, cell_bounds.squared_slope(values, sides), 0)
-            squared = np.maximum(squared, cell_bounds.slope_bound(measured))
+            squared = cell_bounds.slope_bound(measured, cell_bounds.safety(stride))
+        else:
+            squared = np.full((1, 1, 1, 1), float(slope) ** 2, dtype=np.float32)
         found = cell_bounds.candidates(values, sides, squared)
-        if self._surface_cells is not None:
+        if self.surface_cells is not None:
             per = self.side // stride
             x, y, z = self.coords[ids].T[..., None] * per + np.arange(per)
-            found |= self._surface_cells[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
+            found |= self.surface_cells[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
         return found & valid
 
     def within(self, ids: Int[np.ndarray, " n"], stride: int = 1) -> Bool[np.ndarray, "n u v w"]:
@@ -241,12 +264,28 @@ class Bricks:
         """Evaluate further, across bricks, until every corner of a cell with a sign change is known."""
         frontier = np.flatnonzero(self.active)
         while len(frontier):
-            new: list[np.ndarray] = []
-            for ids, samples, beyond in self.process(self._incomplete, frontier):
-                self.request(ids, samples)
-                new.append(beyond)
-            activated = self.activate(np.concatenate(new))
+            activated = self.activate(self._track(frontier))
             frontier = np.union1d(activated, self._readers(self.evaluate()))
+
+    def _track(self, ids: Int[np.ndarray, " n"]) -> Int[np.ndarray, "m 3"]:
+        """Request unknown corners of cells with a sign change; returns the coordinates of bricks beyond."""
+        if self.compiled:
+            return cpu_bricks.track(self, ids)
+        new: list[np.ndarray] = []
+        for some, samples, beyond in self.process(self._incomplete, ids):
+            self.request(some, samples)
+            new.append(beyond)
+        return np.concatenate(new)
+
+    def triangles(self) -> tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, "m 3"]]:
+        """Vertices and faces of all cells with a sign change."""
+        active = np.flatnonzero(self.active)
+        if self.compiled:
+            return cpu_bricks.triangles(self, active)
+        builder = MeshBuilder(self.sampler.lattice)
+        for ids, values, within in self.process(self.crossing, active):
+            builder.add(values, self.coords[ids] * self.side, within)
+        return builder.welded()
 
     def _incomplete(
         self, ids: Int[np.ndarray, " n"]
@@ -285,7 +324,12 @@ class Bricks:
 
 
 def _enlarged(stored: np.ndarray, count: int, needed: int) -> np.ndarray:
-    """A zero array with capacity for ``needed`` bricks and more, starting with the first ``count`` bricks."""
-    larger = np.zeros((int(GROWTH * needed), *stored.shape[1:]), dtype=stored.dtype)
+    """An array with capacity for ``needed`` bricks and more, starting with the first ``count`` ones; flags are false.
+
+    ``np.empty`` gets large pages from the operating system, ``np.zeros`` does not.
+    """
+    larger = np.empty((int(GROWTH * needed) if count else needed, *stored.shape[1:]), dtype=stored.dtype)
     larger[:count] = stored[:count]
+    if stored.dtype == bool:
+        larger[count:] = False
     return larger

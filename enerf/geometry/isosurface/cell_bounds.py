@@ -15,8 +15,9 @@ it; the simpler test |v| ≤ slope · diagonal / 2 at the nearest corner would k
 
 Measured slope
 --------------
-Without a bound the slope of a cell is estimated from the differences along its edges: the maximum over the cell, the
-cells that touch it and the coarser cells that contain it, times ``SAFETY``. ``extract`` describes what can be missed.
+Without a bound the slope of a cell is estimated from the differences along its edges: the maximum over the cell and
+the cells that touch it, times ``safety`` of the stride, or ``COARSE_SAFETY`` in the coarse grid. ``extract`` describes
+what can be missed.
 """
 
 import itertools
@@ -26,7 +27,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 ROUNDING = 1.0 + 1e-5  # relative tolerance of the bound
-SAFETY = 1.5  # slope assumed inside a cell over the measured slope
+# Slope assumed inside a cell over the measured slope, by stride; COARSE_SAFETY for others and in the coarse grid.
+# What a cell of stride 2 or 4 can hide is that small.
+SAFETY = {2: 0.5, 4: 1.0}
+COARSE_SAFETY = 1.5
+
+
+def safety(stride: int) -> float:
+    """Slope assumed inside a cell of a stride, over the measured slope.
+
+    >>> [safety(stride) for stride in (2, 4, 8, 16)]
+    [0.5, 1.0, 1.5, 1.5]
+    """
+    return SAFETY.get(stride, COARSE_SAFETY)
 
 
 def sign_change(inside: Bool[np.ndarray, "*b x y z"]) -> Bool[np.ndarray, "*b u v w"]:
@@ -66,7 +79,12 @@ def candidates(
 ) -> Bool[np.ndarray, "*b u v w"]:
     """Candidate cells: with a sign change, or where a field of this squared slope may be 0; ``sides`` of a cell."""
     squares = np.square(np.clip(values, -1e18, 1e18))
-    return (_opposite(squares) <= ROUNDING * np.square(sides).sum() * squared) | sign_change(values >= 0)
+    return (_opposite(squares) <= squares.dtype.type(limit(sides)) * squared) | sign_change(values >= 0)
+
+
+def limit(sides: Float[np.ndarray, " 3"]) -> float:
+    """The squared diagonal of a cell, with a tolerance for rounding."""
+    return float(ROUNDING * np.square(sides).sum())
 
 
 def _opposite(squares: Float[np.ndarray, "*b x y z"]) -> Float[np.ndarray, "*b u v w"]:
@@ -96,15 +114,15 @@ def squared_slope(
     for axis, side in zip((-3, -2, -1), sides, strict=True):
         low, high = _neighbours(values, axis)
         rise = high - low
-        for other in {-3, -2, -1} - {axis}:
+        for other in sorted({-3, -2, -1} - {axis}):
             rise = np.add(*_neighbours(rise, other))
         total = total + np.square(rise / values.dtype.type(4 * side))
     return total
 
 
-def slope_bound(squared: Float[np.ndarray, "*b u v w"]) -> Float[np.ndarray, "*b u v w"]:
-    """Squared slope assumed in each cell, from the measured ones: neighborhood maximum times ``SAFETY``²."""
-    return np.asarray(np.float32(SAFETY**2) * widened(squared))
+def slope_bound(squared: Float[np.ndarray, "*b u v w"], factor: float | int) -> Float[np.ndarray, "*b u v w"]:
+    """Squared slope assumed in each cell, from the measured ones: neighborhood maximum times ``factor``²."""
+    return np.asarray(np.float32(factor**2) * widened(squared))
 
 
 def widened(cells: np.ndarray) -> np.ndarray:

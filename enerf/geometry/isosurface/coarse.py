@@ -110,8 +110,7 @@ def _find_candidates(sampler: FieldSampler, grid: CoarseGrid, step: int, slope: 
         return
     if slope is None:
         measured = np.concatenate([cell_bounds.squared_slope(values[part], sides) for part, _ in parts])
-        bounds = cell_bounds.slope_bound(np.where(valid, measured, 0))
-        grid.slope_squared = np.maximum(grid.slope_squared, bounds)
+        grid.slope_squared = cell_bounds.slope_bound(np.where(valid, measured, 0), cell_bounds.COARSE_SAFETY)
     near = [cell_bounds.candidates(values[part], sides, grid.slope_squared[cells]) for part, cells in parts]
     grid.candidates = np.concatenate(near)
     if grid.surface_cells is not None:

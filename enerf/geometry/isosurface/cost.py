@@ -57,11 +57,11 @@ class Plan:
         )
 
 
-def estimate(sampler: FieldSampler, grid: CoarseGrid, side: int, seconds: float) -> Plan:
-    """Estimated cost of an extraction whose coarse sampling took ``seconds``."""
+def estimate(sampler: FieldSampler, grid: CoarseGrid, side: int, seconds: float, measured: bool = False) -> Plan:
+    """Estimated cost of an extraction whose coarse sampling took ``seconds``; ``measured``: the slope is not known."""
     first = _new_samples(grid)
     levels, grows = max(0, round(np.log2(grid.stride)) - 1), growth(grid)
-    later = sum(HALVING * int(grid.candidates.sum()) * grows**k for k in range(1, levels + 1))
+    later = sum(HALVING * _candidates(grid, grid.stride >> k, measured) * grows**k for k in range(1, levels + 1))
     evaluations = sampler.evaluations + first + round(later)
     vertices = round(int(grid.sign_change.sum()) * grows ** np.log2(grid.stride))
     stored = _stored_bricks(grid, side)
@@ -81,6 +81,12 @@ def estimate(sampler: FieldSampler, grid: CoarseGrid, side: int, seconds: float)
         bytes=memory,
         vertices=vertices,
     )
+
+
+def _candidates(grid: CoarseGrid, stride: int, measured: bool) -> float:
+    """Number of candidate cells in the coarse grid if they were chosen as those of a smaller stride are."""
+    share = cell_bounds.safety(stride) / cell_bounds.COARSE_SAFETY if measured else 1.0
+    return max(share * float(grid.candidates.sum()), float(grid.sign_change.sum()))
 
 
 def growth(grid: CoarseGrid) -> float:

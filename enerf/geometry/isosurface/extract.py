@@ -9,9 +9,9 @@ Guarantees
    sign change is found: the mesh equals that of the dense lattice, vertex for vertex, however thin a part is.
 2. In any case, found surfaces are complete: they are tracked until they close or leave the box. So only whole connected
    components can be missed, and only those without a piece in any candidate cell.
-3. Without a slope a cell is a candidate if a field ``cell_bounds.SAFETY`` times as steep inside as along its edges
-   could reach the iso value in it, or if a neighbor of the first strides is one. A separate component is found for sure
-   if it contains a sample of the first stride, and may be missed if it is smaller and does not affect those samples.
+3. Without a slope a cell is a candidate if a field ``cell_bounds.safety`` times as steep inside as along its edges
+   could reach the iso value in it. A separate component is found for sure if it contains a sample of the first stride,
+   and may be missed if it is smaller and does not affect those samples.
 4. With ``surface_cells`` a part is also found if it contains a sample of one of these cells (of a stride that is at
    most half the size of these cells, or 1).
 5. ``check`` evaluates every sample of a share of the lattice, or of all of it, and counts what was missed.
@@ -33,7 +33,6 @@ from enerf.geometry.isosurface import coarse, cost, verify
 from enerf.geometry.isosurface.bricks import Bricks
 from enerf.geometry.isosurface.coarse import CoarseGrid
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.marching_cubes import MeshBuilder
 from enerf.geometry.isosurface.sample_grid import FieldSampler, Inside, Lattice
 from enerf.geometry.isosurface.surface_cells import SurfaceCells
 from enerf.geometry.isosurface.verify import Check
@@ -76,6 +75,8 @@ class ExtractionSettings:
         Show a progress bar.
     surface_cells
         Cells that are refined in any case: where the surface is known to be.
+    reference
+        Use the reference implementation in NumPy in the place of the compiled kernel, with the same result.
     """
 
     resolution: int | tuple[int, int, int]
@@ -91,6 +92,7 @@ class ExtractionSettings:
     memory: int = MEMORY
     progress: bool = False
     surface_cells: SurfaceCells | None = None
+    reference: bool = False
 
     def first_stride(self, lattice: Lattice) -> int:
         """Stride of the coarse sampling."""
@@ -171,11 +173,11 @@ def extract(
         if plan.bytes > settings.memory:
             raise ValueError(_too_much(plan.bytes, settings.memory, lattice))
         bar.total = plan.evaluations
-        bricks = Bricks(sampler, grid, settings.side)
+        bricks = Bricks(sampler, grid, settings.side, settings.reference)
         bricks.refine(settings.slope)
         bricks.track_surface()
         bar.total = sampler.evaluations
-        vertices, faces = _triangles(bricks)
+        vertices, faces = bricks.triangles()
         evaluations, value_range = sampler.evaluations, (sampler.lowest, sampler.highest)
     if not len(faces):
         raise NotCrossedError(
@@ -247,15 +249,8 @@ def _sample_coarsely(sampler: FieldSampler, stride: int, settings: ExtractionSet
     """The coarse samples, and the cost estimated from them."""
     began = time.perf_counter()
     grid = coarse.sample(sampler, stride, settings.side, settings.slope, settings.surface_cells)
-    return grid, cost.estimate(sampler, grid, settings.side, time.perf_counter() - began)
-
-
-def _triangles(bricks: Bricks) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of all cells with a sign change."""
-    builder = MeshBuilder(bricks.sampler.lattice)
-    for ids, values, within in bricks.process(bricks.crossing, np.flatnonzero(bricks.active)):
-        builder.add(values, bricks.coords[ids] * bricks.side, within)
-    return builder.welded()
+    seconds = time.perf_counter() - began
+    return grid, cost.estimate(sampler, grid, settings.side, seconds, settings.slope is None)
 
 
 def _mirrors(transform: Callable[[np.ndarray], np.ndarray], at: Float[np.ndarray, "n 3"]) -> bool:

@@ -17,7 +17,7 @@ Terms used in this package
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -79,10 +79,10 @@ class Lattice:
         >>> lattice.at(np.array([[0, 1, 1], [2, 2, 5]])).tolist()
         [[0.0, 0.5, 1.5], [1.0, 1.0, 3.0]]
         """
-        return np.stack([np.take(self._along[k], index[:, k], mode="clip") for k in range(3)], 1)
+        return np.stack([np.take(self.along[k], index[:, k], mode="clip") for k in range(3)], 1)
 
     @functools.cached_property
-    def _along(self) -> tuple[np.ndarray, ...]:
+    def along(self) -> tuple[np.ndarray, ...]:
         """Coordinates of the samples along each axis."""
         low, high = self.box.double().cpu().numpy()
         axes = []
@@ -150,22 +150,36 @@ class FieldSampler:
 
     def _evaluate(self, at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Values of the field at points, relative to the iso value and positive inside."""
-        points = torch.from_numpy(at).to(self.lattice.box)
-        output = self.field(points)
-        if output.shape != points.shape[:-1]:
-            raise ValueError(f"the field returned shape {tuple(output.shape)} for points {tuple(points.shape)}")
-        found = output.double().cpu().numpy()
-        wrong = ~np.isfinite(found)
-        if wrong.any():
-            where = ", ".join(f"{x:.6g}" for x in at[wrong.argmax()])
-            raise ValueError(f"the field is not finite at {wrong.sum()} of {len(found)} points, first at ({where})")
-        self._record(found)
+        found = self.at(torch.from_numpy(at)).double().cpu().numpy()
+        if not np.isfinite(found).all():
+            self.refuse(found, at)
+        self.record(float(found.min()), float(found.max()), len(found))
         found -= self.iso_value
         return found if self.inside == "above" else -found
 
-    def _record(self, found: Float[np.ndarray, " n"]) -> None:
+    def at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """The field at points, which are moved to its device and precision.
+
+        Raises
+        ------
+        ValueError
+            If the field returns an unexpected shape.
+        """
+        points = points.to(self.lattice.box)
+        output = self.field(points)
+        if output.shape != points.shape[:-1]:
+            raise ValueError(f"the field returned shape {tuple(output.shape)} for points {tuple(points.shape)}")
+        return output
+
+    def refuse(self, found: Float[np.ndarray, " n"], at: Float[np.ndarray, "n 3"]) -> NoReturn:
+        """Raise ``ValueError`` because values found at points are not all finite."""
+        wrong = ~np.isfinite(found)
+        where = ", ".join(f"{x:.6g}" for x in at[wrong.argmax()])
+        raise ValueError(f"the field is not finite at {wrong.sum()} of {len(found)} points, first at ({where})")
+
+    def record(self, lowest: float | int, highest: float | int, count: int) -> None:
         """Update the range, the count and the bar."""
-        self.lowest, self.highest = min(self.lowest, float(found.min())), max(self.highest, float(found.max()))
-        self.evaluations += len(found)
+        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
+        self.evaluations += count
         if self.bar is not None:
-            self.bar.update(len(found))
+            self.bar.update(count)

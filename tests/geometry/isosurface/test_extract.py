@@ -32,7 +32,7 @@ DISTANCES = {
 def _dense(field, box, cells, iso_value=0.0, inside="above"):
     """Vertices and faces of the whole lattice, evaluated in one call."""
     at = torch.stack(
-        torch.meshgrid(*[torch.from_numpy(Lattice(box, cells)._along[k]) for k in range(3)], indexing="ij"), -1
+        torch.meshgrid(*[torch.from_numpy(Lattice(box, cells).along[k]) for k in range(3)], indexing="ij"), -1
     )
     values = field(at.to(box)).numpy() - np.float64(iso_value)
     return marching_cubes.dense(
