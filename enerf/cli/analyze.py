@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.usage = "%(prog)s RUN [RUN ...] [--OPTION VALUE] ..."
     reader.add_argument("runs", nargs="+", type=app.path, metavar="RUN", help="folder of a run, or of several runs")
     given = vars(reader.parse_args(argv))
+    app.require_existing(*given["runs"])
 
     from enerf.experiments import analyze
 

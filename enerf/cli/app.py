@@ -93,6 +93,19 @@ def path(text: str) -> Path:
     return Path(text_path(text))
 
 
+def require_existing(*paths: Path, expected: str = "the folder of a training run") -> None:
+    """Check that there is something at paths, before torch is imported; the command checks what is there.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, or no file can have such a path.
+    """
+    for each in paths:
+        if files.is_missing(each):
+            raise InputError(f"{each} does not exist, expected {expected}")
+
+
 def text_path(text: str) -> str:
     """The same as a text, which may be empty; raises as ``path``."""
     return files.expanded(text, "the path")

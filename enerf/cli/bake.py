@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("run", type=app.path, metavar="RUN", help="folder of a run")
     given = vars(reader.parse_args(argv))
     chosen = parser.read_table(BakeOptions, given)
+    app.require_existing(given["run"])
 
     from enerf.core import io
     from enerf.tasks import registry

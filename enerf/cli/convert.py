@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     chosen, scene = parser.read_table(ConvertOptions, given), given["scene"]
     if not chosen.out:
         raise InputError("option --out: found nothing, expected a new folder")
+    app.require_existing(scene, expected="the folder of a scene")
 
     from enerf.core import io
     from enerf.datasets.scenes import conversion, formats

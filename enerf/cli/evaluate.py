@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     form.add_argument("--csv", action="store_true", help="print comma-separated values")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = reader.parse_args(argv)
+    app.require_existing(*args.runs)
 
     from enerf.core import io
     from enerf.engine import checkpoint

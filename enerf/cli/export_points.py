@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     chosen = parser.read_table(ExportPointsOptions, given)
     if not chosen.out:
         raise InputError("option --out: found nothing, expected a new folder")
+    app.require_existing(given["run"])
 
     from enerf.core import io
     from enerf.tasks import registry

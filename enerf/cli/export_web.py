@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("run", type=app.path, metavar="RUN", help="folder of a NeRF or shape run, or file of a mesh")
     given = vars(reader.parse_args(argv))
     chosen = parser.read_table(WebOptions, given)
+    app.require_existing(given["run"], expected="the folder of a NeRF or shape run, or the file of a mesh")
 
     from enerf.core import io
     from enerf.export import web

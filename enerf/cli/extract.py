@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         help="extract within this box only, in the coordinates of the input data; default: all that the cameras see",
     )
     given = vars(reader.parse_args(argv))
+    app.require_existing(given["run"])
 
     import numpy as np
 

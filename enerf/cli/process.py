@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.add_argument("source", type=app.path, metavar="PHOTOS|VIDEO", help="folder of photographs, or a video")
     given = vars(reader.parse_args(argv))
     options = parser.read_table(ProcessOptions, given)
+    app.require_existing(given["source"], expected="a folder of photographs, or a video")
 
     from enerf.preprocessing import process, scene_report
 

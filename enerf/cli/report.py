@@ -29,11 +29,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     reader.usage = "%(prog)s RUN... [--out report.html] [--OPTION VALUE] ..."
     reader.add_argument("runs", nargs="+", type=app.path, metavar="RUN", help="folder of a run, or of several runs")
     given = vars(reader.parse_args(argv))
+    chosen = parser.read_table(ReportOptions, given)
+    app.require_existing(*([app.path(chosen.page)] if chosen.page else []), expected="a self-contained HTML page")
+    app.require_existing(*given["runs"])
 
     from enerf.experiments import report
 
     version = str(importlib.import_module("enerf").__version__)  # modules of enerf do not `import enerf`
-    chosen = parser.read_table(ReportOptions, given)
     written = report.write(given["runs"], chosen, version, _planes_page() if chosen.planes else None)
     for note in written.notes:
         log.warning("%s", note)

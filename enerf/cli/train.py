@@ -24,6 +24,7 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     config, more = parser.parse(task.load("config"), argv, description=text, extra=extra, prog=prog)
     for table in more:
         table.check()
+    config.require_source()  # before torch is imported
 
     from enerf.reporting import tables
 

@@ -77,6 +77,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
     source, rest = _source(argv)
     rest, scene = _without(rest, SCENE)
     given = _checked(rest)
+    app.require_existing(source, expected="a folder of photographs, a video or a scene")
     is_scene = _is_scene(source)
     if is_scene and scene:
         raise InputError(f"option {SCENE}: found it with {source}, which is a scene, expected photographs or a video")

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     chosen, runs = parser.read_table(ViewOptions, given), given["runs"]
     if len(runs) > 2:
         raise InputError(f"RUN: found {len(runs)} folders, expected one or two")
+    app.require_existing(*runs)
     kinds = [_kind(run) for run in runs]
     if len(set(kinds)) > 1:
         raise InputError(f"{runs[1]}: found a run of kind {kinds[1]!r}, expected {kinds[0]!r}, as {runs[0]}")

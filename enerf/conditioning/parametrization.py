@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from enerf.conditioning import baselines, maps, norms, recomputation
 from enerf.conditioning.weight_views import WeightView
@@ -119,7 +120,7 @@ class Equilibrated(nn.Module):
             self._count_access(raw)
         return raw / self.of_inputs / self.of_outputs
 
-    @torch.compiler.disable
+    @_disable_dynamo  # torch.compiler.disable, but it imports the compiler, for a second, when it is called
     def _count_access(self, raw: Tensor) -> None:
         """Count an access, and recompute the divisors at every ``every``-th.
 

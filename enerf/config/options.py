@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
+from enerf.core import files
 from enerf.core.errors import InputError
 
 METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
@@ -115,6 +116,7 @@ class RunConfig(ABC):
     run: Any
     train: Any
     kind: ClassVar[str]
+    source_expected: ClassVar[str] = "a file or a folder"  # what the path of the data names
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
@@ -129,6 +131,21 @@ class RunConfig(ABC):
 
     def check(self) -> None:  # noqa: B027
         """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
+
+    def require_source(self) -> None:
+        """Check that there is something at the paths of the data; their content is checked where it is read.
+
+        Raises
+        ------
+        InputError
+            If there is nothing.
+        """
+        for table in dataclasses.fields(self):
+            values = getattr(self, table.name)
+            for item in dataclasses.fields(values):
+                path = getattr(values, item.name)
+                if item.metadata["is_source"] and path and files.is_missing(Path(path).expanduser()):
+                    raise InputError(f"option --{item.name}: {path} does not exist, expected {self.source_expected}")
 
 
 def name_of(path: str) -> str:

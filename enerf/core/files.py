@@ -206,6 +206,17 @@ def require_memory(n_bytes: int, what: str) -> None:
         )
 
 
+def is_missing(path: str | os.PathLike[str]) -> bool:
+    """Whether there is certainly nothing at a path; false where that cannot be known."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def available_memory() -> int:
     """Bytes of host memory that can be allocated: the system's estimate, or less if a container limits it.
 

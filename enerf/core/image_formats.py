@@ -1,6 +1,7 @@
 """Opening of image files by Pillow: formats that need a plugin, and limits of size, before anything is decoded."""
 
 import importlib
+import threading
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,8 @@ from enerf.core import files
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _DECODERS = ("pi_heif", "pillow_heif")  # the same interface; the second one can also write
+_FILTERS = threading.Lock()  # warnings.catch_warnings changes the filters of all threads
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's limit
 _BYTES_PER_VALUE = 6  # a decoded byte, its copy in RGB or RGBA, and a float32
 
 
@@ -32,15 +35,14 @@ def open_image(file: Any) -> Image.Image:
         raise ValueError("the file is empty")
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and not _heif_is_registered():
         raise ValueError("HEIC is read with the extra heic: pip install 'enerf[heic]'")
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its memory is checked by require_pixels
         try:
             return Image.open(file)
         except UnidentifiedImageError:
             raise ValueError(_unknown_format(start)) from None
         except Image.DecompressionBombError:
-            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            raise ValueError(f"it declares more than {limit:,} pixels") from None
+            raise ValueError(f"it declares more than {MOST_PIXELS:,} pixels") from None
 
 
 def require_pixels(photo: Image.Image, path: Any) -> None:
@@ -52,7 +54,12 @@ def require_pixels(photo: Image.Image, path: Any) -> None:
         If it does not.
     """
     width, height = photo.size
-    files.require_memory(width * height * 4 * _BYTES_PER_VALUE, f"{path}: an image of {width}x{height} pixels")
+    files.require_memory(bytes_to_decode(width * height), f"{path}: an image of {width}x{height} pixels")
+
+
+def bytes_to_decode(pixels: int) -> int:
+    """Bytes of memory that decoding an image of so many pixels to floats may need."""
+    return pixels * 4 * _BYTES_PER_VALUE
 
 
 def frame_count(photo: Image.Image) -> int:

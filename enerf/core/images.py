@@ -102,7 +102,10 @@ def require_all_rows(photo: Image.Image, data: bytes) -> None:
     """
     import cv2
 
-    if photo.format != "PNG" or all(row.any() for row in np.asarray(photo)[-2:]):
+    if photo.format != "PNG":
+        return
+    width, height = photo.size
+    if all(row.any() for row in np.asarray(photo.crop((0, max(0, height - 2), width, height)))):
         return
     if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
         raise ValueError("its pixel data end early")
@@ -340,11 +343,12 @@ def _decode_8_bit(photo: Image.Image) -> Float32[np.ndarray, "h w c"]:
     if photo.mode in ("I", "F"):
         raise ValueError("it has 32 bits a channel, which have no agreed range")
     transparent = photo.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in photo.info
-    return _from_uint8(np.asarray(photo.convert("RGBA" if transparent else "RGB")))
+    mode = "RGBA" if transparent else "RGB"
+    return _from_uint8(np.asarray(photo if photo.mode == mode else photo.convert(mode)))
 
 
 def _from_uint8(x: UInt8[np.ndarray, "*b"]) -> Float32[np.ndarray, "*b"]:
-    return x.astype(np.float32) / np.float32(255)
+    return np.divide(x, np.float32(255), dtype=np.float32)  # one new array: twice as fast as with astype
 
 
 def _video_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2 3"]:

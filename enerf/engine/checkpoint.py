@@ -19,6 +19,7 @@ from torch import nn
 from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
+from enerf.engine import optimizers
 
 log = logging.getLogger("enerf")
 
@@ -102,7 +103,7 @@ def adam(
     for start, scale in (scales or {}).items():
         if own := [p for name, p in named if name.startswith(start)]:
             groups.append({"params": own, "scale": float(scale)})
-    return torch.optim.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
+    return optimizers.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float | int) -> None:

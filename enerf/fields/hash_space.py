@@ -34,7 +34,10 @@ class HashedSpace(nn.Module):
         self.encoding = HashEncoding(grid)
         self.contracted = space.contracted
         self.register_buffer("low", torch.tensor(space.low))
-        self.register_buffer("size", torch.tensor(space.high) - torch.tensor(space.low))
+        # not a difference of tensors: on the device meta, which memory is estimated on, it imports torch's compiler
+        self.register_buffer(
+            "size", torch.tensor([high - low for low, high in zip(space.low, space.high, strict=True)])
+        )
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n w"]:
         """Features of points; points outside the box are clamped to its nearest face."""

@@ -220,7 +220,7 @@ MISTAKES = {
         (["--N_rand", "x"], "whole number"),
         (["--config", "no_such.txt"], "no_such.txt"),
         (["--equilibrate", "diagonal"], "row"),
-        (["--device", "cuda:99"], "cuda:99"),
+        (["--datadir", ".", "--device", "cuda:99"], "cuda:99"),
         (["--dataset_type", "LINEMOD"], "LINEMOD"),
     ],
     "eval_nerf.py": [(["nowhere"], "nowhere")],

@@ -134,7 +134,7 @@ def test_the_photographs_come_first(words):
 
 def test_a_scene_without_a_folder_is_one_sentence(tmp_path):
     assert "option --scene: found no value" in refusal(train_auto.arguments, [str(tmp_path), "--auto", "--scene"])
-    assert "not found, expected a folder of photographs" in refusal(train_auto.arguments, ["nowhere", "--auto"])
+    assert "does not exist, expected a folder of photographs" in refusal(train_auto.arguments, ["nowhere", "--auto"])
 
 
 def test_the_two_options_are_in_the_help(capsys):

@@ -2,19 +2,18 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float64
 
 from enerf.core import image_files as core_image_files
 from enerf.core import images
 from enerf.core.errors import InputError
-from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
     camera_models,
@@ -174,18 +173,12 @@ def _fitted(camera: Camera, photo: Photo) -> Camera:
 def _read(photos: Sequence[Photo], folder: Path, settings: SceneSettings) -> torch.Tensor | PackedImages:
     """Colors of the photographs, packed if they differ in size."""
     sizes = {(photo.height, photo.width) for photo in photos}
-
-    def pictures() -> Iterator[Float32[np.ndarray, "h w c"]]:
-        for photo in progress_bar(
-            None, f"read {folder.name}", "image", iterable=photos, delay=2, leave=False, enabled=None
-        ):
-            yield photo.read(by_alpha=settings.keep_alpha)
-
+    pictures = resized_files.read_all(photos, f"read {folder.name}", by_alpha=settings.keep_alpha)
     flags = {"white": settings.white_bkgd, "keep_alpha": settings.keep_alpha}
     if len(sizes) == 1:
         shape = (len(photos), *next(iter(sizes)))
-        return torch.from_numpy(transparency.stacked(pictures(), shape, folder, **flags))
-    flat = transparency.packed(pictures(), sum(photo.height * photo.width for photo in photos), folder, **flags)
+        return torch.from_numpy(transparency.stacked(pictures, shape, folder, **flags))
+    flat = transparency.packed(pictures, sum(photo.height * photo.width for photo in photos), folder, **flags)
     return PackedImages(torch.from_numpy(flat), torch.tensor([(photo.height, photo.width) for photo in photos]))
 
 

@@ -8,7 +8,6 @@ Source: Mildenhall et al., NeRF (2020); options and defaults as in nerf-pytorch.
 
 import math
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Float32, Float64, UInt8
 
 from enerf.core import files as core_files
-from enerf.core import images
+from enerf.core import image_formats, images, parallel
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
@@ -195,13 +194,15 @@ def _read(
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
 
-    def pictures() -> Iterator[Float32[np.ndarray, "h w c"]]:
-        for file in progress_bar(None, "read", "image", iterable=files, delay=2, leave=False, enabled=None):
-            picture = images.read(file, rotate=False)
-            if picture.shape[:2] != raw[::-1]:
-                found = f"{picture.shape[1]}x{picture.shape[0]}"
-                raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
-            yield images.downsample(picture, (width, height), by_alpha=keep_alpha)
+    def read(file: Path) -> Float32[np.ndarray, "h w c"]:
+        picture = images.read(file, rotate=False)
+        if picture.shape[:2] != raw[::-1]:
+            found = f"{picture.shape[1]}x{picture.shape[0]}"
+            raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
+        return images.downsample(picture, (width, height), by_alpha=keep_alpha)
 
+    threads = parallel.threads_for(image_formats.bytes_to_decode(raw[0] * raw[1]))
+    each = parallel.in_order(read, files, threads)
+    pictures = iter(progress_bar(len(files), "read", "image", iterable=each, delay=2, leave=False, enabled=None))
     shape = (len(files), height, width)
-    return transparency.stacked(pictures(), shape, files[0].parent, white=white, keep_alpha=keep_alpha)
+    return transparency.stacked(pictures, shape, files[0].parent, white=white, keep_alpha=keep_alpha)

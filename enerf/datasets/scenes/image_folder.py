@@ -15,7 +15,6 @@ from jaxtyping import Float32
 
 from enerf.core import image_files, images
 from enerf.core.errors import InputError
-from enerf.core.progress import progress_bar
 from enerf.datasets.scenes import resized_files
 from enerf.datasets.scenes.resized_files import Photo
 
@@ -99,13 +98,12 @@ def read(photos: Photos, white: bool) -> tuple[Float32[np.ndarray, "n h w 3"], t
 
 
 def pictures(photos: Photos) -> Iterator[Float32[np.ndarray, "h w c"]]:
-    """Read the images one after another at their common size, with their alpha channel if they have one.
+    """Read the images in order at their common size, with their alpha channel if they have one.
 
     Raises InputError if a file is damaged.
     """
     label = f"read {photos.files[0].parent.name}"
-    for photo in progress_bar(None, label, "image", iterable=photos.each(), delay=2, leave=False, enabled=None):
-        yield photo.read(by_alpha=photos.by_alpha)
+    return resized_files.read_all(photos.each(), label, by_alpha=photos.by_alpha)
 
 
 def name_of(factor: int) -> str:

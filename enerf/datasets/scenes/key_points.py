@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Shaped, UInt8
 
-from enerf.core import images
+from enerf.core import images, parallel
 from enerf.datasets.scenes.cameras import Cameras
 
 RATIO = 0.8  # Lowe's: between the distances to the nearest and the second nearest descriptor
@@ -61,13 +61,15 @@ def match(
     """
     import cv2
 
-    sift = cv2.SIFT_create(nfeatures=features)  # type: ignore[attr-defined]
-
     def mask(view: int) -> Picture | None:
         height, width = pictures[view].shape
         return None if used is None else cv2.resize(used[view].astype(np.uint8), (width, height), None, 0, 0, 0)
 
-    described = {view: sift.detectAndCompute(picture, mask(view)) for view, picture in pictures.items()}
+    def describe(view: int) -> Any:
+        sift = cv2.SIFT_create(nfeatures=features)  # type: ignore[attr-defined]
+        return sift.detectAndCompute(pictures[view], mask(view))
+
+    described = dict(zip(pictures, parallel.in_order(describe, pictures, parallel.threads_for()), strict=True))
     found = []
     for i, j in pairs:
         points_i, points_j = _mutual(described[i], described[j])
