@@ -1,8 +1,12 @@
 """Arithmetic of a training step, and the measured speed of matrix products: a lower bound of its time."""
 
+import ctypes
+from pathlib import Path
+
 import torch
 from ours import seconds_of
 
+from enerf.core import cpu_build
 from enerf.fields.backends.dense import DTYPES, Network
 from enerf.fields.backends.module import NetworkModule
 from enerf.rendering.render import SamplingConfig
@@ -51,11 +55,34 @@ def peak(device: torch.device, precision: str, tries: int = 6) -> float:
     return 2 * size**3 / min(seconds_of(lambda: torch.mm(a, b), times, device) for _ in range(tries))
 
 
+PEAK_SOURCE = Path(__file__).with_name("peak.cpp")
+INSTRUCTIONS = {"fp32": ("FMA",), "bf16": ("FMA", "vdpbf16ps", "tdpbf16ps")}  # in the order of peak.cpp
+
+
+def register_peak(precision: str) -> tuple[str, float]:
+    """The fastest instruction of a CPU for a precision, and its FLOP/s in a loop on registers; zero if unknown."""
+    library = cpu_build.library(PEAK_SOURCE)
+    if library is None:
+        return "unknown", 0.0
+    library.peak_of.restype = ctypes.c_double
+    found = {name: library.peak_of(i, torch.get_num_threads()) for i, name in enumerate(INSTRUCTIONS[precision])}
+    best = max(found, key=lambda name: found[name])
+    return best, found[best]
+
+
+def peak_words(run: Run, seconds: float, precision: str) -> str:
+    """Share of the peak of a loop on registers that a step on the CPU reaches, in words; empty elsewhere."""
+    name, top = register_peak(precision) if run.device.type == "cpu" else ("", 0.0)
+    if not top:
+        return ""
+    return f"; {step_flops(run) / seconds / top:.0%} of the {top / 1e9:.0f} of a loop of {name} on registers"
+
+
 def share_words(run: Run, seconds: float, precision: str) -> str:
     """Arithmetic and speed of a step, and its share of the measured speed of ``torch.mm``, in words."""
     flops, top = step_flops(run), peak(run.device, precision)
     return (
         f"{flops / 1e9:.1f} GFLOP a step at {flops / seconds / 1e9:.0f} GFLOP/s, {flops / seconds / top:.0%} of the "
         f"{top / 1e9:.0f} that torch.mm was measured to reach in {precision} here; at that rate a step would take "
-        f"{flops / top * 1e3:.2f} ms"
+        f"{flops / top * 1e3:.2f} ms{peak_words(run, seconds, precision)}"
     )

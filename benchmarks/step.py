@@ -3,10 +3,12 @@
     python benchmarks/step.py --peer PATH_TO_NERF_PYTORCH [--pairs 5] [--precision fp32] [--equilibrate]
 
 Work: a step of nerf-pytorch's fern.txt (1024 rays, 64 coarse and 64 + 64 fine samples, two 8×256 networks, Adam). Each
-side runs in a separate process, because both change process-wide settings; only one computes at a time. The peer gets
-precomputed rays and colors, our side samples pixels and computes their rays as in training. Then the errors of our
-gradients against float64 are reported, and the share of the speed of matrix products that is reached. The last line is
-``ratio=X noise=LOW..HIGH``: our rays/s over theirs, median over the pairs.
+side runs in a separate process, because they change process-wide settings; only one computes at a time. The peer takes
+part twice: in stock settings, and tuned (``peer.Tuned``) in the precision that our side runs in. It gets precomputed
+rays and colors, our side samples pixels and computes their rays as in training. Then the errors of our gradients
+against float64 are reported, and the share of the speed of matrix products and of the arithmetic peak that is reached.
+The last two lines are our rays/s over theirs, median over the pairs: ``stock ratio=X noise=LOW..HIGH`` to the stock
+peer, and ``ratio=X noise=LOW..HIGH`` to the tuned one.
 """
 
 import statistics
@@ -21,6 +23,8 @@ from sides import Side
 from enerf.reporting import tables
 from enerf.tasks.nerf.config import NerfConfig
 
+STOCK, TUNED = "nerf-pytorch", "nerf-pytorch, tuned"
+
 
 class OurSide(ours.Training):
     """Our steps, their errors and their arithmetic."""
@@ -32,6 +36,10 @@ class OurSide(ours.Training):
     def arithmetic(self, seconds: float) -> str:
         """The arithmetic of a step that takes ``seconds``, in words."""
         return floor.share_words(self.run, seconds, self.precision)
+
+    def used_precision(self) -> str:
+        """The precision that was chosen."""
+        return self.precision
 
     def flops(self) -> int:
         """Floating-point operations of a step."""
@@ -46,7 +54,7 @@ def main() -> None:
     parser = sides.parser(__doc__)
     peer.add_option(parser)
     ours.add_options(parser)
-    parser.add_argument("--pairs", type=int, default=5, help="how often the two sides take turns")
+    parser.add_argument("--pairs", type=int, default=5, help="how often the sides take turns")
     parser.add_argument("--steps", type=int, default=1, help="steps a turn")
     parser.add_argument("--equilibrate", nargs="?", const="row", default="none", help="our side trains E-NeRF")
     parser.add_argument("--no_errors", action="store_true", help="leave out the errors against float64")
@@ -56,9 +64,13 @@ def main() -> None:
     report = sides.Report(args.out, device)
     render = options.render
     sizes = {"N_rand": n_rays, "N_samples": render.N_samples, "N_importance": render.N_importance}
+    path, kind = args.peer.resolve(), device.type
+    own = Side("enerf", our_side, options)
+    precision = own.call("used_precision")
     both = {
-        "enerf": Side("enerf", our_side, options),
-        "nerf-pytorch": Side("nerf-pytorch", peer.stepping, args.peer.resolve(), device.type, n_rays, sizes),
+        "enerf": own,
+        STOCK: Side(STOCK, peer.stepping, path, kind, n_rays, sizes),
+        TUNED: Side(TUNED, peer.tuned, path, kind, n_rays, precision, sizes),
     }
     for name, side in both.items():
         report(f"{name}: {side.words}")
@@ -77,7 +89,8 @@ def main() -> None:
     if not args.no_errors:
         report(f"errors of a step of {accuracy.RAYS} rays against float64:")
         report(tables.as_text(both["enerf"].call("errors")))
-    report(sides.ratio_line(sides.ratios(seconds["nerf-pytorch"], seconds["enerf"])))
+    report(f"stock {sides.ratio_line(sides.ratios(seconds[STOCK], seconds['enerf']))}")
+    report(sides.ratio_line(sides.ratios(seconds[TUNED], seconds["enerf"])))
 
 
 if __name__ == "__main__":
