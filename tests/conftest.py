@@ -1,4 +1,4 @@
-"""Shapes in ``enerf``'s signatures are executed while the tests run, by beartype; settings of the process are undone."""
+"""Shapes in ``enerf``'s signatures are executed while the tests run, by beartype; settings are undone."""
 
 import importlib.util
 import os
