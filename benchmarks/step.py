@@ -1,14 +1,17 @@
 """Training steps per second on this computer: this project against nerf-pytorch, the same work, interleaved in one run.
 
     python benchmarks/step.py --peer PATH_TO_NERF_PYTORCH [--pairs 5] [--precision fp32] [--equilibrate]
+    python benchmarks/step.py --device cuda --backends torch compiled triton [--peer PATH] [--config paper/fern.txt]
 
 Work: a step of nerf-pytorch's fern.txt (1024 rays, 64 coarse and 64 + 64 fine samples, two 8×256 networks, Adam). Each
-side runs in a separate process, because both change process-wide settings; only one computes at a time. The peer gets
+side runs in a separate process, because they change process-wide settings; only one computes at a time. The peer gets
 precomputed rays and colors, our side samples pixels and computes their rays as in training. Then the errors of our
 gradients against float64 are reported, and the share of the speed of matrix products that is reached. The last line is
-``ratio=X noise=LOW..HIGH``: our rays/s over theirs, median over the pairs.
+``ratio=X noise=LOW..HIGH``: rays/s of our fastest side over the peer's, median over the pairs; without a peer, over our
+first side.
 """
 
+import argparse
 import statistics
 
 import accuracy
@@ -18,6 +21,7 @@ import peer
 import sides
 from sides import Side
 
+from enerf.core.errors import InputError
 from enerf.reporting import tables
 from enerf.tasks.nerf.config import NerfConfig
 
@@ -42,11 +46,56 @@ def our_side(options: NerfConfig) -> OurSide:
     return OurSide(options, ours.noise_scene())
 
 
+def our_sides(args: argparse.Namespace, report: sides.Report) -> dict[str, Side]:
+    """One of our sides for each backend, built at the same time; those that cannot be built are reported and left out.
+
+    Raises
+    ------
+    InputError
+        If none can be built.
+    """
+    backends = args.backends or [args.backend]
+    made = {}
+    for backend in backends:
+        args.backend = backend
+        options = ours.options_of(args, equilibrate=args.equilibrate)
+        name = "enerf" if len(backends) == 1 else f"enerf {backend}"
+        made[name] = Side(name, our_side, options, wait=False)
+    found = {}
+    for name, side in made.items():
+        try:
+            found[name] = side.ready()
+        except InputError as error:
+            report(f"not measured: {error}")
+            side.close()
+    if not found:
+        raise InputError("none of our sides could be built")
+    return found
+
+
+def conclude(seconds: dict[str, list[float]], mine: dict[str, Side], n_rays: int, report: sides.Report) -> None:
+    """Report the speed of every side, how far each of ours is from the measured floor, and the ratio."""
+    flops = next(iter(mine.values())).call("flops")
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in median.items():
+        speed = f"{n_rays / value:.0f} rays/s, {1 / value:.4g} steps/s, {value * 1e3:.4g} ms a step"
+        report(f"{name}: median {speed}, {flops / value / 1e9:.0f} GFLOP/s")
+    for name, side in mine.items():
+        report(f"{name}: {side.call('arithmetic', median[name])}")
+    other = next(iter(seconds))
+    if len(seconds) > 1:
+        fastest = min(mine, key=lambda name: median[name])
+        if len(mine) > 1:
+            report(f"ratio: rays/s of {fastest!r}, the fastest of ours, over {other!r}")
+        report(sides.ratio_line(sides.ratios(seconds[other], seconds[fastest])))
+
+
 def main() -> None:
     parser = sides.parser(__doc__)
-    peer.add_option(parser)
+    peer.add_option(parser, required=False)
     ours.add_options(parser)
-    parser.add_argument("--pairs", type=int, default=5, help="how often the two sides take turns")
+    parser.add_argument("--backends", nargs="+", help="several of our backends, by turns; what is missing is left out")
+    parser.add_argument("--pairs", type=int, default=5, help="how often the sides take turns")
     parser.add_argument("--steps", type=int, default=1, help="steps a turn")
     parser.add_argument("--equilibrate", nargs="?", const="row", default="none", help="our side trains E-NeRF")
     parser.add_argument("--no_errors", action="store_true", help="leave out the errors against float64")
@@ -55,11 +104,15 @@ def main() -> None:
     device, n_rays = ours.device_of(args.device), options.train.N_rand
     report = sides.Report(args.out, device)
     render = options.render
-    sizes = {"N_rand": n_rays, "N_samples": render.N_samples, "N_importance": render.N_importance}
-    both = {
-        "enerf": Side("enerf", our_side, options),
-        "nerf-pytorch": Side("nerf-pytorch", peer.stepping, args.peer.resolve(), device.type, n_rays, sizes),
-    }
+    both = {}
+    if args.peer:
+        sizes = {"N_rand": n_rays, "N_samples": render.N_samples, "N_importance": render.N_importance}
+        work = (peer.stepping, args.peer.resolve(), device.type, n_rays, sizes)
+        both["nerf-pytorch"] = Side("nerf-pytorch", *work, wait=False)
+    mine = our_sides(args, report)
+    for side in both.values():
+        side.ready()
+    both |= mine
     for name, side in both.items():
         report(f"{name}: {side.words}")
 
@@ -68,16 +121,11 @@ def main() -> None:
 
     timers = {name: lambda side=side: side.call("seconds", args.steps) for name, side in both.items()}
     seconds = sides.by_turns(timers, args.pairs, on_round)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    flops = both["enerf"].call("flops")
-    for name, value in median.items():
-        speed = f"{n_rays / value:.0f} rays/s, {value * 1e3:.1f} ms a step, {flops / value / 1e9:.0f} GFLOP/s"
-        report(f"{name}: median {speed}")
-    report(f"enerf: {both['enerf'].call('arithmetic', median['enerf'])}")
     if not args.no_errors:
         report(f"errors of a step of {accuracy.RAYS} rays against float64:")
-        report(tables.as_text(both["enerf"].call("errors")))
-    report(sides.ratio_line(sides.ratios(seconds["nerf-pytorch"], seconds["enerf"])))
+        for side in mine.values():
+            report(tables.as_text(side.call("errors")))
+    conclude(seconds, mine, n_rays, report)
 
 
 if __name__ == "__main__":
