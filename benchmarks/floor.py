@@ -1,8 +1,16 @@
-"""Arithmetic of a training step, and the measured speed of matrix products: a lower bound of its time."""
+"""Arithmetic of a training step, and the measured speed of matrix products: a lower bound of its time.
+
+    python benchmarks/floor.py [--device cuda]
+
+prints the speed of ``torch.mm`` in fp32 and bf16, and of a copy within the device's memory, bytes read and written. The
+last line is ``ratio=X noise=LOW..HIGH``: bf16 over fp32, median over three rounds.
+"""
 
 import ctypes
 from pathlib import Path
 
+import ours
+import sides
 import torch
 from ours import seconds_of
 
@@ -86,3 +94,29 @@ def share_words(run: Run, seconds: float, precision: str) -> str:
         f"{top / 1e9:.0f} that torch.mm was measured to reach in {precision} here; at that rate a step would take "
         f"{flops / top * 1e3:.2f} ms{peak_words(run, seconds, precision)}"
     )
+
+
+def copied(device: torch.device, tries: int = 6) -> float:
+    """Bytes per second, read and written, of the fastest of ``tries`` large copies within the device's memory."""
+    source = torch.ones((1 << 30 if device.type == "cuda" else 1 << 26) // 4, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    return 2 * 4 * len(source) / min(seconds_of(lambda: target.copy_(source), 1, device) for _ in range(tries))
+
+
+def main() -> None:
+    parser = sides.parser(__doc__)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    args = parser.parse_args()
+    device = ours.device_of(args.device)
+    report = sides.Report(args.out, device)
+    timers = {name: lambda name=name: peak(device, name, 3) for name in ("fp32", "bf16")}
+    found = sides.by_turns(timers, 3)
+    for name, values in found.items():
+        report(f"torch.mm in {name}: {max(values) / 1e12:.4g} TFLOP/s")
+    report(f"copies: {copied(device) / 1e9:.4g} GB/s read and written")
+    report(sides.ratio_line(sides.ratios(found["bf16"], found["fp32"])))
+
+
+if __name__ == "__main__":
+    sides.enter(main)

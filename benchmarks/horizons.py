@@ -3,8 +3,8 @@
     python benchmarks/horizons.py --datadir SCENE --work DIR [--config fast/fern.txt] [--seconds 35 240 600]
         [--seeds 0 1 2] [--control "--shading sample --netdepth_fine 5"] [further options of train_nerf.py]
 
-Each run is a process of its own, ``train_nerf.py``: the clock of ``--max_seconds`` starts before the first step, with an
-untrained field. Whole test views are scored: means over views, then mean and range over seeds. ``--control`` names
+Each run is a process of its own, ``train_nerf.py``: the clock of ``--max_seconds`` starts before its first step, with
+an untrained field. Whole test views are scored: means over views, then mean and range over seeds. ``--control`` names
 options that its runs have besides those of all; both sides take turns. Runs that are finished in DIR are not repeated.
 Nothing else should compute meanwhile. The last line has the smallest horizon's mean PSNR, less that of the control.
 """

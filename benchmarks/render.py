@@ -1,13 +1,13 @@
-"""Pixels per second of a test view with the paper's model: this project against nerf-pytorch, the same trained weights.
+"""Pixels and frames per second of a test view: this project against nerf-pytorch, the same trained weights.
 
     python benchmarks/render.py --run LOGS/RUN [--peer PATH_TO_NERF_PYTORCH] [--pixels 8192] [--skip 1e-3]
 
 Work: rows of pixels around the middle of the first test view, through both networks, deterministic samples, no
 gradients. The weights are those of a run of this project (trained, so that densities are those of a scene), baked, and
-the peer gets the same ones and the same rays. Our ways by turns: every sample in fp32 (must agree with the peer to
-rounding), every sample in ``--precision``, and without the samples that ``--skip`` skips (0: not measured). PSNR is
-that of two renders against each other. The last line is ``ratio=X noise=LOW..HIGH``: pixels/s of our fastest way over
-the peer's, median over the pairs; without a peer, over our fp32.
+the peer, which needs the paper's model, gets the same ones and the same rays. Our ways by turns: every sample in fp32
+(must agree with the peer to rounding), every sample in ``--precision``, and without the samples that ``--skip`` skips
+(0: not measured). PSNR is that of two renders against each other. The last line is ``ratio=X noise=LOW..HIGH``:
+pixels/s of our fastest way over the peer's, median over the pairs; without a peer, over our fp32.
 """
 
 import math
@@ -40,13 +40,13 @@ EXACT, LOW, SKIPPING = "every sample, fp32", "every sample", "samples skipped"
 class OurSide:
     """A trained run, rendered in several ways."""
 
-    def __init__(self, folder: str, datadir: str, device: str, ways: dict[str, tuple[str, str, float]], n: int) -> None:
+    def __init__(
+        self, folder: str, datadir: str, device: str, ways: dict[str, tuple[str, str, float]], n: int, any_model: bool
+    ) -> None:
         self.run = nerf_setup.open_run(Path(folder), device, datadir)
         model, scene = self.run.config.model, self.run.scene
-        if model.encoding != "positional" or self.run.config.render.sampler != "hierarchical" or not scene.ndc:
-            raise InputError(f"{folder}: expected a run of the paper's model on a forward-facing scene")
-        if not (model.use_viewdirs and self.run.fields.fine is not None):
-            raise InputError(f"{folder}: expected a run with viewing directions and a fine network")
+        if not any_model:
+            _require_paper_model(self.run, folder)
         self.pixels = middle_rows(scene.test[0], scene.camera.width, scene.camera.height, n)
         self.rays = pixels.rays_of(scene, self.pixels, self.run.config.data.pixel_centers)
         self.renderers, chosen = {}, []
@@ -56,10 +56,15 @@ class OurSide:
             self.renderers[name] = nerf_views.renderer_of(self.run, skip)  # a copy of the fields, as they are now
             chosen.append(f"{name}: {made}")
         coarse, fine = floor.points(nerf_setup.sampling_config(self.run.config))
+        self.whole = scene.camera.width * scene.camera.height
         self.words = (
             f"{len(self.rays)} pixels of {scene.camera.width}x{scene.camera.height}, {coarse} coarse and {fine} fine "
             f"evaluations a ray, {model.netdepth}x{model.netwidth}; {'; '.join(chosen)}"
         )
+
+    def frame(self) -> int:
+        """Pixels of a whole view."""
+        return self.whole
 
     def seconds(self, name: str) -> float:
         """Seconds of one rendering."""
@@ -92,6 +97,15 @@ class OurSide:
         }
 
 
+def _require_paper_model(run: nerf_setup.Run, folder: str) -> None:
+    """Raise ``InputError`` unless the run is of the model that the peer has too."""
+    model, scene = run.config.model, run.scene
+    if model.encoding != "positional" or run.config.render.sampler != "hierarchical" or not scene.ndc:
+        raise InputError(f"{folder}: expected a run of the paper's model on a forward-facing scene")
+    if not (model.use_viewdirs and run.fields.fine is not None):
+        raise InputError(f"{folder}: expected a run with viewing directions and a fine network")
+
+
 class PeerSide(peer.Peer):
     """The peer with our weights and our rays."""
 
@@ -117,10 +131,12 @@ def middle_rows(view: int, width: int, height: int, n: int) -> Pixels:
     return Pixels(torch.full_like(index, view), index % width, index // width)
 
 
-def rows_of(pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], truth: np.ndarray) -> list[list[str]]:
-    """The table: speed, and PSNR against the first and against the photograph."""
+def rows_of(
+    pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], truth: np.ndarray, frame: int
+) -> list[list[str]]:
+    """The table: speed, and PSNR against the first and against the photograph; ``frame`` pixels are a whole view."""
     reference, *_ = pictures
-    rows = [["", "pixels/s", f"PSNR to {reference}", "largest difference", "PSNR to the photograph"]]
+    rows = [["", "pixels/s", "frames/s", f"PSNR to {reference}", "largest difference", "PSNR to the photograph"]]
     tensors = {name: torch.as_tensor(picture) for name, picture in pictures.items()}
     for name, rgb in tensors.items():
         speed = len(rgb) / statistics.median(seconds[name])
@@ -128,16 +144,18 @@ def rows_of(pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], tr
         likeness_words = "same" if math.isinf(likeness) else f"{likeness:.1f} dB"
         furthest = float((rgb - tensors[reference]).abs().max())
         truth_words = f"{nerf_image_metrics.psnr(rgb, torch.as_tensor(truth)):.2f} dB"
-        rows.append([name, f"{speed:.0f}", likeness_words, f"{furthest:.1e}", truth_words])
+        rows.append([name, f"{speed:.0f}", f"{speed / frame:.3g}", likeness_words, f"{furthest:.1e}", truth_words])
     return rows
 
 
 def main() -> None:
     parser = sides.parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="a training run's folder, of the paper's model")
+    parser.add_argument(
+        "--run", type=Path, required=True, help="a training run's folder; of the paper's model with --peer"
+    )
     parser.add_argument("--datadir", default="", help="where its scene is now")
     peer.add_option(parser, required=False)
-    parser.add_argument("--pixels", type=int, default=8192, help="at least so many, whole rows of a test view")
+    parser.add_argument("--pixels", type=int, default=8192, help="at least so many, whole rows of a test view, or all")
     parser.add_argument("--pairs", type=int, default=3, help="how often the sides take turns")
     parser.add_argument("--skip", type=float, default=1e-3, help="as train_nerf.py's; 0: no way that skips samples")
     parser.add_argument("--device", default="auto")
@@ -149,7 +167,8 @@ def main() -> None:
     ways: dict[str, Any] = {EXACT: (args.backend, "fp32", 0.0), LOW: (args.backend, args.precision, 0.0)}
     if args.skip > 0:
         ways[SKIPPING] = (args.backend, args.precision, args.skip)
-    mine = Side("enerf", OurSide, str(args.run), args.datadir, args.device, ways, args.pixels)
+    where = (str(args.run), args.datadir, args.device)
+    mine = Side("enerf", OurSide, *where, ways, args.pixels, args.peer is None)
     report(f"enerf: {mine.words}")
     timers = {name: lambda name=name: mine.call("seconds", name) for name in ways}
     if args.peer:
@@ -160,7 +179,8 @@ def main() -> None:
         name: other.call("picture") if name == "nerf-pytorch" else mine.call("picture", name) for name in timers
     }
     seconds = sides.by_turns(timers, args.pairs)
-    report(tables.as_text(rows_of(pictures, seconds, mine.call("photograph"))))
+    truth, frame = mine.call("photograph"), mine.call("frame")
+    report(tables.as_text(rows_of(pictures, seconds, truth, frame)))
     reference, fastest = next(iter(timers)), SKIPPING if args.skip > 0 else LOW
     report(f"ratio: pixels/s of {fastest!r} over {reference!r}")
     report(sides.ratio_line(sides.ratios(seconds[reference], seconds[fastest])))

@@ -34,17 +34,27 @@ class Side:
     """An object in a separate process, whose methods are called from this one.
 
     ``make(*args)`` builds it there; its attribute ``words`` describes it. Its standard output is discarded. With
-    ``children`` it may start processes, and has to be closed.
+    ``children`` it may start processes, and has to be closed. Without ``wait`` it is built in the background, until
+    ``ready`` is called.
     """
 
-    def __init__(self, name: str, make: Callable[..., Any], *args: Any, children: bool = False) -> None:
+    def __init__(
+        self, name: str, make: Callable[..., Any], *args: Any, children: bool = False, wait: bool = True
+    ) -> None:
         self.name, self.patience = name, 10.0
         self._pipe, there = SPAWN.Pipe()
         self._process = SPAWN.Process(target=_serve, args=(there, make, args), daemon=not children)
         self._process.start()
         OPEN.append(self)
         there.close()  # so that the end of that process raises EOFError here
-        self.words: str = self._answer()
+        self.words = ""
+        if wait:
+            self.ready()
+
+    def ready(self) -> "Side":
+        """Wait until the object is built; raises ``InputError`` with the reason if it cannot be."""
+        self.words = self._answer()
+        return self
 
     def call(self, method: str, *args: Any, limit: float | None = None) -> Any:
         """Call a method of the object; raises ``TimeoutError`` if it takes longer than ``limit`` seconds."""

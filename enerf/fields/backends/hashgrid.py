@@ -93,8 +93,8 @@ def _level(points: Float[Tensor, "n 3"], table: Float[Tensor, "e f"], grid: Grid
     cell = scaled.detach().floor().clamp(max=grid.resolutions[level] - 1)
     fraction = scaled - cell
     total = torch.zeros_like(table[:1])
-    for corner in itertools.product((0, 1), repeat=3):
-        offset = torch.tensor(corner, device=points.device)
+    side = torch.arange(2, device=points.device)  # not a tensor of numbers, which no CUDA graph can record
+    for offset in torch.cartesian_prod(side, side, side):
         share = torch.where(offset == 1, fraction, 1 - fraction).prod(-1)
         total = total + share[:, None] * table[entry(cell.long() + offset, grid, level)]
     return total

@@ -45,7 +45,7 @@ from enerf.core.first_order import first_order
 from enerf.fields.backends import dense
 from enerf.fields.backends.dense import DTYPES, Bound, Network
 from enerf.fields.backends.triton_kernels import factors, load, on, options, processors, require, unavailable_reason
-from enerf.fields.backends.triton_plan import Plan
+from enerf.fields.backends.triton_plan import Plan, Steps, numbers
 
 __all__ = ["bind", "unavailable_reason"]
 
@@ -161,9 +161,9 @@ def _launch(plan: Plan, grid: tuple[int, ...], *arguments: Any) -> None:
         load("chain")[grid](*arguments[:10], *constants, num_warps=plan.warps, **options(device))
 
 
-def _constants(plan: Plan, steps: Any, columns: int, saved: int, by_block: bool) -> tuple[Any, ...]:
+def _constants(plan: Plan, steps: Steps, columns: int, saved: int, by_block: bool) -> tuple[Any, ...]:
     """Compile-time arguments of the kernel ``chain``, in its order."""
-    return steps, columns, saved, plan.rows, plan.deep, factors(plan.dtype), by_block
+    return *numbers(steps), columns, saved, plan.rows, plan.deep, factors(plan.dtype), by_block
 
 
 def _weight(plan: Plan, layer: int, work: Tensor, dz: Tensor, blocks: int) -> Tensor:

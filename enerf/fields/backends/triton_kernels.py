@@ -99,7 +99,8 @@ def load(name: str) -> Any:
 
 def chain(
     reads, repeats, work, saved, weights, biases, writes, sums, n, blocks,
-    STEPS: tl.constexpr, COLUMNS: tl.constexpr, SAVED: tl.constexpr, ROWS: tl.constexpr, DEEP: tl.constexpr,
+    STEPS: tl.constexpr, TERMS: tl.constexpr, COLUMNS: tl.constexpr, SAVED: tl.constexpr, ROWS: tl.constexpr,
+    DEEP: tl.constexpr,
     FACTORS: tl.constexpr, BY_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Execute all steps for blocks of ROWS points."""
@@ -112,27 +113,33 @@ def chain(
         row = tl.cast(block, tl.int64) * ROWS + tl.arange(0, ROWS)
         tl.debug_barrier()  # the last step of the previous block may still read the region
         last = row  # not used by the first step
-        for t in tl.static_range(len(STEPS)):
+        for t in tl.static_range(len(STEPS) // 13):
             last = step(
                 reads, repeats, base, before, weights, biases, writes, total, n, row, last,
-                STEPS[t], ROWS, DEEP, FACTORS,
+                STEPS, TERMS, t, ROWS, DEEP, FACTORS,
             )  # fmt: skip
             tl.debug_barrier()  # later steps read what all threads have stored
 
 
 def step(
     reads, repeats, base, before, weights, biases, writes, sums, n, row, last,
-    STEP: tl.constexpr, ROWS: tl.constexpr, DEEP: tl.constexpr, FACTORS: tl.constexpr,
+    STEPS: tl.constexpr, TERMS: tl.constexpr, T: tl.constexpr,
+    ROWS: tl.constexpr, DEEP: tl.constexpr, FACTORS: tl.constexpr,
 ):  # fmt: skip
-    """Compute one buffer of a block: input, terms, bias, ReLU or mask, stores. STEP is triton_plan.Step."""
-    column: tl.constexpr = STEP[0]
-    padded: tl.constexpr = STEP[1]
-    width: tl.constexpr = STEP[2]
-    tile: tl.constexpr = STEP[3]
-    read: tl.constexpr = STEP[4]
-    bias: tl.constexpr = STEP[6]
-    mask: tl.constexpr = STEP[8]
-    write: tl.constexpr = STEP[9]
+    """Compute one buffer of a block: input, terms, bias, ReLU or mask, stores; step T of triton_plan.numbers."""
+    column: tl.constexpr = STEPS[13 * T]
+    padded: tl.constexpr = STEPS[13 * T + 1]
+    width: tl.constexpr = STEPS[13 * T + 2]
+    tile: tl.constexpr = STEPS[13 * T + 3]
+    read: tl.constexpr = STEPS[13 * T + 4]
+    first: tl.constexpr = STEPS[13 * T + 5]
+    count: tl.constexpr = STEPS[13 * T + 6]
+    bias: tl.constexpr = STEPS[13 * T + 7]
+    relu: tl.constexpr = STEPS[13 * T + 8]
+    mask: tl.constexpr = STEPS[13 * T + 9]
+    write: tl.constexpr = STEPS[13 * T + 10]
+    keep: tl.constexpr = STEPS[13 * T + 11]
+    sums_at: tl.constexpr = STEPS[13 * T + 12]
     inner = tl.arange(0, ROWS)
     result = last
     for j in tl.static_range(padded // tile):
@@ -143,32 +150,38 @@ def step(
             acc = tl.load(reads[read] + at, mask=inside, other=0.0)
         else:
             acc = tl.zeros([ROWS, tile], dtype=tl.float32)
-        for i in tl.static_range(len(STEP[5])):
-            acc = product(acc, base, weights, last, inner, col, STEP[5][i], DEEP, FACTORS)
+        for i in tl.static_range(count):
+            acc = product(acc, base, weights, last, inner, col, TERMS, first + i, DEEP, FACTORS)
         if bias >= 0:
             acc += tl.load(biases + bias + col)[None, :]
-        if STEP[7]:
+        if relu == 1:
             acc = tl.maximum(acc, 0.0)
         if mask >= 0:
             h = tl.load(before + mask * ROWS + inner[:, None] * padded + col[None, :])
             acc = tl.where(h.to(tl.float32) > 0, acc, 0.0)
         if write >= 0:
             tl.store(writes[write] + row[:, None] * width + col[None, :], acc, mask=inside)
-        if STEP[11] >= 0:
-            tl.store(sums + STEP[11] + col, tl.sum(acc, 0))
+        if sums_at >= 0:
+            tl.store(sums + sums_at + col, tl.sum(acc, 0))
         result = acc.to(base.dtype.element_ty)
-        if STEP[10]:
+        if keep == 1:
             tl.store(base + column * ROWS + inner[:, None] * padded + col[None, :], result)
     return result
 
 
-def product(acc, base, weights, last, inner, col, TERM: tl.constexpr, DEEP: tl.constexpr, FACTORS: tl.constexpr):
-    """``acc`` plus the product of a buffer and a matrix. TERM is triton_plan.Term."""
-    source: tl.constexpr = TERM[0]
-    length: tl.constexpr = TERM[1]
-    down: tl.constexpr = TERM[3]
-    matrix = weights + TERM[2] + col[None, :] * TERM[4]
-    if TERM[5]:
+def product(
+    acc, base, weights, last, inner, col, TERMS: tl.constexpr, T: tl.constexpr, DEEP: tl.constexpr,
+    FACTORS: tl.constexpr,
+):  # fmt: skip
+    """``acc`` plus the product of a buffer and a matrix; term T of triton_plan.numbers."""
+    source: tl.constexpr = TERMS[6 * T]
+    length: tl.constexpr = TERMS[6 * T + 1]
+    matrix_at: tl.constexpr = TERMS[6 * T + 2]
+    down: tl.constexpr = TERMS[6 * T + 3]
+    across: tl.constexpr = TERMS[6 * T + 4]
+    fresh: tl.constexpr = TERMS[6 * T + 5]
+    matrix = weights + matrix_at + col[None, :] * across
+    if fresh == 1:
         b = tl.load(matrix + tl.arange(0, length)[:, None] * down)
         acc = tl.dot(last.to(FACTORS), b.to(FACTORS), acc, input_precision="ieee")
     else:

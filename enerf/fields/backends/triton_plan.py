@@ -57,6 +57,25 @@ class Step(NamedTuple):
 
 
 Steps = tuple[Step, ...]
+Numbers = tuple[int, ...]
+
+
+def numbers(steps: Steps) -> tuple[Numbers, Numbers]:
+    """Steps and terms as the kernel reads them: 13 numbers a step and 6 a term, one after the other.
+
+    The numbers of a step are its attributes in order, with the first of its terms and their count instead of
+    ``terms``. Tuples within tuples would be easier to read; as constants of a kernel, Triton 3.6 does not index them.
+
+    >>> numbers((Step(0, 16, 3, 16, terms=(Term(1, 2, 3, 4, 5, True),), relu=True),))
+    ((0, 16, 3, 16, -1, 0, 1, -1, 1, -1, -1, 1, -1), (1, 2, 3, 4, 5, 1))
+    """
+    found: list[int] = []
+    terms: list[int] = []
+    for step in steps:
+        before, own, after = step[:5], step.terms, step[6:]
+        found += [*before, len(terms) // len(Term._fields), len(own), *map(int, after)]
+        terms += [int(number) for term in own for number in term]
+    return tuple(found), tuple(terms)
 
 
 def padded(width: int) -> int:
