@@ -56,9 +56,9 @@ def names_of(every: bool = False) -> list[str]:
 
 
 def pinned(name: str, constraints: str) -> str:
-    """A package with its tested version, by its line in the constraints; the name itself without one.
+    r"""A package with its tested version, by its line in the constraints; the name itself without one.
 
-    >>> pinned("fast-simplification", "absl-py==2.5.1\\nfast_simplification==0.2.0\\n")
+    >>> pinned("fast-simplification", "absl-py==2.5.1\nfast_simplification==0.2.0\n")
     'fast_simplification==0.2.0'
     """
     lines = (line.strip() for line in constraints.splitlines())
