@@ -7,7 +7,7 @@ missing here, ``llff/fern`` and ``nerf-pytorch``. Without a scene one is generat
 is measured. The parts are those of ``gpu_parts.py``, the most valuable first. Each gets what time is left, less what
 those after it need at least; what does not fit is skipped. ``gpu.json`` in the output folder is rewritten after each
 part, ``gpu.log`` has everything that was printed. A part that is done is not measured again, as long as the code and
-these options are the same; ``--again`` measures it again. Caches of compilers are in ``logs/gpu_first``.
+these options are the same; ``--again`` measures it again. Runs and caches of compilers are in ``logs/gpu_first``.
 
 Exit codes: 0 if all parts are done or skipped, 1 if one failed, 2 without a GPU, 130 if interrupted.
 """
@@ -37,7 +37,6 @@ from enerf.core import io
 from enerf.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / "logs" / "gpu_first"
 GRACE = 5.0  # seconds between asking a part to end and ending it
 KEPT = 20_000  # characters of a part's output in the results
 DONE, FAILED, STOPPED, SKIPPED, RUNNING = "done", "failed", "stopped", "skipped", "running"
@@ -266,10 +265,10 @@ def _commit() -> str:
     return os.environ.get("ENERF_COMMIT", "unknown")
 
 
-def environment_of(site: Path) -> dict[str, str]:
+def environment_of(work: Path) -> dict[str, str]:
     """The environment of all parts: our packages first, caches that a second run finds, no checks of shapes."""
-    path = [str(ROOT), str(ROOT / "benchmarks"), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    made = {name: str(WORK / "cache" / folder) for name, folder in CACHES.items()}
+    path = [str(ROOT), str(ROOT / "benchmarks"), str(work / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    made = {name: str(work / "cache" / folder) for name, folder in CACHES.items()}
     made |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "JAXTYPING_DISABLE": "1"}
     return {**os.environ, **made, "ENERF_COMMIT": _commit()}
 
@@ -329,6 +328,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=app.path, help="folder of gpu.json and gpu.log; default: $OUT, or results/gpu_NAME"
     )
+    parser.add_argument("--work", type=app.path, default=ROOT / "logs" / "gpu_first", help="folder of runs and caches")
     parser.add_argument("--minutes", type=app.finite, default=8.0, help="most minutes of all parts together")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these parts only")
     parser.add_argument("--again", action="store_true", help="also measure what is done")
@@ -350,7 +350,7 @@ def _opened(args: argparse.Namespace, found: dict[str, Any]) -> tuple[Results, P
     slug = re.sub(r"\W+", "_", str(found["gpu"] or "cpu").lower()).strip("_")
     default = os.environ.get("OUT") or ROOT / "benchmarks" / "results" / f"gpu_{slug}"
     out = Path(args.out or default).resolve()
-    state, key = WORK / "gpu.json", {"code": code_hash(), "device": args.device, "cut": args.cut, "machine": found}
+    state, key = args.work / "gpu.json", {"code": code_hash(), "device": args.device, "cut": args.cut, "machine": found}
     content: dict[str, Any] = {}
     for path in (out / "gpu.json", state):
         with suppress(OSError, ValueError):
@@ -358,7 +358,7 @@ def _opened(args: argparse.Namespace, found: dict[str, Any]) -> tuple[Results, P
     if args.again or any(content.get(name) != value for name, value in key.items()):
         content = {}
     parts = {name: part for name, part in content.get("parts", {}).items() if part.get("status") == DONE}
-    for folder in (out, WORK):
+    for folder in (out, args.work):
         with io.os_errors_as_input_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
     return Results(out, state, {**key, "commit": _commit(), "status": RUNNING, "parts": parts}), out
@@ -366,25 +366,26 @@ def _opened(args: argparse.Namespace, found: dict[str, Any]) -> tuple[Results, P
 
 def main() -> int:
     args, began = _arguments(), time.monotonic()
-    peer, site = args.peer or args.bundle / "nerf-pytorch", WORK / "site"
+    args.work = args.work.resolve()
+    peer = args.peer or args.bundle / "nerf-pytorch"
     peer = peer.resolve() if (peer / "run_nerf.py").is_file() else None
     if args.dry_run:
         wheels, has_scene = len(list((args.bundle / "wheels").glob("*.whl"))), (args.bundle / "llff" / "fern").is_dir()
         _say(
             f"wheels: {wheels}; scene: {'fern' if has_scene else 'generated'}; nerf-pytorch: {'yes' if peer else 'no'}"
         )
-        setting = Setting(args.device, args.bundle / "llff" / "fern", (4, 8), peer, WORK / "runs", args.cut)
+        setting = Setting(args.device, args.bundle / "llff" / "fern", (4, 8), peer, args.work / "runs", args.cut)
         _say(plan(_chosen(gpu_parts.parts(setting), args.only), args.minutes * 60))
         return 0
-    environment = environment_of(site)
+    environment = environment_of(args.work)
     found = machine(environment)
     if args.device.startswith("cuda") and found["gpu"] is None:
         raise InputError("no CUDA GPU was found here: GPU figures need one")
     results, out = _opened(args, found)
-    results.content["installed"] = install(args.bundle / "wheels", site)
-    scene, factors = scene_of(args.bundle, WORK, args.cut, environment)
+    results.content["installed"] = install(args.bundle / "wheels", args.work / "site")
+    scene, factors = scene_of(args.bundle, args.work, args.cut, environment)
     results.content["scene"] = scene.name
-    setting = Setting(args.device, scene, factors, peer, WORK / "runs", args.cut)
+    setting = Setting(args.device, scene, factors, peer, args.work / "runs", args.cut)
     parts = _chosen(gpu_parts.parts(setting), args.only)
     _say(f"{found['gpu'] or 'CPU'}, torch {found['torch']}, prepared in {time.monotonic() - began:.0f} s")
     ended = "interrupted"

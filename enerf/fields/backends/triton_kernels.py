@@ -99,9 +99,8 @@ def load(name: str) -> Any:
 
 def chain(
     reads, repeats, work, saved, weights, biases, writes, sums, n, blocks,
-    STEPS: tl.constexpr, TERMS: tl.constexpr, COLUMNS: tl.constexpr, SAVED: tl.constexpr, ROWS: tl.constexpr,
-    DEEP: tl.constexpr,
-    FACTORS: tl.constexpr, BY_BLOCK: tl.constexpr,
+    STEPS: tl.constexpr, TERMS: tl.constexpr, COLUMNS: tl.constexpr, SAVED: tl.constexpr,
+    ROWS: tl.constexpr, DEEP: tl.constexpr, FACTORS: tl.constexpr, BY_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Execute all steps for blocks of ROWS points."""
     program = tl.program_id(0)

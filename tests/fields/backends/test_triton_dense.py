@@ -17,6 +17,7 @@ from torch import Tensor
 from enerf.fields.backends import dense, triton_dense, triton_kernels
 from enerf.fields.backends.dense import Layer, Network
 from enerf.fields.backends.triton_plan import Plan, numbers
+from tests.fields.backends import kernel_compiler
 
 HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()
@@ -192,38 +193,34 @@ def test_importing_the_backend_imports_no_triton():
 
 
 FLOATS = ("*fp32", "*fp32")
+NARROW = Network((63, 27), (Layer((0,), 64, True), Layer((2,), 256, True), Layer((3, 1), 3, False)), (4,))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@kernel_compiler.requires_compiler
 @pytest.mark.parametrize("train", [True, False])
-def test_the_chain_compiles_for_a_gpu_that_need_not_be_there(
-    train: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    compiler = pytest.importorskip("triton.backends.compiler")
-    triton = importlib.import_module("triton")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    network = Network((63, 27), (Layer((0,), 64, True), Layer((2,), 256, True), Layer((3, 1), 3, False)), (4,))
-    plan = Plan(network, torch.bfloat16)
+def test_the_chain_compiles_for_a_gpu_that_need_not_be_there(train: bool, tmp_path: Path):
+    plan = Plan(NARROW, torch.bfloat16)
     steps, columns = plan.forward(True) if train else plan.backward((True, True))
-    known = {
-        "STEPS": numbers(steps)[0],
-        "TERMS": numbers(steps)[1],
-        "COLUMNS": columns,
-        "SAVED": plan.column[-1],
-        "ROWS": plan.rows,
-        "DEEP": plan.deep,
-        "BY_BLOCK": True,
-    }
+    known = dict(zip(("STEPS", "TERMS"), numbers(steps), strict=True))
+    known |= {"COLUMNS": columns, "SAVED": plan.column[-1], "ROWS": plan.rows, "DEEP": plan.deep, "BY_BLOCK": True}
     known["FACTORS"] = triton_kernels.factors(plan.dtype)
     kinds = dict.fromkeys(("work", "saved", "weights"), "*bf16") | dict.fromkeys(("n", "blocks"), "i32")
     kinds |= {"reads": FLOATS, "writes": FLOATS, "repeats": ("i32", "i32"), "biases": "*fp32", "sums": "*fp32"}
-    kernel = triton_kernels.load("chain")
-    kinds = {name: "constexpr" if name in known else kinds[name] for name in kernel.arg_names}
-    source = triton.compiler.ASTSource(kernel, kinds, known)
-    options = {"num_warps": plan.warps, "num_stages": 3, "enable_fp_fusion": True}
-    made = triton.compile(source, target=compiler.GPUTarget("cuda", 90, 32), options=options)
+    made = kernel_compiler.compiled("chain", kinds, known, plan.warps, tmp_path)
     assert "wgmma" in made.asm["ptx"]  # the tensor cores are used
+    assert made.metadata.shared <= 227 * 1024
+
+
+@kernel_compiler.requires_compiler
+def test_the_gradient_of_weights_compiles_for_a_gpu_that_need_not_be_there(tmp_path: Path):
+    plan = Plan(NARROW, torch.bfloat16)
+    wide, deep = plan.padded[3], plan.padded[2]
+    known = {"Z_COLUMNS": plan.z_column[-1], "X_COLUMNS": plan.column[-1], "OUT": wide, "IN": deep}
+    known |= {"TILE_OUT": min(wide, plan.tile), "TILE_IN": min(deep, plan.tile), "ROWS": plan.rows}
+    known["FACTORS"] = triton_kernels.factors(plan.dtype)
+    kinds = {"dz": "*bf16", "x": "*bf16", "out": "*fp32", "z_at": "i32", "x_at": "i32", "blocks": "i32"}
+    made = kernel_compiler.compiled("outer", kinds, known, plan.warps, tmp_path)
+    assert "wgmma" in made.asm["ptx"]
     assert made.metadata.shared <= 227 * 1024
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from enerf.fields.backends import hashgrid, triton_hashgrid, triton_kernels
 from enerf.fields.backends.hashgrid import Grid
+from tests.fields.backends import kernel_compiler
 
 HERE = Path(__file__).resolve()
 INTERPRETED = triton_kernels.interpreted()
@@ -108,6 +109,17 @@ def test_a_missing_triton_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="pip install triton"):
         triton_hashgrid.encode(torch.zeros(1, 3), torch.zeros(1, 2), GRIDS["hashed and not"])
+
+
+@kernel_compiler.requires_compiler
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_encoding_compiles_for_a_gpu_that_need_not_be_there(backward: bool, tmp_path: Path):
+    kinds = dict.fromkeys(("points", "table", "out", "grad_out", "grad_table", "grad_points"), "*fp32")
+    kinds |= {"levels": "*i32", "n": "i32"}
+    known = {"WIDTH": 32, "FEATURES": 4, "PADDED": 4, "BLOCK": triton_hashgrid.BLOCK}
+    known |= dict.fromkeys(("BACKWARD", "TO_TABLE", "TO_POINTS"), backward)
+    made = kernel_compiler.compiled("features", kinds, known, 4, tmp_path)
+    assert ("red.global" in made.asm["ptx"] or "atom.global" in made.asm["ptx"]) == backward  # atomic additions
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
