@@ -25,7 +25,8 @@ import torch
 
 from enerf.core.errors import InputError
 from enerf.engine import trainer
-from enerf.fields.backends import cpu_dense, cpu_hashgrid
+from enerf.fields.backends import cpu_amx, cpu_dense, cpu_hashgrid
+from enerf.fields.deferred import ColorNetwork, DeferredNeRF
 from enerf.fields.hash_space import ProposalField
 from enerf.fields.nerf import NeRF
 from enerf.rendering import cpu_rays, render
@@ -39,8 +40,12 @@ FIELDS = ("encodings", "networks")
 # part -> functions: owner and name
 FUNCTIONS: dict[str, list[tuple[Any, str]]] = {
     "encodings": [(cpu_hashgrid._Encode, "forward"), (cpu_hashgrid._Encode, "backward")],
-    "networks": [(cpu_dense._Evaluate, "forward"), (cpu_dense._Evaluate, "backward"), (cpu_dense, "_pack")],
-    "fields without these": [(NeRF, "forward"), (ProposalField, "forward")],
+    "networks": [
+        (owner, name)
+        for module in (cpu_dense, cpu_amx)
+        for owner, name in ((module._Evaluate, "forward"), (module._Evaluate, "backward"), (module, "_pack"))
+    ],
+    "fields without these": [(field, "forward") for field in (NeRF, DeferredNeRF, ColorNetwork, ProposalField)],
     "sampling and compositing": [(cpu_rays._Composite, "backward"), (render, "_render_proposed")],
     "losses": [(losses, "photometric_with_proposal"), (cpu_rays._Interlevel, "backward")],
     "backward pass of torch": [(torch.Tensor, "backward")],

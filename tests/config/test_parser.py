@@ -260,9 +260,9 @@ def test_the_written_file_reads_back_to_the_same_options(write):
 @settings(max_examples=8, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12))
 def test_whatever_a_text_option_holds_is_written_so_that_it_reads_back_or_refused(tmp_path_factory, text):
-    asked = parser.parse(nerf_config.NerfConfig, [f"--datadir={text}"])[0]
     file = tmp_path_factory.mktemp("written") / "config.txt"
     try:
+        asked = parser.parse(nerf_config.NerfConfig, [f"--datadir={text}"])[0]
         file.write_text(parser.to_text(asked), encoding="utf-8", newline="\n")
     except InputError:
         return

@@ -185,7 +185,7 @@ def test_the_command_prints_its_file_and_logs_what_is_missing(logs, tmp_path, ca
     [
         (["nowhere"], "nowhere"),
         (["{logs}/half", "--out", "{tmp}"], "found a folder"),
-        (["{logs}/half", "--page", "{tmp}/none.html"], "--page"),
+        (["{logs}/half", "--page", "{tmp}/none.html"], "none.html does not exist, expected a self-contained HTML page"),
         (["{logs}/half", "--page", "{logs}/half/train.jsonl"], "no HTML page"),
         (["{logs}/half", "--page", "{logs}/web/index.html"], "loads page.js"),
         (["{logs}/half", "--out", "{logs}/half/metrics.json"], "--out"),

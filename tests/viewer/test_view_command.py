@@ -86,7 +86,7 @@ def free_port() -> int:
     ("names", "message"),
     [
         (["one", "two", "one"], "RUN: found 3 folders, expected one or two"),
-        (["absent"], "absent: found no checkpoints"),
+        (["absent"], "absent does not exist, expected the folder of a training run"),
         (["one", "mesh"], r"mesh: found a run of kind 'shape', expected 'nerf', as .*one"),
         (["image"], "image: found a run of an image, expected one of a mesh"),
     ],
