@@ -6,7 +6,7 @@ two devices meet, as it would on a GPU. Values that the host reads there are one
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -133,7 +133,7 @@ def on_meta() -> Iterator[None]:
             (core_memory, "require", lambda *_: None),
             (torch, "Generator", _MetaGenerator),
             (torch, "autocast", lambda *_, **__: nullcontext()),  # there is none for meta
-            (torch.optim, "Adam", partial(_plain, torch.optim.Adam)),  # no fused one either
+            (torch.optim.Adam, "__init__", partialmethod(_plain, torch.optim.Adam.__init__)),  # no fused one either
             (nerf_step, "gradient", reads.forbidden(nerf_step.gradient)),
             (Batches, "batch", reads.forbidden(Batches.batch)),
         ):
@@ -142,9 +142,9 @@ def on_meta() -> Iterator[None]:
         yield
 
 
-def _plain(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """The optimizer without fused kernels."""
-    return make(*args, **{**options, "fused": False})
+def _plain(optimizer: Any, initialize: Callable[..., None], *args: Any, **options: Any) -> None:
+    """Initialize an optimizer without fused kernels."""
+    initialize(optimizer, *args, **{**options, "fused": False})
 
 
 class _MetaGenerator(torch.Generator):
