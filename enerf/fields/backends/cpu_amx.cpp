@@ -527,6 +527,7 @@ void forward(const Net& net, const u32* packed, const float* const* inputs, cons
         for (long r = ranges * t / of; r < ranges * (t + 1) / of; r++)
             for (long from = r * points; from < std::min(n, (r + 1) * points); from += FORWARD_POINTS)
                 pass.run(inputs, repeats, r * points, from, std::min({FORWARD_POINTS, n - from, (r + 1) * points - from}));
+        _mm_sfence();  // what was written past the caches is there for every thread
     });
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from enerf.core import cpu_build
 from enerf.core.device import is_out_of_memory
-from enerf.fields.backends import cpu_dense, cpu_hashgrid, dense, hashgrid
+from enerf.fields.backends import cpu_amx, cpu_dense, cpu_hashgrid, dense, hashgrid
 from enerf.fields.backends.dense import Layer, Network
 
 pytestmark = pytest.mark.skipif(cpu_dense.unavailable_reason() is not None, reason=f"{cpu_dense.unavailable_reason()}")
@@ -208,6 +208,28 @@ def test_lack_of_memory_in_dense_networks_is_an_error_and_the_next_call_works(fa
     expected = torch.autograd.grad(dense.bind(SHARED, weights, biases)(inputs)[0].sum(), weights)
     for a, b in zip(torch.autograd.grad(network(inputs)[0].sum(), weights), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.skipif(not cpu_amx.is_available(), reason="this processor has no AMX with bf16")
+@pytest.mark.usefixtures("two_threads")
+def test_lack_of_memory_in_networks_of_tiles_is_an_error_and_the_next_call_works(failing, monkeypatch):
+    fail_from = failing(cpu_amx, monkeypatch)
+    weights, biases = parameters(SHARED)
+    weights = [w.requires_grad_() for w in weights]
+    inputs = [torch.randn(500, 3), torch.randn(500, 2)]
+    network = cpu_amx.bind(SHARED, weights, biases)
+    fail_from(4000)
+    with pytest.raises(MemoryError, match="the kernel cpu_amx could not allocate memory"), torch.no_grad():
+        network(inputs)
+    fail_from(2**62)
+    (out,) = network(inputs)
+    fail_from(4000)
+    with pytest.raises(MemoryError):
+        out.sum().backward()
+    fail_from(2**62)
+    expected = torch.autograd.grad(dense.bind(SHARED, weights, biases, "bf16")(inputs)[0].sum(), weights)
+    for a, b in zip(torch.autograd.grad(network(inputs)[0].sum(), weights), expected, strict=True):
+        assert float((a - b).norm()) <= 2e-2 * float(b.norm())
 
 
 @pytest.mark.usefixtures("two_threads")
