@@ -1,6 +1,9 @@
 """Pixels per second of a test view with the paper's model: this project against nerf-pytorch, the same trained weights.
 
     python benchmarks/render.py --run LOGS/RUN [--peer PATH_TO_NERF_PYTORCH] [--pixels 8192] [--skip 1e-3]
+    python benchmarks/render.py --preset fast (--run LOGS/RUN | --datadir FERN [--seconds 60])
+
+The second form renders a run with proposals, which it trains if none is given: see ``render_preset.py``. The first:
 
 Work: rows of pixels around the middle of the first test view, through both networks, deterministic samples, no
 gradients. The weights are those of a run of this project (trained, so that densities are those of a scene), baked, and
@@ -12,6 +15,7 @@ the peer's, median over the pairs; without a peer, over our fp32.
 
 import math
 import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import floor
 import numpy as np
 import ours
 import peer
+import render_preset
 import sides
 import torch
 from sides import Side
@@ -134,7 +139,12 @@ def rows_of(pictures: dict[str, np.ndarray], seconds: dict[str, list[float]], tr
 
 def main() -> None:
     parser = sides.parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="a training run's folder, of the paper's model")
+    parser.add_argument("--run", type=Path, help="a training run's folder, of the paper's model or of the preset")
+    parser.add_argument("--preset", choices=("fast",), help="measure a run of fast/fern.txt")
+    parser.add_argument(
+        "--scales", type=int, nargs="+", default=[1, 2], help="with --preset: sizes, in units of the photographs'"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training, with --preset and without --run")
     parser.add_argument("--datadir", default="", help="where its scene is now")
     peer.add_option(parser, required=False)
     parser.add_argument("--pixels", type=int, default=8192, help="at least so many, whole rows of a test view")
@@ -146,6 +156,13 @@ def main() -> None:
     args = parser.parse_args()
     device = ours.device_of(args.device)
     report = sides.Report(args.out, device)
+    if args.preset:
+        with tempfile.TemporaryDirectory() as folder:
+            run = args.run or render_preset.trained(args.datadir, args.seconds, Path(folder))
+            render_preset.measure(run, args.device, args.datadir, args.pairs, args.scales, report)
+        return
+    if args.run is None:
+        raise InputError("option --run: found nothing, expected the folder of a training run")
     ways: dict[str, Any] = {EXACT: (args.backend, "fp32", 0.0), LOW: (args.backend, args.precision, 0.0)}
     if args.skip > 0:
         ways[SKIPPING] = (args.backend, args.precision, args.skip)

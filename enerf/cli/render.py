@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         help="render the run's baked planes (see enerf bake) in the place of the field, ten times as fast; "
         "forward-facing scenes only",
     )
+    reader.add_argument(
+        "--exact", action="store_true", help="render every pixel: interpolate none (see enerf train's --interpolate)"
+    )
     reader.add_argument("--png", action="store_true", help="also keep the frames as PNG files")
     reader.add_argument("--out", type=app.path, help="output file; default: RUN/video_PATH.mp4")
     reader.add_argument(
@@ -57,6 +60,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     if args.path is not None and args.path not in PATHS and not app.path(args.path).is_file():
         raise InputError(f"option --path: found {shown(args.path)}, expected a .json file or one of {', '.join(PATHS)}")
+    app.require_existing(args.run)
 
     from enerf.core import io
 
@@ -67,6 +71,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         path = _cameras(app.path(path), args.run, args.datadir)
     views = task.load("views")(args.run, args.device, args.datadir)
     appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png, "fast": args.fast}
+    appearance["exact"] = args.exact
     print(views.write_video(args.out, path, args.frames, args.fps, **appearance))
 
 

@@ -91,16 +91,51 @@ def _render_proposed(
 
     The proposal has no gradient with respect to the rays: losses of the proposal do not move refined cameras.
     """
-    knee = config.knee
-    edges = proposal.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator, knee)
-    fixed = rays.detached()
-    density = coarse(fixed.at(sampling.middles(edges, knee)), fixed.viewdirs).density
-    weights = volume.weights(density, volume.widths(edges, fixed.directions))
-    sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator, knee=knee)
-    t_vals = sampling.middles(sample_edges, knee)
+    edges = proposal_edges(rays, config, generator)
+    weights = proposal_weights(coarse, rays.detached(), edges, config.knee)
+    sample_edges = proposal.resample(edges, weights.detach(), config.n_importance, generator, knee=config.knee)
+    return Proposal(edges, weights, sample_edges), render_intervals(fine, rays, sample_edges, config)
+
+
+def proposal_edges(
+    rays: Rays, config: SamplingConfig, generator: torch.Generator | None = None
+) -> Float[Tensor, "*b m1"]:
+    """Edges of the intervals of the proposal."""
+    return proposal.uniform_edges(rays.near, rays.far, config.n_samples, config.lindisp, generator, config.knee)
+
+
+def proposal_weights(
+    coarse: RadianceField, rays: Rays, edges: Float[Tensor, "*b m1"], knee: float | int
+) -> Float[Tensor, "*b m"]:
+    """Weights of the proposal's intervals, from the coarse field's density in their middles."""
+    density = coarse(rays.at(sampling.middles(edges, knee)), rays.viewdirs).density
+    return volume.weights(density, volume.widths(edges, rays.directions))
+
+
+def render_intervals(
+    fine: RadianceField, rays: Rays, edges: Float[Tensor, "*b m1"], config: SamplingConfig
+) -> Rendering:
+    """The fine field's rendering of intervals, from its values in their middles."""
+    t_vals = sampling.middles(edges, config.knee)
     output = fine(rays.at(t_vals), rays.viewdirs)
-    rendering = volume.composite_intervals(output, sample_edges, rays.directions, config.white_bkgd, t_vals)
-    return Proposal(edges, weights, sample_edges), rendering
+    return volume.composite_intervals(output, edges, rays.directions, config.white_bkgd, t_vals)
+
+
+def render_guided(
+    coarse: RadianceField,
+    fine: RadianceField,
+    rays: Rays,
+    config: SamplingConfig,
+    weights: Float[Tensor, "n m"] | None = None,
+) -> tuple[Rendering, Float[Tensor, "n m"]]:
+    """Final rendering of ``render_rays`` with a proposal, deterministic, and the weights of the proposal.
+
+    If ``weights`` are given the coarse field is not evaluated: they are taken for its own.
+    """
+    edges = proposal_edges(rays, config)
+    weights = proposal_weights(coarse, rays, edges, config.knee) if weights is None else weights
+    sample_edges = proposal.resample(edges, weights, config.n_importance, knee=config.knee)
+    return render_intervals(fine, rays, sample_edges, config), weights
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,15 @@ class RenderOptions:
         at_most=0.5,
         affects="neutral",
     )
+    interpolate: float = option(
+        0.08,
+        "in videos every second pixel of every second row is rendered first, and those between them are interpolated "
+        "where colors (0 to 1), opacities and relative depths differ by no more than this; 0: every pixel is rendered, "
+        "as always for test views",
+        at_least=0,
+        at_most=1,
+        affects="neutral",
+    )
     render_only: bool = option(False, "do not train; load the weights and render the video path", affects="neutral")
     render_test: bool = option(
         False, "with --render_only: render the test views instead of the video path", affects="neutral"
@@ -351,6 +360,10 @@ class NerfConfig(RunConfig):
     train: TrainOptions
     capture: CaptureOptions
     kind: ClassVar[str] = "nerf"
+    source_expected: ClassVar[str] = (
+        "the folder of a scene: poses_bounds.npy and images (LLFF), transforms.json, a COLMAP model and others, see "
+        "docs/data.md"
+    )
 
     @property
     def scene(self) -> str:

@@ -62,13 +62,15 @@ class OpenedViews:
         depth: bool = False,
         keep_pngs: bool = False,
         fast: bool = False,
+        exact: bool = False,
     ) -> Path:
         """Render a camera path (default: by the kind of scene) to an mp4 and return its path.
 
         The default of ``out`` is ``video_PATH.mp4`` in the run's folder, ``video_path.mp4`` for the cameras of a file.
         The default of ``fps`` is that of the file, or 30. ``frames`` does not count for the cameras of a file. With
         ``fast`` the run's baked planes are rendered in the place of the field: the tuned ones, if there are any;
-        without any they are baked first.
+        without any they are baked first. With ``exact`` every pixel is rendered, whatever the run's option
+        ``interpolate`` says.
 
         Raises
         ------
@@ -79,6 +81,7 @@ class OpenedViews:
         if fast:
             drawn = PlanesRenderer(planes.best_stack(self.run, self.folder), self.run.config.data.pixel_centers)
         appearance: dict[str, Any] = {"factor": factor, "depth": depth, "keep_pngs": keep_pngs, "fast": drawn}
+        appearance["exact"] = exact
         suffix = f"{'_depth' if depth else ''}{'_fast' if fast else ''}"
         if isinstance(path, CameraPath):
             target = out or self.folder / f"video_path{suffix}.mp4"

@@ -53,19 +53,23 @@ def write_video(
     depth: bool = False,
     keep_pngs: bool = False,
     fast: PlanesRenderer | None = None,
+    exact: bool = False,
 ) -> Path:
     """Render a camera path to an mp4 file; frames of an interrupted call are reused. Returns the path of the file.
 
-    ``fast`` renders planes in the place of the field.
+    ``fast`` renders planes in the place of the field. With ``exact``, and for depths and test
+    views, no pixel is interpolated.
     """
     poses = camera_paths.camera_path(run.present_scene, kind, frames)
     camera = camera_models.resized(run.scene.camera, factor)
-    renderer = fast or views.renderer_of(run, run.config.render.skip)
+    tolerance = _tolerance(run, depth or exact or fast is not None or kind == "test")
+    renderer = fast or views.renderer_of(run, run.config.render.skip, tolerance)
 
     def frame(i: int) -> Any:
         return image_of(run, renderer.picture(run.scene, poses[i], camera), depth)
 
-    settings = {**_trained(run), "path": kind, "frames": len(poses), "factor": factor, "depth": depth, **_of(fast)}
+    settings = {**_trained(run), "path": kind, "frames": len(poses), "factor": factor, "depth": depth}
+    settings |= {**_of(fast), "interpolate": tolerance}
     return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
 
 
@@ -80,22 +84,34 @@ def write_path(
     keep_pngs: bool = False,
     fast: PlanesRenderer | None = None,
     frame: Callable[[int], np.ndarray] | None = None,
+    exact: bool = False,
 ) -> Path:
     """Render the cameras of a path to an mp4 file, as ``write_video``; ``frame`` renders one in another way."""
+    tolerance = _tolerance(run, depth or exact or fast is not None or frame is not None)
     if frame is None:
-        frame = _path_frame(run, cameras, factor, depth, fast)
+        frame = _path_frame(run, cameras, factor, depth, fast, tolerance)
     n = len(cameras.poses)
-    known = {**_trained(run), **_of(fast)}
+    known = {**_trained(run), **_of(fast), "interpolate": tolerance}
     settings = {**known, "path": _digest(cameras), "frames": n, "factor": factor, "depth": depth}
     return video.write(path, frame, n, fps, settings, keep_pngs=keep_pngs)
 
 
+def _tolerance(run: Run, exact: bool) -> float:
+    """Tolerance of interpolation in frames."""
+    return 0.0 if exact else run.config.render.interpolate
+
+
 def _path_frame(
-    run: Run, cameras: CameraPath, factor: float | int, depth: bool, fast: PlanesRenderer | None = None
+    run: Run,
+    cameras: CameraPath,
+    factor: float | int,
+    depth: bool,
+    fast: PlanesRenderer | None = None,
+    tolerance: float = 0.0,
 ) -> Callable[[int], np.ndarray]:
     """Function that renders one camera of a path, by planes if they are given."""
     poses = scene_poses(run, cameras)
-    picture = fast.picture if fast else views.renderer_of(run, run.config.render.skip).free_picture
+    picture = fast.picture if fast else views.renderer_of(run, run.config.render.skip, tolerance).free_picture
 
     def frame(i: int) -> np.ndarray:
         camera = camera_models.resized(cameras.camera(i), factor)

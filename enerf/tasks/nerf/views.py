@@ -20,7 +20,8 @@ from enerf.datasets.scenes import camera_models, rays
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module
-from enerf.rendering import empty_space, render, view_rays
+from enerf.rendering import empty_space, interpolation, render, view_rays
+from enerf.rendering.interpolation import GuidedRender
 from enerf.rendering.render import Picture, SamplingConfig, in_chunks
 from enerf.tasks.nerf import exposure, image_metrics, setup
 from enerf.tasks.nerf.build import RadianceFields
@@ -32,13 +33,17 @@ from enerf.tasks.nerf.setup import Run
 class Renderer:
     """Renderer of rays in chunks of ``rays_at_once``; ``pixel_centers`` is the position of a ray within its pixel.
 
-    ``exposure`` are the color maps of training views, if there are any; ``picture`` does not apply them.
+    ``exposure`` are the color maps of training views, if there are any; ``picture`` does not apply them. With
+    ``interpolate`` above 0 smooth parts of pictures are interpolated, within this tolerance; ``guided`` renders rays
+    with known weights of their proposals, None for fields without a proposal.
     """
 
     render: Callable[[Rays], Rendering]
     rays_at_once: int
     pixel_centers: float = 0.5
     exposure: Exposure | None = None
+    interpolate: float = 0.0
+    guided: GuidedRender | None = None
 
     def picture(self, scene: Scene, c2w: Float[Tensor, "3 4"], camera: Camera) -> Picture:
         """Render a camera at a pose: rgb (h, w, 3) in [0, 1], depth and opacity (h, w).
@@ -47,7 +52,7 @@ class Renderer:
         """
         camera_rays = rays.of_image(camera, c2w, scene.near, scene.far, self.pixel_centers)
         camera_rays = rays.to_ndc(camera_rays, scene.camera) if scene.ndc else camera_rays
-        flat = in_chunks(self.render, camera_rays, self.rays_at_once)
+        flat = self._pixels(camera_rays, camera)
         size = (camera.height, camera.width)
         return Picture(flat.rgb.reshape(*size, 3).clamp(0, 1), flat.depth.reshape(size), flat.opacity.reshape(size))
 
@@ -57,12 +62,25 @@ class Renderer:
         At poses of the scene it is the same as ``picture``.
         """
         view = view_rays.of_view(scene, camera, c2w, pixel_centers=self.pixel_centers)
-        rendered = in_chunks(self.render, view.field_rays, self.rays_at_once) if len(view.field_rays) else None
+        rendered = None
+        if len(view.field_rays):
+            is_whole = len(view.field_rays) == len(view.met)
+            rendered = self._pixels(view.field_rays, camera if is_whole else None)
         return view_rays.assembled(scene, view, rendered, camera)
 
+    def _pixels(self, field_rays: Rays, camera: Camera | None) -> Picture:
+        """Pixels of rays; interpolated only if they are all those of a camera, row by row."""
+        if not self.interpolate or camera is None:
+            return in_chunks(self.render, field_rays, self.rays_at_once)
+        guided = self.guided or (lambda part, weights: (self.render(part), None))
+        size = (camera.height, camera.width)
+        return interpolation.picture(guided, field_rays, *size, self.rays_at_once, self.interpolate)[0]
 
-def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
+
+def renderer_of(run: Run, skip: float = 0.0, interpolate: float = 0.0) -> Renderer:
     """Return a renderer of a baked copy of the fields; ``skip`` is the threshold of empty-space skipping (0: none).
+
+    ``interpolate`` is the tolerance of interpolation in pictures (0: none).
 
     Levels enabled with refined poses are those of the run's step, as when it is opened: training leaves those of the
     step before.
@@ -74,7 +92,15 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     sampling = setup.sampling_config(run.config, run.scene)
     at_once = setup.rays_at_once(run.config, run.device)
     rendering = partial(_final_rendering, fields, sampling, skip)
-    return Renderer(rendering, at_once, run.config.data.pixel_centers, fields.exposure)
+    guided = partial(_guided, fields, sampling) if sampling.proposal and fields.fine is not None else None
+    return Renderer(rendering, at_once, run.config.data.pixel_centers, fields.exposure, interpolate, guided)
+
+
+def _guided(
+    fields: RadianceFields, sampling: SamplingConfig, batch: Rays, weights: Float[Tensor, "n m"] | None
+) -> tuple[Rendering, Float[Tensor, "n m"] | None]:
+    assert fields.fine is not None
+    return render.render_guided(fields.coarse, fields.fine, batch, sampling, weights)
 
 
 def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
