@@ -133,24 +133,23 @@ class _Evaluate(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        packed, trained = ctx.packed, ctx.saved_tensors
-        k, n_layers = len(packed.network.inputs), len(packed.network.layers)
-        needed = ctx.needs_input_grad[1:]
-        inputs = [torch.zeros_like(x) if needed[i] else None for i, x in enumerate(trained[:k])]
-        made = [torch.zeros(x.shape, **FLOATS) for x in trained[k:]]
-        reached = [g.float().contiguous() for g in grads]  # this reference keeps them alive while the kernel reads them
-        if ctx.n:
+        packed = ctx.packed
+
+        def call(reached: Any, weights: Any, biases: Any, inputs: Any) -> None:
+            if not ctx.n:
+                return
             status = packed.library.amx_backward(
                 packed.plan,
                 pointer(packed.units),
                 pointers(ctx.saved),
-                pointers(reached),
+                reached,
                 ctypes.c_long(ctx.n),
                 ctypes.c_long(ctx.points),
-                pointers(made[:n_layers]),
-                pointers(made[n_layers:]),
-                pointers(inputs),
+                weights,
+                biases,
+                inputs,
                 torch.get_num_threads(),
             )
             cpu_build.check(status, NAME)
-        return (None, *inputs, *(x if needed[k + i] else None for i, x in enumerate(made)))
+
+        return (None, *cpu_arrays.gradients(ctx, packed.network, grads, call))

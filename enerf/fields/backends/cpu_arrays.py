@@ -1,7 +1,7 @@
 """Arguments of the C++ kernels of dense networks: addresses of tensors, inputs in rows, networks as C arrays."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,3 +45,29 @@ def rows(x: Tensor, n: int) -> Tensor:
 def repeats(inputs: Sequence[Tensor], n: int) -> Any:
     """A C array: how many of ``n`` points share a row of each input."""
     return (ctypes.c_long * len(inputs))(*[n // max(len(x), 1) for x in inputs])
+
+
+def gradients(
+    ctx: Any, network: Network, grads: Sequence[Tensor], call: Callable[[Any, Any, Any, Any], None]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of inputs, weights and biases, in that order; None where the autograd context needs none.
+
+    Parameters
+    ----------
+    ctx
+        Context of an autograd function whose first argument is no tensor, and whose saved tensors are the others.
+    network
+        The network that was evaluated.
+    grads
+        Gradients of its outputs.
+    call
+        Kernel call, which adds to gradients; its arguments are C arrays of the addresses of the gradients of outputs,
+        weights, biases and inputs (null: not needed).
+    """
+    k, n_layers = len(network.inputs), len(network.layers)
+    trained, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
+    inputs = [torch.zeros_like(x) if needed[i] else None for i, x in enumerate(trained[:k])]
+    made = [torch.zeros(x.shape, **FLOATS) for x in trained[k:]]
+    reached = [g.float().contiguous() for g in grads]  # this reference keeps them alive while the kernel reads them
+    call(pointers(reached), pointers(made[:n_layers]), pointers(made[n_layers:]), pointers(inputs))
+    return (*inputs, *(x if needed[k + i] else None for i, x in enumerate(made)))
