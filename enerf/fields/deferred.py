@@ -95,7 +95,7 @@ class DeferredNeRF(PointField):
 
 
 def color_network(inputs: tuple[int, ...], depth: int, width: int) -> Network:
-    """The network of a ``ColorNetwork``: all inputs together, ``depth`` hidden layers, three outputs.
+    """The network of a ``ColorNetwork``: concatenated inputs, ``depth`` ReLU layers, three outputs.
 
     >>> color_network((16, 3), 2, 64).outputs
     (4,)

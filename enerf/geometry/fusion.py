@@ -224,9 +224,10 @@ def _place(shape: Sequence[int], x: Float[Tensor, " n"], y: Float[Tensor, " n"])
 def _sampled(
     level: Float32[Tensor, "h w"], place: _Place, tolerance: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Levels at positions: bilinear where the four around differ by the tolerance at most, or the nearest; and which.
+    """Values of an image at positions, and where they are bilinear rather than those of the nearest pixel.
 
-    So nothing is interpolated between a near and a far surface.
+    They are bilinear where the four pixels around differ by the tolerance at most, so that nothing is interpolated
+    between a near and a far surface.
     """
     level = level.reshape(-1)
     corners = place.around(level)

@@ -172,7 +172,7 @@ def to_scene(world_to_scene: Float64[np.ndarray, "4 4"], path: CameraPath) -> Po
 
 
 def _moved(matrix: Float64[np.ndarray, "4 4"], passed: Sequence[Keyframe]) -> tuple[Keyframe, ...]:
-    """Keyframes in other coordinates, given the similarity that maps points to them."""
+    """Keyframes transformed by the matrix of a similarity."""
     poses = (coordinates.transform_poses(matrix, each.c2w[None])[0] for each in passed)
     return tuple(Keyframe(pose, each.fov) for pose, each in zip(poses, passed, strict=True))
 
