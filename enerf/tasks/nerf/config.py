@@ -237,8 +237,9 @@ class RenderOptions:
     )
     skip: float = option(
         0.0,
-        "threshold (e.g. 1e-3) of empty-space skipping in videos and previews with --sampler hierarchical and --shading "
-        "sample; networks are not evaluated where the transmittance or the coarse alpha is lower; 0: off, as always for test views",
+        "threshold (e.g. 1e-3) of empty-space skipping in videos and previews with --sampler hierarchical and "
+        "--shading sample; networks are not evaluated where the transmittance or the coarse alpha is lower; 0: off, as "
+        "always for test views",
         at_least=0,
         at_most=0.5,
         affects="neutral",
