@@ -4,11 +4,11 @@
     python benchmarks/extraction.py RUN --resolution 1024 --rounds 0
     python benchmarks/extraction.py RUN --peers PYTHON [--libraries "VTK flying edges" warp]
 
-Both sides evaluate the same field with the same backend and triangulate cells with the same code; the dense side
-evaluates every sample of the lattice once, in slabs. Sides take turns in separate processes, whose peak memory is
-reported beside that before the extraction. With a ``--share`` below 1 the dense side evaluates evenly spaced slabs
-only: its seconds and evaluations are divided by the share, and vertices are compared in those slabs. ``--rounds 0``
-runs this project's side alone.
+Both sides evaluate the same field with the same backend, as commands do. Coarse-to-fine extraction works on bricks by
+the C++ kernel; the dense side evaluates every sample of the lattice once, in slabs, and triangulates them with NumPy.
+Sides take turns in separate processes, whose peak memory is reported beside that before the extraction. With a
+``--share`` below 1 the dense side evaluates evenly spaced slabs only: its seconds and evaluations are divided by the
+share, and vertices are compared in those slabs. ``--rounds 0`` runs this project's side alone.
 
 With ``--peers`` the other sides are marching cubes of other libraries in the interpreter ``PYTHON``, on an array of the
 field's values at all samples, which they get for free (``isosurface_peer.py``); ours evaluates the field. The last line
@@ -32,9 +32,10 @@ import numpy as np
 import sides
 import torch
 
+from enerf.core.errors import InputError
 from enerf.experiments import extract as experiments_extract
 from enerf.experiments.options import ExtractOptions
-from enerf.geometry.isosurface import extract, marching_cubes
+from enerf.geometry.isosurface import cpu_bricks, extract, marching_cubes
 from enerf.geometry.isosurface.extract import ExtractionSettings
 from enerf.geometry.isosurface.sample_grid import FieldSampler, Lattice
 
@@ -60,6 +61,7 @@ class Extraction:
         with torch.no_grad():
             self.subject.field(points)  # compiles kernels and allocates memory
         marching_cubes.cases()
+        cpu_bricks.available()
         self.before = peak()
 
     def sparse(self) -> dict[str, Any]:
@@ -134,21 +136,40 @@ def same(found: dict[str, Any], dense: dict[str, Any]) -> str:
     return f"vertices{where}: {len(b):,} dense, {len(b - a):,} of them missed, {len(a - b):,} of ours not among them"
 
 
+def _peer_seconds(python: str, words: list[str]) -> dict[str, Any]:
+    """What ``isosurface_peer.py`` prints in another interpreter; ``missing`` says why there is nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no such interpreter.
+    """
+    try:
+        done = subprocess.run([python, *words], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"option --peers: {python} cannot be run ({error.strerror}), expected a Python") from None
+    if done.returncode:
+        return {"missing": (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
 def against_peers(side: sides.Side, args: argparse.Namespace, report: sides.Report) -> None:
     """Compare with other libraries, by turns; prints the seconds of all, and the ratio of the fastest to ours."""
     with tempfile.TemporaryDirectory() as folder:
         array = str(Path(folder) / "values.npy")
         side.call("save_array", array)
         found: dict[str, list[float]] = {"ours": []}
+        libraries = list(args.libraries)
         for _ in range(args.rounds):
             ours_ = side.call("sparse")
             found["ours"].append(ours_["seconds"])
-            for name in args.libraries:
-                words = [args.peers, str(PEER), name, array, "--threads", str(args.threads)]
-                done = subprocess.run(words, capture_output=True, text=True, check=True)
-                answer = json.loads(done.stdout.splitlines()[-1])
+            for name in list(libraries):
+                answer = _peer_seconds(args.peers, [str(PEER), name, array, "--threads", str(args.threads)])
                 if "missing" in answer:
                     report(f"{name} is skipped: {answer['missing']}")
+                    libraries.remove(name)
+                    found.pop(name, None)
                     continue
                 found.setdefault(name, []).extend(answer["seconds"])
                 if len(found[name]) == 1:
@@ -176,6 +197,8 @@ def main() -> None:
     parser.add_argument("--peers", help="interpreter in which other libraries are installed")
     parser.add_argument("--libraries", nargs="+", default=list(isosurface_peer.PEERS), choices=isosurface_peer.PEERS)
     args = parser.parse_args()
+    if args.peers and args.rounds < 1:
+        raise InputError("option --rounds: found 0, expected at least 1 with --peers")
     device = torch.device("cpu")
     report = sides.Report(args.out, device)
     made = (args.run, args.level, args.resolution, args.precision, args.threads)

@@ -5,7 +5,8 @@
 Writes into the folder ``wheels`` of the packages that the extra ``app`` needs, ``llff/fern`` (poses and downsampled
 photographs of an LLFF scene) and ``nerf-pytorch`` (its code alone), and prints sizes. Packages that machines with torch
 for CUDA have (``THERE``) are left out, and large ones that the measurements do not use (``LARGE``) unless ``--all`` is
-given. Versions are those of ``scripts/constraints.txt``. Nothing that is there is downloaded or copied again.
+given. Versions are those of ``scripts/constraints.txt``. Wheels of these
+versions and of this Python that are there are not downloaded again; others are removed.
 """
 
 import argparse
@@ -65,6 +66,23 @@ def pinned(name: str, constraints: str) -> str:
     return next((line for line in lines if _normal(line.partition("==")[0]) == _normal(name)), name)
 
 
+def _requirement(wheel: str) -> str:
+    """The package and version of a wheel's name, as ``_normal`` gives those of a pinned package."""
+    return _normal("==".join(wheel.split("-")[:2]))
+
+
+def _is_for(wheel: str, python: str) -> bool:
+    """Whether a wheel is for a version of Python.
+
+    >>> [_is_for(f"a-1.0-{tag}.whl", "3.12") for tag in ("py3-none-any", "cp312-cp312-linux_x86_64", "cp39-abi3-any")]
+    [True, True, True]
+    >>> _is_for("a-1.0-cp311-cp311-linux_x86_64.whl", "3.12")
+    False
+    """
+    tags = wheel.split("-")[-3].split(".")
+    return f"cp{python.replace('.', '')}" in tags or wheel.split("-")[-2] != tags[0]
+
+
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -78,8 +96,12 @@ def download(names: Sequence[str], folder: Path, python: str) -> None:
         If pip finds no wheel of a package.
     """
     constraints = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8")
-    there = {_normal(path.name.partition("-")[0]) for path in folder.glob("*.whl")}
-    missing = [pinned(name, constraints) for name in names if _normal(name) not in there]
+    wanted = [pinned(name, constraints) for name in names]
+    there = {_requirement(path.name) for path in folder.glob("*.whl") if _is_for(path.name, python)}
+    for path in folder.glob("*.whl"):
+        if _requirement(path.name) not in map(_normal, wanted) or not _is_for(path.name, python):
+            path.unlink()
+    missing = [text for text in wanted if _normal(text) not in there]
     if not missing:
         return
     options = ["-q", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--implementation", "cp"]
@@ -102,6 +124,7 @@ def copy_scene(scene: Path, folder: Path) -> None:
     for name in ("poses_bounds.npy", "images_4", "images_8"):
         if not (scene / name).exists():
             raise InputError(f"{scene}: found no {name}, expected an LLFF scene with images_4 and images_8")
+    _made(folder)
     for name in ("images_4", "images_8"):
         shutil.copytree(scene / name, folder / name, dirs_exist_ok=True)
     shutil.copy(scene / "poses_bounds.npy", folder)
@@ -117,6 +140,7 @@ def copy_peer(peer: Path, folder: Path) -> None:
     """
     if not (peer / "run_nerf.py").is_file():
         raise InputError(f"option --peer: {peer} has no run_nerf.py, expected a checkout of yenchenlin/nerf-pytorch")
+    _made(folder)
     shutil.copytree(peer / "configs", folder / "configs", dirs_exist_ok=True)
     for path in (*peer.glob("*.py"), *peer.glob("LICENSE*")):
         shutil.copy(path, folder)
@@ -149,9 +173,9 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="also packages for videos and pictures of meshes")
     args: argparse.Namespace = parser.parse_args()
     if args.scene:
-        copy_scene(args.scene, _made(args.folder / "llff" / "fern"))
+        copy_scene(args.scene, args.folder / "llff" / "fern")
     if args.peer:
-        copy_peer(args.peer, _made(args.folder / "nerf-pytorch"))
+        copy_peer(args.peer, args.folder / "nerf-pytorch")
     download(names_of(args.all), _made(args.folder / "wheels"), args.python)
     sizes = {name: bytes_of(args.folder / name) for name in ("wheels", "llff", "nerf-pytorch")}
     sizes["this repository"] = repository_bytes()

@@ -6,8 +6,9 @@
 missing here, ``llff/fern`` and ``nerf-pytorch``. Without a scene one is generated; without nerf-pytorch only our side
 is measured. The parts are those of ``gpu_parts.py``, the most valuable first. Each gets what time is left, less what
 those after it need at least; what does not fit is skipped. ``gpu.json`` in the output folder is rewritten after each
-part, ``gpu.log`` has everything that was printed. A part that is done is not measured again, as long as the code and
-these options are the same; ``--again`` measures it again. Runs and caches of compilers are in ``logs/gpu_first``.
+part, ``gpu.log`` has everything that was printed. A part that is done is not measured again, as long as the code, these
+options, the scene and the peer are the same; ``--again`` measures it again. Runs and caches of compilers are in
+``logs/gpu_first``.
 
 Exit codes: 0 if all parts are done or skipped, 1 if one failed, 2 without a GPU, 130 if interrupted.
 """
@@ -232,7 +233,7 @@ def _is_installed(name: str) -> bool:
 
 def scene_of(bundle: Path, work: Path, cut: bool, environment: Mapping[str, str]) -> tuple[Path, tuple[int, int]]:
     """The scene of a bundle and its factors; without one a generated scene, of the size of fern at factor 4."""
-    if not cut and (found := bundle / "llff" / "fern" / "poses_bounds.npy").is_file():
+    if not cut and (found := _scene_file(bundle)).is_file():
         return found.parent, (4, 8)
     folder = work / ("scene_small" if cut else "scene")
     size = ("64", "48") if cut else ("1008", "756")
@@ -242,12 +243,19 @@ def scene_of(bundle: Path, work: Path, cut: bool, environment: Mapping[str, str]
     return folder, (1, 2)
 
 
+def _scene_file(bundle: Path) -> Path:
+    return bundle / "llff" / "fern" / "poses_bounds.npy"
+
+
 def code_hash() -> str:
     """Hash of the files that decide the results; results of other code are not kept."""
     found = hashlib.sha256()
     for folder, pattern in (
         ("enerf", "**/*.py"),
+        ("enerf", "**/*.cpp"),
         ("benchmarks", "*.py"),
+        ("benchmarks", "*.cpp"),
+        ("scripts", "*.py"),
         ("configs", "**/*.txt"),
         ("tests", "**/*.py"),
     ):
@@ -345,12 +353,13 @@ def _chosen(parts: Sequence[Part], names: Sequence[str] | None) -> list[Part]:
     return [part for part in parts if names is None or part.name in names]
 
 
-def _opened(args: argparse.Namespace, found: dict[str, Any]) -> tuple[Results, Path]:
-    """The results so far, if they are of this code and these options, and the folder of the output."""
+def _opened(args: argparse.Namespace, found: dict[str, Any], given: dict[str, Any]) -> tuple[Results, Path]:
+    """The results so far, if they are of this code, these options and this input, and the folder of the output."""
     slug = re.sub(r"\W+", "_", str(found["gpu"] or "cpu").lower()).strip("_")
     default = os.environ.get("OUT") or ROOT / "benchmarks" / "results" / f"gpu_{slug}"
     out = Path(args.out or default).resolve()
     state, key = args.work / "gpu.json", {"code": code_hash(), "device": args.device, "cut": args.cut, "machine": found}
+    key |= given
     content: dict[str, Any] = {}
     for path in (out / "gpu.json", state):
         with suppress(OSError, ValueError):
@@ -370,7 +379,7 @@ def main() -> int:
     peer = args.peer or args.bundle / "nerf-pytorch"
     peer = peer.resolve() if (peer / "run_nerf.py").is_file() else None
     if args.dry_run:
-        wheels, has_scene = len(list((args.bundle / "wheels").glob("*.whl"))), (args.bundle / "llff" / "fern").is_dir()
+        wheels, has_scene = len(list((args.bundle / "wheels").glob("*.whl"))), _scene_file(args.bundle).is_file()
         _say(
             f"wheels: {wheels}; scene: {'fern' if has_scene else 'generated'}; nerf-pytorch: {'yes' if peer else 'no'}"
         )
@@ -381,10 +390,11 @@ def main() -> int:
     found = machine(environment)
     if args.device.startswith("cuda") and found["gpu"] is None:
         raise InputError("no CUDA GPU was found here: GPU figures need one")
-    results, out = _opened(args, found)
-    results.content["installed"] = install(args.bundle / "wheels", args.work / "site")
+    installed = install(args.bundle / "wheels", args.work / "site")
     scene, factors = scene_of(args.bundle, args.work, args.cut, environment)
-    results.content["scene"] = scene.name
+    given = {"scene": scene.name, "factors": list(factors), "nerf-pytorch": peer is not None}
+    results, out = _opened(args, found, given)
+    results.content["installed"] = installed
     setting = Setting(args.device, scene, factors, peer, args.work / "runs", args.cut)
     parts = _chosen(gpu_parts.parts(setting), args.only)
     _say(f"{found['gpu'] or 'CPU'}, torch {found['torch']}, prepared in {time.monotonic() - began:.0f} s")

@@ -5,10 +5,12 @@
 
 Each run is a process of its own, ``train_nerf.py``: the clock of ``--max_seconds`` starts before its first step, with
 an untrained field. Whole test views are scored: means over views, then mean and range over seeds. ``--control`` names
-options that its runs have besides those of all; both sides take turns. Runs that are finished in DIR are not repeated.
-Nothing else should compute meanwhile. The last line has the smallest horizon's mean PSNR, less that of the control.
+options that its runs have besides those of all; both sides take turns. Runs of the same scene and options that are
+finished in DIR are not repeated. Nothing else should compute meanwhile. The last line has the smallest horizon's mean
+PSNR, less that of the control.
 """
 
+import hashlib
 import json
 import shlex
 import statistics
@@ -31,7 +33,8 @@ def measured(args: Any, name: str, seconds: float, seed: int, words: list[str]) 
     InputError
         If its process fails.
     """
-    folder = args.work / f"{name}_{seconds:g}_{seed}"
+    given = json.dumps([args.config, str(Path(args.datadir).resolve()), args.words, words])
+    folder = args.work / f"{name}_{seconds:g}_{seed}_{hashlib.sha256(given.encode()).hexdigest()[:8]}"
     found = folder / "metrics.json"
     if not found.is_file():
         script = Path(__file__).resolve().parents[1] / "scripts/train_nerf.py"
@@ -40,7 +43,7 @@ def measured(args: Any, name: str, seconds: float, seed: int, words: list[str]) 
         command += ["--seed", str(seed), "--i_eval", "0", *args.words, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InputError(f"{folder}: training failed: {done.stderr.strip().splitlines()[-1:]}")
+            raise InputError(f"{folder}: training failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
     metrics: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
     return metrics
 

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstdint>
 #ifdef _OPENMP
-#include <omp.h>
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +47,8 @@ def add_option(parser: Any, *, required: bool = True) -> None:
 class Peer:
     """The peer's networks and optimizer, made by its own ``create_nerf``, with torch's settings otherwise unchanged."""
 
+    autocast: AbstractContextManager[Any] = nullcontext()  # of rendering and loss
+
     def __init__(self, path: Path, device: str, **changes: Any) -> None:
         if device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # it uses a GPU wherever one is available
@@ -63,11 +66,12 @@ class Peer:
 
     def step(self, rays: tuple[Tensor, Tensor], target: Tensor, camera: tuple[Any, ...], **more: Any) -> float:
         """One step of the peer's loop: render, loss of both networks, Adam; returns the loss."""
-        rgb, _, _, extras = self.module.render(
-            *camera, chunk=self.args.chunk, rays=rays, retraw=True, **{**self.train_kwargs, **more}
-        )
+        with self.autocast:
+            rgb, _, _, extras = self.module.render(
+                *camera, chunk=self.args.chunk, rays=rays, retraw=True, **{**self.train_kwargs, **more}
+            )
+            loss = self.module.img2mse(rgb, target) + self.module.img2mse(extras["rgb0"], target)
         self.optimizer.zero_grad()
-        loss = self.module.img2mse(rgb, target) + self.module.img2mse(extras["rgb0"], target)
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
@@ -128,16 +132,11 @@ class Tuned(Stepping):
     def __init__(self, path: Path, device: str, n_rays: int, precision: str, **changes: Any) -> None:
         keeps = device == "cpu" and core_device.keep_memory()
         products = core_device.fast_products() if device == "cpu" and precision == "fp32" else "stock"
-        self._autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
         super().__init__(path, device, n_rays, **changes)
         lines = ["malloc keeps memory"] * keeps + ["autocast to bf16"] * (precision == "bf16")
         lines += ['matmul precision "medium"'] * (products == "oneDNN")
-        self.words = f"{self.words.removesuffix('stock')}tuned: {', '.join(lines)}"
-
-    def step(self, *args: Any, **more: Any) -> float:
-        """One step (see ``Peer.step``)."""
-        with self._autocast:
-            return super().step(*args, **more)
+        self.words = f"{self.words.removesuffix('stock')}tuned: {', '.join(lines) or 'nothing to tune'}"
 
 
 def tuned(path: Path, device: str, n_rays: int, precision: str, changes: dict[str, Any]) -> Tuned:

@@ -13,7 +13,7 @@ import functools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ import sides
 import torch
 
 from enerf.core.errors import InputError
-from enerf.engine import trainer
+from enerf.engine import optimizers, trainer
 from enerf.fields.backends import cpu_amx, cpu_dense, cpu_hashgrid
 from enerf.fields.deferred import ColorNetwork, DeferredNeRF
 from enerf.fields.hash_space import ProposalField
@@ -51,7 +51,7 @@ FUNCTIONS: dict[str, list[tuple[Any, str]]] = {
     "backward pass of torch": [(torch.Tensor, "backward")],
     "batch": [(Batches, "draw"), (Batches, "batch")],
     "removal and check of gradients": [(trainer, "_clear_gradients"), (trainer, "_total_norm")],
-    "optimizer": [(torch.optim.Adam, "step")],
+    "optimizer": [(optimizers.Adam, "step")],
 }
 
 
@@ -93,10 +93,10 @@ def timed(clock: Clock, name: str, function: Callable[..., Any]) -> Callable[...
 
 
 @contextmanager
-def timing(clock: Clock) -> Iterator[None]:
-    """Context in which the functions of all parts are timed."""
+def timing(clock: Clock, parts: Mapping[str, Sequence[tuple[Any, str]]]) -> Iterator[None]:
+    """Context in which the functions of parts, each given by its owner and name, are timed."""
     with ExitStack() as stack:
-        for name, functions in FUNCTIONS.items():
+        for name, functions in parts.items():
             for owner, attribute in functions:
                 wrapped: Any = timed(clock, name, getattr(owner, attribute))
                 if isinstance(owner, type) and isinstance(vars(owner).get(attribute), staticmethod):
@@ -111,15 +111,15 @@ class Side:
     def __init__(self, args: Any, compiled: bool) -> None:
         options = ours.options_of(args, **({"datadir": args.datadir} if args.datadir else {}))
         scene = None if args.datadir else ours.noise_scene()
-        chosen = nerf_setup.training_sampling
-        with patch.object(nerf_setup, "training_sampling", lambda run: replace(chosen(run), compiled=compiled)):
+        chosen = nerf_setup.run_sampling
+        with patch.object(nerf_setup, "run_sampling", lambda run: replace(chosen(run), compiled=compiled)):
             self.training = ours.Training(options, scene)
         self.rounds: list[dict[str, float]] = []
 
     def measure(self, steps: int) -> None:
         """Train for some steps, and keep their milliseconds by part."""
         clock = Clock()
-        with timing(clock):
+        with timing(clock, FUNCTIONS):
             for _ in range(steps):
                 self.training.step()
         clock.switch()

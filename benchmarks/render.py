@@ -1,17 +1,23 @@
 """Pixels and frames per second of a test view: this project against nerf-pytorch, the same trained weights.
 
     python benchmarks/render.py --run LOGS/RUN [--peer PATH_TO_NERF_PYTORCH] [--pixels 8192] [--skip 1e-3]
+    python benchmarks/render.py --preset fast (--run LOGS/RUN | --datadir FERN [--seconds 60]) [--scales 1 2]
+
+The second form renders whole frames of a run of a fast preset, which it trains if none is given, and shows where the
+seconds go: see ``render_preset.py``. The first form:
 
 Work: rows of pixels around the middle of the first test view, through both networks, deterministic samples, no
 gradients. The weights are those of a run of this project (trained, so that densities are those of a scene), baked, and
 the peer, which needs the paper's model, gets the same ones and the same rays. Our ways by turns: every sample in fp32
 (must agree with the peer to rounding), every sample in ``--precision``, and without the samples that ``--skip`` skips
-(0: not measured). PSNR is that of two renders against each other. The last line is ``ratio=X noise=LOW..HIGH``:
-pixels/s of our fastest way over the peer's, median over the pairs; without a peer, over our fp32.
+(0: not measured, nor for runs with proposals or deferred shading, to which it does not apply). PSNR is that of two
+renders against each other. The last line is ``ratio=X noise=LOW..HIGH``: pixels/s of our fastest way over the peer's,
+median over the pairs; without a peer, over our fp32.
 """
 
 import math
 import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ import floor
 import numpy as np
 import ours
 import peer
+import render_preset
 import sides
 import torch
 from sides import Side
@@ -50,7 +57,10 @@ class OurSide:
         self.pixels = middle_rows(scene.test[0], scene.camera.width, scene.camera.height, n)
         self.rays = pixels.rays_of(scene, self.pixels, self.run.config.data.pixel_centers)
         self.renderers, chosen = {}, []
+        skips = nerf_views.can_skip(self.run.fields, nerf_setup.sampling_config(self.run.config))
         for name, (backend, precision, skip) in ways.items():
+            if skip > 0 and not skips:
+                continue
             made = registry.choose(backend, precision, self.run.device)
             registry.use(self.run.fields, made)
             self.renderers[name] = nerf_views.renderer_of(self.run, skip)  # a copy of the fields, as they are now
@@ -61,6 +71,10 @@ class OurSide:
             f"{len(self.rays)} pixels of {scene.camera.width}x{scene.camera.height}, {coarse} coarse and {fine} fine "
             f"evaluations a ray, {model.netdepth}x{model.netwidth}; {'; '.join(chosen)}"
         )
+
+    def ways(self) -> list[str]:
+        """Names of the ways that apply to the run."""
+        return list(self.renderers)
 
     def frame(self) -> int:
         """Pixels of a whole view."""
@@ -150,9 +164,12 @@ def rows_of(
 
 def main() -> None:
     parser = sides.parser(__doc__)
+    parser.add_argument("--run", type=Path, help="a training run's folder; of the paper's model with --peer")
+    parser.add_argument("--preset", choices=("fast",), help="whole frames of a run of fast/fern.txt, by part")
     parser.add_argument(
-        "--run", type=Path, required=True, help="a training run's folder; of the paper's model with --peer"
+        "--scales", type=int, nargs="+", default=[1, 2], help="with --preset: sizes, in units of the photographs'"
     )
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training, with --preset and without --run")
     parser.add_argument("--datadir", default="", help="where its scene is now")
     peer.add_option(parser, required=False)
     parser.add_argument("--pixels", type=int, default=8192, help="at least so many, whole rows of a test view, or all")
@@ -164,13 +181,21 @@ def main() -> None:
     args = parser.parse_args()
     device = ours.device_of(args.device)
     report = sides.Report(args.out, device)
+    if args.preset:
+        with tempfile.TemporaryDirectory() as folder:
+            run = args.run or render_preset.trained(args.datadir, args.seconds, Path(folder))
+            render_preset.measure(run, args.device, args.datadir, args.pairs, args.scales, report)
+        return
+    if args.run is None:
+        raise InputError("option --run: found nothing, expected the folder of a training run")
     ways: dict[str, Any] = {EXACT: (args.backend, "fp32", 0.0), LOW: (args.backend, args.precision, 0.0)}
     if args.skip > 0:
         ways[SKIPPING] = (args.backend, args.precision, args.skip)
     where = (str(args.run), args.datadir, args.device)
     mine = Side("enerf", OurSide, *where, ways, args.pixels, args.peer is None)
     report(f"enerf: {mine.words}")
-    timers = {name: lambda name=name: mine.call("seconds", name) for name in ways}
+    names = mine.call("ways")
+    timers = {name: lambda name=name: mine.call("seconds", name) for name in names}
     if args.peer:
         other = Side("nerf-pytorch", PeerSide, args.peer.resolve(), device.type, mine.call("for_peer"))
         report(f"nerf-pytorch: {other.words}")
@@ -181,7 +206,8 @@ def main() -> None:
     seconds = sides.by_turns(timers, args.pairs)
     truth, frame = mine.call("photograph"), mine.call("frame")
     report(tables.as_text(rows_of(pictures, seconds, truth, frame)))
-    reference, fastest = next(iter(timers)), SKIPPING if args.skip > 0 else LOW
+    reference = next(iter(timers))
+    fastest = min((name for name in names if name != EXACT), key=lambda name: statistics.median(seconds[name]))
     report(f"ratio: pixels/s of {fastest!r} over {reference!r}")
     report(sides.ratio_line(sides.ratios(seconds[reference], seconds[fastest])))
 

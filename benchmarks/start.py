@@ -131,7 +131,9 @@ def first_steps(config: str, datadir: Path, rounds: int) -> list[list[str]]:
 def imports() -> list[list[str]]:
     """Table of the packages that an import of the training takes longest for: seconds of their own modules."""
     code = "import enerf.cli.app, enerf.cli.train, enerf.tasks.nerf.train, torch.utils.tensorboard"
-    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True, cwd=sides.ROOT
+    )
     own: Counter[str] = Counter()
     for line in done.stderr.splitlines():
         microseconds, _, name = line.removeprefix("import time:").split("|")

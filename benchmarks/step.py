@@ -9,7 +9,8 @@ part twice: in stock settings, and tuned (``peer.Tuned``) in the precision that 
 rays and colors, our side samples pixels and computes their rays as in training. Then the errors of our gradients
 against float64 are reported, and the share of the speed of matrix products and of the arithmetic peak that is reached.
 The last two lines are rays/s of our fastest side over theirs, median over the pairs: ``stock ratio=X noise=LOW..HIGH``
-to the stock peer, and ``ratio=X noise=LOW..HIGH`` to the tuned one; without a peer, over our first side.
+to the stock peer, and ``ratio=X noise=LOW..HIGH`` to the tuned one; without a peer, over our slowest
+side (1, if there is one side).
 """
 
 import argparse
@@ -92,10 +93,10 @@ def conclude(seconds: dict[str, list[float]], mine: dict[str, Side], n_rays: int
     fastest = min(mine, key=lambda name: median[name])
     if len(mine) > 1:
         report(f"ratios: {fastest!r}, the fastest of ours, over another side")
-    others = {STOCK: "stock ", TUNED: ""} if STOCK in seconds else {next(iter(mine)): ""}
+    slowest = max(mine, key=lambda name: median[name])
+    others = {STOCK: "stock ", TUNED: ""} if STOCK in seconds else {slowest: ""}
     for other, word in others.items():
-        if other != fastest:
-            report(word + sides.ratio_line(sides.ratios(seconds[other], seconds[fastest])))
+        report(word + sides.ratio_line(sides.ratios(seconds[other], seconds[fastest])))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -145,6 +146,10 @@ def test_what_is_done_is_not_measured_again_unless_asked_for(tmp_path):
     assert mark.read_text() == "xx"
     ran(tmp_path, parts, "--cut")  # another measurement
     assert mark.read_text() == "xxx"
+    (tmp_path / "bundle" / "nerf-pytorch").mkdir(parents=True)
+    (tmp_path / "bundle" / "nerf-pytorch" / "run_nerf.py").write_text("")
+    assert ran(tmp_path, parts, "--cut")[2]["nerf-pytorch"] is True  # with a peer, which was not there before
+    assert mark.read_text() == "xxxx"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -222,7 +227,14 @@ def test_every_package_of_the_commands_is_collected_or_known_to_be_there(modules
     bundle = modules["gpu_bundle"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {re.match(r"[\w-]+", text)[0] for text in project["optional-dependencies"]["app"]}
-    assert wanted == set(bundle.names_of(every=True)) - set(bundle.TOOLS) | wanted & bundle.THERE
+    known = {_plain(name) for name in (*bundle.names_of(every=True), *bundle.THERE)}
+    for name in sorted(wanted - bundle.THERE):  # what is there has what it needs
+        needed = {_plain(name)} | {
+            _plain(re.match(r"[\w.-]+", text)[0])
+            for text in metadata.requires(name) or ()
+            if "extra ==" not in text and "platform" not in text and "python_version" not in text
+        }
+        assert needed <= known, f"{name} needs {sorted(needed - known)}"
     constraints = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8")
     assert all("==" in bundle.pinned(name, constraints) for name in bundle.names_of(every=True))
 
@@ -249,6 +261,10 @@ def test_a_scene_and_a_peer_are_copied_without_what_is_not_used(modules, tmp_pat
         "run_nerf.py",
     }
     assert modules["gpu_bundle"].bytes_of(to) == len("posescode") + 3 * len("content")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.slow

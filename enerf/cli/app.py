@@ -99,7 +99,7 @@ def require_existing(*paths: Path, expected: str = "the folder of a training run
     Raises
     ------
     InputError
-        If there is nothing, or no file can have such a path.
+        If there is nothing.
     """
     for each in paths:
         if files.is_missing(each):

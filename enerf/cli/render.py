@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     if args.path is not None and args.path not in PATHS and not app.path(args.path).is_file():
         raise InputError(f"option --path: found {shown(args.path)}, expected a .json file or one of {', '.join(PATHS)}")
 
+    app.require_existing(args.run)
+
     from enerf.core import io
 
     io.remove_leftovers(args.run)

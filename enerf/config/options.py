@@ -144,7 +144,11 @@ class RunConfig(ABC):
             values = getattr(self, table.name)
             for item in dataclasses.fields(values):
                 path = getattr(values, item.name)
-                if item.metadata["is_source"] and path and files.is_missing(Path(path).expanduser()):
+                if (
+                    item.metadata["is_source"]
+                    and path
+                    and files.is_missing(files.expanded(path, f"option --{item.name}"))
+                ):
                     raise InputError(f"option --{item.name}: {path} does not exist, expected {self.source_expected}")
 
 

@@ -62,7 +62,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     """The compiled kernel of a source file, or None if it cannot be compiled or loaded; the reason is logged once."""
     compiler = find_compiler()
     if compiler is None:
-        log.info("no C++ compiler was found: %s is not used, its torch reference implementation is", source.name)
+        log.info("no C++ compiler was found: %s is not used, its reference implementation is", source.name)
         return None
     reason = ""
     try:
@@ -78,7 +78,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     except OSError as error:
         reason = str(error)
     log.warning(
-        "%s could not be compiled by %s (%s): its torch reference implementation is used",
+        "%s could not be compiled by %s (%s): its reference implementation is used",
         *(source.name, shlex.join(compiler), reason),
     )
     return None

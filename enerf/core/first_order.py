@@ -9,8 +9,8 @@ from torch import Tensor
 
 Backward = Callable[..., tuple[Any, ...]]
 MESSAGE = (
-    "a second derivative of a network or encoding was needed, and this backend has first derivatives only: "
-    "evaluate it with the torch backend (--backend torch)"
+    "a second derivative of a network, encoding or rendering was needed, and this backend has first derivatives "
+    "only: evaluate it with the torch backend (--backend torch; from Python also SamplingConfig.compiled=False)"
 )
 
 

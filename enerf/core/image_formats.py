@@ -14,8 +14,12 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _DECODERS = ("pi_heif", "pillow_heif")  # the same interface; the second one can also write
 _FILTERS = threading.Lock()  # warnings.catch_warnings changes the filters of all threads
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's limit
 _BYTES_PER_VALUE = 6  # a decoded byte, its copy in RGB or RGBA, and a float32
+
+
+def most_pixels() -> int | None:
+    """Pixels of an image beyond which Pillow opens no file; None: it has no limit."""
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def open_image(file: Any) -> Image.Image:
@@ -42,7 +46,7 @@ def open_image(file: Any) -> Image.Image:
         except UnidentifiedImageError:
             raise ValueError(_unknown_format(start)) from None
         except Image.DecompressionBombError:
-            raise ValueError(f"it declares more than {MOST_PIXELS:,} pixels") from None
+            raise ValueError(f"it declares more than {most_pixels():,} pixels") from None
 
 
 def require_pixels(photo: Image.Image, path: Any) -> None:

@@ -348,7 +348,7 @@ def _decode_8_bit(photo: Image.Image) -> Float32[np.ndarray, "h w c"]:
 
 
 def _from_uint8(x: UInt8[np.ndarray, "*b"]) -> Float32[np.ndarray, "*b"]:
-    return np.divide(x, np.float32(255), dtype=np.float32)  # one new array: twice as fast as with astype
+    return np.divide(x, np.float32(255), dtype=np.float32)  # one new array
 
 
 def _video_frame(pixels: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h2 w2 3"]:

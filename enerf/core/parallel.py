@@ -33,8 +33,8 @@ def in_order(function: Callable[[A], B], items: Iterable[A], threads: int) -> It
     """Results of a function for each item, in order, computed by threads while earlier results are used.
 
     At most ``threads`` results are computed or waiting at a time, so that memory is bounded. The first error in the
-    order of the items is raised where its result would come; nothing is computed after it, nor once the iterator is
-    closed. With one thread it is ``map``.
+    order of the items is raised where its result would come; no further work is started after it, nor once the iterator
+    is closed. An error of ``items`` itself is raised at once. With one thread it is ``map``.
     """
     if threads <= 1:
         yield from map(function, items)

@@ -2,8 +2,10 @@
 
 Each function equals its reference implementation up to rounding and draws the same random numbers. It calls the
 reference where the kernel does not apply: without a compiler, for other dtypes and devices, for batches that are not of
-one axis, for a ``knee``, and where positions need a gradient. The kernel uses torch's number of threads; results are
-the same bit for bit for any number. Gradients are not differentiable again (``core.first_order``).
+one axis, for more than 1,024 samples of a ray or 64 channels of a sample, and where positions need a gradient; edges,
+middles and resampling also with a ``knee``, edges without a generator or with ``lindisp``. The kernel uses torch's
+number of threads; results are the same bit for bit for any number. Gradients are not differentiable again
+(``core.first_order``).
 """
 
 import ctypes
@@ -41,8 +43,8 @@ def uniform_edges(
     shape = (near.numel(),)
     if lindisp or knee > 0 or generator is None or not _applies([n], [], [(near, shape), (far, shape)]):
         return proposal.uniform_edges(near, far, n, lindisp, generator, knee)
-    fraction = torch.linspace(0.0, 1.0, n + 1, dtype=near.dtype)
-    u = torch.rand((len(near), n + 1), generator=generator, dtype=near.dtype)
+    fraction = torch.linspace(0.0, 1.0, n + 1, dtype=near.dtype, device=near.device)
+    u = torch.rand((len(near), n + 1), generator=generator, dtype=near.dtype, device=near.device)
     out = torch.empty_like(u)
     _call("rays_stratified", len(near), [n + 1], [near.contiguous(), far.contiguous(), fraction, u, out])
     return out
@@ -51,11 +53,10 @@ def uniform_edges(
 def at_middles(
     rays: Rays, edges: Float[Tensor, "*b m"], knee: float | int = 0.0
 ) -> tuple[Float[Tensor, "*b s"], Float[Tensor, "*b s 3"]]:
-    """The t of ``sampling.middles`` and the points of rays there."""
+    """The middles between edges and the points of rays there, as of ``sampling.at_middles``."""
     b, s = len(rays), edges.shape[-1] - 1
     if knee > 0 or not _applies([s], [], [(rays.origins, (b, 3)), (rays.directions, (b, 3)), (edges, (b, s + 1))]):
-        t_vals = sampling.middles(edges, knee)
-        return t_vals, rays.at(t_vals)
+        return sampling.at_middles(rays, edges, knee)
     t_vals, points = edges.new_empty(b, s), edges.new_empty(b, s, 3)
     given = [x.contiguous() for x in (rays.origins, rays.directions, edges)]
     _call("rays_at_middles", b, [s], [*given, t_vals, points])
@@ -68,7 +69,7 @@ def weights(
     """Weights of the intervals between edges, as of ``volume.weights`` with ``volume.widths``."""
     b, s = len(directions), density.shape[-1]
     if not _applies([s], [(density, (b, s))], [(edges, (b, s + 1)), (directions, (b, 3))]):
-        return volume.weights(density, volume.widths(edges, directions))
+        return volume.interval_weights(density, edges, directions)
     found: Tensor = _Composite.apply(density.contiguous(), None, edges.contiguous(), None, directions.contiguous())[0]
     return found
 
@@ -88,7 +89,7 @@ def resample(
         return proposal.resample(edges, weights, n, generator, padding, knee)
     first = None
     if generator is not None:
-        first = 0.5 + torch.rand((b, 1), generator=generator, dtype=edges.dtype)
+        first = 0.5 + torch.rand((b, 1), generator=generator, dtype=edges.dtype, device=edges.device)
     out = edges.new_empty(b, n + 1)
     arrays = [edges.contiguous(), weights.contiguous(), first, out]
     _call("rays_resample", b, [m, n], arrays, ctypes.c_float(padding))
@@ -106,13 +107,8 @@ def composite_intervals(
     """Pixels from a field's values in the intervals between edges, as of ``volume.composite_intervals``."""
     t_vals = sampling.midpoints(edges) if t_vals is None else t_vals
     values = field.features if isinstance(field, FeatureOutput) else field.rgb
-    weights, rgb, depth, opacity = composite(field.density, values, edges, directions, t_vals)
-    if isinstance(field, FeatureOutput):
-        assert viewdirs is not None, "features are decoded for viewing directions"
-        rgb = volume.decoded(field, rgb, opacity, viewdirs)
-    if white_bkgd:
-        rgb = rgb + (1.0 - opacity)[..., None]
-    return Rendering(rgb, depth, opacity, weights, t_vals)
+    weights, sums, depth, opacity = composite(field.density, values, edges, directions, t_vals)
+    return volume.pixels(field, weights, t_vals, (sums, depth, opacity), white_bkgd, viewdirs)
 
 
 def composite(
@@ -130,7 +126,7 @@ def composite(
     trained = [(density, (b, s)), (values, (b, s, channels))]
     fixed = [(edges, (b, s + 1)), (directions, (b, 3)), (t_vals, (b, s))]
     if not (0 < channels <= MAX_CHANNELS and _applies([s], trained, fixed)):
-        w = volume.weights(density, volume.widths(edges, directions))
+        w = volume.interval_weights(density, edges, directions)
         return w, (w[..., None] * values).sum(-2), (w * t_vals).sum(-1), w.sum(-1)
     arrays = [x.contiguous() for x in (density, values, edges, t_vals, directions)]
     weights, sums, depth, opacity = _Composite.apply(*arrays)

@@ -7,10 +7,9 @@ times; ``compiled=True`` those of ``cpu_rays``, equal up to rounding.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core.types import Rays, Rendering
+from enerf.core.types import Rendering
 from enerf.rendering import cpu_rays, proposal, sampling, volume
 
 
@@ -23,9 +22,9 @@ class RayFunctions:
     uniform_edges, resample, interlevel_loss
         As in ``proposal``.
     at_middles
-        The t of ``sampling.middles`` between edges, and the points there.
+        As in ``sampling``.
     weights
-        ``volume.weights`` of densities in the intervals between edges.
+        ``volume.interval_weights``.
     composite_intervals
         As in ``volume``.
     """
@@ -38,23 +37,10 @@ class RayFunctions:
     interlevel_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def _at_middles(
-    rays: Rays, edges: Float[Tensor, "*b m"], knee: float | int = 0.0
-) -> tuple[Float[Tensor, "*b s"], Float[Tensor, "*b s 3"]]:
-    t_vals = sampling.middles(edges, knee)
-    return t_vals, rays.at(t_vals)
-
-
-def _weights(
-    density: Float[Tensor, "*b s"], edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]
-) -> Float[Tensor, "*b s"]:
-    return volume.weights(density, volume.widths(edges, directions))
-
-
 REFERENCE = RayFunctions(
     uniform_edges=proposal.uniform_edges,
-    at_middles=_at_middles,
-    weights=_weights,
+    at_middles=sampling.at_middles,
+    weights=volume.interval_weights,
     resample=proposal.resample,
     composite_intervals=volume.composite_intervals,
     interlevel_loss=proposal.interlevel_loss,

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from enerf.core.types import Rays
+
 
 def stratified(
     near: Float[Tensor, "*b"],
@@ -150,6 +152,14 @@ def middles(edges: Float[Tensor, "*b s"], knee: float | int = 0.0) -> Float[Tens
     ([0.5, 2.5], 0.5)
     """
     return from_complement(midpoints(complement(edges, knee)), knee) if knee > 0 else midpoints(edges)
+
+
+def at_middles(
+    rays: Rays, edges: Float[Tensor, "*b m"], knee: float | int = 0.0
+) -> tuple[Float[Tensor, "*b s"], Float[Tensor, "*b s 3"]]:
+    """The ``middles`` between edges, and the points of rays there."""
+    t_vals = middles(edges, knee)
+    return t_vals, rays.at(t_vals)
 
 
 def midpoints(t_vals: Float[Tensor, "*b s"]) -> Float[Tensor, "*b m"]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from enerf.core.types import FeatureOutput, FieldOutput, Rendering
 
 LAST_DELTA = 1e10  # stands for infinity, since 0 · inf is NaN
-LEAST_OPACITY = 1e-6  # of a ray whose features are averaged: below it they tend to 0
+LEAST_OPACITY = 1e-6  # divides sums of features in the place of a smaller opacity
 
 
 def deltas(t_vals: Float[Tensor, "*b s"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
@@ -62,7 +62,7 @@ def composite(
     weights, and their mean is decoded for the ray's unit viewing direction, which is needed for them only.
     """
     w = weights(field.density, deltas(t_vals, directions))
-    return _pixels(field, w, t_vals, white_bkgd, viewdirs)
+    return pixels(field, w, t_vals, sums(field, w, t_vals), white_bkgd, viewdirs)
 
 
 def composite_intervals(
@@ -75,8 +75,15 @@ def composite_intervals(
 ) -> Rendering:
     """``composite`` for values at ``t_vals`` within the intervals between edges, by default at their midpoints."""
     t_vals = 0.5 * (edges[..., 1:] + edges[..., :-1]) if t_vals is None else t_vals
-    w = weights(field.density, widths(edges, directions))
-    return _pixels(field, w, t_vals, white_bkgd, viewdirs)
+    w = interval_weights(field.density, edges, directions)
+    return pixels(field, w, t_vals, sums(field, w, t_vals), white_bkgd, viewdirs)
+
+
+def interval_weights(
+    density: Float[Tensor, "*b s"], edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]
+) -> Float[Tensor, "*b s"]:
+    """``weights`` of densities in the intervals between edges."""
+    return weights(density, widths(edges, directions))
 
 
 def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b s"]:
@@ -88,23 +95,33 @@ def widths(edges: Float[Tensor, "*b m"], directions: Float[Tensor, "*b 3"]) -> F
     return deltas(edges[..., :-1], directions)
 
 
-def _pixels(
+def sums(
+    field: FieldOutput | FeatureOutput, w: Float[Tensor, "*b s"], t_vals: Float[Tensor, "*b s"]
+) -> tuple[Float[Tensor, "*b c"], Float[Tensor, "*b"], Float[Tensor, "*b"]]:
+    """Weighted sums of colors or features, of t values and of 1: the last two are depth and opacity."""
+    if isinstance(field, FeatureOutput):
+        values = (w[..., None, :] @ field.features)[..., 0, :]
+    else:
+        values = (w[..., None] * field.rgb).sum(-2)
+    return values, (w * t_vals).sum(-1), w.sum(-1)
+
+
+def pixels(
     field: FieldOutput | FeatureOutput,
     w: Float[Tensor, "*b s"],
     t_vals: Float[Tensor, "*b s"],
+    summed: tuple[Float[Tensor, "*b c"], Float[Tensor, "*b"], Float[Tensor, "*b"]],
     white_bkgd: bool,
     viewdirs: Float[Tensor, "*b 3"] | None,
 ) -> Rendering:
-    """Rendering from weights w, colors or features, and t values."""
-    opacity = w.sum(-1)
+    """Rendering from weights w, t values and their ``sums``; features are decoded."""
+    rgb, depth, opacity = summed
     if isinstance(field, FeatureOutput):
         assert viewdirs is not None, "features are decoded for viewing directions"
-        rgb = decoded(field, (w[..., None, :] @ field.features)[..., 0, :], opacity, viewdirs)
-    else:
-        rgb = (w[..., None] * field.rgb).sum(-2)
+        rgb = decoded(field, rgb, opacity, viewdirs)
     if white_bkgd:
         rgb = rgb + (1.0 - opacity)[..., None]
-    return Rendering(rgb, (w * t_vals).sum(-1), opacity, w, t_vals)
+    return Rendering(rgb, depth, opacity, w, t_vals)
 
 
 def decoded(
@@ -112,5 +129,5 @@ def decoded(
 ) -> Float[Tensor, "*b 3"]:
     """Colors of rays over black, from their weighted sums of features: the color of the mean, times the opacity."""
     mean = sums / opacity.clamp(min=LEAST_OPACITY)[..., None]
-    rgb = field.decode(mean.flatten(0, -2), viewdirs.reshape(-1, 3))
+    rgb = field.decode(mean.reshape(-1, mean.shape[-1]), viewdirs.reshape(-1, 3))
     return opacity[..., None] * rgb.reshape(*opacity.shape, 3)

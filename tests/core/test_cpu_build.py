@@ -68,7 +68,7 @@ def test_without_a_compiler_there_is_no_kernel_and_one_line_says_so(monkeypatch,
     with caplog.at_level(logging.INFO, "enerf"):
         assert cpu_build.library(source) is None
         assert cpu_build.library(source) is None
-    message = "no C++ compiler was found: answer.cpp is not used, its torch reference implementation is"
+    message = "no C++ compiler was found: answer.cpp is not used, its reference implementation is"
     assert caplog.messages == [message]
 
 
@@ -94,7 +94,7 @@ def test_a_broken_source_is_logged_once_with_the_reason_and_the_reference_is_use
         _assert_the_reference_is_used()
     (message,) = caplog.messages
     assert message.startswith("answer.cpp could not be compiled by ")
-    assert message.endswith("): its torch reference implementation is used")
+    assert message.endswith("): its reference implementation is used")
     assert _kept(tmp_path) == []
 
 

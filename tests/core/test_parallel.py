@@ -42,6 +42,20 @@ def test_the_first_error_in_order_is_raised_after_the_results_before_it():
         next(results)
 
 
+def test_no_further_work_is_started_after_an_error():
+    begun = []
+
+    def work(i):
+        begun.append(i)
+        if i == 1:
+            raise ValueError(str(i))
+        return i
+
+    with pytest.raises(ValueError, match=r"^1$"):
+        list(parallel.in_order(work, range(1000), 3))
+    assert len(begun) <= 4
+
+
 def test_a_closed_iterator_computes_nothing_more():
     begun = []
     results = parallel.in_order(lambda i: begun.append(i) or i, range(1000), 2)

@@ -289,6 +289,25 @@ def test_a_watch_sees_what_every_step_saw():
     assert seen == [(1, SEEN), (2, SEEN), (3, SEEN)]
 
 
+# norm
+
+
+@pytest.mark.parametrize("sizes", [[()], [(3,)], [(16,), (1, 5)], [(40, 41), (7,), ()], [(0,), (33,)]])
+def test_the_norm_is_that_of_all_gradients_together(sizes):
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(size, generator=generator) for size in sizes]
+    expected = math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
+    assert trainer._total_norm(gradients) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 16, 36])  # within the rows, and behind them
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_the_norm_is_not_finite_if_a_value_is_not(place, value):
+    gradient = torch.ones(37)
+    gradient[place] = value
+    assert not math.isfinite(trainer._total_norm([torch.ones(3), gradient]))
+
+
 # progress
 
 

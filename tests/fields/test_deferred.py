@@ -82,6 +82,15 @@ def test_an_empty_ray_is_background_with_finite_gradients(white: bool):
     assert torch.isfinite(features.grad).all()
 
 
+def test_a_ray_without_batch_is_rendered_as_in_a_batch():
+    field = _field()
+    points, viewdirs = _points()
+    t_vals = torch.arange(points.shape[1], dtype=points.dtype)
+    batch = volume.composite(field(points, viewdirs), t_vals.expand(points.shape[:2]), viewdirs, False, viewdirs)
+    alone = volume.composite(field(points[0], viewdirs[0]), t_vals, viewdirs[0], False, viewdirs[0])
+    torch.testing.assert_close(alone.rgb, batch.rgb[0])
+
+
 def test_densities_are_those_of_the_field():
     field = _field(depth=6)  # with a skip connection
     points, viewdirs = _points()

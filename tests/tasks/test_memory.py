@@ -64,6 +64,22 @@ def test_activations_of_a_nerf(sampling):
     assert 16 * parameters in needs.values()
 
 
+@pytest.mark.parametrize("sampler", ["proposal", "hierarchical"])
+def test_activations_of_deferred_shading(sampler):
+    wide = ("--ray_features", "512", "--netdepth_color", "4", "--netwidth_color", "512", "--netdepth_fine", "1")
+    narrow = ("--netwidth_fine", "8", "--netdepth", "1", "--netwidth", "8", "--density", "exp")
+    words = ("--shading", "ray", "--sampler", sampler, "--N_samples", "16", "--N_importance", "16", "--N_rand", "64")
+    config = config_of(NerfConfig, *words, *wide, *narrow)
+    proposes = sampler == "proposal"
+    fields = nerf_build.radiance_fields(config.model, config.conditioning, True, 0, proposal=proposes)
+    origins, directions = torch.zeros(64, 3), torch.randn(64, 3)
+    rays = Rays(origins, directions, directions, torch.full((64,), 1.0), torch.full((64,), 4.0))
+    chosen = nerf_setup.sampling_config(config)
+    kept = kept_bytes(lambda: render.render_rays(fields.coarse, fields.fine, rays, chosen), fields)
+    needs = nerf_memory.training_bytes(config, 1 << 30)
+    assert_is_lower_bound(needs["options --ray_features, --netdepth_color and --netwidth_color"], kept)
+
+
 @pytest.mark.parametrize("encoding", ["hash", "positional", "fourier"])
 def test_activations_of_a_shape(encoding):
     words = ("--mesh", "a.ply", "--encoding", encoding, "--N_points", "4096", "--netdepth", "4", "--netwidth", "128")

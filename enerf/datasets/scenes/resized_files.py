@@ -77,8 +77,8 @@ def _bar(label: str, results: Iterator[Result], total: int) -> Iterator[Result]:
 
 def _threads(photos: Sequence[Photo]) -> int:
     """Threads that read photographs within the available memory, by the size of the largest one."""
-    cores = parallel.threads_for()
-    if parallel.threads_for(image_formats.bytes_to_decode(image_formats.MOST_PIXELS)) == cores:
+    cores, most = parallel.threads_for(), image_formats.most_pixels()
+    if most is not None and parallel.threads_for(image_formats.bytes_to_decode(most)) == cores:
         return cores  # for files of any size
     sizes = [images.size(photo.file) for photo in photos]
     return parallel.threads_for(image_formats.bytes_to_decode(max(width * height for width, height, _ in sizes)))

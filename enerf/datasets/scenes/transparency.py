@@ -25,7 +25,7 @@ def stacked(
     Parameters
     ----------
     pictures
-        The images, with 3 or 4 channels; one at a time is in memory.
+        The images, with 3 or 4 channels; ``parallel.in_order`` holds a few of them at a time.
     shape
         Number of images, their height and width.
     folder

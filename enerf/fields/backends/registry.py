@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from enerf.core import device as core_device
 from enerf.core.errors import InputError
+from enerf.core.types import FieldOutput
 from enerf.fields.backends import cpu_dense, cpu_density, cpu_hashgrid, dense, hashgrid, inductor
 from enerf.fields.backends.dense import Bind, Layer, Network
 from enerf.fields.backends.hashgrid import Grid, HashEncoding, make_grid
 from enerf.fields.backends.module import NetworkModule
 from enerf.fields.hash_space import DensityModule, to_density
+from enerf.rendering.ray_functions import ray_functions
 
 log = logging.getLogger("enerf")
 
@@ -264,7 +266,8 @@ PROBE_RAYS, PROBE_SAMPLES = 64, 32
 def self_test(backend: Backend, device: torch.device) -> str | None:
     """Compare a backend with the reference implementation; returns the problem, or None if they agree.
 
-    Compared are the outputs and gradients of a small network on a small hash grid.
+    Compared are the outputs and gradients of a small network on a small hash grid, of densities and, for a backend
+    that is compiled for CPUs, of the operations on rays.
     """
     reference = make("torch", backend.precision, device)
     try:
@@ -292,4 +295,17 @@ def _probe(backend: Backend, device: torch.device) -> list[Tensor]:
     points = torch.rand(PROBE_RAYS * PROBE_SAMPLES, 3, generator=generator).to(device)
     inputs = [backend.encode(points, table, PROBE_GRID), drawn(PROBE_RAYS, 16)]
     (out,) = backend.bind(PROBE, weights, biases)(inputs)
-    return [out.detach(), *torch.autograd.grad(out.square().mean(), [table, *weights, *biases])]
+    gradients = torch.autograd.grad(out.square().mean(), [table, *weights, *biases])
+    return [out.detach(), *gradients, *_probe_rays(backend, device, drawn)]
+
+
+def _probe_rays(backend: Backend, device: torch.device, drawn: Callable[..., Tensor]) -> list[Tensor]:
+    """Densities, what a few rays show of them, resampled edges, and the gradient."""
+    use = ray_functions(backend.name == "compiled" and device.type == "cpu")
+    raw, rgb = drawn(PROBE_RAYS, PROBE_SAMPLES).requires_grad_(), drawn(PROBE_RAYS, PROBE_SAMPLES, 3)
+    density, directions = backend.activate(raw, "exp"), drawn(PROBE_RAYS, 3)
+    edges = torch.linspace(0, 1, PROBE_SAMPLES + 1, device=device).expand(PROBE_RAYS, -1)
+    seen = use.composite_intervals(FieldOutput(density, rgb), edges, directions, t_vals=edges[:, 1:])
+    resampled = use.resample(edges, seen.weights.detach(), PROBE_SAMPLES // 2)
+    (slope,) = torch.autograd.grad(seen.rgb.square().mean() + seen.depth.mean(), raw)
+    return [density.detach(), seen.rgb.detach(), seen.depth.detach(), resampled, slope]

@@ -58,7 +58,10 @@ class Plan:
 
 
 def estimate(sampler: FieldSampler, grid: CoarseGrid, side: int, seconds: float, measured: bool = False) -> Plan:
-    """Estimated cost of an extraction whose coarse sampling took ``seconds``; ``measured``: the slope is not known."""
+    """Estimated cost of an extraction whose coarse sampling took ``seconds``.
+
+    ``measured``: the slope of the field is measured, not given.
+    """
     first = _new_samples(grid)
     levels, grows = max(0, round(np.log2(grid.stride)) - 1), growth(grid)
     later = sum(HALVING * _candidates(grid, grid.stride >> k, measured) * grows**k for k in range(1, levels + 1))

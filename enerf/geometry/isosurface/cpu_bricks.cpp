@@ -547,7 +547,7 @@ struct Mesh {
 namespace {
 
 // MeshBuilder.welded: joins the pieces, welds vertices of equal keys and drops degenerate faces.
-void weld(const std::vector<Piece>& pieces, uint64_t largest, int threads, Mesh& mesh) {
+void weld(const std::vector<Piece>& pieces, uint64_t largest, Mesh& mesh) {
     const int64_t n = int64_t(pieces.size());
     std::vector<int64_t> first(n + 1, 0);
     for (int64_t p = 0; p < n; ++p) first[p + 1] = first[p] + int64_t(pieces[p].keys.size());
@@ -575,7 +575,6 @@ void weld(const std::vector<Piece>& pieces, uint64_t largest, int threads, Mesh&
                           c = number[first[p] + corner[2]];
             if (a != b && b != c && c != a) mesh.faces.insert(mesh.faces.end(), {a, b, c});
         }
-    (void)threads;
 }
 
 template <class T>
@@ -591,7 +590,7 @@ void triangles(const Store& s, const int64_t* ids, int64_t n, const Table& table
             failed = true;
         }
     if (failed) throw std::bad_alloc();
-    weld(pieces, 4 * uint64_t(s.samples[0]) * s.samples[1] * s.samples[2], s.threads, mesh);
+    weld(pieces, 4 * uint64_t(s.samples[0]) * s.samples[1] * s.samples[2], mesh);
 }
 
 // Calls `work` with a value of the type of the samples. Returns the status: 0, or 1 if memory could not be allocated, 2

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enerf.core import files
-from enerf.core.types import RadianceField, Rays
+from enerf.core.types import FeatureOutput, Rays, ShadedField
 from enerf.datasets.scenes import rays as scenes_rays
 from enerf.datasets.scenes.scene import Scene
 from enerf.rendering import volume
@@ -25,6 +25,9 @@ from enerf.rendering.planes.stack import PlaneStack, assemble, cut
 
 SAMPLES = 128  # along a ray, at least
 UNSEEN = 0.5 / 255  # largest weight in any training view of a texel that is left out
+NEAR = float(
+    __import__("os").environ.get("SIG", "2")
+)  # slabs: standard deviation of the window in which features are averaged
 _VISIBLE = 0.5 / 255  # alpha that is not rounded to 0
 
 Progress = Callable[[float], None]
@@ -53,14 +56,14 @@ class BakeSettings:
 
 
 def bake(
-    field: RadianceField, scene: Scene, settings: BakeSettings | None = None, progress: Progress = lambda share: None
+    field: ShadedField, scene: Scene, settings: BakeSettings | None = None, progress: Progress = lambda share: None
 ) -> PlaneStack:
     """The plane stack of a field that is defined in the NDC of a scene.
 
     Parameters
     ----------
     field
-        Density and color at points in NDC.
+        Density and color, or features, at points in NDC.
     scene
         Its training views decide the planes, their extent, and what is left out.
     settings
@@ -83,7 +86,7 @@ def bake(
 
 
 def _textures(
-    field: RadianceField, arranged: Layout, scene: Scene, settings: BakeSettings, progress: Progress
+    field: ShadedField, arranged: Layout, scene: Scene, settings: BakeSettings, progress: Progress
 ) -> tuple[UInt8[Tensor, "d h w 4"], Float[Tensor, " d"]]:
     """Textures of all planes, and the depths of the planes."""
     camera, d = arranged.camera, len(arranged.edges) - 1
@@ -119,7 +122,7 @@ def _texel_rays(arranged: Layout, scene: Scene, texels: Tensor) -> Rays:
 
 @torch.no_grad()
 def _slabs(
-    field: RadianceField, rays: Rays, edges: Float[Tensor, " m"], seen: Bool[Tensor, "n d"]
+    field: ShadedField, rays: Rays, edges: Float[Tensor, " m"], seen: Bool[Tensor, "n d"]
 ) -> tuple[Float[Tensor, "n d 4"], Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """RGBA of the slabs of rays; their weights in the ray, and mean t. Slabs that are not seen are empty."""
     n, d = seen.shape
@@ -129,16 +132,36 @@ def _slabs(
     ray, sample = chosen.nonzero(as_tuple=True)
     points = rays.origins[ray] + rays.directions[ray] * t_vals[0, sample][:, None]
     found = field(points[:, None], rays.viewdirs[ray])
-    density, rgb = torch.zeros(n, d * per_slab), torch.zeros(n, d * per_slab, 3)
-    density[chosen], rgb[chosen] = found.density[:, 0].float(), found.rgb[:, 0].float()
+    at_points = found.features if isinstance(found, FeatureOutput) else found.rgb
+    density, values = torch.zeros(n, d * per_slab), torch.zeros(n, d * per_slab, at_points.shape[-1])
+    density[chosen], values[chosen] = found.density[:, 0].float(), at_points[:, 0].float()
     delta = volume.widths(edges.expand(n, -1), rays.directions)
     weights = volume.weights(density.unflatten(1, (d, per_slab)), delta.unflatten(1, (d, per_slab)))
     alpha = weights.sum(-1)
     share = weights / alpha.clamp(min=1e-12)[..., None]
-    color = (share[..., None] * rgb.unflatten(1, (d, per_slab))).sum(2)
+    color = (share[..., None] * values.unflatten(1, (d, per_slab))).sum(2)
+    if isinstance(found, FeatureOutput):
+        color = _decoded(found, color, alpha, rays.viewdirs)
     depth = (share * t_vals.unflatten(1, (d, per_slab))).sum(-1)
     in_ray = alpha * torch.cat([torch.ones(n, 1), (1 - alpha).cumprod(1)[:, :-1]], 1)
     return torch.cat([color, alpha[..., None]], -1).clamp(0, 1), in_ray, depth
+
+
+def _decoded(
+    found: FeatureOutput, features: Float[Tensor, "n d f"], alpha: Float[Tensor, "n d"], viewdirs: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n d 3"]:
+    """Colors of slabs from their mean features, averaged with those of near slabs along the ray by alpha.
+
+    The color network has learned means along rays, which a surface of some thickness fills from several slabs.
+    """
+    at = torch.arange(features.shape[1], dtype=torch.float32)
+    near = torch.exp(-0.5 * ((at[:, None] - at) / NEAR) ** 2)
+    features = (near @ (alpha[..., None] * features)) / (near @ alpha[..., None]).clamp(min=1e-6)
+    visible = alpha > _VISIBLE / 2
+    rgb = torch.zeros(*alpha.shape, 3)
+    ray = visible.nonzero()[:, 0]
+    rgb[visible] = found.decode(features[visible], viewdirs[ray]).float()
+    return rgb
 
 
 def view_rays(scene: Scene, view: int, pixel_centers: float | int = 0.5) -> tuple[Rays, int]:

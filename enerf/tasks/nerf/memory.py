@@ -12,8 +12,8 @@ _RAY = 100  # bytes of a ray of the batch: its pixel's indices, origin, directio
 def training_bytes(config: NerfConfig, rays_at_once: int) -> dict[str, int]:
     """Return the bytes of networks, batch and activations by the options that decide them; a lower bound.
 
-    Activations are those of the hidden layers at all samples of the rays that are rendered at once, kept for the
-    backward pass.
+    Activations are those of the hidden layers at all samples of the rays that are rendered at once, and with deferred
+    shading of the color network on these rays, kept for the backward pass.
 
     Parameters
     ----------
@@ -28,13 +28,17 @@ def training_bytes(config: NerfConfig, rays_at_once: int) -> dict[str, int]:
         fields = build.plain_fields(m, r.N_importance > 0, is_proposal)
     coarse = build.PROPOSAL_WIDTH if is_proposal else m.netdepth * m.netwidth
     fine_samples = (r.N_importance if is_proposal else r.N_samples + r.N_importance) if r.N_importance else 0
-    per_sample = m.netdepth_fine * m.netwidth_fine + (m.ray_features if m.shading == "ray" else 0)
-    values = r.N_samples * coarse + fine_samples * per_sample
-    value_bytes = 4 if t.precision == "fp32" else 2
+    deferred = m.shading == "ray"
+    features = m.ray_features * (fine_samples + (0 if is_proposal else r.N_samples)) if deferred else 0
+    color = m.netdepth_color * m.netwidth_color * (1 if is_proposal else 2) if deferred else 0
+    values = r.N_samples * coarse + fine_samples * m.netdepth_fine * m.netwidth_fine
+    value_bytes, at_once = (4 if t.precision == "fp32" else 2), min(rays_at_once, t.N_rand)
+    colors = ", or --netdepth_color and --netwidth_color" if deferred else ""
     return {
-        "options --netwidth, --netdepth, --multires, --hash_log2_entries and --hash_levels": memory.trained_bytes(
-            fields
+        f"options --netwidth, --netdepth, --multires, --hash_log2_entries and --hash_levels{colors}": (
+            memory.trained_bytes(fields)
         ),
         "option --N_rand": _RAY * t.N_rand,
-        "options --N_samples and --N_importance": min(rays_at_once, t.N_rand) * values * value_bytes,
+        "options --N_samples and --N_importance": at_once * values * value_bytes,
+        "options --ray_features, --netdepth_color and --netwidth_color": at_once * (features + color) * value_bytes,
     }

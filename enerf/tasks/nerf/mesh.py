@@ -175,8 +175,10 @@ def _colors(radiance: PointField, scene: Scene, device: torch.device, points: Po
     """
     at = torch.from_numpy(coordinates.from_world(scene, points)).to(device, torch.float32)
     viewdirs = torch.from_numpy(frusta.most_frontal_directions(scene, points, normals)).to(device, torch.float32)
-    outputs = [(radiance(a[:, None], d), d) for a, d in zip(at.split(1 << 16), viewdirs.split(1 << 16), strict=True)]
-    rgb = [(out.at_points(d) if isinstance(out, FeatureOutput) else out).rgb[:, 0] for out, d in outputs]
+    rgb = []
+    for a, d in zip(at.split(1 << 16), viewdirs.split(1 << 16), strict=True):
+        out = radiance(a[:, None], d)
+        rgb.append((out.at_points(d) if isinstance(out, FeatureOutput) else out).rgb[:, 0])
     return torch.cat(rgb).double().cpu().numpy()
 
 

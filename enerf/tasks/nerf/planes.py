@@ -17,7 +17,7 @@ from torch import Tensor
 from enerf.conditioning import layers
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
-from enerf.core.types import Camera, FeatureOutput, FieldOutput, RadianceField
+from enerf.core.types import Camera, FeatureOutput, FieldOutput, ShadedField
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays
 from enerf.datasets.scenes.scene import Scene
@@ -202,17 +202,22 @@ def _described(stack: PlaneStack, run: Run, made_from: dict[str, Any]) -> PlaneS
     return PlaneStack(**{**vars(stack), "white": run.config.data.is_white, "metadata": metadata})
 
 
-def _field(run: Run) -> RadianceField:
+def _field(run: Run) -> ShadedField:
     """The network of a run's final colors (fine, or the only one) as a function of tensors on the CPU."""
     fields = layers.bake(copy.deepcopy(run.fields)).eval()
     fields.requires_grad_(False)
     module.freeze(fields)
     field = fields.coarse if fields.fine is None else fields.fine
 
-    def on_device(points: Float[Tensor, "*b s 3"], viewdirs: Float[Tensor, "*b 3"]) -> FieldOutput:
-        viewdirs = viewdirs.to(run.device)
-        found = field(points.to(run.device), viewdirs)
-        found = found.at_points(viewdirs) if isinstance(found, FeatureOutput) else found
+    def on_device(points: Float[Tensor, "*b s 3"], viewdirs: Float[Tensor, "*b 3"]) -> FieldOutput | FeatureOutput:
+        found = field(points.to(run.device), viewdirs.to(run.device))
+        if isinstance(found, FeatureOutput):
+            decode = found.decode
+            return FeatureOutput(
+                found.density.cpu(),
+                found.features.cpu(),
+                lambda mean, seen: decode(mean.to(run.device), seen.to(run.device)).cpu(),
+            )
         return FieldOutput(found.density.cpu(), found.rgb.cpu())
 
     return on_device

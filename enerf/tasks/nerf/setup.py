@@ -307,8 +307,8 @@ def sampling_config(config: NerfConfig, scene: Scene | None = None) -> SamplingC
     return SamplingConfig(r.N_samples, r.N_importance, lindisp, config.data.is_white, r.sampler == "proposal", knee)
 
 
-def training_sampling(run: Run) -> SamplingConfig:
-    """Return the sampling of a run's training steps: by compiled operations where its backend is compiled for CPUs."""
+def run_sampling(run: Run) -> SamplingConfig:
+    """Return the sampling of a run: by compiled operations on rays where its backend is compiled for CPUs."""
     compiled = run.backend.name == "compiled" and run.device.type == "cpu"
     return replace(sampling_config(run.config, run.scene), compiled=compiled)
 

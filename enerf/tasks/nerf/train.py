@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from enerf.core.errors import InputError
 from enerf.core.types import Rays
@@ -88,6 +89,29 @@ def _warn_of_end(run: Run) -> None:
         )
 
 
+class KeptGradients:
+    """Gradients of a field that some steps do not train: an optimizer leaves out parameters without a gradient.
+
+    Their tensors are kept, because a CUDA graph of the other steps has their addresses.
+    """
+
+    def __init__(self, field: nn.Module) -> None:
+        self._field = field
+        self._kept: list[tuple[nn.Parameter, torch.Tensor]] = []
+
+    def set_aside(self) -> None:
+        """Remove the gradients of the parameters."""
+        self._kept += [(p, p.grad) for p in self._field.parameters() if p.grad is not None]
+        for parameter, _ in self._kept:
+            parameter.grad = None
+
+    def put_back(self) -> None:
+        """Give the parameters the gradients that were set aside, set to zero."""
+        for parameter, grad in self._kept:
+            parameter.grad = grad.zero_()
+        self._kept.clear()
+
+
 def step_function(run: Run) -> Callable[[State], StepReport]:
     """Return the function that adds the gradient of one step's random batch to the parameters.
 
@@ -95,7 +119,7 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
     the step is repeated without a graph.
     """
     config, t = run.config, run.config.train
-    sampling, generator = setup.training_sampling(run), torch.Generator(run.device)
+    sampling, generator = setup.run_sampling(run), torch.Generator(run.device)
     batches = Batches(run, generator)
     if batches.has_random_background:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
@@ -121,11 +145,13 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
         )
 
     functions: dict[bool, cuda_graph.GradientFunction] = {}  # by whether the proposal is trained
+    proposal = KeptGradients(run.fields.coarse)
 
     def step(training: State) -> StepReport:
         nonlocal at_once, recording
         setup.begin_step(config, training)
         kind = t.trains_proposal(training.step)
+        proposal.put_back() if kind else proposal.set_aside()
         while True:
             rays, rows = batches.draw(training.step)
             try:

@@ -72,17 +72,22 @@ def renderer_of(run: Run, skip: float = 0.0) -> Renderer:
     setup.open_windows(run.config, fields, run.state.step)
     fields.requires_grad_(False)
     module.freeze(fields)  # the copy's weights never change
-    sampling = setup.sampling_config(run.config, run.scene)
+    sampling = setup.run_sampling(run)
     at_once = setup.rays_at_once(run.config, run.device)
     rendering = partial(_final_rendering, fields, sampling, skip)
     return Renderer(rendering, at_once, run.config.data.pixel_centers, fields.exposure)
 
 
 def _final_rendering(fields: RadianceFields, sampling: SamplingConfig, skip: float, batch: Rays) -> Rendering:
-    is_deferred = isinstance(fields.fine, DeferredNeRF)
-    if skip > 0 and fields.fine is not None and sampling.n_importance and not sampling.proposal and not is_deferred:
+    if skip > 0 and fields.fine is not None and can_skip(fields, sampling):
         return empty_space.render_rays(fields.coarse, fields.fine, batch, sampling, skip)
     return render.render_rays(fields.coarse, fields.fine, batch, sampling)[1]
+
+
+def can_skip(fields: RadianceFields, sampling: SamplingConfig) -> bool:
+    """Whether empty-space skipping applies to fields: to coarse and fine ones without proposal or deferred shading."""
+    is_deferred = isinstance(fields.fine, DeferredNeRF)
+    return fields.fine is not None and sampling.n_importance > 0 and not sampling.proposal and not is_deferred
 
 
 def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: int) -> float:

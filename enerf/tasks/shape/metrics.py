@@ -38,7 +38,7 @@ _SOLID_NAMES = ("iou", "iou_near", "sign_f1_near", "volume", "volume_file", "vol
 _SURFACE_NAMES = (
     *(f"{name}{unit}" for name in ("chamfer_l1", "accuracy", "completeness", "hausdorff")
       for unit in ("", "_percent", "_file")),
-    "chamfer_l2", "chamfer_l2_file", "normal_consistency", "normal_consistency_signed",
+    "chamfer_l2", "chamfer_l2_file", "normal_consistency", "normal_consistency_signed", "normal_error_degrees",
 )  # fmt: skip
 _FACE_NAMES = (
     *("vertices", "faces", "watertight", "boundary_edges", "euler_number", "parts"),
@@ -153,6 +153,7 @@ def protocol(settings: EvalSettings) -> dict[str, Any]:
         "chamfer_l1": "(accuracy + completeness) / 2, mean distances",
         "chamfer_l2": "half the sum of the mean squared distances",
         "hausdorff": "greatest distance from a drawn point, either way",
+        "normal_error_degrees": "mean angle between normals, whichever way they point",
         "fscore_thresholds_percent_of_side": list(settings.thresholds),
         "volume_error": "relative and signed",
     }

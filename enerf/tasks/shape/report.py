@@ -21,6 +21,7 @@ _SHAPE_COLUMNS = (
     ("near F1", "field", "sign_f1_near", 4),
     ("Chamfer L1 [%]", "mesh", "chamfer_l1_percent", 3),
     ("NC", "mesh", "normal_consistency", 4),
+    ("normal error [°]", "mesh", "normal_error_degrees", 2),
     ("F 0.5 %", "mesh", "fscore_0.5", 4),
     ("Hausdorff [%]", "mesh", "hausdorff_percent", 2),
     ("parts", "mesh", "parts", 0),

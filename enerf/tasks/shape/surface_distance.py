@@ -8,7 +8,8 @@
 - *Precision* and *recall* are the shares of those points within a threshold; the F-score is their harmonic mean.
 - The Hausdorff distance is the maximum over all sampled points: a lower bound, which can miss thin spikes.
 - *Normal consistency* is the mean, over points of both surfaces, of the cosine between the normal at a point and that
-  of the nearest face; unsigned as usual, and signed, which detects inverted orientation.
+  of the nearest face; unsigned as usual, and signed, which detects inverted orientation. *Normal error* is the mean
+  of the angle that belongs to the unsigned cosine.
 
 Sources: Mescheder, Oechsle, Niemeyer, Nowozin, Geiger, Occupancy networks (2019), section 4; Tatarchenko et al., What
 do single-view 3D reconstruction networks learn? (2019), section 5.1, for the F-score.
@@ -108,6 +109,8 @@ def surface_metrics(
     cosines = (accuracy.cosines, completeness.cosines)
     found["normal_consistency"] = float(sum(np.abs(c).mean() for c in cosines)) / 2
     found["normal_consistency_signed"] = float(sum(c.mean() for c in cosines)) / 2
+    angles = [np.degrees(np.arccos(np.abs(c))).mean() for c in cosines]
+    found["normal_error_degrees"] = float(sum(angles)) / 2
     for percent in thresholds:
         found[f"fscore_{percent:g}"] = f_score(there, back, percent / 100 * side)
     return found

@@ -16,7 +16,7 @@ from enerf.fields.shape import ShapeField
 compiled = pytest.mark.skipif(not cpu_hashgrid.available(), reason="no C++ compiler made the kernels")
 NETWORK = Network((3,), (Layer((0,), 8, True), Layer((1,), 1, False)), (2,))
 GRID = hashgrid.make_grid(2, 2, 9, 4, 16)
-REFUSED = "a second derivative of a network or encoding was needed"
+REFUSED = "a second derivative of a network, encoding or rendering was needed"
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -25,11 +25,13 @@ def scene(tmp_path_factory) -> Path:
 
 
 @compiled
-@pytest.mark.parametrize("words", [[], ["--distortion", "0.01"], ["--no_ndc", "--spacing", "disparity"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--shading", "ray"], ["--distortion", "0.01"], ["--no_ndc", "--spacing", "disparity"]]
+)
 def test_both_kinds_of_operations_train_alike(words, make, monkeypatch):
-    chosen, curves = setup.training_sampling, []
+    chosen, curves = setup.run_sampling, []
     for use in (True, False):
-        monkeypatch.setattr(setup, "training_sampling", lambda run, use=use: replace(chosen(run), compiled=use))
+        monkeypatch.setattr(setup, "run_sampling", lambda run, use=use: replace(chosen(run), compiled=use))
         run = setup.prepare(make(f"run_{use}", "--backend", "torch", *words))
         step = train.step_function(run)
         curves.append([trainer.one_step(run.state, step).loss for _ in range(30)])
@@ -42,5 +44,5 @@ def test_both_kinds_of_operations_train_alike(words, make, monkeypatch):
 def test_the_compiled_backend_trains_with_compiled_operations_and_torch_does_not(make):
     for backend, expected in (("compiled", True), ("torch", False)):
         run = setup.prepare(make(backend, "--backend", backend))
-        assert setup.training_sampling(run).compiled is expected
+        assert setup.run_sampling(run).compiled is expected
         assert not setup.sampling_config(run.config, run.scene).compiled

@@ -77,6 +77,17 @@ def test_distances_are_the_same_from_either_side():
         assert found[name] == pytest.approx(back[name], rel=0.05)
 
 
+def test_the_normal_error_of_a_turned_plate_is_the_angle():
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    tilt = np.radians(12.5)
+    turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    one, other = (shape_surface_distance.mesh_from_arrays(v, faces) for v in (corners, corners @ turn.T))
+    assert _compared(one, other)["normal_error_degrees"] == pytest.approx(12.5, abs=1e-9)
+    flipped = shape_surface_distance.mesh_from_arrays(corners, np.ascontiguousarray(faces[:, ::-1]))
+    assert _compared(one, flipped)["normal_error_degrees"] == pytest.approx(0, abs=1e-5)
+
+
 def test_normals_tell_a_surface_that_looks_inwards():
     ball = _ball(0.7)
     inwards = shape_surface_distance.mesh_from_arrays(ball.vertices, np.ascontiguousarray(ball.faces[:, ::-1]))
