@@ -59,26 +59,14 @@ def prepare(device: torch.device) -> str:
 def keep_memory() -> bool:
     """Tell glibc's malloc not to return freed memory, since new pages are slow; returns whether that succeeded.
 
-    Arrays above 32 MiB, the largest limit that malloc allows, are given back until ``keep_large_arrays`` is called.
+    Arrays above 32 MiB, the largest limit that malloc allows, are given back all the same: see ``core.spare``.
     """
-    trim, top_pad, mmap = -1, -2, -3
-    return _set_malloc((mmap, 32 << 20), (trim, 2**31 - 1), (top_pad, 64 << 20))
-
-
-def keep_large_arrays() -> bool:
-    """Tell glibc's malloc to keep freed arrays of any size, up to 2 GiB; returns whether that succeeded.
-
-    For the steps of a training, whose gradients of large hash grids are allocated in every step; not for reading data,
-    whose temporary arrays would stay.
-    """
-    most_mappings = -4
-    return _set_malloc((most_mappings, 0))
-
-
-def _set_malloc(*options: tuple[int, int]) -> bool:
     try:
         libc = ctypes.CDLL("libc.so.6")
-        return all(libc.mallopt(what, size) == 1 for what, size in options)
+        trim, top_pad, mmap = -1, -2, -3
+        return all(
+            libc.mallopt(what, size) == 1 for what, size in ((mmap, 32 << 20), (trim, 2**31 - 1), (top_pad, 64 << 20))
+        )
     except (OSError, AttributeError):
         return False  # not glibc
 

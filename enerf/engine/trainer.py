@@ -19,7 +19,7 @@ from tqdm import tqdm
 from enerf.conditioning.diagnostics import spectrum
 from enerf.config import parser
 from enerf.config.options import RunConfig
-from enerf.core import device, io
+from enerf.core import io, spare
 from enerf.core.errors import InputError, NotFinite
 from enerf.core.progress import progress_bar
 from enerf.engine import checkpoint, resume, saver, schedule, signals
@@ -181,7 +181,10 @@ def _clear_gradients(optimizer: torch.optim.Optimizer) -> None:
 
     A parameter without gradient takes the first one of a backward pass as it is, instead of adding it to zeros.
     """
-    on_gpu = any(p.is_cuda for group in optimizer.param_groups for p in group["params"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    on_gpu = any(p.is_cuda for p in parameters)
+    if not on_gpu:
+        spare.keep(parameters)
     optimizer.zero_grad(set_to_none=not on_gpu)
 
 
@@ -295,7 +298,6 @@ def fit(
     journal, progress = Journal(config.folder, training.step), Progress(unit)
     records = _records(config, training, journal, progress, spectra)
     saving = [Hook(config.run.i_weights, saves.by_step), Hook(1, saves.by_time)]
-    device.keep_large_arrays()
     with signals.deferred() as stop_requested:
         try:
             why = train_loop(

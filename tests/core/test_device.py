@@ -1,8 +1,5 @@
 """Device resolution, matrix products and memory settings."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -117,27 +114,6 @@ def test_without_glibc_memory_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(core_device.ctypes, "CDLL", absent)
     assert core_device.keep_memory() is False
-    assert core_device.keep_large_arrays() is False
-
-
-def test_large_arrays_are_kept_so_that_the_next_ones_need_no_new_pages():
-    code = (
-        "import resource, sys, torch\n"
-        "from enerf.core import device\n"
-        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def of_an_array():\n"
-        "    before = faults()\n"
-        "    torch.ones(20 << 20)\n"
-        "    return faults() - before\n"
-        "if not device.keep_memory(): sys.exit('no glibc')\n"
-        "device.keep_large_arrays()\n"
-        "of_an_array()\n"
-        "print(of_an_array())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if "no glibc" in done.stderr:
-        pytest.skip("malloc is not that of glibc")
-    assert int(done.stdout) < 2_000  # of 20,480
 
 
 def test_a_cpu_takes_no_more_points_than_its_caches_like():

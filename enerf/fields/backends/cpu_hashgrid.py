@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core import cpu_build
+from enerf.core import cpu_build, spare
 from enerf.core.first_order import first_order
 from enerf.fields.backends import hashgrid
 
@@ -73,7 +73,7 @@ class _Encode(torch.autograd.Function):
             points_grad = torch.empty_like(points)
             _call("hashgrid_backward_points", points, [table, grad], ctx.grid, points_grad)
         if ctx.needs_input_grad[1]:
-            table_grad = torch.empty_like(table)  # the kernel zeroes the rows of the levels
+            table_grad = spare.empty_like(table)  # the kernel zeroes the rows of the levels
             table_grad[ctx.grid.offsets[-1] :] = 0
             _call("hashgrid_backward_table", points, [grad], ctx.grid, table_grad)
         return points_grad, table_grad, None
