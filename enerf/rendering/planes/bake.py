@@ -25,9 +25,7 @@ from enerf.rendering.planes.stack import PlaneStack, assemble, cut
 
 SAMPLES = 128  # along a ray, at least
 UNSEEN = 0.5 / 255  # largest weight in any training view of a texel that is left out
-NEAR = float(
-    __import__("os").environ.get("SIG", "2")
-)  # slabs: standard deviation of the window in which features are averaged
+NEAR = 2.0  # slabs: standard deviation of the window in which features are averaged
 _VISIBLE = 0.5 / 255  # alpha that is not rounded to 0
 
 Progress = Callable[[float], None]
@@ -154,9 +152,14 @@ def _decoded(
 
     The color network has learned means along rays, which a surface of some thickness fills from several slabs.
     """
-    at = torch.arange(features.shape[1], dtype=torch.float32)
-    near = torch.exp(-0.5 * ((at[:, None] - at) / NEAR) ** 2)
-    features = (near @ (alpha[..., None] * features)) / (near @ alpha[..., None]).clamp(min=1e-6)
+    offsets = torch.arange(-round(3 * NEAR), round(3 * NEAR) + 1, dtype=torch.float32)
+    window = torch.exp(-0.5 * (offsets / NEAR) ** 2)[None, None]
+
+    def sums(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        return functional.conv1d(values[:, None], window, padding=len(offsets) // 2)[:, 0]
+
+    summed = torch.stack([sums(alpha * feature) for feature in features.unbind(-1)], -1)
+    features = summed / sums(alpha).clamp(min=1e-6)[..., None]
     visible = alpha > _VISIBLE / 2
     rgb = torch.zeros(*alpha.shape, 3)
     ray = visible.nonzero()[:, 0]
