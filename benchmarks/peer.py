@@ -1,5 +1,6 @@
 """nerf-pytorch, imported unchanged from a checkout outside this repository."""
 
+import ctypes
 import importlib
 import os
 import sys
@@ -122,15 +123,21 @@ def stepping(path: Path, device: str, n_rays: int, changes: dict[str, Any]) -> S
     return Stepping(path, device, n_rays, **changes)
 
 
+def keep_large_arrays() -> bool:
+    """Tell glibc's malloc to keep freed arrays above 32 MiB too; returns whether that succeeded."""
+    most_mappings = -4
+    return ctypes.CDLL("libc.so.6").mallopt(most_mappings, 0) == 1
+
+
 class Tuned(Stepping):
-    """The same with two lines that users of torch know, on a CPU: malloc keeps freed memory, and faster products.
+    """The same with what users of torch know, on a CPU: malloc keeps freed memory of any size, and faster products.
 
     With ``bf16`` these are torch's autocast to bf16; with ``fp32`` torch's matmul precision "medium", where that still
     is fp32 (``device.fast_products``): on processors with AMX it rounds to bf16.
     """
 
     def __init__(self, path: Path, device: str, n_rays: int, precision: str, **changes: Any) -> None:
-        keeps = device == "cpu" and core_device.keep_memory()
+        keeps = device == "cpu" and core_device.keep_memory() and keep_large_arrays()
         products = core_device.fast_products() if device == "cpu" and precision == "fp32" else "stock"
         self.autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
         super().__init__(path, device, n_rays, **changes)
