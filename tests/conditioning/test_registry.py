@@ -206,3 +206,20 @@ def test_reasons_of_tensors_are_those_of_layers():
     assert reason is not None
     assert reason == layers.select(nn.Sequential(layer, nn.Linear(3, 3)), "all").skipped["0"]
     assert functional.linear(torch.ones(1, 3), layer.weight).shape == (1, 1)
+
+
+@pytest.mark.parametrize("make", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_layers_apply_the_conditioned_weight(make: type[nn.RNNBase]):
+    layer = make(4, 8).double()
+    expected = make(4, 8).double()
+    expected.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        expected.weight_hh_l0.copy_(maps.row(layer.weight_hh_l0))
+    layers.condition_tensor(layer, "weight_hh_l0")
+    x = torch.randn(5, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        torch.testing.assert_close(layer(x)[0], expected(x)[0])
+        layer(x)[0].sum().backward()
+    raw = layer.parametrizations.weight_hh_l0.original
+    assert (raw.grad * raw).sum(0).abs().max() < 1e-10
+    assert raw.grad.norm() > 0
