@@ -57,8 +57,8 @@ def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor
 def numerical_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """Number of singular values above rounding errors, as a float64; NaN where the matrix is not finite.
 
-    Rounding of the entries to the dtype of ``weight`` changes singular values by up to about max(n_out, n_in) · epsilon
-    times the largest, which is the threshold (as for ``torch.linalg.matrix_rank``).
+    Rounding of the entries to the dtype of ``weight`` changes singular values by at most half an epsilon times the
+    Frobenius norm. The threshold is twice that.
 
     Examples
     --------
@@ -244,7 +244,8 @@ def _on_range(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Numerical rank and κ on the range, of the singular values of a matrix."""
     largest = values[..., :1]
-    kept = values > max(weight.shape[-2:]) * torch.finfo(weight.dtype).eps * largest
+    frobenius = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    kept = values > torch.finfo(weight.dtype).eps * frobenius
     rank = kept.sum(-1).double()
     kappa = torch.where(rank == 0, math.inf, largest[..., 0] / torch.where(kept, values, math.inf).amin(-1))
     finite = largest[..., 0].isfinite()
