@@ -16,7 +16,7 @@ Map: TypeAlias = Callable[[Tensor, str, float], Tensor]
 Divisors: TypeAlias = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
-def register_layer(layer_type: type[nn.Module], views: Callable[[Any], Iterable[WeightView]]) -> None:
+def register_layer(layer_type: type[Any], views: Callable[[Any], Iterable[WeightView]]) -> None:
     """Make a type of modules a layer, so that groups, patterns, types and names can select it.
 
     Parameters
