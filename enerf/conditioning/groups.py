@@ -1,9 +1,9 @@
 """Parameters of a model by their role: what to orthogonalize, to decay, or to train with a rate of its own.
 
 A raw weight under a scale-invariant map has no scale: multiplying it by a positive number does not change the function.
-Its gradient is orthogonal to it, so plain steps lengthen it and thereby lower its effective rate, which is the rate over
-the squared norm. Weight decay does not regularize the function there, but keeps the norm from growing, and so raises the
-effective rate (van Laarhoven, L2 regularization versus batch and weight normalization, arXiv 1706.05350).
+Its gradient is orthogonal to it, so plain steps lengthen it and thereby lower its effective rate, which is the rate
+over the squared norm. Weight decay does not regularize the function there, but keeps the norm from growing, and so
+raises the effective rate (van Laarhoven, L2 regularization versus batch and weight normalization, arXiv 1706.05350).
 """
 
 from collections.abc import Iterator

@@ -19,9 +19,7 @@ pickle whole parametrized modules. ``torch.func.functional_call`` takes raw weig
 """
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -244,9 +242,9 @@ def conditioned_layers(model: nn.Module) -> dict[str, str]:
         if parametrize.is_parametrized(module):
             weights = {view.name for view in weight_views.views(module)}
             for tensor_name, item in module.get_submodule("parametrizations").named_children():
-                methods = [method_of(step) for step in item.children()]
-                if tensor_name in weights or not weights:
-                    found.update({name: method for method in methods if method})
+                for method in map(method_of, item.children()):
+                    if method and (tensor_name in weights or not weights):
+                        found[name] = method
     return found
 
 

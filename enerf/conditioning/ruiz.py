@@ -28,10 +28,11 @@ def ruiz(
     limit is unique where it exists, and is reached by alternating sweeps (Sinkhorn, Knopp), which converge faster than
     Ruiz' simultaneous square roots; for p = ∞ it is not unique, and Ruiz' own steps are used. It does not exist for
     some patterns of zeros (e.g. a triangle): then the inputs have norm 1 and the outputs are as close as ``sweeps``
-    allow. So it is, with a limit, where convergence is slow: the error falls by σ₂² per sweep, σ₂ being the second singular
-    value of the limit of the matrix of p-th powers, which is near 1 for matrices that are nearly triangular or fall
-    nearly into blocks (0.96 for [[1, 0.01], [0.9, 1]], whose error after 30 sweeps is 7e-3). ``balance`` returns the
-    error and whether it is within the tolerance. Rows and columns with norms below the floor are not iterated on.
+    allow. So it is, with a limit, where convergence is slow: the error falls by σ₂² per sweep, σ₂ being the second
+    singular value of the limit of the matrix of p-th powers. It is near 1 for matrices that are nearly triangular or
+    fall nearly into blocks: σ₂² is 0.96 for [[1, 0.01], [0.9, 1]], whose error after 30 sweeps is 7e-3. ``balance``
+    returns the error and whether it is within the tolerance. Rows and columns with norms below the floor are not
+    iterated on.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ and several changes between two calls are one.
 """
 
 import weakref
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +18,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _steps_of: Any = WeakTensorKeyDictionary()  # parameter -> number of steps of optimizers that have it
-_steps = 0  # of all optimizers
-_installed = False
+_of_all = {"steps": 0}  # number of steps of all optimizers
 
 
 class StepDetector:
@@ -64,21 +64,18 @@ def _state_of(tensor: Tensor) -> tuple[object, ...]:
     """Number of changes in place (not counted for inference tensors), and of steps."""
     version = -1 if tensor.is_inference() else tensor._version
     own = _steps_of.get(tensor)
-    return (version, "all", _steps) if own is None else (version, "own", own)
+    return (version, "all", _of_all["steps"]) if own is None else (version, "own", own)
 
 
+@cache
 def _install() -> None:
     """Count the steps of all optimizers from now on."""
-    global _installed
-    if not _installed:
-        _installed = True
-        register_optimizer_step_post_hook(_count)
+    register_optimizer_step_post_hook(_count)
 
 
 @_disable_dynamo
 def _count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    global _steps
-    _steps += 1
+    _of_all["steps"] += 1
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             _steps_of[parameter] = _steps_of.get(parameter, 0) + 1

@@ -118,10 +118,8 @@ def _computed_tensors(hook: object) -> set[str]:
 def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
     """Why the weight tensor is not supported, or None."""
     weight = _raw(module, view)
-    if isinstance(weight, str):
+    if weight is None or isinstance(weight, str):  # None: a conditioned layer with several originals
         return weight
-    if weight is None:  # a conditioned layer with several originals
-        return None
     if is_lazy(weight):
         return "its shape is not known yet: run the model once on an example, then condition it"
     if weight.layout != torch.strided or getattr(weight, "is_sparse", False):

@@ -33,7 +33,7 @@ def strength(name: str, value: Any) -> float:
         If it is not a number from 0 up.
     """
     single = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex())
-    number = float(value) if single else math.nan
+    number = float(value.detach() if isinstance(value, Tensor) else value) if single else math.nan
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} is {value!r}; it must be a number from 0 up")
     return number

@@ -54,9 +54,9 @@ def test_a_weight_that_code_of_its_own_computes_is_told_apart():
     net = three()
     half = net[1].weight.detach() / 2
     del net[1].weight
-    net[1].half = nn.Parameter(half)
-    net[1].weight = net[1].half * 2
-    net[1].register_forward_pre_hook(lambda module, _: setattr(module, "weight", module.half * 2))
+    net[1].stored = nn.Parameter(half)
+    net[1].weight = net[1].stored * 2
+    net[1].register_forward_pre_hook(lambda module, _: setattr(module, "weight", module.stored * 2))
     with pytest.raises(ValueError, match="by code of Linear: make it permanent first"):
         layers.condition(net, "row", ["0", "1"])
     assert layers.conditioned_layers(net) == {}
@@ -155,7 +155,7 @@ def test_naming_one_is_an_error_and_so_is_a_group_if_one_chooses(method: str):
     for how in ({"layers": ["0", "3"]}, {"layers": "all", "zero_rows": "refused"}):
         net = with_zeros()
         before = everything(net)
-        with pytest.raises(ValueError, match="cannot be conditioned: . of its 4 (rows are|outputs have) zero"):
+        with pytest.raises(ValueError, match=r"cannot be conditioned: . of its 4 (rows are|outputs have) zero"):
             layers.condition(net, method, **how)
         assert everything(net) == before
 

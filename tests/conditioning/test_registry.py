@@ -153,7 +153,7 @@ def test_one_tensor_of_any_module_is_conditioned_alone():
     ratio = cell.weight_hh / expected
     torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
     assert all(torch.equal(dict(cell.named_parameters())[name], value) for name, value in others.items())
-    cell(torch.ones(2, 4)).sum().backward()
+    cell(torch.ones(2, 4), torch.ones(2, 8)).sum().backward()
     assert cell.parametrizations.weight_hh.original.grad.norm() > 0
     assert layers.conditioned_layers(nn.ModuleDict({"cell": cell})) == {"cell": "row"}
     before = cell(torch.ones(2, 4))

@@ -1,4 +1,4 @@
-"""Strengths given as tensors or NumPy scalars, states exchanged with torch's AdamW, and steps under ``torch.compile``."""
+"""Strengths given as tensors or NumPy scalars, states exchanged with AdamW, and steps under ``torch.compile``."""
 
 import subprocess
 import sys
@@ -146,4 +146,4 @@ for make in (lambda p: IntrinsicAdam(p, lr=0.1, l1=0.1, l2=0.1), lambda p: Intri
 def test_a_compiled_step_does_not_break_at_each_parameter():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", TRACED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(int(breaks) <= 2 for breaks in done.stdout.split()), done.stdout
+    assert all(int(breaks) <= 3 for breaks in done.stdout.split()), done.stdout

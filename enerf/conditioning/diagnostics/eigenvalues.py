@@ -162,8 +162,8 @@ def density(operator: Any, steps: int = 40, probes: int = 1, seed: int = 0) -> D
 def lanczos(operator: Any, start: Shaped[Tensor, " n"], steps: int) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
     """Ritz values of the Krylov space of ``start``, ascending, and their weights, which add up to 1.
 
-    Stops early where the Krylov space is invariant. Vectors are fully reorthogonalized. A single NaN if a product is not
-    finite.
+    Stops early where the Krylov space is invariant. Vectors are fully reorthogonalized. A single NaN if a product is
+    not finite.
     """
     n = operator.shape[0]
     v = start.to(operator.device).double()

@@ -77,8 +77,8 @@ def extended_condition_number(inputs: Float[Tensor, "*batch n n_in"]) -> tuple[f
     """κ([1, H]) over the singular values above rounding errors, and their number; for a batch, those of the largest κ.
 
     Inactive units produce columns of zeros, so the number is the numerical rank of the layer's inputs. Rounding of the
-    entries changes singular values by at most epsilon times the Frobenius norm, which is the floor. (NaN, 0) if an input
-    is not finite.
+    entries changes singular values by at most epsilon times the Frobenius norm, which is the floor. (NaN, 0) if an
+    input is not finite.
 
     >>> extended_condition_number(torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64))
     (1.0000000..., 2)

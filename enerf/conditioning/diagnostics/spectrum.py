@@ -175,8 +175,8 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank``,
     ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a layer with an
     ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of its raw parameter. For a layer with
-    several matrices (groups of a convolution, projections of attention) the worst values are reported: the largest κ and
-    spread, the smallest ranks.
+    several matrices (groups of a convolution, projections of attention) the worst values are reported: the largest κ
+    and spread, the smallest ranks.
 
     Parameters
     ----------
