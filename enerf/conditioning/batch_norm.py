@@ -99,14 +99,14 @@ class _PreconditionedLayer(nn.Module):
         weight = self.weight
         if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf):
             return
-        unused = weight.grad is not None and weight._version == self.weight_version
-        if unused and weight.grad is not None and bool(weight.grad.any()):
+        if weight.grad is None or not bool(weight.grad.any()):
+            self.weight_version = weight._version
+        elif weight._version == self.weight_version:  # else a step has used it, and it is not yet set to zero
             raise RuntimeError(
                 "gradients of several calls are accumulated, and batch-norm preconditioning would scale each by the "
                 "statistics of its own batch: step after each backward pass, or accept it by "
                 "batch_norm.precondition_(layer, accumulation=True)"
             )
-        self.weight_version = weight._version
 
     def _averages(self) -> tuple[Tensor, Tensor]:
         return self.input_mean.clone(), self.input_variance.clone()
