@@ -13,8 +13,9 @@ the same cost as any other, so that all rounds compute the same. The sides take 
   its share of a step may be below the noise. For ``batch_norm``, statistics of the inputs and their gradients.
 - ``baked``: the same model after ``bake``, evaluated, over the plain one.
 
-``row_every_10`` computes its divisors at every tenth access: a median over turns of fewer than ten steps excludes that,
-a pass is a mean over ten. The last line is ``ratio=X noise=LOW..HIGH`` of the first method in the first block.
+``row_every_10`` computes its divisors at every tenth step: a median over turns of fewer than ten steps excludes that,
+and so does a pass, which takes no step. The last line is ``ratio=X noise=LOW..HIGH`` of the first method in the first
+block.
 """
 
 import statistics

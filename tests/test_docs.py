@@ -77,6 +77,8 @@ def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pyt
 def test_every_public_name_has_code_that_is_run():
     api = "\n".join(fenced(ROOT / "docs/api.md", "python"))
     names = ["condition", "bake", "conditioned_layers", "select", "baked_state", "unbaked_state", "computed_once"]
+    names += ["condition_tensor", "register_layer", "register_map", "unknown_layers", "parameter_groups"]
+    names += ["upgraded_state", "upgraded_optimizer_state"]
     names += ["IntrinsicAdam", "IntrinsicRMSprop", "IntrinsicAdagrad", "sparsity", "layer_report", "enerf.open_run"]
     assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", api)] == []
 

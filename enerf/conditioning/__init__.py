@@ -2,14 +2,17 @@
 
 Layers of a model:
 
-- ``layers``           ``condition``, ``bake`` and ``conditioned_layers``
-- ``selection``        which layers a selector matches, and whether a method can be applied to them
+- ``layers``           ``condition``, ``condition_tensor`` and ``conditioned_layers``
+- ``selection``        which layers a selector matches; ``suitability``: whether a method can be applied to them
 - ``parametrization``  raw weight -> applied weight; scales
+- ``baking``           conditioned weights to plain ones
 - ``baselines``        weight and spectral normalization, weight standardization, initializations
 - ``batch_norm``       gradients preconditioned by batch statistics
 - ``weight_views``     weight tensors as matrices: linear, convolutions, bilinear, attention
 - ``weight_cache``     conditioned weights computed once per step
-- ``state_dict``       state dicts of conditioned models to those of plain ones and back
+- ``registry``         further layer types and maps
+- ``groups``           parameters by their role, for optimizers
+- ``state_dict``       state dicts of conditioned models to those of plain ones and back, and of earlier versions
 
 Matrices:
 
@@ -27,40 +30,67 @@ from typing import TYPE_CHECKING, Any
 from enerf.conditioning import _moved
 
 if TYPE_CHECKING:
+    from enerf.conditioning.baking import bake
     from enerf.conditioning.baselines import INITS, initialize_, spectral_norm, unit_row_, weight_norm
-    from enerf.conditioning.layers import bake, condition, conditioned_layers
+    from enerf.conditioning.diagnostics.spectrum import layer_report
+    from enerf.conditioning.groups import ParameterGroups, parameter_groups
+    from enerf.conditioning.layers import Conditioned, condition, condition_tensor, conditioned_layers
     from enerf.conditioning.parametrization import SCALES, Equilibrated
-    from enerf.conditioning.selection import METHODS, Selection, select
-    from enerf.conditioning.state_dict import baked_state, key_map, unbaked_state
+    from enerf.conditioning.registry import register_layer, register_map
+    from enerf.conditioning.selection import METHODS, Selection, select, unknown_layers
+    from enerf.conditioning.state_dict import (
+        baked_state,
+        key_map,
+        unbaked_state,
+        upgraded_optimizer_state,
+        upgraded_state,
+    )
     from enerf.conditioning.weight_cache import computed_once
+    from enerf.conditioning.weight_views import WeightView
 
 __all__ = [
     "INITS",
     "METHODS",
     "SCALES",
+    "Conditioned",
     "Equilibrated",
+    "ParameterGroups",
     "Selection",
+    "WeightView",
     "bake",
     "baked_state",
     "computed_once",
     "condition",
+    "condition_tensor",
     "conditioned_layers",
     "initialize_",
     "key_map",
+    "layer_report",
+    "parameter_groups",
+    "register_layer",
+    "register_map",
     "select",
     "spectral_norm",
     "unbaked_state",
     "unit_row_",
+    "unknown_layers",
+    "upgraded_optimizer_state",
+    "upgraded_state",
     "weight_norm",
 ]
 
 _MODULES = {
+    "baking": ("bake",),
     "baselines": ("INITS", "initialize_", "spectral_norm", "unit_row_", "weight_norm"),
-    "layers": ("bake", "condition", "conditioned_layers"),
+    "diagnostics.spectrum": ("layer_report",),
+    "groups": ("ParameterGroups", "parameter_groups"),
+    "layers": ("Conditioned", "condition", "condition_tensor", "conditioned_layers"),
     "parametrization": ("SCALES", "Equilibrated"),
-    "selection": ("METHODS", "Selection", "select"),
-    "state_dict": ("baked_state", "key_map", "unbaked_state"),
+    "registry": ("register_layer", "register_map"),
+    "selection": ("METHODS", "Selection", "select", "unknown_layers"),
+    "state_dict": ("baked_state", "key_map", "unbaked_state", "upgraded_optimizer_state", "upgraded_state"),
     "weight_cache": ("computed_once",),
+    "weight_views": ("WeightView",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -5,7 +5,7 @@ initializations change the weights once, and no parametrization remains. ``batch
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from enerf.conditioning import maps, norms, weight_views
+from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import check_conditionable, check_option, plain_layers
 
 INITS = ("default", "glorot", "he", "unit_row")
@@ -60,38 +61,43 @@ def standardized(
 def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Apply torch's weight normalization (a learned length per output) to layers, and return their names.
 
-    Unlike the maps of ``condition`` it does not change the initial weights.
+    Unlike the maps of ``condition`` it does not change the initial weights. On an error no layer is changed.
 
     Raises
     ------
     ValueError
-        If a name is unknown, or a layer has no weight matrices or is conditioned already.
+        If a name is unknown, or a layer has no weight matrices, is conditioned already, has an output whose weights are
+        all zero (its applied weights would be NaN), or shares its weight.
 
     References
     ----------
     Salimans, Kingma, Weight Normalization, NeurIPS 2016.
     """
-    found = plain_layers(model, names)
-    for module in found.values():
-        for view in weight_views.views(module):
-            parametrizations.weight_norm(module, view.name, dim=view.output_axis)
-    return list(found)
+    return _normalize(model, names, "weight_norm", parametrizations.weight_norm)
 
 
 def spectral_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Apply torch's spectral normalization (largest singular value about 1) to layers, and return their names.
 
     A power iteration is done at each access in training mode; its initial vector is drawn from torch's global
-    generator. Errors as for ``weight_norm``.
+    generator. Errors as for ``weight_norm``, for a weight that is zero altogether.
 
     References
     ----------
     Miyato, Kataoka, Koyama, Yoshida, Spectral Normalization for GANs, ICLR 2018.
     """
+    return _normalize(model, names, "spectral_norm", parametrizations.spectral_norm)
+
+
+def _normalize(model: nn.Module, names: Iterable[str], method: str, register: Callable[..., object]) -> list[str]:
+    """Register one of torch's parametrizations for all weights of the layers, or for none."""
     found = plain_layers(model, names)
-    for module in found.values():
-        for view in weight_views.views(module):
-            parametrizations.spectral_norm(module, view.name, dim=view.output_axis)
+    for name in found:
+        check_conditionable(model, name, method)
+    with unchanged_on_error(found.values()):
+        for module in found.values():
+            for view in weight_views.views(module):
+                register(module, view.name, dim=view.output_axis)
     return list(found)
 
 
@@ -107,12 +113,16 @@ def unit_row_(model: nn.Module, names: Iterable[str], packing: str = "matrix") -
     """
     names = list(names)
     for name in names:
-        check_conditionable(model, name, "row", packing)
+        check_conditionable(model, name, "unit_row", packing)
     with torch.no_grad():
-        for module in plain_layers(model, names).values():
-            for view in weight_views.views(module, packing):
-                weight = getattr(module, view.name)
-                weight.copy_(view.from_matrices(maps.row(view.to_matrices(weight))))
+        changed = [
+            (weight, view.from_matrices(maps.row(view.to_matrices(weight))))
+            for module in plain_layers(model, names).values()
+            for view in weight_views.views(module, packing)
+            for weight in (getattr(module, view.name),)
+        ]
+        for weight, unit in changed:
+            weight.copy_(unit)
 
 
 def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: torch.Generator) -> None:

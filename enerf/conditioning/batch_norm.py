@@ -29,7 +29,14 @@ mode, and in the second forward pass of activation checkpointing, nothing is upd
 preconditioned. Where μ is much larger than σ, g_w − μ g_b suffers
 from cancellation: center the inputs there, as for any other method.
 
-``.grad`` receives the preconditioned gradients. They are linear in the plain ones, so they may be accumulated; their
+Several processes, accumulation
+-------------------------------
+Where ``torch.distributed`` runs several processes, μ, σ² and N are those of all of them, so that P is the same
+everywhere and the averaged gradient (DDP, FSDP2) is that of the joint batch; N assumes equal parts. Accumulating the
+gradients of several calls in training mode would use another P for each, as statistics change and N is smaller: it is
+refused. In evaluation mode P stands still but for N.
+
+``.grad`` receives the preconditioned gradients, which are linear in the plain ones; their
 derivatives pass through P Pᵀ again (a Hessian-vector product becomes P Pᵀ H P Pᵀ v). torch raises an error for
 forward-mode derivatives, because the identity's tangent would not match this gradient.
 
@@ -58,6 +65,8 @@ class _Options:
     decay: float
     eps_relative: float
     eps: float
+    synchronized: bool = True
+    accumulation: bool = False
 
 
 class _PreconditionedLayer(nn.Module):
@@ -68,19 +77,36 @@ class _PreconditionedLayer(nn.Module):
     input_variance: Tensor
     input_batches: Tensor
     preconditioning: _Options
+    weight_version = -1  # number of changes of the weight at the last call
 
     def _preconditioned(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
         """Weight and bias with preconditioned gradients; the inputs have ``spatial`` axes after the channels."""
-        features = self.input_mean.shape[0]
+        options, features = self.preconditioning, self.input_mean.shape[0]
         rows = inputs.numel() // features
-        updates = self.training and rows and not recomputation.is_recomputed()
+        processes = _processes() if options.synchronized else 1
+        updates = self.training and (rows or processes > 1) and not recomputation.is_recomputed()
+        if updates and not options.accumulation:
+            self._check_accumulation()
         mean, variance = self._updated(inputs.detach(), spatial) if updates else self._averages()
-        options = self.preconditioning
         regularized = variance + options.eps_relative * variance.max() + options.eps
         n = self.weight[0].numel()
-        shrink = 1 / max(n / max(rows, 1), 1.0)
+        shrink = 1 / max(n / max(rows * processes, 1), 1.0)
         result: tuple[Tensor, Tensor | None] = _Preconditioned.apply(self.weight, self.bias, mean, regularized, shrink)
         return result
+
+    def _check_accumulation(self) -> None:
+        """Raise an error if a gradient of an earlier call waits for its step."""
+        weight = self.weight
+        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf):
+            return
+        if weight.grad is None or not bool(weight.grad.any()):
+            self.weight_version = weight._version
+        elif weight._version == self.weight_version:  # else a step has used it, and it is not yet set to zero
+            raise RuntimeError(
+                "gradients of several calls are accumulated, and batch-norm preconditioning would scale each by the "
+                "statistics of its own batch: step after each backward pass, or accept it by "
+                "batch_norm.precondition_(layer, accumulation=True)"
+            )
 
     def _averages(self) -> tuple[Tensor, Tensor]:
         return self.input_mean.clone(), self.input_variance.clone()
@@ -88,7 +114,13 @@ class _PreconditionedLayer(nn.Module):
     def _updated(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor]:
         """Update the averages with one more batch; the returned tensors do not share memory with the buffers."""
         batched = inputs.reshape(-1, *inputs.shape[-1 - spatial :])
-        mean, variance = _statistics(batched.to(self.input_mean.dtype))
+        rows = batched.numel() // len(self.input_mean)
+        zeros = torch.zeros_like(self.input_mean)
+        mean, variance = _statistics(batched.to(zeros.dtype)) if rows else (zeros, zeros)
+        if self.preconditioning.synchronized and _processes() > 1:
+            mean, variance, rows = _of_all_processes(mean, variance, rows)
+            if not rows:
+                return self._averages()
         before = self.input_batches.to(mean.dtype)
         past = (before / (before + 1)).clamp(max=self.preconditioning.decay)
         difference = mean - self.input_mean
@@ -145,7 +177,15 @@ CLASSES: dict[type[nn.Module], type[_PreconditionedLayer]] = {
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {preconditioned: plain for plain, preconditioned in CLASSES.items()}
 
 
-def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float = 1e-2, eps: float = 1e-4) -> None:
+def precondition_(
+    module: nn.Module,
+    *,
+    decay: float = 0.99,
+    eps_relative: float = 1e-2,
+    eps: float = 1e-4,
+    synchronized: bool = True,
+    accumulation: bool = False,
+) -> None:
     """Precondition the gradients of a layer, in place; its outputs, parameters and hooks do not change.
 
     Changes the layer's class, and adds three buffers, which are part of its state dict: ``input_mean``,
@@ -162,6 +202,12 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
         ρ in [0, 1), the weight of the past in the running averages; with 0 they are the statistics of the last batch.
     eps_relative, eps
         ε₁ and ε₂ of σ̃², at least 0. With both at 0, the gradient of a constant feature is not finite.
+    synchronized
+        Whether statistics are those of all processes of ``torch.distributed``, as for ``nn.SyncBatchNorm``; every
+        process must then call the layer equally often. Without effect in a single process.
+    accumulation
+        Whether gradients of several calls may be added before a step, each preconditioned by the averages at its call.
+        By default that is an error.
 
     Raises
     ------
@@ -192,7 +238,7 @@ def precondition_(module: nn.Module, *, decay: float = 0.99, eps_relative: float
     module.register_buffer("input_mean", torch.zeros(features, dtype=dtype, device=weight.device))
     module.register_buffer("input_variance", torch.ones(features, dtype=dtype, device=weight.device))
     module.register_buffer("input_batches", torch.zeros((), dtype=torch.long, device=weight.device))
-    vars(module)["preconditioning"] = _Options(decay, eps_relative, eps)
+    vars(module)["preconditioning"] = _Options(decay, eps_relative, eps, synchronized, accumulation)
     module.__class__ = CLASSES[type(module)]
 
 
@@ -232,6 +278,7 @@ def restore_(module: nn.Module) -> None:
     for name in BUFFERS:
         delattr(module, name)
     del module.preconditioning
+    vars(module).pop("weight_version", None)
 
 
 class _Preconditioned(torch.autograd.Function):
@@ -273,6 +320,27 @@ def _statistics(inputs: Float[Tensor, "rows features *spatial"]) -> tuple[Tensor
     axes = [axis for axis in range(inputs.ndim) if axis != 1]
     variance, mean = torch.var_mean(inputs, axes, correction=0)
     return mean, variance
+
+
+def _processes() -> int:
+    """Number of processes that train together; 1 without torch.distributed."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1
+    return torch.distributed.get_world_size()
+
+
+def _of_all_processes(mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance of the rows of all processes, and their number; the same in each process."""
+    count = mean.new_full((1,), rows)
+    own = torch.cat([count, mean, variance])
+    gathered = [torch.empty_like(own) for _ in range(_processes())]
+    torch.distributed.all_gather(gathered, own)
+    table = torch.stack(gathered)
+    counts, means, variances = table.split([1, len(mean), len(mean)], 1)
+    total = counts.sum()
+    shares = counts / total.clamp(min=1)
+    joint = (shares * means).sum(0)
+    return joint, (shares * (variances + (means - joint).square())).sum(0), int(total)
 
 
 def _is_plain(inputs: Tensor) -> bool:

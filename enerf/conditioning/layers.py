@@ -1,4 +1,4 @@
-"""Conditioning of the layers of any model, in place, with ``torch.nn.utils.parametrize``; and its removal.
+"""Conditioning of the layers of any model, in place, with ``torch.nn.utils.parametrize``.
 
 Vocabulary
 ----------
@@ -7,39 +7,41 @@ Vocabulary
   parameter is called ``original`` and is what the optimizer updates, under the key
   ``parametrizations.weight.original``; ``condition`` does not change its values, so that plain and conditioned
   models of the same seed have the same initial parameters;
-- **baking** replaces the raw parameter by the weight that was computed from it;
+- **baking** replaces the raw parameter by the weight that was computed from it; see ``baking``;
 - layers are **tied** if they share a parameter. They are conditioned together, or not at all.
 
 The order is a contract: build -> ``initialize_`` or ``unit_row_`` -> ``condition`` -> device -> optimizer -> load.
 Conditioning changes the *order* of a layer's parameters, so optimizer state cannot be transferred between a plain and a
 conditioned model. Inside ``weight_cache.computed_once`` or ``torch.nn.utils.parametrize.cached()``, a weight that is
 used several times in one step is computed once. Conditioned models are saved by their ``state_dict``; torch refuses to
-pickle whole parametrized modules.
+pickle whole parametrized modules. ``torch.func.functional_call`` takes raw weights under their keys
+``parametrizations.weight.original`` and applies the maps to them; the key ``weight`` does not exist.
 """
 
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable
 
-import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 
-from enerf.conditioning import baselines, batch_norm, norms, selection, weight_views
+from enerf.conditioning import baselines, batch_norm, maps, norms, selection, suitability, weight_views
+from enerf.conditioning.baking import bake, method_of
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
+from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
-from enerf.conditioning.weight_cache import is_computed_once
 from enerf.conditioning.weight_views import WeightView
 
 __all__ = [
     "INITS",
     "METHODS",
     "SCALES",
+    "Conditioned",
     "Equilibrated",
     "Layers",
     "Selection",
     "bake",
     "condition",
+    "condition_tensor",
     "conditioned_layers",
     "initialize_",
     "select",
@@ -47,7 +49,21 @@ __all__ = [
     "weight_norm",
 ]
 
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+class Conditioned(list[str]):
+    """Result of ``condition``: the names of the conditioned layers, and what was not conditioned.
+
+    Attributes
+    ----------
+    left_out
+        Name -> reason, for layers that a group, a layer type or a pattern matched but the method does not suit.
+    unknown
+        Name -> reason, for modules with weights whose type is not a known layer; see ``selection.unknown_layers``.
+    """
+
+    def __init__(self, names: Iterable[str], left_out: dict[str, str], unknown: dict[str, str]) -> None:
+        super().__init__(names)
+        self.left_out, self.unknown = left_out, unknown
 
 
 def condition(
@@ -61,7 +77,8 @@ def condition(
     scale: str = "fixed",
     p: float | int = 2.0,
     packing: str = "matrix",
-) -> list[str]:
+    zero_rows: str = "left_out",
+) -> Conditioned:
     """Condition layers in place and return their names; on an error no layer is changed.
 
     The maps draw no random numbers and do not change the raw weights.
@@ -71,9 +88,10 @@ def condition(
     model
         The model.
     method
-        ``row`` (the paper's choice), ``column``, ``row_column``, ``jacobi`` or ``ruiz``; or a baseline:
-        ``weight_standardisation``, ``weight_norm``, ``spectral_norm``, ``unit_row`` (an initialization, no map) or
-        ``batch_norm`` (gradients preconditioned by batch statistics).
+        ``row`` (the paper's choice), ``column``, ``row_column``, ``jacobi`` or ``ruiz``; a map that
+        ``registry.register_map`` has added; or a baseline: ``weight_standardisation``, ``weight_norm``,
+        ``spectral_norm``, ``unit_row`` (an initialization, no map) or ``batch_norm`` (gradients preconditioned by batch
+        statistics).
     layers
         Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``.
     gradient
@@ -81,14 +99,21 @@ def condition(
     heads
         Names of the output heads, for ``select``.
     every
-        Number of accesses after which the divisors are recomputed; above 1 it requires ``gradient="detached"``.
+        Number of optimizer steps after which the divisors are recomputed; above 1 it requires ``gradient="detached"``.
     scale
-        Frobenius norm of the conditioned matrix: ``fixed``, ``kept``, ``constant`` or ``learned``; see
-        ``parametrization``.
+        Frobenius norm of the conditioned matrix: ``fixed``, ``kept``, ``constant``, ``learned`` or ``learned_rows``;
+        see ``parametrization``.
     p
         Order of the norm: 1, 2 or inf.
     packing
         Whether packed attention projections are conditioned per ``matrix`` or per ``head``.
+    zero_rows
+        Layers with rows of zeros are ``left_out``, ``refused`` or ``conditioned``; see ``suitability``.
+
+    Returns
+    -------
+    Conditioned
+        A list of names in the model's order, with the attributes ``left_out`` and ``unknown``.
 
     Raises
     ------
@@ -103,85 +128,101 @@ def condition(
     Examples
     --------
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
-    >>> condition(net, "row")
-    ['0']
+    >>> done = condition(net, "row")
+    >>> done, list(done.left_out)
+    (['0'], ['2'])
     >>> torch.allclose(net[0].weight.norm(dim=0), torch.ones(3))
     True
     """
     _check_options(method, gradient, every, scale, p)
-    names = selection.with_tied(model, select(model, layers, heads, method, packing).names)
+    selected = select(model, layers, heads, method, packing, zero_rows)
+    names = selection.with_tied(model, selected.names)
     found = selection.plain_layers(model, names)
     if method == "jacobi":
-        _check_diagonals(found, packing)
-    if method in MAPS:
-        options: dict[str, Any] = {"gradient": gradient, "p": float(p), "scale": scale, "every": every}
-        _register(found, packing, lambda view: Equilibrated(method, view=view, **options))
-    elif method == "unit_row":
-        unit_row_(model, selection.without_tied(found), packing)
-    elif method == "batch_norm":
-        for module in found.values():
-            batch_norm.precondition_(module)
-    else:
-        {"weight_norm": weight_norm, "spectral_norm": baselines.spectral_norm}[method](model, names)
-    return names
-
-
-def _register(found: dict[str, nn.Module], packing: str, make: Callable[[WeightView], Equilibrated]) -> None:
-    """Register a parametrization for each weight, one for all layers that are tied; on an error for none."""
-    shared: dict[int, Equilibrated] = {}
-    registered: list[tuple[nn.Module, str, list[str]]] = []
-    try:
-        for module in found.values():
+        for name, module in found.items():
             for view in weight_views.views(module, packing):
-                parametrization = shared.setdefault(id(getattr(module, view.name)), make(view))
-                order = list(module._parameters)
-                parametrize.register_parametrization(module, view.name, parametrization)
-                registered.append((module, view.name, order))
-                parametrization.reset_accesses()
-    except BaseException:
-        for module, name, order in reversed(registered):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
-            for key in order:  # torch has appended the weight to the end
-                module._parameters[key] = module._parameters.pop(key)
-        raise
+                _check_diagonal(name, module, view)
+    result = Conditioned(names, selected.skipped, selection.unknown_layers(model))
+
+    def make(view: WeightView) -> Equilibrated:
+        return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
+
+    with unchanged_on_error(found.values()):
+        _apply(model, method, found, packing, make)
+    return result
 
 
-def bake(model: AnyModule) -> AnyModule:
-    """Replace each parametrized weight by its current value, in place; the outputs are bitwise unchanged.
+def condition_tensor(
+    module: nn.Module,
+    name: str = "weight",
+    method: str = "row",
+    gradient: str = "through",
+    *,
+    view: WeightView | None = None,
+    every: int = 1,
+    scale: str = "fixed",
+    p: float | int = 2.0,
+    zero_rows: str = "refused",
+) -> Equilibrated:
+    """Condition one tensor of one module in place, whatever the type of the module; return the parametrization.
 
-    Preconditioners of gradients are removed too. Deep copies of the model stay conditioned. Tied weights stay tied.
-    Meant for inference and export: to continue training, make a new optimizer, because the moments of the old one
-    belong to the raw weights.
+    For weights that no selector reaches, such as those of recurrent layers. Other modules that share the tensor keep
+    the raw one.
+
+    Parameters
+    ----------
+    module
+        The module that has the tensor as a parameter or a buffer.
+    name
+        Name of the tensor.
+    method
+        One of ``MAPS``.
+    view
+        How the tensor is read as matrices: by default as the layer's type says, or else by its last two axes as
+        n_out × n_in.
+    gradient, every, scale, p
+        As for ``condition``.
+    zero_rows
+        ``"conditioned"`` accepts rows of zeros.
 
     Raises
     ------
-    RuntimeError
-        Inside ``weight_cache.computed_once``, with the model unchanged.
+    ValueError
+        If an option is unknown, the module has no such tensor, it is parametrized already, or the method does not suit
+        it.
 
     Examples
     --------
-    >>> net = nn.Sequential(nn.Linear(3, 8))
-    >>> _ = condition(net, "row", ["0"])
-    >>> list(bake(net).state_dict())
-    ['0.bias', '0.weight']
+    >>> cell = nn.GRUCell(4, 8)
+    >>> condition_tensor(cell, "weight_hh")
+    Equilibrated(method=row, gradient=through)
+    >>> cell.weight_hh.norm(dim=0).round(decimals=4).unique()
+    tensor([1.], grad_fn=<Unique2Backward0>)
     """
-    if any(isinstance(m, parametrize.ParametrizationList) and is_computed_once(m) for m in model.modules()):
-        raise RuntimeError("the model cannot be baked inside computed_once: bake it afterwards")
-    baked: set[int] = set()
-    # torch turns a weight of several originals into a buffer if it is removed while gradients are off.
-    with torch.enable_grad():
-        for module in list(model.modules()):
-            if batch_norm.is_preconditioned(module):
-                batch_norm.restore_(module)
-            if parametrize.is_parametrized(module):
-                _leave_shared_class(module)
-                module.get_submodule("parametrizations").eval()  # so that the last access changes no state
-                for name, item in list(module.get_submodule("parametrizations").named_children()):
-                    raw = id(getattr(item, "original", item))
-                    # torch writes the value into the raw parameter itself: once for each set of tied layers
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=raw not in baked)
-                    baked.add(raw)
-    return model
+    _check_options(method, gradient, every, scale, p)
+    if method not in MAPS:
+        raise ValueError(f"method is {method!r}; for one tensor it must be one of {', '.join(MAPS)}")
+    check_option("zero_rows", zero_rows, suitability.ZERO_ROWS)
+    if parametrize.is_parametrized(module, name):
+        raise ValueError(f"{name} is parametrized already; a tensor is conditioned once")
+    tensor = module._parameters.get(name, module._buffers.get(name))
+    if tensor is None:
+        reason = suitability.computed_reason(module, name) if hasattr(module, name) else None
+        raise ValueError(f"{type(module).__name__} has no parameter {name!r}" + (f": {reason}" if reason else ""))
+    if view is None:
+        view = next((known for known in weight_views.views(module) if known.name == name), None)
+    if view is None and tensor.dim() < 2:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected at least two axes")
+    view = view or WeightView(name, tuple(tensor.shape), tuple(tensor.shape[:-2]), *tensor.shape[-2:])
+    reason = suitability.tensor_reason(module, view, method, zero_rows)
+    if reason is not None:
+        raise ValueError(f"{name} cannot be conditioned: {reason}")
+    if method == "jacobi":
+        _check_diagonal(name, module, view)
+    parametrization = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
+    with unchanged_on_error([module]):
+        _register(module, view, parametrization)
+    return parametrization
 
 
 def conditioned_layers(model: nn.Module) -> dict[str, str]:
@@ -198,17 +239,44 @@ def conditioned_layers(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         if batch_norm.is_preconditioned(module):
             found[name] = "batch_norm"
-        for view in weight_views.views(module):
-            if parametrize.is_parametrized(module, view.name):
-                for step in module.get_submodule(f"parametrizations.{view.name}").children():
-                    method = _method_of(step)
-                    if method:
+        if parametrize.is_parametrized(module):
+            weights = {view.name for view in weight_views.views(module)}
+            for tensor_name, item in module.get_submodule("parametrizations").named_children():
+                for method in map(method_of, item.children()):
+                    if method and (tensor_name in weights or not weights):
                         found[name] = method
     return found
 
 
+def _apply(
+    model: nn.Module,
+    method: str,
+    found: dict[str, nn.Module],
+    packing: str,
+    make: Callable[[WeightView], Equilibrated],
+) -> None:
+    """Apply a method to plain layers; for a map, with one parametrization for all layers that are tied."""
+    if method in MAPS:
+        shared: dict[int, Equilibrated] = {}
+        for module in found.values():
+            for view in weight_views.views(module, packing):
+                _register(module, view, shared.setdefault(id(getattr(module, view.name)), make(view)))
+    elif method == "unit_row":
+        unit_row_(model, selection.without_tied(found), packing)
+    elif method == "batch_norm":
+        for module in found.values():
+            batch_norm.precondition_(module)
+    else:
+        {"weight_norm": weight_norm, "spectral_norm": baselines.spectral_norm}[method](model, list(found))
+
+
+def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated) -> None:
+    parametrize.register_parametrization(module, view.name, parametrization)
+    parametrization.reset_accesses()
+
+
 def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int) -> None:
-    check_option("method", method, METHODS)
+    check_option("method", method, selection.methods())
     norms.check(gradient, p)
     check_option("scale", scale, SCALES)
     if method not in MAPS and (gradient, every, scale, p) != ("through", 1, "fixed", 2):
@@ -217,38 +285,17 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":
         raise ValueError('cached divisors are constants: every above 1 requires gradient="detached"')
-    if every > 1 and method == "weight_standardisation":
-        raise ValueError("weight_standardisation is more than a division: it has no divisors that could be cached")
+    added = maps.ADDED.get(method)
+    if every > 1 and (method == "weight_standardisation" or (added is not None and added.divisors is None)):
+        raise ValueError(f"{method} is more than a division: it has no divisors that could be cached")
 
 
-def _check_diagonals(found: dict[str, nn.Module], packing: str) -> None:
-    """Raise a ValueError for matrices with a zero on the diagonal."""
-    for name, module in found.items():
-        for view in weight_views.views(module, packing):
-            diagonal = view.to_matrices(getattr(module, view.name).detach()).diagonal(dim1=-2, dim2=-1)
-            if int((diagonal.abs() < norms.FLOOR).sum()):
-                raise ValueError(
-                    f"{name} cannot be conditioned: jacobi divides by the diagonal, and "
-                    f"{int((diagonal.abs() < norms.FLOOR).sum())} of its {diagonal.numel()} entries are zero"
-                )
-
-
-def _method_of(step: nn.Module) -> str | None:
-    """The method of a parametrization that ``condition`` can apply, else None."""
-    if isinstance(step, Equilibrated):
-        return step.method
-    names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
-    return next((name for kind, name in names.items() if isinstance(step, kind)), None)
-
-
-def _leave_shared_class(module: nn.Module) -> None:
-    """Give the module a separate copy of its class.
-
-    torch stores a parametrized tensor as a property of a class that it makes for the module. A deep copy shares that
-    class, and removing the parametrization deletes the property, which would break the other copies. torch has no way
-    to give a copy a class of its own, so the attribute is assigned, as torch itself does when it parametrizes a module
-    and again when it removes the last parametrization (the class is then the one it had before).
-    """
-    shared = type(module)
-    members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, members)
+def _check_diagonal(name: str, module: nn.Module, view: WeightView) -> None:
+    """Raise a ValueError for a matrix with zeros on the diagonal; not on the meta device, which has no values."""
+    diagonal = view.to_matrices(getattr(module, view.name).detach()).diagonal(dim1=-2, dim2=-1)
+    zeros = 0 if diagonal.is_meta else int((diagonal.abs() < norms.FLOOR).sum())
+    if zeros:
+        raise ValueError(
+            f"{name} cannot be conditioned: jacobi divides by the diagonal, and {zeros} of its {diagonal.numel()} "
+            "entries are zero"
+        )

@@ -27,6 +27,8 @@ factor √n.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -159,10 +161,34 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@dataclass(frozen=True)
+class AddedMap:
+    """What is known of a map that ``registry.register_map`` has added; see there.
+
+    Attributes
+    ----------
+    divisors
+        (weight, p) -> divisors of inputs and outputs; None if the map is not a division.
+    unsuitable
+        Weight view -> the reason why the map cannot be applied, or None.
+    scale_invariant
+        Whether the mapped weight is independent of the scale of the raw matrix.
+    """
+
+    divisors: Callable[..., tuple[Tensor, Tensor]] | None
+    unsuitable: Callable[[Any], str | None] | None
+    scale_invariant: bool
+
+
+ADDED: dict[str, AddedMap] = {}
+
+
 def divisors(
     weight: Float[Tensor, "*batch n_out n_in"], method: str, p: float | int = 2.0
 ) -> tuple[Float[Tensor, "*batch 1 n_in"], Float[Tensor, "*batch n_out 1"]]:
     """Divisors of inputs and outputs: ``METHODS[method](weight)`` equals ``weight / of_inputs / of_outputs``.
+
+    Maps that ``registry.register_map`` has added with divisors are methods too.
 
     Raises
     ------
@@ -186,6 +212,9 @@ def divisors(
         return of_inputs, norms.floored(weight / of_inputs, -1, p)
     if method == "jacobi":
         return _jacobi_divisors(weight, p)
+    added = ADDED.get(method)
+    if added is not None and added.divisors is not None:
+        return added.divisors(weight, p)
     if method == "ruiz":
         return ruiz_divisors(weight, p)
     raise ValueError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")

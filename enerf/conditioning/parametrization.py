@@ -7,10 +7,15 @@ A map fixes the Frobenius norm of a matrix as well as its shape. ``scale`` selec
 - ``fixed``: the norm that the map produces, as in the paper: rows of unit norm, whatever the initialization was;
 - ``kept``: the norm of the current raw weights, so that it is trained with them;
 - ``constant``: the norm of the raw weights at the time they were conditioned;
-- ``learned``: as ``constant`` at first, but the gain is a parameter, one per matrix.
+- ``learned``: as ``constant`` at first, but the gain is a parameter, one per matrix;
+- ``learned_rows``: one trained gain per row (per input), at first such that the norm of each row is that of the raw
+  row. With ``row`` the layer therefore starts as the plain one, and can represent the same functions: what differs from
+  the plain layer is the parametrization alone. It is weight normalization with the lengths of inputs instead of
+  outputs.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,10 +23,11 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from enerf.conditioning import baselines, maps, norms, recomputation
+from enerf.conditioning.step_counter import StepDetector
 from enerf.conditioning.weight_views import WeightView
 
-SCALES = ("fixed", "kept", "constant", "learned")
-MAPS: dict[str, Callable[..., Tensor]] = {
+SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
+MAPS: dict[str, Callable[..., Tensor]] = {  # registry.register_map adds to it
     **maps.METHODS,
     "weight_standardisation": baselines.standardized,
 }
@@ -41,9 +47,9 @@ class Equilibrated(nn.Module):
     scale
         One of ``SCALES``.
     every
-        The divisors are recomputed at every ``every``-th access in training mode with gradients enabled, and are
-        cached constants otherwise; 1 recomputes them at each access, with ``gradient``. The second forward pass of
-        activation checkpointing is not counted; reentrant checkpointing is refused if ``every`` is above 1.
+        The divisors are recomputed once in ``every`` optimizer steps, at the first access in training mode after the
+        step, and are constants between; 1 recomputes them at each access, with ``gradient``. Steps are detected as in
+        ``step_counter``: accumulated gradients and activation checkpointing see the divisors of their step.
     view
         How the tensor is read as matrices; None if it is a matrix or a batch of matrices.
     """
@@ -52,7 +58,7 @@ class Equilibrated(nn.Module):
     gain: Tensor | None
     of_inputs: Tensor
     of_outputs: Tensor
-    accesses: Tensor
+    accesses: Tensor  # number of steps that training has used this weight in
 
     def __init__(
         self,
@@ -67,10 +73,13 @@ class Equilibrated(nn.Module):
         super().__init__()
         self.method, self.gradient, self.p, self.scale, self.every, self.view = method, gradient, p, scale, every, view
         self.register_parameter("gain", None)
+        self.steps = StepDetector() if every > 1 else None
 
     def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Compute the weight that the layer applies, in the memory format of the raw one."""
-        return _in_format_of(weight, self.compute(weight, self.gain))
+        if self.every > 1 and self.training:
+            self._count_step(weight)
+        return in_format_of(weight, self.compute(weight, self.gain))
 
     def compute(self, weight: Float[Tensor, "..."], gain: Float[Tensor, "..."] | None) -> Float[Tensor, "..."]:
         """Compute the applied weight of any raw weight and gain; additional leading axes are a stack of layers."""
@@ -79,27 +88,32 @@ class Equilibrated(nn.Module):
         if self.scale == "kept":
             mapped = maps.keep_scale(mapped, raw, self.gradient)
         elif gain is not None:
-            mapped = mapped * gain[..., None, None]
+            by_row = self.scale == "learned_rows"
+            mapped = mapped * (gain[..., None, :] if by_row else gain.reshape(*mapped.shape[:-2], 1, 1))
         return mapped if self.view is None else self.view.from_matrices(mapped)
 
     def right_inverse(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the raw weight that stands for an assigned weight: the same tensor; a gain is set to keep its norm.
+        """Return the raw weight that stands for an assigned weight: the same tensor; gains are set to keep its norms.
 
-        The applied weight then equals the assigned one if the map changes nothing but its scale, which holds for
-        weights that were baked from the same map.
+        The applied weight then equals the assigned one if the map changes nothing but its scale (or, with
+        ``learned_rows``, the scale of its rows), which holds for weights that were baked from the same map.
         """
         with torch.no_grad():
             raw = weight if self.view is None else self.view.to_matrices(weight)
             if self.every > 1:
                 self._update_divisors(raw)
             if self.scale in ("constant", "learned"):
-                self._set_gain((norms.frobenius(raw) / norms.frobenius(self._map(raw)))[..., 0, 0])
+                gain = (norms.frobenius(raw) / norms.frobenius(self._map(raw)))[..., 0, 0]
+                self._set_gain(gain.reshape(1) if self.scale == "learned" and gain.dim() == 0 else gain)
+            elif self.scale == "learned_rows":
+                self._set_gain(_row_gains(raw, self._map(raw)))
         return weight
 
     def reset_accesses(self) -> None:
-        """Reset the access counter, after ``register_parametrization`` has accessed the weight itself."""
+        """Reset the count of steps, after ``register_parametrization`` has accessed the weight itself."""
         if self.every > 1:
             self.accesses.zero_()
+            self.steps = StepDetector()
 
     def stacking_key(self) -> tuple[object, ...] | None:
         """Key shared by parametrizations that can be computed in one stacked call; None if this one cannot."""
@@ -116,26 +130,22 @@ class Equilibrated(nn.Module):
     def _map(self, raw: Tensor) -> Tensor:
         if self.every == 1:
             return MAPS[self.method](raw, self.gradient, self.p)
-        if self.training and torch.is_grad_enabled():
-            self._count_access(raw)
         return raw / self.of_inputs / self.of_outputs
 
     @_disable_dynamo  # torch.compiler.disable, but it imports the compiler, for a second, when it is called
-    def _count_access(self, raw: Tensor) -> None:
-        """Count an access, and recompute the divisors at every ``every``-th.
+    def _count_step(self, weight: Tensor) -> None:
+        """Recompute the divisors if this is the first access after a step, and its number is a multiple of ``every``.
 
-        Raises
-        ------
-        RuntimeError
-            In the second forward pass of reentrant checkpointing: the first one was not counted.
+        Without effect where values do not exist (on the meta device) or are those of a functional transform.
         """
-        if recomputation.is_reentrant():
-            raise RuntimeError("checkpoint(..., use_reentrant=True) with every > 1: expected use_reentrant=False")
-        if recomputation.is_recomputed():
+        if weight.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(weight) or recomputation.is_recomputed():
             return
-        if int(self.accesses) % self.every == 0:
-            self._update_divisors(raw.detach())
-        self.accesses += 1
+        assert self.steps is not None
+        if self.steps.has_stepped(weight):
+            if int(self.accesses) % self.every == 0:
+                raw = weight.detach()
+                self._update_divisors(raw if self.view is None else self.view.to_matrices(raw))
+            self.accesses += 1
 
     def _update_divisors(self, raw: Tensor) -> None:
         of_inputs, of_outputs = maps.divisors(raw, self.method, self.p)
@@ -149,14 +159,41 @@ class Equilibrated(nn.Module):
     def _set_gain(self, gain: Tensor) -> None:
         if self.gain is not None:
             self.gain.copy_(gain)
-        elif self.scale == "learned":
-            self.gain = nn.Parameter(gain.clone())
-        else:
+        elif self.scale == "constant":
             del self.gain
             self.register_buffer("gain", gain.clone())
+        else:
+            self.gain = nn.Parameter(gain.clone())
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
+        """Load the state; a learned gain of earlier versions, which had no axis, gets the one that it has now."""
+        key = f"{prefix}gain"
+        if key in state_dict and self.scale == "learned" and state_dict[key].dim() == 0:
+            state_dict[key] = state_dict[key].reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Equilibrated":
+        """Move or convert; ``to_empty`` of a model on the meta device starts with the count of a new one."""
+        without_values = hasattr(self, "accesses") and self.accesses.is_meta
+        super()._apply(fn, recurse)
+        if without_values and not self.accesses.is_meta:
+            self.of_inputs.fill_(1.0)
+            self.of_outputs.fill_(1.0)
+            self.reset_accesses()
+        return self
 
 
-def _in_format_of(raw: Tensor, mapped: Tensor) -> Tensor:
+def _row_gains(raw: Tensor, mapped: Tensor) -> Tensor:
+    """Gains by which mapped rows get the norms of the raw ones, of shape (*batch, n_in); 1 for rows of zeros."""
+    sizes = []
+    for matrix in (raw, mapped):
+        bounded = norms.floored(matrix, -2)  # below the floor nothing overflows
+        exact = torch.linalg.vector_norm(matrix, dim=-2, keepdim=True)
+        sizes.append(torch.where(bounded > norms.FLOOR, bounded, exact))
+    return torch.where(sizes[1] == 0, 1.0, sizes[0] / sizes[1])[..., 0, :]
+
+
+def in_format_of(raw: Tensor, mapped: Tensor) -> Tensor:
     """The applied weight, channels last if the raw one is: otherwise each convolution would convert it."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     if raw.dim() not in formats or raw.is_contiguous() or torch._C._functorch.is_batchedtensor(raw):

@@ -10,8 +10,3 @@ import torch
 def is_recomputed() -> bool:
     """Whether the current forward pass is run inside a backward pass, as checkpointing does; False while compiling."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-def is_reentrant() -> bool:
-    """Whether it is run by ``checkpoint(..., use_reentrant=True)``, whose first forward pass has no gradients."""
-    return is_recomputed() and type(torch._C._current_autograd_node()).__name__ == "CheckpointFunctionBackward"

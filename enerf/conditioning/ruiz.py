@@ -1,9 +1,10 @@
 """Ruiz equilibration: rows and columns scaled alternately until convergence. Vocabulary as in ``maps``."""
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from enerf.conditioning import norms
@@ -27,14 +28,18 @@ def ruiz(
     limit is unique where it exists, and is reached by alternating sweeps (Sinkhorn, Knopp), which converge faster than
     Ruiz' simultaneous square roots; for p = ∞ it is not unique, and Ruiz' own steps are used. It does not exist for
     some patterns of zeros (e.g. a triangle): then the inputs have norm 1 and the outputs are as close as ``sweeps``
-    allow. Rows and columns with norms below the floor are not iterated on.
+    allow. So it is, with a limit, where convergence is slow: the error falls by σ₂² per sweep, σ₂ being the second
+    singular value of the limit of the matrix of p-th powers. It is near 1 for matrices that are nearly triangular or
+    fall nearly into blocks: σ₂² is 0.96 for [[1, 0.01], [0.9, 1]], whose error after 30 sweeps is 7e-3. ``balance``
+    returns the error and whether it is within the tolerance. Rows and columns with norms below the floor are not
+    iterated on.
 
     Parameters
     ----------
     weight, gradient, p
         As for ``row``. ``"through"`` differentiates all the sweeps.
     tolerance
-        Largest relative error of a norm, matrix by matrix.
+        Largest relative error of a norm at which the sweeps of a matrix end.
     sweeps
         Maximum number of sweeps. Where convergence cannot be tested without a synchronization (on a GPU, under
         ``torch.compile`` or ``vmap``) all of them are done; a matrix that has converged no longer changes.
@@ -73,7 +78,7 @@ def ruiz_divisors(
     # divisors at the floor stay there
     active_in, active_out = (of_inputs > FLOOR).detach(), (of_outputs > FLOOR).detach()
     powers = magnitudes if p == math.inf else magnitudes**p
-    target = 1.0 if p == math.inf else weight.shape[-1] / weight.shape[-2]
+    target = _target(active_in, active_out, weight.dtype)
     x, y = torch.ones_like(of_inputs), torch.ones_like(of_outputs)  # factors of inputs and outputs, to the power p
     done = torch.zeros_like(x[..., :1], dtype=torch.bool)
     step = _simultaneous if p == math.inf else _alternating
@@ -90,8 +95,66 @@ def ruiz_divisors(
     return of_inputs / x**root, of_outputs / y**root
 
 
+class Balance(NamedTuple):
+    """Result of ``balance``.
+
+    Attributes
+    ----------
+    of_inputs, of_outputs
+        The divisors; see ``ruiz_divisors``.
+    error
+        Largest relative error of a norm of each matrix; NaN where the matrix is not finite.
+    converged
+        Whether the error is at most the tolerance.
+    """
+
+    of_inputs: Float[Tensor, "*batch 1 n_in"]
+    of_outputs: Float[Tensor, "*batch n_out 1"]
+    error: Float[Tensor, "*batch"]
+    converged: Bool[Tensor, "*batch"]
+
+
+def balance(
+    weight: Float[Tensor, "*batch n_out n_in"],
+    p: float | int = 2.0,
+    tolerance: float = TOLERANCE,
+    sweeps: int = SWEEPS,
+) -> Balance:
+    """Divisors used by ``ruiz`` with the same arguments, and how well they balance each matrix.
+
+    Raises
+    ------
+    ValueError
+        As for ``ruiz``.
+
+    Examples
+    --------
+    >>> slow = torch.tensor([[1.0, 0.01], [0.9, 1.0]])
+    >>> balance(slow).converged, balance(slow, sweeps=500).converged
+    (tensor(False), tensor(True))
+    """
+    of_inputs, of_outputs = ruiz_divisors(weight, p, tolerance, sweeps)
+    scaled = weight / of_inputs / of_outputs
+    first = norms.floored(weight, -2, p)
+    active_in, active_out = first > FLOOR, norms.floored(weight / first, -1, p) > FLOOR
+    target = 1.0 if p == math.inf else _target(active_in, active_out, weight.dtype) ** (1 / p)
+    errors = []
+    for dim, wanted, active in ((-2, 1.0, active_in), (-1, target, active_out)):
+        wrong = (torch.linalg.vector_norm(scaled, ord=p, dim=dim, keepdim=True) / wanted - 1).abs()
+        errors.append(torch.where(active | wrong.isnan(), wrong, 0.0).flatten(-2).amax(-1))
+    error = torch.maximum(*errors)
+    return Balance(of_inputs, of_outputs, error, error <= tolerance)
+
+
+def _target(active_in: Tensor, active_out: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum of p-th powers of an output if that of an input is 1: number of inputs over number of outputs."""
+    exact = torch.promote_types(dtype, torch.float32)
+    inputs, outputs = active_in.sum(-1, keepdim=True), active_out.sum(-2, keepdim=True)
+    return (inputs.to(exact) / outputs.clamp(min=1).to(exact)).to(dtype)
+
+
 def _alternating(
-    powers: Tensor, x: Tensor, y: Tensor, active_in: Tensor, active_out: Tensor, target: float
+    powers: Tensor, x: Tensor, y: Tensor, active_in: Tensor, active_out: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One sweep of Sinkhorn and Knopp: outputs, then inputs; returns the updated ``x`` and ``y``."""
     sums = (powers * x).sum(-1, keepdim=True)
@@ -101,7 +164,7 @@ def _alternating(
 
 
 def _simultaneous(
-    powers: Tensor, x: Tensor, y: Tensor, active_in: Tensor, active_out: Tensor, target: float
+    powers: Tensor, x: Tensor, y: Tensor, active_in: Tensor, active_out: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One step of Ruiz: inputs and outputs together, by the square roots of their largest entries."""
     scaled = powers * x * y

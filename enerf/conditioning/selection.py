@@ -1,40 +1,38 @@
-"""Layer selection: which layers of a model a selector matches, and whether a method can be applied to them.
+"""Layer selection: which layers of a model a selector matches; ``suitability`` tells whether a method suits them.
 
 Nothing here changes the model.
 
 Vocabulary
 ----------
-- a **layer** is a module whose type is in ``weight_views.LAYER_TYPES``; its **name** is its path in ``named_modules``;
+- a **layer** is a module whose type is in ``weight_views.layer_types()``; its **name** is its path in
+  ``named_modules``;
 - a **selector** is a group, a layer type (``Conv2d``), a pattern (``blocks.*.mlp.?``) or a name. A full path matches
   that layer alone, a shorter name each path that ends with ``"." + name``;
 - a **head** is an output layer;
-- **tied** layers share a weight parameter.
+- **tied** layers share a weight parameter;
+- an **unknown** module has a weight of two or more axes, and is neither a layer nor of a type that multiplies by no
+  matrix (embeddings, layer norm).
 
 A layer with one output is never row-equilibrated: the paper's W has shape n_in × 1 there, so that W would become
 sign(W), whose gradient is zero.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm, maps, weight_views
-from enerf.conditioning.weight_views import WeightView
+from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_owners, unsuitable_reason
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
 BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
 METHODS = (*maps.METHODS, *BASELINES)
-
-COMPUTED = (
-    "its weight is computed from other parameters, by pruning or a hook of torch.nn.utils: make it permanent first "
-    "(prune.remove, remove_weight_norm, remove_spectral_norm)"
-)
+NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # indexed tables, and factors of elements
 
 Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
@@ -55,7 +53,12 @@ class Selection(NamedTuple):
 
 
 def select(
-    model: nn.Module, layers: Layers, heads: Collection[str] = (), method: str = "row", packing: str = "matrix"
+    model: nn.Module,
+    layers: Layers,
+    heads: Collection[str] = (),
+    method: str = "row",
+    packing: str = "matrix",
+    zero_rows: str = "left_out",
 ) -> Selection:
     """Names of the layers that the selectors match; changes nothing.
 
@@ -70,10 +73,13 @@ def select(
     heads
         Names of the output heads; ``hidden``, ``trunk``, layer types and patterns never match them.
     method
-        The method to be applied, one of ``METHODS``. Layers that a group, a layer type or a pattern matches but the
+        The method to be applied, one of ``methods()``. Layers that a group, a layer type or a pattern matches but the
         method cannot be applied to are returned in ``skipped``, e.g. layers that are not square for ``jacobi``.
     packing
         How packed attention projections are read; see ``weight_views``.
+    zero_rows
+        What to do with layers that have rows of zeros: ``left_out``, ``refused`` or ``conditioned``; see
+        ``suitability``.
 
     Raises
     ------
@@ -89,7 +95,8 @@ def select(
     >>> select(net, nn.Linear).names
     ['0', '2']
     """
-    check_option("method", method, METHODS)
+    check_option("method", method, methods())
+    check_option("zero_rows", zero_rows, ZERO_ROWS)
     selectors = _split(layers)
     if not selectors:
         raise ValueError(f"no layers are named; expected {', '.join(GROUPS)}, or layer names separated by commas")
@@ -100,13 +107,51 @@ def select(
         if matched is None:
             names = _match_name(model, str(selector))
             for name in names:
-                check_conditionable(model, name, method, packing)
+                check_conditionable(model, name, method, packing, zero_rows)
         else:
-            names, unsuitable = _split_suitable(model, selector, matched, method, packing)
+            names, unsuitable = _split_suitable(model, selector, matched, method, packing, zero_rows)
             skipped.update(unsuitable)
         selected.update(names)
     in_order = [name for name, _ in _named_modules(model) if name in selected]
     return Selection(in_order, {name: reason for name, reason in skipped.items() if name not in selected})
+
+
+def methods() -> tuple[str, ...]:
+    """Names of all methods: ``METHODS``, and the maps that ``registry.register_map`` has added."""
+    return (*METHODS, *maps.ADDED)
+
+
+def unknown_layers(model: nn.Module) -> dict[str, str]:
+    """Name -> reason, for modules with a weight of two or more axes that no selector matches.
+
+    Such a module may multiply its inputs by a matrix, as GPT-2's ``Conv1D`` does; ``registry.register_layer`` makes its
+    type known. Embeddings, layer norms and the layers of ``weight_views`` are not listed.
+
+    Examples
+    --------
+    >>> unknown_layers(nn.Sequential(nn.Linear(3, 4), nn.LSTMCell(4, 2)))["1"]
+    'LSTMCell has weight_ih of shape (8, 4), and its type is not registered as a layer'
+    """
+    found: dict[str, str] = {}
+    for name, module in _named_modules(model):
+        if isinstance(module, (*weight_views.layer_types(), *NO_MATRICES)):
+            continue
+        shapes = {
+            key: tuple(parameter.shape)
+            for key, parameter in module.named_parameters(recurse=False)
+            if not is_lazy(parameter) and parameter.dim() > 1
+        }
+        weights = {key: shape for key, shape in shapes.items() if sum(size > 1 for size in shape) > 1}
+        if weights:
+            key, shape = next(iter(weights.items()))
+            kind = type(module).__name__
+            found[name] = f"{kind} has {key} of shape {shape}, and its type is not registered as a layer"
+    return found
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Names of all layers, in the model's order."""
+    return list(_layers(model))
 
 
 def layer_at(model: nn.Module, name: str) -> nn.Module:
@@ -121,10 +166,10 @@ def layer_at(model: nn.Module, name: str) -> nn.Module:
     if name not in modules:
         raise ValueError(_unknown(model, name))
     module = modules[name]
-    if not isinstance(module, weight_views.LAYER_TYPES):
+    if not isinstance(module, weight_views.layer_types()):
         if "quantized" in type(module).__module__:
             raise ValueError(f"{name} is quantized: condition the model before it is quantized, or bake it first")
-        types = ", ".join(layer_type.__name__ for layer_type in weight_views.LAYER_TYPES)
+        types = ", ".join(layer_type.__name__ for layer_type in weight_views.layer_types())
         raise ValueError(f"{name} is a {type(module).__name__}; the layers that can be conditioned are {types}")
     return module
 
@@ -144,15 +189,17 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
             raise ValueError(f"{name} is conditioned already; a layer is conditioned once")
         if any(module is earlier for earlier in found.values()):
             raise ValueError(f"{name} is named twice; a layer is conditioned once")
-        if any(_is_computed(module, view.name) for view in weight_views.views(module)):
-            raise ValueError(f"{name} cannot be conditioned: {COMPUTED}")
+        for view in weight_views.views(module):
+            reason = computed_reason(module, view.name)
+            if reason is not None:
+                raise ValueError(f"{name} cannot be conditioned: {reason}")
         found[name] = module
     return found
 
 
 def with_tied(model: nn.Module, names: Collection[str]) -> list[str]:
     """The names and those of all layers tied to them, in the model's order."""
-    tied = {owner.path for name in names for owner in _other_owners(model, model.get_submodule(name))} | set(names)
+    tied = {owner.path for name in names for owner in other_owners(model, model.get_submodule(name))} | set(names)
     return [name for name, _ in model.named_modules() if name in tied]
 
 
@@ -170,9 +217,12 @@ def is_conditioned(module: nn.Module) -> bool:
     return parametrized or batch_norm.is_preconditioned(module)
 
 
-def check_conditionable(model: nn.Module, name: str, method: str, packing: str = "matrix") -> None:
+def check_conditionable(
+    model: nn.Module, name: str, method: str, packing: str = "matrix", zero_rows: str = "left_out"
+) -> None:
     """Raise a ValueError unless ``name`` is a layer that ``method`` can be applied to."""
-    reason = _unsuitable_reason(model, layer_at(model, name), name, method, packing)
+    layer_at(model, name)
+    reason = unsuitable_reason(model, name, method, packing, zero_rows)
     if reason is not None:
         raise ValueError(f"{name} cannot be conditioned: {reason}")
 
@@ -183,99 +233,6 @@ def check_option(option: str, value: str, known: Collection[str]) -> None:
         nearest = get_close_matches(str(value), known, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
         raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(known)}{hint}")
-
-
-def _unsuitable_reason(model: nn.Module, module: nn.Module, name: str, method: str, packing: str) -> str | None:
-    """Why a layer cannot be conditioned by ``method``, or None if it can."""
-    views = weight_views.views(module, packing)
-    reasons = (_tensor_problem(module, view) or _shape_problem(view, method) for view in views)
-    reason = next((reason for reason in reasons if reason), None)
-    plain_type = parametrize.type_before_parametrizations(module)
-    if reason is None and method == "batch_norm" and not batch_norm.supports(plain_type):
-        return f"batch_norm preconditions linear layers and convolutions, and it is a {type(module).__name__}"
-    return reason or _tied_weight_problem(model, name)
-
-
-def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
-    """Why the weight tensor is not supported, or None."""
-    parametrized = parametrize.is_parametrized(module, view.name)
-    if not parametrized and _is_computed(module, view.name):
-        return COMPUTED
-    path = f"parametrizations.{view.name}.original"
-    weight = dict(module.named_parameters()).get(path) if parametrized else getattr(module, view.name)
-    if weight is None:  # a conditioned layer with several originals
-        return None
-    if is_lazy(weight):
-        return "its shape is not known yet: run the model once on an example, then condition it"
-    if weight.layout != torch.strided or getattr(weight, "is_sparse", False):
-        return f"its weight is sparse ({weight.layout}), and norms of its rows would have to be kept dense"
-    if not weight.is_floating_point() or weight.is_quantized:
-        return f"its weight holds {weight.dtype}, and only real floating point weights can be scaled"
-    return None
-
-
-def _is_computed(module: nn.Module, name: str) -> bool:
-    """Whether a weight is an attribute that a hook computes before each call, so that assigning to it has no effect."""
-    return name not in module._parameters and name not in module._buffers
-
-
-def _shape_problem(view: WeightView, method: str) -> str | None:
-    """Why a method cannot be applied to matrices of that shape, or None."""
-    n_out, n_in = view.n_out, view.n_in
-    if not n_out or not n_in:
-        return f"it has no weights: its matrices are {n_out} × {n_in}"
-    per_group = " per group" if view.batch and not view.name.startswith("in_proj") else ""
-    if n_out == 1 and method in ("row", "row_column", "ruiz", "jacobi", "unit_row"):
-        return (
-            f"it has a single output{per_group}, and row equilibration would turn its weights "
-            f"(W of shape {n_in} × 1) into sign(W), with zero gradient"
-        )
-    if n_in == 1 and method == "weight_standardisation":
-        return f"it has a single input{per_group}, and a single weight minus its mean is zero"
-    if n_in == 1 and method in ("column", "row_column", "ruiz"):
-        return (
-            f"it has a single input{per_group}, and column equilibration would turn its weights "
-            f"(W of shape 1 × {n_out}) into sign(W), with zero gradient"
-        )
-    if method == "jacobi" and n_out != n_in:
-        return f"jacobi needs a square matrix, and this one is {n_out} × {n_in}"
-    return None
-
-
-class _Owner(NamedTuple):
-    """Another module that has one of a layer's weights: the weight's name here; path, module and name there."""
-
-    weight: str
-    path: str
-    module: nn.Module
-    name: str
-
-
-def _other_owners(model: nn.Module, layer: nn.Module) -> Iterator[_Owner]:
-    names = {view.name for view in weight_views.views(layer)}
-    own = {id(p): key for key, p in layer.named_parameters(recurse=False) if key in names}
-    for path, module in model.named_modules():
-        for key, parameter in module.named_parameters(recurse=False):
-            if module is not layer and id(parameter) in own:
-                yield _Owner(own[id(parameter)], path, module, key)
-
-
-def _tied_weight_problem(model: nn.Module, name: str) -> str | None:
-    """Why a layer cannot be conditioned together with the modules tied to it, or None if it can."""
-    layer = model.get_submodule(name)
-    views = {view.name: view for view in weight_views.views(layer)}
-    for owner in _other_owners(model, layer):
-        others = [_layout(view) for view in weight_views.views(owner.module) if view.name == owner.name]
-        if others != [_layout(views[owner.weight])]:
-            return (
-                f"it shares its weight with {owner.path} ({type(owner.module).__name__}.{owner.name}), which cannot be "
-                "conditioned with it: untie them first"
-            )
-    return None
-
-
-def _layout(view: WeightView) -> tuple[object, ...]:
-    return view.shape, view.batch, view.n_out, view.n_in, view.transposed
 
 
 def _split(layers: Layers) -> list[str | type[nn.Module]]:
@@ -301,7 +258,7 @@ def _match_many(model: nn.Module, selector: str | type[nn.Module], heads: Collec
         return [name for name in inner if isinstance(layers[name], selector)]
     if selector in groups:
         return groups[selector]()
-    if selector in {layer_type.__name__ for layer_type in weight_views.LAYER_TYPES}:
+    if selector in {layer_type.__name__ for layer_type in weight_views.layer_types()}:
         return [name for name in inner if selector in {base.__name__ for base in type(layers[name]).__mro__}]
     if any(sign in selector for sign in "*?["):
         return [name for name in inner if fnmatchcase(name, selector)]
@@ -315,12 +272,21 @@ def _first_conv_and_last_linear(layers: dict[str, nn.Module]) -> list[str]:
 
 
 def _split_suitable(
-    model: nn.Module, selector: str | type[nn.Module], matched: list[str], method: str, packing: str
+    model: nn.Module,
+    selector: str | type[nn.Module],
+    matched: list[str],
+    method: str,
+    packing: str,
+    zero_rows: str,
 ) -> tuple[list[str], dict[str, str]]:
     """The matched layers that ``method`` can be applied to, and name -> reason for the others."""
-    reasons = {name: _unsuitable_reason(model, layer_at(model, name), name, method, packing) for name in matched}
+    reasons = {name: unsuitable_reason(model, name, method, packing, zero_rows) for name in matched}
     suitable = [name for name, reason in reasons.items() if reason is None]
     unsuitable = {name: reason for name, reason in reasons.items() if reason is not None}
+    if zero_rows == "refused":
+        for name, reason in unsuitable.items():
+            if unsuitable_reason(model, name, method, packing, "conditioned") is None:
+                raise ValueError(f"{name} cannot be conditioned: {reason}")
     if not suitable:
         details = "; ".join(f"{name}: {reason}" for name, reason in unsuitable.items())
         label = selector.__name__ if isinstance(selector, type) else selector
@@ -347,7 +313,7 @@ def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    return {name: module for name, module in _named_modules(model) if isinstance(module, weight_views.LAYER_TYPES)}
+    return {name: module for name, module in _named_modules(model) if isinstance(module, weight_views.layer_types())}
 
 
 def _unknown(model: nn.Module, name: str) -> str:

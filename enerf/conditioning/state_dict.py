@@ -1,27 +1,37 @@
-"""Conversion of state dicts between conditioned and plain models.
+"""Conversion of state dicts between conditioned and plain models, and of those of earlier versions.
 
 A conditioned layer stores ``parametrizations.weight.original`` (and whatever else its map needs: gains, divisors,
 lengths) in place of ``weight``. The functions here take the conditioned *model*, which knows its maps, and a state
 dict; they change neither.
+
+Learned gains had no axis in earlier versions; now they have one, because sharding (FSDP2) requires it. Models load old
+gains by ``load_state_dict``. An optimizer does not convert its state to the shapes of its parameters:
+``upgraded_optimizer_state`` does.
 """
 
 import copy
 from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from enerf.conditioning import batch_norm, layers
+from enerf.conditioning import baking, batch_norm
+
+COUNTERS = ("step", "mu_product", "eta", "mu")  # numbers, not tensors of a parameter's shape, in states of optimizers
 
 
 def key_map(model: nn.Module) -> dict[str, str]:
     """Map each key of the conditioned model's state dict to the plain key it contributes to.
 
-    Keys that are the same in both map to themselves; those without a counterpart in the plain model are omitted.
+    Keys that are the same in both map to themselves; those without a counterpart in the plain model are omitted. Keys
+    of parametrizations that ``bake`` leaves alone are the same in both.
 
     Examples
     --------
+    >>> from enerf.conditioning import layers
     >>> net = nn.Sequential(nn.Linear(3, 8))
     >>> _ = layers.condition(net, "row", scale="learned")
     >>> for key, plain in key_map(net).items():
@@ -30,7 +40,13 @@ def key_map(model: nn.Module) -> dict[str, str]:
     0.parametrizations.weight.original -> 0.weight
     0.parametrizations.weight.0.gain -> 0.weight
     """
-    plain = {key: _plain_key(key) for key in model.state_dict()}
+    foreign = tuple(
+        f"{path}.parametrizations.{name}.".removeprefix(".")
+        for path, module in model.named_modules()
+        for name, item in baking.parametrized_tensors(module).items()
+        if baking.is_foreign(item)
+    )
+    plain = {key: key if key.startswith(foreign) else _plain_key(key) for key in model.state_dict()}
     return {key: plain_key for key, plain_key in plain.items() if plain_key is not None}
 
 
@@ -45,7 +61,7 @@ def baked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
     copied = copy.deepcopy(model)
     _check_keys(set(copied.state_dict()), set(state))
     copied.load_state_dict(state)
-    return dict(layers.bake(copied).state_dict())
+    return dict(baking.bake(copied).state_dict())
 
 
 def unbaked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,6 +85,52 @@ def unbaked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
             path, _, name = key.rpartition(".")
             setattr(copied.get_submodule(path), name, state[key])  # torch passes it to right_inverse
     return dict(copied.state_dict())
+
+
+def upgraded_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a state dict of an earlier version: learned gains without an axis get the shape that the model has.
+
+    ``load_state_dict`` does that itself; this is for code that compares shapes before it loads.
+
+    Examples
+    --------
+    >>> from enerf.conditioning import layers
+    >>> net = nn.Sequential(nn.Linear(3, 8))
+    >>> _ = layers.condition(net, "row", scale="learned")
+    >>> key = "0.parametrizations.weight.0.gain"
+    >>> upgraded_state(net, {**net.state_dict(), key: torch.tensor(2.0)})[key]
+    tensor([2.])
+    """
+    own = model.state_dict()
+    gains = {key for key, value in own.items() if key.endswith(".gain") and tuple(value.shape) == (1,)}
+    return {key: value.reshape(1) if key in gains and not value.shape else value for key, value in state.items()}
+
+
+def upgraded_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert an optimizer's state dict of an earlier version, for ``optimizer.load_state_dict``.
+
+    Moments without an axis get the shape (1,) where the parameter has it: those of learned gains.
+
+    Examples
+    --------
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+    >>> old = {**optimizer.state_dict(), "state": {0: {"momentum_buffer": torch.tensor(3.0)}}}
+    >>> upgraded_optimizer_state(optimizer, old)["state"]
+    {0: {'momentum_buffer': tensor([3.])}}
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    gains = {number for number, parameter in zip(numbers, parameters, strict=False) if tuple(parameter.shape) == (1,)}
+
+    def upgraded(name: str, value: Any) -> Any:
+        old = isinstance(value, Tensor) and value.dim() == 0 and name not in COUNTERS
+        return value.reshape(1) if old else value
+
+    entries = {
+        number: {name: upgraded(name, value) for name, value in entry.items()} if number in gains else entry
+        for number, entry in state["state"].items()
+    }
+    return {**state, "state": entries}
 
 
 def _plain_key(key: str) -> str | None:

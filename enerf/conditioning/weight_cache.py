@@ -15,10 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from enerf.conditioning.parametrization import Equilibrated
 
 CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
+OUTSIDE = (
+    "backward outside computed_once: the gradients of conditioned weights are passed on when the block ends, so "
+    "backward must be called inside it"
+)
+STEP_INSIDE = "an optimizer stepped inside computed_once, where raw weights have no gradients yet: step after the block"
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     """Context manager that computes each parametrized tensor of the model once, on entry.
 
     Inside, the tensors are fixed leaves. When the block ends without an error, their gradients are backpropagated to
-    ``.grad`` of the raw parameters, and added as by ``backward``. The raw parameters must not change inside. Deep
-    copies made inside are ordinary conditioned models.
+    ``.grad`` of the raw parameters, and added as by ``backward``. So ``backward`` belongs inside, and the optimizer's
+    step outside. The raw parameters must not change inside. Deep copies made inside are ordinary conditioned models.
 
     ``torch.nn.utils.parametrize.cached`` is not used, because it caches the tensors of all models of the process, and
     does not replace them by leaves. Instead ``forward`` of each parametrization list, which torch calls at every
@@ -45,8 +51,9 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     Raises
     ------
     RuntimeError
-        If it is nested for the same model, or if a raw parameter was changed inside: at the next access of its weight
-        and at the end.
+        If it is nested for the same model; if a raw parameter was changed inside, at the next access of its weight and
+        at the end; if an optimizer of raw parameters steps inside; and in a ``backward`` after the block, of a loss
+        that was computed inside.
     """
     found = [
         item
@@ -57,6 +64,7 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
     groups = [_compute(items) for items in _stackable(found)]
+    handle = _refuse_steps({id(raw) for item in found for raw in item.parameters()}) if found else None
     try:
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
@@ -66,14 +74,39 @@ def computed_once(model: nn.Module) -> Iterator[None]:
         if [_versions(item) for item in found] != before:
             raise RuntimeError(CHANGED)
     finally:
+        if handle is not None:
+            handle.remove()
         for item in found:
             _restore(item)
+        _refuse_backward(groups)
     _backpropagate(groups)
 
 
 def is_computed_once(item: nn.Module) -> bool:
     """Whether a parametrization list returns a cached leaf, inside ``computed_once``."""
     return "forward" in vars(item)
+
+
+def _refuse_steps(raws: set[int]) -> Any:
+    """Raise an error when an optimizer with one of these parameters (by id) steps, until the handle is removed."""
+
+    def check(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if any(id(parameter) in raws for group in optimizer.param_groups for parameter in group["params"]):
+            raise RuntimeError(STEP_INSIDE)
+
+    return register_optimizer_step_pre_hook(check)
+
+
+def _refuse_backward(groups: list[_Group]) -> None:
+    """Raise an error in each later backward pass that reaches a leaf: nothing passes its gradient on any more."""
+
+    def refuse(gradient: Tensor) -> None:
+        raise RuntimeError(OUTSIDE)
+
+    for group in groups:
+        for leaf in group.leaves:
+            if leaf.requires_grad:
+                leaf.register_hook(refuse)
 
 
 def _replace(item: Any, leaf: Tensor) -> None:

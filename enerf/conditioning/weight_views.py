@@ -8,11 +8,13 @@ Vocabulary
   inputs are the in_channels / groups channels, the outputs the (out_channels / groups · kernel elements) values of a
   patch;
 - ``nn.Bilinear`` is linear in the products of its two inputs: it has in1_features · in2_features inputs;
+- types that are not built in are described by a function that ``registry.register_layer`` is given;
 - ``nn.MultiheadAttention`` packs the projections of queries, keys and values: three matrices (``packing="matrix"``),
   or one per head and projection (``packing="head"``). Its output projection is a linear layer of its own.
 """
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,8 @@ LAYER_TYPES: tuple[type[nn.Module], ...] = (
 )
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+REGISTERED: dict[type[nn.Module], Callable[[Any], Iterable["WeightView"]]] = {}  # see registry.register_layer
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,13 @@ class WeightView:
         return 1 if self.transposed else 0
 
 
+def layer_types() -> tuple[type[nn.Module], ...]:
+    """The types of modules that have weight views: ``LAYER_TYPES`` and those that were registered."""
+    return (*LAYER_TYPES, *REGISTERED)
+
+
 def views(module: nn.Module, packing: str = "matrix") -> tuple[WeightView, ...]:
-    """Weight views of a layer; empty if its type is not in ``LAYER_TYPES``.
+    """Weight views of a layer; empty if its type is not in ``layer_types()``.
 
     The result is the same before and after the layer is conditioned.
 
@@ -91,6 +100,9 @@ def views(module: nn.Module, packing: str = "matrix") -> tuple[WeightView, ...]:
     """
     if packing not in PACKINGS:
         raise ValueError(f"packing is {packing!r}; it must be one of {', '.join(PACKINGS)}")
+    for layer_type in type(module).__mro__:  # the most specific type first
+        if layer_type in REGISTERED:
+            return tuple(REGISTERED[layer_type](module))
     if isinstance(module, nn.Linear):
         shape = (module.out_features, module.in_features)
         return (WeightView("weight", shape, (), *shape),)

@@ -18,7 +18,7 @@ from enerf.core import files
 from enerf.core.errors import InputError
 
 METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
-SCALES = ("fixed", "kept", "constant", "learned")
+SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 INITS = ("default", "glorot", "he", "unit_row")
 LARGEST = 2**63 - 1  # of whole numbers: torch and numpy hold them in 64 bits
 
@@ -256,7 +256,8 @@ class ConditioningOptions:
     equilibrate_scale: str = option(
         "fixed",
         "Frobenius norm of an equilibrated matrix: fixed: as the map gives it, as in the paper; kept: that of the raw "
-        "weights; constant: that of the raw weights at initialization; learned: a trained gain, initially as constant",
+        "weights; constant: that of the raw weights at initialization; learned: a trained gain, initially as constant; "
+        "learned_rows: a trained gain for each row, initially such that rows keep their norms",
         choices=SCALES,
         affects="model",
     )

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
+from enerf.conditioning import state_dict
 from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
@@ -287,6 +288,7 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
         For the first name or shape that differs; the model is unchanged then.
     """
     own = model.state_dict()
+    weights = state_dict.upgraded_state(model, weights)
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:
         differences = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
@@ -369,7 +371,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], 
     try:
         _check_kind(optimizer.param_groups[0], saved["param_groups"][0], path)
         _check_values(optimizer, saved, path)
-        optimizer.load_state_dict(saved)
+        optimizer.load_state_dict(state_dict.upgraded_optimizer_state(optimizer, saved))
         for group, options in zip(optimizer.param_groups, current, strict=True):
             group.update(options)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:

@@ -32,7 +32,7 @@ def apply(
     layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
     if options.equilibrate != "none":
         gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
-        layers.condition(model, options.equilibrate, names, gradient, scale=scale, p=p)
+        layers.condition(model, options.equilibrate, names, gradient, scale=scale, p=p, zero_rows="conditioned")
     elif options.weight_norm:
         layers.weight_norm(model, names)
 
@@ -63,7 +63,8 @@ def selected_layers(
         if no layer is left.
     """
     method = "row" if options.equilibrate == "none" else options.equilibrate
-    names, skipped = layers.select(model, options.equilibrate_layers, heads=heads, method=method)
+    selected = layers.select(model, options.equilibrate_layers, heads, method, zero_rows="conditioned")
+    names, skipped = selected
     skipped |= {name: reason for name, reason in (excluded or {}).items() if name in names}
     for name, reason in skipped.items():
         log.info("%s equilibration leaves out %s: %s", method, name, reason)

@@ -8,8 +8,8 @@ _NAMES = {
     "SHRINKAGES": "SHRINKAGES",
     "adopt_": "complete_loaded_",
     "at_once": "uses_foreach",
-    "check": "check",
-    "steps": "steps",
+    "check": "check_",
+    "steps": "steps_done",
     "with_gradients": "params_with_gradients",
 }
 

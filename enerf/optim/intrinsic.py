@@ -36,7 +36,7 @@ Theorems 3 and 4.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -57,12 +57,13 @@ class _Intrinsic(Optimizer):
         params: ParamsT,
         lr: float | Tensor | None = None,
         *,
-        l1: float = 0.0,
-        l2: float = 0.0,
+        l1: SupportsFloat = 0.0,
+        l2: SupportsFloat = 0.0,
         shrinkage: str = "sign",
         weight_decay: float = 0.0,
         **options: Any,
     ) -> None:
+        l1, l2 = shrinkage_ops.strength("l1", l1), shrinkage_ops.strength("l2", l2)
         if lr is not None:
             options["lr"] = lr
         super().__init__(params, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
@@ -71,14 +72,14 @@ class _Intrinsic(Optimizer):
         for group in self.param_groups:
             for name in shrinkage_ops.DEFAULTS:
                 group.setdefault(name, self.defaults[name])
-            shrinkage_ops.check(group)
+            shrinkage_ops.check_(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, which may have its own options; they are checked as by the constructor."""
         super().add_param_group(param_group)
         if "l1" in self.defaults:  # otherwise the constructor checks
             try:
-                shrinkage_ops.check(self.param_groups[-1])
+                shrinkage_ops.check_(self.param_groups[-1])
             except ValueError:
                 self.param_groups.pop()
                 raise
@@ -158,7 +159,7 @@ class IntrinsicAdam(_Intrinsic, AdamW):
     lr
         α; None is torch's default.
     l1, l2
-        λ of λ ‖z‖₁ and of λ/2 ‖z‖², at least 0.
+        λ of λ ‖z‖₁ and of λ/2 ‖z‖², at least 0; a tensor or a NumPy scalar is converted to a number.
     shrinkage
         L1 step: ``"sign"`` or ``"soft"``; see the module.
     weight_decay
@@ -182,6 +183,16 @@ class IntrinsicAdam(_Intrinsic, AdamW):
     (tensor([0.4500, 0.0000]), 0.5)
     """
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state; ``l2`` is also saved as AdamW's ``weight_decay``, so that AdamW continues with it.
+
+        AdamW ignores ``l1``: it has no such term.
+        """
+        saved: dict[str, Any] = super().state_dict()
+        for group in saved["param_groups"]:
+            group["weight_decay"] = group["l2"]
+        return saved
+
     def _torch_step(self) -> None:
         for group in self.param_groups:
             group["weight_decay"] = group["l2"]  # Theorem 3, done by torch's own kernels
@@ -196,7 +207,7 @@ class IntrinsicAdam(_Intrinsic, AdamW):
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
         beta2, moment = group["betas"][1], "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-        corrections = [(1 - beta2 ** shrinkage_ops.steps(group, state)) ** 0.5 for state in states]
+        corrections = [(1 - beta2**step) ** 0.5 for step in shrinkage_ops.steps_done(group, states)]
         return [state[moment] for state in states], corrections
 
 
@@ -242,7 +253,7 @@ class IntrinsicAdagrad(_Intrinsic, Adagrad):
     def _learning_rates(self, group: dict[str, Any], params: list[Tensor], since: int) -> Rates:
         if not group["lr_decay"]:
             return super()._learning_rates(group, params, since)
-        steps = [shrinkage_ops.steps(group, self.state[param]) + since for param in params]
+        steps = [step + since for step in shrinkage_ops.steps_done(group, [self.state[param] for param in params])]
         return [group["lr"] / (1 + step * group["lr_decay"]) for step in steps]
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:

@@ -13,6 +13,7 @@ names end in an underscore change their first argument.
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -23,12 +24,31 @@ SHRINKAGES = ("sign", "soft")
 DEFAULTS: dict[str, Any] = {"l1": 0.0, "l2": 0.0, "shrinkage": "sign"}
 
 
-def check(group: dict[str, Any]) -> None:
-    """Raise a ValueError for options of a parameter group that are out of range or not supported."""
+def strength(name: str, value: Any) -> float:
+    """``l1`` or ``l2`` as a number; a tensor or a NumPy scalar is converted, once.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number from 0 up.
+    """
+    single = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex())
+    number = float(value.detach() if isinstance(value, Tensor) else value) if single else math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be a number from 0 up")
+    return number
+
+
+def check_(group: dict[str, Any]) -> None:
+    """Convert the strengths of a parameter group to numbers, in place, and check its options.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range or not supported.
+    """
     for name in ("l1", "l2"):
-        value = group[name]
-        if not (isinstance(value, int | float) and 0 <= value < math.inf):
-            raise ValueError(f"{name} is {value!r}; it must be a number from 0 up")
+        group[name] = strength(name, group[name])
     if group["shrinkage"] not in SHRINKAGES:
         raise ValueError(f"shrinkage is {group['shrinkage']!r}; it must be one of {', '.join(SHRINKAGES)}")
     if group["weight_decay"]:
@@ -44,13 +64,17 @@ def check(group: dict[str, Any]) -> None:
 def complete_loaded_(group: dict[str, Any]) -> None:
     """Add the options that a loaded group lacks; AdamW's weight decay becomes ``l2``.
 
+    ``IntrinsicAdam`` saves its ``l2`` as AdamW's weight decay too, so that AdamW can load it; it is not applied twice.
+
     Raises
     ------
     ValueError
-        If the group has a weight decay that is not decoupled.
+        If the group has a weight decay that is not decoupled, or that differs from its ``l2``.
     """
     decay = group.get("weight_decay", 0)
-    if decay and "l2" not in group:
+    if decay and group.get("l2", decay) != decay:
+        raise ValueError(f"the checkpoint has weight_decay {decay!r} and l2 {group['l2']!r}; expected one of the two")
+    if decay:
         if not group.get("decoupled_weight_decay"):
             raise ValueError(
                 f"the checkpoint has weight_decay {decay!r} without decoupled_weight_decay; only decoupled decay "
@@ -83,12 +107,18 @@ def uses_foreach(group: dict[str, Any], params: list[Tensor]) -> bool:
     return not eager_rate and all(param.is_cuda for param in params)
 
 
-def steps(group: dict[str, Any], state: dict[str, Any]) -> Any:
-    """Number of steps done; as a tensor where reading it would synchronize the device or break a CUDA graph."""
-    step = state.get("step", 0)
-    if isinstance(step, Tensor) and step.is_cpu and not group.get("capturable"):
-        return step.item()
-    return step
+def steps_done(group: dict[str, Any], states: list[dict[str, Any]]) -> list[Any]:
+    """Number of steps done of each parameter; those on the CPU are read at once.
+
+    As tensors where reading them would synchronize the device, or break a CUDA graph or a compiled one.
+    """
+    found = [state.get("step", 0) for state in states]
+    if group.get("capturable") or torch.compiler.is_compiling():
+        return found
+    readable = [isinstance(step, Tensor) and step.is_cpu for step in found]
+    tensors = [step for step, is_readable in zip(found, readable, strict=True) if is_readable]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(numbers) if is_readable else step for step, is_readable in zip(found, readable, strict=True)]
 
 
 Rates: TypeAlias = list[Any]

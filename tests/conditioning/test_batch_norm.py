@@ -577,3 +577,21 @@ def test_on_a_gpu_gradients_are_those_on_the_processor(kind: str):
     for a, b in zip(gradients(there, inputs.cuda()), gradients(layer, inputs), strict=True):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-9, atol=1e-10)
     assert batch_norm.is_preconditioned(there)
+
+
+def test_accumulation_in_training_is_refused_unless_one_accepts_it():
+    for accepted in (False, True):
+        layer, inputs = layer_and_inputs("linear")
+        precondition_(layer, accumulation=accepted)
+        layer(inputs).sin().sum().backward()
+        if accepted:
+            layer(inputs).sin().sum().backward()
+            continue
+        with pytest.raises(RuntimeError, match="gradients of several calls are accumulated"):
+            layer(inputs)
+        layer.zero_grad(set_to_none=False)
+        layer(inputs).sin().sum().backward()
+        with pytest.raises(RuntimeError, match="gradients of several calls are accumulated"):
+            layer(inputs)
+        torch.optim.SGD(layer.parameters(), lr=0.1).step()
+        layer(inputs)

@@ -115,3 +115,9 @@ def test_the_documented_old_imports_work_with_a_warning():
     assert callable(baked_state)
     assert callable(computed_once)
     assert callable(with_gradients)
+
+
+def test_importing_the_library_does_not_import_torchs_compiler():
+    names = "; ".join(f"from {package} import *" for package in PACKAGES)
+    use = "net = torch.nn.Linear(3, 4); condition(torch.nn.Sequential(net), 'row', scale='learned'); net.weight"
+    assert run(f"import sys, torch; {names}; {use}; print('torch._dynamo' in sys.modules)").strip() == "False"

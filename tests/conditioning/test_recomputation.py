@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 from enerf.conditioning import layers
 
 
-def trained(method: str, checkpointed: bool, **how: object) -> list[Tensor]:
-    """All parameters and buffers after steps with or without checkpointing."""
+def trained(method: str, reentrant: bool | None, accumulated: int = 1, **how: object) -> list[Tensor]:
+    """All parameters and buffers after steps; without checkpointing if ``reentrant`` is None."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
@@ -18,9 +18,10 @@ def trained(method: str, checkpointed: bool, **how: object) -> list[Tensor]:
     optimizer = torch.optim.SGD(net.parameters(), 0.05)
     for step in range(7):
         optimizer.zero_grad()
-        batch = x + step
-        out = checkpoint(net, batch, use_reentrant=False) if checkpointed else net(batch)
-        out.square().sum().backward()
+        for part in (x + step).chunk(accumulated):
+            batch = part.requires_grad_(reentrant is True)  # reentrant checkpointing follows inputs that need gradients
+            out = net(batch) if reentrant is None else checkpoint(net, batch, use_reentrant=reentrant)
+            out.square().sum().backward()
         optimizer.step()
     return [value.detach().clone() for value in net.state_dict().values()]
 
@@ -30,15 +31,15 @@ def trained(method: str, checkpointed: bool, **how: object) -> list[Tensor]:
     [("row", {"gradient": "detached", "every": 3}), ("row", {}), ("batch_norm", {})],
     ids=["cached divisors", "row", "batch_norm"],
 )
-def test_checkpointed_training_is_training_bit_for_bit(method: str, how: dict[str, object]):
-    plain, checkpointed = (trained(method, c, **how) for c in (False, True))
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_training_is_training_bit_for_bit(method: str, how: dict[str, object], reentrant: bool):
+    plain, checkpointed = (trained(method, r, **how) for r in (None, reentrant))
     assert all(map(torch.equal, plain, checkpointed))
 
 
-def test_reentrant_checkpointing_is_refused_where_accesses_are_counted():
-    net = nn.Sequential(nn.Linear(4, 3))
-    layers.condition(net, "row", "all", gradient="detached", every=2)
-    x = torch.randn(5, 4, requires_grad=True)
-    out = checkpoint(net, x, use_reentrant=True)
-    with pytest.raises(RuntimeError, match=r"every > 1: expected use_reentrant=False"):
-        out.sum().backward()
+@pytest.mark.parametrize("reentrant", [None, False, True])
+def test_accumulated_gradients_see_the_divisors_of_their_step(reentrant: bool | None):
+    how = {"gradient": "detached", "every": 2}
+    whole, parts = trained("row", None, **how), trained("row", reentrant, 4, **how)
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)

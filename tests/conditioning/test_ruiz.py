@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from enerf.conditioning import baselines, maps, norms
+from enerf.conditioning import baselines, maps, norms, ruiz
 from enerf.conditioning.maps import METHODS
 from enerf.conditioning.norms import FLOOR, P_NORMS
 from tests.grids import latin, once, pairs
@@ -243,3 +243,53 @@ def test_standardization_is_invariant_to_shifts_and_positive_scales_of_an_output
     assert torch.autograd.gradcheck(baselines.standardized, weight.requires_grad_())
     with pytest.raises(ValueError, match="p is 1"):
         baselines.standardized(weight, p=1)
+
+
+# convergence
+
+
+@every_p
+def test_the_error_is_that_of_the_worst_norm_and_converged_says_whether_it_is_within_the_tolerance(p: float):
+    weights = torch.stack([gaussian(5, 4, seed=seed) for seed in range(4)])
+    for sweeps in (1, 3, 300):
+        found = ruiz.balance(weights, p, tolerance=1e-6, sweeps=sweeps)
+        made = maps.ruiz(weights, p=p, tolerance=1e-6, sweeps=sweeps)
+        torch.testing.assert_close(weights / found.of_inputs / found.of_outputs, made)
+        wanted = 1.0 if p == math.inf else (4 / 5) ** (1 / p)
+        of_inputs = (torch.linalg.vector_norm(made, p, dim=-2) - 1).abs().amax(-1)
+        of_outputs = (torch.linalg.vector_norm(made, p, dim=-1) / wanted - 1).abs().amax(-1)
+        torch.testing.assert_close(found.error, torch.maximum(of_inputs, of_outputs))
+        assert torch.equal(found.converged, found.error <= 1e-6)
+    assert found.converged.all()
+
+
+def test_slow_convergence_of_a_positive_matrix_is_told():
+    slow = torch.tensor([[1.0, 0.01], [0.9, 1.0]], dtype=torch.float64)
+    found = ruiz.balance(slow)
+    assert not found.converged
+    assert found.error.item() == pytest.approx(6.6e-3, rel=0.05)
+    limit = maps.ruiz(slow, tolerance=1e-13, sweeps=3000).square()
+    second = torch.linalg.svdvals(limit)[1].item()
+    errors = [ruiz.balance(slow, sweeps=n).error.item() for n in (30, 31, 32)]
+    assert errors[1] / errors[0] == pytest.approx(second**2, rel=1e-2)
+    assert errors[2] / errors[1] == pytest.approx(second**2, rel=1e-2)
+    assert ruiz.balance(slow, sweeps=500).converged
+
+
+def test_rows_at_the_floor_take_no_part_in_the_error_and_nan_stays():
+    weight = gaussian(5, 6)
+    weight[:, 1], weight[3] = 0, 0
+    assert ruiz.balance(weight, sweeps=500).converged
+    weight[0, 0] = math.nan
+    found = ruiz.balance(weight)
+    assert found.error.isnan()
+    assert not found.converged
+
+
+def test_with_rows_at_the_floor_the_factors_stand_still():
+    weight = gaussian(5, 6, dtype=torch.float32)
+    weight[:, 1], weight[3] = 0, 0
+    few, many = (ruiz.ruiz_divisors(weight, sweeps=sweeps) for sweeps in (200, 5000))
+    for a, b in zip(few, many, strict=True):
+        torch.testing.assert_close(a, b)
+        assert b.isfinite().all()

@@ -377,3 +377,83 @@ def test_its_weights_have_no_place_in_the_state_dict():
         inside = model.state_dict()
     assert inside.keys() == before.keys()
     assert all(torch.equal(inside[name], value) for name, value in before.items())
+
+
+# what belongs inside and what outside
+
+
+@kinds
+def test_a_backward_pass_after_the_block_is_refused(kind: str):
+    model = network(kind)
+    with computed_once(model):
+        late = loss(model, inputs())
+        loss(model, inputs()).backward()
+    before = gradients(model)
+    with pytest.raises(RuntimeError, match=r"backward outside computed_once: .* must be called inside it"):
+        late.backward()
+    conditioned = [{n: g for n, g in found.items() if "parametrizations" in n} for found in (gradients(model), before)]
+    assert_same(*conditioned)
+    loss(model, inputs()).backward()  # of a loss that is computed outside
+
+
+def test_gradients_with_respect_to_inputs_may_be_taken_after_the_block():
+    model, x = network("row"), inputs().requires_grad_()
+    with computed_once(model):
+        value = loss(model, x)
+    (found,) = torch.autograd.grad(value, x)
+    (expected,) = torch.autograd.grad(loss(model, x), x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_backward_pass_after_a_block_that_failed_is_refused_too():
+    model = network("row")
+
+    def fails() -> Tensor:
+        with computed_once(model):
+            values.append(loss(model, inputs()))
+            raise KeyError("inside")
+
+    values: list[Tensor] = []
+    with pytest.raises(KeyError, match="inside"):
+        fails()
+    with pytest.raises(RuntimeError, match="backward outside computed_once"):
+        values[0].backward()
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.LBFGS])
+def test_a_step_inside_is_refused_and_moves_nothing(make: type[torch.optim.Optimizer]):
+    model = network("row")
+    optimizer, before = make(model.parameters(), lr=0.1), raw(model)
+
+    def closure() -> Tensor:
+        value = loss(model, inputs())
+        value.backward()
+        return value
+
+    def steps() -> None:
+        with computed_once(model):
+            closure()
+            optimizer.step(closure)
+
+    with pytest.raises(RuntimeError, match="an optimizer stepped inside computed_once"):
+        steps()
+    assert unharmed(model, before)
+    optimizer.zero_grad()
+
+    def inside() -> Tensor:
+        with computed_once(model):
+            return closure()
+
+    optimizer.step(inside)
+    assert not torch.equal(raw(model)[0], before[0])
+
+
+def test_optimizers_of_other_parameters_may_step_inside():
+    model, other = network("row"), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([other], lr=0.5)
+    other.grad = torch.ones(2)
+    with computed_once(model):
+        optimizer.step()
+        loss(model, inputs()).backward()
+    assert torch.equal(other.detach(), torch.full((2,), 0.5))
+    assert_same(gradients(model), plainly(model, inputs()))

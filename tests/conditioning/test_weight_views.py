@@ -233,13 +233,13 @@ def test_each_scale_sizes_its_matrices_as_it_says(kind: str, scale: str):
     torch.testing.assert_close(size(getattr(model[0], view.name)), fixed if scale == "fixed" else start)
     with torch.no_grad():
         raw.mul_(3)
-    expected = {"fixed": fixed, "kept": 3 * start, "constant": start, "learned": start}[scale]
+    expected = {"fixed": fixed, "kept": 3 * start}.get(scale, start)
     torch.testing.assert_close(size(getattr(model[0], view.name)), expected)
     names = [name for name, _ in model.named_parameters() if name.endswith("gain")]
-    assert len(names) == (scale == "learned")
+    assert len(names) == (scale in ("learned", "learned_rows"))
     if scale == "learned":
         gain = model.get_parameter(names[0])
-        assert gain.shape == view.batch
+        assert gain.shape == (view.batch or (1,))  # with an axis, which sharding needs
         getattr(model[0], view.name).square().sum().backward()
         torch.testing.assert_close(gain.grad, 2 * view.n_in * gain.detach())
 
@@ -277,7 +277,7 @@ def held(every: int, method: str = "row") -> nn.Module:
     return model
 
 
-def test_divisors_are_computed_once_in_so_many_accesses():
+def test_divisors_are_computed_once_in_so_many_steps():
     model = held(3)
     seen = []
     for _ in range(7):
@@ -373,3 +373,35 @@ def test_a_layer_in_two_places_is_conditioned_once():
     assert layers.condition(model, "row", "all") == ["a"]
     with pytest.raises(ValueError, match="conditioned already"):
         layers.condition(model, "row", "all")
+
+
+# the axis of torch's own parametrizations
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "transposed1d", "transposed3d", "linear"])
+def test_lengths_of_weight_norm_are_those_of_output_channels(kind: str):
+    model = nn.Sequential(layer(kind))
+    (view,) = weight_views.views(model[0])
+    layers.condition(model, "weight_norm", "all")
+    lengths = model[0].parametrizations.weight.original0
+    channels = model[0].weight.shape[view.output_axis]
+    assert channels == (getattr(model[0], "out_channels", None) or model[0].out_features)
+    assert lengths.numel() == channels
+    with torch.no_grad():
+        lengths.copy_(torch.arange(1.0, channels + 1).reshape(lengths.shape))
+    norms = model[0].weight.movedim(view.output_axis, 0).flatten(1).norm(dim=1)
+    torch.testing.assert_close(norms, torch.arange(1.0, channels + 1, dtype=norms.dtype))
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "transposed1d", "transposed3d"])
+def test_spectral_norm_is_that_of_the_matrix_with_a_row_for_each_output_channel(kind: str):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(layer(kind))
+        layers.condition(model, "spectral_norm", "all")
+    (view,) = weight_views.views(model[0])
+    for _ in range(300):
+        weight = model[0].weight.detach()
+    largest = [torch.linalg.matrix_norm(weight.movedim(axis, 0).flatten(1), 2).item() for axis in (0, 1)]
+    assert largest[view.output_axis] == pytest.approx(1, rel=1e-4)
+    assert largest[1 - view.output_axis] != pytest.approx(1, rel=1e-2)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         condition_number,
         effective_rank,
         layer_report,
+        numerical_rank,
+        range_condition_number,
         row_norm_spread,
         row_norm_variation,
         row_norms,
@@ -54,6 +56,8 @@ __all__ = [
     "hessian",
     "layer_report",
     "make_differentiable_",
+    "numerical_rank",
+    "range_condition_number",
     "record_layer_inputs",
     "row_norm_spread",
     "row_norm_variation",
@@ -69,7 +73,8 @@ _MODULES = {
     "layer_inputs": ("extended_condition_number", "record_layer_inputs", "unit_block"),
     "spectrum": (
         *("condition_number", "effective_rank", "layer_report", "row_norm_spread"),
-        *("row_norm_variation", "row_norms", "singular_values", "stable_rank"),
+        *("numerical_rank", "range_condition_number", "row_norm_variation", "row_norms", "singular_values"),
+        "stable_rank",
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -21,6 +21,7 @@ Operators come from curvlinops, of the extra ``diagnostics``; the rest needs tor
 current mode; with batch norm that must be evaluation mode.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.diagnostics.eigenvalues import import_extra
+from enerf.conditioning.diagnostics.eigenvalues import import_extra, symmetric_eigenvalues
 from enerf.conditioning.parametrization import Equilibrated
 
 COLUMNS = 1 << 16  # columns of a Jacobian that are multiplied at a time in float64
@@ -105,7 +106,7 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
 
     Computed as those of Λ½ J Jᵀ Λ½, which has one row per output; all other eigenvalues are 0. Stores J (outputs ×
     parameters) except for parameters that an output does not depend on. Outputs of different rows must not depend on
-    one another's inputs. Values below ``rounding`` are noise.
+    one another's inputs. Values below ``rounding`` are noise. NaN if the outputs are not finite.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
             products = sum(part @ part.T for part in (chunk.double() for chunk in block.split(COLUMNS, 1)))
             gram[index[:, None], index] += products
     root = _root(_second_derivative(objective, outputs))
-    values = torch.linalg.eigvalsh(root @ gram @ root).flip(0).clamp(min=0.0)
+    values = symmetric_eigenvalues(root @ gram @ root).flip(0).clamp(min=0.0)
     return values[: min(len(values), sum(p.numel() for p in parameters))]
 
 
@@ -229,7 +230,9 @@ def _initialize_forward_mode() -> None:
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """Square root of a positive semidefinite matrix."""
+    """Square root of a positive semidefinite matrix; NaN throughout if an entry is not finite."""
+    if not matrix.isfinite().all():
+        return torch.full_like(matrix, math.nan)
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     if float(values.min()) < -1e-5 * float(values.abs().max()):
         raise ValueError("the loss is not convex in the model's outputs: its Gauss–Newton matrix has no square root")

@@ -75,9 +75,13 @@ class Density:
 def condition_number_above(values: Float[Tensor, " n"], floor: float | int) -> tuple[float, int]:
     """Largest over smallest of the magnitudes above ``floor``, and their number; (inf, 0) if there is none.
 
+    (NaN, 0) if a value is NaN.
+
     >>> condition_number_above(torch.tensor([8.0, -2.0, 1e-20]), 1e-9)
     (4.0, 2)
     """
+    if values.isnan().any():
+        return math.nan, 0
     magnitudes = values.abs()
     kept = magnitudes[magnitudes > floor]
     return (float(kept.max() / kept.min()), len(kept)) if len(kept) else (math.inf, 0)
@@ -111,7 +115,7 @@ def extremes(operator: Any, k: int = 1, *, tolerance: float = 1e-3, restarts: in
     """
     n = operator.shape[0]
     if n <= max(DENSE_UP_TO, 4 * k):
-        values = torch.linalg.eigvalsh(dense(operator)).tolist()
+        values = symmetric_eigenvalues(dense(operator)).tolist()
         return Extremes(tuple(values[:k]), tuple(values[::-1][:k]), True, n)
     sparse = import_extra("scipy.sparse.linalg")
     start, products = _signs(n, seed).double(), 0
@@ -121,7 +125,10 @@ def extremes(operator: Any, k: int = 1, *, tolerance: float = 1e-3, restarts: in
         products += 1
         return _times(operator, torch.tensor(vector).flatten().to(operator.device)).cpu().numpy()
 
-    if not product(start.numpy()).any():  # a random vector is mapped to 0 only if the operator is 0
+    first = product(start.numpy())
+    if not math.isfinite(first.sum()):  # of weights that are not finite; ARPACK would return numbers
+        return Extremes((math.nan,) * k, (math.nan,) * k, False, products)
+    if not first.any():  # a random vector is mapped to 0 only if the operator is 0
         return Extremes((0.0,) * k, (0.0,) * k, True, products)
     basis_size = min(n, max(4 * k + 1, 20))
     matrix = sparse.LinearOperator((n, n), matvec=product, dtype="float64")
@@ -155,7 +162,8 @@ def density(operator: Any, steps: int = 40, probes: int = 1, seed: int = 0) -> D
 def lanczos(operator: Any, start: Shaped[Tensor, " n"], steps: int) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
     """Ritz values of the Krylov space of ``start``, ascending, and their weights, which add up to 1.
 
-    Stops early where the Krylov space is invariant. Vectors are fully reorthogonalized.
+    Stops early where the Krylov space is invariant. Vectors are fully reorthogonalized. A single NaN if a product is
+    not finite.
     """
     n = operator.shape[0]
     v = start.to(operator.device).double()
@@ -177,8 +185,18 @@ def lanczos(operator: Any, start: Shaped[Tensor, " n"], steps: int) -> tuple[Flo
         torch.tensor(diagonal, dtype=torch.float64),
         torch.tensor(off_diagonal[: len(diagonal) - 1], dtype=torch.float64),
     )
+    if not (a.isfinite().all() and b.isfinite().all()):  # of weights that are not finite
+        return torch.full((1,), math.nan, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(a.diag() + b.diag(1) + b.diag(-1))
     return values, vectors[0].square()
+
+
+def symmetric_eigenvalues(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
+    """Eigenvalues of a symmetric matrix, ascending; NaN if an entry is not finite, where LAPACK raises an error."""
+    if not matrix.isfinite().all():
+        return torch.full_like(matrix[0], math.nan)
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values
 
 
 def dense(operator: Any) -> Float[Tensor, "n n"]:

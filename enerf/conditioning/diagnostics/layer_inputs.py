@@ -14,6 +14,7 @@ one loss term, as the points of a ray in a NeRF and the patches of an image in a
 is not diagonal, and its eigenvalues replace the derivatives.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from enerf.conditioning.diagnostics.eigenvalues import condition_number_above
+from enerf.conditioning.diagnostics.spectrum import singular_values
 from enerf.conditioning.selection import layer_at
 from enerf.conditioning.weight_views import CONVOLUTIONS
 
@@ -75,17 +77,18 @@ def extended_condition_number(inputs: Float[Tensor, "*batch n n_in"]) -> tuple[f
     """κ([1, H]) over the singular values above rounding errors, and their number; for a batch, those of the largest κ.
 
     Inactive units produce columns of zeros, so the number is the numerical rank of the layer's inputs. Rounding of the
-    entries changes singular values by at most epsilon times the Frobenius norm, which is the floor.
+    entries changes singular values by at most epsilon times the Frobenius norm, which is the floor. (NaN, 0) if an
+    input is not finite.
 
     >>> extended_condition_number(torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64))
     (1.0000000..., 2)
     """
     matrices = extended(inputs).flatten(0, -3) if inputs.dim() > 2 else extended(inputs)[None]
     found = []
-    for values in torch.linalg.svdvals(matrices.double()):
+    for values in singular_values(matrices):
         floor = torch.finfo(inputs.dtype).eps * float(values.square().sum().sqrt())
         found.append(condition_number_above(values, floor))
-    return max(found)
+    return next((pair for pair in found if math.isnan(pair[0])), max(found))
 
 
 def record_layer_inputs(

@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
 from enerf.conditioning.parametrization import Equilibrated
-from enerf.conditioning.selection import layer_at
+from enerf.conditioning.selection import layer_at, layer_names
 
 
 def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch k"]:
@@ -52,6 +52,34 @@ def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor
     tensor(2., dtype=torch.float64)
     """
     return _kappa(singular_values(weight))
+
+
+def numerical_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """Number of singular values above rounding errors, as a float64; NaN where the matrix is not finite.
+
+    Rounding of the entries to the dtype of ``weight`` changes singular values by at most half an epsilon times the
+    Frobenius norm. The threshold is twice that.
+
+    Examples
+    --------
+    >>> numerical_rank(torch.tensor([[1.0, 2.0], [2.0, 4.0]]))
+    tensor(1., dtype=torch.float64)
+    """
+    return _on_range(singular_values(weight), weight)[0]
+
+
+def range_condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+    """κ on the range: the largest singular value over the smallest above rounding errors; see ``numerical_rank``.
+
+    Equal to κ for a matrix of full rank, and finite for one that is not, whose κ is inf or noise; inf for the zero
+    matrix, which has no range.
+
+    Examples
+    --------
+    >>> range_condition_number(torch.tensor([[3.0, 0.0, 0.0], [0.0, 6.0, 0.0], [0.0, 0.0, 0.0]]))
+    tensor(2., dtype=torch.float64)
+    """
+    return _on_range(singular_values(weight), weight)[1]
 
 
 def effective_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
@@ -141,20 +169,21 @@ def linear_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module.out_features > 1]
 
 
-def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, float]]:
+def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, dict[str, float]]:
     """Spectral statistics of the weights that each layer applies; name -> statistic -> value.
 
-    The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank`` and
-    ``stable_rank``; a layer with an ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of
-    its raw parameter. For a layer with several matrices (groups of a convolution, projections of attention) the worst
-    values are reported: the largest κ and spread, the smallest ranks.
+    The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank``,
+    ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a layer with an
+    ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of its raw parameter. For a layer with
+    several matrices (groups of a convolution, projections of attention) the worst values are reported: the largest κ
+    and spread, the smallest ranks.
 
     Parameters
     ----------
     model
         The model, conditioned or not.
     names
-        Names of layers with weight matrices; see ``weight_views``.
+        Names of layers with weight matrices, by default all; see ``weight_views``.
 
     Raises
     ------
@@ -164,11 +193,12 @@ def layer_report(model: nn.Module, names: Iterable[str]) -> dict[str, dict[str, 
     Examples
     --------
     >>> report = layer_report(nn.Sequential(nn.Linear(3, 8)), ["0"])
-    >>> list(report["0"])
-    ['kappa', 'row_norm_min', 'row_norm_max', 'row_norm_spread', 'effective_rank', 'stable_rank']
+    >>> " ".join(report["0"])
+    'kappa row_norm_min row_norm_max row_norm_spread effective_rank stable_rank rank kappa_range'
     """
     with torch.no_grad():
-        return {name: _report(layer_at(model, name)) for name in names}
+        found = layer_names(model) if names is None else names
+        return {name: _report(layer_at(model, name)) for name in found}
 
 
 def _report(module: nn.Module) -> dict[str, float]:
@@ -177,6 +207,7 @@ def _report(module: nn.Module) -> dict[str, float]:
     applied = [view.to_matrices(getattr(module, view.name)) for view in views]
     values = [singular_values(weight) for weight in applied]
     norms = [row_norms(weight) for weight in applied]
+    on_range = [_on_range(v, weight) for v, weight in zip(values, applied, strict=True)]
     report = {
         "kappa": _largest([_kappa(v) for v in values]),
         "row_norm_min": -_largest([-n for n in norms]),
@@ -184,6 +215,8 @@ def _report(module: nn.Module) -> dict[str, float]:
         "row_norm_spread": _largest([row_norm_spread(weight) for weight in applied]),
         "effective_rank": -_largest([-entropy_rank(v) for v in values]),
         "stable_rank": -_largest([-_stable_rank(v) for v in values]),
+        "rank": -_largest([-rank for rank, _ in on_range]),
+        "kappa_range": _largest([kappa for _, kappa in on_range]),
     }
     raw = [
         view.to_matrices(module.get_parameter(f"parametrizations.{view.name}.original"))
@@ -204,6 +237,19 @@ def _kappa(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     """κ of singular values, largest first."""
     largest, smallest = values[..., 0], values[..., -1]
     return torch.where(smallest == 0, math.inf, largest / smallest)
+
+
+def _on_range(
+    values: Float[Tensor, "*batch k"], weight: Float[Tensor, "*batch n_out n_in"]
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Numerical rank and κ on the range, of the singular values of a matrix."""
+    largest = values[..., :1]
+    frobenius = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    kept = values > torch.finfo(weight.dtype).eps * frobenius
+    rank = kept.sum(-1).double()
+    kappa = torch.where(rank == 0, math.inf, largest[..., 0] / torch.where(kept, values, math.inf).amin(-1))
+    finite = largest[..., 0].isfinite()
+    return torch.where(finite, rank, math.nan), torch.where(finite, kappa, math.nan)
 
 
 def _stable_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:

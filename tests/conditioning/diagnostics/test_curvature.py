@@ -224,3 +224,10 @@ def test_without_the_extra_one_sentence_says_what_to_install_and_what_works_with
     }
     with pytest.raises(ImportError, match=r'pip install "enerf\[diagnostics\]"; singular values, κ and row norms'):
         ask[missing]()
+
+
+def test_the_gauss_newton_spectrum_of_weights_that_are_not_finite_is_nan():
+    objective = make("mlp")
+    with torch.no_grad():
+        objective.model[0].weight[0, 0] = math.nan
+    assert curvature.gauss_newton_spectrum(objective).isnan().all()

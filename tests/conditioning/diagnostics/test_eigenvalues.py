@@ -131,3 +131,20 @@ def test_the_condition_number_leaves_out_rounding():
     assert eigenvalues.condition_number_above(values, 1e-6) == (8.0, 2)
     assert eigenvalues.condition_number_above(values, 10) == (math.inf, 0)
     assert eigenvalues.condition_number_above(torch.zeros(0), 0) == (math.inf, 0)
+
+
+# operators of weights that are not finite
+
+
+def test_spectra_of_what_is_not_finite_are_nan():
+    for n in (5, 100):
+        matrix = torch.eye(n, dtype=torch.float64)
+        matrix[1, 1] = math.nan
+        found = eigenvalues.extremes(matrix, k=2)
+        assert all(map(math.isnan, (*found.smallest, *found.largest)))
+        assert not found.converged or n <= eigenvalues.DENSE_UP_TO
+        density = eigenvalues.density(matrix, steps=4)
+        assert density.values.isnan().all()
+        assert density.weights.sum() == 1
+    assert math.isnan(eigenvalues.condition_number_above(torch.tensor([1.0, math.nan, 2.0]), 1e-3)[0])
+    assert torch.equal(eigenvalues.symmetric_eigenvalues(torch.diag(torch.tensor([2.0, 1.0]))), torch.tensor([1.0, 2]))

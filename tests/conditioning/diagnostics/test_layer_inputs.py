@@ -150,3 +150,15 @@ def test_what_has_no_inputs_to_tell_of_is_one_sentence():
         layer_inputs.record_layer_inputs(model, ["1"], lambda: None)
     with pytest.raises(ValueError, match="no layer is named 'x'"):
         layer_inputs.record_layer_inputs(model, ["x"], lambda: None)
+
+
+def test_kappa_of_inputs_that_are_not_finite_is_nan_in_any_group():
+    inputs = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    finite = layer_inputs.extended_condition_number(inputs)
+    assert finite[1] == 4
+    for group in (0, 1):
+        broken = inputs.clone()
+        broken[group, 2, 1] = math.nan
+        kappa, rank = layer_inputs.extended_condition_number(broken)
+        assert math.isnan(kappa)
+        assert rank == 0

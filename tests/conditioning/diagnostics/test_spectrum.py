@@ -146,6 +146,7 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "row_norm_spread": pytest.approx(1, abs=1e-6),
         "effective_rank": spectrum.effective_rank(maps.row(raw[0])).item(),
         "stable_rank": spectrum.stable_rank(maps.row(raw[0])).item(),
+        **{"rank": 4.0, "kappa_range": pytest.approx(spectrum.condition_number(maps.row(raw[0])).item())},
         "kappa_raw": spectrum.condition_number(raw[0]).item(),
     }
     assert report["1"]["kappa"] == pytest.approx(spectrum.condition_number(raw[1]).item(), rel=1e-4)
@@ -157,6 +158,7 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "row_norm_spread": spectrum.row_norm_spread(raw[2]).item(),
         "effective_rank": spectrum.effective_rank(raw[2]).item(),
         "stable_rank": spectrum.stable_rank(raw[2]).item(),
+        **{"rank": 3.0, "kappa_range": pytest.approx(spectrum.condition_number(raw[2]).item())},
     }
 
 
@@ -177,6 +179,7 @@ def test_of_a_layer_with_several_matrices_the_worst_is_told():
         "row_norm_spread": pytest.approx(1, abs=1e-6),
         "effective_rank": pytest.approx(min(spectrum.effective_rank(matrix).item() for matrix in made), rel=1e-5),
         "stable_rank": pytest.approx(min(spectrum.stable_rank(matrix).item() for matrix in made), rel=1e-5),
+        **{"rank": 3.0, "kappa_range": pytest.approx(report["conv"]["kappa"])},
         "kappa_raw": pytest.approx(max(spectrum.condition_number(matrix).item() for matrix in raw), rel=1e-5),
     }
     sides = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
@@ -217,3 +220,37 @@ def test_statistics_of_matrices_that_are_not_finite_are_nan_and_those_of_others_
         assert broken.isnan()
         assert torch.equal(identity, function(matrices[1]))
     assert not any(math.isnan(x) for layer in clean.values() for x in layer.values())
+
+
+# rank
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [1, 2, 6])
+def test_rank_and_kappa_on_the_range_are_those_of_the_factors(rank: int, dtype: torch.dtype):
+    left = torch.linalg.qr(gaussian(8, 6))[0][:, :rank]
+    right = torch.linalg.qr(gaussian(6, 6, seed=1))[0][:, :rank]
+    weight = (left * torch.logspace(0, 1, rank, dtype=torch.float64) @ right.T).to(dtype)
+    assert spectrum.numerical_rank(weight).item() == rank
+    kappa = 10.0 if rank > 1 else 1.0
+    assert spectrum.range_condition_number(weight).item() == pytest.approx(kappa, rel=1e-4)
+    if rank < 6:
+        assert spectrum.condition_number(weight) > 1e6
+
+
+def test_of_a_batch_each_matrix_has_its_rank_and_the_zero_matrix_none():
+    weights = torch.stack([torch.zeros(3, 4), torch.eye(3, 4), torch.ones(3, 4), torch.full((3, 4), math.nan)])
+    rank, kappa = spectrum.numerical_rank(weights), spectrum.range_condition_number(weights)
+    torch.testing.assert_close(rank, torch.tensor([0.0, 3, 1, math.nan], dtype=torch.float64), equal_nan=True)
+    torch.testing.assert_close(kappa, torch.tensor([math.inf, 1, 1, math.nan], dtype=torch.float64), equal_nan=True)
+
+
+def test_the_report_is_of_all_layers_by_default():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Conv1d(4, 4, 1), nn.Embedding(3, 4))
+    with torch.no_grad():
+        net[2].weight[1:] = net[2].weight[:1]
+    report = spectrum.layer_report(net)
+    assert list(report) == ["0", "2"]
+    assert report["2"]["rank"] == 1
+    assert report["2"]["kappa_range"] == pytest.approx(1)
+    assert report["2"]["kappa"] > 1e6

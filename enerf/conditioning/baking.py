@@ -1,0 +1,113 @@
+"""Baking: conditioned weights become plain parameters, for inference, export, and other libraries."""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from enerf.conditioning import batch_norm
+from enerf.conditioning.parametrization import Equilibrated, in_format_of
+from enerf.conditioning.weight_cache import is_computed_once
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
+    """Replace each conditioned weight by its current value, in place; the outputs are bitwise unchanged.
+
+    Preconditioners of gradients are removed too. Deep copies of the model stay conditioned. Tied weights stay tied, and
+    weights keep the memory format of the raw ones. Meant for inference and export: to continue training, make a new
+    optimizer, because the moments of the old one belong to the raw weights. Bake before another library merges,
+    quantizes, converts or saves weights: it would find the raw ones.
+
+    Parameters
+    ----------
+    model
+        The model.
+    foreign
+        Whether parametrizations that ``condition`` cannot apply (e.g. ``torch.nn.utils.parametrizations.orthogonal``,
+        those of other libraries) are replaced too; by default they stay.
+
+    Raises
+    ------
+    RuntimeError
+        Inside ``weight_cache.computed_once``, with the model unchanged.
+    ValueError
+        If a foreign parametrization is chained with ours on one tensor, and ``foreign`` is False; the model is
+        unchanged.
+
+    Examples
+    --------
+    >>> from enerf.conditioning.layers import condition
+    >>> net = nn.Sequential(nn.Linear(3, 8))
+    >>> _ = condition(net, "row", ["0"])
+    >>> list(bake(net).state_dict())
+    ['0.bias', '0.weight']
+    """
+    if any(isinstance(m, parametrize.ParametrizationList) and is_computed_once(m) for m in model.modules()):
+        raise RuntimeError("the model cannot be baked inside computed_once: bake it afterwards")
+    found = [
+        (module, name, item)
+        for module in model.modules()
+        for name, item in parametrized_tensors(module).items()
+        if foreign or not is_foreign(item)
+    ]
+    for module, name, item in found:
+        if not foreign and any(method_of(step) is None for step in item.children()):
+            raise ValueError(
+                f"{name} of a {type(module).__name__} has another parametrization on top of the conditioned one: "
+                "foreign=True bakes both"
+            )
+    for module in model.modules():
+        if batch_norm.is_preconditioned(module):
+            batch_norm.restore_(module)
+    baked: set[int] = set()
+    # torch turns a weight of several originals into a buffer if it is removed while gradients are off.
+    with torch.enable_grad():
+        for module, name, item in found:
+            _leave_shared_class(module)
+            item.eval()  # so that the last access changes no state
+            raw = getattr(item, "original", None)
+            first = raw is None or id(raw) not in baked
+            layout = (item.original1 if raw is None and hasattr(item, "original1") else raw) if first else None
+            # torch writes the value into the raw parameter itself: once for each set of tied layers
+            parametrize.remove_parametrizations(module, name, leave_parametrized=first)
+            baked.add(id(raw))
+            if raw is None and isinstance(layout, Tensor):
+                weight = getattr(module, name)
+                weight.data = in_format_of(layout, weight.data)
+    return model
+
+
+def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
+    """Name -> parametrization list, of each parametrized tensor of this module, not of those inside."""
+    if not parametrize.is_parametrized(module):
+        return {}
+    return dict(module.get_submodule("parametrizations").named_children())
+
+
+def is_foreign(item: nn.Module) -> bool:
+    """Whether no parametrization of the list is one that ``condition`` applies."""
+    return all(method_of(step) is None for step in item.children())
+
+
+def method_of(step: nn.Module) -> str | None:
+    """The method of a parametrization that ``condition`` can apply, else None."""
+    if isinstance(step, Equilibrated):
+        return step.method
+    names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
+    return next((name for kind, name in names.items() if isinstance(step, kind)), None)
+
+
+def _leave_shared_class(module: nn.Module) -> None:
+    """Give the module a separate copy of its class.
+
+    torch stores a parametrized tensor as a property of a class that it makes for the module. A deep copy shares that
+    class, and removing the parametrization deletes the property, which would break the other copies. torch has no way
+    to give a copy a class of its own, so the attribute is assigned, as torch itself does when it parametrizes a module
+    and again when it removes the last parametrization (the class is then the one it had before).
+    """
+    shared = type(module)
+    members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, members)

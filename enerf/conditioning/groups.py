@@ -1,0 +1,99 @@
+"""Parameters of a model by their role: what to orthogonalize, to decay, or to train with a rate of its own.
+
+A raw weight under a scale-invariant map has no scale: multiplying it by a positive number does not change the function.
+Its gradient is orthogonal to it, so plain steps lengthen it and thereby lower its effective rate, which is the rate
+over the squared norm. Weight decay does not regularize the function there, but keeps the norm from growing, and so
+raises the effective rate (van Laarhoven, L2 regularization versus batch and weight normalization, arXiv 1706.05350).
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.nn import Parameter
+from torch.nn.utils import parametrizations
+
+from enerf.conditioning import baking, maps, weight_views
+from enerf.conditioning.parametrization import Equilibrated
+
+SCALE_INVARIANT = (*maps.METHODS, "weight_standardisation")
+
+
+class ParameterGroups(NamedTuple):
+    """Result of ``parameter_groups``: name -> parameter, in the model's order. Each parameter is in one group.
+
+    Attributes
+    ----------
+    matrices
+        Weights of layers whose scale matters: plain ones, and raw ones with ``scale="kept"`` or below a map of others.
+    scale_invariant
+        Raw weights whose scale does not change the function.
+    gains
+        Learned gains, and the lengths of weight normalization.
+    rest
+        All others: biases, normalization layers, embeddings, weights of unknown modules.
+    """
+
+    matrices: dict[str, Parameter]
+    scale_invariant: dict[str, Parameter]
+    gains: dict[str, Parameter]
+    rest: dict[str, Parameter]
+
+
+def parameter_groups(model: nn.Module) -> ParameterGroups:
+    """The parameters of a model by their role, each once; changes nothing.
+
+    Weights of any number of axes are returned as they are stored; optimizers of matrices such as ``torch.optim.Muon``
+    take those with two. First and last layers, which Muon should not update, are among ``matrices`` and
+    ``scale_invariant`` too: leave them out by name.
+
+    Examples
+    --------
+    >>> from enerf.conditioning import condition
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 1))
+    >>> _ = condition(net, "row", ["1"], scale="learned")
+    >>> groups = parameter_groups(net)
+    >>> list(groups.matrices), list(groups.scale_invariant), list(groups.rest)
+    (['0.weight', '2.weight'], ['1.parametrizations.weight.original'], ['0.bias', '1.bias', '2.bias'])
+    """
+    roles: dict[int, str] = {}
+    for parameter, role in _weights(model):
+        roles.setdefault(id(parameter), role)
+    groups = ParameterGroups({}, {}, {}, {})
+    for name, parameter in model.named_parameters():
+        getattr(groups, roles.get(id(parameter), "rest"))[name] = parameter
+    return groups
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[Parameter, str]]:
+    """The parameters that are weights or belong to a parametrization, and their roles."""
+    for module in model.modules():
+        items = baking.parametrized_tensors(module)
+        weights = {view.name for view in weight_views.views(module)}
+        for name, item in items.items():
+            if not baking.is_foreign(item) or name in weights:
+                yield from _roles(item)
+        for name in weights - items.keys():
+            parameter = module._parameters.get(name)
+            if parameter is not None:
+                yield parameter, "matrices"
+
+
+def _roles(item: Any) -> Iterator[tuple[Parameter, str]]:
+    """The parameters of one parametrization list, and their roles."""
+    steps = list(item.children())
+    first = steps[0]
+    for name, parameter in item.named_parameters():
+        if name.endswith("gain") or (isinstance(first, parametrizations._WeightNorm) and name == "original0"):
+            yield parameter, "gains"
+        elif name.startswith("original") and parameter.dim() > 1:
+            yield parameter, "scale_invariant" if len(steps) == 1 and _is_scale_invariant(first) else "matrices"
+
+
+def _is_scale_invariant(step: nn.Module) -> bool:
+    """Whether the applied weight does not depend on the scale of the raw one."""
+    if isinstance(step, Equilibrated):
+        added = maps.ADDED.get(step.method)
+        invariant = step.method in SCALE_INVARIANT if added is None else added.scale_invariant
+        return invariant and step.scale != "kept"
+    return isinstance(step, parametrizations._WeightNorm | parametrizations._SpectralNorm)

@@ -1,0 +1,104 @@
+"""Registration of further layer types and maps, for use with ``condition`` and everything else of this package.
+
+Registrations hold for the process. A model with registered layers or maps is conditioned, baked, reported and cached as
+with built-in ones; a checkpoint of it needs the same registrations before it is loaded.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from enerf.conditioning import maps, parametrization, selection, weight_views
+from enerf.conditioning.weight_views import WeightView
+
+Map: TypeAlias = Callable[[Tensor, str, float], Tensor]
+Divisors: TypeAlias = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+
+
+def register_layer(layer_type: type[Any], views: Callable[[Any], Iterable[WeightView]]) -> None:
+    """Make a type of modules a layer, so that groups, patterns, types and names can select it.
+
+    Parameters
+    ----------
+    layer_type
+        The type; subclasses are layers too. Registering it again replaces the description.
+    views
+        Module -> its weight tensors as matrices. It is called before and after conditioning, so it must not depend on
+        the tensors themselves, and it is called for each use, so it should be cheap.
+
+    Raises
+    ------
+    TypeError
+        If ``layer_type`` is not a type of modules, or is built in.
+
+    Examples
+    --------
+    A layer that stores the transpose, as GPT-2's ``Conv1D`` does (``transposed=True``):
+
+    >>> import torch
+    >>> class Conv1D(nn.Module):
+    ...     def __init__(self, n_out, n_in):
+    ...         super().__init__()
+    ...         self.nf, self.nx = n_out, n_in
+    ...         self.weight = nn.Parameter(nn.init.normal_(torch.empty(n_in, n_out)))
+    >>> register_layer(Conv1D, lambda m: [WeightView("weight", (m.nx, m.nf), (), m.nf, m.nx, transposed=True)])
+    >>> from enerf.conditioning import condition
+    >>> net = nn.Sequential(Conv1D(4, 3))
+    >>> condition(net, "row")
+    ['0']
+    >>> net[0].weight.norm(dim=1).round(decimals=4).tolist()  # one norm for each input
+    [1.0, 1.0, 1.0]
+    """
+    if not (isinstance(layer_type, type) and issubclass(layer_type, nn.Module)):
+        raise TypeError(f"layer_type is {layer_type!r}; expected a subclass of torch.nn.Module")
+    if layer_type in weight_views.LAYER_TYPES:
+        raise TypeError(f"{layer_type.__name__} is a layer already")
+    weight_views.REGISTERED[layer_type] = views
+
+
+def register_map(
+    name: str,
+    function: Map,
+    *,
+    divisors: Divisors | None = None,
+    unsuitable: Callable[[WeightView], str | None] | None = None,
+    scale_invariant: bool = False,
+) -> None:
+    """Make a map a method of ``condition``, with its options ``gradient``, ``scale`` and ``p``.
+
+    Parameters
+    ----------
+    name
+        Name of the method; registering it again replaces it.
+    function
+        (weight, gradient, p) -> weight of the same shape (*batch, n_out, n_in), in torch's layout and dtype; the
+        leading axes are a batch of independent matrices. It draws no random numbers.
+    divisors
+        (weight, p) -> divisors of inputs (*batch, 1, n_in) and of outputs (*batch, n_out, 1), if the map is a division
+        by them; only then ``every`` can be above 1.
+    unsuitable
+        Weight view -> the reason why the map cannot be applied to its matrices, or None.
+    scale_invariant
+        Whether the mapped weight does not change if the raw matrix is multiplied by a positive number; tells
+        ``parameter_groups`` that weight decay has no effect on the function.
+
+    Raises
+    ------
+    ValueError
+        If the name is that of a built-in method, or not an identifier.
+
+    Examples
+    --------
+    >>> register_map("centered", lambda weight, gradient, p: weight - weight.mean(-1, keepdim=True))
+    >>> from enerf.conditioning import condition
+    >>> net = nn.Sequential(nn.Linear(3, 8))
+    >>> condition(net, "centered", scale="kept")
+    ['0']
+    >>> net[0].weight.mean(1).abs().max() < 1e-6
+    tensor(True)
+    """
+    if name in selection.METHODS or not name.isidentifier():
+        raise ValueError(f"name is {name!r}; expected an identifier that is not one of {', '.join(selection.METHODS)}")
+    maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant)
+    parametrization.MAPS[name] = function

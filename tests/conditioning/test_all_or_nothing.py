@@ -1,0 +1,211 @@
+"""Layers that cannot be conditioned: found before anything is changed, with a reason; and undoing where it was not."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+from enerf.conditioning import layers, selection
+from enerf.conditioning.rollback import unchanged_on_error
+from enerf.conditioning.selection import METHODS
+
+HOOKS = {
+    "L1Unstructured": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "PruningContainer": lambda layer: prune.random_unstructured(HOOKS["L1Unstructured"](layer), "weight", 0.1),
+    "WeightNorm": nn.utils.weight_norm,
+    "SpectralNorm": nn.utils.spectral_norm,
+}
+REMEDIES = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
+
+
+def three(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+
+
+def everything(net: nn.Module) -> list[tuple[object, ...]]:
+    """Types, order, identities and values of all there is."""
+    tensors = [*net.named_parameters(), *net.named_buffers()]
+    return [(name, type(module)) for name, module in net.named_modules()] + [
+        (name, id(tensor), tensor.detach().flatten().tolist()) for name, tensor in tensors
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_computes_a_weight_is_named_and_nothing_changes(hook: str, method: str):
+    net = three()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        HOOKS[hook](net[1])
+    before = everything(net)
+    remedy = REMEDIES.get(hook, "prune.remove")
+    with pytest.raises(ValueError, match=rf"^1 cannot be conditioned: .* by the hook {hook}: .*{remedy}\)$"):
+        layers.condition(net, method, ["0", "1"])
+    assert everything(net) == before
+    assert hook in layers.select(net, "all", method=method).skipped["1"]
+
+
+def test_a_weight_that_code_of_its_own_computes_is_told_apart():
+    net = three()
+    half = net[1].weight.detach() / 2
+    del net[1].weight
+    net[1].stored = nn.Parameter(half)
+    net[1].weight = net[1].stored * 2
+    net[1].register_forward_pre_hook(lambda module, _: setattr(module, "weight", module.stored * 2))
+    with pytest.raises(ValueError, match="by code of Linear: make it permanent first"):
+        layers.condition(net, "row", ["0", "1"])
+    assert layers.conditioned_layers(net) == {}
+
+
+@pytest.mark.parametrize("method", ["weight_norm", "spectral_norm", "batch_norm", "row", "unit_row"])
+def test_an_error_half_way_is_undone_for_every_method(method: str, monkeypatch: pytest.MonkeyPatch):
+    net = three()
+    parametrize.register_parametrization(net[1], "bias", nn.Identity())  # its class has properties already
+    before, calls = everything(net), []
+
+    def third_fails(function: Callable) -> Callable:
+        def failing(*args: object, **options: object) -> object:
+            calls.append(args)
+            if len(calls) == 3:
+                raise KeyError("unforeseen")
+            return function(*args, **options)
+
+        return failing
+
+    target = {
+        "weight_norm": (layers.baselines.parametrizations, "weight_norm"),
+        "spectral_norm": (layers.baselines.parametrizations, "spectral_norm"),
+        "batch_norm": (layers.batch_norm, "precondition_"),
+        "row": (parametrize, "register_parametrization"),
+        "unit_row": (layers.baselines.maps, "row"),
+    }[method]
+    monkeypatch.setattr(*target, third_fails(getattr(*target)))
+    names = ["0", "2"] if method == "batch_norm" else ["0", "1", "2"]
+    if method == "batch_norm":
+        calls.append(())
+    with pytest.raises(KeyError, match="unforeseen"):
+        layers.condition(net, method, names)
+    assert everything(net) == before
+    assert net(torch.ones(2, 4)).shape == (2, 4)
+    monkeypatch.undo()
+    assert layers.condition(net, method, names) == names
+
+
+def test_a_snapshot_gives_back_dictionaries_in_their_order():
+    layer = nn.Linear(2, 2)
+    keys = list(layer.state_dict())
+
+    def fails() -> None:
+        with unchanged_on_error([layer]):
+            parametrizations.weight_norm(layer)
+            layer.register_buffer("more", torch.ones(1))
+            layer.extra = 3
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fails()
+    assert list(layer.state_dict()) == keys
+    assert not hasattr(layer, "extra")
+    assert type(layer) is nn.Linear
+
+
+# rows of zeros
+
+
+def with_zeros() -> nn.Sequential:
+    """The second layer has a zero input, the third a zero output, the fourth is zero."""
+    net = three()
+    net.append(nn.Linear(4, 4))
+    with torch.no_grad():
+        net[1].weight[:, 2] = 0
+        net[2].weight[1] = 0
+        net[3].weight.zero_()
+    return net
+
+
+ZEROS = {
+    "row": ["1", "3"],
+    "column": ["2", "3"],
+    "row_column": ["1", "2", "3"],
+    "ruiz": ["1", "2", "3"],
+    "weight_standardisation": ["2", "3"],
+    "weight_norm": ["2", "3"],
+    "spectral_norm": ["3"],
+    "unit_row": [],
+    "batch_norm": [],
+}
+
+
+@pytest.mark.parametrize("method", ZEROS)
+def test_layers_with_zero_rows_are_left_out_with_a_reason(method: str):
+    net = with_zeros()
+    done = layers.condition(net, method, "all")
+    assert list(done.left_out) == ZEROS[method]
+    assert done == [name for name in "0123" if name not in ZEROS[method]]
+    assert all("zero" in reason for reason in done.left_out.values())
+
+
+@pytest.mark.parametrize("method", ["row", "column", "weight_norm"])
+def test_naming_one_is_an_error_and_so_is_a_group_if_one_chooses(method: str):
+    for how in ({"layers": ["0", "3"]}, {"layers": "all", "zero_rows": "refused"}):
+        net = with_zeros()
+        before = everything(net)
+        with pytest.raises(ValueError, match=r"cannot be conditioned: . of its 4 (rows are|outputs have) zero"):
+            layers.condition(net, method, **how)
+        assert everything(net) == before
+
+
+def test_one_can_insist_and_the_gradient_is_as_large_as_the_reason_says():
+    net = with_zeros()
+    assert "gradients multiplied by 1e+06" in layers.select(net, "all").skipped["1"]
+    assert layers.condition(net, "row", "all", zero_rows="conditioned") == ["0", "1", "2", "3"]
+    net[1].weight.sum().backward()
+    raw = net[1].parametrizations.weight.original
+    assert torch.equal(net[1].weight[:, 2], torch.zeros(4))
+    torch.testing.assert_close(raw.grad[:, 2], torch.full((4,), 1e6))
+
+
+def test_zeros_that_training_made_do_not_change_what_is_selected():
+    net = three()
+    before = layers.condition(net, "row", "all")
+    with torch.no_grad():
+        net[1].parametrizations.weight.original[:, 2] = 0
+    assert layers.select(net, "all").names == before
+
+
+def test_on_the_meta_device_there_are_no_zeros_to_find():
+    with torch.device("meta"):
+        net = with_zeros()
+    assert layers.condition(net, "row", "all") == ["0", "1", "2", "3"]
+
+
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(ValueError, match=r"zero_rows is 'skip'; it must be one of left_out, refused, conditioned"):
+        layers.condition(three(), "row", "all", zero_rows="skip")
+
+
+# tied
+
+
+def test_weight_norm_of_tied_layers_is_refused_because_it_would_untie_them():
+    net = three()
+    net[2].weight = net[0].weight
+    with pytest.raises(ValueError, match=r"0 cannot .* shares its weight with 2 .*weight_norm would give parameters"):
+        layers.condition(net, "weight_norm", ["0"])
+    assert layers.condition(net, "weight_norm", "all") == ["1"]
+    assert net[2].weight is net[0].weight
+
+
+def test_unknown_modules_are_told_beside_what_was_left_out():
+    net = nn.Sequential(nn.Linear(4, 4), nn.GRU(4, 4), nn.Embedding(9, 4), nn.LayerNorm((2, 4)), nn.Linear(4, 1))
+    done = layers.condition(net, "row", "all")
+    assert done == ["0"]
+    assert list(done.left_out) == ["4"]
+    assert list(done.unknown) == ["1"]
+    assert done.unknown["1"].startswith("GRU has weight_ih_l0 of shape (12, 4)")
+    assert selection.unknown_layers(net) == done.unknown

@@ -1,0 +1,84 @@
+"""Baking: what it replaces and what it leaves alone, and the layout of the result."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+from enerf.conditioning import layers, state_dict
+from tests.grids import latin
+
+
+def with_foreign() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)).double()
+        parametrizations.orthogonal(net[1])
+    parametrize.register_parametrization(net[2], "bias", nn.Tanh())
+    layers.condition(net, "row", ["0", "2"])
+    return net
+
+
+def test_parametrizations_of_others_stay_unless_one_asks():
+    net = with_foreign()
+    x = torch.ones(2, 4, dtype=torch.float64)
+    before, training = net(x), net[1].parametrizations.training
+    layers.bake(net)
+    assert layers.conditioned_layers(net) == {}
+    assert parametrize.is_parametrized(net[1], "weight")
+    assert net[1].parametrizations.training == training
+    assert list(net[2].parametrizations) == ["bias"]
+    assert torch.equal(net(x), before)
+    layers.bake(net, foreign=True)
+    assert not any(parametrize.is_parametrized(layer) for layer in net)
+    assert [type(layer) for layer in net] == [nn.Linear] * 3
+    assert torch.equal(net(x), before)
+
+
+def test_a_chain_with_one_of_others_is_refused_and_unchanged():
+    net = with_foreign()
+    parametrize.register_parametrization(net[2], "weight", nn.Tanh())
+    keys = list(net.state_dict())
+    with pytest.raises(ValueError, match="weight of a ParametrizedLinear has another parametrization on top"):
+        layers.bake(net)
+    assert list(net.state_dict()) == keys
+    before = net(torch.ones(1, 4, dtype=torch.float64))
+    assert torch.equal(layers.bake(net, foreign=True)(torch.ones(1, 4, dtype=torch.float64)), before)
+
+
+def test_states_are_converted_around_parametrizations_of_others():
+    net, other = with_foreign(), with_foreign()
+    baked = state_dict.baked_state(net, net.state_dict())
+    assert set(baked) == set(layers.bake(copy.deepcopy(net)).state_dict())
+    with torch.no_grad():
+        other[0].parametrizations.weight.original.mul_(3)
+    other.load_state_dict(state_dict.unbaked_state(other, baked))
+    x = torch.ones(2, 4, dtype=torch.float64)
+    torch.testing.assert_close(other(x), net(x), rtol=1e-12, atol=0)
+    assert set(state_dict.key_map(net).values()) == set(baked)
+
+
+METHODS = ["row", "column", "ruiz", "weight_standardisation", "weight_norm", "spectral_norm"]
+KINDS = {
+    "conv2d": (lambda: nn.Conv2d(4, 6, 3), torch.channels_last),
+    "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), torch.channels_last),
+    "transposed2d": (lambda: nn.ConvTranspose2d(4, 6, 3), torch.channels_last),
+    "conv3d": (lambda: nn.Conv3d(4, 6, 2), torch.channels_last_3d),
+}
+
+
+@pytest.mark.parametrize(("method", "kind"), latin(2, METHODS, KINDS))
+def test_baked_weights_are_channels_last_if_the_raw_ones_are(method: str, kind: str):
+    make, like = KINDS[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(make()).eval().to(memory_format=like)
+        layers.condition(net, method, "all")
+    before = net[0].weight.detach().clone()
+    layers.bake(net)
+    assert net[0].weight.is_contiguous(memory_format=like)
+    assert torch.equal(net[0].weight, before)
+    assert net[0].weight.requires_grad
+    assert isinstance(net[0].weight, nn.Parameter)

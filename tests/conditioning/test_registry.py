@@ -1,0 +1,225 @@
+"""Layer types and maps that users add, and single tensors of any module."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enerf.conditioning import layers, maps, parametrization, registry, state_dict, suitability, weight_views
+from enerf.conditioning.diagnostics import spectrum
+from enerf.conditioning.weight_cache import computed_once
+from enerf.conditioning.weight_views import WeightView
+
+
+@pytest.fixture(autouse=True)
+def _registrations() -> Iterator[None]:
+    """Registrations hold for the process; put back what was there."""
+    tables = (weight_views.REGISTERED, maps.ADDED, parametrization.MAPS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+
+
+class Conv1D(nn.Module):
+    """GPT-2's linear layer, which stores the transpose: weight of shape (n_in, n_out)."""
+
+    def __init__(self, n_out: int, n_in: int) -> None:
+        super().__init__()
+        self.nf, self.nx = n_out, n_in
+        self.weight = nn.Parameter(torch.randn(n_in, n_out, generator=torch.Generator().manual_seed(0)))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def description(module: Conv1D) -> list[WeightView]:
+    return [WeightView("weight", (module.nx, module.nf), (), module.nf, module.nx, transposed=True)]
+
+
+def both() -> tuple[nn.Sequential, nn.Sequential]:
+    """A network of Conv1D, and the same one of linear layers."""
+    ours = nn.Sequential(Conv1D(5, 3), nn.Tanh(), Conv1D(4, 5)).double()
+    linear = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    with torch.no_grad():
+        for a, b in zip(ours, linear, strict=True):
+            if isinstance(a, Conv1D):
+                b.weight.copy_(a.weight.T)
+                b.bias.zero_()
+    return ours, linear
+
+
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        *(("row", {}), ("column", {"scale": "learned"}), ("ruiz", {"scale": "kept"}), ("weight_norm", {})),
+        *(("weight_standardisation", {}), ("row", {"scale": "learned_rows"}), ("unit_row", {})),
+        ("row", {"gradient": "detached", "every": 2}),
+    ],
+)
+def test_a_registered_layer_is_conditioned_as_the_linear_layer_that_it_is(method: str, how: dict[str, object]):
+    registry.register_layer(Conv1D, description)
+    ours, linear = both()
+    for net in (ours, linear):
+        assert layers.condition(net, method, "all", **how) == ["0", "2"]
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for net in (ours, linear):
+        with computed_once(net):
+            net(x).square().sum().backward()
+    torch.testing.assert_close(ours(x), linear(x), rtol=1e-10, atol=1e-12)
+    for (name, a), (_, b) in zip(ours.named_parameters(), linear.named_parameters(), strict=True):
+        turned = a.dim() == 2 and a.shape != b.shape
+        torch.testing.assert_close(a.grad.T if turned else a.grad, b.grad, rtol=1e-9, atol=1e-11, msg=name)
+    assert spectrum.layer_report(ours).keys() == {"0", "2"}
+    before = ours.eval()(x)
+    assert torch.equal(layers.bake(ours)(x), before)
+    assert ours[0].weight.shape == (3, 5)
+
+
+def test_before_it_is_registered_it_is_told_as_unknown():
+    ours, _ = both()
+    with pytest.raises(ValueError, match="no layer belongs to 'all'"):
+        layers.condition(ours, "row", "all")
+    ours.append(nn.Linear(4, 2))
+    done = layers.condition(ours, "row", "all")
+    assert (done, list(done.unknown)) == (["3"], ["0", "2"])
+    registry.register_layer(Conv1D, description)
+    assert layers.condition(ours, "row", Conv1D) == ["0", "2"]
+    assert layers.select(ours, "Conv1D").names == ["0", "2"]
+
+
+@pytest.mark.parametrize(("kind", "sentence"), [(int, "expected a subclass"), (nn.Linear, "is a layer already")])
+def test_types_that_cannot_be_registered_are_refused(kind: type, sentence: str):
+    with pytest.raises(TypeError, match=sentence):
+        registry.register_layer(kind, description)
+
+
+# maps
+
+
+def halved(weight: Tensor, gradient: str, p: float) -> Tensor:
+    return maps.row(weight, gradient, p) / 2
+
+
+def test_a_registered_map_is_a_method_with_the_options_of_the_others():
+    registry.register_map(
+        "halved",
+        halved,
+        divisors=lambda weight, p: (2 * maps.divisors(weight, "row", p)[0], maps.divisors(weight, "row", p)[1]),
+        unsuitable=lambda view: "it has a single output" if view.n_out == 1 else None,
+        scale_invariant=True,
+    )
+    made = {}
+    for how in ({}, {"gradient": "detached", "every": 3}, {"scale": "learned"}, {"p": 1}):
+        net = nn.Sequential(nn.Linear(4, 6), nn.Conv2d(4, 6, 3, groups=2), nn.Linear(4, 1))
+        raw = net[0].weight.detach().clone()
+        done = layers.condition(net, "halved", "all", **how)
+        assert (done, done.left_out) == (["0", "1"], {"2": "it has a single output"})
+        made[str(how)] = net
+        expected = halved(raw, "through", how.get("p", 2))
+        scale = raw.norm() / expected.norm() if "scale" in how else 1
+        torch.testing.assert_close(net[0].weight.detach(), scale * expected)
+        assert layers.conditioned_layers(net) == {"0": "halved", "1": "halved"}
+        baked = state_dict.baked_state(net, net.state_dict())
+        torch.testing.assert_close(baked["0.weight"], net[0].weight.detach())
+        with computed_once(net):
+            assert torch.equal(net[1].weight, net[1].weight)
+
+
+@pytest.mark.parametrize("name", ["row", "weight_norm", "not a name"])
+def test_names_that_are_taken_are_refused(name: str):
+    with pytest.raises(ValueError, match="expected an identifier that is not one of row, column"):
+        registry.register_map(name, halved)
+
+
+def test_a_map_without_divisors_cannot_be_cached():
+    registry.register_map("halved", halved)
+    with pytest.raises(ValueError, match="halved is more than a division"):
+        layers.condition(nn.Sequential(nn.Linear(3, 3)), "halved", "all", "detached", every=2)
+
+
+# one tensor of one module
+
+
+def test_one_tensor_of_any_module_is_conditioned_alone():
+    cell = nn.GRUCell(4, 8)
+    others = {name: p.detach().clone() for name, p in cell.named_parameters() if name != "weight_hh"}
+    expected = maps.row(cell.weight_hh.detach())
+    layers.condition_tensor(cell, "weight_hh", scale="learned")
+    ratio = cell.weight_hh / expected
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
+    assert all(torch.equal(dict(cell.named_parameters())[name], value) for name, value in others.items())
+    cell(torch.ones(2, 4), torch.ones(2, 8)).sum().backward()
+    assert cell.parametrizations.weight_hh.original.grad.norm() > 0
+    assert layers.conditioned_layers(nn.ModuleDict({"cell": cell})) == {"cell": "row"}
+    before = cell(torch.ones(2, 4))
+    assert torch.equal(layers.bake(cell)(torch.ones(2, 4)), before)
+
+
+def test_its_view_is_that_of_the_layer_or_the_last_two_axes_or_what_one_says():
+    conv, experts = nn.Conv2d(4, 6, 3), nn.Module()
+    experts.weight = nn.Parameter(torch.randn(3, 5, 4))
+    turned = nn.Module()
+    turned.weight = nn.Parameter(torch.randn(4, 5))
+    layers.condition_tensor(conv)
+    layers.condition_tensor(experts)
+    layers.condition_tensor(turned, view=WeightView("weight", (4, 5), (), 5, 4, transposed=True))
+    torch.testing.assert_close(conv.weight.flatten(1).norm(dim=0), torch.ones(36))
+    torch.testing.assert_close(experts.weight.norm(dim=1), torch.ones(3, 4))
+    torch.testing.assert_close(turned.weight.norm(dim=1), torch.ones(4))
+    with torch.no_grad():
+        assert conv(torch.ones(1, 4, 3, 3)).shape == (1, 6, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "sentence"),
+    [
+        ("weight", {"method": "weight_norm"}, "for one tensor it must be one of row, column"),
+        ("wait", {}, "Linear has no parameter 'wait'"),
+        ("bias", {}, r"bias has shape \(4,\); expected at least two axes"),
+        ("weight", {"method": "jacobi"}, "weight cannot be conditioned: jacobi needs a square matrix"),
+        ("weight", {"method": "column"}, "1 of its 4 rows are zero"),
+        ("weight", {"zero_rows": "yes"}, "zero_rows is 'yes'"),
+        ("weight", {"every": 2}, "requires gradient"),
+    ],
+)
+def test_tensors_that_cannot_be_conditioned_are_refused_and_unchanged(name: str, how: dict[str, object], sentence: str):
+    layer = nn.Linear(3, 4)
+    with torch.no_grad():
+        layer.weight[1] = 0
+    with pytest.raises(ValueError, match=sentence):
+        layers.condition_tensor(layer, name, **how)
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    layers.condition_tensor(layer)
+    with pytest.raises(ValueError, match="weight is parametrized already"):
+        layers.condition_tensor(layer)
+
+
+def test_reasons_of_tensors_are_those_of_layers():
+    layer = nn.Linear(3, 1)
+    (view,) = weight_views.views(layer)
+    reason = suitability.tensor_reason(layer, view, "row")
+    assert reason is not None
+    assert reason == layers.select(nn.Sequential(layer, nn.Linear(3, 3)), "all").skipped["0"]
+    assert functional.linear(torch.ones(1, 3), layer.weight).shape == (1, 1)
+
+
+@pytest.mark.parametrize("make", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_layers_apply_the_conditioned_weight(make: type[nn.RNNBase]):
+    layer = make(4, 8).double()
+    expected = make(4, 8).double()
+    expected.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        expected.weight_hh_l0.copy_(maps.row(layer.weight_hh_l0))
+    layers.condition_tensor(layer, "weight_hh_l0")
+    x = torch.randn(5, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        torch.testing.assert_close(layer(x)[0], expected(x)[0])
+        layer(x)[0].sum().backward()
+    raw = layer.parametrizations.weight_hh_l0.original
+    assert (raw.grad * raw).sum(0).abs().max() < 1e-10
+    assert raw.grad.norm() > 0
