@@ -44,8 +44,6 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
         task.load("config"), argv, description=about, extra=[CompareOptions], prog=prog, epilog=epilog
     )
 
-    base.require_source()
-
     from enerf.experiments import compare
 
     print(compare.compare(base, comparison))

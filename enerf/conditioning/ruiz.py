@@ -147,10 +147,15 @@ def balance(
 
 
 def _target(active_in: Tensor, active_out: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum of p-th powers of an output if that of an input is 1: number of inputs over number of outputs."""
+    """Sum of p-th powers of an output if that of an input is 1: number of active inputs over active outputs.
+
+    All count where none is active, so that the sum stays above 0.
+    """
     exact = torch.promote_types(dtype, torch.float32)
     inputs, outputs = active_in.sum(-1, keepdim=True), active_out.sum(-2, keepdim=True)
-    return (inputs.to(exact) / outputs.clamp(min=1).to(exact)).to(dtype)
+    inputs = torch.where(inputs > 0, inputs, active_in.shape[-1])
+    outputs = torch.where(outputs > 0, outputs, active_out.shape[-2])
+    return (inputs.to(exact) / outputs.to(exact)).to(dtype)
 
 
 def _alternating(
