@@ -177,18 +177,19 @@ def against_peers(side: sides.Side, args: argparse.Namespace, report: sides.Repo
     for name, seconds in found.items():
         free = "with field evaluations" if name == "ours" else "on the array"
         report(f"{name}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}) {free}")
+    if len(found) == 1:
+        raise InputError(f"option --peers: {args.peers} has none of the libraries, or is no Python")
     fastest = min(
         (name for name in found if name != "ours"), key=lambda name: statistics.median(found[name]), default=""
     )
-    if fastest:
-        report(f"fastest: {fastest}")
-        report(sides.ratio_line(sides.ratios(found[fastest], found["ours"])))
+    report(f"fastest: {fastest}")
+    report(sides.ratio_line(sides.ratios(found[fastest], found["ours"])))
 
 
 def main() -> None:
     parser = sides.parser(__doc__)
     parser.add_argument("run", help="the folder of a shape run or of a NeRF's")
-    parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--resolution", type=sides.count, default=512)
     parser.add_argument("--level", default="")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "auto"))
     parser.add_argument("--rounds", type=int, default=2)

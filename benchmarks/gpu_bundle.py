@@ -123,7 +123,9 @@ def copy_scene(scene: Path, folder: Path) -> None:
     """
     for name in ("poses_bounds.npy", "images_4", "images_8"):
         if not (scene / name).exists():
-            raise InputError(f"{scene}: found no {name}, expected an LLFF scene with images_4 and images_8")
+            raise InputError(
+                f"option --scene: {scene} has no {name}, expected an LLFF scene with images_4 and images_8"
+            )
     _made(folder)
     for name in ("images_4", "images_8"):
         shutil.copytree(scene / name, folder / name, dirs_exist_ok=True)
@@ -166,12 +168,16 @@ def _made(folder: Path) -> Path:
 
 def main() -> int:
     parser = app.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("folder", type=app.path, nargs="?", default=ROOT / "data" / "gpu", help="default: data/gpu")
+    parser.add_argument(
+        "folder", type=app.path, nargs="?", default=ROOT / "data" / "gpu", help="default: data/gpu of this checkout"
+    )
     parser.add_argument("--scene", type=app.path, help="folder of the LLFF scene fern")
     parser.add_argument("--peer", type=app.path, help="a checkout of yenchenlin/nerf-pytorch")
     parser.add_argument("--python", default="3.12", help="version of Python of the machine")
     parser.add_argument("--all", action="store_true", help="also packages for videos and pictures of meshes")
     args: argparse.Namespace = parser.parse_args()
+    if not re.fullmatch(r"3\.\d+", args.python):
+        raise InputError(f"option --python: found {args.python!r}, expected a version such as 3.12")
     if args.scene:
         copy_scene(args.scene, args.folder / "llff" / "fern")
     if args.peer:

@@ -64,6 +64,8 @@ def main() -> None:
     reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     reader.add_argument("--control", help="options of a second run of each horizon and seed")
     args, args.words = reader.parse_known_args()
+    if min(args.seconds) <= 0:
+        raise InputError(f"option --seconds: found {min(args.seconds):g}, expected seconds above 0")
     report = sides.Report(args.out)
     methods = {"run": []} | ({"control": shlex.split(args.control)} if args.control else {})
     rows, means = [["seconds", "", "steps", "PSNR [dB]", "SSIM"]], {}

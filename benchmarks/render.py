@@ -167,13 +167,19 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a training run's folder; of the paper's model with --peer")
     parser.add_argument("--preset", choices=("fast",), help="whole frames of a run of fast/fern.txt, by part")
     parser.add_argument(
-        "--scales", type=int, nargs="+", default=[1, 2], help="with --preset: sizes, in units of the photographs'"
+        "--scales",
+        type=sides.count,
+        nargs="+",
+        default=[1, 2],
+        help="with --preset: sizes, in units of the photographs'",
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, with --preset and without --run")
     parser.add_argument("--datadir", default="", help="where its scene is now")
     peer.add_option(parser, required=False)
-    parser.add_argument("--pixels", type=int, default=8192, help="at least so many, whole rows of a test view, or all")
-    parser.add_argument("--pairs", type=int, default=3, help="how often the sides take turns")
+    parser.add_argument(
+        "--pixels", type=sides.count, default=8192, help="at least so many, whole rows of a test view, or all"
+    )
+    parser.add_argument("--pairs", type=sides.count, default=3, help="how often the sides take turns")
     parser.add_argument("--skip", type=float, default=1e-3, help="as train_nerf.py's; 0: no way that skips samples")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--backend", default="auto")

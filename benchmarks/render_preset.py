@@ -42,6 +42,8 @@ def trained(datadir: str, seconds: float, folder: Path) -> Path:
     InputError
         If it cannot be trained.
     """
+    if not datadir:
+        raise InputError("option --preset: expected --run, or --datadir with a scene to train on")
     words = ["--config", "fast/fern.txt", "--datadir", datadir, "--basedir", str(folder), "--expname", "run"]
     words += ["--max_seconds", str(seconds), "--no_final_eval", "--i_eval", "0"]
     command = [sys.executable, "-m", "enerf.cli.main", "train", *words]

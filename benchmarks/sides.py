@@ -168,6 +168,21 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse's ``type``.
+
+    >>> count("3")
+    3
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return value
+
+
 def command_line() -> str:
     """The command line, with absolute paths reduced to their last component."""
     words = [f"benchmarks/{Path(sys.argv[0]).name}"]

@@ -244,7 +244,7 @@ def test_a_scene_and_a_peer_are_copied_without_what_is_not_used(modules, tmp_pat
     for folder in (scene / "images", scene / "images_4", scene / "images_8", peer / "configs", peer / "imgs"):
         folder.mkdir(parents=True)
         (folder / "file").write_text("content")
-    with pytest.raises(InputError, match=r"found no poses_bounds\.npy"):
+    with pytest.raises(InputError, match=r"has no poses_bounds\.npy"):
         modules["gpu_bundle"].copy_scene(scene, to)
     with pytest.raises(InputError, match=r"has no run_nerf\.py"):
         modules["gpu_bundle"].copy_peer(peer, to)

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
         raise InputError(f"option --out: found {shown(args.out)}, expected a name that ends in .mp4: videos are H.264")
 
     if args.path is not None and args.path not in PATHS and not app.path(args.path).is_file():
-        raise InputError(f"option --path: found {shown(args.path)}, expected a .json file or one of {', '.join(PATHS)}")
+        raise InputError(f"option --path: {shown(args.path)} is neither a file nor one of {', '.join(PATHS)}")
 
     app.require_existing(args.run)
 

@@ -127,6 +127,7 @@ def condition(
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
     >>> done = condition(net, "row")
     >>> done, list(done.left_out)

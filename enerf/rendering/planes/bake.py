@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enerf.core import files
+from enerf.core.errors import InputError
 from enerf.core.types import FeatureOutput, Rays, ShadedField
 from enerf.datasets.scenes import rays as scenes_rays
 from enerf.datasets.scenes.scene import Scene
@@ -72,7 +73,7 @@ def bake(
     Raises
     ------
     InputError
-        If the textures do not fit in memory.
+        If the textures do not fit in memory, or nothing of the field is visible.
     """
     settings = settings or BakeSettings()
     arranged = layout.of_scene(scene, settings.planes)
@@ -80,7 +81,12 @@ def bake(
     keep = torch.stack([(cut(plane)[..., 3] > 0).flatten(2).any(-1) for plane in textures])
     tiles, index = assemble(textures, keep)
     stack = replace(arranged.empty(), t_vals=t_vals, tiles=tiles, index=index)
-    return without_unseen(stack, scene, settings.pixel_centers)
+    stack = without_unseen(stack, scene, settings.pixel_centers)
+    if not len(stack.tiles):
+        raise InputError(
+            f"{scene.name}: the field is transparent everywhere that a training view sees: train it longer"
+        )
+    return stack
 
 
 def _textures(

@@ -30,10 +30,11 @@ Rows = Float64[np.ndarray, "n 3"]
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Distances from points of a surface to another surface, and cosines between the normals."""
+    """Distances from points of a surface to another surface; cosines and sines of the angles between the normals."""
 
     distances: Float64[np.ndarray, " n"]
     cosines: Float64[np.ndarray, " n"]
+    sines: Float64[np.ndarray, " n"]
 
 
 def mesh_from_arrays(
@@ -68,8 +69,9 @@ def distances_to(surface: Mesh, other: Mesh, n: int, generator: Generator) -> Su
     with_area = np.flatnonzero(other.areas > 0)  # degenerate faces have no normal and are covered by their neighbors
     triangles = np.ascontiguousarray(other.faces[with_area])
     squares, nearest, _ = igl.point_mesh_squared_distance(points, other.vertices, triangles)
-    cosines = np.einsum("nd,nd->n", surface.normals[faces], other.normals[with_area[nearest]])
-    return SurfaceDistances(np.sqrt(squares), cosines.clip(-1, 1))
+    here, there = surface.normals[faces], other.normals[with_area[nearest]]
+    sines = np.linalg.norm(np.cross(here, there), axis=1)  # exact for small angles, where cosines are not
+    return SurfaceDistances(np.sqrt(squares), np.einsum("nd,nd->n", here, there).clip(-1, 1), sines)
 
 
 def surface_metrics(
@@ -109,7 +111,7 @@ def surface_metrics(
     cosines = (accuracy.cosines, completeness.cosines)
     found["normal_consistency"] = float(sum(np.abs(c).mean() for c in cosines)) / 2
     found["normal_consistency_signed"] = float(sum(c.mean() for c in cosines)) / 2
-    angles = [np.degrees(np.arccos(np.abs(c))).mean() for c in cosines]
+    angles = [np.degrees(np.arctan2(each.sines, np.abs(each.cosines))).mean() for each in (accuracy, completeness)]
     found["normal_error_degrees"] = float(sum(angles)) / 2
     for percent in thresholds:
         found[f"fscore_{percent:g}"] = f_score(there, back, percent / 100 * side)

@@ -171,7 +171,8 @@ def test_units_of_the_file_change_what_is_in_them_and_nothing_else(scale):
     powers = {"volume_file": 3, "chamfer_l2_file": 2}
     for name, value in here.items():
         power = powers.get(name, 1 if name.endswith("_file") else 0)
-        assert there[name] == (pytest.approx(value * scale**power, rel=1e-5) if isinstance(value, float) else value)
+        rel = 0.2 if name == "normal_error_degrees" else 1e-5  # points on edges are nearest to either face
+        assert there[name] == (pytest.approx(value * scale**power, rel=rel) if isinstance(value, float) else value)
     assert other.describe()["volume_file"] == pytest.approx(plain.describe()["volume_file"] * scale**3)
 
 
