@@ -31,7 +31,9 @@ def _both(field, box, options):
             found.append(extract.extract(lambda p, seen=seen: seen.append(p) or field(p), box, chosen))
         except extract.NotCrossedError:
             found.append(None)
-        asked.append(torch.cat(seen))
+        asked.append(
+            torch.cat([torch.zeros(0, 3, dtype=box.dtype), *seen])
+        )  # a closed lattice may have no inner sample
     assert (found[0] is None) == (found[1] is None)
     return found, asked
 
@@ -58,6 +60,14 @@ def test_samples_and_meshes_are_those_of_the_reference(field, dtype, cells, clos
     assert np.array_equal(one.vertices, other.vertices)
     assert np.array_equal(one.faces, other.faces)
     assert (one.evaluations, one.value_range) == (other.evaluations, other.value_range)
+
+
+def test_a_lattice_without_inner_samples_has_no_surface():
+    chosen = ExtractionSettings((9, 9, 34), coarsest=3)
+    (one, other), (asked, expected) = _both(Ellipsoid(), torch.tensor([[-1.0, -0.875, -1.0], [1.0, 1.0, 0.75]]), chosen)
+    assert one is None
+    assert other is None
+    assert torch.equal(asked, expected)
 
 
 def test_threads_and_surface_cells_change_nothing(two_threads):
