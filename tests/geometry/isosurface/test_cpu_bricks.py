@@ -62,14 +62,6 @@ def test_samples_and_meshes_are_those_of_the_reference(field, dtype, cells, clos
     assert (one.evaluations, one.value_range) == (other.evaluations, other.value_range)
 
 
-def test_a_lattice_without_inner_samples_has_no_surface():
-    chosen = ExtractionSettings((9, 9, 34), coarsest=3)
-    (one, other), (asked, expected) = _both(Ellipsoid(), torch.tensor([[-1.0, -0.875, -1.0], [1.0, 1.0, 0.75]]), chosen)
-    assert one is None
-    assert other is None
-    assert torch.equal(asked, expected)
-
-
 def test_threads_and_surface_cells_change_nothing(two_threads):
     torch.set_num_threads(2)
     box = torch.tensor([[-1.0] * 3, [1.0] * 3])
