@@ -6,6 +6,7 @@ slab. A plane is put at the mean depth of what is in its slab. Then the stack is
 texels and tiles that none of them sees are left out.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from enerf.core import files
-from enerf.core.errors import InputError
 from enerf.core.types import FeatureOutput, Rays, ShadedField
 from enerf.datasets.scenes import rays as scenes_rays
 from enerf.datasets.scenes.scene import Scene
@@ -23,6 +23,8 @@ from enerf.rendering import volume
 from enerf.rendering.planes import kernel, layout
 from enerf.rendering.planes.layout import Layout
 from enerf.rendering.planes.stack import PlaneStack, assemble, cut
+
+log = logging.getLogger("enerf")
 
 SAMPLES = 128  # along a ray, at least
 UNSEEN = 0.5 / 255  # largest weight in any training view of a texel that is left out
@@ -73,7 +75,7 @@ def bake(
     Raises
     ------
     InputError
-        If the textures do not fit in memory, or nothing of the field is visible.
+        If the textures do not fit in memory.
     """
     settings = settings or BakeSettings()
     arranged = layout.of_scene(scene, settings.planes)
@@ -83,9 +85,7 @@ def bake(
     stack = replace(arranged.empty(), t_vals=t_vals, tiles=tiles, index=index)
     stack = without_unseen(stack, scene, settings.pixel_centers)
     if not len(stack.tiles):
-        raise InputError(
-            f"{scene.name}: the field is transparent everywhere that a training view sees: train it longer"
-        )
+        log.warning("%s: the field is transparent wherever a training view sees: the planes are empty", scene.name)
     return stack
 
 
