@@ -116,7 +116,7 @@ class Equilibrated(nn.Module):
             self.steps = StepDetector()
 
     def stacking_key(self) -> tuple[object, ...] | None:
-        """Key shared by parametrizations that can be computed in one stacked call; None if this one cannot."""
+        """Key that is equal for parametrizations whose weights can be stacked for one call; None: never stacked."""
         if self.every > 1:
             return None
         return (self.method, self.gradient, self.p, self.scale, self.view)

@@ -61,7 +61,7 @@ class StepDetector:
 
 
 def _state_of(tensor: Tensor) -> tuple[object, ...]:
-    """Number of changes in place (not counted for inference tensors), and of steps."""
+    """A value that changes when the tensor is changed in place (unless made in inference mode), or stepped."""
     version = -1 if tensor.is_inference() else tensor._version
     own = _steps_of.get(tensor)
     return (version, "all", _of_all["steps"]) if own is None else (version, "own", own)

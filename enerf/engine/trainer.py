@@ -238,7 +238,7 @@ def _describe(report: Report, per_second: float, unit: str, seconds_left: float)
 
 
 def _seconds_left(state: State, n_iters: int, max_seconds: float | int) -> float:
-    """Return the estimated remaining time, from the mean time of the steps so far."""
+    """Return the estimated seconds of training that are left, at the mean pace so far and within ``max_seconds``."""
     left = (n_iters - state.step) * state.seconds / max(state.step, 1)
     return min(left, max(0.0, max_seconds - state.seconds)) if max_seconds > 0 else left
 

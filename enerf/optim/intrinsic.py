@@ -145,7 +145,7 @@ class _Intrinsic(Optimizer):
         return [group["lr"]] * len(params)
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
-        """Second moments and the bias corrections of their roots; see ``shrinkage.denominators``."""
+        """Second moments and the bias corrections of their roots, of a subclass; see ``shrinkage.denominators``."""
         raise NotImplementedError
 
 

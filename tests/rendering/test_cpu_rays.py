@@ -158,7 +158,7 @@ def test_the_interlevel_loss_and_its_gradient_equal_the_reference(n, fine, m, se
         found.append((loss.detach(), *torch.autograd.grad(3 * loss, weights)))
     (loss, grad), (expected, expected_grad) = found
     _same(loss, expected)
-    _same(grad, expected_grad, atol=1e-6 * max(10, m))  # sums along a ray
+    _same(grad, expected_grad, atol=1e-5 * max(1.0, m / 64))  # long sums along a ray
 
 
 @given(n=st.integers(1, 5), s=st.integers(1, 40), seed=SEEDS)

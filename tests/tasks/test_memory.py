@@ -50,14 +50,19 @@ def assert_is_lower_bound(estimated: int, kept: int) -> None:
     assert kept / 3.5 <= estimated <= kept
 
 
+def kept_by_rendering(fields: nerf_build.RadianceFields, config: NerfConfig) -> int:
+    """Bytes kept for the backward pass of a rendering of 64 rays."""
+    origins, directions = torch.zeros(64, 3), torch.randn(64, 3)
+    rays = Rays(origins, directions, directions, torch.full((64,), 1.0), torch.full((64,), 4.0))
+    chosen = nerf_setup.sampling_config(config)
+    return kept_bytes(lambda: render.render_rays(fields.coarse, fields.fine, rays, chosen), fields)
+
+
 @pytest.mark.parametrize("sampling", [("--N_importance", "0"), ("--N_importance", "16")])
 def test_activations_of_a_nerf(sampling):
     config = config_of(NerfConfig, "--N_samples", "16", "--N_rand", "64", *sampling)
     fields = nerf_build.radiance_fields(config.model, config.conditioning, config.render.N_importance > 0, 0)
-    origins, directions = torch.zeros(64, 3), torch.randn(64, 3)
-    rays = Rays(origins, directions, directions, torch.full((64,), 1.0), torch.full((64,), 4.0))
-    chosen = nerf_setup.sampling_config(config)
-    kept = kept_bytes(lambda: render.render_rays(fields.coarse, fields.fine, rays, chosen), fields)
+    kept = kept_by_rendering(fields, config)
     needs = nerf_memory.training_bytes(config, 1 << 30)
     assert_is_lower_bound(needs["options --N_samples and --N_importance"], kept)
     parameters = sum(parameter.numel() for parameter in fields.parameters())
@@ -72,10 +77,7 @@ def test_activations_of_deferred_shading(sampler):
     config = config_of(NerfConfig, *words, *wide, *narrow)
     proposes = sampler == "proposal"
     fields = nerf_build.radiance_fields(config.model, config.conditioning, True, 0, proposal=proposes)
-    origins, directions = torch.zeros(64, 3), torch.randn(64, 3)
-    rays = Rays(origins, directions, directions, torch.full((64,), 1.0), torch.full((64,), 4.0))
-    chosen = nerf_setup.sampling_config(config)
-    kept = kept_bytes(lambda: render.render_rays(fields.coarse, fields.fine, rays, chosen), fields)
+    kept = kept_by_rendering(fields, config)
     needs = nerf_memory.training_bytes(config, 1 << 30)
     assert_is_lower_bound(needs["options --ray_features, --netdepth_color and --netwidth_color"], kept)
 

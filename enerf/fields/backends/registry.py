@@ -77,7 +77,7 @@ class Resolved:
         return Resolved(**kept)
 
     def differs(self, other: "Resolved") -> bool:
-        """Whether a part that is known in both records differs."""
+        """Whether backend, precision or device differ, as far as both records know them."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return any(a != b and UNKNOWN not in (a, b) for a, b in pairs)
 

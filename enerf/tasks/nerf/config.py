@@ -393,7 +393,7 @@ class NerfConfig(RunConfig):
 
     @property
     def scene(self) -> str:
-        """Name of the scene folder."""
+        """Last name of the path of the scene; ``scene`` without a path."""
         return name_of(self.data.datadir) or "scene"
 
     def check(self) -> None:
