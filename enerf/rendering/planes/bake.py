@@ -2,8 +2,8 @@
 
 The field is sampled along the rays of the reference camera through all texels that a training camera can see. The alpha
 of a texel is that of its slab, 1 − exp(−Σ σδ), its color the mean of the samples' colors by their weights within the
-slab; with deferred shading it is decoded from their mean features. A plane is put at the mean depth of what is in its slab. Then the stack is rendered from all training views, and
-texels and tiles that none of them sees are left out.
+slab; with deferred shading it is decoded from their mean features. A plane is put at the mean depth of what is in its
+slab. Then the stack is rendered from all training views, and texels and tiles that none of them sees are left out.
 """
 
 import logging
