@@ -46,6 +46,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "kept": {"equilibrate": "row", "equilibrate_scale": "kept", "init": "he"},
     "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
     "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
+    "row_gains": {"equilibrate": "row", "equilibrate_scale": "learned_rows", "init": "he"},
     # at the scale of the network's default initialization, which for sine layers is not that of other layers
     "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
     "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},

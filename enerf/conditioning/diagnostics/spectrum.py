@@ -174,9 +174,9 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
 
     The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank``,
     ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a layer with an
-    ``Equilibrated`` parametrization also has ``kappa_raw``, the condition number of its raw parameter. For a layer with
-    several matrices (groups of a convolution, projections of attention) the worst values are reported: the largest κ
-    and spread, the smallest ranks.
+    ``Equilibrated`` parametrization also has ``kappa_raw``, ``effective_rank_raw`` and ``stable_rank_raw``, of its raw
+    parameter. For a layer with several matrices (groups of a convolution, projections of attention) the worst values
+    are reported: the largest κ and spread, the smallest ranks.
 
     Parameters
     ----------
@@ -224,7 +224,10 @@ def _report(module: nn.Module) -> dict[str, float]:
         if _is_equilibrated(module, view.name)
     ]
     if raw:
-        report["kappa_raw"] = _largest([condition_number(weight) for weight in raw])
+        values = [singular_values(weight) for weight in raw]
+        report["kappa_raw"] = _largest([_kappa(v) for v in values])
+        report["effective_rank_raw"] = -_largest([-entropy_rank(v) for v in values])
+        report["stable_rank_raw"] = -_largest([-_stable_rank(v) for v in values])
     return report
 
 

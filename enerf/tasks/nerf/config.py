@@ -376,6 +376,12 @@ class RunOptions(RecordOptions):
         "final evaluation on the fixed pixels of the test curve instead of whole test views: faster, and recorded so",
         affects="neutral",
     )
+    final_rays: int = option(
+        0,
+        "fixed pixels per test view for --final_pixels, if not those of the curve; 0: --eval_rays",
+        at_least=0,
+        affects="neutral",
+    )
 
 
 @dataclass(frozen=True)
@@ -425,6 +431,11 @@ class NerfConfig(RunConfig):
             )
         if self.train.precrop_iters and not self.train.no_batching:
             raise InputError("option --precrop_iters needs --no_batching: crops are taken from one image at a time")
+        if self.run.final_rays and not self.run.final_pixels:
+            raise InputError(
+                f"option --final_rays: found {self.run.final_rays} without --final_pixels, expected both: it has no "
+                "effect on whole test views"
+            )
         if render.render_only and self.run.no_reload and not self.run.ft_path:
             raise InputError(
                 "options --render_only and --no_reload together load no weights: give one of them, or --ft_path"

@@ -40,7 +40,7 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
     """
     began, renderer, scene = time.perf_counter(), views.renderer_of(run), run.present_scene
     if run.config.run.final_pixels:
-        value = views.psnr_of_pixels(renderer, scene, scene.test, run.config.run.eval_rays)
+        value = views.psnr_of_pixels(renderer, scene, scene.test, _final_rays(run))
         measured, mean = [], {"psnr": value, "ssim": None, "lpips": None}
     else:
         measured = views.measure(renderer, scene, scene.test, (out or run.config.folder) / "test" / "final")
@@ -50,13 +50,18 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
     if run.fields.exposure is not None and measured:
         metrics["exposure"] = exposure.summary(measured)
     if run.fields.poses is not None:
-        n_pixels = run.config.run.eval_rays if run.config.run.final_pixels else 0
+        n_pixels = _final_rays(run) if run.config.run.final_pixels else 0
         metrics["poses"] = pose_evaluation.summary(run, renderer, mean["psnr"], n_pixels)
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
     io.write_json((out or run.config.folder) / results.METRICS, metrics)
     return metrics
+
+
+def _final_rays(run: Run) -> int:
+    """Return the number of fixed pixels of each test view in the final evaluation (0: all)."""
+    return run.config.run.final_rays or run.config.run.eval_rays
 
 
 def _fit_psnr(run: Run, renderer: Renderer) -> float:
@@ -83,7 +88,10 @@ def _metadata(run: Run) -> dict[str, Any]:
         known["exposure"] = f"{config.capture.exposure}: {how}"
     if run.fields.poses is not None:
         known["poses"] = pose_evaluation.protocol(run)
-    pixels = f"mean per-image PSNR of {config.run.eval_rays or 'all'} fixed pixels a test view"
+    final, curve = (
+        f"mean per-image PSNR of {number or 'all'} fixed pixels a test view"
+        for number in (_final_rays(run), config.run.eval_rays)
+    )
     return {
         "scene": scene.name,
         "method": conditioning.method_name(config.conditioning),
@@ -101,8 +109,8 @@ def _metadata(run: Run) -> dict[str, Any]:
             "test_views": [scene.image_names[v] for v in scene.test],
             "height": scene.camera.height,
             "width": scene.camera.width,
-            "average": pixels if config.run.final_pixels else "mean over test images of per-image PSNR",
-            "curve": pixels,
+            "average": final if config.run.final_pixels else "mean over test images of per-image PSNR",
+            "curve": curve,
             "fit": "the same of training views, of as many pixels in all",
             **known,
         },

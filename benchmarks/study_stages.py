@@ -1,0 +1,90 @@
+"""The stages of ``study.py``: which runs docs/results/plan.md asks for."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from enerf.config import methods
+
+RATES = (1e-3, 2e-3, 4e-3)
+PRESENT = ("plain", "he", "unit_row", "weight_norm", "equilibrate", "gain", "row_gains")
+NERF_SCREEN = (
+    "--N_iters 600 --N_rand 256 --N_samples 32 --N_importance 32 --i_eval 150 --eval_rays 2048 --final_pixels "
+    "--final_rays 23814 --i_spectrum 150 --i_weights 0 --i_img 0 --i_video 0 --i_testset 0"
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that differ in method, learning rate and seed.
+
+    Attributes
+    ----------
+    script, config, words, source
+        The script, its configuration, further options, and the data: an option and a path in the folder of data.
+    methods, rates, seeds
+        Methods of ``config.methods.FIELDS``; rates of each, of all others under the key ``""``; seeds.
+    best_of, best
+        Take the ``best`` best rates of each method in that stage instead.
+    threads
+        Threads of a run; 1: several runs work at a time.
+    """
+
+    name: str
+    script: str
+    config: str
+    words_text: str
+    source: tuple[str, str]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    best_of: str = ""
+    best: int = 1
+    threads: int = 1
+
+    @property
+    def words(self) -> list[str]:
+        """Further options."""
+        return shlex.split(self.words_text)
+
+    @property
+    def kind(self) -> str:
+        """The task: nerf or shape."""
+        return "nerf" if "nerf" in self.script else "shape"
+
+    def data(self, folder: Path) -> list[str]:
+        """The option of the data."""
+        option, path = self.source
+        return [option, str(folder / path)]
+
+    def scores(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The score of a run, and what else its table shows."""
+        mean = metrics.get("mean", metrics)
+        keys = ("psnr", "ssim", "lpips", "iou", "chamfer", "normal_error_degrees")
+        found = {key: mean[key] for key in keys if mean.get(key) is not None}
+        score = found.get("iou") if "iou" in found else found.get("psnr")
+        collapsed = {"collapsed": True} if metrics.get("collapsed") else {}
+        return {"score": score, **found, "fit_psnr": metrics.get("fit_psnr"), **collapsed}
+
+
+def options_of_method(kind: str, method: str) -> list[str]:
+    """Command-line options of a method, without those that have their default."""
+    words: list[str] = []
+    for name, value in methods.FIELDS.changes[method].items():
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
+
+
+def _nerf(name: str, scene: str, words: str, **more: Any) -> Stage:
+    return Stage(name, "train_nerf.py", f"cpu/{scene}.txt", words, ("--datadir", f"llff/{scene}"), **more)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        _nerf("screen", "fern", NERF_SCREEN, methods=PRESENT, rates={"": RATES}, seeds=(0,)),
+        _nerf("screen_seed1", "fern", NERF_SCREEN, methods=PRESENT, best_of="screen", seeds=(1,)),
+    )
+}
