@@ -19,7 +19,7 @@ from enerf.config import parser as config_parser
 from enerf.core import device as core_device
 from enerf.datasets.scenes import synthetic
 from enerf.datasets.scenes.scene import Scene
-from enerf.engine import checkpoint, schedule, trainer
+from enerf.engine import optimizers, schedule, trainer
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf import setup as nerf_setup
 from enerf.tasks.nerf import train as nerf_train
@@ -85,7 +85,7 @@ class Training:
     def step(self) -> float:
         """Take one step; returns its loss."""
         training = self.run.state
-        checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
+        optimizers.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
         return trainer.one_step(training, self._gradient).loss
 
     def seconds(self, steps: int) -> float:

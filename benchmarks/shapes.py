@@ -31,7 +31,7 @@ from sides import Side
 
 from enerf.config import parser as config_parser
 from enerf.core import io
-from enerf.engine import checkpoint, schedule, trainer
+from enerf.engine import optimizers, schedule, trainer
 from enerf.geometry import mesh as geometry_mesh
 from enerf.tasks.shape import evaluate as shape_evaluate
 from enerf.tasks.shape import loss_terms as shape_loss_terms
@@ -61,7 +61,7 @@ class OurSide:
         training = self.run.state
         began, before = time.perf_counter(), training.seconds
         while training.seconds < until:
-            checkpoint.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
+            optimizers.set_learning_rate(training.optimizer, schedule.learning_rate(self.run.config.train, training))
             trainer.one_step(
                 training, lambda now: shape_step.gradient_step(self.run.field, partial(self.terms_at, now.step))
             )

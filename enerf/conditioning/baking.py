@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.parametrization import Equilibrated, in_format_of
+from enerf.conditioning.base import Parametrization
+from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -94,7 +95,7 @@ def is_foreign(item: nn.Module) -> bool:
 
 def method_of(step: nn.Module) -> str | None:
     """The method of a parametrization that ``condition`` can apply, else None."""
-    if isinstance(step, Equilibrated):
+    if isinstance(step, Parametrization):
         return step.method
     names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
     return next((name for kind, name in names.items() if isinstance(step, kind)), None)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import maps, norms, weight_views
+from enerf.conditioning.base import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import check_conditionable, check_option, plain_layers
 
 INITS = ("default", "glorot", "he", "unit_row")
+SPECTRAL_SCALES = ("fixed", "constant", "learned")
 
 
 def standardized(
@@ -76,17 +78,72 @@ def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     return _normalize(model, names, "weight_norm", parametrizations.weight_norm)
 
 
-def spectral_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
+def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") -> list[str]:
     """Apply torch's spectral normalization (largest singular value about 1) to layers, and return their names.
 
     A power iteration is done at each access in training mode; its initial vector is drawn from torch's global
     generator. Errors as for ``weight_norm``, for a weight that is zero altogether.
 
+    Parameters
+    ----------
+    model, names
+        The model and its layers.
+    scale
+        ``fixed``: the largest singular value is 1; ``constant``: the one that it has now; ``learned``: a parameter, one
+        a layer, which starts at the present one, so that the initial weights do not change.
+
     References
     ----------
     Miyato, Kataoka, Koyama, Yoshida, Spectral Normalization for GANs, ICLR 2018.
     """
-    return _normalize(model, names, "spectral_norm", parametrizations.spectral_norm)
+
+    def register(module: nn.Module, name: str, dim: int) -> None:
+        gain = SpectralGain(getattr(module, name), dim, learned=scale == "learned")
+        parametrizations.spectral_norm(module, name, dim=dim)
+        if scale != "fixed":
+            parametrize.register_parametrization(module, name, gain)
+
+    check_option("scale", scale, SPECTRAL_SCALES)
+    return _normalize(model, names, "spectral_norm", register)
+
+
+class SpectralGain(Parametrization):
+    """Parametrization after spectral normalization that multiplies a weight by a number, its largest singular value.
+
+    Parameters
+    ----------
+    weight
+        The weight whose largest singular value is the initial gain.
+    dim
+        Its axis of outputs.
+    learned
+        Whether the gain is a parameter.
+    """
+
+    method = "spectral_norm"
+    gain: Tensor
+
+    def __init__(self, weight: Tensor, dim: int, learned: bool) -> None:
+        super().__init__()
+        self.dim = dim
+        value = self._size(weight.detach())
+        if learned:
+            self.gain = nn.Parameter(value)
+        else:
+            self.register_buffer("gain", value)
+
+    def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Compute the weight that the layer applies."""
+        return weight * self.gain
+
+    def right_inverse(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return an assigned weight, and set the gain to its largest singular value."""
+        with torch.no_grad():
+            self.gain.copy_(self._size(weight))
+        return weight
+
+    def _size(self, weight: Tensor) -> Tensor:
+        return torch.linalg.matrix_norm(weight.movedim(self.dim, 0).flatten(1), 2).reshape(1)
 
 
 def _normalize(model: nn.Module, names: Iterable[str], method: str, register: Callable[..., object]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.nn.utils import parametrizations
 
-from enerf.conditioning import baking, maps, weight_views
+from enerf.conditioning import baking, baselines, maps, weight_views
 from enerf.conditioning.parametrization import Equilibrated
 
 SCALE_INVARIANT = (*maps.METHODS, "weight_standardisation")
@@ -87,11 +87,13 @@ def _roles(item: Any) -> Iterator[tuple[Parameter, str]]:
         if name.endswith("gain") or (isinstance(first, parametrizations._WeightNorm) and name == "original0"):
             yield parameter, "gains"
         elif name.startswith("original") and parameter.dim() > 1:
-            yield parameter, "scale_invariant" if len(steps) == 1 and _is_scale_invariant(first) else "matrices"
+            yield parameter, "scale_invariant" if _is_scale_invariant(first, steps[1:]) else "matrices"
 
 
-def _is_scale_invariant(step: nn.Module) -> bool:
+def _is_scale_invariant(step: nn.Module, further: list[nn.Module]) -> bool:
     """Whether the applied weight does not depend on the scale of the raw one."""
+    if not all(isinstance(each, baselines.SpectralGain) for each in further):
+        return False
     if isinstance(step, Equilibrated):
         added = maps.ADDED.get(step.method)
         invariant = step.method in SCALE_INVARIANT if added is None else added.scale_invariant

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable
 from torch import nn
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import baselines, batch_norm, maps, norms, selection, suitability, weight_views
+from enerf.conditioning import baselines, batch_norm, maps, norms, selection, suitability, table, weight_views
 from enerf.conditioning.baking import bake, method_of
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
@@ -90,8 +90,9 @@ def condition(
     method
         ``row`` (the paper's choice), ``column``, ``row_column``, ``jacobi`` or ``ruiz``; a map that
         ``registry.register_map`` has added; or a baseline: ``weight_standardisation``, ``weight_norm``,
-        ``spectral_norm``, ``unit_row`` (an initialization, no map) or ``batch_norm`` (gradients preconditioned by batch
-        statistics).
+        ``spectral_norm`` (with ``scale`` ``fixed``, ``constant`` or ``learned``), ``unit_row`` (an initialization, no
+        map) or ``batch_norm`` (gradients preconditioned by batch statistics); or one of ``table.MODULES``:
+        ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator.
     layers
         Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``.
     gradient
@@ -149,7 +150,7 @@ def condition(
         return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
 
     with unchanged_on_error(found.values()):
-        _apply(model, method, found, packing, make)
+        _apply(model, method, found, packing, scale, make)
     return result
 
 
@@ -254,6 +255,7 @@ def _apply(
     method: str,
     found: dict[str, nn.Module],
     packing: str,
+    scale: str,
     make: Callable[[WeightView], Equilibrated],
 ) -> None:
     """Apply a method to plain layers; for a map, with one parametrization for all layers that are tied."""
@@ -267,8 +269,14 @@ def _apply(
     elif method == "batch_norm":
         for module in found.values():
             batch_norm.precondition_(module)
+    elif method == "spectral_norm":
+        baselines.spectral_norm(model, list(found), scale)
+    elif method == "weight_norm":
+        weight_norm(model, list(found))
     else:
-        {"weight_norm": weight_norm, "spectral_norm": baselines.spectral_norm}[method](model, list(found))
+        for module in found.values():
+            for view in weight_views.views(module, packing):
+                selection.APPLIED[method](module, view)
 
 
 def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated) -> None:
@@ -278,9 +286,11 @@ def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated
 
 def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int) -> None:
     check_option("method", method, selection.methods())
+    table.load(method)
     norms.check(gradient, p)
     check_option("scale", scale, SCALES)
-    if method not in MAPS and (gradient, every, scale, p) != ("through", 1, "fixed", 2):
+    own = method == "spectral_norm" and scale in baselines.SPECTRAL_SCALES
+    if method not in MAPS and (gradient, every, "fixed" if own else scale, p) != ("through", 1, "fixed", 2):
         raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
     if every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from enerf.conditioning import baselines, maps, norms, recomputation
+from enerf.conditioning.base import Parametrization
 from enerf.conditioning.step_counter import StepDetector
 from enerf.conditioning.weight_views import WeightView
 
@@ -33,7 +34,7 @@ MAPS: dict[str, Callable[..., Tensor]] = {  # registry.register_map adds to it
 }
 
 
-class Equilibrated(nn.Module):
+class Equilibrated(Parametrization):
     """Parametrization that applies one of ``MAPS`` to a raw weight.
 
     Parameters

@@ -98,7 +98,43 @@ def register_map(
     >>> net[0].weight.mean(1).abs().max() < 1e-6
     tensor(True)
     """
-    if name in selection.METHODS or not name.isidentifier():
-        raise ValueError(f"name is {name!r}; expected an identifier that is not one of {', '.join(selection.METHODS)}")
+    _check_name(name)
     maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant)
     parametrization.MAPS[name] = function
+
+
+def register_parametrization(
+    name: str,
+    apply: Callable[[nn.Module, WeightView], None],
+    *,
+    unsuitable: Callable[[WeightView], str | None] | None = None,
+) -> None:
+    """Make a method of ``condition`` that is more than a map: with raw parameters of another shape, or with a state.
+
+    It has no options. ``scale``, ``gradient``, ``p`` and ``every`` are those of maps.
+
+    Parameters
+    ----------
+    name
+        Name of the method; registering it again replaces it.
+    apply
+        (module, view) -> None: registers a ``base.Parametrization`` with that ``method`` for the weight of a plain
+        layer. Random numbers are drawn from torch's global generator.
+    unsuitable
+        Weight view -> the reason why the method cannot be applied to its matrices, or None.
+
+    Raises
+    ------
+    ValueError
+        If the name is that of a built-in method, or not an identifier.
+    """
+    _check_name(name)
+    maps.ADDED[name] = maps.AddedMap(None, unsuitable, False)
+    selection.APPLIED[name] = apply
+
+
+def _check_name(name: str) -> None:
+    """Raise a ValueError for a name that a method cannot have."""
+    built_in = [*maps.METHODS, *selection.BASELINES]
+    if name in built_in or not name.isidentifier():
+        raise ValueError(f"name is {name!r}; expected an identifier that is not one of {', '.join(built_in)}")

@@ -26,12 +26,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import batch_norm, maps, weight_views
+from enerf.conditioning import batch_norm, maps, table, weight_views
 from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_owners, unsuitable_reason
+from enerf.conditioning.weight_views import WeightView
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
 BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
-METHODS = (*maps.METHODS, *BASELINES)
+METHODS = (*maps.METHODS, *BASELINES, *table.MODULES)
+APPLIED: dict[str, Callable[[nn.Module, WeightView], None]] = {}  # registry.register_parametrization adds to it
 NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # indexed tables, and factors of elements
 
 Layers = str | type[nn.Module] | Iterable[str | type[nn.Module]]
@@ -96,6 +98,7 @@ def select(
     ['0', '2']
     """
     check_option("method", method, methods())
+    table.load(method)
     check_option("zero_rows", zero_rows, ZERO_ROWS)
     selectors = _split(layers)
     if not selectors:
@@ -117,8 +120,8 @@ def select(
 
 
 def methods() -> tuple[str, ...]:
-    """Names of all methods: ``METHODS``, and the maps that ``registry.register_map`` has added."""
-    return (*METHODS, *maps.ADDED)
+    """Names of all methods: built-in ones, those of ``table.MODULES``, and those that ``registry`` has added."""
+    return tuple(dict.fromkeys((*METHODS, *table.MODULES, *maps.ADDED)))
 
 
 def unknown_layers(model: nn.Module) -> dict[str, str]:

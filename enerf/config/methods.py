@@ -29,7 +29,7 @@ class Methods:
 
 _COMMON: dict[str, Any] = {
     **{"init": "default", "weight_norm": False, "equilibrate": "none", "equilibrate_gradient": "through"},
-    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
+    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0, "conditioning": "none", "lrate_matrices": 0.0},
 }
 _CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -47,6 +47,18 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "constant": {"equilibrate": "row", "equilibrate_scale": "constant", "init": "he"},
     "gain": {"equilibrate": "row", "equilibrate_scale": "learned", "init": "he"},
     "row_gains": {"equilibrate": "row", "equilibrate_scale": "learned_rows", "init": "he"},
+    # with one learned gain a matrix, from He's scale: the method alone would fix another scale
+    "ws": {"conditioning": "weight_standardisation", "equilibrate_scale": "learned", "init": "he"},
+    "spectral_norm": {"conditioning": "spectral_norm", "equilibrate_scale": "learned", "init": "he"},
+    "orthogonal": {"conditioning": "orthogonal", "equilibrate_scale": "learned", "init": "he"},
+    "fourier": {"conditioning": "fourier"},  # its initialization has He's variance
+    "layer_norm": {"conditioning": "layer_norm"},
+    "batch_norm": {"conditioning": "batch_norm"},
+    "muon": {"conditioning": "muon"},
+    "muon_he": {"conditioning": "muon", "init": "he"},
+    "muon_e": {"conditioning": "row+muon"},
+    "muon_gain": {"conditioning": "row+muon", "equilibrate_scale": "learned", "init": "he"},
+    "soap": {"conditioning": "soap"},
     # at the scale of the network's default initialization, which for sine layers is not that of other layers
     "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
     "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},

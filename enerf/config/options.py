@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
+from enerf.config import conditionings
 from enerf.core import files
 from enerf.core.errors import InputError
+from enerf.optim.table import MATRIX_OPTIMIZERS
 
-METHODS = ("row", "column", "row_column", "jacobi", "ruiz")
+METHODS = conditionings.MAPS
 SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 INITS = ("default", "glorot", "he", "unit_row")
 LARGEST = 2**63 - 1  # of whole numbers: torch and numpy hold them in 64 bits
@@ -240,9 +242,17 @@ class ConditioningOptions:
         bare="row",
         affects="model",
     )
+    conditioning: str = option(
+        "none",
+        "conditioning method in the place of --equilibrate and --weight_norm: a method of the weights, a normalization "
+        f"layer before each hidden activation, an optimizer of the hidden matrices, or some joined by +, such as "
+        f"row+muon: {', '.join(conditionings.names())}",
+        affects="model",
+        absent="none",
+    )
     equilibrate_layers: str = option(
         "hidden",
-        "layers to which --equilibrate, --weight_norm and --init apply: hidden (all linear layers with more than one "
+        "layers to which --equilibrate, --conditioning and --init apply: hidden (all linear layers with more than one "
         "output except output heads), trunk, or names separated by commas, e.g. trunk.0,feature",
         bare="hidden",
         affects="model",
@@ -264,6 +274,12 @@ class ConditioningOptions:
     equilibrate_p: float = option(
         2.0, "order p of the row and column norms: 1, 2 or inf", choices=(1.0, 2.0, math.inf), affects="model"
     )
+    lrate_matrices: float = option(
+        0.0,
+        "initial learning rate of the hidden matrices, if --conditioning names an optimizer for them; 0: as --lrate",
+        at_least=0,
+        affects="training",
+    )
     weight_norm: bool = option(
         False, "control: weight normalization (Salimans, Kingma 2016) of the same layers", affects="model"
     )
@@ -274,22 +290,47 @@ class ConditioningOptions:
         affects="training",
     )
 
+    @property
+    def methods(self) -> conditionings.Conditioning:
+        """What ``conditioning``, ``equilibrate`` and ``weight_norm`` ask for.
+
+        Raises
+        ------
+        InputError
+            If ``conditioning`` is not a name.
+        """
+        found = conditionings.parse(self.conditioning)
+        weights = "weight_norm" if self.weight_norm else self.equilibrate
+        return found if weights == "none" else dataclasses.replace(found, weights=weights)
+
     def check(self) -> None:
-        """Check that ``weight_norm`` and ``equilibrate`` are not combined, and that no option of a map lacks the map.
+        """Check that at most one method of the weights is given, and that no option of a map lacks the map.
 
         Raises
         ------
         InputError
             If that is not so.
         """
-        if self.weight_norm and self.equilibrate != "none":
-            raise InputError("options --weight_norm and --equilibrate are mutually exclusive: give one of them")
-        for name in ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p"):
-            if self.equilibrate == "none" and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+        given = [f"--conditioning {self.conditioning}"] * (self.conditioning != "none")
+        given += ["--equilibrate"] * (self.equilibrate != "none") + ["--weight_norm"] * self.weight_norm
+        if len(given) > 1:
+            raise InputError(
+                f"options {given[0]} and {given[1]} are mutually exclusive: give one of them (methods of different "
+                "kinds are joined by +, as in --conditioning row+muon)"
+            )
+        effective = conditionings.options_of(self.methods.weights)
+        for name in conditionings.MAP_OPTIONS:
+            value, field = getattr(self, name), type(self).__dataclass_fields__[name]
+            if name not in effective and value != field.default:
                 raise InputError(
-                    f"option --{name}: found {getattr(self, name)} without --equilibrate, expected both: "
-                    "it has no effect on other methods"
+                    f"option --{name}: found {value} without --equilibrate, expected both: it has no effect on other "
+                    "methods"
                 )
+        if self.lrate_matrices and self.methods.optimizer == "none":
+            raise InputError(
+                f"option --lrate_matrices: found {self.lrate_matrices:g} without --conditioning, expected one of "
+                f"{', '.join(MATRIX_OPTIMIZERS)} with it: Adam has the rate --lrate for all parameters"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ from enerf.conditioning import state_dict
 from enerf.core import files
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
-from enerf.engine import optimizers
+from enerf.engine import optimizer_state
+from enerf.engine.optimizer_state import is_dense, tensor_kind
 
 log = logging.getLogger("enerf")
 
@@ -28,17 +29,6 @@ FORMAT = 1
 Found = tuple[dict[str, Any], Path]  # the content of a checkpoint, and its file
 DOS_FOLDER = 0x10  # attribute in a zip's directory
 KEPT, RECENT = "checkpoints", "checkpoints/recent"
-# Entries of parameter groups that the options decide; on resume they keep the values of the present options.
-OPTION_KEYS = (
-    *("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha"),
-    *("amsgrad", "maximize", "foreach", "capturable", "differentiable", "nesterov", "centered", "dampening"),
-)
-OPTIMIZER_KEYS = (
-    "betas",
-    "alpha",
-    "dampening",
-    "lr_decay",
-)  # each in the parameter groups of one class of optimizer only
 PARTS = {
     **{"step": int, "seconds": float, "eval_seconds": float, "collapsed": bool, "curve": list, "config": dict},
     **{"model": dict, "optimiser": dict},
@@ -78,39 +68,6 @@ class State:
     blank_for: int = 0
     curve: list[list[float]] = field(default_factory=list)
     is_consistent: bool = True
-
-
-def adam(
-    model: nn.Module,
-    lrate: float | int,
-    *,
-    grid_scale: float | int = 1.0,
-    beta2: float | int = 0.999,
-    eps: float | int = 1e-8,
-    scales: Mapping[str, float] | None = None,
-) -> torch.optim.Optimizer:
-    """Return an Adam optimizer of a model's parameters.
-
-    Hash tables, if there are any, form a second parameter group, whose learning rate is ``grid_scale`` times ``lrate``.
-    Adam is fused if there are hash tables. ``scales`` are those of further groups, by the beginning of the names of
-    their parameters; a group without parameters is left out.
-    """
-    named, apart = list(model.named_parameters()), tuple(scales or ())
-    grids = [p for name, p in named if name.endswith(".table")]
-    others = [p for name, p in named if not name.endswith(".table") and not (apart and name.startswith(apart))]
-    groups: list[dict[str, Any]] = [{"params": others, "scale": 1.0}]
-    if grids:
-        groups.append({"params": grids, "scale": float(grid_scale)})
-    for start, scale in (scales or {}).items():
-        if own := [p for name, p in named if name.startswith(start)]:
-            groups.append({"params": own, "scale": float(scale)})
-    return optimizers.Adam(groups, lr=lrate, betas=(0.9, beta2), eps=eps, fused=bool(grids))
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float | int) -> None:
-    """Set the learning rate of every parameter group: ``value`` times the ``scale`` of the group."""
-    for group in optimizer.param_groups:
-        group["lr"] = value * group.get("scale", 1.0)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -273,7 +230,7 @@ def restore(state: State, content: dict[str, Any], path: Path) -> None:
         If the checkpoint does not fit the model or the optimizer.
     """
     load_weights(state.model, content["model"], path)
-    _restore_optimizer(state.optimizer, content["optimiser"], path)
+    optimizer_state.restore(state.optimizer, content["optimiser"], path)
     state.step, state.seconds, state.collapsed = content["step"], content["seconds"], content["collapsed"]
     state.eval_seconds, state.blank_for = content["eval_seconds"], content.get("blank_for", 0)
     state.curve = [list(point) for point in content["curve"]]
@@ -300,9 +257,9 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
         if weights[name].shape != value.shape:
             found, expected = tuple(weights[name].shape), tuple(value.shape)
             raise InputError(f"{path}: weight {name} has shape {found}, expected {expected}")
-        if not _is_dense(weights[name]) or weights[name].is_floating_point() != value.is_floating_point():
+        if not is_dense(weights[name]) or weights[name].is_floating_point() != value.is_floating_point():
             raise InputError(
-                f"{path}: weight {name} is {_tensor_kind(weights[name])}, expected {_tensor_kind(value.cpu())}"
+                f"{path}: weight {name} is {tensor_kind(weights[name])}, expected {tensor_kind(value.cpu())}"
             )
     model.load_state_dict(weights)
 
@@ -348,7 +305,7 @@ def start_from(state: State, path: Path, *, weights_only: bool = False, importer
     content = _checked(content, path)
     load_weights(state.model, content["model"], path)
     if not weights_only:
-        _restore_optimizer(state.optimizer, content["optimiser"], path)
+        optimizer_state.restore(state.optimizer, content["optimiser"], path)
         state.step = content["step"]
 
 
@@ -361,66 +318,6 @@ def kind_of(config: dict[str, Any]) -> str:
     ('nerf', 'shape', 'unknown')
     """
     return str(config.get("kind", "nerf" if "N_samples" in config else "unknown"))
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
-    """Load an optimizer's state; group entries that the options decide (epsilon, betas ...) keep their values."""
-    current: list[dict[str, Any]] = [
-        {k: v for k, v in group.items() if k in OPTION_KEYS} for group in optimizer.param_groups
-    ]
-    try:
-        _check_kind(optimizer.param_groups[0], saved["param_groups"][0], path)
-        _check_values(optimizer, saved, path)
-        optimizer.load_state_dict(state_dict.upgraded_optimizer_state(optimizer, saved))
-        for group, options in zip(optimizer.param_groups, current, strict=True):
-            group.update(options)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path}: the optimizer's state does not fit this model ({error})") from None
-
-
-def _check_kind(own: dict[str, Any], saved: dict[str, Any], path: Path) -> None:
-    """Raise ``InputError`` for the state of another class of optimizer, or of RMSprop without its momentum buffers."""
-    differs = any((key in own) != (key in saved) for key in OPTIMIZER_KEYS)
-    if differs or ("alpha" in own and own["momentum"] > 0 and not saved["momentum"]):
-        raise InputError(
-            f"{path}: its state is of another optimizer or another momentum, expected the same, or --no_reload to take "
-            "the weights alone"
-        )
-
-
-def _check_values(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:
-    """Raise ``InputError`` unless the values saved for each parameter are numbers or tensors that fit it."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    numbers = [number for group in saved["param_groups"] for number in group["params"]]
-    for parameter, number in zip(parameters, numbers, strict=True):
-        for name, value in saved["state"].get(number, {}).items():
-            is_tensor = isinstance(value, torch.Tensor) and _is_dense(value)
-            fits = value.shape == parameter.shape or value.numel() == 1 if is_tensor else _is_number(value)
-            if not fits:
-                found = _tensor_kind(value) if isinstance(value, torch.Tensor) else type(value).__name__
-                raise InputError(
-                    f"{path}: the optimizer's state does not fit this model: {name} of a weight of shape "
-                    f"{tuple(parameter.shape)} is {found}"
-                )
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, int | float)
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    return (
-        tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and not (tensor.is_quantized or tensor.is_complex())
-    )
-
-
-def _tensor_kind(tensor: torch.Tensor) -> str:
-    """Return shape, type and storage of a tensor as text."""
-    layout = "" if tensor.layout == torch.strided else f" {str(tensor.layout).removeprefix('torch.')}"
-    device = " without values" if tensor.device.type == "meta" else ""
-    return f"a{layout} tensor {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}{device}"
 
 
 def _checked(content: Any, path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from enerf.config import options, parser
-from enerf.config.options import Effect, FitOptions, RunConfig
+from enerf.config.options import Effect, RunConfig
 from enerf.config.parser import C
 from enerf.core import io
 from enerf.core.errors import InputError
@@ -219,17 +219,6 @@ def begin(
         checkpoint.start_from(training, path, weights_only=config.run.no_reload, importers=importers)
         log.info("starting at step %d from %s", training.step, config.run.ft_path)
     return training
-
-
-def adam(train: FitOptions, model: nn.Module, scales: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
-    """Return the Adam optimizer of a field with the learning rates and betas of the options.
-
-    ``scales`` are those of further parameter groups, see ``checkpoint.adam``.
-    """
-    grid_scale = train.lrate_grid / train.lrate if train.lrate_grid else 1.0
-    return checkpoint.adam(
-        model, train.lrate, grid_scale=grid_scale, beta2=train.adam_beta2, eps=train.adam_eps, scales=scales
-    )
 
 
 def rename_old_results(folder: Path) -> None:

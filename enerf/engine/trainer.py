@@ -23,8 +23,9 @@ from enerf.core import io, spare
 from enerf.core.errors import InputError, NotFinite
 from enerf.core.progress import progress_bar
 from enerf.engine import checkpoint, resume, saver, schedule, signals
-from enerf.engine.checkpoint import State, set_learning_rate
+from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
+from enerf.engine.optimizers import set_learning_rate
 from enerf.engine.saver import Saver, mention_rescued
 
 log = logging.getLogger("enerf")

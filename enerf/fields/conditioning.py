@@ -1,13 +1,18 @@
 """Apply conditioning options to a field: layer selection, initialization, and the map or weight normalization."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from enerf.conditioning import layers
+from enerf.conditioning import layers, selection
+from enerf.conditioning.groups import parameter_groups
+from enerf.config import conditionings
+from enerf.config.conditionings import MAPS
 from enerf.config.options import ConditioningOptions, MapOptions
+from enerf.fields.backends import module
 
 log = logging.getLogger("enerf")
 
@@ -30,11 +35,16 @@ def apply(
     """
     names = selected_layers(model, options, heads, excluded)
     layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
-    if options.equilibrate != "none":
+    method, maps = options.methods.weights, conditionings.options_of(options.methods.weights)
+    if method != "none":
         gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
-        layers.condition(model, options.equilibrate, names, gradient, scale=scale, p=p, zero_rows="conditioned")
-    elif options.weight_norm:
-        layers.weight_norm(model, names)
+        given: dict[str, Any] = {"gradient": gradient, "p": p} if "equilibrate_p" in maps else {}
+        given |= {"scale": scale} if maps else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            layers.condition(model, method, names, zero_rows="conditioned", **given)
+    if options.methods.normalization != "none":
+        module.add_normalization(model, options.methods.normalization)
 
 
 def selected_layers(
@@ -62,16 +72,42 @@ def selected_layers(
         If a name matches no layer, or a layer that cannot be conditioned (the message lists the nearest known names);
         if no layer is left.
     """
-    method = "row" if options.equilibrate == "none" else options.equilibrate
+    method = options.methods.weights if options.methods.weights != "none" else "row"
     selected = layers.select(model, options.equilibrate_layers, heads, method, zero_rows="conditioned")
     names, skipped = selected
     skipped |= {name: reason for name, reason in (excluded or {}).items() if name in names}
+    if method == "fourier" and options.equilibrate_layers in selection.GROUPS:
+        skipped |= dict.fromkeys(first_layers(names), "it is the first layer, whose weights stay plain")
     for name, reason in skipped.items():
-        log.info("%s equilibration leaves out %s: %s", method, name, reason)
+        log.info("%s conditioning leaves out %s: %s", method, name, reason)
     names = [name for name in names if name not in skipped]
     if not names:
         raise ValueError("equilibrate_layers: no layer is left that could be conditioned")
     return names
+
+
+def first_layers(names: Iterable[str]) -> list[str]:
+    """The names of layers that read the encoded points.
+
+    >>> first_layers(["coarse.trunk.0", "coarse.trunk.10", "coarse.feature"])
+    ['coarse.trunk.0']
+    """
+    return [name for name in names if f".{name}".endswith(".trunk.0")]
+
+
+def matrices_of(model: nn.Module, options: ConditioningOptions, heads: Collection[str]) -> list[str]:
+    """Names of the parameters that the optimizer of matrices updates, in the model's order; empty without one.
+
+    They are the weights of the selected layers that have two axes, without those of the first layers and of the heads,
+    for which Muon is not meant (Jordan et al. 2024).
+    """
+    if options.methods.optimizer == "none":
+        return []
+    names = layers.select(model, options.equilibrate_layers, heads, "weight_norm", zero_rows="conditioned").names
+    inner = tuple(f"{name}." for name in names if name not in first_layers(names))
+    groups = parameter_groups(model)
+    weights = {**groups.matrices, **groups.scale_invariant}
+    return [name for name, _ in model.named_parameters() if name in weights and name.startswith(inner)]
 
 
 def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
@@ -80,24 +116,26 @@ def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
     >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
     ('e-nerf', 'nerf-he')
     """
-    words = [network]
-    if options.equilibrate != "none":
-        words = [f"e-{network}", *map_words(options)]
-    elif options.weight_norm:
-        words += ["weight_norm"]
+    words, found = [network], options.methods
+    if found.weights in MAPS:
+        words = [f"e-{network}", *map_words(options, found.weights)]
+    elif found.weights != "none":
+        words += [found.weights, *map_words(options, "row")]
+    words += [part for part in (found.normalization, found.optimizer) if part != "none"]
     words += [options.init] if options.init != "default" else []
     if words != [network] and options.equilibrate_layers != "hidden":
         words += [options.equilibrate_layers]
     return "-".join(words)
 
 
-def map_words(options: MapOptions) -> list[str]:
-    """Words for each option that differs from the paper's map.
+def map_words(options: MapOptions, method: str = "") -> list[str]:
+    """Words for each option that differs from the paper's map; ``method`` is the map, if not ``options.equilibrate``.
 
     >>> map_words(ConditioningOptions(equilibrate="column", equilibrate_scale="learned"))
     ['column', 'learned']
     """
-    words = [options.equilibrate] if options.equilibrate != "row" else []
+    method = method or options.equilibrate
+    words = [method] if method != "row" else []
     words += ["detached"] if options.equilibrate_gradient == "detached" else []
     words += [options.equilibrate_scale] if options.equilibrate_scale != "fixed" else []
     return words + ([f"p{options.equilibrate_p:g}"] if options.equilibrate_p != 2 else [])

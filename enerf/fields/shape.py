@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.fields import activations
+from enerf.fields import activations, normalization
 from enerf.fields.activations import Activation
 from enerf.fields.backends.dense import Bound, Layer, Network
 from enerf.fields.backends.module import NetworkModule
@@ -95,6 +95,8 @@ class ShapeField(NetworkModule):
         """The network with its current weights, evaluated by the reference implementation in torch."""
         layers = self.linears()
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        if self.norms is not None:
+            return normalization.bind(self.network, weights, biases, self.norms, self.activation)
         return activations.bind(self.network, weights, biases, self.activation)
 
     def linears(self) -> list[nn.Linear]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint
+from enerf.engine import checkpoint, optimizers
 from enerf.engine.checkpoint import State
 from enerf.tasks.nerf import build as nerf_build
 from enerf.tasks.nerf import import_checkpoint
@@ -30,7 +30,7 @@ start_from = partial(checkpoint.start_from, importers=[import_checkpoint.IMPORTE
 
 def fresh(conditioning: ConditioningOptions = PLAIN, model: ModelOptions = MODEL, seed: int = 0) -> State:
     fields = nerf_build.radiance_fields(model, conditioning, True, seed)
-    return State(fields, checkpoint.adam(fields, 1e-3))
+    return State(fields, optimizers.adam(fields, 1e-3))
 
 
 def step(of: State, seed: int) -> None:
@@ -365,7 +365,7 @@ def test_nerf_pytorchs_tar_gives_its_outputs_and_goes_on_as_it_would_have(use_vi
     ours = fresh(model=ModelOptions(**sizes, use_viewdirs=use_viewdirs))
     start_from(ours, path)
     assert ours.step == 200_000
-    checkpoint.set_learning_rate(ours.optimizer, 0.01)
+    optimizers.set_learning_rate(ours.optimizer, 0.01)
     for steps_on in range(3):
         for field, peer in zip((ours.model.coarse, ours.model.fine), peers, strict=True):
             assert torch.allclose(outputs(field, of_peer=False), outputs(peer, of_peer=True), atol=2e-6), steps_on
@@ -393,13 +393,13 @@ def test_a_tar_with_strange_weights_or_for_a_conditioned_model_is_told(tmp_path)
 def test_every_group_gets_the_learning_rate():
     a, b = nn.Linear(1, 1), nn.Linear(1, 1)
     optimizer = torch.optim.Adam([{"params": a.parameters()}, {"params": b.parameters(), "lr": 3.0}])
-    checkpoint.set_learning_rate(optimizer, 0.25)
+    optimizers.set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_the_optimiser_is_adam_by_the_book():
     model = nn.Linear(2, 1, dtype=torch.float64)
-    optimizer = checkpoint.adam(model, 0.1)
+    optimizer = optimizers.adam(model, 0.1)
     weight, m, v = model.weight.detach().clone(), 0.0, 0.0
     for t in (1, 2, 3):
         g = torch.tensor([[0.5, -2.0]], dtype=torch.float64) * t
@@ -420,7 +420,7 @@ HASH = ModelOptions(
 
 def grouped(seed: int = 0, grid_scale: float = 20.0) -> State:
     fields = nerf_build.radiance_fields(HASH, ROW, True, seed, proposal=True)
-    return State(fields, checkpoint.adam(fields, 1e-3, grid_scale=grid_scale, eps=1e-15))
+    return State(fields, optimizers.adam(fields, 1e-3, grid_scale=grid_scale, eps=1e-15))
 
 
 def test_grids_form_a_group_of_their_own_with_their_own_learning_rate():
@@ -431,20 +431,20 @@ def test_grids_form_a_group_of_their_own_with_their_own_learning_rate():
     assert {id(p) for p in others["params"]} | {id(p) for p in grids["params"]} == set(names)
     assert len(others["params"]) + len(grids["params"]) == len(names)
     assert [group["eps"] for group in of.optimizer.param_groups] == [1e-15, 1e-15]
-    checkpoint.set_learning_rate(of.optimizer, 0.5)
+    optimizers.set_learning_rate(of.optimizer, 0.5)
     assert (others["lr"], grids["lr"]) == (0.5, 10.0)
 
 
 def test_without_grids_there_is_one_group_in_the_models_order_whatever_their_scale():
     of = fresh()
-    (group,) = checkpoint.adam(of.model, 1e-3, grid_scale=20).param_groups
+    (group,) = optimizers.adam(of.model, 1e-3, grid_scale=20).param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in of.model.parameters()]
 
 
 def test_with_grids_it_is_still_adam_by_the_book():
     ours, theirs = grouped(), grouped()
     for i in range(3):
-        checkpoint.set_learning_rate(ours.optimizer, 1e-3)
+        optimizers.set_learning_rate(ours.optimizer, 1e-3)
         step(ours, i)
     names = dict(theirs.model.named_parameters())
     grids = [p for name, p in names.items() if name.endswith("table")]
@@ -464,7 +464,7 @@ def test_a_state_of_grids_comes_back_and_goes_on_the_same(tmp_path):
     path = checkpoint.save(ours, tmp_path, {})
     checkpoint.restore(again, checkpoint.read(path), path)
     for of in (ours, again):
-        checkpoint.set_learning_rate(of.optimizer, 3e-3)
+        optimizers.set_learning_rate(of.optimizer, 3e-3)
         step(of, 9)
     assert same(ours.model.state_dict(), again.model.state_dict())
     assert same(ours.optimizer.state_dict(), again.optimizer.state_dict())
@@ -478,7 +478,7 @@ def test_an_optimiser_that_was_saved_before_there_were_scales_goes_on(tmp_path):
         assert group.pop("scale") == 1.0
     checkpoint.restore(again, content, path)
     for of in (ours, again):
-        checkpoint.set_learning_rate(of.optimizer, 3e-3)
+        optimizers.set_learning_rate(of.optimizer, 3e-3)
         assert [group["lr"] for group in of.optimizer.param_groups] == [3e-3]
         step(of, 9)
     assert same(ours.model.state_dict(), again.model.state_dict())
@@ -490,7 +490,7 @@ def test_a_learning_rate_of_grids_and_an_epsilon_that_were_changed_count_when_a_
     for group in again.optimizer.param_groups:
         group["eps"] = 1e-8
     checkpoint.restore(again, checkpoint.read(path), path)
-    checkpoint.set_learning_rate(again.optimizer, 1.0)
+    optimizers.set_learning_rate(again.optimizer, 1.0)
     assert [group["lr"] for group in again.optimizer.param_groups] == [1.0, 5.0]
     assert [group["eps"] for group in again.optimizer.param_groups] == [1e-8, 1e-8]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from enerf.config import parser
-from enerf.engine import checkpoint, trainer
+from enerf.engine import checkpoint, optimizers, trainer
 from enerf.engine.checkpoint import State
 from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.step import StepReport
@@ -24,7 +24,7 @@ def gradient(of: State) -> StepReport:
 def test_a_run_killed_between_its_last_checkpoint_by_time_and_its_end_keeps_the_last_state(tmp_path, also_kept):
     config = parser.from_dict(NerfConfig, {"basedir": str(tmp_path), "expname": "a", "N_iters": 6, "i_spectrum": 0})
     model = nn.Linear(2, 1)
-    of = State(model, checkpoint.adam(model, 1e-3), 6)
+    of = State(model, optimizers.adam(model, 1e-3), 6)
     saved = {"kind": "nerf", **parser.to_dict(config)}
     checkpoint.save(of, config.folder, saved, recent=True)
     if also_kept:
@@ -40,7 +40,7 @@ def test_a_run_killed_between_its_last_checkpoint_by_time_and_its_end_keeps_the_
 def test_a_signal_ends_a_training_after_the_step_in_which_it_came_and_its_state_is_saved(tmp_path, number, at_step):
     config = parser.from_dict(NerfConfig, {"basedir": str(tmp_path), "expname": "a", "N_iters": 8, "i_spectrum": 0})
     model = nn.Linear(2, 1)
-    of = State(model, checkpoint.adam(model, 1e-3))
+    of = State(model, optimizers.adam(model, 1e-3))
 
     def step(state: State) -> StepReport:
         if state.step == at_step:

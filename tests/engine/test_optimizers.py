@@ -47,10 +47,10 @@ def test_a_step_of_training_imports_no_compiler():
     code = (
         "import sys, torch\n"
         "from torch import nn\n"
-        "from enerf.engine import checkpoint, trainer\n"
+        "from enerf.engine import optimizers, trainer\n"
         "from enerf.tasks.nerf import train\n"
         "model = nn.Linear(2, 1)\n"
-        "adam = checkpoint.adam(model, 0.1)\n"
+        "adam = optimizers.adam(model, 0.1)\n"
         "model(torch.ones(1, 2)).sum().backward()\n"
         "adam.step(); adam.zero_grad(); adam.load_state_dict(adam.state_dict())\n"
         "print('torch._dynamo' in sys.modules)"

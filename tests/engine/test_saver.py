@@ -10,7 +10,7 @@ from torch import nn
 
 from enerf.config import parser
 from enerf.core import io
-from enerf.engine import checkpoint, saver, writer_lock
+from enerf.engine import checkpoint, optimizers, saver, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.saver import Saver
 from enerf.tasks.nerf.config import NerfConfig
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 def state(step: int = 0) -> State:
     model = nn.Linear(2, 1)
-    return State(model, checkpoint.adam(model, 1e-3), step)
+    return State(model, optimizers.adam(model, 1e-3), step)
 
 
 def names(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from enerf.engine import checkpoint, schedule
+from enerf.engine import optimizers, schedule
 from enerf.engine.checkpoint import State
 from enerf.tasks.nerf.config import TrainOptions
 
@@ -143,6 +143,6 @@ def test_no_step_of_a_warm_up_is_wasted():
 def test_every_group_gets_its_share():
     model = nn.ModuleDict({"grid": nn.Module(), "linear": nn.Linear(2, 2)})
     model["grid"].table = nn.Parameter(torch.zeros(3, 2))
-    optimizer = checkpoint.adam(model, 1e-3, grid_scale=20)
-    checkpoint.set_learning_rate(optimizer, at(COSINE, 200))
+    optimizer = optimizers.adam(model, 1e-3, grid_scale=20)
+    optimizers.set_learning_rate(optimizer, at(COSINE, 200))
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0101, 0.202], rel=1e-12)

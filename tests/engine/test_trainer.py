@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from enerf.core.errors import InputError, NotFinite
-from enerf.engine import checkpoint, trainer
+from enerf.engine import optimizers, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.trainer import Hook, Progress
 from enerf.tasks.nerf.step import StepReport
@@ -25,7 +25,7 @@ def fresh() -> State:
     with torch.no_grad():
         model.weight.fill_(1.0)
         model.bias.fill_(2.0)
-    return State(model, checkpoint.adam(model, 1e-3))
+    return State(model, optimizers.adam(model, 1e-3))
 
 
 def constant(of: State) -> StepReport:

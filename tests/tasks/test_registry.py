@@ -16,7 +16,7 @@ from enerf.config.methods import Methods
 from enerf.config.options import FitOptions, RecordOptions, RunConfig, inherited, option
 from enerf.core import io, rng
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint, resume, trainer
+from enerf.engine import checkpoint, optimizers, resume, trainer
 from enerf.reporting import tables
 from enerf.tasks import registry
 
@@ -67,7 +67,7 @@ def step(config, state):
 def prepare(config):
     torch.manual_seed(config.train.seed)
     model = nn.Linear(1, 1)
-    return resume.begin(config, model, resume.adam(config.train, model), resume.last_checkpoint(config))
+    return resume.begin(config, model, optimizers.adam(model, config.train.lrate), resume.last_checkpoint(config))
 
 
 def measured(config, state):

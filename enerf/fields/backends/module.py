@@ -4,12 +4,14 @@ The layers remain ``nn.Linear`` submodules, so checkpoints, conditioning and spe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from enerf.fields import normalization
 from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bind, Bound, Network
 
@@ -21,8 +23,10 @@ class NetworkModule(nn.Module, ABC):
     ----------
     network
         The network, set by the subclass.
-    bind
-        The backend; by default the reference implementation in torch.
+    bind, precision
+        The backend, by default the reference implementation in torch, and its precision.
+    norms
+        Normalizations before the activations, or None; see ``fields.normalization``.
     """
 
     network: Network
@@ -30,6 +34,8 @@ class NetworkModule(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.bind: Bind = dense.bind
+        self.precision = "fp32"
+        self.norms: normalization.Norms | None = None
         self._frozen: Bound | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -44,8 +50,23 @@ class NetworkModule(nn.Module, ABC):
         """The network with its current weights, or with those cached by ``freeze``."""
         if self._frozen is not None:
             return self._frozen
-        layers = self.linears()
-        return self.bind(self.network, [layer.weight for layer in layers], [layer.bias for layer in layers])
+        return self.bind_layers(self.network, self.linears())
+
+    def bind_layers(
+        self, network: Network, layers: Sequence[nn.Linear], activation: Callable[[Tensor], Tensor] = torch.relu
+    ) -> Bound:
+        """A network with the current weights of its layers, and the normalizations of layers with the same numbers.
+
+        Only ReLU networks without normalization, or with batch normalization in evaluation mode, are evaluated by the
+        backend; ``activation`` is that of networks with other normalizations.
+        """
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        if self.norms is None:
+            return self.bind(network, weights, biases)
+        folded = normalization.folded(weights, biases, self.norms)
+        if folded is not None:
+            return self.bind(network, *folded)
+        return normalization.bind(network, weights, biases, self.norms, activation, self.precision)
 
     def freeze(self) -> None:
         """Read (and, for some backends, pack) the weights now, and use them in every call until ``unfreeze``."""
@@ -72,6 +93,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for part in _network_modules(model):
             part.unfreeze()
+
+
+def add_normalization(model: nn.Module, kind: str) -> None:
+    """Add normalizations before all hidden activations of every ``NetworkModule`` in a model.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    for part in _network_modules(model):
+        part.norms = normalization.norms_of(part.network, kind)
 
 
 def _network_modules(model: nn.Module) -> list[NetworkModule]:

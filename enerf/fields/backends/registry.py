@@ -253,7 +253,7 @@ def use(model: nn.Module, backend: Backend) -> None:
         if isinstance(module, DensityModule):
             module.activate = backend.activate
         if isinstance(module, NetworkModule):
-            module.bind = backend.bind
+            module.bind, module.precision = backend.bind, backend.precision
         if isinstance(module, HashEncoding):
             module.encode = backend.encode
 

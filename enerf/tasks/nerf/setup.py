@@ -16,11 +16,13 @@ from enerf.datasets.scenes import alignment, bounds, formats, rays, splits
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 from enerf.datasets.scenes.sparse_depths import of_views
-from enerf.engine import checkpoint, resume, run_record
+from enerf.engine import checkpoint, optimizers, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
+from enerf.fields import conditioning as fields_conditioning
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend, Resolved
+from enerf.fields.nerf import HEADS
 from enerf.geometry import colored_points
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import build, import_checkpoint, memory, refinement
@@ -107,7 +109,9 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
         refinement.start_from_matches(fields.poses, scene)
     fields.to(device)
     registry.use(fields, backend)
-    optimizer = resume.adam(config.train, fields, build.view_rates(config.train, config.capture))
+    matrices = fields_conditioning.matrices_of(fields, config.conditioning, HEADS)
+    rates = build.view_rates(config.train, config.capture)
+    optimizer = optimizers.of_field(config.train, config.conditioning, fields, matrices, rates)
     training = resume.begin(config, fields, optimizer, found, [import_checkpoint.IMPORTER])
     open_windows(config, fields, training.step)
     now = Resolved(backend.name, backend.precision, device.type)

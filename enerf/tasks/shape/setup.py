@@ -19,13 +19,14 @@ from enerf.conditioning import layers
 from enerf.config import parser
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint, resume, run_record
+from enerf.engine import checkpoint, optimizers, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
+from enerf.fields import conditioning
 from enerf.fields.backends import module, registry
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
-from enerf.fields.shape import ShapeField
+from enerf.fields.shape import HEADS, ShapeField
 from enerf.geometry import mesh as geometry_mesh
 from enerf.geometry import sign_grid
 from enerf.geometry.mesh import Mesh, Normalization, PointCloud
@@ -89,7 +90,9 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     field = new_field(config).to(device)
     registry.use(field, backend)
-    state = resume.begin(config, field, resume.adam(config.train, field), found)
+    matrices = conditioning.matrices_of(field, config.conditioning, HEADS)
+    optimizer = optimizers.of_field(config.train, config.conditioning, field, matrices)
+    state = resume.begin(config, field, optimizer, found)
     now = Resolved(backend.name, backend.precision, device.type)
     record = run_record.record_of(found, now, config, files)
     return ShapeRun(config, target, field, state, device, backend, record)

@@ -5,7 +5,7 @@ import logging
 import pytest
 from torch import nn
 
-from enerf.engine import checkpoint
+from enerf.engine import optimizers
 from enerf.engine.checkpoint import State
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.step import StepReport
@@ -16,7 +16,7 @@ BLANK = StepReport(loss=0.1, mse=0.01, opacity=0.0, rgb_std=0.2, target_std=0.2)
 
 def fresh() -> State:
     model = nn.Linear(2, 1)
-    return State(model, checkpoint.adam(model, 1e-3))
+    return State(model, optimizers.adam(model, 1e-3))
 
 
 @pytest.mark.parametrize(

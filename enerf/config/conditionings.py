@@ -1,0 +1,84 @@
+"""Methods of ``--conditioning`` by name. Imports no torch.
+
+A method conditions the weights, normalizes activations, or updates the matrices by another optimizer than Adam; methods
+of different kinds are joined by ``+``. The names are those of ``conditioning.table``, ``optim.table`` and of the tuples
+here, so that a new map or optimizer is known by its line in one of the tables.
+"""
+
+from dataclasses import dataclass
+
+from enerf.conditioning.table import MODULES
+from enerf.core.errors import InputError, shown
+from enerf.optim.table import MATRIX_OPTIMIZERS
+
+MAPS = ("row", "column", "row_column", "jacobi", "ruiz")
+BASELINES = ("weight_norm", "weight_standardisation", "spectral_norm")
+NORMALIZATIONS = ("layer_norm", "batch_norm")
+MAP_OPTIONS = ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p")
+WITHOUT_MAP_OPTIONS = ("none", "weight_norm", "fourier")  # methods of weights
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a name of ``--conditioning`` stands for; ``none`` where it has no part of the kind.
+
+    Attributes
+    ----------
+    weights
+        Method of ``conditioning.condition``.
+    normalization
+        One of ``NORMALIZATIONS``.
+    optimizer
+        Optimizer of the hidden matrices, of ``optim.table``.
+    """
+
+    weights: str = "none"
+    normalization: str = "none"
+    optimizer: str = "none"
+
+
+def names() -> dict[str, str]:
+    """Name -> kind, of all single methods."""
+    of_weights = dict.fromkeys((*MAPS, *BASELINES, *MODULES), "weights")
+    return {
+        **of_weights,
+        **dict.fromkeys(NORMALIZATIONS, "normalization"),
+        **dict.fromkeys(MATRIX_OPTIMIZERS, "optimizer"),
+    }
+
+
+def options_of(weights: str) -> tuple[str, ...]:
+    """The options of maps that have an effect on a method of the weights."""
+    if weights in WITHOUT_MAP_OPTIONS:
+        return ()
+    return ("equilibrate_scale",) if weights == "spectral_norm" else MAP_OPTIONS
+
+
+def parse(text: str) -> Conditioning:
+    """The methods that a value of ``--conditioning`` names.
+
+    >>> parse("row+muon")
+    Conditioning(weights='row', normalization='none', optimizer='muon')
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or two are of one kind.
+    """
+    if text == "none":
+        return Conditioning()
+    known, found = names(), dict[str, str]()
+    for name in text.split("+"):
+        kind = known.get(name)
+        if kind is None:
+            raise InputError(
+                f"option --conditioning: found {shown(text)}, expected none, or names joined by +, from "
+                f"{', '.join(known)}"
+            )
+        if kind in found:
+            raise InputError(
+                f"option --conditioning: found {shown(text)}, expected at most one of {found[kind]} and {name}: both "
+                f"are methods of {'the same weights' if kind == 'weights' else 'the same ' + kind}"
+            )
+        found[kind] = name
+    return Conditioning(**found)

@@ -1,0 +1,84 @@
+"""Batch and layer normalization before the hidden activations of coordinate networks.
+
+Each hidden layer becomes activation(norm(W x + b)), with a learned gain and offset. Batch normalization takes its
+statistics over the points of a batch while the field is in training mode; in evaluation mode it is a fixed affine map,
+and is folded into the layers, so that every backend evaluates it. Layer normalization depends on each point and is
+evaluated by torch, and so are both in training.
+
+Sources: Ioffe, Szegedy, Batch Normalization, ICML 2015; Ba, Kiros, Hinton, Layer Normalization, arXiv 1607.06450.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from enerf.fields.backends.dense import DTYPES, Bound, Network, repeat_rows
+
+KINDS = ("none", "layer_norm", "batch_norm")
+Norms: TypeAlias = nn.ModuleDict  # number of a layer, as a string -> its normalization
+
+
+def norms_of(network: Network, kind: str) -> Norms:
+    """Normalizations of the hidden layers of a network: those with an activation.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    if kind not in KINDS[1:]:
+        raise ValueError(f"normalization is {kind!r}; it must be one of {', '.join(KINDS[1:])}")
+    make: Callable[[int], nn.Module] = nn.LayerNorm if kind == "layer_norm" else nn.BatchNorm1d
+    return Norms({str(i): make(layer.width) for i, layer in enumerate(network.layers) if layer.relu})
+
+
+def bind(
+    network: Network,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    norms: Norms,
+    activation: Callable[[Tensor], Tensor] = torch.relu,
+    precision: str = "fp32",
+) -> Bound:
+    """Return a network with normalizations as a function of its inputs, evaluated by torch; see ``dense.bind``.
+
+    ``bf16`` is the precision of matrix products; normalizations are computed in the dtype of the weights.
+    """
+
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        buffers, low = repeat_rows(inputs), precision == "bf16"
+        for i, (layer, *parameters) in enumerate(zip(network.layers, weights, biases, strict=True)):
+            sources = [buffers[s] for s in layer.sources]
+            factors = [sources[0] if len(sources) == 1 else torch.cat(sources, -1), *parameters]
+            if low:
+                factors = [each.to(DTYPES[precision]) for each in factors]
+            out = functional.linear(*factors)
+            out = out.float() if low else out
+            buffers.append(activation(norms[str(i)](out)) if layer.relu else out)
+        return tuple(buffers[s] for s in network.outputs)
+
+    return run
+
+
+def folded(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], norms: Norms
+) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Weights and biases of the equal network without normalizations; None unless all are fixed affine maps.
+
+    Batch normalization in evaluation mode with mean μ, variance v, gain γ and offset β turns W x + b into
+    γ (W x + b − μ) / √(v + ε) + β.
+    """
+    new_weights, new_biases = list(weights), list(biases)
+    for key, norm in norms.items():
+        if not isinstance(norm, nn.BatchNorm1d) or norm.training:
+            return None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        i = int(key)
+        new_weights[i] = new_weights[i] * factor[:, None]
+        new_biases[i] = (new_biases[i] - norm.running_mean) * factor + norm.bias
+    return new_weights, new_biases

@@ -1,0 +1,84 @@
+"""Several optimizers as one: each updates its own parameters, with one state dict and one list of parameter groups."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+
+class Combined(Optimizer):
+    """Optimizer that steps several others, for example Muon for hidden matrices and Adam for all other parameters.
+
+    ``param_groups`` are the groups of the parts in their order, as the same dictionaries, so that learning rates that
+    are set in them take effect; ``state`` shows the states of all parameters. The state dict has torch's format: it is
+    that of one optimizer with all the groups.
+
+    Parameters
+    ----------
+    parts
+        The optimizers; no parameter may be in two of them.
+
+    Raises
+    ------
+    ValueError
+        If there are no parts, or a parameter is in two of them.
+
+    Examples
+    --------
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 8))
+    >>> matrix, rest = [net[1].weight], [net[0].weight, net[0].bias, net[1].bias]
+    >>> optimizer = Combined([torch.optim.Adam(rest, lr=1e-3), torch.optim.SGD(matrix, lr=1e-2)])
+    >>> [group["lr"] for group in optimizer.param_groups]
+    [0.001, 0.01]
+    """
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        groups = [group for part in parts for group in part.param_groups]
+        identities = [id(parameter) for group in groups for parameter in group["params"]]
+        if not identities:
+            raise ValueError("no optimizers are given; expected one or more with parameters")
+        if len(set(identities)) < len(identities):
+            raise ValueError("a parameter is in two optimizers; expected each in one")
+        self.parts = list(parts)
+        super().__init__([{"params": group["params"]} for group in groups], {})
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Step each part; the closure, if there is one, is evaluated once, before."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        self._share_states()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients of all parameters."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of all parts; raises a ValueError if its groups do not fit."""
+        groups, states = state_dict["param_groups"], state_dict["state"]
+        if len(groups) != len(self.param_groups):
+            raise ValueError(f"the state has {len(groups)} parameter groups, expected {len(self.param_groups)}")
+        at = 0
+        for part in self.parts:
+            own = groups[at : at + len(part.param_groups)]
+            numbers = {number for group in own for number in group["params"]}
+            part.load_state_dict({"param_groups": own, "state": {n: s for n, s in states.items() if n in numbers}})
+            at += len(own)
+        self._share()
+
+    def _share(self) -> None:
+        """Refer to the groups and states of the parts, which ``load_state_dict`` replaces."""
+        self.param_groups = list(chain.from_iterable(part.param_groups for part in self.parts))
+        self._share_states()
+
+    def _share_states(self) -> None:
+        for part in self.parts:
+            self.state.update(part.state)
