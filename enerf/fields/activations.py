@@ -4,10 +4,12 @@
 - ``softplus``: log(1 + exp(β x)) / β, a ReLU smoothed over a width of 1/β, so that level sets have normals
   everywhere (Gropp et al., IGR, ICML 2020, use β = 100);
 - ``sine``: sin(ω₀ x) (Sitzmann et al., SIREN, NeurIPS 2020, section 3.2: ω₀ = 30);
+- ``finer``: sin(ω₀ (|x| + 1) x), whose frequency grows with |x|, so that the range of biases sets the frequencies; the
+  factor |x| + 1 counts as a constant in gradients, as in the authors' code (Liu et al., FINER, CVPR 2024, equation 4);
 - ``gaussian``: exp(−x² / 2σ²) (Ramasinghe, Lucey, Beyond Periodicity, ECCV 2022, table 1; σ = 0.1 is the value of
   Chng et al., GARF, ECCV 2022).
 
-All except ReLU are infinitely differentiable. The fused backends support only ReLU.
+All except ReLU and FINER's are infinitely differentiable. The fused backends support only ReLU.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from torch.nn import functional
 
 from enerf.fields.backends.dense import Bound, Network, repeat_rows
 
-KINDS = ("relu", "softplus", "sine", "gaussian")
+KINDS = ("relu", "softplus", "sine", "finer", "gaussian")
 LINEAR_FROM = 40.0  # softplus returns x where β x is larger: the difference, e⁻⁴⁰, is below float64's rounding
 
 
@@ -51,6 +53,8 @@ class Activation:
             return functional.softplus(x, beta=float(self.beta), threshold=LINEAR_FROM)
         if self.kind == "sine":
             return torch.sin(self.omega * x)
+        if self.kind == "finer":
+            return torch.sin(self.omega * (x.detach().abs() + 1) * x)
         return torch.exp(-0.5 * (x / self.sigma).square())
 
 

@@ -45,11 +45,12 @@ def shape_field(
     beta: float | int = 100.0,
     omega: float | int = 30.0,
     sigma: float | int = 0.1,
+    first_biases: float | int = 0.0,
     start_radius: float | int = 0.0,
 ) -> ShapeField:
     """Build, initialize and condition a field on the CPU; the state of torch's global generator is not changed.
 
-    Sine layers are initialized as in SIREN, all others as PyTorch does by default, unless ``start_radius`` is above 0.
+    Sine and FINER layers are initialized as in SIREN, all others as PyTorch does by default, unless ``start_radius`` is above 0.
 
     Parameters
     ----------
@@ -66,7 +67,9 @@ def shape_field(
         ``none``, ``positional`` with ``bands``, ``fourier`` with ``waves`` of standard deviation ``wave_scale``, or
         ``hash`` with ``grid`` over ``space``.
     activation
-        ``relu``, ``softplus`` with ``beta``, ``sine`` with ``omega``, or ``gaussian`` with ``sigma``.
+        ``relu``, ``softplus`` with ``beta``, ``sine`` and ``finer`` with ``omega``, or ``gaussian`` with ``sigma``.
+    first_biases
+        Range of the first layer's biases, for ``finer``; 0: PyTorch's.
     start_radius
         Above 0: initialize the field as the approximate signed distance to a sphere of that radius around the origin,
         and append the points to Fourier features and hash grids. 0: the usual initialization.
@@ -82,7 +85,7 @@ def shape_field(
             encoder_of = encoder(encoding, inputs, bands, waves, wave_scale, grid, space, start_radius > 0)
             function = Activation(activation, beta, omega, sigma)
             field = ShapeField(encoder_of, depth, width, outputs, activation=function, skip_at=skip_at)
-            _initialize(field, start_radius)
+            _initialize(field, start_radius, first_biases)
         _condition(field, conditioning, seed, start_radius)
     except ValueError as error:
         raise InputError(f"the options of the field: {error}") from None
@@ -116,12 +119,14 @@ def encoder(
     return encoders.WithPoints(inner) if with_points else inner
 
 
-def _initialize(field: ShapeField, radius: float | int) -> None:
-    """Initialize the weights for a sphere, or for sine activations."""
+def _initialize(field: ShapeField, radius: float | int, first_biases: float | int) -> None:
+    """Initialize the weights for a sphere, or for sine activations; then the first biases of FINER."""
     if radius > 0:
         init.geometric_(field, radius)
-    elif field.activation.kind == "sine":
+    elif field.activation.kind in ("sine", "finer"):
         init.siren_(field.linears(), field.activation.omega)
+    if first_biases > 0:
+        torch.nn.init.uniform_(field.linears()[0].bias, -float(first_biases), float(first_biases))
 
 
 def _condition(field: ShapeField, options: ConditioningOptions, seed: int, start_radius: float | int) -> None:

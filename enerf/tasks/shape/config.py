@@ -107,12 +107,18 @@ class ShapeModelOptions(GridOptions):
     )
     activation: str = option(
         "relu",
-        "activation of the hidden layers; sine layers are initialized as in SIREN",
-        choices=("relu", "softplus", "sine", "gaussian"),
+        "activation of the hidden layers; sine and FINER layers are initialized as in SIREN",
+        choices=("relu", "softplus", "sine", "finer", "gaussian"),
         affects="model",
     )
     softplus_beta: float = option(100.0, "beta of the softplus activation", above=0, affects="model")
-    omega_0: float = option(30.0, "frequency factor of sine activations", above=0, affects="model")
+    omega_0: float = option(30.0, "frequency factor of sine and FINER activations", above=0, affects="model")
+    finer_bias: float = option(
+        0.0,
+        "FINER: the first layer's biases are uniform in this range, plus and minus; 0: as for other layers",
+        at_least=0,
+        affects="training",
+    )
     gaussian_sigma: float = option(0.1, "standard deviation of Gaussian activations", above=0, affects="model")
     start_radius: float = option(
         0.0,
@@ -290,6 +296,11 @@ class ShapeConfig(RunConfig):
             raise InputError(
                 f"option --pool: found {samples.pool}, expected at least the {samples.N_points} points of a step "
                 "(--N_points)"
+            )
+        if self.model.finer_bias and self.model.activation != "finer":
+            raise InputError(
+                f"option --finer_bias: found {self.model.finer_bias:g} with --activation {self.model.activation}, "
+                "expected --activation finer: it has no effect on others"
             )
         for name in ("eikonal", "normals"):
             if getattr(samples, name) and (data.target != "sdf" or data.cloud):

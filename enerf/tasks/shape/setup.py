@@ -196,6 +196,7 @@ def new_field(config: ShapeConfig) -> ShapeField:
         beta=m.softplus_beta,
         omega=m.omega_0,
         sigma=m.gaussian_sigma,
+        first_biases=m.finer_bias,
         start_radius=m.start_radius,
     )
 
