@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.base import Parametrization
+from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import maps, norms, weight_views
-from enerf.conditioning.base import Parametrization
+from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import check_conditionable, check_option, plain_layers
 

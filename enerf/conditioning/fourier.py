@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from enerf.conditioning.base import Parametrization
+from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.registry import register_parametrization
 from enerf.conditioning.weight_views import WeightView
 

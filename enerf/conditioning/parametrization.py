@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from enerf.conditioning import baselines, maps, norms, recomputation
-from enerf.conditioning.base import Parametrization
+from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.step_counter import StepDetector
 from enerf.conditioning.weight_views import WeightView
 

@@ -118,7 +118,7 @@ def register_parametrization(
     name
         Name of the method; registering it again replaces it.
     apply
-        (module, view) -> None: registers a ``base.Parametrization`` with that ``method`` for the weight of a plain
+        (module, view) -> None: registers a ``interface.Parametrization`` with that ``method`` for the weight of a plain
         layer. Random numbers are drawn from torch's global generator.
     unsuitable
         Weight view -> the reason why the method cannot be applied to its matrices, or None.

@@ -312,7 +312,7 @@ class ConditioningOptions:
             If that is not so.
         """
         given = [f"--conditioning {self.conditioning}"] * (self.conditioning != "none")
-        given += ["--equilibrate"] * (self.equilibrate != "none") + ["--weight_norm"] * self.weight_norm
+        given += ["--weight_norm"] * self.weight_norm + ["--equilibrate"] * (self.equilibrate != "none")
         if len(given) > 1:
             raise InputError(
                 f"options {given[0]} and {given[1]} are mutually exclusive: give one of them (methods of different "

@@ -4,8 +4,9 @@
 - ``softplus``: log(1 + exp(β x)) / β, a ReLU smoothed over a width of 1/β, so that level sets have normals
   everywhere (Gropp et al., IGR, ICML 2020, use β = 100);
 - ``sine``: sin(ω₀ x) (Sitzmann et al., SIREN, NeurIPS 2020, section 3.2: ω₀ = 30);
-- ``finer``: sin(ω₀ (|x| + 1) x), whose frequency grows with |x|, so that the range of biases sets the frequencies; the
-  factor |x| + 1 counts as a constant in gradients, as in the authors' code (Liu et al., FINER, CVPR 2024, equation 4);
+- ``finer``: sin(ω₀ (|x| + 1) x), whose frequency grows with |x|, so that the range of biases sets the frequencies
+  (Liu et al., FINER, CVPR 2024, equation 4); the factor |x| + 1 counts as a constant in the gradients of weights, as in
+  the authors' code, but not in derivatives with respect to points;
 - ``gaussian``: exp(−x² / 2σ²) (Ramasinghe, Lucey, Beyond Periodicity, ECCV 2022, table 1; σ = 0.1 is the value of
   Chng et al., GARF, ECCV 2022).
 
@@ -23,12 +24,15 @@ from torch.nn import functional
 from enerf.fields.backends.dense import Bound, Network, repeat_rows
 
 KINDS = ("relu", "softplus", "sine", "finer", "gaussian")
+LARGEST_PHASE = 1e30  # of FINER's sine, because squares overflow
 LINEAR_FROM = 40.0  # softplus returns x where β x is larger: the difference, e⁻⁴⁰, is below float64's rounding
 
 
 @dataclass(frozen=True)
 class Activation:
     """An element-wise activation: one of ``KINDS``, with the parameter that it uses (β, ω₀ or σ).
+
+    ``exact`` makes the gradient of ``finer`` the derivative of its values.
 
     >>> Activation("gaussian", sigma=0.5)(torch.tensor([0.0, 0.5]))
     tensor([1.0000, 0.6065])
@@ -38,6 +42,7 @@ class Activation:
     beta: float | int = 100.0
     omega: float | int = 30.0
     sigma: float | int = 0.1
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -54,7 +59,8 @@ class Activation:
         if self.kind == "sine":
             return torch.sin(self.omega * x)
         if self.kind == "finer":
-            return torch.sin(self.omega * (x.detach().abs() + 1) * x)
+            factor = (x if self.exact else x.detach()).abs() + 1
+            return torch.sin((self.omega * factor * x).clamp(-LARGEST_PHASE, LARGEST_PHASE))
         return torch.exp(-0.5 * (x / self.sigma).square())
 
 

@@ -68,6 +68,8 @@ def folded(
 ) -> tuple[list[Tensor], list[Tensor]] | None:
     """Weights and biases of the equal network without normalizations; None unless all are fixed affine maps.
 
+    The layers may be the first ones of the network that the normalizations belong to.
+
     Batch normalization in evaluation mode with mean μ, variance v, gain γ and offset β turns W x + b into
     γ (W x + b − μ) / √(v + ε) + β.
     """
@@ -78,7 +80,8 @@ def folded(
         assert norm.running_mean is not None
         assert norm.running_var is not None
         factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        i = int(key)
+        if (i := int(key)) >= len(new_weights):
+            continue  # of a layer that this part of the network does not have
         new_weights[i] = new_weights[i] * factor[:, None]
         new_biases[i] = (new_biases[i] - norm.running_mean) * factor + norm.bias
     return new_weights, new_biases

@@ -7,6 +7,8 @@ eikonal and normal losses train the same weights with every backend. If the back
 differ by its rounding.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -80,7 +82,7 @@ class ShapeField(NetworkModule):
             raise ValueError(f"points of {points.shape[-1]} coordinates, and the field takes {self.encoder.d}")
         flat = points.reshape(-1, self.encoder.d)
         if flat.requires_grad and torch.is_grad_enabled():
-            (values,) = self.reference()([self.encoder.reference(flat)])
+            (values,) = self.reference(exact=True)([self.encoder.reference(flat)])
         else:
             (values,) = self.bound()([self.encoder(flat)])
         return values.reshape(points.shape[:-1] if self.outputs == 1 else (*points.shape[:-1], self.outputs))
@@ -91,13 +93,17 @@ class ShapeField(NetworkModule):
             return self.reference()
         return super().bound()
 
-    def reference(self) -> Bound:
-        """The network with its current weights, evaluated by the reference implementation in torch."""
+    def reference(self, exact: bool = False) -> Bound:
+        """The network with its current weights, evaluated by the reference implementation in torch.
+
+        ``exact``: gradients are the derivatives of the values, whatever the activation; see ``activations``.
+        """
+        activation = replace(self.activation, exact=exact)
         layers = self.linears()
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         if self.norms is not None:
-            return normalization.bind(self.network, weights, biases, self.norms, self.activation)
-        return activations.bind(self.network, weights, biases, self.activation)
+            return normalization.bind(self.network, weights, biases, self.norms, activation)
+        return activations.bind(self.network, weights, biases, activation)
 
     def linears(self) -> list[nn.Linear]:
         """The layers of the trunk, then the head."""

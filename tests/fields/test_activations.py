@@ -24,6 +24,8 @@ def slow(kind: str, x: float) -> float:
         return max(x, 0.0)
     if kind == "softplus":
         return max(x, 0.0) + math.log1p(math.exp(-50.0 * abs(x))) / 50.0
+    if kind == "finer":
+        return math.sin(7.0 * (abs(x) + 1) * x)
     return math.sin(7.0 * x) if kind == "sine" else math.exp(-(x**2) / (2 * 0.3**2))
 
 
@@ -35,7 +37,7 @@ def made(kind: str) -> Activation:
 def test_each_is_its_formula(kind: str):
     x = torch.cat([3 * drawn(200), torch.linspace(0.7, 0.9, 41, dtype=torch.float64)])  # β x = 40 lies in there
     expected = torch.tensor([slow(kind, v) for v in x.tolist()], dtype=torch.float64)
-    torch.testing.assert_close(made(kind)(x), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(made(kind)(x), expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,6 +51,16 @@ def test_values_and_gradients_are_finite_at_every_magnitude(kind: str, dtype: to
     if kind != "relu":
         (bends,) = torch.autograd.grad(slopes.sum(), x)
         assert bends.isfinite().all()
+
+
+def test_finers_gradient_takes_the_frequency_as_a_constant_unless_it_is_exact():
+    x = drawn(20).requires_grad_()
+    omega, factor = 30.0, x.detach().abs() + 1
+    values = Activation("finer")(x)
+    torch.testing.assert_close(values, torch.sin(omega * factor * x))
+    (slope,) = torch.autograd.grad(values.sum(), x)
+    torch.testing.assert_close(slope, omega * factor * torch.cos(omega * factor * x.detach()))
+    assert torch.autograd.gradcheck(Activation("finer", omega=2.0, exact=True), x)
 
 
 @pytest.mark.parametrize("kind", ["softplus", "sine", "gaussian"])
@@ -66,7 +78,7 @@ def test_softplus_is_a_relu_up_to_the_width_of_its_corner():
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'tanh'.* relu, softplus, sine, gaussian"):
+    with pytest.raises(ValueError, match=r"'tanh'.* relu, softplus, sine, finer, gaussian"):
         Activation("tanh")
 
 

@@ -57,6 +57,7 @@ def _slow(field: ShapeField, features: list[float]) -> list[float]:
         "relu": lambda z: max(z, 0.0),
         "softplus": lambda z: math.log1p(math.exp(5.0 * z)) / 5.0,
         "sine": lambda z: math.sin(2.0 * z),
+        "finer": lambda z: math.sin(2.0 * (abs(z) + 1) * z),
         "gaussian": lambda z: math.exp(-(z**2) / (2 * 0.7**2)),
     }
 
@@ -210,7 +211,7 @@ class Refusing:
         raise AssertionError("a backend was bound")
 
 
-@pytest.mark.parametrize("kind", ["softplus", "sine", "gaussian"])
+@pytest.mark.parametrize("kind", ["softplus", "sine", "finer", "gaussian"])
 def test_other_activations_never_see_a_backend(kind: str):
     field = made(kind)
     before = field(points(5, dtype=torch.float32))

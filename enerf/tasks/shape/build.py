@@ -50,7 +50,8 @@ def shape_field(
 ) -> ShapeField:
     """Build, initialize and condition a field on the CPU; the state of torch's global generator is not changed.
 
-    Sine and FINER layers are initialized as in SIREN, all others as PyTorch does by default, unless ``start_radius`` is above 0.
+    Sine and FINER layers are initialized as in SIREN, all others as PyTorch does by default, unless ``start_radius``
+    is above 0.
 
     Parameters
     ----------

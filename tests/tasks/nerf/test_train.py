@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from enerf.config import parser
+from enerf.config import conditionings, parser
 from enerf.core import device, images
 from enerf.core.errors import InputError, NotFinite
 from enerf.datasets.scenes import poses, synthetic
@@ -140,8 +140,12 @@ def test_another_seed_is_another_run(make, finished):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--equilibrate"], ["--weight_norm"], ["--no_batching", "--precrop_iters", "7", "--N_importance", "0"]],
-    ids=["plain", "equilibrate", "weight_norm", "coarse_crops"],
+    [
+        *([], ["--equilibrate"], ["--weight_norm"], ["--no_batching", "--precrop_iters", "7", "--N_importance", "0"]),
+        *(["--conditioning", "row+muon+batch_norm"], ["--conditioning", "fourier"]),
+        ["--conditioning", "spectral_norm", "--equilibrate_scale", "learned"],
+    ],
+    ids=["plain", "equilibrate", "weight_norm", "coarse_crops", "muon", "fourier", "spectral_norm"],
 )
 def test_five_and_resume_and_five_steps_are_ten_to_the_last_bit(words, make):
     whole, parts = make("--expname", "whole", *words), make("--expname", "parts", *words)
@@ -391,6 +395,8 @@ def test_runs_of_earlier_versions_have_their_options_for_a_record(make, monkeypa
         ["--equilibrate", "jacobi", "--equilibrate_layers", "trunk"],
         ["--equilibrate", "row_column", "--equilibrate_gradient", "detached"],
         ["--init", "he"],
+        *(["--conditioning", name] for name in conditionings.names() if name not in ("soap", "jacobi")),
+        ["--conditioning", "layer_norm", "--encoding", "hash", "--sampler", "proposal", "--shading", "ray"],
     ],
     ids="_".join,
 )

@@ -1,0 +1,74 @@
+"""Fourier reparameterized weights: bases, initialization, layers."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from enerf.conditioning import bake, baked_state, condition, conditioned_layers, parameter_groups, unbaked_state
+from enerf.conditioning.fourier import bases, coefficients
+
+
+def test_bases_are_the_papers_formula_by_a_slow_loop():
+    low, high, phases, n_in = 3, 2, 4, 7
+    found = bases(n_in, low, high, phases, amplitude=0.5)
+    assert found.shape == ((low + high) * phases, n_in)
+    frequencies = [(i + 1) / low for i in range(low)] + [i + 1 for i in range(high)]
+    for i, omega in enumerate(frequencies):
+        for p in range(phases):
+            for j in range(n_in):
+                z = -math.pi * low + 2 * math.pi * low * j / (n_in - 1)
+                expected = 0.5 * math.cos(omega * z + 2 * math.pi * p / phases)
+                assert found[i * phases + p, j].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_initial_weights_have_hes_variance_whatever_the_amplitude():
+    for amplitude in (0.01, 1.0):
+        torch.manual_seed(0)
+        of_bases = bases(128, amplitude=amplitude)
+        weight = coefficients(2000, of_bases) @ of_bases
+        assert weight.var().item() == pytest.approx(2 / 128, rel=0.02)
+
+
+def test_the_first_and_the_last_input_have_equal_weights():
+    net = nn.Sequential(nn.Linear(16, 8)).double()
+    condition(net, "fourier")
+    torch.testing.assert_close(net[0].weight[:, 0], net[0].weight[:, -1])
+
+
+def test_layers_are_conditioned_baked_and_converted():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    condition(net, "fourier", ["2"])
+    assert conditioned_layers(net) == {"2": "fourier"}
+    assert "2.parametrizations.weight.original" in parameter_groups(net).matrices
+    x = torch.randn(4, 16)
+    net(x).square().mean().backward()
+    assert net[2].parametrizations.weight.original.grad.shape == (8, 2048)
+    plain = baked_state(net, net.state_dict())
+    again = unbaked_state(net, plain)
+    before, state = net(x), copy.deepcopy(net.state_dict())
+    net.load_state_dict(again)
+    torch.testing.assert_close(net(x), before)  # another Λ with the same weights
+    net.load_state_dict(state)
+    assert torch.equal(bake(net)(x), before)
+
+
+def test_the_seed_decides_the_weights():
+    nets = []
+    for seed in (0, 0, 1):
+        net = nn.Sequential(nn.Linear(16, 8))
+        torch.manual_seed(seed)
+        condition(net, "fourier")
+        nets.append(net[0].weight)
+    assert torch.equal(nets[0], nets[1])
+    assert not torch.equal(nets[0], nets[2])
+
+
+def test_convolutions_are_refused():
+    with pytest.raises(ValueError, match="0 cannot be conditioned: Fourier bases are defined for the matrices"):
+        condition(nn.Sequential(nn.Conv2d(3, 4, 3)), "fourier", ["0"])
+    with pytest.raises(ValueError, match="fourier is not a map"):
+        condition(nn.Sequential(nn.Linear(3, 4)), "fourier", scale="learned")

@@ -1,0 +1,44 @@
+"""Spectral normalization with a gain: the layer starts as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+from enerf.conditioning import bake, condition, parameter_groups, unbaked_state
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 5), nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 3)])
+@pytest.mark.parametrize("scale", ["constant", "learned"])
+def test_initial_weights_do_not_change_and_the_gain_is_the_largest_singular_value(layer, scale):
+    net = nn.Sequential(layer).double()
+    raw = net[0].weight.detach().clone()
+    assert condition(net, "spectral_norm", ["0"], scale=scale) == ["0"]
+    for _ in range(300):  # power iterations
+        applied = net[0].weight
+    torch.testing.assert_close(applied, raw, rtol=1e-4, atol=1e-5)
+    assert ("0.parametrizations.weight.1.gain" in dict(net.named_parameters())) == (scale == "learned")
+    before = net.eval()[0].weight
+    assert torch.equal(bake(net)[0].weight, before)
+
+
+def test_an_assigned_weight_is_applied_again():
+    net = nn.Sequential(nn.Linear(6, 5)).double()
+    condition(net, "spectral_norm", ["0"], scale="learned")
+    wanted = {"0.weight": torch.randn(5, 6, dtype=torch.float64), "0.bias": torch.zeros(5, dtype=torch.float64)}
+    net.load_state_dict(unbaked_state(net, wanted))
+    for _ in range(300):
+        applied = net[0].weight
+    torch.testing.assert_close(applied, wanted["0.weight"], rtol=1e-4, atol=1e-5)
+
+
+def test_raw_weights_have_no_scale_and_gains_are_gains():
+    net = nn.Sequential(nn.Linear(6, 5))
+    condition(net, "spectral_norm", ["0"], scale="learned")
+    groups = parameter_groups(net)
+    assert list(groups.scale_invariant) == ["0.parametrizations.weight.original"]
+    assert list(groups.gains) == ["0.parametrizations.weight.1.gain"]
+
+
+def test_other_scales_are_refused():
+    with pytest.raises(ValueError, match="spectral_norm is not a map"):
+        condition(nn.Sequential(nn.Linear(6, 5)), "spectral_norm", ["0"], scale="kept")

@@ -1,0 +1,141 @@
+"""Names of ``--conditioning``: what they stand for, and that a new one is one module and one line."""
+
+import itertools
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from enerf import conditioning
+from enerf.conditioning import maps, parametrization, table
+from enerf.config import conditionings, parser
+from enerf.config.options import ConditioningOptions
+from enerf.core.errors import InputError
+from enerf.fields import conditioning as fields_conditioning
+from enerf.fields.normalization import KINDS
+from enerf.fields.shape import SkipMLP
+from enerf.optim import table as optim_table
+from enerf.tasks.nerf.config import NerfConfig
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(InputError) as caught:
+        parser.parse(NerfConfig, words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_name_is_one_of_the_libraries():
+    for name, kind in conditionings.names().items():
+        if kind == "weights":
+            assert name in conditioning.METHODS
+        elif kind == "normalization":
+            assert name in KINDS
+        else:
+            assert name in optim_table.MATRIX_OPTIMIZERS
+
+
+def test_two_names_are_joined_in_any_order_if_they_are_of_different_kinds():
+    known = conditionings.names()
+    for a, b in itertools.permutations(known, 2):
+        if known[a] == known[b]:
+            with pytest.raises(InputError, match="at most one of"):
+                conditionings.parse(f"{a}+{b}")
+        else:
+            found = conditionings.parse(f"{a}+{b}")
+            assert found == conditionings.parse(f"{b}+{a}")
+            assert (getattr(found, known[a]), getattr(found, known[b])) == (a, b)
+
+
+@pytest.mark.parametrize("text", ["rows", "", "row+", "row+row", "row,muon", "none+row", "ROW"])
+def test_other_texts_are_one_sentence(text):
+    assert "option --conditioning: found" in refused("--conditioning", text)
+
+
+def test_a_method_is_named_once():
+    sentence = "options --conditioning muon and --equilibrate are mutually exclusive"
+    assert sentence in refused("--conditioning", "muon", "--equilibrate")
+    assert "--conditioning row and --weight_norm" in refused("--conditioning", "row", "--weight_norm")
+
+
+def test_old_names_and_new_ones_are_the_same_methods():
+    for name in conditionings.MAPS:
+        assert ConditioningOptions(equilibrate=name).methods == ConditioningOptions(conditioning=name).methods
+    assert ConditioningOptions(weight_norm=True).methods == ConditioningOptions(conditioning="weight_norm").methods
+
+
+def test_options_without_effect_are_refused():
+    assert "--equilibrate_scale: found kept" in refused("--conditioning", "fourier", "--equilibrate_scale", "kept")
+    assert "--equilibrate_p: found 1.0" in refused("--conditioning", "spectral_norm", "--equilibrate_p", "1")
+    assert "--lrate_matrices: found 0.1 without" in refused("--lrate_matrices", "0.1", "--conditioning", "row")
+    made, _ = parser.parse(NerfConfig, ["--conditioning", "row+muon", "--lrate_matrices", "0.1"])
+    assert made.conditioning.lrate_matrices == 0.1
+
+
+def test_names_of_runs_tell_the_method():
+    def name(**options: object) -> str:
+        return fields_conditioning.method_name(ConditioningOptions(**options))
+
+    assert name(conditioning="row") == name(equilibrate="row") == "e-nerf"
+    assert name(conditioning="row+muon", equilibrate_scale="learned") == "e-nerf-learned-muon"
+    assert name(conditioning="layer_norm") == "nerf-layer_norm"
+    assert name(weight_norm=True) == name(conditioning="weight_norm") == "nerf-weight_norm"
+
+
+def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "my_map.py").write_text(
+        textwrap.dedent(
+            '''
+            """Weights whose outputs have mean 0."""
+            from enerf.conditioning.registry import register_map
+
+
+            def centered(weight, gradient="through", p=2.0):
+                return weight - weight.mean(-1, keepdim=True)
+
+
+            register_map("centered", centered)
+            '''
+        )
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(table.MODULES, "centered", "my_map")
+    monkeypatch.setattr(maps, "ADDED", dict(maps.ADDED))
+    monkeypatch.setattr(parametrization, "MAPS", dict(parametrization.MAPS))
+    assert "my_map" not in sys.modules
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3))
+    with monkeypatch.context() as patched:
+        patched.setattr("enerf.conditioning.layers.MAPS", parametrization.MAPS)
+        conditioning.condition(net, "centered", ["0"], scale="kept")
+    assert net[0].weight.mean(1).abs().max() < 1e-6
+    options, _ = parser.parse(NerfConfig, ["--conditioning", "centered+muon"])
+    assert options.conditioning.methods == conditionings.Conditioning("centered", "none", "muon")
+
+
+def test_an_optimizer_is_one_module_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "my_optimizer.py").write_text(
+        "import torch\n\ndef signed(matrices, lr):\n    return torch.optim.SGD(matrices, lr=lr)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(optim_table.MATRIX_OPTIMIZERS, "signed", "my_optimizer:signed")
+    options, _ = parser.parse(NerfConfig, ["--conditioning", "signed+row"])
+    assert options.conditioning.methods.optimizer == "signed"
+    weight = nn.Parameter(torch.ones(2, 2))
+    weight.grad = torch.ones(2, 2)
+    optim_table.matrix_optimizer("signed", [weight], 0.5).step()
+    assert torch.equal(weight.detach(), torch.full((2, 2), 0.5))
+
+
+def test_matrices_are_those_between_the_first_layer_and_the_heads():
+    net = nn.ModuleDict({"trunk": SkipMLP(6, 8, 4, 2), "head": nn.Linear(8, 3), "view": nn.Linear(8, 4)})
+    for name in ("muon", "row+muon", "weight_norm+muon"):
+        options = ConditioningOptions(conditioning=name)
+        fields_conditioning.apply(net_of := nn.ModuleDict(net), options, {"head"}, 0)
+        found = fields_conditioning.matrices_of(net_of, options, {"head"})
+        assert {key.split(".parametrizations")[0].removesuffix(".weight") for key in found} == {
+            *("trunk.1", "trunk.2", "trunk.3", "view")
+        }
+        assert all(dict(net_of.named_parameters())[key].dim() == 2 for key in found)
+        net = nn.ModuleDict({"trunk": SkipMLP(6, 8, 4, 2), "head": nn.Linear(8, 3), "view": nn.Linear(8, 4)})

@@ -1,0 +1,149 @@
+"""Several optimizers as one, and the optimizers of matrices."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from enerf.optim import table
+from enerf.optim.combined import Combined
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+
+
+def parts_of(net: nn.Sequential) -> list[Optimizer]:
+    matrices = [net[2].weight]
+    rest = [p for p in net.parameters() if p is not matrices[0]]
+    return [torch.optim.Adam(rest, lr=1e-2), torch.optim.SGD(matrices, lr=0.1, momentum=0.9)]
+
+
+def trained(net: nn.Sequential, optimizers: list[Optimizer], steps: int, first: int = 0) -> list[torch.Tensor]:
+    for step in range(first, first + steps):
+        x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        (net(x) - x.prod(-1, keepdim=True)).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(map(torch.equal, a, b))
+
+
+def test_steps_are_those_of_the_parts():
+    apart, together = network(), network()
+    assert equal(trained(apart, parts_of(apart), 5), trained(together, [Combined(parts_of(together))], 5))
+
+
+def test_three_steps_a_saved_state_and_two_more_are_five():
+    whole, halved = network(), network()
+    expected = trained(whole, [Combined(parts_of(whole))], 5)
+    first = Combined(parts_of(halved))
+    trained(halved, [first], 3)
+    state = copy.deepcopy(first.state_dict())
+    second = Combined(parts_of(halved))
+    second.load_state_dict(state)
+    assert equal(trained(halved, [second], 2, first=3), expected)
+    third = Combined(parts_of(halved))
+    third.load_state_dict(second.state_dict())
+    assert second.state_dict()["param_groups"] == third.state_dict()["param_groups"]
+
+
+def test_rates_that_are_set_in_the_groups_take_effect_after_loading_too():
+    net = network()
+    optimizer = Combined(parts_of(net))
+    trained(net, [optimizer], 1)
+    optimizer.load_state_dict(optimizer.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [p.detach().clone() for p in net.parameters()]
+    assert equal(trained(net, [optimizer], 1), before)
+
+
+def test_a_closure_is_evaluated_once():
+    net, calls = network(), []
+    optimizer = Combined(parts_of(net))
+
+    def loss() -> float:
+        calls.append(1)
+        optimizer.zero_grad()
+        value = net(torch.ones(2, 3, dtype=torch.float64)).square().mean()
+        value.backward()
+        return value.item()
+
+    assert optimizer.step(loss) > 0
+    assert len(calls) == 1
+
+
+def test_parameters_in_two_parts_no_parts_and_other_states_are_refused():
+    net = network()
+    both = [torch.optim.Adam(net.parameters()), torch.optim.SGD([net[0].weight], lr=0.1)]
+    with pytest.raises(ValueError, match="in two optimizers"):
+        Combined(both)
+    with pytest.raises(ValueError, match="no optimizers"):
+        Combined([])
+    with pytest.raises(ValueError, match="1 parameter groups, expected 2"):
+        Combined(parts_of(net)).load_state_dict(both[0].state_dict())
+
+
+def newton_schulz(gradient: torch.Tensor) -> torch.Tensor:
+    """Five iterations of the quintic polynomial of Jordan et al. 2024, in bfloat16, as torch computes them."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = gradient.bfloat16()
+    x = x.T if len(x) > len(x.T) else x
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if len(gradient) > len(gradient.T) else x
+
+
+def test_a_step_of_muon_is_the_orthogonalized_gradient_with_the_size_of_adams():
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(12, 8))
+    before, gradient = weight.detach().clone(), torch.randn(12, 8)
+    weight.grad = gradient.clone()
+    table.matrix_optimizer("muon", [weight], 0.01).step()
+    step = (before - weight.detach()) / 0.01
+    expected = 0.2 * 12**0.5 * newton_schulz(gradient).float()
+    torch.testing.assert_close(step, expected, rtol=0.05, atol=0.02)
+    assert step.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.35)
+
+
+@pytest.mark.parametrize("name", table.MATRIX_OPTIMIZERS)
+def test_matrices_are_trained_without_decay_by_every_optimizer_of_the_table(name: str):
+    if name == "soap":
+        pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
+    torch.manual_seed(0)
+    target, weight = torch.randn(6, 5), nn.Parameter(torch.zeros(6, 5))
+    optimizer = table.matrix_optimizer(name, [weight], 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (weight - target).square().mean().backward()
+        optimizer.step()
+    assert (weight - target).abs().max() < 0.2
+    assert all(group["weight_decay"] == 0 for group in optimizer.param_groups)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ImportError, match=r"pip install 'enerf\[soap\]'"):
+        table.matrix_optimizer("soap", [nn.Parameter(torch.ones(2, 2))], 0.1)
+    with pytest.raises(ValueError, match="'lion'; it must be one of muon, soap"):
+        table.matrix_optimizer("lion", [nn.Parameter(torch.ones(2, 2))], 0.1)
+
+
+def test_an_old_torch_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(ImportError, match=r"Muon needs torch 2\.9 or later"):
+        table.matrix_optimizer("muon", [nn.Parameter(torch.ones(2, 2))], 0.1)
