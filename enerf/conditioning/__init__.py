@@ -16,6 +16,7 @@ Layers of a model:
 
 Matrices:
 
+- ``table``            methods that are a module of their own: ``orthogonal``, ``fourier``
 - ``maps``             the paper's ``row``, ``column``, ``row_column``, ``jacobi``; ``ruiz`` in a module of its own
 - ``norms``            norms with a lower bound, and division by them
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from enerf.conditioning.groups import ParameterGroups, parameter_groups
     from enerf.conditioning.layers import Conditioned, condition, condition_tensor, conditioned_layers
     from enerf.conditioning.parametrization import SCALES, Equilibrated
-    from enerf.conditioning.registry import register_layer, register_map
+    from enerf.conditioning.registry import register_layer, register_map, register_parametrization
     from enerf.conditioning.selection import METHODS, Selection, select, unknown_layers
     from enerf.conditioning.state_dict import (
         baked_state,
@@ -69,6 +70,7 @@ __all__ = [
     "parameter_groups",
     "register_layer",
     "register_map",
+    "register_parametrization",
     "select",
     "spectral_norm",
     "unbaked_state",
@@ -86,7 +88,7 @@ _MODULES = {
     "groups": ("ParameterGroups", "parameter_groups"),
     "layers": ("Conditioned", "condition", "condition_tensor", "conditioned_layers"),
     "parametrization": ("SCALES", "Equilibrated"),
-    "registry": ("register_layer", "register_map"),
+    "registry": ("register_layer", "register_map", "register_parametrization"),
     "selection": ("METHODS", "Selection", "select", "unknown_layers"),
     "state_dict": ("baked_state", "key_map", "unbaked_state", "upgraded_optimizer_state", "upgraded_state"),
     "weight_cache": ("computed_once",),
