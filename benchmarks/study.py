@@ -65,7 +65,7 @@ class Job:
             *self.stage.data(data),
             *self.stage.words,
         ]
-        command += options_of_method(self.stage.kind, self.method)
+        command += options_of_method(self.method)
         command += ["--lrate", repr(self.lrate), "--seed", str(self.seed)]
         return [*command, "--basedir", str(runs), "--expname", self.name, *words]
 

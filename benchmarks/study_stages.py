@@ -9,10 +9,19 @@ from typing import Any
 from enerf.config import methods
 
 RATES = (1e-3, 2e-3, 4e-3)
-PRESENT = ("plain", "he", "unit_row", "weight_norm", "equilibrate", "gain", "row_gains")
+PLAIN = ("plain", "he", "unit_row")
+WEIGHTS = ("equilibrate", "gain", "row_gains", "weight_norm", "ws", "spectral_norm", "orthogonal", "fourier")
+OTHERS = ("layer_norm", "batch_norm", "muon", "muon_he", "muon_e", "muon_gain")
+ARMS = (*PLAIN, *WEIGHTS, *OTHERS)
 NERF_SCREEN = (
     "--N_iters 600 --N_rand 256 --N_samples 32 --N_importance 32 --i_eval 150 --eval_rays 2048 --final_pixels "
     "--final_rays 23814 --i_spectrum 150 --i_weights 0 --i_img 0 --i_video 0 --i_testset 0"
+)
+IMAGE_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+IMAGE_RELU = (
+    "--encoding positional --multires 8 --netdepth 4 --netwidth 128 --netskip 0 --N_points 8192 --N_iters 1000 "
+    "--holdout 0.25 --lrate_schedule cosine --adam_beta2 0.999 --adam_eps 1e-8 --i_eval 100 --i_spectrum 200 "
+    "--i_weights 0 --backend torch --precision fp32"
 )
 
 
@@ -25,7 +34,7 @@ class Stage:
     script, config, words, source
         The script, its configuration, further options, and the data: an option and a path in the folder of data.
     methods, rates, seeds
-        Methods of ``config.methods.FIELDS``; rates of each, of all others under the key ``""``; seeds.
+        Methods of ``config.methods``; rates of each, of all others under the key ``""``; seeds.
     best_of, best
         Take the ``best`` best rates of each method in that stage instead.
     threads
@@ -61,18 +70,18 @@ class Stage:
 
     def scores(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """The score of a run, and what else its table shows."""
-        mean = metrics.get("mean", metrics)
-        keys = ("psnr", "ssim", "lpips", "iou", "chamfer", "normal_error_degrees")
+        mean = metrics.get("mean", metrics.get("picture", metrics))
+        keys = ("psnr", "psnr_heldout", "ssim", "lpips", "iou", "chamfer", "normal_error_degrees")
         found = {key: mean[key] for key in keys if mean.get(key) is not None}
         score = found.get("iou") if "iou" in found else found.get("psnr")
         collapsed = {"collapsed": True} if metrics.get("collapsed") else {}
         return {"score": score, **found, "fit_psnr": metrics.get("fit_psnr"), **collapsed}
 
 
-def options_of_method(kind: str, method: str) -> list[str]:
+def options_of_method(method: str) -> list[str]:
     """Command-line options of a method, without those that have their default."""
     words: list[str] = []
-    for name, value in methods.FIELDS.changes[method].items():
+    for name, value in methods.SHAPES.changes[method].items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return words
 
@@ -81,10 +90,16 @@ def _nerf(name: str, scene: str, words: str, **more: Any) -> Stage:
     return Stage(name, "train_nerf.py", f"cpu/{scene}.txt", words, ("--datadir", f"llff/{scene}"), **more)
 
 
+def _image(name: str, words: str, **more: Any) -> Stage:
+    return Stage(name, "fit_shape.py", "shape_image.txt", words, ("--image", "images/astronaut.png"), **more)
+
+
 STAGES = {
     stage.name: stage
     for stage in (
-        _nerf("screen", "fern", NERF_SCREEN, methods=PRESENT, rates={"": RATES}, seeds=(0,)),
-        _nerf("screen_seed1", "fern", NERF_SCREEN, methods=PRESENT, best_of="screen", seeds=(1,)),
+        _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates={"": RATES}, seeds=(0,)),
+        _nerf("screen_seed1", "fern", NERF_SCREEN, methods=ARMS, best_of="screen", seeds=(1,)),
+        _image("image", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), rates={"": IMAGE_RATES}, seeds=(0,)),
+        _image("image_seeds", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), best_of="image", seeds=(1, 2, 3, 4)),
     )
 }

@@ -65,3 +65,4 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 
 FIELDS = Methods(_CHANGES, _COMMON, "plain,equilibrate")
+SHAPES = Methods({**_CHANGES, "iga": {"iga": 20}}, {**_COMMON, "iga": 0}, "plain,equilibrate")  # iga: of images

@@ -4,6 +4,7 @@
 - ``shrinkage``  their arithmetic, checks of parameter groups, and ``sparsity``
 - ``table``      optimizers of matrices by name: ``muon``, ``soap``
 - ``combined``   several optimizers as one
+- ``inductive``  inductive gradient adjustment
 
 The names in ``__all__`` are imported when they are first used. Needs torch alone, and does not depend on the rest of
 ``enerf``.

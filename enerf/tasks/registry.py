@@ -181,7 +181,7 @@ register(
         command="shape",
         summary="fit an occupancy or signed distance field to a mesh or a point cloud, or a field to an image",
         config="enerf.tasks.shape.config:ShapeConfig",
-        methods="enerf.config.methods:FIELDS",
+        methods="enerf.config.methods:SHAPES",
         train="enerf.tasks.shape.train:train",
         train_all="enerf.tasks.shape.train:train_all",
         evaluate="enerf.tasks.shape.evaluate:evaluate_folder",

@@ -26,6 +26,8 @@ def base_of(kind: str, method: str, **changes: Any) -> Any:
     if kind == "classifier":
         normalized = CLASSIFIERS.changes[method].get("normalisation", "")
         given = {**given, "model": "vit_s" if normalized.startswith("ln") else "densenet"}
+    if (kind, method) == ("shape", "iga"):
+        given = {"image": "photo.png", "encoding": "positional"}
     return parser.from_dict(KINDS[kind], {**given, **changes})
 
 

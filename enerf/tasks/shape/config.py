@@ -134,6 +134,14 @@ class SampleOptions:
     """Samples and losses."""
 
     N_points: int = option(16384, "points per step", at_least=1, at_most=MOST_POINTS, affects="training")
+    iga: int = option(
+        0,
+        "images: inductive gradient adjustment: how many of the largest eigenvalues of the neural tangent kernel of "
+        "16 × 16 blocks are lowered; 0: none",
+        at_least=0,
+        at_most=255,
+        affects="training",
+    )
     uniform: float = option(
         2.0, "relative number of points drawn uniformly from the box", at_least=0, affects="training"
     )
@@ -297,6 +305,7 @@ class ShapeConfig(RunConfig):
                 f"option --pool: found {samples.pool}, expected at least the {samples.N_points} points of a step "
                 "(--N_points)"
             )
+        self._check_iga()
         if self.model.finer_bias and self.model.activation != "finer":
             raise InputError(
                 f"option --finer_bias: found {self.model.finer_bias:g} with --activation {self.model.activation}, "
@@ -305,6 +314,20 @@ class ShapeConfig(RunConfig):
         for name in ("eikonal", "normals"):
             if getattr(samples, name) and (data.target != "sdf" or data.cloud):
                 raise InputError(f"option --{name} is for signed distances of meshes: expected --representation sdf")
+
+    def _check_iga(self) -> None:
+        """Check that gradient adjustment is of images, and of networks whose parameters are their weights."""
+        if not self.samples.iga:
+            return
+        methods = self.conditioning.methods
+        reasons = {
+            "without --image": not self.data.image,
+            f"with --encoding {self.model.encoding}": self.model.encoding == "hash",
+            "with conditioned weights or normalization": (methods.weights, methods.normalization) != ("none", "none"),
+            f"with --N_points {self.samples.N_points}, less than its 256 blocks": self.samples.N_points < 256,
+        }
+        for reason in (text for text, is_so in reasons.items() if is_so):
+            raise InputError(f"option --iga: found {self.samples.iga} {reason}, expected an image and a plain network")
 
 
 def scales(text: str) -> tuple[tuple[float, float], ...]:

@@ -9,8 +9,8 @@ from enerf.geometry import point_cloud, sample_pool
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh, PointCloud
 from enerf.geometry.samples import Mixture, ShapeSamples
+from enerf.tasks.shape import inductive, setup
 from enerf.tasks.shape import picture as shape_picture
-from enerf.tasks.shape import setup
 from enerf.tasks.shape import step as shape_step
 from enerf.tasks.shape.losses import CloudWeights
 from enerf.tasks.shape.picture import Picture
@@ -95,8 +95,14 @@ def _pools(make: Callable[[int], ShapeSamples], background: str) -> sample_pool.
 def _picture_terms(run: ShapeRun, picture: Picture) -> LossTermsAt:
     """Loss terms on random pixels of an image."""
     config = run.config
+    lowered = config.samples.iga
+    blocks = inductive.blocks_of(picture) if lowered else []
 
     def terms_at(step: int) -> LossTerms:
+        if lowered:
+            generator = rng.generator_for(config.train.seed, step)
+            points, colors = inductive.batch(picture, blocks, config.samples.N_points, generator)
+            return inductive.terms(run.field, points.to(run.device), colors.to(run.device), lowered)
         points, colors = shape_picture.batch(
             picture, config.samples.N_points, rng.generator_for(config.train.seed, step)
         )
