@@ -65,7 +65,7 @@ class Job:
             *self.stage.data(data),
             *self.stage.words,
         ]
-        command += options_of_method(self.method)
+        command += options_of_method(self.method, self.lrate)
         command += ["--lrate", repr(self.lrate), "--seed", str(self.seed)]
         return [*command, "--basedir", str(runs), "--expname", self.name, *words]
 
@@ -77,7 +77,7 @@ def recorded(stage: str) -> list[dict[str, Any]]:
 
 
 def jobs_of(stage: Stage) -> list[Job]:
-    """All runs of a stage, in the order of the queue: seed by seed, so that early results compare all methods.
+    """All runs of a stage, in the order of the queue: by seed, then rate, so that early results compare all methods.
 
     Raises
     ------
@@ -90,7 +90,9 @@ def jobs_of(stage: Stage) -> list[Job]:
     without = [method for method, found in rates.items() if not found]
     if without:
         raise InputError(f"stage {stage.name}: no rates for {', '.join(without)}; run {stage.best_of} first")
-    return [Job(stage, m, rate, seed) for seed in stage.seeds for m in stage.methods for rate in rates[m]]
+    longest = max(map(len, rates.values()))
+    in_turns = [(m, rates[m][i]) for i in range(longest) for m in stage.methods if i < len(rates[m])]
+    return [Job(stage, method, rate, seed) for seed in stage.seeds for method, rate in in_turns]
 
 
 def best_rates(rows: list[dict[str, Any]], method: str, count: int = 1) -> tuple[float, ...]:

@@ -8,16 +8,16 @@ from typing import Any
 
 from enerf.config import methods
 
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (4e-3, 2e-3, 1e-3)
 PLAIN = ("plain", "he", "unit_row")
 WEIGHTS = ("equilibrate", "gain", "row_gains", "weight_norm", "ws", "spectral_norm", "orthogonal", "fourier")
-OTHERS = ("layer_norm", "batch_norm", "muon", "muon_he", "muon_e", "muon_gain")
+OTHERS = ("layer_norm", "batch_norm", "muon*5", "muon*20", "muon_he*5", "muon_e*5", "muon_gain*5", "muon_gain*20")
 ARMS = (*PLAIN, *WEIGHTS, *OTHERS)
 NERF_SCREEN = (
     "--N_iters 600 --N_rand 256 --N_samples 32 --N_importance 32 --i_eval 150 --eval_rays 2048 --final_pixels "
     "--final_rays 23814 --i_spectrum 150 --i_weights 0 --i_img 0 --i_video 0 --i_testset 0"
 )
-IMAGE_RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+IMAGE_RATES = (2e-3, 4e-3, 1e-3, 8e-3, 5e-4)
 IMAGE_RELU = (
     "--encoding positional --multires 8 --netdepth 4 --netwidth 128 --netskip 0 --N_points 8192 --N_iters 1000 "
     "--holdout 0.25 --lrate_schedule cosine --adam_beta2 0.999 --adam_eps 1e-8 --i_eval 100 --i_spectrum 200 "
@@ -78,11 +78,12 @@ class Stage:
         return {"score": score, **found, "fit_psnr": metrics.get("fit_psnr"), **collapsed}
 
 
-def options_of_method(method: str) -> list[str]:
-    """Command-line options of a method, without those that have their default."""
-    words: list[str] = []
-    for name, value in methods.SHAPES.changes[method].items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+def options_of_method(method: str, lrate: float) -> list[str]:
+    """Command-line options of a method; ``muon*10`` has a tenfold learning rate of the matrices."""
+    name, _, ratio = method.partition("*")
+    words = ["--lrate_matrices", repr(lrate * float(ratio))] if ratio else []
+    for option, value in methods.SHAPES.changes[name].items():
+        words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
     return words
 
 
