@@ -112,7 +112,9 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
     metrics = io.read_object(folder / "metrics.json")
     row |= job.stage.scores(metrics)
     row |= {"steps": metrics["steps"], "train_seconds": round(metrics["seconds"]["train"], 1)}
-    row |= {"threads": job.stage.threads, "curve": [[float(f"{x:.5g}") for x in point] for point in metrics["curve"]]}
+    at = 1 if "nerf" in job.stage.script else 2  # rows of curves: step, for shapes also seconds, then scores
+    curve = [[point[0], float(f"{point[at]:.5g}")] for point in metrics["curve"]]
+    row |= {"threads": job.stage.threads, "curve": curve}
     return {**row, "ranks": ranks_of(folder / "train.jsonl")}
 
 
