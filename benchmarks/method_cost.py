@@ -3,8 +3,8 @@
     python benchmarks/method_cost.py [--config cpu/fern.txt] [--methods he,equilibrate,muon] [--rounds 10] [--steps 1]
 
 Work: steps as ``train_nerf.py`` takes them, on photographs of noise, in one process. Every method has the options that
-comparisons give it (``enerf.config.methods``). ``plain again`` over ``plain`` is the A/A ratio, which measures the noise
-of this computer. ``raw parameters`` is the number of trained numbers. A baked model costs what a plain one does, except
+comparisons give it (``enerf.config.methods``). ``plain again`` over ``plain`` is the A/A ratio, which measures the
+noise of this computer. ``raw parameters`` is the number of trained numbers. A baked model costs what a plain one does, except
 with layer normalization. The last line is ``ratio=X noise=LOW..HIGH`` of the last method.
 """
 
@@ -18,7 +18,8 @@ from enerf.config import parser as config_parser
 from enerf.reporting import tables
 
 PLAIN, AGAIN = "plain", "plain again"
-DEFAULT = "he,equilibrate,gain,row_gains,weight_norm,ws,spectral_norm,orthogonal,fourier,layer_norm,batch_norm,muon,muon_gain,soap"
+DEFAULT = "he,equilibrate,gain,row_gains,weight_norm,ws,spectral_norm,orthogonal,fourier,layer_norm,batch_norm,"
+DEFAULT += "muon,muon_gain,soap"
 
 
 def trained(options: ours.NerfConfig, method: str) -> ours.Training:

@@ -24,6 +24,7 @@ from enerf.reporting import plots, tables
 
 Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
+LAST = ("stable_rank", "kappa")  # medians over the square hidden layers at the end
 
 
 def chosen(stages: Sequence[str]) -> dict[str, Rows]:
@@ -100,10 +101,7 @@ def table(stages: Sequence[str], against: str, digits: int) -> list[list[str]]:
                 words_of(paired(runs, base, early), digits),
                 "" if math.isnan(held := mean(runs, "psnr_heldout")) else f"{held:.{digits}f}",
                 ", ".join(failed),
-                *(
-                    f"{statistics.fmean(each[k] for each in last):.3g}" if last else ""
-                    for k in ("stable_rank", "kappa")
-                ),
+                *(f"{statistics.fmean(each[key] for each in last):.3g}" if last else "" for key in LAST),
             ]
         )
     return rows
