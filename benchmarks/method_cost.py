@@ -4,8 +4,8 @@
 
 Work: steps as ``train_nerf.py`` takes them, on photographs of noise, in one process. Every method has the options that
 comparisons give it (``enerf.config.methods``). ``plain again`` over ``plain`` is the A/A ratio, which measures the
-noise of this computer. ``raw parameters`` is the number of trained numbers. A baked model costs what a plain one does, except
-with layer normalization. The last line is ``ratio=X noise=LOW..HIGH`` of the last method.
+noise of this computer. ``raw parameters`` is the number of trained numbers. A baked model costs what a plain one does,
+except with layer normalization. The last line is ``ratio=X noise=LOW..HIGH`` of the last method.
 """
 
 import statistics

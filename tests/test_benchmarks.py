@@ -39,6 +39,35 @@ print(len(accuracy.table(run.config, run.device)))
 for kind in ("step", "frame"):
     print(getattr(scaling.Point(options, 2, 12), kind)()["seconds"] > 0)
 """
+STUDY = """
+import json, math, pathlib, sys
+import study, study_report
+from study_stages import STAGES, Stage, options_of_method
+study.RESULTS = pathlib.Path(sys.argv[1])
+print(options_of_method("muon*5", 0.002))
+print([job.key for job in study.jobs_of(Stage(
+    "s", "train_nerf.py", "c.txt", "", ("--datadir", "x"), ("plain", "he"), (0, 1), {"": (1.0, 2.0), "he": (3.0,)}
+))])
+rows = [
+    {
+        **{"method": m, "lrate": r, "seed": s, "score": v, "steps": 100, "ranks": []},
+        "curve": [[5, 1.0], [10, v and v / 2], [100, v]],
+    }
+    for m, r, s, v in (
+        ("plain", 1.0, 0, 10.0), ("plain", 2.0, 0, 12.0), ("plain", 2.0, 1, 14.0), ("he", 1.0, 0, None),
+        ("he", 2.0, 0, 13.0), ("he", 2.0, 1, 16.0),
+    )
+]
+(study.RESULTS / "sweep.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
+print(study.best_rates(rows, "plain"), study.best_rates(rows, "he", 2))
+best = study_report.chosen(["sweep"])
+print(list(best), study_report.early(rows[1]))
+middle, half = study_report.paired(best["he"], best["plain"], lambda run: run["score"])
+print(middle, round(half, 3))  # differences 1 and 2: deviation 0.7071, over the root of 2, times 12.706
+print(study_report.table(["sweep"], "plain", 1)[1][:6])
+print(study_report.rates_table("sweep", 1)[2])
+print(all(len(study.jobs_of(stage)) for stage in STAGES.values() if not stage.best_of))
+"""
 PROFILE = """
 import sys, ours, profile_step, sides
 scene = ours.noise_scene
@@ -65,6 +94,19 @@ def test_help_of_every_script_works():
 
 def test_the_shared_side_takes_a_step_and_renders_a_frame_without_a_scene_on_disk():
     assert run(STEP) == ["4", "True", "True"]
+
+
+def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
+    assert run(STUDY, str(tmp_path)) == [
+        "['--lrate_matrices', '0.01', '--conditioning', 'muon']",
+        "[('plain', 1.0, 0), ('he', 3.0, 0), ('plain', 2.0, 0), ('plain', 1.0, 1), ('he', 3.0, 1), ('plain', 2.0, 1)]",
+        "(2.0,) (2.0, 1.0)",
+        "['he', 'plain'] 6.0",
+        "1.5 6.353",
+        "['he', '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4']",
+        "['he', 'failed', '14.5']",
+        "True",
+    ]
 
 
 @pytest.mark.skipif(not cpu_rays.available(), reason="no C++ compiler made the kernel")

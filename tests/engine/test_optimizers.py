@@ -6,8 +6,11 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
-from enerf.engine import optimizers
+from enerf.config.options import ConditioningOptions, FitOptions
+from enerf.core.errors import InputError
+from enerf.engine import optimizer_state, optimizers
 from tests.contents import same
 
 
@@ -57,3 +60,59 @@ def test_a_step_of_training_imports_no_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def fields(name: str) -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 6), nn.Linear(6, 1))
+    options = ConditioningOptions(conditioning=name, lrate_matrices=0.04)
+    return net, optimizers.of_field(FitOptions(lrate=0.01), options, net, ["1.weight"] if name != "none" else [])
+
+
+@pytest.mark.parametrize("name", ["none", "muon", "soap"])
+def test_a_saved_state_goes_on_to_the_last_bit(name: str, tmp_path):
+    if name == "soap":
+        pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
+
+    def steps(net: nn.Sequential, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+        for step in range(first, last):
+            optimizers.set_learning_rate(optimizer, 0.01 / (1 + step))
+            optimizer.zero_grad()
+            net(torch.randn(16, 3, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+            optimizer.step()
+
+    whole, optimizer = fields(name)
+    steps(whole, optimizer, 0, 25)
+    halved, first = fields(name)
+    steps(halved, first, 0, 12)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    again, second = fields(name)
+    again.load_state_dict(halved.state_dict())
+    optimizer_state.restore(second, torch.load(tmp_path / "state.pt", weights_only=True), tmp_path / "state.pt")
+    steps(again, second, 12, 25)
+    assert all(map(torch.equal, again.parameters(), whole.parameters()))
+
+
+def test_the_rate_of_matrices_keeps_its_ratio():
+    _, optimizer = fields("muon")
+    optimizers.set_learning_rate(optimizer, 0.001)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001, 0.004])
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
+    pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
+    states = {name: fields(name)[1] for name in ("none", "muon", "soap")}
+    for name, optimizer in states.items():
+        for other, state in states.items():
+            if other != name:
+                with pytest.raises(InputError, match="state"):
+                    optimizer_state.restore(optimizer, state.state_dict(), tmp_path / "state.pt")
+
+
+def test_no_matrix_and_no_package_are_one_sentence(monkeypatch):
+    net, options = nn.Sequential(nn.Linear(3, 1)), ConditioningOptions(conditioning="soap")
+    with pytest.raises(InputError, match="option --conditioning soap: found no hidden matrix between the first layer"):
+        optimizers.of_field(FitOptions(), options, net)
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(InputError, match="option --conditioning soap: SOAP needs the package pytorch-optimizer"):
+        optimizers.of_field(FitOptions(), options, net, ["0.weight"])

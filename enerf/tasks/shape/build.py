@@ -23,7 +23,13 @@ log = logging.getLogger("enerf")
 
 BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 GRID = make_grid(8, 4, 16, 16, 768)  # the options' defaults
-DIVIDES_INPUTS = ("row", "row_column", "jacobi", "ruiz")  # maps that scale a row of zero weights to unit norm
+DIVIDES_INPUTS = (
+    "row",
+    "row_column",
+    "jacobi",
+    "ruiz",
+    "orthogonal",
+)  # maps that scale a row of zero weights to unit norm
 
 
 def shape_field(
@@ -138,8 +144,10 @@ def _condition(field: ShapeField, options: ConditioningOptions, seed: int, start
     """
     if start_radius > 0 and options.init in ("he", "glorot"):
         raise ValueError(f"init {options.init} redraws weights that start_radius has set; expected one of the two")
+    if start_radius > 0 and options.methods.weights == "fourier":
+        raise ValueError("conditioning fourier redraws weights that start_radius has set; expected one of the two")
     skipped: dict[str, str] = {}
-    if options.equilibrate in DIVIDES_INPUTS:
+    if options.methods.weights in DIVIDES_INPUTS:
         skipped = {
             name: f"{zeros} of its inputs have zero initial weights (initialization as a sphere)"
             for name, zeros in init.zero_inputs(field).items()

@@ -197,7 +197,12 @@ def test_a_finished_run_is_not_trained_or_measured_again(copied, monkeypatch):
 def test_figures_of_another_protocol_are_measured_anew(copied):
     assert "llffhold (saved 3, requested 2)" in refusal(parser.replace(copied, llffhold=2))  # other training views
     result = nerf_train.train(parser.replace(copied, final_pixels=True))
-    assert "fixed pixels" in result["protocol"]["average"]
+    assert result["protocol"]["average"] == result["protocol"]["curve"]
+    result = nerf_train.train(parser.replace(copied, final_pixels=True, final_rays=7))
+    assert result["protocol"]["average"] == "mean per-image PSNR of 7 fixed pixels a test view"
+    assert "of 20 fixed pixels" in result["protocol"]["curve"]
+    with pytest.raises(InputError, match="option --final_rays: found 7 without --final_pixels, expected both"):
+        parser.replace(copied, final_rays=7).check()
 
 
 def test_without_the_final_evaluation_there_are_no_figures(make):

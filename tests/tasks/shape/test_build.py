@@ -53,6 +53,18 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_finer_starts_as_siren_with_first_biases_in_their_range():
+    sine, finer, biased = (
+        built(activation=kind, encoding="none", **more)
+        for kind, more in (("sine", {}), ("finer", {}), ("finer", {"first_biases": 5.0}))
+    )
+    assert same(raw(sine), raw(finer))
+    first = biased.linears()[0].bias
+    assert 2 < first.abs().max() <= 5
+    assert torch.equal(first == finer.linears()[0].bias, torch.zeros(16, dtype=torch.bool))
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(biased.linears(), finer.linears(), strict=True))
+
+
 # shared starts
 
 
@@ -181,7 +193,7 @@ def test_maps_of_inputs_leave_out_layers_whose_encoded_inputs_begin_at_zero(capl
         field = built(variant=VARIANTS["row"], start_radius=0.5)
     assert list(layers.conditioned_layers(field)) == ["trunk.1", "trunk.3"]
     said = "\n".join(record.getMessage() for record in caplog.records)
-    assert "row equilibration leaves out trunk.0: 18 of its inputs have zero initial weights" in said
+    assert "row conditioning leaves out trunk.0: 18 of its inputs have zero initial weights" in said
     assert "leaves out trunk.2" in said
     assert set(layers.conditioned_layers(built(variant=VARIANTS["column"], start_radius=0.5))) == {
         f"trunk.{i}" for i in range(4)
