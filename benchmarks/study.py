@@ -111,6 +111,8 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
         return {**row, "failed": failed, "wall": round(seconds)}
     metrics = io.read_object(folder / "metrics.json")
     row |= job.stage.scores(metrics)
+    if row["score"] is not None and row["score"] < metrics.get("constant_psnr", -math.inf) + 1.0:
+        row["collapsed"] = True
     row |= {"steps": metrics["steps"], "train_seconds": round(metrics["seconds"]["train"], 1)}
     at = 1 if "nerf" in job.stage.script else 2  # rows of curves: step, for shapes also seconds, then scores
     curve = [[point[0], float(f"{point[at]:.5g}")] for point in metrics["curve"]]
@@ -119,7 +121,7 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
 
 
 def ranks_of(journal: Path) -> list[dict[str, float]]:
-    """Medians over the square hidden layers of κ and ranks, at each step at which they were logged."""
+    """Medians over the hidden layers of the trunk but the first, of κ and ranks, at each step with logs of them."""
     found = []
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
         entry = json.loads(line)

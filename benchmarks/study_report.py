@@ -3,9 +3,10 @@
     python benchmarks/study_report.py STAGE [STAGE ...] [--against plain] [--out FILE.md] [--plot FILE.png]
 
 Stages that are given together are one table: a sweep of rates with one seed, and further seeds at the best rates. Each
-method is shown at the rate with the highest mean score of the first stage; ``at an end`` marks a best rate beyond which
-nothing was tried. Differences are paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t,
-from two seeds on. ``early`` is the score on the curve at a tenth of the steps, or at its first point.
+method is shown at the rate with the highest mean score of the first stage, by the runs of the other stages if there are
+any, since the first one chose the rate; ``at an end`` marks a best rate beyond which nothing was tried. Differences are
+paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on. ``early`` is
+the score on the curve at a tenth of the steps, or at its first point after that.
 """
 
 import math
@@ -24,7 +25,7 @@ from enerf.reporting import plots, tables
 
 Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
-LAST = ("stable_rank", "kappa")  # medians over the square hidden layers at the end
+LAST = ("stable_rank", "kappa")  # medians over the hidden layers but the first, at the end
 
 
 def chosen(stages: Sequence[str]) -> dict[str, Rows]:
@@ -35,11 +36,11 @@ def chosen(stages: Sequence[str]) -> dict[str, Rows]:
     InputError
         If there are no runs.
     """
-    swept, everything = recorded(stages[0]), [row for stage in stages for row in recorded(stage)]
+    swept, further = recorded(stages[0]), [row for stage in stages[1:] for row in recorded(stage)]
     found: dict[str, Rows] = {}
     for method in dict.fromkeys(row["method"] for row in swept):
         (rate,) = best_rates(swept, method)
-        runs = [r for r in everything if (r["method"], r["lrate"]) == (method, rate) and r["score"] is not None]
+        runs = [r for r in further or swept if (r["method"], r["lrate"]) == (method, rate) and r["score"] is not None]
         if runs:
             found[method] = sorted(runs, key=lambda run: run["seed"])
     if not found:

@@ -8,7 +8,7 @@ from typing import Any
 
 from enerf.config import methods
 
-RATES = (4e-3, 2e-3, 1e-3)
+RATES = (4e-3, 2e-3, 8e-3)
 PLAIN = ("plain", "he", "unit_row")
 WEIGHTS = ("equilibrate", "gain", "row_gains", "weight_norm", "ws", "spectral_norm", "orthogonal", "fourier")
 OTHERS = ("layer_norm", "batch_norm", "muon*5", "muon*20", "muon_he*5", "muon_e*5", "muon_gain*5", "muon_gain*20")
@@ -101,6 +101,6 @@ STAGES = {
         _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates={"": RATES}, seeds=(0,)),
         _nerf("screen_seed1", "fern", NERF_SCREEN, methods=ARMS, best_of="screen", seeds=(1,)),
         _image("image", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), rates={"": IMAGE_RATES}, seeds=(0,)),
-        _image("image_seeds", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), best_of="image", seeds=(1, 2, 3, 4)),
+        _image("image_seeds", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), best_of="image", seeds=(1, 2, 3, 4, 5)),
     )
 }

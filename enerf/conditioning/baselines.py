@@ -90,7 +90,8 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
         The model and its layers.
     scale
         ``fixed``: the largest singular value is 1; ``constant``: the one that it has now; ``learned``: a parameter, one
-        a layer, which starts at the present one, so that the initial weights do not change.
+        a layer, which starts at the present one, so that the initial weights change by no more than the power
+        iteration is off.
 
     References
     ----------
@@ -99,9 +100,12 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
 
     def register(module: nn.Module, name: str, dim: int) -> None:
         gain = SpectralGain(getattr(module, name), dim, learned=scale == "learned")
+        exact = gain.gain.detach().clone()
         parametrizations.spectral_norm(module, name, dim=dim)
         if scale != "fixed":
-            parametrize.register_parametrization(module, name, gain)
+            parametrize.register_parametrization(module, name, gain)  # it assigns the weight, by which the gain is set
+            with torch.no_grad():
+                gain.gain.copy_(exact)
 
     check_option("scale", scale, SPECTRAL_SCALES)
     return _normalize(model, names, "spectral_norm", register)

@@ -81,13 +81,25 @@ class FourierWeight(Parametrization):
 
 
 def apply(module: nn.Module, view: WeightView) -> None:
-    """Replace the weight of a layer by Λ B, with Λ drawn by ``coefficients``."""
+    """Replace the weight of a layer by Λ B, with Λ drawn by ``coefficients``, and its bias by zeros."""
     weight: Tensor = getattr(module, view.name)
     step = FourierWeight(view.n_in, weight.detach())
     drawn = coefficients(view.n_out, step.bases.double()).to(weight.dtype)
     parametrize.register_parametrization(module, view.name, step)
     with torch.no_grad():
         module.get_parameter(f"parametrizations.{view.name}.original").copy_(drawn)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            bias.zero_()
+
+
+def divide_(model: nn.Module, factor: float) -> None:
+    """Divide all Λ of a model, in place: the initialization of sine layers is that of others over their ω₀."""
+    with torch.no_grad():
+        for module in model.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                steps = module.get_submodule("parametrizations.weight")
+                if any(isinstance(step, FourierWeight) for step in steps.children()):
+                    module.get_parameter("parametrizations.weight.original").div_(factor)
 
 
 def unsuitable(view: WeightView) -> str | None:

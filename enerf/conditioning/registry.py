@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from enerf.conditioning import maps, parametrization, selection, weight_views
+from enerf.conditioning import maps, parametrization, selection, table, weight_views
 from enerf.conditioning.weight_views import WeightView
 
 Map: TypeAlias = Callable[[Tensor, str, float], Tensor]
@@ -98,9 +98,10 @@ def register_map(
     >>> net[0].weight.mean(1).abs().max() < 1e-6
     tensor(True)
     """
-    _check_name(name)
+    _check_name(name, function)
     maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant)
     parametrization.MAPS[name] = function
+    selection.APPLIED.pop(name, None)
 
 
 def register_parametrization(
@@ -128,13 +129,15 @@ def register_parametrization(
     ValueError
         If the name is that of a built-in method, or not an identifier.
     """
-    _check_name(name)
+    _check_name(name, apply)
     maps.ADDED[name] = maps.AddedMap(None, unsuitable, False)
     selection.APPLIED[name] = apply
+    parametrization.MAPS.pop(name, None)
 
 
-def _check_name(name: str) -> None:
-    """Raise a ValueError for a name that a method cannot have."""
-    built_in = [*maps.METHODS, *selection.BASELINES]
+def _check_name(name: str, function: Callable[..., Any]) -> None:
+    """Raise a ValueError for a name that a method cannot have; names of the table are for their modules."""
+    of_table = [each for each, module in table.MODULES.items() if module != function.__module__]
+    built_in = [*maps.METHODS, *selection.BASELINES, *of_table]
     if name in built_in or not name.isidentifier():
         raise ValueError(f"name is {name!r}; expected an identifier that is not one of {', '.join(built_in)}")

@@ -30,8 +30,8 @@ from enerf.conditioning import batch_norm, maps, norms, weight_views
 from enerf.conditioning.weight_views import WeightView
 
 ZERO_ROWS = ("left_out", "refused", "conditioned")
-DIVIDES_INPUTS = ("row", "row_column", "ruiz")
-DIVIDES_OUTPUTS = ("column", "row_column", "ruiz", "weight_standardisation")
+DIVIDES_INPUTS = ("row", "row_column", "ruiz", "orthogonal")
+DIVIDES_OUTPUTS = ("column", "row_column", "ruiz", "weight_standardisation", "orthogonal")
 
 # torch's hooks that compute a weight before each call: module of their class -> what makes the weight permanent.
 PERMANENT = {
@@ -126,7 +126,7 @@ def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
         return f"its weight is sparse ({weight.layout}), and norms of its rows would have to be kept dense"
     if not weight.is_floating_point() or weight.is_quantized:
         return f"its weight holds {weight.dtype}, and only real floating point weights can be scaled"
-    if tuple(weight.shape) != view.shape:
+    if not parametrize.is_parametrized(module, view.name) and tuple(weight.shape) != view.shape:
         return f"its weight has shape {tuple(weight.shape)}, expected {view.shape}"
     return None
 

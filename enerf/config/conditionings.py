@@ -5,6 +5,7 @@ of different kinds are joined by ``+``. The names are those of ``conditioning.ta
 here, so that a new map or optimizer is known by its line in one of the tables.
 """
 
+import math
 from dataclasses import dataclass
 
 from enerf.conditioning.table import MODULES
@@ -16,6 +17,7 @@ BASELINES = ("weight_norm", "weight_standardisation", "spectral_norm")
 NORMALIZATIONS = ("layer_norm", "batch_norm")
 MAP_OPTIONS = ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p")
 WITHOUT_MAP_OPTIONS = ("none", "weight_norm", "fourier")  # methods of weights
+EUCLIDEAN = ("weight_standardisation", "orthogonal")  # maps without another norm
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,15 @@ def names() -> dict[str, str]:
     }
 
 
-def options_of(weights: str) -> tuple[str, ...]:
-    """The options of maps that have an effect on a method of the weights."""
+def values_of(weights: str) -> dict[str, tuple[str | float, ...]]:
+    """The options of maps that have an effect on a method of the weights, with the values that it takes."""
     if weights in WITHOUT_MAP_OPTIONS:
-        return ()
-    return ("equilibrate_scale",) if weights == "spectral_norm" else MAP_OPTIONS
+        return {}
+    if weights == "spectral_norm":
+        return {"equilibrate_scale": ("fixed", "constant", "learned")}
+    orders = (2.0,) if weights in EUCLIDEAN else (1.0, 2.0, math.inf)
+    scales = ("fixed", "kept", "constant", "learned", "learned_rows")
+    return {"equilibrate_gradient": ("through", "detached"), "equilibrate_scale": scales, "equilibrate_p": orders}
 
 
 def parse(text: str) -> Conditioning:

@@ -7,6 +7,8 @@ the initialization can explain a large part of a gain. Imports no torch.
 from dataclasses import dataclass, field
 from typing import Any
 
+from enerf.config.conditionings import parse
+
 
 @dataclass(frozen=True)
 class Methods:
@@ -29,7 +31,7 @@ class Methods:
 
 _COMMON: dict[str, Any] = {
     **{"init": "default", "weight_norm": False, "equilibrate": "none", "equilibrate_gradient": "through"},
-    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0, "conditioning": "none", "lrate_matrices": 0.0},
+    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0, "conditioning": "none"},
 }
 _CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -63,6 +65,10 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "own_kept": {"equilibrate": "row", "equilibrate_scale": "kept"},
     "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},
 }
+
+for _name, _own in _CHANGES.items():
+    if parse(_own.get("conditioning", "none")).optimizer == "none":
+        _own["lrate_matrices"] = 0.0  # that of the configuration is for methods with an optimizer of matrices
 
 FIELDS = Methods(_CHANGES, _COMMON, "plain,equilibrate")
 SHAPES = Methods({**_CHANGES, "iga": {"iga": 20}}, {**_COMMON, "iga": 0}, "plain,equilibrate")  # iga: of images

@@ -279,6 +279,7 @@ class ConditioningOptions:
         "initial learning rate of the hidden matrices, if --conditioning names an optimizer for them; 0: as --lrate",
         at_least=0,
         affects="training",
+        absent=0.0,
     )
     weight_norm: bool = option(
         False, "control: weight normalization (Salimans, Kingma 2016) of the same layers", affects="model"
@@ -318,18 +319,26 @@ class ConditioningOptions:
                 f"options {given[0]} and {given[1]} are mutually exclusive: give one of them (methods of different "
                 "kinds are joined by +, as in --conditioning row+muon)"
             )
-        effective = conditionings.options_of(self.methods.weights)
+        weights, known = self.methods.weights, conditionings.values_of(self.methods.weights)
+        with_method = "without --equilibrate" if weights == "none" else f"with the method {weights}"
         for name in conditionings.MAP_OPTIONS:
             value, field = getattr(self, name), type(self).__dataclass_fields__[name]
-            if name not in effective and value != field.default:
-                raise InputError(
-                    f"option --{name}: found {value} without --equilibrate, expected both: it has no effect on other "
-                    "methods"
-                )
+            if value == field.default or value in known.get(name, ()):
+                continue
+            if weights == "none":
+                expected = "both: it has no effect on other methods"
+            else:
+                expected = " or ".join(f"{each:g}" if isinstance(each, float) else each for each in known.get(name, ()))
+            raise InputError(f"option --{name}: found {value} {with_method}, expected {expected or field.default}")
+        if self.methods.normalization != "none" and self.equilibrate_layers != "hidden":
+            raise InputError(
+                f"option --equilibrate_layers: found {self.equilibrate_layers} with {self.methods.normalization}, "
+                "expected hidden: it normalizes all hidden layers"
+            )
         if self.lrate_matrices and self.methods.optimizer == "none":
             raise InputError(
-                f"option --lrate_matrices: found {self.lrate_matrices:g} without --conditioning, expected one of "
-                f"{', '.join(MATRIX_OPTIMIZERS)} with it: Adam has the rate --lrate for all parameters"
+                f"option --lrate_matrices: found {self.lrate_matrices:g} with --conditioning {self.conditioning}, "
+                f"expected {' or '.join(MATRIX_OPTIMIZERS)} in it: Adam has the rate --lrate for all parameters"
             )
 
 

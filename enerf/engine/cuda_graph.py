@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from enerf.core.types import Rays
 
@@ -54,18 +54,27 @@ class GraphedStep:
 
 
 def record(
-    function: GradientFunction, rays: Rays, target: Tensor, generator: torch.Generator, optimizer: torch.optim.Optimizer
+    function: GradientFunction,
+    rays: Rays,
+    target: Tensor,
+    generator: torch.Generator,
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
 ) -> GradientFunction:
     """Return the CUDA graph of a gradient function, or the function itself, with a log line, if it cannot be recorded.
 
-    The state of the generator is restored; gradients are zero afterwards.
+    The states of the generator and of the model's buffers (running statistics, vectors of power iterations) are
+    restored; gradients are zero afterwards.
     """
-    state = generator.get_state()
+    state, buffers = generator.get_state(), [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         made: GradientFunction = GraphedStep(function, rays, target, generator)
     except RuntimeError as error:
         log.info("the step is not recorded as a CUDA graph (%s): it runs kernel by kernel", str(error).split("\n")[0])
         made = function
     generator.set_state(state)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
     optimizer.zero_grad(set_to_none=False)
     return made

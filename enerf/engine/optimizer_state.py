@@ -13,6 +13,9 @@ OPTION_KEYS = (
     *("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha"),
     *("amsgrad", "maximize", "foreach", "capturable", "differentiable", "nesterov", "centered", "dampening"),
 )
+OTHER_KIND = (
+    "its state is of another optimizer or another momentum, expected the same, or --no_reload to take the weights alone"
+)
 OPTIMIZER_KEYS = (
     "betas",
     "alpha",
@@ -29,7 +32,9 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path)
         {k: v for k, v in group.items() if k in OPTION_KEYS} for group in optimizer.param_groups
     ]
     try:
-        for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False):
+        if len(saved["param_groups"]) != len(optimizer.param_groups):
+            raise InputError(f"{path}: {OTHER_KIND}")
+        for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
             _check_kind(own, group, path)
         _check_values(optimizer, saved, path)
         optimizer.load_state_dict(state_dict.upgraded_optimizer_state(optimizer, saved))
@@ -43,10 +48,7 @@ def _check_kind(own: dict[str, Any], saved: dict[str, Any], path: Path) -> None:
     """Raise ``InputError`` for the state of another class of optimizer, or of RMSprop without its momentum buffers."""
     differs = any((key in own) != (key in saved) for key in OPTIMIZER_KEYS)
     if differs or ("alpha" in own and own["momentum"] > 0 and not saved["momentum"]):
-        raise InputError(
-            f"{path}: its state is of another optimizer or another momentum, expected the same, or --no_reload to take "
-            "the weights alone"
-        )
+        raise InputError(f"{path}: {OTHER_KIND}")
 
 
 def _check_values(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path) -> None:

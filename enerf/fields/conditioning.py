@@ -35,11 +35,10 @@ def apply(
     """
     names = selected_layers(model, options, heads, excluded)
     layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
-    method, maps = options.methods.weights, conditionings.options_of(options.methods.weights)
+    method = options.methods.weights
     if method != "none":
-        gradient, scale, p = options.equilibrate_gradient, options.equilibrate_scale, options.equilibrate_p
-        given: dict[str, Any] = {"gradient": gradient, "p": p} if "equilibrate_p" in maps else {}
-        given |= {"scale": scale} if maps else {}
+        known = conditionings.values_of(method)
+        given: dict[str, Any] = {name.removeprefix("equilibrate_"): getattr(options, name) for name in known}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             layers.condition(model, method, names, zero_rows="conditioned", **given)
@@ -76,10 +75,10 @@ def selected_layers(
     selected = layers.select(model, options.equilibrate_layers, heads, method, zero_rows="conditioned")
     names, skipped = selected
     skipped |= {name: reason for name, reason in (excluded or {}).items() if name in names}
-    if method == "fourier" and options.equilibrate_layers in selection.GROUPS:
+    if method == "fourier" and any(each.strip() in selection.GROUPS for each in options.equilibrate_layers.split(",")):
         skipped |= dict.fromkeys(first_layers(names), "it is the first layer, whose weights stay plain")
     for name, reason in skipped.items():
-        log.info("%s conditioning leaves out %s: %s", method, name, reason)
+        log.info("conditioning leaves out %s: %s", name, reason)
     names = [name for name in names if name not in skipped]
     if not names:
         raise ValueError("equilibrate_layers: no layer is left that could be conditioned")
@@ -104,7 +103,8 @@ def matrices_of(model: nn.Module, options: ConditioningOptions, heads: Collectio
     if options.methods.optimizer == "none":
         return []
     names = layers.select(model, options.equilibrate_layers, heads, "weight_norm", zero_rows="conditioned").names
-    inner = tuple(f"{name}." for name in names if name not in first_layers(names))
+    outer = {*first_layers(names), *(name for name in names if name.rpartition(".")[2] in heads)}
+    inner = tuple(f"{name}." for name in names if name not in outer)
     groups = parameter_groups(model)
     weights = {**groups.matrices, **groups.scale_invariant}
     return [name for name, _ in model.named_parameters() if name in weights and name.startswith(inner)]

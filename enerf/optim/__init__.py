@@ -6,8 +6,8 @@
 - ``combined``   several optimizers as one
 - ``inductive``  inductive gradient adjustment
 
-The names in ``__all__`` are imported when they are first used. Needs torch alone, and does not depend on the rest of
-``enerf``.
+The names in ``__all__`` are imported when they are first used. Needs torch and jaxtyping alone, and does not depend on
+the rest of ``enerf``.
 """
 
 from importlib import import_module

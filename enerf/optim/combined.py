@@ -44,6 +44,7 @@ class Combined(Optimizer):
         self.parts = list(parts)
         super().__init__([{"params": group["params"]} for group in groups], {})
         self._share()
+        self.complete = True
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Step each part; the closure, if there is one, is evaluated once, before."""
@@ -55,6 +56,16 @@ class Combined(Optimizer):
             part.step()
         self._share_states()
         return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Raise a RuntimeError after construction: add the group to one of the parts, and combine them again."""
+        if hasattr(self, "complete"):
+            raise RuntimeError("a group cannot be added to a combined optimizer: add it to a part, and combine again")
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for copies and pickles."""
+        return self.__dict__.copy()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients of all parameters."""

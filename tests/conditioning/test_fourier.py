@@ -9,6 +9,8 @@ from torch import nn
 
 from enerf.conditioning import bake, baked_state, condition, conditioned_layers, parameter_groups, unbaked_state
 from enerf.conditioning.fourier import bases, coefficients
+from enerf.config.options import ConditioningOptions
+from enerf.tasks.shape.build import shape_field
 
 
 def test_bases_are_the_papers_formula_by_a_slow_loop():
@@ -72,3 +74,13 @@ def test_convolutions_are_refused():
         condition(nn.Sequential(nn.Conv2d(3, 4, 3)), "fourier", ["0"])
     with pytest.raises(ValueError, match="fourier is not a map"):
         condition(nn.Sequential(nn.Linear(3, 4)), "fourier", scale="learned")
+
+
+def test_a_sine_layer_starts_at_the_scale_of_siren():
+    field = shape_field(
+        ConditioningOptions(conditioning="fourier"), 0, encoding="none", activation="sine", depth=3, width=256
+    )
+    assert conditioned_layers(field) == {"trunk.1": "fourier", "trunk.2": "fourier"}
+    assert field.trunk[1].weight.std().item() == pytest.approx((2 / 256) ** 0.5 / 30, rel=0.1)
+    assert not field.trunk[1].bias.any()
+    assert field.trunk[0].bias.any()

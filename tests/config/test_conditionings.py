@@ -67,9 +67,21 @@ def test_old_names_and_new_ones_are_the_same_methods():
 
 
 def test_options_without_effect_are_refused():
-    assert "--equilibrate_scale: found kept" in refused("--conditioning", "fourier", "--equilibrate_scale", "kept")
-    assert "--equilibrate_p: found 1.0" in refused("--conditioning", "spectral_norm", "--equilibrate_p", "1")
-    assert "--lrate_matrices: found 0.1 without" in refused("--lrate_matrices", "0.1", "--conditioning", "row")
+    for words, sentence in (
+        ("fourier --equilibrate_scale kept", "--equilibrate_scale: found kept with the method fourier, expected fixed"),
+        ("spectral_norm --equilibrate_p 1", "--equilibrate_p: found 1.0 with the method spectral_norm, expected 2.0"),
+        (
+            "spectral_norm --equilibrate_scale kept",
+            "found kept with the method spectral_norm, expected fixed or constant",
+        ),
+        ("orthogonal --equilibrate_p inf", "--equilibrate_p: found inf with the method orthogonal, expected 2"),
+        (
+            "row --lrate_matrices 0.1",
+            "--lrate_matrices: found 0.1 with --conditioning row, expected muon or soap in it",
+        ),
+        ("layer_norm --equilibrate_layers trunk", "--equilibrate_layers: found trunk with layer_norm, expected hidden"),
+    ):
+        assert sentence in refused("--conditioning", *words.split())
     made, _ = parser.parse(NerfConfig, ["--conditioning", "row+muon", "--lrate_matrices", "0.1"])
     assert made.conditioning.lrate_matrices == 0.1
 
@@ -130,7 +142,7 @@ def test_an_optimizer_is_one_module_and_one_line(tmp_path, monkeypatch):
 
 def test_matrices_are_those_between_the_first_layer_and_the_heads():
     net = nn.ModuleDict({"trunk": SkipMLP(6, 8, 4, 2), "head": nn.Linear(8, 3), "view": nn.Linear(8, 4)})
-    for name in ("muon", "row+muon", "weight_norm+muon"):
+    for name in ("muon", "row+muon", "weight_norm+muon", "fourier+muon", "orthogonal+muon", "spectral_norm+soap"):
         options = ConditioningOptions(conditioning=name)
         fields_conditioning.apply(net_of := nn.ModuleDict(net), options, {"head"}, 0)
         found = fields_conditioning.matrices_of(net_of, options, {"head"})

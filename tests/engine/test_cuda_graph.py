@@ -15,7 +15,10 @@ def _batch(device: str = "cpu") -> tuple[Rays, torch.Tensor]:
 
 
 def test_what_cannot_be_recorded_runs_as_it_is_with_one_line(monkeypatch, caplog):
+    norm = torch.nn.BatchNorm1d(2)
+
     def refuse(*args):
+        norm(torch.ones(3, 2))  # as the steps before a recording do
         raise RuntimeError("no capture today\nand more")
 
     monkeypatch.setattr(cuda_graph, "GraphedStep", refuse)
@@ -25,13 +28,15 @@ def test_what_cannot_be_recorded_runs_as_it_is_with_one_line(monkeypatch, caplog
     before = generator.get_state()
     work = lambda rays, target: target.sum()  # noqa: E731
     with caplog.at_level(logging.INFO, logger="enerf"):
-        made = cuda_graph.record(work, *_batch(), generator, torch.optim.SGD([weight], lr=1.0))
+        made = cuda_graph.record(work, *_batch(), generator, torch.optim.SGD([weight], lr=1.0), norm)
     assert made is work
     assert [r.getMessage() for r in caplog.records] == [
         "the step is not recorded as a CUDA graph (no capture today): it runs kernel by kernel"
     ]
     assert torch.equal(generator.get_state(), before)
     assert not weight.grad.any()
+    assert not norm.running_mean.any()
+    assert not norm.num_batches_tracked
 
 
 class _Graph:
@@ -90,7 +95,7 @@ def test_on_a_gpu_a_recording_adds_the_gradient_that_the_work_adds():
         loss.backward()
         return loss.detach()
 
-    made = cuda_graph.record(work, *_batch("cuda"), generator, optimizer)
+    made = cuda_graph.record(work, *_batch("cuda"), generator, optimizer, torch.nn.Module())
     assert isinstance(made, cuda_graph.GraphedStep)
     batch = _batch("cuda")
     results = []

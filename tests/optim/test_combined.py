@@ -68,6 +68,15 @@ def test_rates_that_are_set_in_the_groups_take_effect_after_loading_too():
     assert equal(trained(net, [optimizer], 1), before)
 
 
+def test_copies_are_optimizers_of_their_own_and_groups_are_not_added():
+    net = network()
+    optimizer = Combined(parts_of(net))
+    copied_net, copied = copy.deepcopy((net, optimizer))
+    assert equal(trained(copied_net, [copied], 2), trained(net, [optimizer], 2))
+    with pytest.raises(RuntimeError, match="add it to a part"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+
+
 def test_a_closure_is_evaluated_once():
     net, calls = network(), []
     optimizer = Combined(parts_of(net))

@@ -14,7 +14,8 @@ NaN.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -196,9 +197,28 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     >>> " ".join(report["0"])
     'kappa row_norm_min row_norm_max row_norm_spread effective_rank stable_rank rank kappa_range'
     """
-    with torch.no_grad():
+    with torch.no_grad(), _unchanged_by_reading(model):
         found = layer_names(model) if names is None else names
         return {name: _report(layer_at(model, name)) for name in found}
+
+
+@contextmanager
+def _unchanged_by_reading(model: nn.Module) -> Iterator[None]:
+    """Context manager: parametrizations in evaluation mode, where reading a weight does no power iteration."""
+    training = [
+        step
+        for module in model.modules()
+        if isinstance(module, parametrize.ParametrizationList)
+        for step in module.children()
+        if step.training
+    ]
+    for step in training:
+        step.training = False
+    try:
+        yield
+    finally:
+        for step in training:
+            step.training = True
 
 
 def _report(module: nn.Module) -> dict[str, float]:

@@ -373,7 +373,8 @@ class RunOptions(RecordOptions):
     )
     final_pixels: bool = option(
         False,
-        "final evaluation on the fixed pixels of the test curve instead of whole test views: faster, and recorded so",
+        "final evaluation on fixed pixels (those of the test curve, or --final_rays) instead of whole test views: "
+        "faster, and recorded so",
         affects="neutral",
     )
     final_rays: int = option(

@@ -318,7 +318,12 @@ def run_sampling(run: Run) -> SamplingConfig:
 
 
 def rays_at_once(config: NerfConfig, device: torch.device) -> int:
-    """Return the number of rays rendered at once, within ``chunk``, ``netchunk`` and the limit of the device."""
+    """Return the number of rays rendered at once, within ``chunk``, ``netchunk`` and the limit of the device.
+
+    With batch normalization all rays of a step are rendered at once, because the statistics are theirs.
+    """
+    if config.conditioning.methods.normalization == "batch_norm":
+        return config.train.N_rand
     width = max(config.model.netwidth_fine, 0 if config.render.sampler == "proposal" else config.model.netwidth)
     points = core_device.points_at_once(device, config.render.netchunk, width)
     r = config.render

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from enerf.core.device import is_out_of_memory
 from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.datasets.scenes import camera_paths
@@ -158,10 +159,17 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
                 if kind not in functions:
                     made = partial(gradient, kind)
                     functions[kind] = (
-                        cuda_graph.record(made, rays, rows, generator, training.optimizer) if recording else made
+                        cuda_graph.record(made, rays, rows, generator, training.optimizer, run.fields)
+                        if recording
+                        else made
                     )
                 return StepReport(*functions[kind](rays, rows).tolist())  # a single device synchronization
             except (RuntimeError, MemoryError) as error:
+                if config.conditioning.methods.normalization == "batch_norm" and is_out_of_memory(error):
+                    raise InputError(
+                        f"option --N_rand: memory ran out with {t.N_rand} rays, and batch_norm needs all rays of a "
+                        "step at once; expected fewer"
+                    ) from None
                 at_once, recording = render.halve_chunk(min(at_once, t.N_rand), error), False
                 functions.clear()
                 training.optimizer.zero_grad()

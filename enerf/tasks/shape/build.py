@@ -9,6 +9,7 @@ import logging
 
 import torch
 
+from enerf.conditioning import fourier, suitability
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.core.types import Space
@@ -21,15 +22,10 @@ from enerf.fields.shape import HEADS, SKIP_AT, ShapeField
 
 log = logging.getLogger("enerf")
 
+SINES = ("sine", "finer")  # activations with the initialization of SIREN
 BOX = Space((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
 GRID = make_grid(8, 4, 16, 16, 768)  # the options' defaults
-DIVIDES_INPUTS = (
-    "row",
-    "row_column",
-    "jacobi",
-    "ruiz",
-    "orthogonal",
-)  # maps that scale a row of zero weights to unit norm
+DIVIDES_INPUTS = (*suitability.DIVIDES_INPUTS, "jacobi")
 
 
 def shape_field(
@@ -130,7 +126,7 @@ def _initialize(field: ShapeField, radius: float | int, first_biases: float | in
     """Initialize the weights for a sphere, or for sine activations; then the first biases of FINER."""
     if radius > 0:
         init.geometric_(field, radius)
-    elif field.activation.kind in ("sine", "finer"):
+    elif field.activation.kind in SINES:
         init.siren_(field.linears(), field.activation.omega)
     if first_biases > 0:
         torch.nn.init.uniform_(field.linears()[0].bias, -float(first_biases), float(first_biases))
@@ -146,6 +142,8 @@ def _condition(field: ShapeField, options: ConditioningOptions, seed: int, start
         raise ValueError(f"init {options.init} redraws weights that start_radius has set; expected one of the two")
     if start_radius > 0 and options.methods.weights == "fourier":
         raise ValueError("conditioning fourier redraws weights that start_radius has set; expected one of the two")
+    if start_radius > 0 and options.methods.normalization != "none":
+        raise ValueError("a normalization undoes the initialization by start_radius; expected one of the two")
     skipped: dict[str, str] = {}
     if options.methods.weights in DIVIDES_INPUTS:
         skipped = {
@@ -153,5 +151,7 @@ def _condition(field: ShapeField, options: ConditioningOptions, seed: int, start
             for name, zeros in init.zero_inputs(field).items()
         }
     fields_conditioning.apply(field, options, HEADS, seed, skipped)
+    if field.activation.kind in SINES and options.methods.weights == "fourier":
+        fourier.divide_(field, float(field.activation.omega))
     if start_radius > 0:
         init.calibrate_(field, start_radius)

@@ -118,6 +118,7 @@ class ShapeModelOptions(GridOptions):
         "FINER: the first layer's biases are uniform in this range, plus and minus; 0: as for other layers",
         at_least=0,
         affects="training",
+        absent=0.0,
     )
     gaussian_sigma: float = option(0.1, "standard deviation of Gaussian activations", above=0, affects="model")
     start_radius: float = option(
@@ -141,6 +142,7 @@ class SampleOptions:
         at_least=0,
         at_most=255,
         affects="training",
+        absent=0,
     )
     uniform: float = option(
         2.0, "relative number of points drawn uniformly from the box", at_least=0, affects="training"
@@ -306,6 +308,13 @@ class ShapeConfig(RunConfig):
                 "(--N_points)"
             )
         self._check_iga()
+        if self.conditioning.methods.normalization == "batch_norm" and (
+            data.cloud or samples.eikonal or samples.normals
+        ):
+            raise InputError(
+                "option --conditioning batch_norm: found --cloud, --eikonal or --normals with it, expected none of "
+                "them: the values of a batch depend on one another, so they have no derivatives by point"
+            )
         if self.model.finer_bias and self.model.activation != "finer":
             raise InputError(
                 f"option --finer_bias: found {self.model.finer_bias:g} with --activation {self.model.activation}, "
@@ -324,7 +333,8 @@ class ShapeConfig(RunConfig):
             "without --image": not self.data.image,
             f"with --encoding {self.model.encoding}": self.model.encoding == "hash",
             "with conditioned weights or normalization": (methods.weights, methods.normalization) != ("none", "none"),
-            f"with --N_points {self.samples.N_points}, less than its 256 blocks": self.samples.N_points < 256,
+            f"with --N_points {self.samples.N_points}, not a multiple of its 256 blocks": self.samples.N_points % 256
+            > 0,
         }
         for reason in (text for text, is_so in reasons.items() if is_so):
             raise InputError(f"option --iga: found {self.samples.iga} {reason}, expected an image and a plain network")

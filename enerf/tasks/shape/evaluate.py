@@ -76,7 +76,7 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
     return {
         "shape": run.target.name,
         "target": config.data.target,
-        "method": conditioning.method_name(config.conditioning, "mlp"),
+        "method": conditioning.method_name(config.conditioning, "mlp") + ("-iga" if config.samples.iga else ""),
         "model": network,
         "steps": run.state.step,
         "seed": config.train.seed,

@@ -193,7 +193,7 @@ def test_maps_of_inputs_leave_out_layers_whose_encoded_inputs_begin_at_zero(capl
         field = built(variant=VARIANTS["row"], start_radius=0.5)
     assert list(layers.conditioned_layers(field)) == ["trunk.1", "trunk.3"]
     said = "\n".join(record.getMessage() for record in caplog.records)
-    assert "row conditioning leaves out trunk.0: 18 of its inputs have zero initial weights" in said
+    assert "conditioning leaves out trunk.0: 18 of its inputs have zero initial weights" in said
     assert "leaves out trunk.2" in said
     assert set(layers.conditioned_layers(built(variant=VARIANTS["column"], start_radius=0.5))) == {
         f"trunk.{i}" for i in range(4)

@@ -45,10 +45,10 @@ def test_each_row_of_a_batch_has_one_pixel_of_each_block(picture):
             assert torch.equal(picture.colors_at(block)[near.argmin()], colors[row, column])
 
 
-@pytest.mark.parametrize("skip", [0, 1])
-def test_the_kernel_is_that_of_the_derivatives_of_each_point_alone(picture, skip):
+@pytest.mark.parametrize(("skip", "activation"), [(0, "sine"), (1, "sine"), (0, "finer"), (1, "relu")])
+def test_the_kernel_is_that_of_the_derivatives_of_each_point_alone(picture, skip, activation):
     torch.manual_seed(0)
-    field = ShapeField(Positional(2, 2), 3, 6, 3, activation=Activation("sine"), skip_at=skip).double()
+    field = ShapeField(Positional(2, 2), 3, 6, 3, activation=Activation(activation, omega=3.0), skip_at=skip).double()
     points, rows = picture.points(picture.train_pixels[:5]).double(), []
     for point in points:
         field.zero_grad()
@@ -84,7 +84,7 @@ def test_small_pictures_and_other_targets_are_one_sentence(picture):
         (["--mesh", "a.ply"], "without --image"),
         (["--image", "a.png", "--encoding", "hash"], "with --encoding hash"),
         (["--image", "a.png", "--encoding", "none", "--equilibrate"], "with conditioned weights"),
-        (["--image", "a.png", "--encoding", "none", "--N_points", "99"], "with --N_points 99"),
+        (["--image", "a.png", "--encoding", "none", "--N_points", "300"], "with --N_points 300, not a multiple"),
     ):
         with pytest.raises(InputError, match=f"option --iga: found 5 {found}"):
             parser.parse(ShapeConfig, [*words, "--iga", "5"])

@@ -404,6 +404,7 @@ def test_a_missing_file_is_one_sentence(make, tmp_path):
         (["--hash_finest", "4"], "option --hash_finest: found 4, expected at least --hash_coarsest"),
         (["--equilibrate", "--weight_norm"], "mutually exclusive"),
         (["--finer_bias", "1"], "option --finer_bias: found 1 with --activation relu, expected --activation finer"),
+        (["--conditioning", "batch_norm", "--eikonal", "1", "--representation", "sdf"], "expected none of them"),
         (["--margin", "1"], "option --margin: found '1', expected at most 0.9"),
     ],
 )
