@@ -30,7 +30,7 @@ from enerf.conditioning import batch_norm, maps, weight_views
 from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_owners, unsuitable_reason
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
-BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
+BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm", "spectral_shift")
 METHODS = (*maps.METHODS, *BASELINES)
 NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # indexed tables, and factors of elements
 
