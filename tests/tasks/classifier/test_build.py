@@ -232,6 +232,17 @@ def test_the_shift_and_its_scale_are_those_asked_for():
     torch.testing.assert_close(added, 2 * torch.eye(added.shape[1]).repeat(3, 1))
 
 
+def test_with_a_shift_of_ten_the_class_token_sees_no_image_at_first():
+    spreads = []
+    for how in ({"shift": 10.0}, {"shift": 1.0}, {"shift": 10.0, "scale": "kept"}):
+        net = built("vit_s", width=0.25, size=32, patch=8).eval()
+        classifier_build.condition(net, "sc", **how)
+        with torch.no_grad():
+            spreads.append(float(net(images(size=32)).std(0).max()))
+    assert spreads[0] < 1e-4
+    assert min(spreads[1:]) > 0.01
+
+
 @pytest.mark.parametrize("init", ATTENTION_INITS)
 def test_initializations_of_attention_change_its_projections_and_nothing_else(init: str):
     plain, net, again = built("vit_s"), built("vit_s"), built("vit_s")
