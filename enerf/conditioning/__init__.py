@@ -6,6 +6,7 @@ Layers of a model:
 - ``selection``        which layers a selector matches; ``suitability``: whether a method can be applied to them
 - ``parametrization``  raw weight -> applied weight; scales
 - ``baking``           conditioned weights to plain ones
+- ``attention``        projections with a shift, an initialization, preconditioned outputs
 - ``baselines``        weight and spectral normalization, weight standardization, initializations
 - ``batch_norm``       gradients preconditioned by batch statistics
 - ``weight_views``     weight tensors as matrices: linear, convolutions, bilinear, attention
@@ -31,6 +32,12 @@ from typing import TYPE_CHECKING, Any
 from enerf.conditioning import _moved
 
 if TYPE_CHECKING:
+    from enerf.conditioning.attention import (
+        PreconditionedAttention,
+        initialize_attention_,
+        precondition_attention_,
+        preconditioned,
+    )
     from enerf.conditioning.baking import bake
     from enerf.conditioning.baselines import INITS, initialize_, spectral_norm, unit_row_, weight_norm
     from enerf.conditioning.diagnostics.spectrum import layer_report
@@ -56,6 +63,7 @@ __all__ = [
     "Conditioned",
     "Equilibrated",
     "ParameterGroups",
+    "PreconditionedAttention",
     "Selection",
     "WeightView",
     "bake",
@@ -65,9 +73,12 @@ __all__ = [
     "condition_tensor",
     "conditioned_layers",
     "initialize_",
+    "initialize_attention_",
     "key_map",
     "layer_report",
     "parameter_groups",
+    "precondition_attention_",
+    "preconditioned",
     "register_layer",
     "register_map",
     "register_parametrization",
@@ -82,6 +93,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "attention": ("PreconditionedAttention", "initialize_attention_", "precondition_attention_", "preconditioned"),
     "baking": ("bake",),
     "baselines": ("INITS", "initialize_", "spectral_norm", "unit_row_", "weight_norm"),
     "diagnostics.spectrum": ("layer_report",),

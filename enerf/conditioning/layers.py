@@ -18,12 +18,23 @@ pickle whole parametrized modules. ``torch.func.functional_call`` takes raw weig
 ``parametrizations.weight.original`` and applies the maps to them; the key ``weight`` does not exist.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable
 
 from torch import nn
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import baselines, batch_norm, maps, norms, selection, suitability, table, weight_views
+from enerf.conditioning import (
+    attention,
+    baselines,
+    batch_norm,
+    maps,
+    norms,
+    selection,
+    suitability,
+    table,
+    weight_views,
+)
 from enerf.conditioning.baking import bake, method_of
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
@@ -78,6 +89,7 @@ def condition(
     p: float | int = 2.0,
     packing: str = "matrix",
     zero_rows: str = "left_out",
+    shift: float = attention.SHIFT,
 ) -> Conditioned:
     """Condition layers in place and return their names; on an error no layer is changed.
 
@@ -92,7 +104,8 @@ def condition(
         ``registry.register_map`` has added; or a baseline: ``weight_standardisation``, ``weight_norm``,
         ``spectral_norm`` (with ``scale`` ``fixed``, ``constant`` or ``learned``), ``unit_row`` (an initialization, no
         map) or ``batch_norm`` (gradients preconditioned by batch statistics); or one of ``table.MODULES``:
-        ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator.
+        ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator; or
+        ``spectral_shift``, for ``nn.MultiheadAttention`` only.
     layers
         Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``.
     gradient
@@ -110,6 +123,8 @@ def condition(
         Whether packed attention projections are conditioned per ``matrix`` or per ``head``.
     zero_rows
         Layers with rows of zeros are ``left_out``, ``refused`` or ``conditioned``; see ``suitability``.
+    shift
+        λ of ``spectral_shift``; see ``attention.shifted``.
 
     Returns
     -------
@@ -136,7 +151,7 @@ def condition(
     >>> torch.allclose(net[0].weight.norm(dim=0), torch.ones(3))
     True
     """
-    _check_options(method, gradient, every, scale, p)
+    _check_options(method, gradient, every, scale, p, shift)
     selected = select(model, layers, heads, method, packing, zero_rows)
     names = selection.with_tied(model, selected.names)
     found = selection.plain_layers(model, names)
@@ -147,7 +162,7 @@ def condition(
     result = Conditioned(names, selected.skipped, selection.unknown_layers(model))
 
     def make(view: WeightView) -> Equilibrated:
-        return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
+        return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
 
     with unchanged_on_error(found.values()):
         _apply(model, method, found, packing, scale, make)
@@ -165,6 +180,7 @@ def condition_tensor(
     scale: str = "fixed",
     p: float | int = 2.0,
     zero_rows: str = "refused",
+    shift: float = attention.SHIFT,
 ) -> Equilibrated:
     """Condition one tensor of one module in place, whatever the type of the module; return the parametrization.
 
@@ -182,7 +198,7 @@ def condition_tensor(
     view
         How the tensor is read as matrices: by default as the layer's type says, or else by its last two axes as
         n_out × n_in.
-    gradient, every, scale, p
+    gradient, every, scale, p, shift
         As for ``condition``.
     zero_rows
         ``"conditioned"`` accepts rows of zeros.
@@ -201,7 +217,7 @@ def condition_tensor(
     >>> cell.weight_hh.norm(dim=0).round(decimals=4).unique()
     tensor([1.], grad_fn=<Unique2Backward0>)
     """
-    _check_options(method, gradient, every, scale, p)
+    _check_options(method, gradient, every, scale, p, shift)
     if method not in MAPS:
         raise ValueError(f"method is {method!r}; for one tensor it must be one of {', '.join(MAPS)}")
     check_option("zero_rows", zero_rows, suitability.ZERO_ROWS)
@@ -221,7 +237,7 @@ def condition_tensor(
         raise ValueError(f"{name} cannot be conditioned: {reason}")
     if method == "jacobi":
         _check_diagonal(name, module, view)
-    parametrization = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view)
+    parametrization = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
     with unchanged_on_error([module]):
         _register(module, view, parametrization)
     return parametrization
@@ -280,11 +296,12 @@ def _apply(
 
 
 def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated) -> None:
+    parametrization.is_registered = False  # tied layers register the same one
     parametrize.register_parametrization(module, view.name, parametrization)
     parametrization.reset_accesses()
 
 
-def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int) -> None:
+def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int, shift: float) -> None:
     check_option("method", method, selection.methods())
     table.load(method)
     norms.check(gradient, p)
@@ -297,7 +314,12 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
     if every > 1 and gradient != "detached":
         raise ValueError('cached divisors are constants: every above 1 requires gradient="detached"')
     added = maps.ADDED.get(method)
-    if every > 1 and (method == "weight_standardisation" or (added is not None and added.divisors is None)):
+    if not (math.isfinite(shift) and shift > 0):
+        raise ValueError(f"shift is {shift!r}; expected a finite number above 0")
+    if shift != attention.SHIFT and method != "spectral_shift":
+        raise ValueError(f"shift is {shift:g}, but only spectral_shift has one, and the method is {method}")
+    without_divisors = method in ("weight_standardisation", "spectral_shift")
+    if every > 1 and (without_divisors or (added is not None and added.divisors is None)):
         raise ValueError(f"{method} is more than a division: it has no divisors that could be cached")
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from enerf.conditioning import baselines, maps, norms, recomputation
+from enerf.conditioning import attention, baselines, maps, norms, recomputation
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.step_counter import StepDetector
 from enerf.conditioning.weight_views import WeightView
@@ -31,6 +31,7 @@ SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 MAPS: dict[str, Callable[..., Tensor]] = {  # registry.register_map adds to it
     **maps.METHODS,
     "weight_standardisation": baselines.standardized,
+    "spectral_shift": attention.shifted,
 }
 
 
@@ -53,6 +54,8 @@ class Equilibrated(Parametrization):
         ``step_counter``: accumulated gradients and activation checkpointing see the divisors of their step.
     view
         How the tensor is read as matrices; None if it is a matrix or a batch of matrices.
+    shift
+        λ of ``spectral_shift``.
     """
 
     # Names in state dicts; they do not change.
@@ -70,9 +73,11 @@ class Equilibrated(Parametrization):
         scale: str = "fixed",
         every: int = 1,
         view: WeightView | None = None,
+        shift: float = attention.SHIFT,
     ) -> None:
         super().__init__()
         self.method, self.gradient, self.p, self.scale, self.every, self.view = method, gradient, p, scale, every, view
+        self.shift, self.is_registered = shift, False
         self.register_parameter("gain", None)
         self.steps = StepDetector() if every > 1 else None
 
@@ -97,7 +102,8 @@ class Equilibrated(Parametrization):
         """Return the raw weight that stands for an assigned weight: the same tensor; gains are set to keep its norms.
 
         The applied weight then equals the assigned one if the map changes nothing but its scale (or, with
-        ``learned_rows``, the scale of its rows), which holds for weights that were baked from the same map.
+        ``learned_rows``, the scale of its rows), which holds for weights that were baked from the same map. A fixed
+        shift is subtracted, but not from the weight that the parametrization is registered for.
         """
         with torch.no_grad():
             raw = weight if self.view is None else self.view.to_matrices(weight)
@@ -108,10 +114,14 @@ class Equilibrated(Parametrization):
                 self._set_gain(gain.reshape(1) if self.scale == "learned" and gain.dim() == 0 else gain)
             elif self.scale == "learned_rows":
                 self._set_gain(_row_gains(raw, self._map(raw)))
+            elif self._is_shift and self.scale == "fixed" and self.is_registered:
+                unshifted = attention.shifted(raw, shift=-self.shift)
+                return unshifted if self.view is None else self.view.from_matrices(unshifted)
         return weight
 
     def reset_accesses(self) -> None:
         """Reset the count of steps, after ``register_parametrization`` has accessed the weight itself."""
+        self.is_registered = True
         if self.every > 1:
             self.accesses.zero_()
             self.steps = StepDetector()
@@ -120,17 +130,22 @@ class Equilibrated(Parametrization):
         """Key that is equal for parametrizations whose weights can be stacked for one call; None: never stacked."""
         if self.every > 1:
             return None
-        return (self.method, self.gradient, self.p, self.scale, self.view)
+        return (self.method, self.gradient, self.p, self.scale, self.view, self.shift)
 
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
         more = [f"p={self.p}"] * (self.p != 2) + [f"scale={self.scale}"] * (self.scale != "fixed")
-        more += [f"every={self.every}"] * (self.every > 1)
+        more += [f"every={self.every}"] * (self.every > 1) + [f"shift={self.shift:g}"] * self._is_shift
         return ", ".join([f"method={self.method}, gradient={self.gradient}", *more])
+
+    @property
+    def _is_shift(self) -> bool:
+        return self.method == "spectral_shift"
 
     def _map(self, raw: Tensor) -> Tensor:
         if self.every == 1:
-            return MAPS[self.method](raw, self.gradient, self.p)
+            more = {"shift": self.shift} if self._is_shift else {}
+            return MAPS[self.method](raw, self.gradient, self.p, **more)
         return raw / self.of_inputs / self.of_outputs
 
     @_disable_dynamo  # torch.compiler.disable, but it imports the compiler, for a second, when it is called

@@ -31,7 +31,7 @@ from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_own
 from enerf.conditioning.weight_views import WeightView
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
-BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm")
+BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm", "spectral_shift")
 METHODS = (*maps.METHODS, *BASELINES, *table.MODULES)
 APPLIED: dict[str, Callable[[nn.Module, WeightView], None]] = {}  # registry.register_parametrization adds to it
 NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)  # indexed tables, and factors of elements

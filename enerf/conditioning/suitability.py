@@ -51,6 +51,8 @@ def unsuitable_reason(
     plain_type = parametrize.type_before_parametrizations(module)
     if reason is None and method == "batch_norm" and not batch_norm.supports(plain_type):
         return f"batch_norm preconditions linear layers and convolutions, and it is a {type(module).__name__}"
+    if reason is None and method == "spectral_shift" and not isinstance(module, nn.MultiheadAttention):
+        return "it has no projections of queries, keys and values"
     return reason or _tied_weight_problem(model, name, method)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from enerf.conditioning import weight_views
+from enerf.conditioning import layers, weight_views
 from enerf.conditioning.diagnostics import curvature, eigenvalues, layer_inputs, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.core import device as core_device
@@ -142,11 +142,22 @@ def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:
     return opened
 
 
+def _check_differentiable(model: nn.Module) -> None:
+    """Raise ``InputError`` for a model whose weights can be differentiated only once."""
+    once = [name for name, method in layers.conditioned_layers(model).items() if method == "orthogonal"]
+    if once:
+        raise InputError(
+            f"the curvature of {once[0]} was asked for, which has orthogonal weights, and their second derivatives are "
+            "not implemented; expected --no_hessian"
+        )
+
+
 def measure(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = False) -> dict[str, Any]:
     """Measure one checkpoint; return its record, see ``analysis_report``."""
     began, names, loss = time.perf_counter(), probe.layers, probe.objective
     record: dict[str, Any] = {"step": probe.step, "layers": spectrum.layer_report(probe.model, names)}
     if not chosen.no_hessian:
+        _check_differentiable(probe.model)
         called = [name for name in names if _is_called(probe.model.get_submodule(name))]
         inputs = layer_inputs.record_layer_inputs(probe.model, called, lambda: loss.model(loss.inputs))
         for name, layer_input in inputs.items():

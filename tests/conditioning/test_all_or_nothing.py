@@ -35,7 +35,7 @@ def everything(net: nn.Module) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "spectral_shift"])  # of attention
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_that_computes_a_weight_is_named_and_nothing_changes(hook: str, method: str):
     net = three()

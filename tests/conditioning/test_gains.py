@@ -91,7 +91,7 @@ def test_training_goes_on_from_the_optimizer_state_of_earlier_checkpoints(kind: 
 # one gain a row
 
 
-@pytest.mark.parametrize("method", [m for m in MAPS if m != "jacobi"])
+@pytest.mark.parametrize("method", [m for m in MAPS if m not in ("jacobi", "spectral_shift")])
 def test_rows_keep_their_norms_and_learn_them(method: str):
     raw = network("fixed", method)[0].parametrizations.weight.original.detach()
     net = network("learned_rows", method)

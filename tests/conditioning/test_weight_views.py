@@ -29,6 +29,7 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "attention": lambda: nn.MultiheadAttention(8, 2, batch_first=True),
     "attention of other widths": lambda: nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=True),
 }
+GENERAL = [method for method in MAPS if method not in ("jacobi", "spectral_shift")]  # suit every kind
 every_kind = pytest.mark.parametrize("kind", KINDS)
 # torch's alternative for attention in evaluation warns of its own prototype
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -64,6 +65,8 @@ def output(module: nn.Module, seed: int = 0) -> Tensor:
 def suits(kind: str, method: str) -> bool:
     if method == "batch_norm":
         return kind.startswith(("linear", "conv", "grouped", "multiplied"))
+    if method == "spectral_shift":
+        return kind.startswith("attention")
     return method != "jacobi" or kind == "attention"
 
 
@@ -120,9 +123,11 @@ def test_a_transposed_convolution_spreads_its_inputs_by_its_matrices(groups: int
 @pytest.mark.parametrize(
     ("kind", "method", "packing"),
     [
-        *((kind, method, "matrix") for kind, method in latin(2, KINDS, [m for m in MAPS if m != "jacobi"])),
-        *(("attention", method, "head") for method in MAPS if method != "jacobi"),
+        *((kind, method, "matrix") for kind, method in latin(2, KINDS, GENERAL)),
+        *(("attention", method, "head") for method in GENERAL),
         ("attention of other widths", "row", "head"),
+        ("attention", "spectral_shift", "matrix"),
+        ("attention of other widths", "spectral_shift", "head"),
     ],
 )
 def test_what_is_applied_is_the_map_of_each_matrix(kind: str, method: str, packing: str):
@@ -181,7 +186,9 @@ def test_depthwise_convolutions_have_a_single_output_a_group():
 # baking
 
 
-@pytest.mark.parametrize(("kind", "method"), [*latin(3, KINDS, METHODS), ("attention", "jacobi")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [*latin(3, KINDS, METHODS), ("attention", "jacobi"), ("attention", "spectral_shift")]
+)
 def test_baking_every_kind_keeps_every_bit(kind: str, method: str):
     model = nn.Sequential(layer(kind))
     if not suits(kind, method):

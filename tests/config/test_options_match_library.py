@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from enerf.conditioning import baselines, maps, norms, parametrization, selection
+from enerf.conditioning import attention, baselines, maps, norms, parametrization, selection
 from enerf.config import options
 from enerf.config.options import ConditioningOptions, MapOptions
 from enerf.datasets.scenes import poses
@@ -34,7 +34,8 @@ def test_choices_of_options_are_those_of_the_library(table: type[Any]):
     assert choices(table, "equilibrate_gradient") == norms.GRADIENTS
     assert choices(table, "equilibrate_scale") == parametrization.SCALES
     assert choices(table, "equilibrate_p") == norms.P_NORMS
-    assert choices(table, "init") == baselines.INITS
+    of_attention = attention.INITS if table is NormalizationOptions else ()
+    assert choices(table, "init") == (*baselines.INITS, *of_attention)
     assert isinstance(table(), MapOptions)
 
 

@@ -10,6 +10,7 @@ import logging
 import torch
 from torch import nn
 
+from enerf.conditioning import attention
 from enerf.conditioning import layers as conditioned
 from enerf.conditioning.layers import Layers
 from enerf.conditioning.selection import check_option
@@ -20,7 +21,7 @@ from enerf.models.inception import SmallInception
 from enerf.models.norms import CNN_NORMS, VIT_NORMS, scaled
 from enerf.models.resnet import ResNet
 from enerf.models.vit import VisionTransformer
-from enerf.tasks.classifier.config import MODELS, TREATMENTS
+from enerf.tasks.classifier.config import ATTENTION_TREATMENTS, MODELS, SHIFT, TREATMENTS
 
 log = logging.getLogger("enerf")
 
@@ -153,6 +154,7 @@ def condition(
     gradient: str = "through",
     scale: str = "fixed",
     p: float | int = 2.0,
+    shift: float = SHIFT,
     seed: int = 0,
 ) -> list[str]:
     """Initialize and condition layers in place; return the names of the treated layers (initialized, if untreated).
@@ -166,29 +168,45 @@ def condition(
         Network built by ``network``.
     treatment
         ``""``: none; ``w``: weight normalization; ``ws``: weight standardization; ``e``: the map ``method``; ``bnp``:
-        batch-norm preconditioning of the gradients, not available for packed projections of attention.
+        batch-norm preconditioning of the gradients, not available for packed projections of attention; ``sc``: spectral
+        conditioning of attention; ``pa``: preconditioned attention. The last two treat the attention among the layers.
     layers
         Selection as in ``conditioning.selection``: ``all`` includes the head, ``hidden`` does not.
     init, seed
-        ``default``, ``glorot``, ``he`` or ``unit_row``, and its seed.
+        ``default``, ``glorot``, ``he`` or ``unit_row``, or one of ``attention.INITS``, for the attention among the
+        layers; and its seed.
     method, gradient, scale, p
-        Options of the map ``e``, as in ``conditioning.layers.condition``; ignored by other treatments.
+        Options of the map ``e``, as in ``conditioning.layers.condition``; ``scale`` also of ``sc``; ignored by other
+        treatments.
+    shift
+        λ of ``sc`` and of the initialization ``shifted_attention``.
 
     Raises
     ------
     ValueError
         If an option or a layer is unknown, or a layer selected by name does not support the treatment.
     """
-    if treatment not in TREATMENTS:
-        raise ValueError(f"treatment is {treatment!r}; it must be one of {', '.join(TREATMENTS[1:])}, or empty")
+    known = (*TREATMENTS[1:], *ATTENTION_TREATMENTS)
+    if treatment and treatment not in known:
+        raise ValueError(f"treatment is {treatment!r}; it must be one of {', '.join(known)}, or empty")
     # every layer supports weight norm
-    initialized = conditioned.select(model, layers, HEADS, "unit_row" if init == "unit_row" else "weight_norm").names
+    suits = "spectral_shift" if init in attention.INITS else "unit_row" if init == "unit_row" else "weight_norm"
+    initialized = conditioned.select(model, layers, HEADS, suits).names
     maps = {"w": "weight_norm", "ws": "weight_standardisation", "e": method, "bnp": "batch_norm"}
+    maps |= dict.fromkeys(ATTENTION_TREATMENTS, "spectral_shift")
     treated: list[str] = []
     if treatment:
         treated, skipped = conditioned.select(model, layers, HEADS, maps[treatment])
-        _log_skipped(maps[treatment], skipped)
-    conditioned.initialize_(model, initialized, init, torch.Generator().manual_seed(seed))
+        _log_skipped("preconditioned attention" if treatment == "pa" else maps[treatment], skipped)
+    generator = torch.Generator().manual_seed(seed)
+    if init in attention.INITS:
+        attention.initialize_attention_(model, initialized, init, generator, shift)
+    else:
+        conditioned.initialize_(model, initialized, init, generator)
+    if treatment == "pa":
+        return attention.precondition_attention_(model, treated)
+    if treatment == "sc":
+        return conditioned.condition(model, "spectral_shift", treated, scale=scale, shift=shift)
     if treatment == "e":
         return conditioned.condition(model, method, treated, gradient, scale=scale, p=p)
     return conditioned.condition(model, maps[treatment], treated) if treatment else initialized

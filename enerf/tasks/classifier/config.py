@@ -21,7 +21,13 @@ MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s",
 # Norms of activations, and treatments of weights or of their gradients.
 NORMS = ("bn", "gn", "none", "ln")
 TREATMENTS = ("", "w", "ws", "e", "bnp")
-NORMALIZATIONS = tuple(norm + (f"+{treatment}" if treatment else "") for norm in NORMS for treatment in TREATMENTS)
+ATTENTION_TREATMENTS = ("sc", "pa")  # of ViTs only
+NORMALIZATIONS = (
+    *(norm + (f"+{treatment}" if treatment else "") for norm in NORMS for treatment in TREATMENTS),
+    *(f"ln+{treatment}" for treatment in ATTENTION_TREATMENTS),
+)
+ATTENTION_INITS = ("conditioned_attention", "conditioned_attention_matrix", "gaussian_attention", "shifted_attention")
+SHIFT = 10.0
 OPTIMIZERS = (
     *("sgd", "adam", "adamw", "rmsprop", "adagrad"),
     *("intrinsic_adam", "intrinsic_rmsprop", "intrinsic_adagrad"),
@@ -97,7 +103,8 @@ class NormalizationOptions:
         "",
         "NORM or NORM+TREATMENT. Norm of activations: bn (batch), gn (group), none, or ln (layer, for ViTs). Treatment "
         "of the layers --layers: w (weight normalization), ws (weight standardization), e (equilibration), bnp "
-        "(batch-norm preconditioning of gradients). Empty: bn, for ViTs ln",
+        "(batch-norm preconditioning of gradients); of the attention among them: sc (spectral conditioning: W + λI), "
+        "pa (preconditioned attention). Empty: bn, for ViTs ln",
         choices=("", *NORMALIZATIONS),
         affects="model",
     )
@@ -112,10 +119,13 @@ class NormalizationOptions:
     equilibrate_gradient: str = inherited(ConditioningOptions, "equilibrate_gradient", "through")
     equilibrate_scale: str = inherited(ConditioningOptions, "equilibrate_scale", "fixed")
     equilibrate_p: float = inherited(ConditioningOptions, "equilibrate_p", 2.0)
+    attention_shift: float = option(SHIFT, "λ of +sc", above=0, at_most=1e6, affects="model")
     init: str = option(
         "default",
-        "control: initialization of the same layers: the network's default, Glorot, He, or rows of unit norm",
-        choices=INITS,
+        "control: initialization of the same layers: the network's default, Glorot, He, or rows of unit norm; of the "
+        "attention among them: conditioned_attention (identity and semi-orthogonal matrices, for each head or for all "
+        "heads at once), and controls of its scale and of +sc",
+        choices=(*INITS, *ATTENTION_INITS),
         affects="training",
     )
 
@@ -130,17 +140,26 @@ class NormalizationOptions:
         return norm, treatment
 
     def check(self) -> None:
-        """Check that options of equilibration are only set with ``+e``.
+        """Check that options of equilibration are only set with ``+e``, and λ only where it has an effect.
+
+        ``+sc`` has the scales of equilibration too.
 
         Raises
         ------
         InputError
             For the first one that would have no effect.
         """
-        if self.parts[1] == "e":
+        treatment, found = self.parts[1], self.normalisation or "(empty)"
+        if self.attention_shift != SHIFT and treatment != "sc" and self.init != "shifted_attention":
+            raise InputError(
+                f"option --attention_shift: found {self.attention_shift:g} with --normalisation {found}, expected "
+                "ln+sc, or --init shifted_attention"
+            )
+        if treatment == "e":
             return
-        found = self.normalisation or "(empty)"
         for name in ("equilibrate", "equilibrate_gradient", "equilibrate_scale", "equilibrate_p"):
+            if (treatment, name) == ("sc", "equilibrate_scale"):
+                continue
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(
                     f"option --{name}: found {getattr(self, name)} with --normalisation {found}, expected one with +e: "
@@ -258,6 +277,11 @@ class ClassifierConfig(RunConfig):
             raise InputError(
                 f"option --normalisation: found {self.conditioning.normalisation} with --model {self.model.model}, "
                 f"expected {'one that begins with ln' if is_vit else 'one that begins with bn, gn or none'}"
+            )
+        if self.conditioning.init in ATTENTION_INITS and not is_vit:
+            raise InputError(
+                f"option --init: found {self.conditioning.init} with --model {self.model.model}, expected vit_s or "
+                "vit_b: other networks have no attention"
             )
         self._check_training()
         if self.data.augment == "crop" and not self.data.image_size:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from enerf.config.methods import Methods
-from enerf.tasks.classifier.config import NORMALIZATIONS
+from enerf.tasks.classifier.config import ATTENTION_INITS, NORMALIZATIONS, SHIFT
 
 _COMMON: dict[str, Any] = {
     **{"normalisation": "", "init": "default", "equilibrate": "row", "equilibrate_gradient": "through"},
-    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0},
+    **{"equilibrate_scale": "fixed", "equilibrate_p": 2.0, "attention_shift": SHIFT},
 }
 ENDS = "first_conv_and_last_linear"
 # All options of the optimizer, for the variants that differ in it; penalties are only those that the name says.
@@ -23,6 +23,10 @@ _CHANGES: dict[str, dict[str, Any]] = {
     # scale of the default initialization: fixed at every step, or a learned gain that starts there
     **{f"{norm}+e_kept": {"normalisation": f"{norm}+e", "equilibrate_scale": "kept"} for norm in ("bn", "ln")},
     **{f"{norm}+e_gain": {"normalisation": f"{norm}+e", "equilibrate_scale": "learned"} for norm in ("bn", "ln")},
+    # attention: initializations and their controls; +sc at the scale of the raw weights, and with a small λ
+    **{f"ln_{init}": {"normalisation": "ln", "init": init} for init in ATTENTION_INITS},
+    "ln+sc_kept": {"normalisation": "ln+sc", "equilibrate_scale": "kept"},
+    "ln+sc_1": {"normalisation": "ln+sc", "attention_shift": 1.0},
     # only the first convolution and the last linear layer
     **{f"bn+{how}_ends": {"normalisation": f"bn+{how}", "layers": ENDS} for how in ("w", "ws", "e")},
     # regularization of the intrinsic parameter, and in the loss

@@ -24,7 +24,7 @@ from enerf.fields import conditioning
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Resolved
 from enerf.tasks.classifier import build, memory, optimizers
-from enerf.tasks.classifier.config import ClassifierConfig
+from enerf.tasks.classifier.config import SHIFT, ClassifierConfig
 
 log = logging.getLogger("enerf")
 
@@ -211,6 +211,8 @@ def method_name(config: ClassifierConfig) -> str:
     c, t, norm = config.conditioning, config.train, norm_of(config)
     words = [norm + (f"+{c.parts[1]}" if c.parts[1] else "")]
     words += conditioning.map_words(c) if c.parts[1] == "e" else []
+    words += [c.equilibrate_scale] if c.parts[1] == "sc" and c.equilibrate_scale != "fixed" else []
+    words += [f"shift{c.attention_shift:g}"] if c.attention_shift != SHIFT else []
     words += [c.init] if c.init != "default" else []
     words += [c.layers] if c.layers != "all" and (c.parts[1] or c.init != "default") else []
     words += [t.optimiser] if t.optimiser != "sgd" else []
@@ -247,6 +249,7 @@ def new_model(config: ClassifierConfig, data: LabelledImages) -> tuple[nn.Module
             gradient=c.equilibrate_gradient,
             scale=c.equilibrate_scale,
             p=c.equilibrate_p,
+            shift=c.attention_shift,
             seed=rng.stream_seed(config.train.seed, 0),
         )
     except ValueError as error:

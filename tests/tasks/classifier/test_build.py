@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from enerf.conditioning import layers
 from enerf.tasks.classifier import build as classifier_build
-from enerf.tasks.classifier.config import MODELS, TREATMENTS
+from enerf.tasks.classifier.config import ATTENTION_INITS, ATTENTION_TREATMENTS, MODELS, TREATMENTS
 from tests.grids import latin, pairs
 
 CNNS = ("inception", "densenet", "googlenet", "resnet18", "resnet50")
@@ -21,7 +21,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 VARIANTS = [(name, norm) for name in MODELS for norm in classifier_build.norms_of(name)]
 # every other pair of an arm and a treatment; without a norm, standardised weights overflow
-TREATED = [(*arm, t) for arm, t in latin(2, VARIANTS, TREATMENTS) if arm[1] in ("bn", "ln") or t in ("", "e")]
+TREATED = [
+    *((*arm, t) for arm, t in latin(2, VARIANTS, TREATMENTS) if arm[1] in ("bn", "ln") or t in ("", "e")),
+    *(("vit_s", "ln", t) for t in ATTENTION_TREATMENTS),
+]
 RAW = ("w", "ws", "e", "bnp")
 
 
@@ -132,7 +135,7 @@ def test_patches_follow_the_images_size(size: int, patch: int):
 def test_each_treatment_trains_with_finite_gradients_and_bakes_to_the_same_logits(name: str, norm: str, treatment: str):
     net = built(name, norm)
     names = classifier_build.condition(net, treatment)
-    assert (list(layers.conditioned_layers(net)) == names) == bool(treatment)
+    assert list(layers.conditioned_layers(net)) == (names if treatment not in ("", "pa") else [])
     optimiser = torch.optim.SGD(net.parameters(), 1e-3)
     labels = torch.arange(6) % 7
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
@@ -208,6 +211,49 @@ def test_what_preconditioning_does_not_suit_is_skipped_and_logged_in_one_line(ca
     assert not caplog.records
 
 
+ATTENTION = ["blocks.0.self_attn", "blocks.1.self_attn"]
+
+
+@pytest.mark.parametrize("treatment", ATTENTION_TREATMENTS)
+def test_treatments_of_attention_share_every_raw_weight_with_the_baseline(treatment: str):
+    treated = built("vit_s")
+    assert classifier_build.condition(treated, treatment, layers="hidden") == ATTENTION
+    assert same(raw(treated), raw(built("vit_s")))
+    assert (treated.eval()(images()) - built("vit_s").eval()(images())).abs().max() > 1e-3
+
+
+def test_the_shift_and_its_scale_are_those_asked_for():
+    net, plain = built("vit_s"), built("vit_s")
+    classifier_build.condition(net, "sc", scale="kept", shift=2.0)
+    found: Any = net.get_submodule("blocks.0.self_attn.parametrizations.in_proj_weight")[0]
+    assert (found.method, found.scale, found.shift) == ("spectral_shift", "kept", 2.0)
+    classifier_build.condition(plain, "", init="shifted_attention", shift=2.0)
+    added = raw(plain)["blocks.0.self_attn.in_proj_weight"] - raw(built("vit_s"))["blocks.0.self_attn.in_proj_weight"]
+    torch.testing.assert_close(added, 2 * torch.eye(added.shape[1]).repeat(3, 1))
+
+
+def test_with_a_shift_of_ten_the_class_token_sees_no_image_at_first():
+    spreads = []
+    for how in ({"shift": 10.0}, {"shift": 1.0}, {"shift": 10.0, "scale": "kept"}):
+        net = built("vit_s", width=0.25, size=32, patch=8).eval()
+        classifier_build.condition(net, "sc", **how)
+        with torch.no_grad():
+            spreads.append(float(net(images(size=32)).std(0).max()))
+    assert spreads[0] < 1e-4
+    assert min(spreads[1:]) > 0.01
+
+
+@pytest.mark.parametrize("init", ATTENTION_INITS)
+def test_initializations_of_attention_change_its_projections_and_nothing_else(init: str):
+    plain, net, again = built("vit_s"), built("vit_s"), built("vit_s")
+    assert classifier_build.condition(net, "", init=init, seed=1) == ATTENTION
+    classifier_build.condition(again, "sc", init=init, seed=1)
+    assert same(raw(net), raw(again))
+    before = raw(plain)
+    changed = [name for name, p in raw(net).items() if not torch.equal(p, before[name])]
+    assert changed == [f"{name}.in_proj_weight" for name in ATTENTION]
+
+
 # words
 
 
@@ -263,11 +309,13 @@ def test_what_cannot_be_built_is_reported_in_one_sentence(name: str, numbers: di
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"treatment": "x"}, r"treatment is 'x'; it must be one of w, ws, e, bnp, or empty"),
+        ({"treatment": "x"}, r"treatment is 'x'; it must be one of w, ws, e, bnp, sc, pa, or empty"),
         ({"treatment": "e", "method": "rows"}, r"method is 'rows'; .*did you mean row"),
         ({"treatment": "e", "layers": "haed"}, r"no layer is named 'haed'; the nearest known names are head"),
         ({"treatment": "e", "scale": "free"}, r"scale is 'free'; it must be one of fixed"),
         ({"treatment": "", "init": "her"}, r"init is 'her'; it must be one of default"),
+        ({"treatment": "sc", "layers": "Conv2d"}, r"no layer belongs to 'Conv2d' .*it has no projections of queries"),
+        ({"treatment": "pa", "layers": "head"}, r"head cannot be conditioned: it has no projections of queries"),
         ({"treatment": "bnp", "layers": "blocks.0.self_attn"}, r"blocks\.0\.self_attn cannot be conditioned"),
     ],
 )

@@ -5,14 +5,18 @@ from typing import Any
 
 import pytest
 
+from enerf.conditioning import attention
 from enerf.config import parser
 from enerf.core.errors import InputError
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier.config import (
+    ATTENTION_INITS,
+    ATTENTION_TREATMENTS,
     MODELS,
     NORMALIZATIONS,
     NORMS,
     OPTIMIZERS,
+    SHIFT,
     TREATMENTS,
     ClassifierConfig,
     NormalizationOptions,
@@ -43,7 +47,10 @@ def refusal(**changes: Any) -> str:
 
 def test_a_normalization_is_what_normalizes_activations_and_what_is_done_to_weights():
     pairs = [NormalizationOptions(normalisation=name).parts for name in NORMALIZATIONS]
-    assert pairs == [(norm, treatment) for norm in NORMS for treatment in TREATMENTS]
+    assert pairs == [
+        *((norm, treatment) for norm in NORMS for treatment in TREATMENTS),
+        *(("ln", treatment) for treatment in ATTENTION_TREATMENTS),
+    ]
     assert NormalizationOptions().parts == ("", "")
 
 
@@ -72,6 +79,28 @@ def test_options_of_the_map_need_the_map(option: str, value: Any, told: str):
         )
     for normalisation in ("bn+e", "gn+e", "none+e"):
         made(normalisation=normalisation, **{option: value}).check()
+
+
+def test_options_of_attention_need_a_transformer_and_what_they_are_for():
+    vit = {"model": "vit_s"}
+    made(**vit, normalisation="ln+sc", attention_shift=2.0, equilibrate_scale="kept").check()
+    made(**vit, init="shifted_attention", attention_shift=2.0).check()
+    for normalisation in ("", "ln+e", "ln+pa"):
+        assert refusal(**vit, normalisation=normalisation, attention_shift=2.0) == (
+            f"option --attention_shift: found 2 with --normalisation {normalisation or '(empty)'}, expected ln+sc, or "
+            "--init shifted_attention"
+        )
+    assert "expected one with +e" in refusal(**vit, normalisation="ln+sc", equilibrate_p=1.0)
+    for init in ATTENTION_INITS:
+        made(**vit, init=init).check()
+        assert refusal(model="resnet18", init=init) == (
+            f"option --init: found {init} with --model resnet18, expected vit_s or vit_b: other networks have no "
+            "attention"
+        )
+
+
+def test_names_and_numbers_of_attention_are_those_of_the_library():
+    assert (ATTENTION_INITS, SHIFT) == (attention.INITS, attention.SHIFT)
 
 
 def test_without_images_there_is_nothing_to_learn():

@@ -75,9 +75,11 @@ def test_two_runs_with_one_seed_are_equal_to_the_last_bit_and_another_seed_is_an
         ["--normalisation", "none+bnp", "--lrate", "1e-3"],
         ["--normalisation", "bn+w", "--mixup", "0.5", "--label_smoothing", "0.1", "--augment", "shift"],
         [*VIT, "--normalisation", "ln+e", "--equilibrate_scale", "learned"],
+        [*VIT, "--normalisation", "ln+sc", "--attention_shift", "2", "--init", "conditioned_attention"],
+        [*VIT, "--normalisation", "ln+pa"],
         ["--optimiser", "intrinsic_adam", "--l1", "1e-3", "--lrate", "1e-3"],
     ],
-    ids=["bn+e", "none+bnp", "bn+w mixed", "vit", "intrinsic"],
+    ids=["bn+e", "none+bnp", "bn+w mixed", "vit", "vit, sc", "vit, pa", "intrinsic"],
 )
 def test_a_resumed_run_is_the_run_in_one_go(make, words):
     whole, parts = make(*words, "--no_final_eval"), make(*words, "--expname", "parts", "--no_final_eval")
@@ -288,8 +290,9 @@ def test_optimizers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
         (["--normalisation", "bn+e"], "head"),
         (["--normalisation", "gn"], ""),
         ([*VIT, "--normalisation", "ln+w"], ""),
+        ([*VIT, "--normalisation", "ln+pa"], "self_attn"),
     ],
-    ids=["bn+e", "gn", "vit"],
+    ids=["bn+e", "gn", "vit", "vit, pa"],
 )
 def test_runs_are_analyzed(make, tmp_path, words, names):
     config = make(*words, "--N_iters", "2", "--epochs", "0", "--no_final_eval")
