@@ -44,7 +44,7 @@ class PointField(DensityModule):
         layers = [*self.trunk, self.density_head]
         width = self.density_head.in_features
         trunk = shape_network(self.network.inputs[0], len(self.trunk), width, 1, self.trunk.skip_at)
-        bound = self.bind_layers(trunk, layers)
+        bound = self.bind_layers(trunk, layers, folds=True)
 
         def density(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
             (raw,) = bound([self._encoded(points)])

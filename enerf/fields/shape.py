@@ -93,6 +93,9 @@ class ShapeField(NetworkModule):
             return self.reference()
         return super().bound()
 
+    def _to_freeze(self) -> Bound:
+        return super()._to_freeze() if self.activation.kind == "relu" else self.reference()
+
     def reference(self, exact: bool = False) -> Bound:
         """The network with its current weights, evaluated by the reference implementation in torch.
 

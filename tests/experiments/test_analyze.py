@@ -227,7 +227,12 @@ def test_a_jacobian_that_would_be_too_large_is_skipped_and_logged(runs, monkeypa
 
 @pytest.mark.parametrize(
     "words",
-    [{"sampler": "proposal", "encoding": "hash", "hash_levels": 2, "hash_log2_entries": 6}, {"N_importance": 0}],
+    [
+        {"sampler": "proposal", "encoding": "hash", "hash_levels": 2, "hash_log2_entries": 6},
+        {"N_importance": 0},
+        {"conditioning": "fourier+batch_norm"},
+        {"conditioning": "spectral_norm+layer_norm+muon"},
+    ],
 )
 def test_other_fields_are_analyzed_too(words, trained, tmp_path):
     scene = trained.parent / "toy"
@@ -236,6 +241,16 @@ def test_other_fields_are_analyzed_too(words, trained, tmp_path):
     nerf_train.train(config)
     text = analyze.analyze([config.folder], few(checkpoints=2))
     assert text.splitlines()[2].split()[:2] == ["other", "6"]
+
+
+def test_weights_without_second_derivatives_are_one_sentence(trained, tmp_path):
+    scene = trained.parent / "toy"
+    more = {"datadir": str(scene), "basedir": str(tmp_path), "expname": "other", "no_final_eval": True, "i_weights": 0}
+    config = parser.from_dict(nerf_config.NerfConfig, {**TINY, **more, "conditioning": "orthogonal"})
+    nerf_train.train(config)
+    with pytest.raises(InputError, match="has orthogonal weights, and their second derivatives are not implemented"):
+        analyze.analyze([config.folder], few(checkpoints=1))
+    assert "other" in analyze.analyze([config.folder], replace(few(checkpoints=1), no_hessian=True))
 
 
 @pytest.mark.parametrize("target", ["occupancy", "sdf"])

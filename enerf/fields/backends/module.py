@@ -4,12 +4,11 @@ The layers remain ``nn.Linear`` submodules, so checkpoints, conditioning and spe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from enerf.fields import normalization
 from enerf.fields.backends import dense
@@ -48,30 +47,29 @@ class NetworkModule(nn.Module, ABC):
 
     def bound(self) -> Bound:
         """The network with its current weights, or with those cached by ``freeze``."""
-        if self._frozen is not None:
-            return self._frozen
-        return self.bind_layers(self.network, self.linears())
+        return self.bind_layers(self.network, self.linears()) if self._frozen is None else self._frozen
 
-    def bind_layers(
-        self, network: Network, layers: Sequence[nn.Linear], activation: Callable[[Tensor], Tensor] = torch.relu
-    ) -> Bound:
-        """A network with the current weights of its layers, and the normalizations of layers with the same numbers.
+    def bind_layers(self, network: Network, layers: Sequence[nn.Linear], *, folds: bool = False) -> Bound:
+        """A network of ReLU layers with their current weights, and the normalizations of layers with the same numbers.
 
-        Only ReLU networks without normalization, or with batch normalization in evaluation mode, are evaluated by the
-        backend; ``activation`` is that of networks with other normalizations.
+        Networks with normalization are evaluated by torch. ``folds``: batch normalization in evaluation mode becomes
+        part of the weights, and the network is evaluated by the backend.
         """
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         if self.norms is None:
             return self.bind(network, weights, biases)
-        folded = normalization.folded(weights, biases, self.norms)
+        folded = normalization.folded(weights, biases, self.norms) if folds else None
         if folded is not None:
             return self.bind(network, *folded)
-        return normalization.bind(network, weights, biases, self.norms, activation, self.precision)
+        return normalization.bind(network, weights, biases, self.norms, precision=self.precision)
 
     def freeze(self) -> None:
         """Read (and, for some backends, pack) the weights now, and use them in every call until ``unfreeze``."""
-        self._frozen = None
-        self._frozen = self.bound()
+        self._frozen = self._to_freeze()
+
+    def _to_freeze(self) -> Bound:
+        """What ``freeze`` caches."""
+        return self.bind_layers(self.network, self.linears(), folds=True)
 
     def unfreeze(self) -> None:
         """Read the weights in every call again."""
