@@ -13,6 +13,7 @@ are never silently made finite.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 FLOOR = 1e-6
+FUSED_SIZE = 1 << 14  # entries of a tensor
+_LARGEST_FUSED = 1e12  # its third power is finite in float32
+_fused_backward: Callable[..., tuple[Tensor, Tensor]] = torch.ops.aten._weight_norm_interface_backward.default
+_SMALLEST_SQUARE = 4 * FLOOR**2  # near the floor, the reference implementation decides on which side of it a row is
 GRADIENTS = ("through", "detached")
 P_NORMS = (1.0, 2.0, math.inf)
 
@@ -35,6 +40,27 @@ def check(gradient: str, p: float | int) -> None:
 def floored(weight: Float[Tensor, "*batch n_out n_in"], dim: int, p: float | int = 2.0) -> Float[Tensor, "*batch _ _"]:
     """p-norm along ``dim``, kept as an axis of length one, or ``FLOOR`` where the norm is smaller.
 
+    The Euclidean norm on a CPU is the root of the sum of squares for the rows whose squares neither overflow nor come
+    near the floor, and ``scaled_norm`` for the others. So the norm of a row is the same bit for bit in any batch.
+    Elsewhere, choosing would cost more kernel launches than it saves, and a compiler fuses the formula itself.
+    """
+    if p != 2:
+        return scaled_norm(weight, dim, p)
+    if weight.device.type != "cpu" or torch.compiler.is_compiling() or not _holds_squares(weight):
+        return scaled_norm(weight, dim)
+    squares = weight.square().sum(dim, keepdim=True)
+    if _has_values(squares) and _all_between(squares, _SMALLEST_SQUARE, math.inf):
+        return squares.sqrt()
+    is_direct = (squares > _SMALLEST_SQUARE) & (squares < math.inf)
+    direct = torch.where(is_direct, weight, 1.0).square().sum(dim, keepdim=True).sqrt()
+    return torch.where(is_direct, direct, scaled_norm(weight, dim))
+
+
+def scaled_norm(
+    weight: Float[Tensor, "*batch n_out n_in"], dim: int, p: float | int = 2.0
+) -> Float[Tensor, "*batch _ _"]:
+    """Reference implementation of ``floored``, for entries of any magnitude.
+
     The largest magnitude is factored out, so that no power overflows or underflows. The norm does not depend on the
     factor, so treating it as a constant in autograd is exact. Where the largest magnitude reaches the floor, the sum of
     powers contains an exact 1 and the clamp has no effect; elsewhere the factor is the floor itself, and the clamp
@@ -47,6 +73,21 @@ def floored(weight: Float[Tensor, "*batch n_out n_in"], dim: int, p: float | int
     if p == 1:
         return largest * (magnitudes / largest).sum(dim, keepdim=True).clamp(min=1.0)
     return largest * (weight / largest).square().sum(dim, keepdim=True).clamp(min=1.0).sqrt()
+
+
+def _holds_squares(weight: Tensor) -> bool:
+    """Whether squares of norms at the floor are normal numbers of this type: not in float16."""
+    return weight.numel() > 0 and torch.finfo(weight.dtype).smallest_normal < FLOOR**2
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether control flow may depend on the values: not in functional transforms, tracing, and subclasses."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._get_tracing_state()
+    )
 
 
 def _nan_if_infinite(norm: Tensor) -> Tensor:
@@ -68,7 +109,8 @@ def unit(
         return weight / floored(weight.detach(), dim, p)
     if p != 2 or torch.compiler.is_compiling():  # a compiler fuses the formula itself
         return weight / floored(weight, dim, p)
-    result: Tensor = _UnitNorm.apply(weight, dim)
+    function = _TransformedUnitNorm if torch._C._are_functorch_transforms_active() else _UnitNorm
+    result: Tensor = function.apply(weight, dim)
     return result
 
 
@@ -80,11 +122,91 @@ def divided(weight: Tensor, of_inputs: Tensor, of_outputs: Tensor, gradient: str
     return weight / of_inputs / of_outputs
 
 
+def is_fused(weight: Tensor) -> bool:
+    """Whether torch's fused weight normalization divides this tensor, if it is one matrix and its norms are usual.
+
+    Depends on the kind of tensor and its number of entries only. On a CPU each pass over a large matrix takes longer
+    than a kernel launch; in small ones, a stack of them is divided in one call.
+    """
+    return (
+        weight.device.type == "cpu"
+        and weight.numel() >= FUSED_SIZE
+        and weight.dtype in (torch.float32, torch.float64)
+        and _has_values(weight)
+    )
+
+
+def _fused_unit(weight: Tensor, dim: int) -> tuple[Tensor, Tensor] | None:
+    """Unit weights and norms by torch's fused operation; None where it does not apply.
+
+    It has no floor, its derivative takes powers of norms, and it works on contiguous matrices.
+    """
+    if not weight.is_contiguous() or (weight.dim() != 2 and dim != -1 and weight.shape[:-2].numel() != 1):
+        return None
+    matrix = weight if weight.dim() == 2 else weight.reshape(-1, weight.shape[-1])
+    lengths = matrix.new_ones((len(matrix), 1) if dim == -1 else (1, matrix.shape[1]))
+    unit_weight, norm = torch._weight_norm_interface(matrix, lengths, 0 if dim == -1 else 1)
+    if not _all_between(norm, 2 * FLOOR, _LARGEST_FUSED):
+        return None
+    return (unit_weight if weight.dim() == 2 else unit_weight.reshape(weight.shape)), norm
+
+
+def _fused_projected(gradient: Tensor, weight: Tensor, norm: Tensor, dim: int) -> Tensor:
+    """A gradient through ``_fused_unit``. Its own derivatives would be wrong: torch treats the norm as a constant."""
+    axis, lengths, gradient = (0 if dim == -1 else 1), torch.ones_like(norm), gradient.contiguous()
+    if weight.dim() == 2:
+        return _fused_backward(gradient, weight, lengths, norm, axis)[0]
+    rows = (-1, weight.shape[-1])
+    found = _fused_backward(gradient.reshape(rows), weight.reshape(rows), lengths, norm, axis)[0]
+    return found.reshape(weight.shape)
+
+
+def _all_between(tensor: Tensor, low: float, high: float) -> bool:
+    """Whether all entries are above ``low`` and below ``high``; NaN is not."""
+    smallest, largest = (float(bound) for bound in tensor.detach().aminmax())
+    return smallest > low and largest < high
+
+
 class _UnitNorm(torch.autograd.Function):
     """y = w / n with n = max(‖w‖₂, FLOOR), and its gradient in closed form: (g − y Σ(g y)) / n, or g / n on the floor.
 
     The gradient is the projection of g off y, divided by n: self-adjoint, so it is also the forward-mode derivative.
+    Where derivatives of the gradient are wanted, it is computed from w again by operations that have them.
     """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, dim: int) -> Tensor:
+        ctx.dim = dim
+        ctx.save_for_forward(weight)
+        fused = _fused_unit(weight, dim) if is_fused(weight) else None
+        if fused is not None:
+            unit_weight, norm = fused
+            ctx.save_for_backward(weight, norm)
+            return unit_weight
+        norm = floored(weight, dim)
+        unit_weight = weight / norm
+        ctx.save_for_backward(weight, norm, unit_weight)
+        return unit_weight
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        weight, norm, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled() or (not saved and not _has_values(gradient)):
+            return _projected(gradient, weight, ctx.dim), None
+        if not saved:
+            return _fused_projected(gradient, weight, norm, ctx.dim), None
+        (unit_weight,) = saved
+        along = (gradient * unit_weight).sum(ctx.dim, keepdim=True).masked_fill_(norm <= FLOOR, 0.0)
+        return torch.addcmul(gradient, unit_weight, along, value=-1).div_(norm), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return _projected(tangent, weight, ctx.dim)
+
+
+class _TransformedUnitNorm(torch.autograd.Function):
+    """``_UnitNorm`` for ``torch.func``, which needs ``setup_context``; elsewhere that would take more time."""
 
     generate_vmap_rule = True
 

@@ -7,7 +7,7 @@ through the maps once. The backward pass is linear in the gradient, so the resul
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
+from enerf.conditioning import norms
 from enerf.conditioning.parametrization import Equilibrated
 
 CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
@@ -64,14 +65,15 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
     groups = [_compute(items) for items in _stackable(found)]
-    handle = _refuse_steps({id(raw) for item in found for raw in item.parameters()}) if found else None
+    raws = [list(item.parameters()) for item in found]
+    handle = _refuse_steps({id(raw) for of_item in raws for raw in of_item}) if found else None
     try:
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
                 _replace(item, leaf)
-        before = [_versions(item) for item in found]
+        before = [_versions(of_item) for of_item in raws]
         yield
-        if [_versions(item) for item in found] != before:
+        if [_versions(item.parameters()) for item in found] != before:
             raise RuntimeError(CHANGED)
     finally:
         if handle is not None:
@@ -134,9 +136,9 @@ def _restore(item: Any) -> dict[str, Any]:
     return {name: vars(item).pop(name) for name in ("forward", "__deepcopy__") if name in vars(item)}
 
 
-def _versions(item: nn.Module) -> list[tuple[int, int]]:
+def _versions(raws: Iterable[Tensor]) -> list[tuple[int, int]]:
     """Identity and number of changes in place of each raw parameter."""
-    return [(id(raw), _version(raw)) for raw in item.parameters()]
+    return [(id(raw), _version(raw)) for raw in raws]
 
 
 def _version(raw: Tensor) -> int:
@@ -145,12 +147,15 @@ def _version(raw: Tensor) -> int:
 
 
 def _stackable(found: list[Any]) -> list[list[Any]]:
-    """Group equilibrated tensors with equal shapes and options; every other tensor is a group of its own."""
+    """Group equilibrated tensors with equal shapes and options; every other tensor is a group of its own.
+
+    Tensors that torch's fused operation divides are groups of their own too: copies to a stack would take longer.
+    """
     groups: dict[Any, list[Any]] = {}
     for item in found:
         key: Any = id(item)
         options = item[0].stacking_key() if len(item) == 1 and isinstance(item[0], Equilibrated) else None
-        if options is not None:
+        if options is not None and not norms.is_fused(item.original):
             raw = item.original
             key = (options, raw.shape, raw.dtype, raw.device, raw.requires_grad)
         groups.setdefault(key, []).append(item)

@@ -61,6 +61,8 @@ class WeightView:
 
     def to_matrices(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "*batch n_out n_in"]:
         """Return the parameter as matrices of shape (*batch, n_out, n_in); further leading axes are kept."""
+        if self.is_matrix:
+            return weight
         lead = weight.shape[: weight.dim() - len(self.shape)]
         if self.transposed:
             return weight.reshape(*lead, *self.batch, self.n_in, self.n_out).transpose(-1, -2)
@@ -68,9 +70,16 @@ class WeightView:
 
     def from_matrices(self, matrices: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "..."]:
         """Undo ``to_matrices``."""
+        if self.is_matrix:
+            return matrices
         lead = matrices.shape[: matrices.dim() - 2 - len(self.batch)]
         turned = matrices.transpose(-1, -2) if self.transposed else matrices
         return turned.reshape(*lead, *self.shape)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the tensor is a single matrix in torch's layout, so that it is its own view."""
+        return not self.transposed and len(self.shape) == 2 and not self.batch
 
     @property
     def output_axis(self) -> int:

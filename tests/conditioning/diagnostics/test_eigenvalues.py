@@ -126,6 +126,15 @@ def test_all_steps_of_lanczos_give_each_eigenvalue_once():
     torch.testing.assert_close(found, values.sort().values, rtol=1e-9, atol=1e-9)
 
 
+def test_lanczos_vectors_stay_orthogonal_where_one_pass_of_orthogonalization_is_not_enough():
+    values = torch.logspace(-3, 0, 60, dtype=torch.float64)  # after one pass, eigenvalues are off by 1e-9 and 1e-10
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        found, weights = eigenvalues.lanczos(symmetric(values, seed), torch.randn(60, generator=generator), 60)
+        torch.testing.assert_close(found, values, rtol=0, atol=1e-13)
+        assert weights.sum().item() == pytest.approx(1, rel=1e-12)
+
+
 def test_the_condition_number_leaves_out_rounding():
     values = torch.tensor([1e-12, -0.5, 4.0, 0.0])
     assert eigenvalues.condition_number_above(values, 1e-6) == (8.0, 2)

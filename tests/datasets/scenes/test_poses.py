@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from enerf.datasets.scenes import poses
 from tests.datasets.scenes import models
@@ -281,3 +282,15 @@ def test_matrices_in_a_convention_are_those_of_the_poses_and_lead_back_to_them(a
     matrices = poses.to_axes(c2w, axes)
     np.testing.assert_allclose(matrices, to_axes(c2w, axes), atol=1e-12)
     np.testing.assert_allclose(poses.from_axes(matrices, axes), c2w, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rotations_of_quaternions_turn_every_axis_as_exponentials_of_matrices_do(seed):
+    axis = np.random.default_rng(seed).normal(size=3)
+    angle = np.linalg.norm(axis)
+    matrix = np.array([np.cross(axis, e) for e in np.eye(3)]).T
+    expected = torch.linalg.matrix_exp(torch.from_numpy(matrix)).numpy()
+    q = np.concatenate([[np.cos(angle / 2)], np.sin(angle / 2) * axis / angle])
+    assert np.allclose(poses.rotation(q), expected, rtol=0, atol=1e-12)
+    found = poses.quaternion(expected)
+    assert np.allclose(found * np.sign(found @ q), q, rtol=0, atol=1e-12)

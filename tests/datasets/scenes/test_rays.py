@@ -265,6 +265,15 @@ def test_a_camera_of_ninety_degrees_looks_forward_until_its_edge_does_not(degree
     assert rays.all_forward(Cameras([camera]), _turned(degrees)[None]) is forward
 
 
+@pytest.mark.parametrize("axes", [[0, 1, 2], [1, 0, 2]], ids=["across", "down"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_camera_looks_forward_exactly_as_long_as_its_last_pixel_corner_does(axes: list[int], sign: int):
+    camera = Camera(8, 8, 4.0, 4.0, 4.0, 4.0)  # 45 degrees to each side
+    for beyond in (-1e-3, -1e-9, 1e-9, 1e-3):
+        c2w = _turned(sign * (45 + beyond))[axes][:, [*axes, 3]]
+        assert rays.all_forward(Cameras([camera]), c2w[None]) is (beyond < 0)
+
+
 def test_one_view_that_looks_elsewhere_is_enough():
     assert rays.all_forward(Cameras([CAMERA] * 2), torch.stack([_turned(0), _turned(5)]))
     assert not rays.all_forward(Cameras([CAMERA] * 2), torch.stack([_turned(0), _turned(170)]))

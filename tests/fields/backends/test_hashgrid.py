@@ -55,6 +55,18 @@ def test_the_width_is_what_comes_out(grid: Grid):
         assert hashgrid.encode(_random(0, n, 3), _table(grid), grid).shape == (n, grid.width)
 
 
+def test_tables_are_initialized_uniformly_within_one_ten_thousandth():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        table = hashgrid.HashEncoding(GRIDS["more entries than corners"]).table.detach().double().flatten()
+    assert len(table) > 100_000
+    shares = torch.linspace(0, 1, len(table), dtype=torch.float64)
+    assert (
+        table.sort().values - 1e-4 * (2 * shares - 1)
+    ).abs().max() < 2e-6  # Kolmogorov and Smirnov: 0.01 of the range
+    assert table.abs().max() <= 1e-4
+
+
 @pytest.mark.parametrize("resolution", [1, 2, 5])
 def test_a_corner_of_a_dense_level_has_the_features_of_its_entry(resolution: int):
     grid = Grid((resolution,), ((resolution + 1) ** 3,), 3)
