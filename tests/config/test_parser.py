@@ -121,7 +121,7 @@ def test_every_shipped_file_parses_to_what_it_says_and_names_its_scene(path):
 
 @pytest.mark.parametrize("path", SHAPES, ids=lambda p: p.name)
 def test_every_shipped_file_of_a_shape_parses_to_what_it_says(path):
-    subject = {"shape_cloud": "--cloud", "shape_image": "--image"}.get(path.stem, "--mesh")
+    subject = {"shape_cloud": "--cloud", "shape_image": "--image", "shape_volume": "--volume"}.get(path.stem, "--mesh")
     found, _ = parser.parse(ShapeConfig, ["--config", path.name, subject, "file.ply"])
     says(path, {**parser.to_dict(found), "mesh": "./data/shapes/demo.ply"}, SHAPE_FIELDS)
 
