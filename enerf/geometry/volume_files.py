@@ -92,7 +92,8 @@ def _only_member(zipped: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
         each
         for each in inside
         if each.filename.lower().endswith((".mat", ".npy"))
-        and not any(part.startswith((".", "__MACOSX")) for part in each.filename.split("/"))
+        and not each.filename.rpartition("/")[2].startswith(".")
+        and "__MACOSX" not in each.filename.split("/")
     ]
     if len(found) != 1:
         raise InputError(

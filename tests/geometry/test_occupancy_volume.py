@@ -63,7 +63,7 @@ def test_the_name_is_without_the_suffixes(tmp_path):
     for name in ("a.b.mat.zip", "a.b.npz", "a.b.npy"):
         path = volumes.write(tmp_path, name, volumes.mat(hypercube=BALL) if "mat" in name else volumes.npy(BALL))
         if name.endswith("zip"):
-            path.write_bytes(volumes.zipped(it__mat=path.read_bytes()))
+            path.write_bytes(volumes.zipped({"it.mat": path.read_bytes()}))
         assert occupancy_volume.load(path).name == "a.b"
 
 

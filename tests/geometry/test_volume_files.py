@@ -66,10 +66,10 @@ HOSTILE = {
     "complex.npy": (volumes.npy(np.ones((2, 2, 2)) * 1j), "expected real numbers"),
     "cut.npy": (volumes.npy(BALL)[:-1], "damaged"),
     "two.npz": (volumes.npz(a=BALL, b=BALL), "2 of them .mat or .npy"),
-    "none.zip": (volumes.zipped(readme__txt=b"text"), "found 1 files in it, 0 of them"),
-    "cut.zip": (volumes.zipped(it__npy=volumes.npy(BALL))[:-30], "cannot be read"),
-    "small.zip": (volumes.with_size(volumes.zipped(it__npy=bytes(300 << 20)), 1000), "cannot be read"),
-    "large.zip": (volumes.with_size(volumes.zipped(it__npy=volumes.npy(BALL)), 1 << 31), "announces 2.0 GiB"),
+    "none.zip": (volumes.zipped({"readme.txt": b"text"}), "found 1 files in it, 0 of them"),
+    "cut.zip": (volumes.zipped({"it.npy": volumes.npy(BALL)})[:-30], "cannot be read"),
+    "small.zip": (volumes.with_size(volumes.zipped({"it.npy": bytes(300 << 20)}), 1000), "cannot be read"),
+    "large.zip": (volumes.with_size(volumes.zipped({"it.npy": volumes.npy(BALL)}), 1 << 31), "announces 2.0 GiB"),
 }
 
 
@@ -102,7 +102,7 @@ def test_a_missing_file_and_a_folder_are_one_sentence(tmp_path):
 
 
 def test_what_exceeds_the_memory_is_refused_by_its_announced_size(tmp_path, monkeypatch):
-    path = volumes.write(tmp_path, "it.npy.zip", volumes.zipped(it__npy=volumes.npy(BALL)))
+    path = volumes.write(tmp_path, "it.npy.zip", volumes.zipped({"it.npy": volumes.npy(BALL)}))
     assert volume_files.announced_bytes(path) == BALL.size + 128
     monkeypatch.setattr(files, "available_memory", lambda: BALL.size)
     assert "needs 28.0 KiB of memory" in refusal(volume_files.read, path)

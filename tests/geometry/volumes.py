@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,12 @@ def mat(compressed: bool = False, **variables: object) -> bytes:
     return stream.getvalue()
 
 
-def zipped(**members: bytes) -> bytes:
-    """Content of a zip file; ``__`` in a name stands for a dot."""
+def zipped(members: Mapping[str, bytes]) -> bytes:
+    """Content of a zip file."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in members.items():
-            file.writestr(name.replace("__", "."), data)
+            file.writestr(name, data)
     return stream.getvalue()
 
 
@@ -68,8 +68,8 @@ FILES: dict[str, Callable[[Shaped[np.ndarray, "a b c"]], bytes]] = {
     "it.npz": lambda a: npz(voxels=a),
     "it.mat": lambda a: mat(hypercube=a, other=np.ones((2, 2))),
     "compressed.mat": lambda a: mat(compressed=True, hypercube=a),
-    "it.mat.zip": lambda a: zipped(it__mat=mat(any_name=a), readme__txt=b"text"),
-    "it.npy.zip": lambda a: zipped(it__npy=npy(a)),
+    "it.mat.zip": lambda a: zipped({"it.mat": mat(any_name=a), "readme.txt": b"text"}),
+    "it.npy.zip": lambda a: zipped({"it.npy": npy(a)}),
 }
 
 

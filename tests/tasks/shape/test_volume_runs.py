@@ -48,7 +48,7 @@ LEARN = ["--epochs", "40", "--N_iters", "100000", "--lrate", "1e-2", "--i_eval",
 @pytest.fixture(scope="module")
 def ball(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("volumes")
-    data = volumes.zipped(ball__mat=volumes.mat(hypercube=volumes.ball() * np.uint8(255)))
+    data = volumes.zipped({"ball.mat": volumes.mat(hypercube=volumes.ball() * np.uint8(255))})
     return volumes.write(folder, "ball.mat.zip", data)
 
 
