@@ -441,7 +441,7 @@ def test_numbers_that_are_none_are_refused_by_every_option(text):
 def test_every_path_option_expands_home_and_refuses_impossible_names(monkeypatch):
     monkeypatch.setenv("HOME", "/nest")
     paths = {name: item for name, item in (FIELDS | SHAPE_FIELDS).items() if item.metadata["is_path"]}
-    assert paths.keys() == {"datadir", "basedir", "ft_path", "mesh", "cloud", "image"}
+    assert paths.keys() == {"datadir", "basedir", "ft_path", "mesh", "cloud", "image", "volume"}
     for name, item in paths.items():
         assert read(item, "~/a b") == "/nest/a b"
         assert str(read(item, "a\udcff")).startswith(f"option --{name}: found ")
