@@ -116,11 +116,12 @@ def _picture_terms(run: ShapeRun, picture: Picture) -> LossTermsAt:
 
 
 def _volume_terms(run: ShapeRun, volume: Volume) -> LossTermsAt:
-    """Loss terms on voxels of a volume, each once in an epoch."""
-    config, on_device = run.config, volume.to(run.device)
+    """Loss terms on voxels of a volume, each once in an epoch; they are drawn on the GPU if there is one."""
+    config = run.config
+    kept = volume.to(run.device) if run.device.type == "cuda" else volume
 
     def terms_at(step: int) -> LossTerms:
-        points, labels = shape_voxels.batch(on_device, config.samples.N_points, step, config.train.seed)
-        return shape_step.volume_terms(run.field, points, labels, config.data.volume_loss)
+        points, labels = shape_voxels.batch(kept, config.samples.N_points, step, config.train.seed)
+        return shape_step.volume_terms(run.field, points.to(run.device), labels.to(run.device), config.data.volume_loss)
 
     return terms_at
