@@ -31,9 +31,9 @@ command line wins.
 The column *affects* says what happens when a run is resumed with another value. *model*: the checkpoint does not fit,
 the run is refused. *data* and *training*: the run is refused, unless `--resume_with_changes` is given; a comparison
 refuses to continue the variant in any case. *neutral*: nothing. The length of a run (`N_iters`, `max_seconds`,
-`epochs`) counts as *training* only where the learning rate depends on it (`--lrate_schedule cosine` and `milestones`).
-`--N_importance` from or to 0 adds or removes a network, so that the checkpoint does not fit either. `auto` differs
-from nothing.
+`epochs`) counts as *training* only where the learning rate depends on it (`--lrate_schedule cosine`, `exponential` and
+`milestones`). `--N_importance` from or to 0 adds or removes a network, so that the checkpoint does not fit either.
+`auto` differs from nothing.
 """
 BESIDE = {
     "train": (AutoOptions, LiveOptions),

@@ -367,9 +367,16 @@ class StepOptions:
     lrate_schedule: str = option(
         "decay",
         "decay: exponential, see --lrate_decay; cosine: from lrate to lrate/100 over the whole run, by steps or "
-        "max_seconds, whichever ends first; constant: lrate; milestones: lrate/10 from half of the run on, lrate/100 "
-        "from three quarters",
-        choices=("decay", "cosine", "constant", "milestones"),
+        "max_seconds, whichever ends first; exponential: from lrate to lrate * lrate_end over the whole run, likewise; "
+        "constant: lrate; milestones: lrate/10 from half of the run on, lrate/100 from three quarters",
+        choices=("decay", "cosine", "exponential", "constant", "milestones"),
+        affects="training",
+    )
+    lrate_end: float = option(
+        0.2,
+        "last learning rate as a fraction of the first (--lrate_schedule exponential)",
+        above=0,
+        at_most=1,
         affects="training",
     )
     lrate_warmup: int = option(

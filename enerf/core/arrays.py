@@ -26,7 +26,24 @@ def read_npy(path: AnyPath) -> Shaped[np.ndarray, "..."]:
     OSError
         If it is missing or cannot be read.
     """
-    data = files.read_bytes(path)
+    return array_of(files.read_bytes(path), str(path))
+
+
+def array_of(data: bytes, path: str, kinds: str = "fiu") -> Shaped[np.ndarray, "..."]:
+    """The array in the content of a ``.npy`` file; nothing in it is executed.
+
+    Parameters
+    ----------
+    data, path
+        The content, and its file, for messages.
+    kinds
+        Accepted kinds of numbers, as in ``dtype.kind``; ``b`` for booleans.
+
+    Raises
+    ------
+    InputError
+        If it does not hold what its header says.
+    """
     stream = io.BytesIO(data)
     try:
         shape, fortran, dtype = _header(stream)
@@ -37,7 +54,7 @@ def read_npy(path: AnyPath) -> Shaped[np.ndarray, "..."]:
         ) from None
     if dtype.hasobject:
         raise InputError(f"{path} holds pickled objects, which are refused, for they can run code: expected numbers.")
-    if dtype.kind not in "fiu":
+    if dtype.kind not in kinds:
         raise InputError(f"{path} holds {str(dtype)[:40]} of shape {_text(shape)}, expected real numbers.")
     count = math.prod(shape)
     needed, found = count * dtype.itemsize, len(data) - stream.tell()

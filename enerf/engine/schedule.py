@@ -9,8 +9,9 @@ from enerf.engine.checkpoint import State
 def learning_rate(options: StepOptions, training: State) -> float:
     """Return the learning rate of the next step: the schedule's value times a linear warm-up factor.
 
-    ``cosine`` and ``milestones`` depend on the finished fraction of the run: of its steps or, with ``max_seconds``, of
-    its training time, whichever is larger. With ``max_seconds`` they are therefore not reproducible.
+    ``cosine``, ``exponential`` and ``milestones`` depend on the finished fraction of the run: of its steps or, with
+    ``max_seconds``, of its training time, whichever is larger. With ``max_seconds`` they are therefore not
+    reproducible.
     """
     warmup = min(1.0, (training.step + 1) / (options.lrate_warmup + 1))
     if options.lrate_schedule == "decay":
@@ -22,6 +23,8 @@ def learning_rate(options: StepOptions, training: State) -> float:
         done = max(done, training.seconds / options.max_seconds)
     if options.lrate_schedule == "milestones":
         return warmup * milestones(done, options.lrate)
+    if options.lrate_schedule == "exponential":
+        return warmup * exponential(done, options.lrate, options.lrate_end)
     return warmup * cosine(done, options.lrate)
 
 
@@ -31,7 +34,7 @@ def depends_on_length(options: StepOptions) -> bool:
     >>> depends_on_length(StepOptions(lrate_schedule="cosine")), depends_on_length(StepOptions(lrate_schedule="decay"))
     (True, False)
     """
-    return options.lrate_schedule in ("cosine", "milestones")
+    return options.lrate_schedule in ("cosine", "exponential", "milestones")
 
 
 def decay(step: int, lrate: float | int, decay_thousands: float | int) -> float:
@@ -52,6 +55,15 @@ def cosine(done: float | int, lrate: float | int, end: float | int = 0.01) -> fl
     (1.0, 0.505, 0.01)
     """
     return lrate * (end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def exponential(done: float | int, lrate: float | int, end: float | int) -> float:
+    """Return the learning rate at a finished fraction of the run: exponential decay from ``lrate`` to ``end * lrate``.
+
+    >>> exponential(0.0, 1.0, 0.25), exponential(0.5, 1.0, 0.25), exponential(2.0, 1.0, 0.25)
+    (1.0, 0.5, 0.25)
+    """
+    return lrate * end ** min(done, 1.0)
 
 
 def milestones(done: float | int, lrate: float | int) -> float:

@@ -15,15 +15,17 @@ from enerf.fields.backends.hashgrid import Grid
 from enerf.fields.hash_space import HashedSpace
 
 
-def positional(x: Float[Tensor, "*b d"], bands: int) -> Float[Tensor, "*b e"]:
+def positional(x: Float[Tensor, "*b d"], bands: int, first: float | int = 1.0) -> Float[Tensor, "*b e"]:
     """x, sin(x), cos(x), sin(2x), cos(2x), …, sin(2^(bands−1) x), cos(2^(bands−1) x), on the last axis.
 
-    Source: NeRF, equation 4, without its factor π and with the input itself, as in its authors' code.
+    All frequencies are multiplied by ``first``.
+
+    Source: NeRF, equation 4, where ``first`` is π; here it is 1 and the input is included, as in its authors' code.
 
     >>> positional(torch.zeros(1, 2), 1).tolist()
     [[0.0, 0.0, 0.0, 0.0, 1.0, 1.0]]
     """
-    frequencies = 2.0 ** torch.arange(bands, dtype=x.dtype, device=x.device)
+    frequencies = first * 2.0 ** torch.arange(bands, dtype=x.dtype, device=x.device)
     scaled = x[..., None, :] * frequencies[:, None]
     waves = torch.stack([scaled.sin(), scaled.cos()], dim=-2)
     return torch.cat([x, waves.flatten(-3)], dim=-1)
@@ -68,13 +70,13 @@ class Encoder(nn.Module):
 class Positional(Encoder):
     """Positional encoding: the points, and sines and cosines of doubling frequency (see ``positional``)."""
 
-    def __init__(self, d: int, bands: int) -> None:
+    def __init__(self, d: int, bands: int, first: float | int = 1.0) -> None:
         super().__init__(d, positional_width(d, bands))
-        self.bands = bands
+        self.bands, self.first = bands, first
 
     def forward(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
         """Features of points."""
-        return positional(points, self.bands)
+        return positional(points, self.bands, self.first)
 
 
 class Fourier(Encoder):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 # Options that do not distinguish runs of one row: the seed, and where the data are, whose content does.
-FREE = {"seed", "datadir", "mesh", "cloud", "image", "images", "ft_path"}
+FREE = {"seed", "datadir", "mesh", "cloud", "image", "volume", "images", "ft_path"}
 
 
 def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, Any]], Hashable]) -> list[str]:

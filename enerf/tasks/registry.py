@@ -179,11 +179,12 @@ register(
     Task(
         kind="shape",
         command="shape",
-        summary="fit an occupancy or signed distance field to a mesh or a point cloud, or a field to an image",
+        summary="fit an occupancy or a signed distance to a mesh, a point cloud or a volume, or a field to an image",
         config="enerf.tasks.shape.config:ShapeConfig",
         methods="enerf.config.methods:SHAPES",
         train="enerf.tasks.shape.train:train",
         train_all="enerf.tasks.shape.train:train_all",
+        resolve="enerf.tasks.shape.setup:resolve_steps",
         evaluate="enerf.tasks.shape.evaluate:evaluate_folder",
         table="enerf.tasks.shape.report:table",
         write_comparison="enerf.tasks.shape.comparison:write_all",

@@ -43,7 +43,7 @@ class LiveShapeViewer:
             If the run is fitted to an image.
         """
         if isinstance(run.target, Picture):
-            raise InputError("option --viewer: found --image, expected a mesh or a cloud")
+            raise InputError("option --viewer: found --image, expected a mesh, a cloud or a volume")
         box = run.target.normalization.to_file(np.array([[-1.0] * 3, [1.0] * 3]))  # of what a mesh may fill
         self._run, self._viewer = run, MeshViewer(self._server, [mesh_of(run)], box)
         return Hook(1, self._between_steps)
@@ -72,7 +72,7 @@ def mesh_of(run: ShapeRun, cells: int = CELLS) -> ShownMesh:
     z, y, x = torch.meshgrid(along, along, along, indexing="ij")  # x varies fastest, as libigl has it
     points = torch.stack([x, y, z], -1).reshape(-1, 3).to(run.device)
     with torch.no_grad():
-        values = evaluate(points).reshape(-1).double().cpu().numpy()
+        values = evaluate(points).reshape(-1).double().cpu().numpy() - run.config.data.level
     inside = -values if run.config.data.target == "occupancy" else values
     vertices, faces, _ = igl.marching_cubes(inside, points.double().cpu().numpy(), side, side, side, 0.0)
     name = f"{run.config.folder.resolve().name}, step {run.state.step}"

@@ -121,7 +121,7 @@ def test_every_shipped_file_parses_to_what_it_says_and_names_its_scene(path):
 
 @pytest.mark.parametrize("path", SHAPES, ids=lambda p: p.name)
 def test_every_shipped_file_of_a_shape_parses_to_what_it_says(path):
-    subject = {"shape_cloud": "--cloud", "shape_image": "--image"}.get(path.stem, "--mesh")
+    subject = {"shape_cloud": "--cloud", "shape_image": "--image", "shape_volume": "--volume"}.get(path.stem, "--mesh")
     found, _ = parser.parse(ShapeConfig, ["--config", path.name, subject, "file.ply"])
     says(path, {**parser.to_dict(found), "mesh": "./data/shapes/demo.ply"}, SHAPE_FIELDS)
 
@@ -442,7 +442,7 @@ def test_numbers_that_are_none_are_refused_by_every_option(text):
 def test_every_path_option_expands_home_and_refuses_impossible_names(monkeypatch):
     monkeypatch.setenv("HOME", "/nest")
     paths = {name: item for name, item in (FIELDS | SHAPE_FIELDS).items() if item.metadata["is_path"]}
-    assert paths.keys() == {"datadir", "basedir", "ft_path", "mesh", "cloud", "image"}
+    assert paths.keys() == {"datadir", "basedir", "ft_path", "mesh", "cloud", "image", "volume"}
     for name, item in paths.items():
         assert read(item, "~/a b") == "/nest/a b"
         assert str(read(item, "a\udcff")).startswith(f"option --{name}: found ")

@@ -24,9 +24,10 @@ from tests.corpus import (
     scene_folders,
     terminals,
     transforms_files,
+    volumes,
 )
 
 KINDS = (poses, photographs, json_scenes, configs, command_lines, outputs, checkpoints, runs, meshes, gltf, clouds)
 KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions, captures)
-KINDS += (camera_paths, presentations)
+KINDS += (camera_paths, presentations, volumes)
 CASES = registry.CASES

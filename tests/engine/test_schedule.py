@@ -146,3 +146,12 @@ def test_every_group_gets_its_share():
     optimizer = optimizers.adam(model, 1e-3, grid_scale=20)
     optimizers.set_learning_rate(optimizer, at(COSINE, 200))
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0101, 0.202], rel=1e-12)
+
+
+def test_an_exponential_rate_ends_at_its_fraction_and_falls_evenly():
+    options = TrainOptions(lrate=5e-3, lrate_schedule="exponential", lrate_end=0.2, N_iters=200)
+    found = rates(options, range(0, 201, 20))
+    assert found[0] == 5e-3
+    assert found[-1] == pytest.approx(1e-3, rel=1e-14)
+    assert [b / a for a, b in itertools.pairwise(found)] == pytest.approx([0.2**0.1] * 10, rel=1e-12)
+    assert schedule.depends_on_length(options)

@@ -151,3 +151,10 @@ def test_frequencies_are_saved_and_never_trained():
     assert not torch.equal(other.frequencies, encoder.frequencies)
     other.load_state_dict(encoder.state_dict())
     assert torch.equal(other(points()), encoder(points()))
+
+
+def test_a_positional_encoding_from_pi_is_that_of_points_scaled_by_pi():
+    x = points()
+    found, scaled = Positional(3, 4, math.pi)(x), Positional(3, 4)(math.pi * x)
+    torch.testing.assert_close(found[:, 3:], scaled[:, 3:], rtol=0, atol=1e-13)
+    assert torch.equal(found[:, :3], x)

@@ -84,6 +84,7 @@ def write_data(folder: Path) -> None:
     (folder / "cloud.ply").write_text("\n".join([*header, *points, ""]), encoding="utf-8")
     colors = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     Image.fromarray(colors).save(folder / "image.png")
+    np.save(folder / "ball.npy", np.linalg.norm(np.indices((20, 20, 20)) - 9.5, axis=0) < 8)
     labelled_synthetic.write_cifar(folder / "cifar", 40, 20)
     labelled_synthetic.write_folder(folder / "photographs", 40, 20)
 
@@ -94,8 +95,10 @@ def options_of(name: str, data: Path, logs: Path, device: str = "cpu") -> RunCon
     if kind == "nerf":
         words = ["--datadir", str(data / ("around" if last in AROUND else "forward")), "--expname", "run"]
     elif kind == "shape":
-        source = {"shape_cloud.txt": "cloud.ply", "shape_image.txt": "image.png"}.get(last, "plate.ply")
-        option = {"shape_cloud.txt": "--cloud", "shape_image.txt": "--image"}.get(last, "--mesh")
+        kinds = ("cloud", "image", "volume")
+        target = next((each for each in kinds if last == f"shape_{each}.txt"), "mesh")
+        source = {"cloud": "cloud.ply", "image": "image.png", "volume": "ball.npy"}.get(target, "plate.ply")
+        option = f"--{target}"
         words = [option, str(data / source)]
     else:
         words = ["--images", str(data / ("photographs" if last.startswith("imagenet") else "cifar"))]

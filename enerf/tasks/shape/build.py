@@ -39,6 +39,7 @@ def shape_field(
     skip_at: int = SKIP_AT,
     encoding: str = "positional",
     bands: int = 6,
+    first_band: float | int = 1.0,
     waves: int = 256,
     wave_scale: float | int = 6.0,
     grid: Grid = GRID,
@@ -67,8 +68,8 @@ def shape_field(
     depth, width, skip_at
         Number of hidden layers, their width, and the one to which the encoded points are concatenated (0: none).
     encoding
-        ``none``, ``positional`` with ``bands``, ``fourier`` with ``waves`` of standard deviation ``wave_scale``, or
-        ``hash`` with ``grid`` over ``space``.
+        ``none``, ``positional`` with ``bands`` from frequency ``first_band``, ``fourier`` with ``waves`` of standard
+        deviation ``wave_scale``, or ``hash`` with ``grid`` over ``space``.
     activation
         ``relu``, ``softplus`` with ``beta``, ``sine`` and ``finer`` with ``omega``, or ``gaussian`` with ``sigma``.
     first_biases
@@ -85,7 +86,7 @@ def shape_field(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-            encoder_of = encoder(encoding, inputs, bands, waves, wave_scale, grid, space, start_radius > 0)
+            encoder_of = encoder(encoding, inputs, bands, waves, wave_scale, grid, space, start_radius > 0, first_band)
             function = Activation(activation, beta, omega, sigma)
             field = ShapeField(encoder_of, depth, width, outputs, activation=function, skip_at=skip_at)
             _initialize(field, start_radius, first_biases)
@@ -104,6 +105,7 @@ def encoder(
     grid: Grid,
     space: Space = BOX,
     with_points: bool = False,
+    first_band: float | int = 1.0,
 ) -> Encoder:
     """Return the encoder; its output begins with the points if ``with_points``.
 
@@ -115,7 +117,7 @@ def encoder(
     if kind == "none":
         return Encoder(d)
     if kind == "positional":
-        return encoders.Positional(d, bands)
+        return encoders.Positional(d, bands, first_band)
     if kind not in encoders.KINDS:
         raise ValueError(f"encoding is {kind!r}; it must be one of {', '.join(encoders.KINDS)}")
     inner = encoders.Fourier(d, waves, wave_scale) if kind == "fourier" else encoders.HashEncoder(grid, space, d)

@@ -20,6 +20,7 @@ from enerf.config.options import (
 from enerf.core.errors import InputError, shown
 
 MOST_POINTS, MOST_CELLS = 1 << 28, 1 << 16  # per step or pool, and along a side
+SOURCES = ("mesh", "cloud", "image", "volume")  # options of the training target, of which a run has one
 SCALES_NEAR = "0.1:0.5,0.03:1,0.01:1.5"
 
 
@@ -48,6 +49,20 @@ class ShapeDataOptions:
         is_source=True,
         is_path=True,
     )
+    volume: str = option(
+        "",
+        "instead of --mesh: array of empty and occupied voxels (.npy, .npz, .mat; also zipped)",
+        affects="data",
+        is_source=True,
+        is_path=True,
+    )
+    volume_loss: str = option(
+        "mse",
+        "volume: mse: the output is the occupancy, 0 outside and 1 inside, by its mean squared error; bce: its logit, "
+        "by the binary cross entropy",
+        choices=("mse", "bce"),
+        affects="model",
+    )
     representation: str = option(
         "occupancy",
         "quantity learned from a mesh: occupancy logits, positive inside, or the signed distance, negative inside",
@@ -67,8 +82,8 @@ class ShapeDataOptions:
 
     @property
     def source(self) -> str:
-        """Path of the mesh, point cloud or image."""
-        return self.mesh or self.cloud or self.image
+        """Path of the mesh, point cloud, image or volume."""
+        return self.mesh or self.cloud or self.image or self.volume
 
     @property
     def target(self) -> str:
@@ -76,6 +91,11 @@ class ShapeDataOptions:
         if self.image:
             return "colours"
         return "sdf" if self.cloud else self.representation
+
+    @property
+    def level(self) -> float:
+        """Value of the field at the surface: 0.5 if it is the occupancy itself, 0 for logits and distances."""
+        return 0.5 if self.volume and self.volume_loss == "mse" else 0.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +119,12 @@ class ShapeModelOptions(GridOptions):
     hash_log2_entries: int = inherited(GridOptions, "hash_log2_entries", 17)
     hash_finest: int = inherited(GridOptions, "hash_finest", 256)
     multires: int = option(6, "frequency bands of the positional encoding", at_least=0, at_most=BANDS, affects="model")
+    multires_first: float = option(
+        1.0,
+        "lowest frequency of the positional encoding, in radians per unit length: 1 in NeRF's code, pi in its paper",
+        above=0,
+        affects="model",
+    )
     fourier_features: int = option(
         256, "number of random frequencies, each with a cosine and a sine", at_least=1, at_most=WIDEST, affects="model"
     )
@@ -143,6 +169,15 @@ class SampleOptions:
         at_most=255,
         affects="training",
         absent=0,
+    )
+    epochs: float = option(
+        0.0,
+        "volume: number of passes over all voxels after which the run ends, if --N_iters is not reached before; 0: "
+        "--N_iters steps",
+        at_least=0,
+        at_most=1e6,
+        affects="training",
+        is_length=True,
     )
     uniform: float = option(
         2.0, "relative number of points drawn uniformly from the box", at_least=0, affects="training"
@@ -268,7 +303,8 @@ class ShapeConfig(RunConfig):
     @property
     def scene(self) -> str:
         """Name of the file without its suffix, or of the folder."""
-        return Path(name_of(self.data.source)).stem or "shape"
+        stem = Path(name_of(self.data.source)).stem
+        return (Path(stem).stem if self.data.volume and stem.endswith((".mat", ".npy")) else stem) or "shape"
 
     @property
     def near(self) -> tuple[tuple[float, float], ...]:
@@ -293,16 +329,16 @@ class ShapeConfig(RunConfig):
             For the first combination that is not.
         """
         data, samples = self.data, self.samples
-        given = [name for name in ("mesh", "cloud", "image") if getattr(data, name)]
+        given = [name for name in SOURCES if getattr(data, name)]
         if len(given) != 1:
             found = " and ".join(f"--{name}" for name in given) or "none of them"
-            raise InputError(f"options --mesh, --cloud and --image: found {found}, expected one of them")
+            raise InputError(f"options --mesh, --cloud, --image and --volume: found {found}, expected one of them")
         self.conditioning.check()
         self.model.check()
         total = samples.uniform + samples.surface + sum(share for _, share in self.near)
         if total <= 0:
             raise InputError("options --uniform, --near and --surface: found no share above 0, expected at least one")
-        if samples.pool < samples.N_points and not data.image:
+        if samples.pool < samples.N_points and not (data.image or data.volume):
             raise InputError(
                 f"option --pool: found {samples.pool}, expected at least the {samples.N_points} points of a step "
                 "(--N_points)"
@@ -320,6 +356,7 @@ class ShapeConfig(RunConfig):
                 f"option --finer_bias: found {self.model.finer_bias:g} with --activation {self.model.activation}, "
                 "expected --activation finer: it has no effect on others"
             )
+        self._check_volume()
         for name in ("eikonal", "normals"):
             if getattr(samples, name) and (data.target != "sdf" or data.cloud):
                 raise InputError(f"option --{name} is for signed distances of meshes: expected --representation sdf")
@@ -338,6 +375,20 @@ class ShapeConfig(RunConfig):
         }
         for reason in (text for text, is_so in reasons.items() if is_so):
             raise InputError(f"option --iga: found {self.samples.iga} {reason}, expected an image and a plain network")
+
+    def _check_volume(self) -> None:
+        """Check the options of volumes."""
+        data = self.data
+        if data.volume and data.representation != "occupancy":
+            raise InputError(
+                f"option --representation: found {data.representation} with --volume, expected occupancy: voxels have "
+                "no distances"
+            )
+        if not data.volume and (self.samples.epochs or data.volume_loss != "mse"):
+            name, value = (
+                ("epochs", f"{self.samples.epochs:g}") if self.samples.epochs else ("volume_loss", data.volume_loss)
+            )
+            raise InputError(f"option --{name}: found {value} without --volume, expected both")
 
 
 def scales(text: str) -> tuple[tuple[float, float], ...]:

@@ -17,10 +17,11 @@ from enerf.geometry import spurious, write
 from enerf.geometry.isosurface import extract
 from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
 from enerf.geometry.isosurface.sample_grid import Inside
-from enerf.geometry.mesh import Mesh
+from enerf.geometry.mesh import Mesh, PointCloud
+from enerf.geometry.occupancy_volume import Volume
 from enerf.geometry.spurious import Dropped
 from enerf.tasks.shape import metrics as shape_metrics
-from enerf.tasks.shape import picture, setup
+from enerf.tasks.shape import picture, setup, voxels
 from enerf.tasks.shape.picture import Picture
 from enerf.tasks.shape.setup import ShapeRun
 
@@ -33,12 +34,12 @@ BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dict[str, Any]:
     """Open a finished run, evaluate it again and return its metrics.
 
-    ``source`` is the new path of its mesh, point cloud or image, if that was moved.
+    ``source`` is the new path of its training target, if that was moved.
 
     Raises
     ------
     InputError
-        If the folder is not a shape run, or its mesh, point cloud or image is missing.
+        If the folder is not a shape run, or its training target is missing.
     """
     run = setup.open_run(folder, device, source)
     with results.published(run.config.folder, run.state.step) as out:
@@ -50,7 +51,8 @@ def evaluate(run: ShapeRun, out: Path | None = None) -> dict[str, Any]:
 
     They are written to ``out``, by default the run's folder.
 
-    A point cloud defines no interior: the distance of its points to the mesh is measured instead.
+    A point cloud defines no interior: the distance of its points to the mesh is measured instead. A volume defines no
+    surface: the IoU over all of its voxels is measured.
     """
     began = time.perf_counter()
     measured = (
@@ -73,7 +75,7 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
     config, m = run.config, run.config.model
     grid = f"hash {m.hash_levels}×{m.hash_features}, 2^{m.hash_log2_entries}, {m.hash_coarsest}..{m.hash_finest}"
     network = f"{m.netdepth}×{m.netwidth} {m.activation}, {grid if m.encoding == 'hash' else m.encoding}"
-    return {
+    found = {
         "shape": run.target.name,
         "target": config.data.target,
         "method": conditioning.method_name(config.conditioning, "mlp") + ("-iga" if config.samples.iga else ""),
@@ -85,6 +87,9 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
         "points_a_step": config.samples.N_points,
         "resolution": config.run.resolution,
     }
+    if isinstance(run.target, Volume):
+        found["protocol"] = voxels.protocol(run.target, config.data.volume_loss, config.data.level)
+    return found
 
 
 def _picture_metrics(run: ShapeRun) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def _picture_metrics(run: ShapeRun) -> dict[str, Any]:
 def _shape_metrics(run: ShapeRun, out: Path) -> dict[str, Any]:
     """Return metrics of the field and of its mesh, which is written to ``mesh.ply`` in ``out``."""
     field = setup.frozen(run.field)
-    inside = setup.inside_test(field, run.config.data.target)
+    inside = setup.inside_test(field, run.config.data.target, run.config.data.level)
     surface = extract_surface(run, field) if run.config.run.resolution else None
     dropped = None
     if surface is not None:
@@ -105,6 +110,8 @@ def _shape_metrics(run: ShapeRun, out: Path) -> dict[str, Any]:
         assert not isinstance(run.target, Picture)
         write.write(out / MESH, run.target.normalization.to_file(surface.vertices), surface.faces)
         log.info("mesh: %d vertices, %d faces: %s", len(surface.vertices), len(surface.faces), run.config.folder / MESH)
+    if isinstance(run.target, Volume):
+        return {"field": voxels.measure(inside, run.target.to(run.device))}
     if not isinstance(run.target, Mesh):
         return {"cloud": _cloud_distances(run, surface)}
     mesh = None if surface is None else (surface.vertices, surface.faces)
@@ -114,7 +121,7 @@ def _shape_metrics(run: ShapeRun, out: Path) -> dict[str, Any]:
 def without_spurious_parts(run: ShapeRun, surface: Surface) -> tuple[Surface, Dropped | None]:
     """Drop the parts of a mesh that the shape does not have, with a log line; returns also what was dropped.
 
-    Unchanged, and None, for a point cloud, which does not say where it has no parts.
+    Unchanged, and None, for a point cloud or a volume, of which no sign grid is kept.
     """
     signs = setup.sign_grid_of(run.config, run.target)
     if signs is None:
@@ -132,7 +139,9 @@ def extract_surface(run: ShapeRun, field: Any) -> Surface | None:
     inside: Inside = "above" if run.config.data.target == "occupancy" else "below"
     signs = setup.sign_grid_of(run.config, run.target)
     cells = None if signs is None else signs.surface_cells()
-    settings = ExtractionSettings(run.config.run.resolution, inside=inside, closed=True, surface_cells=cells)
+    settings = ExtractionSettings(
+        run.config.run.resolution, run.config.data.level, inside=inside, closed=True, surface_cells=cells
+    )
     try:
         return extract.extract(setup.in_chunks(field), BOX, settings)
     except ValueError as error:
@@ -142,7 +151,7 @@ def extract_surface(run: ShapeRun, field: Any) -> Surface | None:
 
 def _cloud_distances(run: ShapeRun, surface: Surface | None) -> dict[str, Any]:
     """Return distances of the points of a cloud to the mesh."""
-    if surface is None or isinstance(run.target, Mesh | Picture):
+    if surface is None or not isinstance(run.target, PointCloud):
         return {"mean_distance": None, "points": 0}
     import igl
 

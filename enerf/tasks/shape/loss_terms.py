@@ -1,4 +1,4 @@
-"""Loss terms of every training step, by what is fitted: a mesh, a point cloud or an image."""
+"""Loss terms of every training step, by what is fitted: a mesh, a point cloud, an image or a volume."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +8,12 @@ from enerf.core import rng
 from enerf.geometry import point_cloud, sample_pool
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh, PointCloud
+from enerf.geometry.occupancy_volume import Volume
 from enerf.geometry.samples import Mixture, ShapeSamples
 from enerf.tasks.shape import inductive, setup
 from enerf.tasks.shape import picture as shape_picture
 from enerf.tasks.shape import step as shape_step
+from enerf.tasks.shape import voxels as shape_voxels
 from enerf.tasks.shape.losses import CloudWeights
 from enerf.tasks.shape.picture import Picture
 from enerf.tasks.shape.setup import ShapeRun
@@ -32,6 +34,8 @@ def of_run(run: ShapeRun) -> Iterator[LossTermsAt]:
     elif isinstance(target, PointCloud):
         with _cloud_terms(run, target) as terms_at:
             yield terms_at
+    elif isinstance(target, Volume):
+        yield _volume_terms(run, target)
     else:
         yield _picture_terms(run, target)
 
@@ -107,5 +111,17 @@ def _picture_terms(run: ShapeRun, picture: Picture) -> LossTermsAt:
             picture, config.samples.N_points, rng.generator_for(config.train.seed, step)
         )
         return shape_step.color_terms(run.field, points.to(run.device), colors.to(run.device))
+
+    return terms_at
+
+
+def _volume_terms(run: ShapeRun, volume: Volume) -> LossTermsAt:
+    """Loss terms on voxels of a volume, each once in an epoch; they are drawn on the GPU if there is one."""
+    config = run.config
+    kept = volume.to(run.device) if run.device.type == "cuda" else volume
+
+    def terms_at(step: int) -> LossTerms:
+        points, labels = shape_voxels.batch(kept, config.samples.N_points, step, config.train.seed)
+        return shape_step.volume_terms(run.field, points.to(run.device), labels.to(run.device), config.data.volume_loss)
 
     return terms_at

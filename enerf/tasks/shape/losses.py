@@ -34,6 +34,17 @@ def occupancy(
     return means.sum() / (shares > 0).sum()
 
 
+def squared_occupancy(
+    values: Float[Tensor, "*b"], inside: Bool[Tensor, "*b"] | Float[Tensor, "*b"]
+) -> Float[Tensor, ""]:
+    """Mean squared error of values to 1 inside and 0 outside.
+
+    >>> squared_occupancy(torch.tensor([0.5, 0.0]), torch.tensor([True, False]))
+    tensor(0.1250)
+    """
+    return (values - inside.to(values.dtype)).square().mean()
+
+
 def far_occupancy(logits: Float[Tensor, "*b"], signs: Float[Tensor, "*b"], margin: float | int) -> Float[Tensor, ""]:
     """Mean cross entropy of logits that should be beyond ``margin`` on their side: log(1 + exp(margin − sign · logit)).
 

@@ -1,10 +1,13 @@
 """Memory that training a shape field needs at least, from its options."""
 
+from pathlib import Path
+
 import torch
 
 from enerf.core import memory
 from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.shape import ShapeField
+from enerf.geometry import volume_files
 from enerf.tasks.shape import build
 from enerf.tasks.shape.config import ShapeConfig
 
@@ -12,7 +15,7 @@ _SAMPLE = 40  # bytes of a sample of the pool while it is labeled: its point in 
 
 
 def training_bytes(config: ShapeConfig) -> dict[str, int]:
-    """Return the bytes of field, activations and pool by the options that decide them; a lower bound.
+    """Return the bytes of field, activations, pool and volume by the options that decide them; a lower bound.
 
     Activations are those of the hidden layers at the points of a step, kept for the backward pass.
     """
@@ -23,7 +26,10 @@ def training_bytes(config: ShapeConfig) -> dict[str, int]:
             memory.trained_bytes(_field_on_meta(config))
         ),
         "options --N_points, --netwidth and --netdepth": s.N_points * m.netdepth * m.netwidth * value_bytes,
-        "option --pool": 0 if config.data.image else s.pool * _SAMPLE,
+        "option --pool": 0 if config.data.image or config.data.volume else s.pool * _SAMPLE,
+        "option --volume": (
+            volume_files.announced_bytes(Path(config.data.volume).expanduser()) if config.data.volume else 0
+        ),
     }
 
 

@@ -17,7 +17,7 @@ from enerf.tasks.shape.setup import OpenedField
 
 
 def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
-    """Return the occupancy logits or the signed distance of a shape run as a mesh source.
+    """Return the occupancy, its logits or the signed distance of a shape run as a mesh source.
 
     Its box is [−1, 1]³, intersected with ``settings.box``. ``slope`` is None: a learned distance is not exact.
 
@@ -29,7 +29,7 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
     if settings.fusion is not None:
         raise InputError(f"option --method: found 'fusion', expected 'march': {folder} is a shape without cameras")
     run = setup.open_field(folder, settings.device, settings.precision)
-    box, level = settings.box, 0.0 if settings.level is None else settings.level
+    box, level = settings.box, run.config.data.level if settings.level is None else settings.level
     run.field.requires_grad_(False)
     normalization, bounds = run.normalization, np.array([[-1.0] * 3, [1.0] * 3])
     if box is not None:
@@ -38,14 +38,16 @@ def mesh_source(folder: Path, settings: MeshSourceSettings) -> MeshSource:
         if not (bounds[0] < bounds[1]).all():
             low, high = normalization.to_file(np.array([[-1.0] * 3, [1.0] * 3])).tolist()
             raise InputError(f"option --box: found {box.ravel().tolist()}, expected a box within {low} and {high}")
-    logits = run.config.data.target == "occupancy"
-    meaning = "logit 0 is a probability of 1/2" if logits else "distance 0 is the surface"
+    is_occupancy = run.config.data.target == "occupancy"
+    meaning = "logit 0 is a probability of 1/2" if is_occupancy else "distance 0 is the surface"
+    if run.config.data.level:
+        meaning = "values are 1 inside and 0 outside"
     return MeshSource(
         name=folder.resolve().name,
         field=run.field,
         box=torch.from_numpy(bounds).to(run.device, torch.float32),
         iso_value=level,
-        inside="above" if logits else "below",
+        inside="above" if is_occupancy else "below",
         description=f"level {level:g}; {meaning}",
         to_world=normalization.to_file,
         from_world=normalization.to_box,

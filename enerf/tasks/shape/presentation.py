@@ -25,7 +25,7 @@ def pictures(
 ) -> tuple[list[PictureOf], list[str]]:
     """Return pictures of the mesh of the last evaluation beside those of its reference, or the fitted image.
 
-    A point cloud has no reference mesh: its mesh is shown alone.
+    A point cloud and a volume have no reference mesh: their mesh is shown alone.
     """
     config = parser.from_dict(ShapeConfig, saved)
     if config.data.image:
@@ -33,12 +33,15 @@ def pictures(
     mesh = folder / MESH
     if not mesh.is_file():
         return [], [f"has no {MESH}: nothing was evaluated, or without a mesh"]
-    is_old = metrics is not None and not (metrics.get("mesh") or value(metrics, ("cloud", "points")))
+    is_old = metrics is not None and not (
+        metrics.get("mesh") or value(metrics, ("cloud", "points")) or config.data.volume
+    )
     notes = ["shows the mesh of an earlier evaluation: the last one had none"] if is_old else []
     try:
         fitted = MeshScene(*read.mesh(mesh))
-        if config.data.cloud:
-            return _views(fitted, None, n), [*notes, "is shown alone: a point cloud has no reference mesh"]
+        if not config.data.mesh:
+            kind = "point cloud" if config.data.cloud else "volume"
+            return _views(fitted, None, n), [*notes, f"is shown alone: a {kind} has no reference mesh"]
         path = Path(source or config.data.mesh).expanduser()
         try:
             reference = MeshScene(*read.mesh(path))

@@ -1,10 +1,12 @@
 """Checkpoints of shape runs, opened for analysis."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from enerf.conditioning.diagnostics import curvature
@@ -19,14 +21,15 @@ from enerf.fields import shape as shape_field
 from enerf.fields.backends import registry
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh
+from enerf.geometry.occupancy_volume import Volume
 from enerf.geometry.samples import ShapeSamples
-from enerf.tasks.shape import losses, setup, step
-from enerf.tasks.shape.config import ShapeConfig
+from enerf.tasks.shape import losses, setup, step, voxels
+from enerf.tasks.shape.config import SOURCES, ShapeConfig
 from enerf.tasks.shape.step import DistanceLoss
 
 
 def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
-    """Open a shape run of a mesh; its loss is evaluated on samples drawn as in training, without gradient terms.
+    """Open a shape run of a mesh or a volume; its loss is that of samples drawn as in training, without gradient terms.
 
     Weights stay conditioned and are evaluated by torch in fp32, whichever backend trained them.
 
@@ -35,30 +38,46 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     InputError
         If the run was trained on a point cloud or an image.
     """
-    moved = {"mesh": settings.source} if settings.source else {}
+    source = next((name for name in SOURCES if saved.get(name)), "mesh")
+    moved = {source: settings.source} if settings.source else {}
     config = parser.from_dict(ShapeConfig, {**saved, **moved})
     target = setup.load_target(config)
-    if not isinstance(target, Mesh):
-        raise InputError(f"{config.data.source}: found a run of an image or a point cloud, expected one of a mesh")
+    if not isinstance(target, Mesh | Volume):
+        raise InputError(
+            f"{config.data.source}: found a run of an image or a point cloud, expected one of a mesh or a volume"
+        )
     device = core_device.resolve_device(settings.device)
     field = setup.new_field(config).to(device)
     registry.use(field, registry.make("torch", "fp32", device))
     names = analyzed_layers(field, settings.layers, shape_field.HEADS)
-    is_distance = config.data.target == "sdf"
-    mixture = geometry_samples.Mixture(config.samples.uniform, config.near)
-    samples = geometry_samples.pool(
-        setup.solid_of(target), mixture, settings.samples, settings.seed, 0, distances=is_distance
-    ).to(device)
+    objective = _objective_of(config, target, settings, device)
 
     def at(path: Path) -> CheckpointProbe:
         content, model = checkpoint.read(path), copy.deepcopy(field).eval()
         checkpoint.load_weights(model, content["model"], path)
         curvature.make_differentiable_(model)
         chosen = parameters_of(model, names) if settings.layers else ()
-        loss = shape_objective(model, samples, config.samples.loss_sdf, config.samples.truncate, chosen)
-        return CheckpointProbe(content["step"], model, names, loss)
+        return CheckpointProbe(content["step"], model, names, objective(model, parameters=chosen))
 
     return RunProbe(target.name, conditioning.method_name(config.conditioning, "mlp"), at)
+
+
+def _objective_of(
+    config: ShapeConfig, target: Mesh | Volume, settings: ProbeSettings, device: torch.device
+) -> Callable[..., Objective]:
+    """Return a function from a field and ``parameters`` to its loss on fixed samples of the target."""
+    if isinstance(target, Volume):
+        points, labels = voxels.batch(target, settings.samples, 0, settings.seed)
+        error = losses.squared_occupancy if config.data.volume_loss == "mse" else losses.occupancy
+        return partial(Objective, loss=error, inputs=points.to(device), targets=labels.to(device))
+    mixture = geometry_samples.Mixture(config.samples.uniform, config.near)
+    samples = geometry_samples.pool(
+        *(setup.solid_of(target), mixture, settings.samples, settings.seed, 0),
+        distances=config.data.target == "sdf",
+    ).to(device)
+    return partial(
+        shape_objective, samples=samples, distance_loss=config.samples.loss_sdf, truncate=config.samples.truncate
+    )
 
 
 def shape_objective(

@@ -1,11 +1,13 @@
 """Shape runs: training target, field, optimizer and backend; prepared from options or opened from a folder.
 
-The target is a mesh, an oriented point cloud, or an image. Fields are defined on the box [−1, 1]ᵈ; the transform to the
-file's coordinates is saved in checkpoints, so that a mesh can be extracted without the file.
+The target is a mesh, an oriented point cloud, an image, or a volume of voxels. Fields are defined on the box
+[−1, 1]ᵈ; the transform to the file's coordinates is saved in checkpoints, so that a mesh can be extracted without the
+file.
 """
 
 import copy
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,18 +30,19 @@ from enerf.fields.backends.hashgrid import make_grid
 from enerf.fields.backends.registry import Backend, Resolved
 from enerf.fields.shape import HEADS, ShapeField
 from enerf.geometry import mesh as geometry_mesh
-from enerf.geometry import sign_grid
+from enerf.geometry import occupancy_volume, sign_grid
 from enerf.geometry.mesh import Mesh, Normalization, PointCloud
+from enerf.geometry.occupancy_volume import AxisNormalization, Volume
 from enerf.geometry.sign_grid import SignGrid
 from enerf.geometry.solid import Solid
-from enerf.tasks.shape import build, memory, picture
-from enerf.tasks.shape.config import ShapeConfig
+from enerf.tasks.shape import build, memory, picture, voxels
+from enerf.tasks.shape.config import SOURCES, ShapeConfig
 from enerf.tasks.shape.eval_points import EvalSettings, Reference
 from enerf.tasks.shape.picture import Picture
 
 log = logging.getLogger("enerf")
 
-TrainingTarget = Mesh | PointCloud | Picture
+TrainingTarget = Mesh | PointCloud | Picture | Volume
 EVAL_SETTINGS = EvalSettings()  # evaluation points of fields and meshes
 CELLS = 128  # along a side of the sign grid of fields without a hash grid
 POINTS_PER_CALL = 1 << 17  # largest number of points in one call of a field, without gradients
@@ -67,7 +70,9 @@ class ShapeRun:
             return {}
         normalization, signs = self.target.normalization, sign_grid_of(self.config, self.target)
         evidence = {} if signs is None else {"signs": signs.to_text()}
-        return {"box": {"centre": list(normalization.center), "scale": normalization.scale, **evidence}}
+        scale = normalization.scale
+        scales = list(scale) if isinstance(scale, tuple) else scale  # by axis for a volume
+        return {"box": {"centre": list(normalization.center), "scale": scales, **evidence}}
 
 
 def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: bool = False) -> ShapeRun:
@@ -85,7 +90,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     if not opening:
         core_memory.require(memory.training_bytes(config), device)
-    config = _as_begun(config, found)
+    config = resolve_steps(_as_begun(config, found))
     target = load_target(config)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     field = new_field(config).to(device)
@@ -107,6 +112,24 @@ def _as_begun(config: ShapeConfig, found: checkpoint.Found | None) -> ShapeConfi
     return replace(config, samples=replace(config.samples, far=0.0))
 
 
+def resolve_steps(config: ShapeConfig) -> ShapeConfig:
+    """Return the configuration with the epochs of a volume converted to steps; unchanged without ``--epochs``.
+
+    Raises
+    ------
+    InputError
+        As ``load_target``.
+    """
+    if not config.samples.epochs:
+        return config
+    target = load_target(config)
+    assert isinstance(target, Volume)
+    steps = voxels.steps_per_epoch(target, config.samples.N_points)
+    n = min(config.train.N_iters, math.ceil(config.samples.epochs * steps))
+    log.info("%d steps of at most %d voxels, %d steps an epoch", n, config.samples.N_points, steps)
+    return replace(config, train=replace(config.train, N_iters=n))
+
+
 def precision_of(config: ShapeConfig) -> str:
     """Return the precision option; ``fp32`` for activations other than ReLU, which are evaluated by torch in fp32."""
     return config.train.precision if config.model.activation == "relu" else "fp32"
@@ -118,7 +141,7 @@ def resolve_backend(config: ShapeConfig, recorded: Resolved | None = None) -> Re
 
 
 def load_target(config: ShapeConfig) -> TrainingTarget:
-    """Load the mesh, point cloud or image of a configuration.
+    """Load the mesh, point cloud, image or volume of a configuration.
 
     Raises
     ------
@@ -130,21 +153,26 @@ def load_target(config: ShapeConfig) -> TrainingTarget:
         return picture.load(Path(data.image).expanduser(), data.holdout, config.train.seed)
     if data.cloud:
         return geometry_mesh.load_point_cloud(Path(data.cloud).expanduser(), data.margin)
-    path = Path(data.mesh).expanduser()
+    path = Path(data.source).expanduser()
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    return _load_mesh(path, stamp, data.margin)
+    return _load_volume(path, stamp) if data.volume else _load_mesh(path, stamp, data.margin)
 
 
 def input_files(config: ShapeConfig) -> list[Path]:
-    """Return the file of the mesh, point cloud or image of a configuration."""
-    data = config.data
-    return [Path(data.image or data.cloud or data.mesh).expanduser()]
+    """Return the file of the mesh, point cloud, image or volume of a configuration."""
+    return [Path(config.data.source).expanduser()]
 
 
 @lru_cache(maxsize=1)
 def _load_mesh(path: Path, stamp: tuple[int, int] | None, margin: float) -> Mesh:
     """Load a mesh; the last one is cached, until its file changes, because all runs of a comparison use it."""
     return geometry_mesh.load(path, margin)
+
+
+@lru_cache(maxsize=1)
+def _load_volume(path: Path, stamp: tuple[int, int] | None) -> Volume:
+    """Load a volume; cached as meshes are."""
+    return occupancy_volume.load(path)
 
 
 @lru_cache(maxsize=1)
@@ -189,6 +217,7 @@ def new_field(config: ShapeConfig) -> ShapeField:
         skip_at=m.netskip,
         encoding=m.encoding,
         bands=m.multires,
+        first_band=m.multires_first,
         waves=m.fourier_features,
         wave_scale=m.fourier_scale,
         grid=make_grid(m.hash_levels, m.hash_features, m.hash_log2_entries, m.hash_coarsest, m.hash_finest),
@@ -202,7 +231,7 @@ def new_field(config: ShapeConfig) -> ShapeField:
 
 
 def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
-    """Open a run at its last checkpoint; ``source`` is the new path of its mesh, cloud or image, if that was moved.
+    """Open a run at its last checkpoint; ``source`` is the new path of its training target, if that was moved.
 
     Raises
     ------
@@ -218,7 +247,7 @@ def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
 
 def _source_option(saved: dict[str, Any]) -> str:
     """Return the name of the option that holds the path of a saved run's training target."""
-    return next((name for name in ("mesh", "cloud", "image") if saved.get(name)), "mesh")
+    return next((name for name in SOURCES if saved.get(name)), "mesh")
 
 
 @dataclass(frozen=True)
@@ -231,7 +260,7 @@ class OpenedField:
 
     config: ShapeConfig
     field: ShapeField
-    normalization: Normalization
+    normalization: Normalization | AxisNormalization
     step: int
     device: torch.device
     signs: SignGrid | None = None
@@ -239,7 +268,7 @@ class OpenedField:
 
 
 def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> OpenedField:
-    """Open the field of a run's last checkpoint, with baked and cached weights; the mesh or cloud file is not needed.
+    """Open the field of a run's last checkpoint, with baked and cached weights; its training target is not needed.
 
     It is evaluated by the backend that trained it, in the same precision if ``precision`` is ``auto``; if that is not
     possible, another one is used with a warning.
@@ -252,7 +281,7 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     content, path = checkpoint.newest(folder, [ShapeConfig.kind])
     saved = content["config"]
     if "box" not in saved:
-        raise InputError(f"{folder}: found a run of an image, expected one of a mesh or a point cloud")
+        raise InputError(f"{folder}: found a run of an image, expected one of a mesh, a point cloud or a volume")
     config = parser.from_dict(ShapeConfig, saved)
     recorded = run_record.checkpoint_backend(content)
     if precision != "auto":
@@ -261,10 +290,18 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     field = new_field(config).to(on_device)
     registry.use(field, backend)
     checkpoint.load_weights(field, content["model"], path)
-    x, y, z = saved["box"]["centre"]
-    normalization = Normalization((x, y, z), saved["box"]["scale"])
+    normalization = _saved_normalization(saved["box"])
     signs, files = _saved_signs(saved, path), saved.get("inputs")
     return OpenedField(config, frozen(field), normalization, content["step"], on_device, signs, files)
+
+
+def _saved_normalization(box: dict[str, Any]) -> Normalization | AxisNormalization:
+    """Return the map between the box and file coordinates of a checkpoint; by axis for a volume."""
+    (x, y, z), scale = box["centre"], box["scale"]
+    if not isinstance(scale, list):
+        return Normalization((x, y, z), scale)
+    a, b, c = scale
+    return AxisNormalization((x, y, z), (a, b, c))
 
 
 def _saved_signs(saved: dict[str, Any], path: Path) -> SignGrid | None:
@@ -284,14 +321,15 @@ def frozen(field: ShapeField) -> ShapeField:
     return baked
 
 
-def inside_test(field: ShapeField, target: str) -> Callable[[Tensor], Tensor]:
+def inside_test(field: ShapeField, target: str, level: float = 0.0) -> Callable[[Tensor], Tensor]:
     """Return a function from points to whether they are inside.
 
-    ``target`` is ``occupancy`` (inside: logits above 0) or ``sdf`` (distances below 0).
+    ``target`` is ``occupancy`` (inside: values above ``level``) or ``sdf`` (distances below it).
     """
-    sign = 1.0 if target == "occupancy" else -1.0
     values = in_chunks(field)
-    return lambda points: sign * values(points) > 0
+    if target == "occupancy":
+        return lambda points: values(points) > level
+    return lambda points: values(points) < level
 
 
 def in_chunks(field: ShapeField) -> Callable[[Tensor], Tensor]:

@@ -137,6 +137,15 @@ def color_terms(
     return {"mse": (model(points) - colors).square().mean()}
 
 
+def volume_terms(
+    model: ScalarField, points: Float[Tensor, "n 3"], labels: Float[Tensor, " n"], loss: str = "mse"
+) -> LossTerms:
+    """Return the loss of voxels with labels 1 (occupied) and 0: ``mse`` of occupancies, or ``bce`` of their logits."""
+    if loss == "mse":
+        return {"squared": losses.squared_occupancy(model(points), labels)}
+    return {"entropy": losses.occupancy(model(points), labels)}
+
+
 def gradient_step(model: nn.Module, loss_terms: Callable[[], LossTerms]) -> ShapeReport:
     """Compute the loss and add its gradient to the parameters' ``grad``; return the loss and its terms.
 

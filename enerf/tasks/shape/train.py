@@ -1,4 +1,4 @@
-"""Training of shape fields on a mesh, a point cloud or an image: prepare the run, fit, evaluate."""
+"""Training of shape fields on a mesh, a point cloud, an image or a volume: prepare the run, fit, evaluate."""
 
 import logging
 from collections import Counter
@@ -17,8 +17,9 @@ from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.geometry import read
 from enerf.geometry.mesh import Mesh
+from enerf.geometry.occupancy_volume import Volume
 from enerf.reporting import tables
-from enerf.tasks.shape import evaluate, loss_terms, report, setup
+from enerf.tasks.shape import evaluate, loss_terms, report, setup, voxels
 from enerf.tasks.shape import metrics as shape_metrics
 from enerf.tasks.shape import picture as shape_picture
 from enerf.tasks.shape import step as shape_step
@@ -149,6 +150,9 @@ def _hooks(run: ShapeRun, more: list[Hook], journal: Journal) -> list[Hook]:
         elif isinstance(run.target, Mesh):
             inside = setup.inside_test(field, run.config.data.target)
             measured = shape_metrics.measure_field(inside, setup.reference_of(run.target), quick=True)
+        elif isinstance(run.target, Volume):
+            inside = setup.inside_test(field, run.config.data.target, run.config.data.level)
+            measured = voxels.measure(inside, run.target, quick=True)
         else:
             return
         point = {name: measured[name] for name in CURVE if measured.get(name) is not None}
