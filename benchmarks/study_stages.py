@@ -8,7 +8,7 @@ from typing import Any
 
 from enerf.config import methods
 
-RATES = (4e-3, 2e-3, 8e-3)
+SCREEN_RATES = {"": (4e-3, 2e-3, 8e-3), "fourier": (1e-3, 5e-4, 2e-3)}  # fourier diverges at 4e-3
 PLAIN = ("plain", "he", "unit_row")
 WEIGHTS = ("equilibrate", "gain", "row_gains", "weight_norm", "ws", "spectral_norm", "orthogonal", "fourier")
 OTHERS = ("layer_norm", "batch_norm", "muon*5", "muon*20", "muon_he*5", "muon_e*5", "muon_gain*5", "muon_gain*20")
@@ -17,6 +17,12 @@ NERF_SCREEN = (
     "--N_iters 600 --N_rand 256 --N_samples 32 --N_importance 32 --i_eval 150 --eval_rays 2048 --final_pixels "
     "--final_rays 23814 --i_spectrum 150 --i_weights 0 --i_img 0 --i_video 0 --i_testset 0"
 )
+NERF_FINAL = (
+    "--N_rand 256 --N_samples 32 --N_importance 32 --i_eval 250 --eval_rays 2048 --i_spectrum 500 --i_weights 500 "
+    "--i_img 0 --i_video 0 --i_testset 0"
+)
+FINALISTS = ("plain", "unit_row", "equilibrate")  # two more are added when the screening is complete
+VOLUME_ARMS = ("plain", "equilibrate", "own_gain", "fourier", "muon*5")
 IMAGE_RATES = (2e-3, 4e-3, 1e-3, 8e-3, 5e-4)
 IMAGE_RELU = (
     "--encoding positional --multires 8 --netdepth 4 --netwidth 128 --netskip 0 --N_points 8192 --N_iters 1000 "
@@ -82,13 +88,33 @@ def options_of_method(method: str, lrate: float) -> list[str]:
     """Command-line options of a method; ``muon*10`` has a tenfold learning rate of the matrices."""
     name, _, ratio = method.partition("*")
     words = ["--lrate_matrices", repr(lrate * float(ratio))] if ratio else []
-    for option, value in methods.SHAPES.changes[name].items():
+    changes = {"init": methods.SHAPES.common["init"], **methods.SHAPES.changes[name]}  # some configurations have He's
+    for option, value in ((o, v) for o, v in changes.items() if o != "lrate_matrices"):
         words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
     return words
 
 
 def _nerf(name: str, scene: str, words: str, **more: Any) -> Stage:
     return Stage(name, "train_nerf.py", f"cpu/{scene}.txt", words, ("--datadir", f"llff/{scene}"), **more)
+
+
+def _final(name: str, scene: str, steps: int) -> Stage:
+    words = f"{NERF_FINAL} --N_iters {steps}"
+    return _nerf(name, scene, words, methods=FINALISTS, best_of="screen", seeds=(0, 1, 2))
+
+
+def _fast(name: str, scene: str) -> Stage:
+    """The fast preset at its own rates, whole test views, all threads."""
+    words, source = "--max_seconds 120 --i_eval 200 --i_spectrum 0", ("--datadir", f"llff/{scene}")
+    rates = {"": (1.5e-2,)}
+    return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, FINALISTS, (0, 1, 2), rates, threads=2)
+
+
+def _volume(name: str, words: str) -> Stage:
+    """One epoch of the protocol of volumes, in batches of a fifth of its size."""
+    words += " --epochs 1 --N_points 100000 --i_eval 40 --i_spectrum 100 --i_weights 100 --resolution 0"
+    source, rates = ("--volume", "volumes/dragon.mat.zip"), {"": (5e-3, 1e-3)}
+    return Stage(name, "fit_shape.py", "shape_volume.txt", words, source, VOLUME_ARMS, (0,), rates)
 
 
 def _image(name: str, words: str, **more: Any) -> Stage:
@@ -98,8 +124,25 @@ def _image(name: str, words: str, **more: Any) -> Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates={"": RATES}, seeds=(0,)),
+        _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates=SCREEN_RATES, seeds=(0,)),
         _nerf("screen_seed1", "fern", NERF_SCREEN, methods=ARMS, best_of="screen", seeds=(1,)),
+        _nerf(
+            "final_fern", "fern", f"{NERF_FINAL} --N_iters 3000", methods=FINALISTS, best_of="screen", seeds=(0, 1, 2)
+        ),
+        _nerf(
+            "final_flower",
+            "flower",
+            f"{NERF_FINAL} --N_iters 1500",
+            methods=FINALISTS,
+            best_of="screen",
+            seeds=(0, 1, 2),
+        ),
+        _fast("fast_fern", "fern"),
+        _fast("fast_flower", "flower"),
+        _volume("volume_relu", "--activation relu"),
+        _volume("volume_sine", "--activation sine --encoding none"),
+        _volume("volume_gaussian", "--activation gaussian --encoding none"),
+        _volume("volume_finer", "--activation finer --encoding none"),
         _image("image", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), rates={"": IMAGE_RATES}, seeds=(0,)),
         _image("image_seeds", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), best_of="image", seeds=(1, 2, 3, 4, 5)),
     )

@@ -98,7 +98,7 @@ def test_the_shared_side_takes_a_step_and_renders_a_frame_without_a_scene_on_dis
 
 def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
     assert run(STUDY, str(tmp_path)) == [
-        "['--lrate_matrices', '0.01', '--conditioning', 'muon']",
+        "['--lrate_matrices', '0.01', '--init', 'default', '--conditioning', 'muon']",
         "[('plain', 1.0, 0), ('he', 3.0, 0), ('plain', 2.0, 0), ('plain', 1.0, 1), ('he', 3.0, 1), ('plain', 2.0, 1)]",
         "(2.0,) (2.0, 1.0)",
         "['he', 'plain'] 6.0",
