@@ -33,7 +33,11 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path)
     ]
     try:
         if len(saved["param_groups"]) != len(optimizer.param_groups):
-            raise InputError(f"{path}: {OTHER_KIND}")
+            found, expected = len(saved["param_groups"]), len(optimizer.param_groups)
+            raise InputError(
+                f"{path}: the optimizer's state does not fit this model: found {found} groups of parameters, expected "
+                f"{expected}: it is that of another optimizer (--conditioning) or another encoding"
+            )
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
             _check_kind(own, group, path)
         _check_values(optimizer, saved, path)

@@ -65,6 +65,8 @@ def output(module: nn.Module, seed: int = 0) -> Tensor:
 def suits(kind: str, method: str) -> bool:
     if method == "batch_norm":
         return kind.startswith(("linear", "conv", "grouped", "multiplied"))
+    if method == "fourier":
+        return kind.startswith("linear")
     if method == "spectral_shift":
         return kind.startswith("attention")
     return method != "jacobi" or kind == "attention"

@@ -3,6 +3,7 @@
 import itertools
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from enerf import conditioning
 from enerf.conditioning import maps, parametrization, table
 from enerf.config import conditionings, parser
+from enerf.config.methods import SHAPES
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.fields import conditioning as fields_conditioning
@@ -151,3 +153,10 @@ def test_matrices_are_those_between_the_first_layer_and_the_heads():
         }
         assert all(dict(net_of.named_parameters())[key].dim() == 2 for key in found)
         net = nn.ModuleDict({"trunk": SkipMLP(6, 8, 4, 2), "head": nn.Linear(8, 3), "view": nn.Linear(8, 4)})
+
+
+def test_the_page_names_every_method_of_comparisons():
+    page = (Path(__file__).resolve().parents[2] / "docs/conditioning.md").read_text(encoding="utf-8")
+    section = page.partition("### Methods by name")[2].partition("## Options of classifiers")[0]
+    assert not {name for name in SHAPES.changes if f"`{name}`" not in section}
+    assert not {name for name in conditionings.names() if f"`{name}`" not in section}

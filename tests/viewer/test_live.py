@@ -190,7 +190,7 @@ def test_the_training_of_an_image_is_not_shown(tmp_path):
     words = ["--image", str(image), "--basedir", str(tmp_path / "logs"), "--N_iters", "1", "--i_eval", "0"]
     try:
         config = parser.parse(ShapeConfig, [*words, "--no_final_eval", "--device", "cpu"])[0]
-        with pytest.raises(InputError, match="option --viewer: found --image, expected a mesh or a cloud"):
+        with pytest.raises(InputError, match="option --viewer: found --image, expected a mesh, a cloud or a volume"):
             shape_train.train(config, watch=viewer.watch)
     finally:
         viewer.close()

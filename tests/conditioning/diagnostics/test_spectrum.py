@@ -148,6 +148,8 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "stable_rank": spectrum.stable_rank(maps.row(raw[0])).item(),
         **{"rank": 4.0, "kappa_range": pytest.approx(spectrum.condition_number(maps.row(raw[0])).item())},
         "kappa_raw": spectrum.condition_number(raw[0]).item(),
+        "effective_rank_raw": spectrum.effective_rank(raw[0]).item(),
+        "stable_rank_raw": spectrum.stable_rank(raw[0]).item(),
     }
     assert report["1"]["kappa"] == pytest.approx(spectrum.condition_number(raw[1]).item(), rel=1e-4)
     assert "kappa_raw" not in report["1"]
@@ -181,6 +183,8 @@ def test_of_a_layer_with_several_matrices_the_worst_is_told():
         "stable_rank": pytest.approx(min(spectrum.stable_rank(matrix).item() for matrix in made), rel=1e-5),
         **{"rank": 3.0, "kappa_range": pytest.approx(report["conv"]["kappa"])},
         "kappa_raw": pytest.approx(max(spectrum.condition_number(matrix).item() for matrix in raw), rel=1e-5),
+        "effective_rank_raw": pytest.approx(min(spectrum.effective_rank(matrix).item() for matrix in raw), rel=1e-5),
+        "stable_rank_raw": pytest.approx(min(spectrum.stable_rank(matrix).item() for matrix in raw), rel=1e-5),
     }
     sides = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
     expected = max(spectrum.condition_number(side.detach()).item() for side in sides)

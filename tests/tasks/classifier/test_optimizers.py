@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint
+from enerf.engine import optimizer_state
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier import optimizers as classifier_optimizers
 from enerf.tasks.classifier.config import OPTIMIZERS, ClassifierTrainOptions
@@ -205,20 +205,20 @@ def test_the_state_of_another_kind_of_optimiser_is_refused_and_that_of_the_same_
         # AdamW is an Adam, and an intrinsic optimiser keeps what the plain one keeps
         if there.removeprefix("intrinsic_").rstrip("w") != here.removeprefix("intrinsic_").rstrip("w"):
             with pytest.raises(InputError, match="its state is of another optimizer"):
-                checkpoint._restore_optimizer(made, saved, Path("a.pt"))
+                optimizer_state.restore(made, saved, Path("a.pt"))
         else:
-            checkpoint._restore_optimizer(made, copy.deepcopy(saved), Path("a.pt"))
+            optimizer_state.restore(made, copy.deepcopy(saved), Path("a.pt"))
             trained(model, made)
 
 
 def test_rmsprop_does_not_go_on_with_a_momentum_that_was_not_kept():
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="rmsprop", momentum=0.5), small())
     with pytest.raises(InputError, match="another momentum"):
-        checkpoint._restore_optimizer(made, _saved("rmsprop"), Path("a.pt"))
-    checkpoint._restore_optimizer(made, _saved("rmsprop", momentum=0.9), Path("a.pt"))
+        optimizer_state.restore(made, _saved("rmsprop"), Path("a.pt"))
+    optimizer_state.restore(made, _saved("rmsprop", momentum=0.9), Path("a.pt"))
 
 
 def test_a_decay_of_squares_that_was_changed_counts_when_a_run_goes_on():
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="rmsprop", adam_beta2=0.5), small())
-    checkpoint._restore_optimizer(made, _saved("rmsprop"), Path("a.pt"))
+    optimizer_state.restore(made, _saved("rmsprop"), Path("a.pt"))
     assert [group["alpha"] for group in made.param_groups] == [0.5, 0.5]
