@@ -105,10 +105,7 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path):
     for name, optimizer in states.items():
         for other, state in states.items():
             if other != name:
-                with pytest.raises(
-                    InputError,
-                    match=r"state\.pt: (its state is of another optimizer|.* found . groups of parameters, expected .:)",
-                ):
+                with pytest.raises(InputError, match=r"state\.pt: .*(of another optimizer|groups of parameters)"):
                     optimizer_state.restore(optimizer, state.state_dict(), tmp_path / "state.pt")
 
 
