@@ -11,7 +11,8 @@ from enerf.config import methods
 SCREEN_RATES = {"": (4e-3, 2e-3, 8e-3), "fourier": (1e-3, 5e-4, 2e-3)}  # fourier diverges at 4e-3
 PLAIN = ("plain", "he", "unit_row")
 WEIGHTS = ("equilibrate", "gain", "row_gains", "weight_norm", "ws", "spectral_norm", "orthogonal", "fourier")
-OTHERS = ("layer_norm", "batch_norm", "muon*5", "muon*20", "muon_he*5", "muon_e*5", "muon_gain*5", "muon_gain*20")
+MUON = ("muon*5", "muon*20", "muon_he*5", "muon_unit_row*5", "muon_e*5", "muon_gain*5", "muon_gain*20", "muon_ws*5")
+OTHERS = ("layer_norm", "batch_norm", *MUON)
 ARMS = (*PLAIN, *WEIGHTS, *OTHERS)
 NERF_SCREEN = (
     "--N_iters 600 --N_rand 256 --N_samples 32 --N_importance 32 --i_eval 150 --eval_rays 2048 --final_pixels "

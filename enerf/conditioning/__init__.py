@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from enerf.conditioning.baselines import INITS, initialize_, spectral_norm, unit_row_, weight_norm
     from enerf.conditioning.diagnostics.spectrum import layer_report
     from enerf.conditioning.groups import ParameterGroups, parameter_groups
+    from enerf.conditioning.interface import Parametrization
     from enerf.conditioning.layers import Conditioned, condition, condition_tensor, conditioned_layers
     from enerf.conditioning.parametrization import SCALES, Equilibrated
     from enerf.conditioning.registry import register_layer, register_map, register_parametrization
@@ -63,6 +64,7 @@ __all__ = [
     "Conditioned",
     "Equilibrated",
     "ParameterGroups",
+    "Parametrization",
     "PreconditionedAttention",
     "Selection",
     "WeightView",
@@ -98,6 +100,7 @@ _MODULES = {
     "baselines": ("INITS", "initialize_", "spectral_norm", "unit_row_", "weight_norm"),
     "diagnostics.spectrum": ("layer_report",),
     "groups": ("ParameterGroups", "parameter_groups"),
+    "interface": ("Parametrization",),
     "layers": ("Conditioned", "condition", "condition_tensor", "conditioned_layers"),
     "parametrization": ("SCALES", "Equilibrated"),
     "registry": ("register_layer", "register_map", "register_parametrization"),

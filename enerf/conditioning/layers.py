@@ -26,6 +26,7 @@ from torch.nn.utils import parametrize
 
 from enerf.conditioning import (
     attention,
+    baking,
     baselines,
     batch_norm,
     maps,
@@ -293,6 +294,17 @@ def _apply(
         for module in found.values():
             for view in weight_views.views(module, packing):
                 selection.APPLIED[method](module, view)
+                _check_applied(module, view, method)
+
+
+def _check_applied(module: nn.Module, view: WeightView, method: str) -> None:
+    """Raise a ValueError unless a registered method has parametrized the weight by a class that names the method."""
+    steps = baking.parametrized_tensors(module).get(view.name)
+    if steps is None or all(method_of(step) != method for step in steps.children()):
+        raise ValueError(
+            f"the method {method} has registered no parametrization of {view.name} whose class is derived from "
+            f"enerf.conditioning.Parametrization with method = {method!r}"
+        )
 
 
 def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated) -> None:

@@ -137,7 +137,9 @@ def register_parametrization(
 
 def _check_name(name: str, function: Callable[..., Any]) -> None:
     """Raise a ValueError for a name that a method cannot have; names of the table are for their modules."""
-    of_table = [each for each, module in table.MODULES.items() if module != function.__module__]
+    if not callable(function):
+        raise TypeError(f"the method {name} is {function!r}; expected a function")
+    of_table = [each for each, module in table.MODULES.items() if module != getattr(function, "__module__", "")]
     built_in = [*maps.METHODS, *selection.BASELINES, *of_table]
     if name in built_in or not name.isidentifier():
         raise ValueError(f"name is {name!r}; expected an identifier that is not one of {', '.join(built_in)}")

@@ -59,6 +59,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "muon": {"conditioning": "muon"},
     "muon_he": {"conditioning": "muon", "init": "he"},
     "muon_e": {"conditioning": "row+muon"},
+    "muon_unit_row": {"conditioning": "muon", "init": "unit_row"},
+    "muon_ws": {"conditioning": "weight_standardisation+muon", "equilibrate_scale": "learned", "init": "he"},
     "muon_gain": {"conditioning": "row+muon", "equilibrate_scale": "learned", "init": "he"},
     "soap": {"conditioning": "soap"},
     # at the scale of the network's default initialization, which for sine layers is not that of other layers

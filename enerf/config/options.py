@@ -320,13 +320,17 @@ class ConditioningOptions:
                 "kinds are joined by +, as in --conditioning row+muon)"
             )
         weights, known = self.methods.weights, conditionings.values_of(self.methods.weights)
-        with_method = "without --equilibrate" if weights == "none" else f"with the method {weights}"
+        if weights == "fourier" and self.init != "default":
+            raise InputError(
+                f"option --init: found {self.init} with fourier, expected default: it draws its own weights"
+            )
+        with_method = "without a map of the weights" if weights == "none" else f"with the method {weights}"
         for name in conditionings.MAP_OPTIONS:
             value, field = getattr(self, name), type(self).__dataclass_fields__[name]
             if value == field.default or value in known.get(name, ()):
                 continue
             if weights == "none":
-                expected = "both: it has no effect on other methods"
+                expected = "--equilibrate, or a map in --conditioning: it has no effect on other methods"
             else:
                 expected = " or ".join(f"{each:g}" if isinstance(each, float) else each for each in known.get(name, ()))
             raise InputError(f"option --{name}: found {value} {with_method}, expected {expected or field.default}")

@@ -251,7 +251,8 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
         differences = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in extra[:1]]
         hint = ""
         if any("parametrizations" in name for name in (*missing, *extra)):
-            hint = ": one of the two is conditioned (--equilibrate, --weight_norm, --normalisation), the other is not"
+            options = "--conditioning, --equilibrate, --weight_norm, --normalisation"
+            hint = f": one of the two is conditioned ({options}), the other is not"
         raise InputError(f"{path}: its weights are of another model, the file {' and '.join(differences)}{hint}")
     for name, value in own.items():
         if weights[name].shape != value.shape:

@@ -142,22 +142,21 @@ def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:
     return opened
 
 
-def _check_differentiable(model: nn.Module) -> None:
-    """Raise ``InputError`` for a model whose weights can be differentiated only once."""
+def _is_differentiable(model: nn.Module) -> bool:
+    """Whether all weights of a model have second derivatives; logs a warning if not."""
     once = [name for name, method in layers.conditioned_layers(model).items() if method == "orthogonal"]
     if once:
-        raise InputError(
-            f"the curvature of {once[0]} was asked for, which has orthogonal weights, and their second derivatives are "
-            "not implemented; expected --no_hessian"
+        log.warning(
+            "%s has orthogonal weights, which have no second derivatives here: its curvature is left out", once[0]
         )
+    return not once
 
 
 def measure(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = False) -> dict[str, Any]:
     """Measure one checkpoint; return its record, see ``analysis_report``."""
     began, names, loss = time.perf_counter(), probe.layers, probe.objective
     record: dict[str, Any] = {"step": probe.step, "layers": spectrum.layer_report(probe.model, names)}
-    if not chosen.no_hessian:
-        _check_differentiable(probe.model)
+    if not chosen.no_hessian and _is_differentiable(probe.model):
         called = [name for name in names if _is_called(probe.model.get_submodule(name))]
         inputs = layer_inputs.record_layer_inputs(probe.model, called, lambda: loss.model(loss.inputs))
         for name, layer_input in inputs.items():

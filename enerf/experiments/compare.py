@@ -7,10 +7,12 @@ one is resumed. A variant whose loss is not finite has failed and is listed belo
 
 import logging
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from enerf.config import options, parser
+from enerf.config.conditionings import parse
 from enerf.config.methods import Methods
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
@@ -43,6 +45,7 @@ def compare(base: C, chosen: CompareOptions) -> str:
     named = {variant_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
     for method in named.values():
         variant_config(base, *method, seeds[0]).check()  # before anything is read or trained
+    _tell_overridden(base, known)
     io.remove_leftovers(base.folder)
     base = task.load("resolve")(base) if task.has("resolve") else base
     variants: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
@@ -66,6 +69,14 @@ def compare(base: C, chosen: CompareOptions) -> str:
         first = {name: variant_config(base, *method, seeds[0]) for name, method in named.items()}
         task.load("draw_comparison")(base, first)
     return "\n".join([text, *failed])
+
+
+def _tell_overridden(base: RunConfig, known: Methods) -> None:
+    """Log the options of the base that every method sets itself."""
+    values = parser.to_dict(base)
+    for name, value in known.common.items():
+        if values[name] != value:
+            log.warning("--%s %s has no effect here: each method of a comparison has its own", name, values[name])
 
 
 def _finished(variant: RunConfig, task: registry.Task) -> dict[str, Any] | None:
@@ -155,15 +166,17 @@ def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
     """
     name = f"{base.run.expname or base.scene}/{variant_name(method, lrate)}_seed{seed}"
     known: Methods = registry.task(base.kind).load("methods")
+    method, _, ratio = method.partition("*")
     changed = {"lrate": base.train.lrate, **known.common, **known.changes[method]}
     changed |= {} if lrate is None else {"lrate": lrate}
+    changed |= {"lrate_matrices": float(ratio) * changed["lrate"]} if ratio else {}
     if "no_final_eval" in options.declared(type(base)):
         changed |= {"no_final_eval": False}
     return parser.replace(base, **changed, seed=seed, expname=name, resume_with_changes=False)
 
 
 def read_methods(text: str, known: Methods) -> list[str]:
-    """Return the methods named by the option, in its order.
+    """Return the methods named by the option, in its order; ``muon*5`` has a fivefold learning rate of the matrices.
 
     >>> read_methods("plain, equilibrate", Methods({"plain": {}, "equilibrate": {"equilibrate": "row"}}))
     ['plain', 'equilibrate']
@@ -174,12 +187,20 @@ def read_methods(text: str, known: Methods) -> list[str]:
         If a name is unknown or repeated, or none is given.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in known.changes]
+    unknown = [name for name in names if not _is_known(name, known)]
     if unknown or not names or len(set(names)) < len(names):
-        raise InputError(
-            f"option --methods: found {shown(text)}, expected different names from {', '.join(known.changes)}"
-        )
+        found = shown(unknown[0]) if unknown else f"{shown(text)}, a name twice" if names else "nothing"
+        raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}")
     return names
+
+
+def _is_known(name: str, known: Methods) -> bool:
+    """Whether a name is that of a method, or of one with an optimizer of matrices and a positive ratio of rates."""
+    method, star, ratio = name.partition("*")
+    if not star or method not in known.changes:
+        return name in known.changes
+    has_optimizer = parse(known.changes[method].get("conditioning", "none")).optimizer != "none"
+    return has_optimizer and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", ratio) is not None and float(ratio) > 0
 
 
 def read_seeds(text: str) -> list[int]:

@@ -57,10 +57,18 @@ def bind(
                 factors = [each.to(DTYPES[precision]) for each in factors]
             out = functional.linear(*factors)
             out = out.float() if low else out
-            buffers.append(activation(norms[str(i)](out)) if layer.relu else out)
+            buffers.append(activation(_normalized(out, norms[str(i)])) if layer.relu else out)
         return tuple(buffers[s] for s in network.outputs)
 
     return run
+
+
+def _normalized(rows: Tensor, norm: nn.Module) -> Tensor:
+    """Normalized rows; a batch of one row, which has no variance, is normalized by the running statistics."""
+    if len(rows) > 1 or not (isinstance(norm, nn.BatchNorm1d) and norm.training):
+        normalized: Tensor = norm(rows)
+        return normalized
+    return functional.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def folded(

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
-from enerf.conditioning import layers, maps, parametrization, registry, state_dict, suitability, weight_views
+from enerf.conditioning import layers, maps, parametrization, registry, selection, state_dict, suitability, weight_views
 from enerf.conditioning.diagnostics import spectrum
+from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.weight_cache import computed_once
 from enerf.conditioning.weight_views import WeightView
 
@@ -16,7 +18,7 @@ from enerf.conditioning.weight_views import WeightView
 @pytest.fixture(autouse=True)
 def _registrations() -> Iterator[None]:
     """Registrations hold for the process; put back what was there."""
-    tables = (weight_views.REGISTERED, maps.ADDED, parametrization.MAPS)
+    tables = (weight_views.REGISTERED, maps.ADDED, parametrization.MAPS, selection.APPLIED)
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
@@ -223,3 +225,25 @@ def test_recurrent_layers_apply_the_conditioned_weight(make: type[nn.RNNBase]):
     raw = layer.parametrizations.weight_hh_l0.original
     assert (raw.grad * raw).sum(0).abs().max() < 1e-10
     assert raw.grad.norm() > 0
+
+
+def test_a_registered_parametrization_is_one_of_this_package_or_nothing_changes():
+    class Doubled(Parametrization):
+        method = "doubled"
+
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    def apply(module: nn.Module, view: WeightView) -> None:
+        parametrize.register_parametrization(module, view.name, Doubled())
+
+    registry.register_parametrization("doubled", apply)
+    net = nn.Sequential(nn.Linear(3, 4)).double()
+    raw = net[0].weight.detach().clone()
+    assert layers.condition(net, "doubled") == ["0"]
+    assert layers.conditioned_layers(net) == {"0": "doubled"}
+    assert torch.equal(layers.bake(net)[0].weight, 2 * raw)
+    registry.register_parametrization("nothing", lambda module, view: None)
+    with pytest.raises(ValueError, match="the method nothing has registered no parametrization of weight"):
+        layers.condition(net, "nothing")
+    assert layers.conditioned_layers(net) == {}

@@ -226,7 +226,7 @@ def test_a_bare_option_in_a_file(line, method, write):
 def test_options_of_the_map_need_the_map(kind: type, option: str, value: str):
     needed = ["--mesh", "a.ply"] if kind is ShapeConfig else []
     for others in ([], ["--init", "he"], ["--weight_norm"]):
-        method = "with the method weight_norm" if "--weight_norm" in others else "without --equilibrate"
+        method = "with the method weight_norm" if "--weight_norm" in others else "without a map of the weights"
         with pytest.raises(InputError, match=f"option --{option}: found {value} {method}, expected"):
             parser.parse(kind, [*needed, f"--{option}", value, *others])
     config, _ = parser.parse(kind, [*needed, f"--{option}", value, "--equilibrate"])

@@ -195,7 +195,7 @@ def test_variants_of_one_seed_see_the_same_rays(base, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "plain,plain", "plain,foo"])
 def test_wrong_methods_are_one_sentence(text):
-    with pytest.raises(InputError, match=r"option --methods: found .*, expected different names from plain, he"):
+    with pytest.raises(InputError, match=r"option --methods: found .*, expected names from plain, he"):
         compare.read_methods(text, methods.FIELDS)
 
 
@@ -228,3 +228,26 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"curves\.png: cannot be written"):
         nerf_comparison.draw_curves({"plain": [metrics(20.0)]}, tmp_path / "file" / "curves.png", "t")
+
+
+def test_a_ratio_of_rates_is_part_of_a_methods_name(base):
+    known = methods.FIELDS
+    assert compare.read_methods("muon*5,plain,muon_gain*0.5", known) == ["muon*5", "plain", "muon_gain*0.5"]
+    for text in ("plain*5", "muon*", "muon*0", "muon*x", "muon*-1", "muon**5", "muon*5,muon*5"):
+        with pytest.raises(InputError, match="option --methods: found"):
+            compare.read_methods(text, known)
+    variant = compare.variant_config(base, "muon*5", 0.002, 0)
+    assert variant.conditioning.lrate_matrices == pytest.approx(0.01)
+    assert variant.run.expname.endswith("muon*5@0.002_seed0")
+
+
+CHANGED = ("init he", "equilibrate row")
+
+
+def test_options_that_every_method_sets_are_told(base, caplog):
+    compare._tell_overridden(parser.replace(base, equilibrate="row", init="he"), methods.FIELDS)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"--{name} has no effect here: each method of a comparison has its own"
+        for name in ("init he", "equilibrate row")
+    ]

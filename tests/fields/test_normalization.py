@@ -112,3 +112,12 @@ def test_reduced_precision_differs_by_its_rounding(kind):
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="'group_norm'; it must be one of layer_norm, batch_norm"):
         add_normalization(field("layer_norm"), "group_norm")
+
+
+def test_a_batch_of_one_row_is_normalized_by_the_running_statistics():
+    made = field("batch_norm")
+    made(drawn(50, 3))
+    alone = made(drawn(1, 3))
+    statistics = made.norms["0"].running_mean.clone()
+    torch.testing.assert_close(alone, made.eval()(drawn(1, 3)))
+    assert torch.equal(made.norms["0"].running_mean, statistics)

@@ -134,14 +134,18 @@ def model_description(model: ModelOptions, samples: int, importance: int, propos
 
     >>> model_description(ModelOptions(), 64, 64, False), model_description(ModelOptions(encoding="hash"), 32, 24, True)
     ('', 'hash grid, 8×256, 24 of 32 proposed')
+    >>> model_description(ModelOptions(netdepth=4), 64, 0, False)
+    '4×256'
     """
-    sizes = (model.netdepth_fine, model.netwidth_fine, model.netskip)
+    has_fine = importance > 0
+    depth, width = (model.netdepth_fine, model.netwidth_fine) if has_fine else (model.netdepth, model.netwidth)
+    sizes = (depth, width, model.netskip)
     is_deferred = model.shading == "ray"
     is_paper = model.encoding == "positional" and sizes == (8, 256, 5) and not proposal and not is_deferred
     if is_paper:
         return ""
     words = ["hash grid"] if model.encoding == "hash" else []
-    words.append(f"{model.netdepth_fine}×{model.netwidth_fine}")
+    words.append(f"{depth}×{width}")
     words += [f"colors {model.netdepth_color}×{model.netwidth_color} once per ray"] if is_deferred else []
     words += ["no skip"] if not model.netskip else []
     words += [f"{importance} of {samples} proposed"] if proposal else []

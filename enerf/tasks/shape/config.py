@@ -374,7 +374,10 @@ class ShapeConfig(RunConfig):
             > 0,
         }
         for reason in (text for text, is_so in reasons.items() if is_so):
-            raise InputError(f"option --iga: found {self.samples.iga} {reason}, expected an image and a plain network")
+            raise InputError(
+                f"option --iga (method iga): found {self.samples.iga} {reason}, expected an image, a plain network "
+                "without hash grid, and a multiple of 256 points"
+            )
 
     def _check_volume(self) -> None:
         """Check the options of volumes."""

@@ -85,12 +85,13 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
     InputError
         If the options, the file or the checkpoint cannot be used.
     """
+    config = resolve_steps(config)  # first, since checkpoints have the number of steps
     found = resume.last_checkpoint(config, opening=opening)
     t, recorded = config.train, run_record.backend_to_reuse(found, shared)
     device, backend = registry.resolve_device_and_backend(t.device, t.backend, precision_of(config), recorded)
     if not opening:
         core_memory.require(memory.training_bytes(config), device)
-    config = resolve_steps(_as_begun(config, found))
+    config = _as_begun(config, found)
     target = load_target(config)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     field = new_field(config).to(device)

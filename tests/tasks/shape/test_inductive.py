@@ -86,5 +86,5 @@ def test_small_pictures_and_other_targets_are_one_sentence(picture):
         (["--image", "a.png", "--encoding", "none", "--equilibrate"], "with conditioned weights"),
         (["--image", "a.png", "--encoding", "none", "--N_points", "300"], "with --N_points 300, not a multiple"),
     ):
-        with pytest.raises(InputError, match=f"option --iga: found 5 {found}"):
+        with pytest.raises(InputError, match=f"option --iga .method iga.: found 5 {found}"):
             parser.parse(ShapeConfig, [*words, "--iga", "5"])

@@ -100,7 +100,13 @@ def test_other_losses_and_activations_learn_it_too(make, words):
     assert shape_train.train(make(*LEARN, *words))["field"]["iou"] > 0.9
 
 
-@pytest.mark.parametrize("length", [["--N_iters", "14"], ["--epochs", "2", "--N_iters", "100"]])
+EXPONENTIAL = ["--lrate_schedule", "exponential", "--lrate_end", "0.2"]
+
+
+@pytest.mark.parametrize(
+    "length",
+    [["--N_iters", "14"], ["--epochs", "2", "--N_iters", "100"], ["--epochs", "2", "--N_iters", "99", *EXPONENTIAL]],
+)
 def test_a_resumed_run_is_the_run_in_one_go(make, length, monkeypatch):
     whole, parts = make(*length, "--no_final_eval"), make(*length, "--no_final_eval", "--expname", "parts")
     shape_train.train(whole)
