@@ -47,7 +47,7 @@ class Job:
     @property
     def name(self) -> str:
         """Name of the run: stage, method, rate and seed."""
-        return f"{self.stage.name}/{self.method}@{self.lrate:g}_seed{self.seed}"
+        return f"{self.stage.name}/{self.method.replace('*', 'x')}@{self.lrate:g}_seed{self.seed}"
 
     @property
     def key(self) -> tuple[str, float, int]:

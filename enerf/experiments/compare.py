@@ -164,7 +164,8 @@ def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
 
     It is never resumed with changes: its figures would be of two trainings.
     """
-    name = f"{base.run.expname or base.scene}/{variant_name(method, lrate)}_seed{seed}"
+    folder = variant_name(method, lrate).replace("*", "x")  # not every file system has stars
+    name = f"{base.run.expname or base.scene}/{folder}_seed{seed}"
     known: Methods = registry.task(base.kind).load("methods")
     method, _, ratio = method.partition("*")
     changed = {"lrate": base.train.lrate, **known.common, **known.changes[method]}

@@ -238,7 +238,7 @@ def test_a_ratio_of_rates_is_part_of_a_methods_name(base):
             compare.read_methods(text, known)
     variant = compare.variant_config(base, "muon*5", 0.002, 0)
     assert variant.conditioning.lrate_matrices == pytest.approx(0.01)
-    assert variant.run.expname.endswith("muon*5@0.002_seed0")
+    assert variant.run.expname.endswith("muonx5@0.002_seed0")
 
 
 CHANGED = ("init he", "equilibrate row")
