@@ -6,7 +6,6 @@ from torch import nn
 
 from enerf.conditioning import bake, condition, layer_report, parameter_groups, unbaked_state
 
-
 LAYERS = {
     "linear": lambda: nn.Linear(6, 5),
     "convolution": lambda: nn.Conv2d(3, 4, 3),
@@ -53,7 +52,8 @@ def test_a_report_of_weights_does_no_power_iteration():
 def test_an_assigned_weight_is_applied_again():
     net = nn.Sequential(nn.Linear(6, 5)).double()
     condition(net, "spectral_norm", ["0"], scale="learned")
-    wanted = {"0.weight": torch.randn(5, 6, dtype=torch.float64), "0.bias": torch.zeros(5, dtype=torch.float64)}
+    weight = 1 + torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wanted = {"0.weight": weight, "0.bias": torch.zeros(5, dtype=torch.float64)}
     net.load_state_dict(unbaked_state(net, wanted))
     for _ in range(300):
         applied = net[0].weight
