@@ -87,8 +87,8 @@ class Stage:
 
 def options_of_method(method: str, lrate: float) -> list[str]:
     """Command-line options of a method; ``muon*10`` has a tenfold learning rate of the matrices."""
-    name, _, ratio = method.partition("*")
-    words = ["--lrate_matrices", repr(lrate * float(ratio))] if ratio else []
+    name, ratio = methods.split_ratio(method)
+    words = [] if ratio is None else ["--lrate_matrices", repr(lrate * ratio)]
     changes = {"init": methods.SHAPES.common["init"], **methods.SHAPES.changes[name]}  # some configurations have He's
     for option, value in ((o, v) for o, v in changes.items() if o != "lrate_matrices"):
         words += [f"--{option}"] if value is True else [f"--{option}", str(value)]

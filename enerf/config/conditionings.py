@@ -15,6 +15,7 @@ from enerf.optim.table import MATRIX_OPTIMIZERS
 MAPS = ("row", "column", "row_column", "jacobi", "ruiz")
 BASELINES = ("weight_norm", "weight_standardisation", "spectral_norm")
 NORMALIZATIONS = ("layer_norm", "batch_norm")
+SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 MAP_OPTIONS = ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p")
 WITHOUT_MAP_OPTIONS = ("none", "weight_norm", "fourier")  # methods of weights
 EUCLIDEAN = ("weight_standardisation", "orthogonal")  # maps without another norm
@@ -56,8 +57,7 @@ def values_of(weights: str) -> dict[str, tuple[str | float, ...]]:
     if weights == "spectral_norm":
         return {"equilibrate_scale": ("fixed", "constant", "learned")}
     orders = (2.0,) if weights in EUCLIDEAN else (1.0, 2.0, math.inf)
-    scales = ("fixed", "kept", "constant", "learned", "learned_rows")
-    return {"equilibrate_gradient": ("through", "detached"), "equilibrate_scale": scales, "equilibrate_p": orders}
+    return {"equilibrate_gradient": ("through", "detached"), "equilibrate_scale": SCALES, "equilibrate_p": orders}
 
 
 def parse(text: str) -> Conditioning:

@@ -4,6 +4,7 @@ Every conditioning map has scale-matched controls (``he``, ``glorot``, ``unit_ro
 the initialization can explain a large part of a gain. Imports no torch.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,9 +69,30 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "own_gain": {"equilibrate": "row", "equilibrate_scale": "learned"},
 }
 
-for _name, _own in _CHANGES.items():
-    if parse(_own.get("conditioning", "none")).optimizer == "none":
-        _own["lrate_matrices"] = 0.0  # that of the configuration is for methods with an optimizer of matrices
 
+def updates_matrices(changes: dict[str, Any]) -> bool:
+    """Whether the options of a method name an optimizer of the hidden matrices."""
+    return parse(changes.get("conditioning", "none")).optimizer != "none"
+
+
+def split_ratio(method: str) -> tuple[str, float | None]:
+    """The name of a method, and the ratio of the learning rate of the matrices to that of others, if it has one.
+
+    >>> split_ratio("muon*5"), split_ratio("muon")
+    (('muon', 5.0), ('muon', None))
+
+    Raises
+    ------
+    ValueError
+        If the ratio is not a positive number.
+    """
+    name, star, ratio = method.partition("*")
+    if star and not (re.fullmatch(r"\d{1,6}(\.\d{1,6})?", ratio) and float(ratio) > 0):
+        raise ValueError(f"the ratio of {method!r} is not a positive number such as 5")
+    return name, float(ratio) if star else None
+
+
+# the configuration's rate of matrices is for methods with an optimizer of matrices
+_CHANGES = {k: own if updates_matrices(own) else {**own, "lrate_matrices": 0.0} for k, own in _CHANGES.items()}
 FIELDS = Methods(_CHANGES, _COMMON, "plain,equilibrate")
 SHAPES = Methods({**_CHANGES, "iga": {"iga": 20}}, {**_COMMON, "iga": 0}, "plain,equilibrate")  # iga: of images

@@ -20,7 +20,7 @@ from enerf.core.errors import InputError
 from enerf.optim.table import MATRIX_OPTIMIZERS
 
 METHODS = conditionings.MAPS
-SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
+SCALES = conditionings.SCALES
 INITS = ("default", "glorot", "he", "unit_row")
 LARGEST = 2**63 - 1  # of whole numbers: torch and numpy hold them in 64 bits
 

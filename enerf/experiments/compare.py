@@ -7,13 +7,11 @@ one is resumed. A variant whose loss is not finite has failed and is listed belo
 
 import logging
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from enerf.config import options, parser
-from enerf.config.conditionings import parse
-from enerf.config.methods import Methods
+from enerf.config.methods import Methods, split_ratio, updates_matrices
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
 from enerf.core import io
@@ -167,10 +165,10 @@ def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
     folder = variant_name(method, lrate).replace("*", "x")  # not every file system has stars
     name = f"{base.run.expname or base.scene}/{folder}_seed{seed}"
     known: Methods = registry.task(base.kind).load("methods")
-    method, _, ratio = method.partition("*")
+    method, ratio = split_ratio(method)
     changed = {"lrate": base.train.lrate, **known.common, **known.changes[method]}
     changed |= {} if lrate is None else {"lrate": lrate}
-    changed |= {"lrate_matrices": float(ratio) * changed["lrate"]} if ratio else {}
+    changed |= {} if ratio is None else {"lrate_matrices": ratio * changed["lrate"]}
     if "no_final_eval" in options.declared(type(base)):
         changed |= {"no_final_eval": False}
     return parser.replace(base, **changed, seed=seed, expname=name, resume_with_changes=False)
@@ -195,13 +193,13 @@ def read_methods(text: str, known: Methods) -> list[str]:
     return names
 
 
-def _is_known(name: str, known: Methods) -> bool:
-    """Whether a name is that of a method, or of one with an optimizer of matrices and a positive ratio of rates."""
-    method, star, ratio = name.partition("*")
-    if not star or method not in known.changes:
-        return name in known.changes
-    has_optimizer = parse(known.changes[method].get("conditioning", "none")).optimizer != "none"
-    return has_optimizer and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", ratio) is not None and float(ratio) > 0
+def _is_known(text: str, known: Methods) -> bool:
+    """Whether a text names a method, with a ratio of rates only if it has an optimizer of matrices."""
+    try:
+        name, ratio = split_ratio(text)
+    except ValueError:
+        return False
+    return name in known.changes and (ratio is None or updates_matrices(known.changes[name]))
 
 
 def read_seeds(text: str) -> list[int]:

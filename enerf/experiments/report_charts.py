@@ -17,6 +17,8 @@ _STATISTICS = {
     "kappa_raw": "condition number κ of raw weights",
     "stable_rank": "stable rank of applied weights",
     "effective_rank": "effective rank of applied weights",
+    "stable_rank_raw": "stable rank of raw weights",
+    "effective_rank_raw": "effective rank of raw weights",
 }
 _MOST_LAYERS = 16  # of one run that are drawn one by one
 _LENGTHS = {"N_iters", "epochs", "max_seconds"}  # options that say the same in different units

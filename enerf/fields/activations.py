@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enerf.fields.backends.dense import Bound, Network, repeat_rows
+from enerf.fields.normalization import Norms, normalized
 
 KINDS = ("relu", "softplus", "sine", "finer", "gaussian")
 LARGEST_PHASE = 1e30  # of FINER's sine, because squares overflow
@@ -65,21 +66,40 @@ class Activation:
 
 
 def bind(
-    network: Network, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation | None = None
+    network: Network,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: Activation | None = None,
+    norms: Norms | None = None,
+    precision: str = "fp32",
 ) -> Bound:
-    """Return the network as a function of its inputs, evaluated by torch in any dtype, with ``activation`` for ReLU.
+    """Return the network as a function of its inputs, evaluated by torch, with ``activation`` for ReLU.
 
-    With ReLU it equals ``dense.bind``. Differentiable in weights, biases and inputs, as often as the activation is.
+    With ReLU and without normalizations it equals ``dense.bind``. Differentiable in weights, biases and inputs, as
+    often as the activation is.
+
+    Parameters
+    ----------
+    network, weights, biases
+        As for ``dense.bind``, of any dtype.
+    activation
+        That of the hidden layers; None is ReLU.
+    norms
+        Normalizations before it; see ``normalization``.
+    precision
+        ``bf16`` rounds the factors of matrix products; everything else is computed in fp32 then.
     """
     activation = activation or Activation()
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        buffers = repeat_rows(inputs)
-        for layer, weight, bias in zip(network.layers, weights, biases, strict=True):
+        buffers, low = repeat_rows(inputs), precision == "bf16"
+        for i, (layer, *parameters) in enumerate(zip(network.layers, weights, biases, strict=True)):
             sources = [buffers[s] for s in layer.sources]
-            x = sources[0] if len(sources) == 1 else torch.cat(sources, -1)
-            out = functional.linear(x, weight, bias)
-            buffers.append(activation(out) if layer.relu else out)
+            factors = [sources[0] if len(sources) == 1 else torch.cat(sources, -1), *parameters]
+            out = functional.linear(*(x.bfloat16() for x in factors)).float() if low else functional.linear(*factors)
+            if layer.relu:
+                out = activation(out if norms is None else normalized(out, norms[str(i)]))
+            buffers.append(out)
         return tuple(buffers[s] for s in network.outputs)
 
     return run

@@ -3,7 +3,7 @@
 Each hidden layer becomes activation(norm(W x + b)), with a learned gain and offset. Batch normalization takes its
 statistics over the points of a batch while the field is in training mode; in evaluation mode it is a fixed affine map,
 and is folded into the layers, so that every backend evaluates it. Layer normalization depends on each point and is
-evaluated by torch, and so are both in training.
+evaluated by torch (``activations.bind``), and so are both in training.
 
 Sources: Ioffe, Szegedy, Batch Normalization, ICML 2015; Ba, Kiros, Hinton, Layer Normalization, arXiv 1607.06450.
 """
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from enerf.fields.backends.dense import DTYPES, Bound, Network, repeat_rows
+from enerf.config.conditionings import NORMALIZATIONS
+from enerf.fields.backends.dense import Network
 
-KINDS = ("none", "layer_norm", "batch_norm")
 Norms: TypeAlias = nn.ModuleDict  # number of a layer, as a string -> its normalization
 
 
@@ -29,45 +29,17 @@ def norms_of(network: Network, kind: str) -> Norms:
     ValueError
         If the kind is unknown.
     """
-    if kind not in KINDS[1:]:
-        raise ValueError(f"normalization is {kind!r}; it must be one of {', '.join(KINDS[1:])}")
+    if kind not in NORMALIZATIONS:
+        raise ValueError(f"normalization is {kind!r}; it must be one of {', '.join(NORMALIZATIONS)}")
     make: Callable[[int], nn.Module] = nn.LayerNorm if kind == "layer_norm" else nn.BatchNorm1d
     return Norms({str(i): make(layer.width) for i, layer in enumerate(network.layers) if layer.relu})
 
 
-def bind(
-    network: Network,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    norms: Norms,
-    activation: Callable[[Tensor], Tensor] = torch.relu,
-    precision: str = "fp32",
-) -> Bound:
-    """Return a network with normalizations as a function of its inputs, evaluated by torch; see ``dense.bind``.
-
-    ``bf16`` is the precision of matrix products; normalizations are computed in the dtype of the weights.
-    """
-
-    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        buffers, low = repeat_rows(inputs), precision == "bf16"
-        for i, (layer, *parameters) in enumerate(zip(network.layers, weights, biases, strict=True)):
-            sources = [buffers[s] for s in layer.sources]
-            factors = [sources[0] if len(sources) == 1 else torch.cat(sources, -1), *parameters]
-            if low:
-                factors = [each.to(DTYPES[precision]) for each in factors]
-            out = functional.linear(*factors)
-            out = out.float() if low else out
-            buffers.append(activation(_normalized(out, norms[str(i)])) if layer.relu else out)
-        return tuple(buffers[s] for s in network.outputs)
-
-    return run
-
-
-def _normalized(rows: Tensor, norm: nn.Module) -> Tensor:
+def normalized(rows: Tensor, norm: nn.Module) -> Tensor:
     """Normalized rows; a batch of one row, which has no variance, is normalized by the running statistics."""
     if len(rows) > 1 or not (isinstance(norm, nn.BatchNorm1d) and norm.training):
-        normalized: Tensor = norm(rows)
-        return normalized
+        found: Tensor = norm(rows)
+        return found
     return functional.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 

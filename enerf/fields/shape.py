@@ -1,4 +1,4 @@
-"""A coordinate network: points in 2 or 3 dimensions to occupancy logits, a signed distance, or colors.
+"""A coordinate network: a function from points in 2 or 3 dimensions to occupancy, signed distance, or colors.
 
 The backend evaluates ReLU networks at points that need no gradient. Everything else is evaluated by the **reference
 implementation** in torch (``activations.bind`` on ``Encoder.reference``), in the dtype of the weights: other
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from enerf.fields import activations, normalization
+from enerf.fields import activations
 from enerf.fields.activations import Activation
 from enerf.fields.backends.dense import Bound, Layer, Network
 from enerf.fields.backends.module import NetworkModule
@@ -104,9 +104,7 @@ class ShapeField(NetworkModule):
         activation = replace(self.activation, exact=exact)
         layers = self.linears()
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        if self.norms is not None:
-            return normalization.bind(self.network, weights, biases, self.norms, activation)
-        return activations.bind(self.network, weights, biases, activation)
+        return activations.bind(self.network, weights, biases, activation, self.norms)
 
     def linears(self) -> list[nn.Linear]:
         """The layers of the trunk, then the head."""

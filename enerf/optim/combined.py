@@ -58,7 +58,7 @@ class Combined(Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raise a RuntimeError after construction: add the group to one of the parts, and combine them again."""
+        """Not supported after construction: raises a RuntimeError; add the group to a part, then combine the parts."""
         if hasattr(self, "complete"):
             raise RuntimeError("a group cannot be added to a combined optimizer: add it to a part, and combine again")
         super().add_param_group(param_group)

@@ -16,7 +16,7 @@ from enerf.config.methods import SHAPES
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.fields import conditioning as fields_conditioning
-from enerf.fields.normalization import KINDS
+from enerf.fields.normalization import NORMALIZATIONS
 from enerf.fields.shape import SkipMLP
 from enerf.optim import table as optim_table
 from enerf.tasks.nerf.config import NerfConfig
@@ -34,7 +34,7 @@ def test_every_name_is_one_of_the_libraries():
         if kind == "weights":
             assert name in conditioning.METHODS
         elif kind == "normalization":
-            assert name in KINDS
+            assert name in NORMALIZATIONS
         else:
             assert name in optim_table.MATRIX_OPTIMIZERS
 

@@ -105,7 +105,7 @@ def photos_of(
     by_alpha: bool,
     create: bool = True,
 ) -> tuple[list[Photo], int]:
-    """Photographs at 1 / ``factor`` of the size of ``files``, and the factor; for 0 it is ``automatic_factor``.
+    """Photographs downsampled by ``factor``, and the factor that was used; 0 selects ``automatic_factor``.
 
     Downsampled images are read from a folder ``NAME_F`` beside the folder ``NAME`` that contains all files, in which
     they have the same names, but for the suffix. It is created as a whole if it does not exist. If it lacks some, or

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from enerf.fields import normalization
+from enerf.fields import activations, normalization
 from enerf.fields.backends import dense
 from enerf.fields.backends.dense import Bind, Bound, Network
 
@@ -61,7 +61,7 @@ class NetworkModule(nn.Module, ABC):
         folded = normalization.folded(weights, biases, self.norms) if folds else None
         if folded is not None:
             return self.bind(network, *folded)
-        return normalization.bind(network, weights, biases, self.norms, precision=self.precision)
+        return activations.bind(network, weights, biases, norms=self.norms, precision=self.precision)
 
     def freeze(self) -> None:
         """Read (and, for some backends, pack) the weights now, and use them in every call until ``unfreeze``."""

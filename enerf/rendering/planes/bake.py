@@ -183,7 +183,7 @@ def view_rays(scene: Scene, view: int, pixel_centers: float | int = 0.5) -> tupl
 
 
 def weights_in_views(stack: PlaneStack, scene: Scene, pixel_centers: float | int = 0.5) -> Float[Tensor, "n 32 32"]:
-    """The largest weight of each texel in any training view."""
+    """The largest rendering weight of each texel in any training view."""
     largest, tiles = torch.zeros(stack.tiles.shape[:3]), stack.tiles.float() / 255
     for view in scene.train:
         kernel.splat(stack, tiles, *view_rays(scene, view, pixel_centers), largest)

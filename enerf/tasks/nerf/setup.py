@@ -126,7 +126,7 @@ def open_windows(config: NerfConfig, fields: RadianceFields, step: int) -> None:
 
 
 def begin_step(config: NerfConfig, training: State) -> None:
-    """Prepare a step, if poses are refined: levels or frequencies, and the rate of the poses.
+    """Before a step of a run that refines poses, enable the step's hash levels or frequencies and set the poses' rate.
 
     Poses that follow the first, wrong depths of the field stay wrong, so they are fixed in the first half of
     ``coarse_to_fine``, and their rate rises in the second half.
