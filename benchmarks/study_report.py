@@ -25,6 +25,7 @@ from enerf.reporting import plots, tables
 
 Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
+SHOWN = 4.0  # of the score below the best, in plots
 LAST = ("stable_rank", "kappa")  # medians over the hidden layers but the first, at the end
 
 
@@ -137,6 +138,7 @@ def draw(stages: Sequence[str], path: Path, title: str) -> None:
         values = [[curve[i][-1] for curve in curves] for i in range(n)]
         (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {runs[0]['lrate']:g}")
         axes.fill_between(steps, [*map(min, values)], [*map(max, values)], color=line.get_color(), alpha=0.15, lw=0)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.dataLim.y1 - SHOWN))  # failed runs do not flatten the others
     axes.set(xlabel="step", ylabel="score", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)

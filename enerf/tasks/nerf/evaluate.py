@@ -111,7 +111,8 @@ def _metadata(run: Run) -> dict[str, Any]:
             "width": scene.camera.width,
             "average": final if config.run.final_pixels else "mean over test images of per-image PSNR",
             "curve": curve,
-            "fit": "the same of training views, of as many pixels in all",
+            "fit": f"{'that of the curve' if config.run.final_rays else 'the same'} of training views, of as many "
+            "pixels in all",
             **known,
         },
     }

@@ -201,6 +201,7 @@ def test_figures_of_another_protocol_are_measured_anew(copied):
     result = nerf_train.train(parser.replace(copied, final_pixels=True, final_rays=7))
     assert result["protocol"]["average"] == "mean per-image PSNR of 7 fixed pixels a test view"
     assert "of 20 fixed pixels" in result["protocol"]["curve"]
+    assert result["protocol"]["fit"] == "that of the curve of training views, of as many pixels in all"
     with pytest.raises(InputError, match="option --final_rays: found 7 without --final_pixels, expected both"):
         parser.replace(copied, final_rays=7).check()
 
