@@ -245,7 +245,7 @@ CHANGED = ("init he", "equilibrate row")
 
 
 def test_options_that_every_method_sets_are_told(base, caplog):
-    compare._tell_overridden(parser.replace(base, equilibrate="row", init="he"), methods.FIELDS)
+    variants.warn_of_overridden(parser.replace(base, equilibrate="row", init="he"))
     told = [record.getMessage() for record in caplog.records]
     assert told == [
         f"--{name} has no effect here: each method of a comparison has its own"
