@@ -44,7 +44,7 @@ def test_a_sweep_over_two_scenes_and_its_state(scenes, tmp_path, capsys):
         (["nerf", "--executor", "local", "--scenes", "none"], "option --scenes: found 'none', expected a path"),
         (
             ["nerf", "--executor", "cloud"],
-            "option --executor: found 'cloud', expected one of auto, serial, local, ray, slurm",
+            "option --executor: found 'cloud', expected one of auto, serial",
         ),
         (["nerf", "--methods", "plain,unknown"], "option --methods: found 'unknown'"),
     ],
