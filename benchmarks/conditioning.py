@@ -299,7 +299,7 @@ def report_pass(block: Block, training: Training, bench: Bench) -> None:
     if ours_pass is None or fused is None:
         return
     calls = {PLAIN: fused, AGAIN: fused, "row_once": ours_pass}
-    found, times = by_turns(calls, replace(bench, turn=bench.turn / 20, rounds=bench.rounds * 4))
+    found, times = by_turns(calls, replace(bench, turn=0.01, rounds=bench.rounds * 2))
     row_ms, fused_ms = (statistics.median(found[name]) * 1e3 for name in ("row_once", PLAIN))
     least, least_fused = (min(found[name]) * 1e3 for name in ("row_once", PLAIN))
     bench.report(
