@@ -207,8 +207,8 @@ def describe(chosen: AnalyzeOptions) -> str:
     parameters = f"the parameters of {chosen.layers}" if chosen.layers else "all parameters"
     return (
         f"Weights of the layers {chosen.layers or 'hidden'}; curvature by {parameters} of the training loss of "
-        f"{chosen.rays} rays of the training views, points of a shape or training images, without jitter, noise and "
-        "augmentation, in fp32."
+        f"{chosen.rays} rays of the training views, points of a shape, pixels of an image or training images, without "
+        "jitter, noise and augmentation, in fp32."
     )
 
 
