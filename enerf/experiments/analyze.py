@@ -33,7 +33,7 @@ from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
-FORMAT = 1  # version of the records; records of another version are not reused
+FORMAT = 2  # version of the records; records of another version are not reused
 TOLERANCE = 1e-2  # relative, of the extreme eigenvalues of the Hessian
 JACOBIAN_BYTES = 4 << 30  # the Gauss–Newton spectrum is skipped if it needs more
 
