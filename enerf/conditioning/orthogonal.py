@@ -55,7 +55,8 @@ def orthogonal(
     if gradient == "detached":
         values, vectors = _gram(weight.detach())
         return (weight.double() @ _of_eigenvalues(vectors, 1 / values)).to(weight.dtype)
-    factor: Tensor = _Polar.apply(weight)[0]
+    function = _Polar if torch.compiler.is_compiling() else _PolarInBothModes
+    factor: Tensor = function.apply(weight)[0]
     return factor
 
 
@@ -85,6 +86,10 @@ class _Polar(torch.autograd.Function):
         function = _differential if torch.is_grad_enabled() else _closed
         return function(grad, *ctx.saved_tensors)
 
+
+class _PolarInBothModes(_Polar):
+    """``_Polar`` with forward mode, which ``torch.compile`` cannot trace."""
+
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None, None]:
         return _differential(tangent, *ctx.saved_tensors), None, None
@@ -93,7 +98,7 @@ class _Polar(torch.autograd.Function):
 def _differential(change: Tensor, weight: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
     """Change of the polar factor for a small change of the weight, by operations that have derivatives."""
     exact, change64 = weight.double(), change.double()
-    factor: Tensor = _Polar.apply(exact)[0]
+    factor: Tensor = _PolarInBothModes.apply(exact)[0]
     size = factor.mT @ exact
     size = (size + size.mT) / 2
     along = factor.mT @ change64

@@ -1,5 +1,8 @@
 """Orthogonal weights: the polar factor and its gradient."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -130,6 +133,24 @@ def test_zeros_stay_zeros_and_what_is_not_finite_becomes_nan():
     assert not found[0].any()
     assert found[1].isnan().all()
     torch.testing.assert_close(found[2], by_svd(weight[2]))
+
+
+COMPILED = """
+import torch
+from enerf.conditioning.orthogonal import orthogonal
+weight = torch.randn(5, 3, dtype=torch.float64).requires_grad_()
+pulled = torch.randn(5, 3, dtype=torch.float64)
+traced = torch.compile(orthogonal, backend="aot_eager", fullgraph=True)
+found = [torch.autograd.grad((f(weight) * pulled).sum(), weight)[0] for f in (traced, orthogonal)]
+torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
+print("the same")
+"""
+
+
+@pytest.mark.slow
+def test_it_compiles_to_one_graph_with_its_gradient():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.stdout == "the same\n", done.stderr
 
 
 def test_functional_transforms():
