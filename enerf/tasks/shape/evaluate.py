@@ -12,7 +12,6 @@ import torch
 
 from enerf.core import io
 from enerf.engine import results, resume
-from enerf.fields import conditioning
 from enerf.geometry import spurious, write
 from enerf.geometry.isosurface import extract
 from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
@@ -78,7 +77,7 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
     found = {
         "shape": run.target.name,
         "target": config.data.target,
-        "method": conditioning.method_name(config.conditioning, "mlp") + ("-iga" if config.samples.iga else ""),
+        "method": setup.method_name(config),
         "model": network,
         "steps": run.state.step,
         "seed": config.train.seed,
