@@ -3,8 +3,8 @@
 #
 #   sh containers/install.sh cpu|cuda      PYTHON=python3 names another Python
 #
-# The versions are those of scripts/constraints.txt. cpu: the CPU build of torch that the tests use. cuda: the build
-# that the base image has, which is kept.
+# The versions are those of scripts/constraints.txt. cpu: the version of torch that the tests use; which build, CPU or
+# CUDA, is decided by the index that pip uses (PIP_EXTRA_INDEX_URL). cuda: the build that the base image has is kept.
 set -eu
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"

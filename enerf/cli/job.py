@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from enerf.cli import app
+from enerf.core.errors import InputError
 
 log = logging.getLogger("enerf")
 
@@ -28,6 +30,9 @@ def main() -> None:
     NotFinite
         If its loss is not finite.
     """
+    for name in ("SIGUSR1", "SIGUSR2"):  # SLURM's warning of a time limit, which goes to all processes of a job
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     from enerf.experiments.executors.process import PARENT
 
     if parent := os.environ.get(PARENT):
@@ -40,14 +45,31 @@ def main() -> None:
     from enerf.fields.backends.registry import Resolved
     from enerf.tasks import registry
 
-    content = io.read_object(Path(sys.argv[1]))
+    path = Path(sys.argv[1])
+    content = io.read_object(path)
+    if not Path(content["cwd"]).is_dir():
+        raise InputError(f"{path}: found no folder {content['cwd']} on {io.host()}, expected the one of the queue")
     os.chdir(content["cwd"])
     task = registry.task(content["kind"])
     config = parser.from_dict(task.load("config"), content["options"])
     writer_lock.wait_until_free(config.folder)
+    if config.run.no_reload:
+        config = _begun_anew(path, content, config)
     if variants.finished(config) is None:
         shared = [] if content["backend"] is None else [Resolved(**content["backend"])]
         task.load("train")(config, *shared)
+
+
+def _begun_anew(path: Path, content: dict[str, Any], config: Any) -> Any:
+    """Set earlier results aside for ``--no_reload``, once; a later process of this run resumes from its checkpoints."""
+    from enerf.config import parser
+    from enerf.core import io
+    from enerf.engine import checkpoint, resume
+
+    if not content["begun"]:
+        resume.rename_old_results(config.folder)
+        io.write_json(path, {**content, "begun": True})
+    return parser.replace(config, no_reload=False) if checkpoint.checkpoints(config.folder) else config
 
 
 def _interrupt_without(parent: int) -> None:

@@ -42,4 +42,4 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
             print((CLEAR if args.watch else "") + text, flush=True)
         if not args.watch:
             return
-        time.sleep(max(0.5, args.watch))
+        time.sleep(min(max(0.5, args.watch), 86400.0))

@@ -1,6 +1,5 @@
 """Sweep over scenes, methods, seeds and learning rates, for every task: ``enerf sweep nerf|shape|classifier``."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from enerf.cli import compare
@@ -24,7 +23,13 @@ def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> No
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
-    """Train all runs, print the table and the paths of the files."""
+    """Train all runs, print the table and the paths of the files.
+
+    Raises
+    ------
+    InputError, NotFinite
+        If a run failed; the others are trained and listed first.
+    """
     from enerf.config import parser  # needs the extra app
 
     task = registry.task(kind)
@@ -40,7 +45,8 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
 
     from enerf.experiments import sweep
 
-    how = dataclasses.replace(how, executor="local") if how.executor == "auto" else how
-    print(sweep.sweep(base, chosen, how))
+    results = sweep.sweep(base, chosen, how)
+    print(sweep.as_text(results))
     for name in WRITTEN:
         print(base.folder / name)
+    sweep.require_success(results)

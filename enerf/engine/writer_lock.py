@@ -88,8 +88,8 @@ def _is_locked(file: BinaryIO) -> bool:
         if fcntl is None:
             return False
         if sys.platform == "linux":  # struct flock: type, whence, start, length, process
-            asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-            return bool(struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK)
+            query = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            return bool(struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, query))[0] != fcntl.F_UNLCK)
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return True
@@ -99,12 +99,12 @@ def _is_locked(file: BinaryIO) -> bool:
 
 
 def wait_until_free(folder: Path) -> None:
-    """Wait while another process writes to a folder; says so once."""
-    told = False
+    """Wait while another process writes to a folder; logged once."""
+    is_logged = False
     while (found := holder(folder)) is not None:
-        if not told:
+        if not is_logged:
             log.info("%s: waiting for process %s on %s, which writes to it", folder, *map(found.get, ("pid", "host")))
-        told = True
+        is_logged = True
         time.sleep(1.0)
 
 

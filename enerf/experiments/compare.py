@@ -8,10 +8,11 @@ process, or by another executor; see ``enerf.experiments.sweep``.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from enerf.config.parser import C
-from enerf.core.errors import NotFinite
 from enerf.experiments import sweep
+from enerf.experiments.executors.registry import NOT_FINITE
 from enerf.experiments.options import CompareOptions, ExecutorOptions
 from enerf.experiments.run_queue import Results
 from enerf.tasks import registry
@@ -25,22 +26,27 @@ def compare(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None)
     InputError
         For an unknown method, an invalid seed or learning rate, or a variant trained with other options.
     NotFinite
-        If every variant failed.
+        If every variant failed by a loss that is not finite.
+    SomeFailed
+        If one failed for another reason; the others are trained first.
     KeyboardInterrupt
         If interrupted; the same call resumes.
     """
     how = how or ExecutorOptions()
     how = replace(how, executor="serial") if how.executor == "auto" else how
     task, text = registry.task(base.kind), ""
+    written: dict[str, Any] = {}
 
     def write(full: Mapping[str, C], results: Results) -> None:
         nonlocal text
-        text = task.load("write_comparison")(results.of_scene(""), full[""])
+        if (runs := results.of_scene("")) != written:
+            written.update(runs)
+            text = task.load("write_comparison")(runs, full[""])
 
     full, results = sweep.train_all({"": base}, chosen, how, base.folder, write)
-    failed = [f"{variant.label}, failed: {reason}" for variant, reason in results.failed.items()]
-    if not results.metrics:
-        raise NotFinite(f"all variants failed; {failed[-1]}")
+    if not results.metrics or any(failure.code != NOT_FINITE for failure in results.failed.values()):
+        sweep.require_success(results)
+    failed = [f"{variant.label}, failed: {failure.reason}" for variant, failure in results.failed.items()]
     if task.has("draw_comparison"):
         first = {each.name: each.config for each in reversed(results.variants)}  # of the first seed
         task.load("draw_comparison")(full[""], {each.name: first[each.name] for each in results.variants})

@@ -84,7 +84,7 @@ class ExecutorOptions:
         affects="neutral",
     )
     slurm_options: str = option(
-        "", "further options of sbatch, such as account=vision,mem=16G,exclude=node7", affects="neutral"
+        "", "further options of sbatch, separated by spaces, such as 'account=vision mem=16G'", affects="neutral"
     )
 
 

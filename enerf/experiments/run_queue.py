@@ -1,10 +1,11 @@
 """Queue of runs: each is trained once by an executor, repeated once if it fails, and its metrics are collected.
 
-The queue has no memory of its own: what is finished is told by the folders of the runs, so that the same call
-continues after an interruption. ``sweep.json`` lists what is planned and what has happened, for ``enerf status``.
+Which runs are finished is read from their folders, so that the same call continues after an interruption.
+``sweep.json`` lists what is planned and what has happened, for ``enerf status``.
 """
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,13 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core import io
-from enerf.experiments.executors.registry import NOT_FINITE, Executor, Job, Outcome
+from enerf.core.errors import InputError
+from enerf.experiments.executors.registry import NOT_FINITE, WRONG_INPUT, Executor, Job, Outcome
 from enerf.experiments.variants import Variant, finished
 from enerf.fields.backends.registry import Resolved
 
 log = logging.getLogger("enerf")
 STATE = "sweep.json"
 ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed: exit code and words."""
+
+    code: int
+    reason: str
 
 
 @dataclass
@@ -33,14 +43,14 @@ class Results:
     metrics
         Metrics of the finished ones.
     failed
-        Why others failed, in words.
+        Why others failed.
     running, attempts
         Runs that are trained now, and how often each was begun.
     """
 
     variants: Sequence[Variant]
     metrics: dict[Variant, dict[str, Any]] = field(default_factory=dict)
-    failed: dict[Variant, str] = field(default_factory=dict)
+    failed: dict[Variant, Failure] = field(default_factory=dict)
     running: set[Variant] = field(default_factory=set)
     attempts: dict[Variant, int] = field(default_factory=dict)
 
@@ -72,11 +82,11 @@ class Queue:
     executor
         Trains the runs; at most ``executor.slots`` are handed to it at a time.
     folder
-        Of ``sweep.json`` and of the files of the jobs.
+        Of ``sweep.json``, and of what the executor writes.
     shared
         Backend and precision of all runs; None: each has its own.
     on_change
-        Called with the results after each run that finished or failed.
+        Called with the results at the beginning, after each run that finished or failed, and at the end.
     """
 
     executor: Executor
@@ -100,70 +110,88 @@ class Queue:
                 results.metrics[variant] = metrics
         waiting = deque(results.missing())
         log.info("%d runs: %d finished, %d to train", len(variants), len(results.metrics), len(waiting))
-        self._write(results)
-        if results.metrics:
-            self.on_change(results)
-        began, done = time.monotonic(), 0
+        self._changed(results)
+        began, total = time.monotonic(), len(waiting)
         try:
             while waiting or results.running:
-                while waiting and len(results.running) < self.executor.slots:
-                    self._submit(waiting.popleft(), results)
+                self._fill(waiting, results)
                 for outcome in self.executor.wait():
-                    if not self._take(outcome, results, waiting):
-                        continue
-                    done += 1
-                    left = (time.monotonic() - began) / done * (len(waiting) + len(results.running))
-                    log.info("%s", progress(results, left))
+                    if self._take(outcome, results, waiting):
+                        left = len(waiting) + len(results.running)
+                        seconds = (time.monotonic() - began) / max(1, total - left) * left
+                        log.info("%s", progress(results, seconds))
         finally:
             self.executor.stop()
             results.running.clear()
-            self._write(results)
+            self._changed(results)
         return results
 
-    def _submit(self, variant: Variant, results: Results) -> None:
-        """Hand a run to the executor."""
-        results.attempts[variant] = attempt = results.attempts.get(variant, 0) + 1
-        log.info("variant %d of %d: %s (%s)", self._number(variant, results), len(results.variants), variant.label,
-                 variant.config.folder)  # fmt: skip
-        results.running.add(variant)
-        self._write(results)
-        self.executor.submit(Job.of(variant, self.shared, self.folder, is_first=attempt == 1))
+    def _fill(self, waiting: deque[Variant], results: Results) -> None:
+        """Hand runs to the executor while it has room."""
+        while waiting and len(results.running) < self.executor.slots:
+            variant = waiting.popleft()
+            attempt = results.attempts.get(variant, 0) + 1
+            try:
+                taken = self.executor.submit(Job(variant, self.shared, is_first=attempt == 1))
+            except InputError as error:
+                self._fail(variant, WRONG_INPUT, str(error), results)
+                continue
+            if not taken:
+                waiting.appendleft(variant)
+                return
+            place = (list(results.variants).index(variant) + 1, len(results.variants))
+            log.info("variant %d of %d: %s (%s)", *place, variant.label, variant.config.folder)
+            results.attempts[variant] = attempt
+            results.running.add(variant)
+            self._write(results)
 
     def _take(self, outcome: Outcome, results: Results, waiting: deque[Variant]) -> bool:
-        """Record how a run ended; return whether it is done with, False if it is repeated."""
-        variant = outcome.job.variant
+        """Record how an attempt ended; return whether the run is done with, False if it is repeated."""
+        variant, code, reason = outcome.job.variant, outcome.code, outcome.reason
         results.running.discard(variant)
-        metrics = None if outcome.code else outcome.metrics or outcome.job.metrics()
+        metrics = None
+        if code == 0:
+            try:
+                metrics = outcome.metrics or outcome.job.metrics()
+                code, reason = WRONG_INPUT, "it has written no metrics of these options"
+            except InputError as error:
+                code, reason = WRONG_INPUT, str(error)
         if metrics is not None:
             results.metrics[variant] = metrics
-        elif outcome.code != NOT_FINITE and results.attempts[variant] < ATTEMPTS and self.executor.repeats:
-            log.warning("%s failed and is repeated: %s", variant.label, outcome.reason)
+            self._changed(results)
+        elif code != NOT_FINITE and results.attempts[variant] < ATTEMPTS and self.executor.repeats:
+            log.warning("%s failed and is repeated: %s", variant.label, reason)
             waiting.append(variant)
+            self._write(results)
             return False
         else:
-            results.failed[variant] = outcome.reason or "it gave no metrics"
-            log.warning("%s, failed: %s", variant.label, results.failed[variant])
-        self._write(results)
-        if metrics is not None:
-            self.on_change(results)
+            self._fail(variant, code, reason, results)
         return True
 
+    def _fail(self, variant: Variant, code: int, reason: str, results: Results) -> None:
+        """Record that a run has failed."""
+        results.failed[variant] = Failure(code, reason)
+        log.warning("%s, failed: %s", variant.label, reason)
+        self._changed(results)
+
+    def _changed(self, results: Results) -> None:
+        """Write the state, and call ``on_change``."""
+        self._write(results)
+        self.on_change(results)
+
     def _write(self, results: Results) -> None:
-        """Write ``sweep.json``."""
+        """Write ``sweep.json``; folders are relative to its own."""
         rows = [
             {
-                **{"folder": str(v.config.folder), "scene": v.scene, "variant": v.name, "seed": v.seed},
-                **{"state": results.state_of(v), "attempts": results.attempts.get(v, 0)},
-                **({"reason": results.failed[v]} if v in results.failed else {}),
+                **{"folder": os.path.relpath(v.config.folder, self.folder), "scene": v.scene, "variant": v.name},
+                **{"seed": v.seed, "steps": v.config.train.N_iters, "state": results.state_of(v)},
+                **{"attempts": results.attempts.get(v, 0)},
+                **({"reason": results.failed[v].reason} if v in results.failed else {}),
             }
             for v in results.variants
         ]
         kind = results.variants[0].config.kind if results.variants else ""
         io.write_json(self.folder / STATE, {"kind": kind, "executor": self.executor.name, "runs": rows})
-
-    @staticmethod
-    def _number(variant: Variant, results: Results) -> int:
-        return list(results.variants).index(variant) + 1
 
 
 def progress(results: Results, seconds_left: float) -> str:

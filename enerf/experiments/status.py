@@ -1,10 +1,11 @@
-"""State and progress of runs and sweeps, from their files alone: no process is asked. Imports no torch.
+"""State and progress of runs and sweeps, read from their files alone. Imports no torch.
 
 A run's folder has ``config.txt``, ``train.jsonl`` and, when it is finished, ``metrics.json``; that of a sweep has
 ``sweep.json``, which lists runs that have no folder yet.
 """
 
 import json
+import math
 import os
 import re
 import time
@@ -23,6 +24,7 @@ CONFIG, JOURNAL, METRICS, SWEEP = "config.txt", "train.jsonl", "metrics.json", "
 STATES = ("running", "waiting", "interrupted", "failed", "finished")
 DEEPEST = 5  # levels below the folders that are searched
 TAIL = 1 << 18  # bytes of the journal that are read
+LARGEST = 1e15  # of numbers that are believed
 RECENT = 120.0  # seconds since the last record of a run whose lock cannot be seen from here
 # Names that lead to the score, in the metrics of a finished run and in the journal of another: the first one found.
 MEASURED = (
@@ -78,7 +80,7 @@ def read_all(folders: Sequence[Path]) -> list[RunStatus]:
             if (place / CONFIG).is_file():
                 found.setdefault(os.path.realpath(place), {})
             for row in _planned(place / SWEEP):
-                found[os.path.realpath(row["folder"])] = row
+                found[os.path.realpath(place / row["folder"])] = row
     if not found:
         names = ", ".join(map(str, folders))
         raise InputError(f"{names}: found no run, expected folders with {CONFIG} or {SWEEP}")
@@ -88,30 +90,36 @@ def read_all(folders: Sequence[Path]) -> list[RunStatus]:
 def read(folder: Path, row: dict[str, Any]) -> RunStatus:
     """Return the state of one run; ``row`` is its entry in ``sweep.json``, or empty."""
     config, records = _options(folder / CONFIG), list(_records(folder / JOURNAL))
-    steps = _whole(config.get("N_iters"))
-    idle = _idle(folder)
+    planned, idle = _whole(row.get("steps")), _idle(folder)
+    steps = _whole(_number_in(config.get("N_iters", ""))) if planned is None else planned
     step, seconds, speed = _progress(records)
     writer = writer_lock.holder(folder) if folder.is_dir() else None
     metrics = _object(folder / METRICS) if writer is None else {}
-    if metrics and _whole(metrics.get("steps")) is not None and step <= metrics["steps"]:
-        seconds = metrics["seconds"].get("train") if isinstance(metrics.get("seconds"), dict) else None
+    measured = _whole(metrics.get("steps"))
+    limit = _number_in(config.get("max_seconds", "")) or 0.0
+    is_whole = planned is None or limit > 0 or (measured is not None and measured >= planned)
+    if measured is not None and step <= measured and is_whole:
         score, unit = _first((name, _value(metrics, path)) for name, path in MEASURED)
-        return RunStatus(str(folder), "finished", metrics["steps"], steps, seconds, 0.0, score, unit, idle)
-    is_fresh = row.get("state") == "running" and idle is not None and idle < RECENT
-    is_running = writer is not None or is_fresh
-    state = "running" if is_running else row.get("state", "interrupted")
-    if not is_running and state in ("running", "finished"):  # its process has gone, or its metrics have
-        state = "interrupted"
+        seconds = _number(_value(metrics, ("seconds", "train")))
+        return RunStatus(str(folder), "finished", measured, steps, seconds, 0.0, score, unit, idle)
     left = None if steps is None or speed is None else max(0, steps - step) * speed
-    limit = float(config.get("max_seconds") or 0)
     if left is not None and limit > 0 and seconds is not None:
         left = min(left, max(0.0, limit - seconds))
     last = {key: value for record in records for key, value in record.items()}
     score, unit = _first((name, last.get(key)) for name, key in LOGGED)
-    note = str(row.get("reason", ""))
+    state, note = _state(row.get("state"), writer is not None, step > 0, idle), str(row.get("reason", ""))
     if writer and "pid" in writer:
-        note = f"process {writer['pid']} on {writer['host']}"
+        note = f"process {writer['pid']} on {writer.get('host', 'another computer')}"
     return RunStatus(str(folder), state, step, steps, seconds, left, score, unit, idle, note)
+
+
+def _state(noted: Any, is_locked: bool, has_begun: bool, idle: float | None) -> str:
+    """Return the state of a run that is not finished; ``noted`` is that of its sweep when that last wrote it."""
+    if is_locked or (noted == "running" and has_begun and idle is not None and idle < RECENT):
+        return "running"
+    if noted == "failed":
+        return "failed"
+    return "waiting" if noted is not None and not has_begun else "interrupted"
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -128,16 +136,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _planned(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``sweep.json``; none if there is no such file, or it is damaged."""
     rows = _object(path).get("runs", [])
-    rows = [row for row in rows if isinstance(row, dict) and isinstance(row.get("folder"), str)]
-    return [{**row, "folder": _folder_of(row["folder"], path)} for row in rows]
-
-
-def _folder_of(text: str, path: Path) -> str:
-    """Return the folder of a row; if the sweep was moved, or called from another folder, that beside its file."""
-    parts = Path(text).parts
-    name = path.parent.name
-    inside = Path(*parts[len(parts) - parts[::-1].index(name) :]) if name in parts else Path(parts[-1])
-    return str(path.parent / inside)
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("folder"), str)]
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -172,8 +171,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 def _progress(records: Sequence[dict[str, Any]]) -> tuple[int, float | None, float | None]:
     """Return the last step, the seconds of training then, and the seconds of a step between the last two times."""
-    step = max((record["step"] for record in records), default=0)
-    timed = [(r["step"], r["seconds"]) for r in records if isinstance(r.get("seconds"), int | float)]
+    step = max((int(record["step"]) for record in records), default=0)
+    timed = [(r["step"], r["seconds"]) for r in records if _number(r.get("seconds")) is not None]
     if not timed:
         return step, None, None
     (n, seconds), (before, earlier) = timed[-1], timed[-2] if len(timed) > 1 else (0, 0.0)
@@ -189,10 +188,23 @@ def _idle(folder: Path) -> float | None:
     return max(0.0, time.time() - max(times)) if times else None
 
 
+def _number(value: Any) -> float | None:
+    """Return a finite number as it is in JSON, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:  # NaN is not above
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
 def _whole(value: Any) -> int | None:
     """Return a whole number, or None."""
-    with suppress(TypeError, ValueError, OverflowError):
-        return int(value)
+    number = _number(value)
+    return None if number is None or number != int(number) else int(number)
+
+
+def _number_in(text: str) -> float | None:
+    """Return the number that a text is, or None."""
+    with suppress(ValueError):
+        return _number(float(text))
     return None
 
 
@@ -204,7 +216,7 @@ def _value(content: Any, path: Sequence[str]) -> Any:
 
 def _first(pairs: Iterator[tuple[str, Any]]) -> tuple[float | None, str]:
     """Return the first number and its unit."""
-    return next(((float(v), unit) for unit, v in pairs if isinstance(v, int | float)), (None, ""))
+    return next(((v, unit) for unit, value in pairs if (v := _number(value)) is not None), (None, ""))
 
 
 def table(runs: Sequence[RunStatus], root: Path) -> list[list[str]]:

@@ -4,19 +4,21 @@
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from enerf.config import parser
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
 from enerf.core import files, io
-from enerf.core.errors import InputError, NotFinite, shown
-from enerf.engine import resume
+from enerf.core.errors import InputError, NotFinite, SomeFailed, shown
+from enerf.engine import resume, writer_lock
 from enerf.experiments import variants
-from enerf.experiments.executors.registry import executor
+from enerf.experiments.executors.registry import NOT_FINITE, executor
+from enerf.experiments.executors.resources import gpus_for
 from enerf.experiments.options import CompareOptions, ExecutorOptions, SweepOptions
 from enerf.experiments.run_queue import Queue, Results
+from enerf.experiments.variants import Variant
 from enerf.reporting import tables
 from enerf.reporting.plots import mean_and_std
 from enerf.reporting.presentation import Figure, value
@@ -57,51 +59,70 @@ def train_all(
     KeyboardInterrupt
         If interrupted; the same call resumes.
     """
-    task = registry.task(next(iter(bases.values())).kind)
+    first = next(iter(bases.values()))
     variants.plan(bases, chosen)  # wrong options are refused before anything is read
-    variants.warn_of_overridden(next(iter(bases.values())))
-    io.remove_leftovers(folder)
+    for base in bases.values():
+        base.require_source()
+    if parser.to_dict(first).get("render_only"):
+        raise InputError("option --render_only: found a comparison or a sweep, expected one run")
+    variants.warn_of_overridden(first)
+    with writer_lock.writing(folder):
+        return _train_all(bases, chosen, how, folder, write)
+
+
+def _train_all(
+    bases: Mapping[str, C],
+    chosen: CompareOptions,
+    how: ExecutorOptions,
+    folder: Path,
+    write: Callable[[Mapping[str, C], Results], None],
+) -> tuple[dict[str, C], Results]:
+    """Do what ``train_all`` does, in a folder that is locked."""
+    task = registry.task(next(iter(bases.values())).kind)
     resolve = task.load("resolve") if task.has("resolve") else None
     full = {scene: resolve(base) if resolve else base for scene, base in bases.items()}
-    planned = variants.plan(full, chosen)
+    planned, first = variants.plan(full, chosen), next(iter(full.values()))
     left = [each for each in planned if variants.finished(each.config) is None]
     for each in left:
         variants.check_unchanged(each.config)
-    _check_measured_here(next(iter(full.values())), how)
-    shared = variants.shared_backend(next(iter(full.values())), [each.config for each in planned])
+    _require_measurable(first, how, left)
     made = executor(how.executor if left else "serial", how, left, folder)
+    try:
+        shared = variants.shared_backend(first, [each.config for each in planned])
+    except BaseException:
+        made.stop()
+        raise
     results = Queue(made, folder, shared, lambda found: write(full, found)).run(planned)
     return full, results
 
 
-def _check_measured_here(base: RunConfig, how: ExecutorOptions) -> None:
-    """Check that backend and precision of all runs can be chosen on this computer."""
-    if how.executor not in ("ray", "slurm"):
+def _require_measurable(base: RunConfig, how: ExecutorOptions, left: list[Variant]) -> None:
+    """Check that backend and precision of runs on the GPUs of a cluster can be chosen on this computer."""
+    if how.executor not in ("ray", "slurm") or not gpus_for(how, left):
         return
+    import torch
+
     options = parser.to_dict(base)
-    if str(options["device"]).startswith("cuda"):
-        import torch
-
-        if not torch.cuda.is_available():
-            raise InputError(
-                f"option --device: found {options['device']}, but backend and precision of the runs are chosen on this "
-                "computer, which has no GPU; expected --device auto with --gpus_per_run 1, --backend and --precision"
-            )
+    known = options["device"] == "auto" and "auto" not in (options["backend"], options["precision"])
+    if not torch.cuda.is_available() and not known:
+        raise InputError(
+            "options --backend and --precision: backend and precision of all runs are chosen on this computer, which "
+            "has no GPU; expected both by name, with --device auto and --gpus_per_run 1"
+        )
 
 
-def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> str:
-    """Train all runs and return the table; it and those of the scenes are written after each run.
+def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
+    """Train all runs; their table ``sweep.md`` and those of the scenes are written after each run.
 
     Raises
     ------
     InputError
         As ``train_all``; or if a scene does not exist.
-    NotFinite
-        If every run failed.
     KeyboardInterrupt
         If interrupted; the same call resumes.
     """
     bases, task, folder = scenes_of(base, chosen.scenes), registry.task(base.kind), base.folder
+    how = replace(how, executor="local") if how.executor == "auto" else how
     written: dict[str, int] = {}
 
     def write(full: Mapping[str, C], results: Results) -> None:
@@ -112,11 +133,27 @@ def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> str:
                 written[scene] = n
         io.write_atomic(folder / TABLE, as_markdown(results))
 
-    _, results = train_all(bases, chosen, how, folder, write)
-    io.write_atomic(folder / TABLE, as_markdown(results))
-    if not results.metrics:
-        raise NotFinite(f"all runs failed; {next(iter(results.failed.values()))}")
-    return as_text(results)
+    return train_all(bases, chosen, how, folder, write)[1]
+
+
+def require_success(results: Results) -> None:
+    """Check that no run has failed.
+
+    Raises
+    ------
+    NotFinite
+        If all runs failed, each by a loss that is not finite.
+    SomeFailed
+        If others failed.
+    """
+    failed = {variant.label: failure for variant, failure in results.failed.items()}
+    if not failed:
+        return
+    label, failure = next(iter(failed.items()))
+    words = f"{len(failed)} of {len(results.variants)} runs failed; {label}: {failure.reason}"
+    if not results.metrics and all(each.code == NOT_FINITE for each in failed.values()):
+        raise NotFinite(words)
+    raise SomeFailed(words, list(results.metrics.values()))
 
 
 def scenes_of(base: C, text: str) -> dict[str, C]:
@@ -131,10 +168,10 @@ def scenes_of(base: C, text: str) -> dict[str, C]:
     if not words:
         return {"": base}
     option = resume.source_option(base)
-    beside = Path(parser.to_dict(base)[option] or ".").expanduser().parent
+    own = Path(parser.to_dict(base)[option] or ".").expanduser()
     found: dict[str, C] = {}
     for word in words:
-        scene = parser.replace(base, **{option: str(_path_of(word, beside))})
+        scene = parser.replace(base, **{option: str(_path_of(word, own.parent, own.suffix))})
         if scene.scene in found:
             raise InputError(f"option --scenes: found {scene.scene} twice, expected different names")
         top = base.run.expname or base.scene
@@ -142,16 +179,19 @@ def scenes_of(base: C, text: str) -> dict[str, C]:
     return found
 
 
-def _path_of(word: str, beside: Path) -> Path:
-    """Return the path that a word of ``--scenes`` means."""
+def _path_of(word: str, beside: Path, suffix: str) -> Path:
+    """Return the path that a word of ``--scenes`` means; of several files of a name, the one with the suffix."""
     path = Path(files.expanded(word, "option --scenes"))
     for each in (beside / word, path):
         if not files.is_missing(each):
             return each
-    if named := sorted(beside.glob(f"{word}.*")):
-        return named[0]
-    there = ", ".join(sorted(each.name for each in beside.iterdir())[:20]) if beside.is_dir() else "nothing"
-    raise InputError(f"option --scenes: found {shown(word)}, expected a path, or a name in {beside}: {there}")
+    there = sorted(each.name for each in beside.iterdir()) if beside.is_dir() else []
+    named = [name for name in there if Path(name).stem == word]
+    named = [name for name in named if Path(name).suffix == suffix] or named
+    if len(named) == 1:
+        return beside / named[0]
+    found = f"{shown(word)}, which may be {' or '.join(named)}" if named else shown(word)
+    raise InputError(f"option --scenes: found {found}, expected a path, or a name in {beside}: {', '.join(there[:20])}")
 
 
 def figure_of(results: Results) -> Figure:
@@ -189,8 +229,8 @@ def missing(results: Results) -> list[str]:
     """Return a sentence about each run without metrics."""
     lines: list[str] = []
     for variant in results.missing():
-        reason: Any = results.failed.get(variant)
-        lines.append(f"{variant.label}: " + (f"failed: {reason}" if reason else results.state_of(variant)))
+        failure = results.failed.get(variant)
+        lines.append(f"{variant.label}: " + (f"failed: {failure.reason}" if failure else results.state_of(variant)))
     return lines
 
 

@@ -38,6 +38,7 @@ class Script:
         self.submitted.append(job.variant.label)
         self.running.append(job)
         self.most = max(self.most, len(self.running))
+        return True
 
     def wait(self):
         if len(self.submitted) >= self.interrupt_after:

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from enerf.cli import job
+from enerf.core.errors import InputError
 from enerf.experiments import run_queue, variants
+from enerf.experiments.executors.registry import Job, Outcome
 from enerf.experiments.options import CompareOptions
-from enerf.experiments.run_queue import Queue
+from enerf.experiments.run_queue import Failure, Queue
 from tests.experiments.sweeps import Script, config
 
 LABELS = ["plain, seed 0", "he, seed 0", "plain, seed 1", "he, seed 1"]
@@ -32,7 +35,7 @@ def test_each_run_is_trained_once_in_order_within_the_slots(planned, tmp_path):
     results, seen = run(planned, tmp_path, executor)
     assert executor.submitted == LABELS
     assert executor.most == 3
-    assert seen == [1, 2, 3, 4]
+    assert seen == [0, 1, 2, 3, 4, 4]  # at the beginning, after each run, at the end
     assert not results.missing()
     assert states(tmp_path) == ["finished"] * 4
     assert executor.stopped == 1
@@ -42,7 +45,7 @@ def test_a_failure_is_repeated_once_and_then_listed(planned, tmp_path):
     executor = Script({LABELS[0]: [1, 0], LABELS[1]: [-9, 2, 0]})
     results, _ = run(planned, tmp_path, executor)
     assert sorted(executor.submitted) == sorted([*LABELS, *LABELS[:2]])
-    assert {v.label: reason for v, reason in results.failed.items()} == {LABELS[1]: "code 2"}
+    assert {v.label: failure for v, failure in results.failed.items()} == {LABELS[1]: Failure(2, "code 2")}
     assert [v.label for v in results.missing()] == [LABELS[1]]
     rows = json.loads((tmp_path / run_queue.STATE).read_text())["runs"]
     assert [(row["state"], row["attempts"]) for row in rows] == [
@@ -67,15 +70,58 @@ def test_an_interruption_stops_the_executor_and_leaves_the_state_readable(planne
     assert states(tmp_path) == ["finished", "finished", "waiting", "waiting"]
 
 
-def test_a_second_attempt_resumes_even_if_the_first_was_to_start_anew(tmp_path):
-    base = config("none", tmp_path, no_reload=True)
-    planned = variants.plan({"": base}, CompareOptions(methods="plain"))
-    seen = []
-
-    class Reader(Script):
+def test_runs_that_cannot_be_started_fail_alone(planned, tmp_path):
+    class Refusing(Script):
         def submit(self, job):
-            seen.append(json.loads(job.path.read_text())["options"]["no_reload"])
-            super().submit(job)
+            if job.variant.label == LABELS[0]:
+                raise InputError("its folder cannot be written")
+            return super().submit(job)
 
-    run(planned, tmp_path, Reader({LABELS[0]: [1, 0]}))
-    assert seen == [True, False]
+    results, _ = run(planned, tmp_path, Refusing({}))
+    assert {v.label: failure.reason for v, failure in results.failed.items()} == {
+        LABELS[0]: "its folder cannot be written"
+    }
+    assert len(results.metrics) == 3
+
+
+def test_a_run_without_room_waits_for_it(planned, tmp_path):
+    class Full(Script):
+        def submit(self, job):
+            return not self.running and super().submit(job)
+
+    executor = Full({}, slots=4)
+    results, _ = run(planned, tmp_path, executor)
+    assert (executor.submitted, executor.most) == (LABELS, 1)
+    assert set(results.attempts.values()) == {1}
+
+
+def test_a_run_that_leaves_damaged_metrics_fails_and_others_go_on(planned, tmp_path):
+    class Damaging(Script):
+        def wait(self):
+            (outcome,) = super().wait()
+            folder = outcome.job.variant.config.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.json").write_text("{")
+            return [outcome if outcome.job.variant.seed else Outcome(outcome.job, 0)]
+
+    results, _ = run(planned, tmp_path, Damaging({}))
+    assert [v.label for v in results.failed] == LABELS[:2]
+    assert all("metrics.json" in failure.reason for failure in results.failed.values())
+
+
+def test_earlier_results_are_set_aside_once(tmp_path):
+    run_folder = tmp_path / "sweep" / "plain_seed0"
+    run_folder.mkdir(parents=True)
+    (run_folder / "metrics.json").write_text("{}")
+    base = config("none", tmp_path, no_reload=True)
+    (variant,) = variants.plan({"": base}, CompareOptions(methods="plain"))
+    first = Job(variant, None)
+    first.write()
+    assert job._begun_anew(first.path, json.loads(first.path.read_text()), variant.config).run.no_reload
+    assert [path.name for path in run_folder.glob("metrics*")] == ["metrics.json.1"]
+    (run_folder / "checkpoints").mkdir()
+    (run_folder / "checkpoints" / "000005.pt").touch()
+    again = Job(variant, None, is_first=False)
+    again.write()  # keeps what the first attempt has noted
+    assert not job._begun_anew(again.path, json.loads(again.path.read_text()), variant.config).run.no_reload
+    assert (run_folder / "checkpoints" / "000005.pt").is_file()

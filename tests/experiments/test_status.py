@@ -74,7 +74,7 @@ def sweep_of(tmp_path):
     make(top / "a_seed0", [*HALF], {"steps": 100, "seconds": {"train": 100.0}, "mean": {"psnr": 21.0}})
     make(top / "b_seed0", HALF)
     rows = [("a_seed0", "finished"), ("b_seed0", "running"), ("c_seed0", "waiting"), ("d_seed0", "failed")]
-    rows = [{"folder": f"logs/sweep/{name}", "state": state, "reason": "no memory"} for name, state in rows]
+    rows = [{"folder": name, "state": state, "steps": 100, "reason": "no memory"} for name, state in rows]
     (top / "sweep.json").write_text(json.dumps({"runs": rows}))
     return top
 
@@ -97,6 +97,34 @@ def test_a_sweep_adds_the_runs_that_have_no_folder_yet(tmp_path):
 def test_a_sweep_that_was_moved_is_read_where_it_is(tmp_path):
     moved = sweep_of(tmp_path).rename(tmp_path / "elsewhere")
     assert sorted(run.state for run in status.read_all([moved])) == ["failed", "finished", "running", "waiting"]
+
+
+def test_runs_of_a_sweep_that_has_stopped_are_interrupted_or_wait(tmp_path):
+    folder = make(tmp_path / "a", HALF)
+    assert status.read(folder, {"state": "waiting", "steps": 100}).state == "interrupted"
+    assert status.read(tmp_path / "b", {"state": "running", "steps": 100}).state == "waiting"  # handed to a cluster
+    metrics = {"steps": 50, "seconds": {"train": 40.0}, "mean": {"psnr": 17.0}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert status.read(folder, {"state": "waiting", "steps": 50}).state == "finished"
+    assert status.read(folder, {"state": "waiting", "steps": 100}).state == "interrupted"  # planned for longer
+
+
+def test_scenes_named_as_their_sweep_are_listed_once(tmp_path):
+    top = tmp_path / "fern"
+    make(top / "fern" / "plain_seed0", HALF)
+    rows = [{"folder": "fern/plain_seed0", "state": "waiting", "steps": 100}]
+    (top / "sweep.json").write_text(json.dumps({"runs": rows}))
+    assert [run.folder for run in status.read_all([tmp_path])] == [str(top / "fern" / "plain_seed0")]
+
+
+@pytest.mark.parametrize("value", ["many", None, -1, 1e300, True, {}])
+def test_odd_values_in_files_are_passed_over(tmp_path, value):
+    records = [{"step": 5, "seconds": value, "psnr": value}, {"step": value}]
+    folder = make(tmp_path / "a", records, {"steps": value, "seconds": value}, max_seconds="abc", N_iters="x")
+    runs = [status.read(folder, {"state": value, "steps": value})]
+    assert runs[0].state in status.STATES
+    assert status.table(runs, tmp_path)[1][0] == "a"
+    assert "1 run" in status.summary(runs)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -2,10 +2,11 @@
 
 import pytest
 
-from enerf.core.errors import InputError
+from enerf.core.errors import InputError, NotFinite, SomeFailed
+from enerf.engine import writer_lock
 from enerf.experiments import sweep, variants
 from enerf.experiments.options import CompareOptions, ExecutorOptions, SweepOptions
-from enerf.experiments.run_queue import Results
+from enerf.experiments.run_queue import Failure, Results
 from tests.experiments.sweeps import config
 
 
@@ -44,7 +45,7 @@ def results_of(base, scores, failed=()):
         if key in scores:
             results.metrics[variant] = {"mean": {"psnr": scores[key]}}
         if key in failed:
-            results.failed[variant] = "the loss is not finite"
+            results.failed[variant] = Failure(3, "the loss is not finite")
     return results
 
 
@@ -67,8 +68,34 @@ def test_the_table_has_means_of_complete_scenes_and_counts_of_others(base):
                                               for m in ("plain", "he") for i in (0, 1)], 20.0)))  # fmt: skip
 
 
-def test_a_device_that_is_not_here_is_refused_for_clusters(base, monkeypatch):
+def test_names_of_files_prefer_the_suffix_of_the_configurations_data(base, tmp_path):
+    data = tmp_path / "data"
+    for name in ("bunny.obj", "bunny.mtl", "dragon.ply", "dragon.stl", "two.ply"):
+        (data / name).touch()
+    own = (data, ".obj")
+    assert sweep._path_of("bunny", *own) == data / "bunny.obj"
+    assert sweep._path_of("two", *own) == data / "two.ply"
+    for word in ("dragon", "*", str(data / "none"), "**"):
+        with pytest.raises(InputError, match="option --scenes: found"):
+            sweep._path_of(word, *own)
+
+
+def test_gpus_of_a_cluster_that_are_not_here_need_a_backend_by_name(base, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    far = config(base.data.datadir, base.run.basedir, device="cuda")
-    with pytest.raises(InputError, match=r"option --device: found cuda, .* --gpus_per_run 1"):
-        sweep.sweep(far, SweepOptions(methods="plain"), ExecutorOptions(executor="slurm"))
+    far = config(base.data.datadir, base.run.basedir, device="auto", backend="auto")
+    with pytest.raises(InputError, match=r"options --backend and --precision: .* --gpus_per_run 1"):
+        sweep.sweep(far, SweepOptions(methods="plain"), ExecutorOptions(executor="slurm", gpus_per_run=1))
+
+
+def test_failures_give_an_exit_code(base):
+    sweep.require_success(results_of(base, {}))
+    with pytest.raises(NotFinite, match=r"1 of 8 runs failed; fern/he, seed 1: the loss is not finite"):
+        sweep.require_success(results_of(base, {}, {("fern", "he", 1)}))
+    with pytest.raises(SomeFailed) as found:
+        sweep.require_success(results_of(base, {("fern", "plain", 0): 20.0}, {("fern", "he", 1)}))
+    assert len(found.value.measured) == 1
+
+
+def test_one_folder_has_one_sweep(base):
+    with writer_lock.writing(base.folder), pytest.raises(InputError, match="already writes to it"):
+        sweep.sweep(base, SweepOptions(methods="plain"), ExecutorOptions())

@@ -1,8 +1,8 @@
 """Local executor: a pool of processes on this computer that shares its cores, or its GPUs.
 
-On the CPU as many runs work at a time as there are cores, with one thread each: that takes less time than one run after
-another with all threads, since threads wait for one another. Runs that are limited by seconds work one at a time,
-because they would take one another's seconds. On GPUs each run has one.
+On the CPU as many runs work at a time as there are cores, with one thread each, so that threads do not wait for one
+another. Runs that are limited by seconds work one at a time, because they would take one another's seconds. On GPUs
+each run has one.
 """
 
 import logging
@@ -34,12 +34,14 @@ class LocalExecutor:
         self._free = list(range(self.slots))[::-1]
         self._running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> bool:
         """Start the process of a run."""
-        slot = self._free.pop()
+        job.write()
+        slot = self._free[-1]
         device = self._devices[slot % len(self._devices)] if self._devices else None
         started = process.start(job.path, job.output, process.environment(self._threads, device))
-        self._running[slot] = (job, started)
+        self._running[self._free.pop()] = (job, started)
+        return True
 
     def wait(self) -> list[Outcome]:
         """Wait for the first processes that end."""

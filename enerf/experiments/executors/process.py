@@ -4,21 +4,24 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from enerf.config import parser
-from enerf.core import files
+from enerf.core import files, io
 
 PARENT = "ENERF_QUEUE_PROCESS"  # environment variable: the process whose end interrupts the run
 GRACE = 120.0  # seconds in which an interrupted run saves its state
+PATIENCE = 3.0  # seconds in which further signals are ignored then
+POLL = 0.1  # seconds
 TAIL = 1 << 14  # bytes of the output that are searched for a message
 
 
 def command(path: Path) -> list[str]:
     """Return the command line of the process that trains the run of a job file."""
-    return [sys.executable, "-m", "enerf.cli.job", str(path)]
+    return [sys.executable, "-P", "-m", "enerf.cli.job", str(path)]  # -P: not with modules of the working folder
 
 
 def environment(threads: int, device: str | None = None) -> dict[str, str]:
@@ -39,9 +42,17 @@ def environment(threads: int, device: str | None = None) -> dict[str, str]:
 
 
 def start(path: Path, output: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the process of a run; its output is appended to a file. It has no terminal, so Ctrl-C is not for it."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("ab") as log:
+    """Start the process of a run; its output is appended to a file. It has no terminal, so Ctrl-C is not for it.
+
+    Raises
+    ------
+    InputError
+        If the file of its output cannot be written.
+    """
+    with io.os_errors_as_input_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        log = output.open("ab")
+    with log:
         return subprocess.Popen(
             command(path),
             stdin=subprocess.DEVNULL,
@@ -59,28 +70,39 @@ def run_to_end(path: str, output: str, threads: int) -> tuple[int, str]:
     """
     process = start(Path(path), Path(output), environment(threads))
     try:
-        code = process.wait()
+        while (code := process.poll()) is None:  # Ray's interruption does not end a wait
+            time.sleep(POLL)
     finally:
         end([process])
     return code, reason(code, Path(output))
 
 
-def end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Interrupt processes, which save their state, and wait for them; kill those that do not end in two minutes."""
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Interrupt processes, which save their state, and wait for them; kill those that have not ended in two minutes.
+
+    A further Ctrl-C kills them at once, but not within the first seconds: a terminal that is closed sends several
+    signals.
+    """
+    began = time.monotonic()
     for process in processes:
         with suppress(ProcessLookupError):
             process.terminate()
-    try:
-        for process in processes:
-            process.wait(GRACE)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        for process in processes:
+    while any(process.poll() is None for process in processes):
+        try:
+            if time.monotonic() > began + GRACE:
+                break
+            time.sleep(POLL)
+        except KeyboardInterrupt:
+            if time.monotonic() > began + PATIENCE:
+                break
+    for process in processes:
+        if process.poll() is None:
             process.kill()
             process.wait()
 
 
 def reason(code: int, output: Path) -> str:
-    """Return why a process failed, from its exit code and its last words; empty if it did not.
+    """Return why a process failed, from its exit code and the last line of its output; empty if it did not.
 
     >>> reason(0, Path("none")), reason(-9, Path("none"))
     ('', 'killed by signal 9')

@@ -38,22 +38,20 @@ class RayExecutor:
     name, repeats = "ray", True
 
     def __init__(self, options: ExecutorOptions, variants: list[Variant], folder: Path) -> None:
-        if not options.ray_address and "ray" not in sys.modules:
-            for name, setting in STARTED_HERE.items():
-                os.environ.setdefault(name, setting)
+        if not options.ray_address:
+            _prepare_start()
         self._ray = _imported()
         threads, gpus = options.threads_per_run or 1, gpus_for(options, variants)
-        address = options.ray_address or None
+        address = options.ray_address or "local"
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(parser.ROOT), os.environ.get("PYTHONPATH", "")]))}
         chosen: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
-        if address is None:
+        if not options.ray_address:
             chosen |= {"num_cpus": max(parallel.cores(), threads), "include_dashboard": options.ray_dashboard}
             chosen |= {"dashboard_host": LOOPBACK}
         try:
             context = self._ray.init(address=address, configure_logging=False, **chosen)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"option --ray_address: found {address or 'none'}, where Ray fails: {reason}") from None
+        except (OSError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
+            raise InputError(f"option --ray_address: found {address}, where Ray fails: {_last_line(error)}") from None
         resources = self._ray.cluster_resources()
         room = int(resources.get("CPU", 0) // threads)
         room = min(room, int(resources.get("GPU", 0) // gpus)) if gpus else room
@@ -69,11 +67,12 @@ class RayExecutor:
         self._task, self._threads = remote(process.run_to_end), threads
         self._running: dict[Any, Job] = {}
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> bool:
         """Hand the run to Ray."""
-        place = Path(job.output)
-        reference = self._task.remote(str(job.path.resolve()), str(place.resolve()), self._threads)
+        job.write()
+        reference = self._task.remote(str(job.path.resolve()), str(job.output.resolve()), self._threads)
         self._running[reference] = job
+        return True
 
     def wait(self) -> list[Outcome]:
         """Wait for the first task that ends; one whose worker died has failed."""
@@ -88,7 +87,7 @@ class RayExecutor:
         try:
             code, reason = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return Outcome(job, LOST, str(error).strip().splitlines()[0])
+            return Outcome(job, LOST, _last_line(error))
         return Outcome(job, code, reason)
 
     def stop(self) -> None:
@@ -99,6 +98,29 @@ class RayExecutor:
             self._ray.wait(list(self._running), num_returns=len(self._running), timeout=process.GRACE)
         self._running.clear()
         self._ray.shutdown()
+
+
+def _prepare_start() -> None:
+    """Set the environment of a cluster that is started here.
+
+    Raises
+    ------
+    InputError
+        If Ray was imported with another one: it would listen on all interfaces.
+    """
+    differs = [name for name, setting in STARTED_HERE.items() if os.environ.get(name) != setting]
+    if "ray" in sys.modules and differs:
+        raise InputError(
+            f"option --executor: found Ray imported already, without {differs[0]}={STARTED_HERE[differs[0]]} in the "
+            "environment; expected a sweep that imports it, or the --ray_address of a cluster"
+        )
+    os.environ.update(STARTED_HERE)
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of an error's text, or its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _imported() -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from enerf.config import parser
 from enerf.core import io
+from enerf.engine import resume
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
 from enerf.fields.backends.registry import Resolved
@@ -27,6 +28,7 @@ EXECUTORS = {
     "ray": "enerf.experiments.executors.ray_cluster:RayExecutor",
     "slurm": "enerf.experiments.executors.slurm:SlurmExecutor",
 }
+WRONG_INPUT = 2  # exit code of a run that cannot be trained
 NOT_FINITE = 3  # exit code of a run whose loss is not finite: to repeat it would give the same
 OUTPUT = "output.log"
 
@@ -41,39 +43,52 @@ class Job:
         The run.
     shared
         Backend and precision of all runs; None: its own.
-    path
-        File that tells ``enerf.cli.job`` what to train.
+    is_first
+        Whether it is the first attempt of this queue.
     """
 
     variant: Variant
     shared: Resolved | None
-    path: Path
+    is_first: bool = True
 
-    @classmethod
-    def of(cls, variant: Variant, shared: Resolved | None, folder: Path, *, is_first: bool) -> "Job":
-        """Return the job of a run, and write its file below a folder; a second attempt continues the first one."""
-        config = variant.config if is_first else parser.replace(variant.config, no_reload=False)
-        name = f"{variant.scene}_{variant.name}_seed{variant.seed}".replace("*", "x").replace("/", "_").lstrip("_")
-        path = folder / "jobs" / f"{name}.json"
-        backend = None if shared is None else asdict(shared)
-        content = {"kind": config.kind, "options": parser.to_dict(config), "backend": backend, "cwd": str(Path.cwd())}
-        io.write_json(path, content)
-        return cls(variant, shared, path)
+    @property
+    def path(self) -> Path:
+        """File that describes the run to ``enerf.cli.job``, in the run's folder."""
+        return self.variant.config.folder / "job.json"
 
     @property
     def output(self) -> Path:
         """File of what the run's process writes."""
         return self.variant.config.folder / OUTPUT
 
+    def write(self) -> None:
+        """Write the file; a second attempt keeps it, with what the first one has noted there.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        if self.is_first or not self.path.is_file():
+            config = self.variant.config
+            backend = None if self.shared is None else asdict(self.shared)
+            content = {"kind": config.kind, "options": parser.to_dict(config), "backend": backend}
+            io.write_json(self.path, {**content, "cwd": str(Path.cwd()), "begun": False})
+
     def metrics(self) -> dict[str, Any] | None:
-        """Return the metrics that the run's process has written; None if there are none."""
-        path = self.variant.config.folder / "metrics.json"
-        return io.read_object(path) if path.is_file() else None
+        """Return the metrics that the run's process has written; None if they are not those of these options.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        return resume.finished_metrics(parser.replace(self.variant.config, no_reload=False))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: exit code, last words if it failed, metrics if the executor has them."""
+    """How an attempt ended: exit code, the reason if it failed, metrics if the executor has them."""
 
     job: Job
     code: int
@@ -89,8 +104,14 @@ class Executor(Protocol):
     slots: int  # runs at a time
     repeats: bool  # whether a failed run is worth a second attempt
 
-    def submit(self, job: Job) -> None:
-        """Begin to train a run; returns at once, except in the serial executor."""
+    def submit(self, job: Job) -> bool:
+        """Begin to train a run, and return at once; False if there is no room for it at present.
+
+        Raises
+        ------
+        InputError
+            If this run cannot be started.
+        """
 
     def wait(self) -> list[Outcome]:
         """Return the attempts that have ended; waits for the first."""

@@ -4,32 +4,27 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core.errors import InputError, NotFinite
-from enerf.experiments.executors.registry import NOT_FINITE, Job, Outcome
+from enerf.experiments.executors.registry import NOT_FINITE, WRONG_INPUT, Job, Outcome
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
 from enerf.tasks import registry
 
 
 class SerialExecutor:
-    """Trains in this process; errors other than a loss that is not finite end the queue."""
+    """Trains in this process; a run that fails is not repeated."""
 
     name, slots, repeats = "serial", 1, False
 
     def __init__(self, options: ExecutorOptions, variants: list[Variant], folder: Path) -> None:
         self._next: Job | None = None
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> bool:
         """Keep the run for ``wait``."""
         self._next = job
+        return True
 
     def wait(self) -> list[Outcome]:
-        """Train the run.
-
-        Raises
-        ------
-        InputError
-            If it cannot be trained, or was not measured.
-        """
+        """Train the run."""
         job, self._next = self._next, None
         if job is None:
             return []
@@ -39,8 +34,8 @@ class SerialExecutor:
             metrics: dict[str, Any] | None = train(config) if job.shared is None else train(config, job.shared)
         except NotFinite as error:
             return [Outcome(job, NOT_FINITE, str(error))]
-        if metrics is None:
-            raise InputError(f"{config.folder}: nothing was measured (--render_only?), so there is nothing to compare")
+        except InputError as error:
+            return [Outcome(job, WRONG_INPUT, str(error))]
         return [Outcome(job, 0, metrics=metrics)]
 
     def stop(self) -> None:

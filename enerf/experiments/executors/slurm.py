@@ -1,11 +1,13 @@
 """SLURM executor: each run is a job of a SLURM cluster, submitted by submitit.
 
 A job that reaches its time limit or is preempted saves its state and is queued again. Interrupting the queue cancels
-its jobs, which save their state too.
+its jobs: SLURM sends their processes a signal, upon which runs save their state, and kills them after its ``KillWait``.
 """
 
 import logging
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,27 @@ class Remote:
 
     def __init__(self, path: str, output: str, threads: int) -> None:
         self.path, self.output, self.threads = path, output, threads
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> tuple[int, str]:
         """Train the run to its end; return its exit code, and why it failed."""
-        return process.run_to_end(self.path, self.output, self.threads)
+        self._process = process.start(Path(self.path), Path(self.output), process.environment(self.threads))
+        try:
+            code = self._process.wait()
+        finally:
+            process.end([self._process])
+        return code, process.reason(code, Path(self.output))
 
     def checkpoint(self) -> Any:
-        """Return the continuation: the run resumes from its last checkpoint."""
+        """Let the run save its state; return the continuation, which resumes from there."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self)
+        if self._process is not None:
+            process.end([self._process])
+        return DelayedSubmission(Remote(self.path, self.output, self.threads))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": None}
 
 
 class SlurmExecutor:
@@ -49,10 +62,15 @@ class SlurmExecutor:
     ) -> None:
         submitit = _imported()
         self._threads = options.threads_per_run or 1
-        self._errors = (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError)
+        kinds = ("FailedJobError", "UncompletedJobError", "FailedSubmissionError")
+        self._errors = tuple(getattr(submitit.core.utils, kind) for kind in kinds)
         self.slots = max(1, min(options.workers or MOST, len(variants)))
+        further = read_options(options)
         try:
-            self._executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=cluster)
+            # a run that needs many time limits is queued again as often
+            self._executor = submitit.AutoExecutor(
+                folder=folder / "slurm", cluster=cluster, slurm_max_num_timeout=10_000
+            )
         except RuntimeError as error:
             raise InputError(
                 f"option --executor: found slurm, but {str(error).strip().splitlines()[0]}; expected a computer from "
@@ -61,22 +79,28 @@ class SlurmExecutor:
         parameters: dict[str, Any] = {"timeout_min": options.slurm_minutes, "cpus_per_task": self._threads}
         if gpus := gpus_for(options, variants):
             parameters["gpus_per_node"] = gpus
-        if cluster == "slurm":
-            parameters |= {f"slurm_{key}": value for key, value in read_options(options).items()}
+        delay = int(process.GRACE) + 60  # seconds before the time limit in which the state is saved
+        parameters |= {"slurm_additional_parameters": further, "slurm_signal_delay_s": delay}
         self._executor.update_parameters(name="enerf", **parameters)
         log.info("SLURM: at most %s", count(self.slots, "job at a time", "jobs at a time"))
         self._running: dict[Any, Job] = {}
 
-    def submit(self, job: Job) -> None:
-        """Submit the job of a run."""
+    def submit(self, job: Job) -> bool:
+        """Submit the job of a run; False if SLURM takes no more jobs while others run."""
+        job.write()
         work = Remote(str(job.path.resolve()), str(job.output.resolve()), self._threads)
         try:
             submitted = self._executor.submit(work)
         except self._errors as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"sbatch refuses the job of {job.variant.label}: {reason}") from None
+            if not self._running:
+                raise InputError(f"sbatch refuses the job of {job.variant.label}: {reason}") from None
+            self.slots = len(self._running)
+            log.warning("sbatch refuses a job, so at most %d are submitted at a time: %s", self.slots, reason)
+            return False
         log.info("%s: job %s", job.variant.label, submitted.job_id)
         self._running[submitted] = job
+        return True
 
     def wait(self) -> list[Outcome]:
         """Wait for the first jobs that end."""
@@ -99,7 +123,8 @@ class SlurmExecutor:
     def stop(self) -> None:
         """Cancel the jobs."""
         for submitted in self._running:
-            submitted.cancel()
+            with suppress(OSError, subprocess.SubprocessError):
+                submitted.cancel(check=False)
         self._running.clear()
 
 
@@ -111,14 +136,13 @@ def read_options(options: ExecutorOptions) -> dict[str, str]:
     InputError
         If one is not of the form name=value.
     """
-    pairs = [word.strip().partition("=") for word in options.slurm_options.split(",") if word.strip()]
-    for name, sign, value in pairs:
-        if not (name.isidentifier() and sign and value):
-            raise InputError(
-                f"option --slurm_options: found {shown(name + sign + value)}, expected name=value, such as mem=16G"
-            )
-    partition = {"partition": options.slurm_partition} if options.slurm_partition else {}
-    return {**partition, **{name: value for name, _, value in pairs}}
+    found = {"partition": options.slurm_partition} if options.slurm_partition else {}
+    for word in options.slurm_options.split():
+        name, sign, value = word.partition("=")
+        if not (name.replace("-", "_").isidentifier() and sign and value):
+            raise InputError(f"option --slurm_options: found {shown(word)}, expected name=value, such as mem=16G")
+        found[name] = value
+    return found
 
 
 def _imported() -> Any:

@@ -1,6 +1,7 @@
 """Real runs in processes of their own: one that is killed in the middle loses nothing and trains nothing twice."""
 
 import importlib
+import ipaddress
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import checkpoint, writer_lock
 from enerf.experiments import variants
-from enerf.experiments.executors.registry import executor, process
+from enerf.experiments.executors import process
+from enerf.experiments.executors.registry import Job, executor
 from enerf.experiments.options import CompareOptions, ExecutorOptions
 from enerf.experiments.run_queue import Queue
 from tests.experiments.sweeps import config
@@ -52,7 +55,7 @@ def weights(variant):
 
 def kill_once(folder, whom, killed):
     """Kill the process that trains in a folder, or its parent, once it has saved a checkpoint of a middle step."""
-    for _ in range(3000):
+    for _ in range(10_000):
         time.sleep(0.02)
         with suppress(FileNotFoundError):
             steps = [int(path.stem) for path in checkpoint.checkpoints(folder)]
@@ -91,7 +94,35 @@ def test_a_killed_worker_of_ray(scene, tmp_path, uninterrupted, monkeypatch):
     for name, value in cluster.STARTED_HERE.items():
         monkeypatch.setenv(name, value)  # before Ray is imported, and not for longer than this test
     pytest.importorskip("ray", reason="ray is not installed (extra scale)")
-    kill_in_the_middle(*prepared(scene, tmp_path, "ray"), "parent", uninterrupted)
+    planned, queue = prepared(scene, tmp_path, "ray")
+    ports = listening(os.getpid())
+    assert len(ports) > 3
+    assert set(ports) <= {"127.0.0.1", "::1"}  # who reaches a port of Ray can run any program
+    kill_in_the_middle(planned, queue, "parent", uninterrupted)
+
+
+def listening(pid):
+    """Addresses at which the descendants of a process listen."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    family = {pid}
+    while more := {each for each, parent in parents.items() if parent in family} - family:
+        family |= more
+    sockets = set()
+    for each in family - {pid}:
+        with suppress(OSError):
+            sockets |= {os.readlink(path) for path in Path(f"/proc/{each}/fd").iterdir()}
+    found = []
+    for line in [*Path("/proc/net/tcp").read_text().splitlines(), *Path("/proc/net/tcp6").read_text().splitlines()]:
+        words = line.split()
+        if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+            raw = bytes.fromhex(words[1].partition(":")[0])
+            raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+            address = ipaddress.ip_address(raw)
+            found.append(str(getattr(address, "ipv4_mapped", None) or address))
+    return found
 
 
 def test_a_killed_job_of_submitit(scene, tmp_path, uninterrupted):
@@ -101,6 +132,44 @@ def test_a_killed_job_of_submitit(scene, tmp_path, uninterrupted):
     planned, _ = prepared(scene, tmp_path, "serial")
     made = slurm.SlurmExecutor(options, planned, tmp_path, cluster="local")
     kill_in_the_middle(*prepared(scene, tmp_path, "slurm", made), "parent", uninterrupted)
+
+
+def test_an_interrupted_pool_saves_the_state_of_its_runs(scene, tmp_path):
+    base = config(scene, tmp_path, N_iters=100_000, i_weights=0, i_eval=0, i_spectrum=0)
+    planned = variants.plan({"": base}, CompareOptions(methods="plain,equilibrate"))
+    made = executor("local", ExecutorOptions(threads_per_run=1, workers=2), planned, tmp_path)
+    for variant in planned:
+        assert made.submit(Job(variant, None))
+    journals = [variant.config.folder / "train.jsonl" for variant in planned]
+    wait_for(lambda: all(path.is_file() and len(path.read_text()) > 500 for path in journals))
+    made.stop()
+    assert all(checkpoint.checkpoints(variant.config.folder) for variant in planned)
+    assert all(writer_lock.holder(variant.config.folder) is None for variant in planned)
+
+
+def test_a_job_at_its_time_limit_saves_the_state_and_continues(scene, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed (extra scale)")
+    slurm = importlib.import_module("enerf.experiments.executors.slurm")
+    base = config(scene, tmp_path, N_iters=100_000, i_weights=0, i_eval=0, i_spectrum=0)
+    (variant,) = variants.plan({"": base}, CompareOptions(methods="plain"))
+    job = Job(variant, None)
+    job.write()
+    work = slurm.Remote(str(job.path), str(job.output), 1)
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: (journal := variant.config.folder / "train.jsonl").is_file() and len(journal.read_text()) > 500)
+    again = work.checkpoint()
+    thread.join()
+    assert checkpoint.checkpoints(variant.config.folder)
+    assert (again.function.path, again.function.threads) == (work.path, work.threads)
+
+
+def test_options_of_slurm_are_names_with_values():
+    slurm = importlib.import_module("enerf.experiments.executors.slurm")
+    options = ExecutorOptions(slurm_partition="gpu", slurm_options="mem=16G exclude=n1,n2")
+    assert slurm.read_options(options) == {"partition": "gpu", "mem": "16G", "exclude": "n1,n2"}
+    with pytest.raises(InputError, match="option --slurm_options: found 'mem', expected name=value"):
+        slurm.read_options(ExecutorOptions(slurm_options="mem"))
 
 
 def test_a_run_whose_queue_is_killed_saves_its_state_and_ends(scene, tmp_path):
