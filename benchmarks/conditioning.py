@@ -9,8 +9,12 @@ the same cost as any other, so that all rounds compute the same. The sides take 
 - ``layers``: number of conditioned layers; ``maps a step``: weights computed per step. A map is computed at each
   access, and ``nn.MultiheadAttention`` reads its weight three times; ``row_once`` steps inside ``computed_once``.
 - ``ratio``: seconds of a step over the plain one's, median over the rounds; ``row_compiled`` over ``plain_compiled``.
+- ``least over least``: the same of the shortest turns, which other work on the computer disturbs less.
 - ``ms a pass``: all conditioned weights computed once and a gradient of each backpropagated, measured alone, because
   its share of a step may be below the noise. For ``batch_norm``, statistics of the inputs and their gradients.
+- ``row_once / fused``: a pass of ``row_once`` over torch's fused weight normalization of the same matrices with its
+  backward, by turns, beside the A/A ratio of the latter. It has the same kernels, so the rest is bookkeeping; for
+  networks of linear layers only. As a share of a step it is the least that E can cost.
 - ``baked``: the same model after ``bake``, evaluated, over the plain one.
 
 ``row_every_10`` computes its divisors at every tenth step: a median over turns of fewer than ten steps excludes that,
@@ -23,6 +27,7 @@ import textwrap
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import ours
@@ -128,8 +133,12 @@ def vit(wide: int, images: int, tokens: int) -> Block:
 def blocks_of(quick: bool) -> dict[str, tuple[Block, ...]]:
     """Blocks by name; tiny ones if ``quick``."""
     if quick:
-        return {"mlp": (mlp(2, 16, 64), mlp(2, 16, 16)), "cnn": (cnn(8, 2, 8),), "vit": (vit(24, 2, 5),)}
-    return {"mlp": (mlp(8, 256, 16384), mlp(8, 256, 1024)), "cnn": (cnn(64, 32, 32),), "vit": (vit(192, 32, 65),)}
+        mlps = mlp(2, 16, 64), mlp(2, 16, 16)
+        others = {"cnn": (cnn(8, 2, 8),), "vit": (vit(24, 2, 5),)}
+    else:
+        mlps = mlp(8, 256, 16384), mlp(8, 256, 1024)
+        others = {"cnn": (cnn(64, 32, 32),), "vit": (vit(192, 32, 65),)}
+    return {"mlp": mlps, "mlp_large": mlps[:1], "mlp_small": mlps[1:], **others}
 
 
 class Training:
@@ -170,11 +179,13 @@ class Training:
         hook.remove()
         return sum(isinstance(m, parametrize.ParametrizationList) or batch_norm.is_preconditioned(m) for m in called)
 
-    def pass_seconds(self, bench: Bench) -> float | None:
-        """Seconds to compute all conditioned weights and backpropagate; None if compiled, or without such weights."""
+    def one_pass(self) -> Callable[[], None] | None:
+        """Computes all conditioned weights and backpropagates; None if compiled, or without such weights."""
         pulled = [torch.randn_like(value) for value in self._computed()]
         if not pulled or self.treatment.compiled:
             return None
+        layers_of = [module for module in self.model.modules() if parametrize.is_parametrized(module, "weight")]
+        is_direct = len(layers_of) == len(pulled)  # no packed projections of attention
 
         def compute() -> None:
             self.optimizer.zero_grad()
@@ -182,10 +193,35 @@ class Training:
                 torch.autograd.backward(self._computed(), pulled)
                 return
             with computed_once(self.model):
-                for leaf, gradient in zip(self._computed(), pulled, strict=True):
+                leaves = [layer.weight for layer in layers_of] if is_direct else self._computed()
+                for leaf, gradient in zip(leaves, pulled, strict=True):
                     leaf.grad = gradient
 
         compute()
+        return compute
+
+    def fused_pass(self) -> Callable[[], None] | None:
+        """Torch's weight normalization of the raw matrices and its backward; None if a raw weight is not a matrix."""
+        items = [m for m in self.model.modules() if isinstance(m, parametrize.ParametrizationList)]
+        raws = [item.original for item in items if hasattr(item, "original") and item.original.dim() == 2]
+        if not raws or len(raws) < len(items):
+            return None
+        pulled = [torch.randn_like(raw) for raw in raws]
+        lengths = [raw.new_ones(1, raw.shape[1]) for raw in raws]
+
+        def compute() -> None:
+            self.optimizer.zero_grad()
+            values = [torch._weight_norm(raw, length, 1) for raw, length in zip(raws, lengths, strict=True)]
+            torch.autograd.backward(values, pulled)
+
+        compute()
+        return compute
+
+    def pass_seconds(self, bench: Bench) -> float | None:
+        """Seconds of ``one_pass``; None if there is none."""
+        compute = self.one_pass()
+        if compute is None:
+            return None
         found: list[float] = []
         while not found or (len(found) < bench.rounds and sum(found) * bench.passes < 0.5):  # half a second at most
             found.append(ours.seconds_of(compute, bench.passes, bench.device))
@@ -233,6 +269,8 @@ def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
     total = sum(bool(weight_views.views(module)) for module in made[PLAIN].model.modules())
     maps = {name: training.maps_a_step() for name, training in made.items()}
     passes = {name: training.pass_seconds(bench) for name, training in made.items()}
+    if "row_once" in made:
+        report_pass(block, made["row_once"], bench)
     found, steps = by_turns({name: side.step for name, side in made.items()}, bench)
     evaluated = {name: side.evaluate for name, side in made.items() if not side.treatment.compiled}
     for name in evaluated:
@@ -250,8 +288,32 @@ def measured(block: Block, made: dict[str, Training], bench: Bench) -> str:
         row += ["-", "-"] if cost is None else [f"{cost * 1e3:.3f}", f"{cost / step:.2%}"]
         rows.append(row + (ratio_cells(alone[name], alone[PLAIN]) if name in alone else ["-", "-"]))
     bench.report(tables.as_text(rows))
+    least = {name: min(seconds) / min(found[PLAIN]) for name, seconds in found.items() if name != PLAIN}
+    bench.report("least over least of plain: " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in least.items()))
     last = [*found][min(2, len(found) - 1)]
     return f"{last} / {PLAIN}, {block.name}:\n{sides.ratio_line(sides.ratios(found[last], found[PLAIN]), 3)}"
+
+
+def report_pass(block: Block, training: Training, bench: Bench) -> None:
+    """Report a pass of ``row_once`` beside torch's fused weight normalization, by turns; nothing if it has none."""
+    ours_pass, fused = training.one_pass(), training.fused_pass()
+    if ours_pass is None or fused is None:
+        return
+
+    def seconds(call: Callable[[], None]) -> float:
+        call()  # so that each starts with its own data in the caches
+        return ours.seconds_of(call, 1, bench.device)
+
+    calls = {PLAIN: fused, AGAIN: fused, "row_once": ours_pass}
+    found = sides.by_turns({name: partial(seconds, call) for name, call in calls.items()}, bench.rounds * 10)
+    row_ms, fused_ms = (statistics.median(found[name]) * 1e3 for name in ("row_once", PLAIN))
+    least, least_fused = (min(found[name]) * 1e3 for name in ("row_once", PLAIN))
+    bench.report(
+        f"{block.name}: pass of row_once {row_ms:.3f} ms (least {least:.3f}), of fused weight norm {fused_ms:.3f} ms "
+        f"(least {least_fused:.3f}); {len(found[PLAIN])} rounds of one pass"
+    )
+    bench.report(f"fused again / fused (A/A): {sides.ratio_line(sides.ratios(found[AGAIN], found[PLAIN]), 3)}")
+    bench.report(f"row_once / fused: {sides.ratio_line(sides.ratios(found['row_once'], found[PLAIN]), 3)}")
 
 
 def ratio_cells(above: Sequence[float], below: Sequence[float]) -> list[str]:
@@ -272,9 +334,10 @@ def words_of(option: str, text: str, known: Collection[str]) -> list[str]:
 
 def main() -> None:
     parser = sides.parser(__doc__)
-    parser.add_argument("--blocks", default="mlp,cnn,vit", help="some of mlp, cnn, vit")
+    parser.add_argument("--blocks", default="mlp,cnn,vit", help="some of mlp, cnn, vit, or of mlp_small, mlp_large")
     parser.add_argument("--methods", default=",".join(TREATMENTS), help=f"some of {', '.join(TREATMENTS)}")
     parser.add_argument("--rounds", type=int, default=10, help="how often the sides take turns")
+    parser.add_argument("--turn", type=float, default=0.2, help="seconds of a turn; 0: one step, beside other work")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--compile", action="store_true", help="torch.compile of plain and of row too: minutes more")
     parser.add_argument("--quick", action="store_true", help="tiny blocks: to see that it runs; figures say nothing")
@@ -284,9 +347,11 @@ def main() -> None:
     treatments = {name: TREATMENTS[name] for name in words_of("--methods", args.methods, TREATMENTS)}
     if args.rounds < 1:
         raise InputError(f"option --rounds: found {args.rounds}, expected at least 1")
+    if not 0 <= args.turn <= 60:
+        raise InputError(f"option --turn: found {args.turn:g}, expected 0 to 60 seconds")
     device = ours.device_of(args.device)
     report = sides.Report(args.out, device)
-    bench = Bench(device, report, args.rounds, 0.0, 1) if args.quick else Bench(device, report, args.rounds)
+    bench = Bench(device, report, args.rounds, 0.0, 1) if args.quick else Bench(device, report, args.rounds, args.turn)
     report(f"# {core_device.prepare(device)}{'; quick: the figures are not meaningful' if args.quick else ''}")
     reason = inductor.unavailable_reason() if args.compile else None
     if reason:

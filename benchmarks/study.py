@@ -32,6 +32,7 @@ from enerf.core.errors import InputError
 
 RESULTS = sides.ROOT / "benchmarks/results/study"
 RANKS = ("kappa", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
+LONGEST_SWEEP = 7  # rates of one method
 NOT_FINITE = re.compile(r"not finite|is nan", re.IGNORECASE)
 
 
@@ -79,6 +80,8 @@ def recorded(stage: str) -> list[dict[str, Any]]:
 def jobs_of(stage: Stage) -> list[Job]:
     """All runs of a stage, in the order of the queue: by seed, then rate, so that early results compare all methods.
 
+    Of a sweep, those that can be told from the results so far: one further rate of each method.
+
     Raises
     ------
     InputError
@@ -87,6 +90,10 @@ def jobs_of(stage: Stage) -> list[Job]:
     rates = {method: stage.rates.get(method, stage.rates.get("", ())) for method in stage.methods}
     if stage.best_of:
         rates = {method: best_rates(recorded(stage.best_of), method, stage.best) for method in stage.methods}
+    if stage.sweep:
+        rows = recorded(stage.name)
+        rates = {method: next_rates(rows, method, rates[method]) for method in stage.methods}
+        return [Job(stage, m, rate, seed) for seed in stage.seeds for m in stage.methods for rate in rates[m]]
     without = [method for method, found in rates.items() if not found]
     if without:
         raise InputError(f"stage {stage.name}: no rates for {', '.join(without)}; run {stage.best_of} first")
@@ -102,6 +109,19 @@ def best_rates(rows: list[dict[str, Any]], method: str, count: int = 1) -> tuple
         if row["method"] == method:
             scores.setdefault(row["lrate"], []).append(-math.inf if row["score"] is None else row["score"])
     return tuple(sorted(scores, key=lambda rate: -statistics.fmean(scores[rate])))[:count]
+
+
+def next_rates(rows: list[dict[str, Any]], method: str, first: tuple[float, ...]) -> tuple[float, ...]:
+    """The next rates of the sweep of a method: ``first``, then half or twice the best one; none if both are there.
+
+    ``rows`` may hold any number of rates; at most ``LONGEST_SWEEP`` are tried.
+    """
+    tried = {row["lrate"] for row in rows if row["method"] == method}
+    if missing := tuple(rate for rate in first if rate not in tried):
+        return missing
+    (best,) = best_rates(rows, method)
+    neighbors = [rate for rate in (best / 2, best * 2) if rate not in tried]
+    return tuple(neighbors[:1]) if len(tried) < LONGEST_SWEEP else ()
 
 
 def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any]:
@@ -197,14 +217,19 @@ def main() -> None:
     reader.add_argument("--list", action="store_true", help="print what would run, and stop")
     args, args.words = reader.parse_known_args()
     for name in args.stages:
-        stage = STAGES[name]
-        finished = {key_of(row) for row in recorded(name)}
-        jobs = [j for j in jobs_of(stage) if j.key not in finished and re.search(args.only, j.name)]
         if args.list:
-            print("\n".join([*(job.name for job in jobs), f"{name}: {len(jobs)} runs left, {len(finished)} done"]))
+            jobs, more = left_of(name, args.only), ", and what its sweep leads to" if STAGES[name].sweep else ""
+            done = len(recorded(name))
+            print("\n".join([*(job.name for job in jobs), f"{name}: {len(jobs)} runs left{more}; {done} done"]))
             continue
-        queue = Queue(args, len(jobs))
-        work(queue, jobs, 1 if stage.threads > 1 else args.workers)
+        while jobs := left_of(name, args.only):
+            work(Queue(args, len(jobs)), jobs, 1 if STAGES[name].threads > 1 else args.workers)
+
+
+def left_of(name: str, only: str) -> list[Job]:
+    """Unfinished runs of a stage whose names match, as far as they can be told now."""
+    finished = {key_of(row) for row in recorded(name)}
+    return [job for job in jobs_of(STAGES[name]) if job.key not in finished and re.search(only, job.name)]
 
 
 def work(queue: Queue, jobs: list[Job], workers: int) -> None:

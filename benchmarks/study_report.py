@@ -6,7 +6,9 @@ Stages that are given together are one table: a sweep of rates with one seed, an
 method is shown at the rate with the highest mean score of the first stage, by the runs of the other stages if there are
 any, since the first one chose the rate; ``at an end`` marks a best rate beyond which nothing was tried. Differences are
 paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on. ``early`` is
-the score on the curve at a tenth of the steps, or at its first point after that.
+the score on the curve at a tenth of the steps, or at its first point after that. ``--seconds`` plots against seconds of
+training on quiet cores: steps times the milliseconds of a step of each method in ``results/method_cost.txt``, since the
+runs of a queue share cores with other work.
 """
 
 import math
@@ -19,6 +21,7 @@ import sides
 from scipy.stats import t as student
 from study import best_rates, recorded
 
+from enerf.config.methods import split_ratio
 from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.reporting import plots, tables
@@ -26,6 +29,7 @@ from enerf.reporting import plots, tables
 Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
 SHOWN = 4.0  # of the score below the best, in plots
+COSTS = "benchmarks/results/method_cost.txt"
 LAST = ("stable_rank", "kappa")  # medians over the hidden layers but the first, at the end
 
 
@@ -123,7 +127,27 @@ def rates_table(stage: str, digits: int) -> list[list[str]]:
     return lines
 
 
-def draw(stages: Sequence[str], path: Path, title: str) -> None:
+def seconds_of_step(method: str) -> float:
+    """Seconds of a step of a method, as ``method_cost.py`` has measured it.
+
+    A method of Muon that was not measured costs what ``muon_gain`` does; an initialization what the plain network does.
+
+    Raises
+    ------
+    InputError
+        If there is no measurement.
+    """
+    lines = [line.split() for line in (sides.ROOT / COSTS).read_text(encoding="utf-8").splitlines()]
+    rows = [words for words in lines if len(words) > 2 and words[1].replace(".", "").isdigit()]
+    known = {words[0]: float(words[1]) / 1000 for words in rows}
+    name = split_ratio(method)[0]
+    like = {"muon_he": "muon", "muon_unit_row": "muon", "muon_e": "muon_gain", "muon_ws": "muon_gain", "unit_row": "he"}
+    if (found := known.get(name, known.get(like.get(name, "")))) is None:
+        raise InputError(f"{COSTS}: found no cost of {name}, expected one; run method_cost.py")
+    return found
+
+
+def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = False) -> None:
     """Plot the curves of all methods at their best rates: mean over seeds, the range shaded."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -134,12 +158,13 @@ def draw(stages: Sequence[str], path: Path, title: str) -> None:
     for method, runs in chosen(stages).items():
         curves = [run["curve"] for run in runs]
         n = min(map(len, curves))
-        steps = [point[0] for point in curves[0][:n]]
+        unit = seconds_of_step(method) if against_seconds else 1
+        steps = [point[0] * unit for point in curves[0][:n]]
         values = [[curve[i][-1] for curve in curves] for i in range(n)]
         (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {runs[0]['lrate']:g}")
         axes.fill_between(steps, [*map(min, values)], [*map(max, values)], color=line.get_color(), alpha=0.15, lw=0)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.dataLim.y1 - SHOWN))  # failed runs do not flatten the others
-    axes.set(xlabel="step", ylabel="score", title=title)
+    axes.set(xlabel="seconds of training" if against_seconds else "step", ylabel="score", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
     plots.save(figure, path)
@@ -152,13 +177,14 @@ def main() -> None:
     reader.add_argument("--against", default="plain", help="the method that differences refer to")
     reader.add_argument("--digits", type=int, default=2, help="digits after the point; 4 for IoU")
     reader.add_argument("--plot", type=Path, help="file of the curves")
+    reader.add_argument("--seconds", action="store_true", help="plot against seconds")
     args = reader.parse_args()
     rows, rates = table(args.stages, args.against, args.digits), rates_table(args.stages[0], args.digits)
     print(tables.as_text(rows), tables.as_text(rates), sep="\n\n")
     if args.out:
         io.write_atomic(Path(args.out), f"{tables.as_markdown(rows)}\n\n{tables.as_markdown(rates)}\n")
     if args.plot:
-        draw(args.stages, args.plot, ", ".join(args.stages))
+        draw(args.stages, args.plot, ", ".join(args.stages), args.seconds)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any
 
 from enerf.config import methods
 
-SCREEN_RATES = {"": (4e-3, 2e-3, 8e-3), "fourier": (1e-3, 5e-4, 2e-3)}  # fourier diverges at 4e-3
+SCREEN_RATES = {"": (4e-3,), "fourier": (1e-3,)}  # where the sweep begins; fourier diverges at 4e-3
 PLAIN = ("plain", "he", "unit_row")
 WEIGHTS = ("equilibrate", "gain", "row_gains", "weight_norm", "ws", "spectral_norm", "orthogonal", "fourier")
-MUON = ("muon*5", "muon*20", "muon_he*5", "muon_unit_row*5", "muon_e*5", "muon_gain*5", "muon_gain*20", "muon_ws*5")
+MUON = ("muon*5", "muon*20", "muon_he*5", "muon_unit_row*5", "muon_e*5", "muon_gain*5", "muon_ws*5")
 OTHERS = ("layer_norm", "batch_norm", *MUON)
 ARMS = (*PLAIN, *WEIGHTS, *OTHERS)
 NERF_SCREEN = (
@@ -24,7 +24,7 @@ NERF_FINAL = (
 )
 FINALISTS = ("plain", "unit_row", "equilibrate")  # two more are added when the screening is complete
 VOLUME_ARMS = ("plain", "equilibrate", "own_gain", "fourier", "muon*5")
-IMAGE_RATES = (2e-3, 4e-3, 1e-3, 8e-3, 5e-4)
+IMAGE_RATES = {"": (2e-3,)}
 IMAGE_RELU = (
     "--encoding positional --multires 8 --netdepth 4 --netwidth 128 --netskip 0 --N_points 8192 --N_iters 1000 "
     "--holdout 0.25 --lrate_schedule cosine --adam_beta2 0.999 --adam_eps 1e-8 --i_eval 100 --i_spectrum 200 "
@@ -42,6 +42,8 @@ class Stage:
         The script, its configuration, further options, and the data: an option and a path in the folder of data.
     methods, rates, seeds
         Methods of ``config.methods``; rates of each, of all others under the key ``""``; seeds.
+    sweep
+        Continue from these rates by factors of two, until the best one of each method lies between two worse ones.
     best_of, best
         Take the ``best`` best rates of each method in that stage instead.
     threads
@@ -56,6 +58,7 @@ class Stage:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    sweep: bool = False
     best_of: str = ""
     best: int = 1
     threads: int = 1
@@ -125,7 +128,7 @@ def _image(name: str, words: str, **more: Any) -> Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates=SCREEN_RATES, seeds=(0,)),
+        _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates=SCREEN_RATES, sweep=True, seeds=(0,)),
         _nerf("screen_seed1", "fern", NERF_SCREEN, methods=ARMS, best_of="screen", seeds=(1,)),
         _nerf(
             "final_fern", "fern", f"{NERF_FINAL} --N_iters 3000", methods=FINALISTS, best_of="screen", seeds=(0, 1, 2)
@@ -144,7 +147,7 @@ STAGES = {
         _volume("volume_sine", "--activation sine --encoding none"),
         _volume("volume_gaussian", "--activation gaussian --encoding none"),
         _volume("volume_finer", "--activation finer --encoding none"),
-        _image("image", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), rates={"": IMAGE_RATES}, seeds=(0,)),
+        _image("image", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), rates=IMAGE_RATES, sweep=True, seeds=(0,)),
         _image("image_seeds", IMAGE_RELU, methods=(*ARMS, "soap", "iga"), best_of="image", seeds=(1, 2, 3, 4, 5)),
     )
 }

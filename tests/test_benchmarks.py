@@ -60,6 +60,10 @@ rows = [
 ]
 (study.RESULTS / "sweep.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
 print(study.best_rates(rows, "plain"), study.best_rates(rows, "he", 2))
+tries, scores = [], {4.0: 1.0, 2.0: 2.0, 1.0: None, 8.0: 3.0, 16.0: 2.0}
+while rates := study.next_rates(tries, "plain", (4.0,)):
+    tries += [{"method": "plain", "lrate": rate, "score": scores[rate]} for rate in rates]
+print([row["lrate"] for row in tries])
 best = study_report.chosen(["sweep"])
 print(list(best), study_report.early(rows[1]))
 middle, half = study_report.paired(best["he"], best["plain"], lambda run: run["score"])
@@ -101,6 +105,7 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "['--lrate_matrices', '0.01', '--init', 'default', '--conditioning', 'muon']",
         "[('plain', 1.0, 0), ('he', 3.0, 0), ('plain', 2.0, 0), ('plain', 1.0, 1), ('he', 3.0, 1), ('plain', 2.0, 1)]",
         "(2.0,) (2.0, 1.0)",
+        "[4.0, 2.0, 1.0]",
         "['he', 'plain'] 6.0",
         "1.5 6.353",
         "['he', '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4']",

@@ -1,11 +1,11 @@
 """Comparison of methods, for every task: ``enerf compare nerf|shape|classifier``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from enerf.config.methods import Methods
 from enerf.core.errors import InputError
-from enerf.experiments.options import CompareOptions
+from enerf.experiments.options import CompareOptions, ExecutorOptions
 from enerf.tasks import registry
 
 WRITTEN = ("comparison.json", "comparison.md", "curves.png", "rates.png", "crops.png")
@@ -19,17 +19,26 @@ def command(argv: Sequence[str] | None = None, *, prog: str | None = None) -> No
     InputError
         If the first argument is not a task.
     """
+    dispatch(main, "[--config FILE] [--methods NAMES] [--seeds 0,1,2] ...", argv, prog=prog or "enerf compare")
+
+
+def dispatch(of_task: Callable[..., None], words: str, argv: Sequence[str] | None, *, prog: str) -> None:
+    """Call a function with the first argument, the name of a task, and the others; or print the usage.
+
+    Raises
+    ------
+    InputError
+        If the first argument is not a task.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     kinds = [task.kind for task in registry.tasks()]
     if arguments and arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: {prog or 'enerf compare'} {'|'.join(kinds)} [--config FILE] [--methods NAMES] [--seeds 0,1,2] ..."
-        )
+        print(f"usage: {prog} {'|'.join(kinds)} {words}")
         return
     if not arguments or arguments[0] not in kinds:
         found = repr(arguments[0]) if arguments else "nothing"
-        raise InputError(f"found {found} as the task to compare, expected one of {', '.join(kinds)}")
-    main(arguments[0], arguments[1:], prog=f"{prog or 'enerf compare'} {arguments[0]}")
+        raise InputError(f"found {found} as the task, expected one of {', '.join(kinds)}")
+    of_task(arguments[0], arguments[1:], prog=f"{prog} {arguments[0]}")
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
@@ -40,13 +49,13 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     known: Methods = task.load("methods")
     about = description or f"Train several methods with equal seeds and steps, and compare them ({task.kind} runs)."
     epilog = f"methods (default: {known.default}): {', '.join(known.changes)}"
-    base, (comparison,) = parser.parse(
-        task.load("config"), argv, description=about, extra=[CompareOptions], prog=prog, epilog=epilog
+    base, (comparison, how) = parser.parse(
+        task.load("config"), argv, description=about, extra=[CompareOptions, ExecutorOptions], prog=prog, epilog=epilog
     )
 
     from enerf.experiments import compare
 
-    print(compare.compare(base, comparison))
+    print(compare.compare(base, comparison, how))
     for name in WRITTEN:
         if (base.folder / name).is_file():
             print(base.folder / name)

@@ -23,6 +23,8 @@ COMMANDS = {
     "extract": ("enerf.cli.extract:main", "extract a mesh from a finished run"),
     "export-points": ("enerf.cli.export_points:main", "points on surfaces as PLY, cameras for COLMAP and nerfstudio"),
     "compare": ("enerf.cli.compare:command", "train several methods with equal seeds and steps and compare them"),
+    "sweep": ("enerf.cli.sweep:command", "train many runs, on all cores, GPUs or a cluster, to one table"),
+    "status": ("enerf.cli.status:main", "list runs and sweeps in folders: state, progress, time left, last score"),
     "analyze": ("enerf.cli.analyze:main", "condition numbers and Hessian extremes of checkpoints"),
     "report": ("enerf.cli.report:main", "write one HTML page about runs or comparisons"),
     "generate": ("enerf.cli.generate:main", "write a generated scene, shape or set of labelled images"),

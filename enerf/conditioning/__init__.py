@@ -19,7 +19,7 @@ Matrices:
 
 - ``table``            methods that are a module of their own: ``orthogonal``, ``fourier``
 - ``maps``             the paper's ``row``, ``column``, ``row_column``, ``jacobi``; ``ruiz`` in a module of its own
-- ``norms``            norms with a lower bound, and division by them
+- ``norms``            norms with a lower bound, and division by them; ``fused_rows``: of several matrices at once
 
 Diagnostics are in the package ``diagnostics``. The names in ``__all__`` are imported when they are first used.
 

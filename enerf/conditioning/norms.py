@@ -145,20 +145,34 @@ def _fused_unit(weight: Tensor, dim: int) -> tuple[Tensor, Tensor] | None:
         return None
     matrix = weight if weight.dim() == 2 else weight.reshape(-1, weight.shape[-1])
     lengths = matrix.new_ones((len(matrix), 1) if dim == -1 else (1, matrix.shape[1]))
-    unit_weight, norm = torch._weight_norm_interface(matrix, lengths, 0 if dim == -1 else 1)
-    if not _all_between(norm, 2 * FLOOR, _LARGEST_FUSED):
+    unit_weight, norm = torch._weight_norm_interface(matrix, lengths, fused_axis(dim))
+    if not are_usual(norm):
         return None
     return (unit_weight if weight.dim() == 2 else unit_weight.reshape(weight.shape)), norm
 
 
-def _fused_projected(gradient: Tensor, weight: Tensor, norm: Tensor, dim: int) -> Tensor:
-    """A gradient through ``_fused_unit``. Its own derivatives would be wrong: torch treats the norm as a constant."""
-    axis, lengths, gradient = (0 if dim == -1 else 1), torch.ones_like(norm), gradient.contiguous()
+def fused_projected(gradient: Tensor, weight: Tensor, norm: Tensor, dim: int, lengths: Tensor | None = None) -> Tensor:
+    """A gradient through ``_fused_unit``. Its own derivatives would be wrong: torch treats the norm as a constant.
+
+    ``lengths`` are ones of the shape of ``norm``, if the caller has them.
+    """
+    axis, gradient = fused_axis(dim), gradient.contiguous()
+    lengths = torch.ones_like(norm) if lengths is None else lengths
     if weight.dim() == 2:
         return _fused_backward(gradient, weight, lengths, norm, axis)[0]
     rows = (-1, weight.shape[-1])
     found = _fused_backward(gradient.reshape(rows), weight.reshape(rows), lengths, norm, axis)[0]
     return found.reshape(weight.shape)
+
+
+def fused_axis(dim: int) -> int:
+    """Torch's argument ``dim`` of weight normalization, the axis that remains, for norms along ``dim`` of a matrix."""
+    return 0 if dim == -1 else 1
+
+
+def are_usual(norm: Tensor) -> bool:
+    """Whether all norms are where the fused operation is exact: above the floor, and not huge or NaN."""
+    return _all_between(norm, 2 * FLOOR, _LARGEST_FUSED)
 
 
 def _all_between(tensor: Tensor, low: float, high: float) -> bool:
@@ -194,7 +208,7 @@ class _UnitNorm(torch.autograd.Function):
         if torch.is_grad_enabled() or (not saved and not _has_values(gradient)):
             return _projected(gradient, weight, ctx.dim), None
         if not saved:
-            return _fused_projected(gradient, weight, norm, ctx.dim), None
+            return fused_projected(gradient, weight, norm, ctx.dim), None
         (unit_weight,) = saved
         along = (gradient * unit_weight).sum(ctx.dim, keepdim=True).masked_fill_(norm <= FLOOR, 0.0)
         return torch.addcmul(gradient, unit_weight, along, value=-1).div_(norm), None

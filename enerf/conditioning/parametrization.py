@@ -132,6 +132,14 @@ class Equilibrated(Parametrization):
             return None
         return (self.method, self.gradient, self.p, self.scale, self.view, self.shift)
 
+    def norm_axis(self) -> int | None:
+        """Axis of the norms if the map is a division by differentiated 2-norms of rows or columns alone, else None."""
+        is_plain = (self.gradient, self.p, self.scale, self.every) == ("through", 2, "fixed", 1)
+        if not is_plain or not (self.view is None or self.view.is_matrix):
+            return None
+        function = MAPS[self.method]
+        return -2 if function is maps.row else -1 if function is maps.column else None
+
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
         more = [f"p={self.p}"] * (self.p != 2) + [f"scale={self.scale}"] * (self.scale != "fixed")

@@ -7,17 +7,16 @@ through the maps once. The backward pass is linear in the gradient, so the resul
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from enerf.conditioning import norms
+from enerf.conditioning import fused_rows, norms
 from enerf.conditioning.parametrization import Equilibrated
 
 CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
@@ -30,10 +29,13 @@ STEP_INSIDE = "an optimizer stepped inside computed_once, where raw weights have
 
 @dataclass(frozen=True)
 class _Group:
-    """Parametrized tensors computed together: their parametrization lists, (stacked) values, and one leaf for each."""
+    """Parametrized tensors computed together: their parametrization lists, values, and one leaf for each.
+
+    The values are one for each leaf, or a single stack of all.
+    """
 
     items: list[Any]
-    values: Tensor
+    values: tuple[Tensor, ...]
     leaves: list[Tensor]
 
 
@@ -56,24 +58,19 @@ def computed_once(model: nn.Module) -> Iterator[None]:
         at the end; if an optimizer of raw parameters steps inside; and in a ``backward`` after the block, of a loss
         that was computed inside.
     """
-    found = [
-        item
-        for module in model.modules()
-        if parametrize.is_parametrized(module)
-        for item in module.get_submodule("parametrizations").children()
-    ]
+    found = _parametrized(model)
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
-    groups = [_compute(items) for items in _stackable(found)]
-    raws = [list(item.parameters()) for item in found]
-    handle = _refuse_steps({id(raw) for of_item in raws for raw in of_item}) if found else None
+    groups = [group for items in _stackable(found) for group in _compute(items)]
+    raws = {id(item): _raws(item) for item in found}
+    handle = _refuse_steps({id(raw) for of_item in raws.values() for raw in of_item}) if found else None
     try:
+        before = [_versions(of_item) for of_item in raws.values()]
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
-                _replace(item, leaf)
-        before = [_versions(of_item) for of_item in raws]
+                _replace(item, leaf, raws[id(item)])
         yield
-        if [_versions(item.parameters()) for item in found] != before:
+        if [_versions(_raws(item)) for item in found] != before:
             raise RuntimeError(CHANGED)
     finally:
         if handle is not None:
@@ -87,6 +84,35 @@ def computed_once(model: nn.Module) -> Iterator[None]:
 def is_computed_once(item: nn.Module) -> bool:
     """Whether a parametrization list returns a cached leaf, inside ``computed_once``."""
     return "forward" in vars(item)
+
+
+def _parametrized(model: nn.Module) -> list[Any]:
+    """The parametrization lists of a model, in the order of its modules; faster than ``modules``."""
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    waiting: list[nn.Module | None] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module is None or id(module) in seen:
+            continue
+        seen.add(id(module))
+        children = module._modules
+        lists = children.get("parametrizations")
+        if isinstance(lists, nn.ModuleDict):
+            for item in lists._modules.values():
+                found[id(item)] = item
+        if children:
+            waiting += reversed(children.values())
+    return list(found.values())
+
+
+def _raws(module: nn.Module) -> list[Tensor]:
+    """The parameters of a parametrization list and of its parametrizations; faster than ``parameters``."""
+    found: list[Tensor] = [parameter for parameter in module._parameters.values() if parameter is not None]
+    for child in module._modules.values():
+        if child is not None and (child._parameters or child._modules):
+            found += _raws(child)
+    return found
 
 
 def _refuse_steps(raws: set[int]) -> Any:
@@ -111,9 +137,8 @@ def _refuse_backward(groups: list[_Group]) -> None:
                 leaf.register_hook(refuse)
 
 
-def _replace(item: Any, leaf: Tensor) -> None:
+def _replace(item: Any, leaf: Tensor, raws: list[Tensor]) -> None:
     """Let a parametrization list return ``leaf`` as long as its raw parameters do not change, until ``_restore``."""
-    raws = list(item.parameters())
     before = [_version(raw) for raw in raws]
 
     def forward() -> Tensor:
@@ -136,7 +161,7 @@ def _restore(item: Any) -> dict[str, Any]:
     return {name: vars(item).pop(name) for name in ("forward", "__deepcopy__") if name in vars(item)}
 
 
-def _versions(raws: Iterable[Tensor]) -> list[tuple[int, int]]:
+def _versions(raws: list[Tensor]) -> list[tuple[int, int]]:
     """Identity and number of changes in place of each raw parameter."""
     return [(id(raw), _version(raw)) for raw in raws]
 
@@ -147,32 +172,42 @@ def _version(raw: Tensor) -> int:
 
 
 def _stackable(found: list[Any]) -> list[list[Any]]:
-    """Group equilibrated tensors with equal shapes and options; every other tensor is a group of its own.
+    """Group equilibrated tensors with equal options that are computed by one call; others are groups of their own.
 
-    Tensors that torch's fused operation divides are groups of their own too: copies to a stack would take longer.
+    Small tensors are stacked, so they have equal shapes too. Those that torch's fused operation divides are not: copies
+    to a stack would take longer. One node of the graph computes them if their map is that division alone.
     """
     groups: dict[Any, list[Any]] = {}
     for item in found:
         key: Any = id(item)
-        options = item[0].stacking_key() if len(item) == 1 and isinstance(item[0], Equilibrated) else None
-        if options is not None and not norms.is_fused(item.original):
+        step = item._modules["0"] if len(item._modules) == 1 else None
+        if isinstance(step, Equilibrated) and (options := step.stacking_key()) is not None:
             raw = item.original
-            key = (options, raw.shape, raw.dtype, raw.device, raw.requires_grad)
+            if not norms.is_fused(raw):
+                key = (options, raw.shape, raw.dtype, raw.device, raw.requires_grad)
+            elif (axis := step.norm_axis()) is not None:
+                key = (axis, raw.dtype, raw.requires_grad)
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 
 
-def _compute(items: list[Any]) -> _Group:
-    """Compute the values of one group, with one call of its map."""
+def _compute(items: list[Any]) -> list[_Group]:
+    """Compute the values of one group of ``_stackable``, with one call of its map; each alone where that is refused."""
     if len(items) == 1:
-        values = items[0]()
-        parts: tuple[Tensor, ...] = (values.detach(),)
-    else:
-        gains = None if items[0][0].gain is None else torch.stack([item[0].gain for item in items])
-        values = items[0][0].compute(torch.stack([item.original for item in items]), gains)
-        parts = values.detach().unbind()
+        return [_group(items, (items[0](),))]
+    if norms.is_fused(items[0].original):
+        units = fused_rows.unit_each([item.original for item in items], items[0][0].norm_axis())
+        return [_group([item], (item(),)) for item in items] if units is None else [_group(items, units)]
+    gains = None if items[0][0].gain is None else torch.stack([item[0].gain for item in items])
+    return [_group(items, (items[0][0].compute(torch.stack([item.original for item in items]), gains),))]
+
+
+def _group(items: list[Any], values: tuple[Tensor, ...]) -> _Group:
+    """A group with its leaves."""
+    is_stack = len(values) < len(items)
+    parts = values[0].detach().unbind() if is_stack else [value.detach() for value in values]
     leaves = [_match_strides(part, item) for part, item in zip(parts, items, strict=True)]
-    return _Group(items, values, [leaf.requires_grad_(values.requires_grad) for leaf in leaves])
+    return _Group(items, values, [leaf.requires_grad_(values[0].requires_grad) for leaf in leaves])
 
 
 def _match_strides(part: Tensor, item: Any) -> Tensor:
@@ -186,10 +221,17 @@ def _match_strides(part: Tensor, item: Any) -> Tensor:
 
 def _backpropagate(groups: list[_Group]) -> None:
     """Backpropagate the leaves' gradients through the maps to the raw parameters."""
-    reached = [group for group in groups if any(leaf.grad is not None for leaf in group.leaves)]
-    gradients = []
-    for group in reached:
-        parts = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in group.leaves]
-        gradients.append(parts[0] if len(parts) == 1 else torch.stack(parts))
-    if reached:
-        torch.autograd.backward([group.values for group in reached], gradients)
+    pairs = [pair for group in groups for pair in _gradients(group)]
+    if pairs:
+        torch.autograd.backward([value for value, _ in pairs], [gradient for _, gradient in pairs])
+
+
+def _gradients(group: _Group) -> list[tuple[Tensor, Tensor]]:
+    """The values of a group that a loss has reached, with their gradients."""
+    grads = [leaf.grad for leaf in group.leaves]
+    if len(group.values) == len(grads):
+        return [(value, grad) for value, grad in zip(group.values, grads, strict=True) if grad is not None]
+    if all(grad is None for grad in grads):
+        return []
+    filled = [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(group.leaves, grads, strict=True)]
+    return [(group.values[0], torch.stack(filled))]

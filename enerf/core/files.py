@@ -105,6 +105,13 @@ def read_bytes(path: AnyPath, max_bytes: int = sys.maxsize, *, start: int | None
         return file.read()
 
 
+def read_end(path: AnyPath, n: int) -> bytes:
+    """The last ``n`` bytes of a regular file, or all if it has fewer; raises as ``read_bytes``."""
+    with open_regular(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - n))
+        return file.read(n)
+
+
 def read_text(path: AnyPath, max_bytes: int = sys.maxsize) -> str:
     """Content of a regular text file in UTF-8, without a byte order mark.
 

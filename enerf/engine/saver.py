@@ -104,6 +104,9 @@ class Saver:
                 path = checkpoint.save(training, place / name, self.saved)
                 io.write_atomic(place / name / "config.txt", config_text(self.config))
             except (InputError, OSError):
+                with suppress(OSError):  # nothing was saved there: no empty folders remain
+                    (place / name / "checkpoints").rmdir()
+                    (place / name).rmdir()
                 continue
             if self._elsewhere is not None and self._elsewhere != path:
                 self._elsewhere.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +67,47 @@ def writing(folder: Path, *, briefly: bool = False) -> Iterator[None]:
                 path.rmdir()
 
 
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Return who writes to a folder: ``pid``, ``host`` and ``since`` as far as they are known; None if nobody does.
+
+    The lock is not taken for that on Linux; elsewhere for a moment, shared. Without file locks nobody is known of.
+    """
+    if os.path.realpath(folder) in _held:  # to open and close the file would release the lock of this process
+        return {"pid": os.getpid(), "host": io.host()}
+    try:
+        file = (folder / NAME).open("rb")
+    except OSError:
+        return None
+    with file:
+        return _holder(file) if _is_locked(file) else None
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    """Return whether another process has locked a file."""
+    try:
+        if fcntl is None:
+            return False
+        if sys.platform == "linux":  # struct flock: type, whence, start, length, process
+            asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            return bool(struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK)
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def wait_until_free(folder: Path) -> None:
+    """Wait while another process writes to a folder; says so once."""
+    told = False
+    while (found := holder(folder)) is not None:
+        if not told:
+            log.info("%s: waiting for process %s on %s, which writes to it", folder, *map(found.get, ("pid", "host")))
+        told = True
+        time.sleep(1.0)
+
+
 def require_held(folder: Path) -> None:
     """Check that a folder that ``writing`` has locked is still the same one; a vanished one is created and locked anew.
 
@@ -104,9 +147,9 @@ def _locked_file(folder: Path, briefly: bool = False) -> Any:
     """Lock the lock file of a folder and write into it who holds it."""
     file = _acquire(folder / NAME)
     if file is not None:
-        holder = {"pid": os.getpid(), "host": io.host(), "since": _now(), **({"briefly": True} if briefly else {})}
+        who = {"pid": os.getpid(), "host": io.host(), "since": _now(), **({"briefly": True} if briefly else {})}
         with suppress(OSError):  # on a full disk the lock holds too, and nobody is told by whom
-            file.write(json.dumps(holder).encode())
+            file.write(json.dumps(who).encode())
             file.flush()
     return file
 
@@ -144,9 +187,9 @@ def _acquire(path: Path) -> BinaryIO | None:
                 raise OSError("this system has no file locks")
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            holder = _holder(file)
-            if not holder.get("briefly") or time.monotonic() > patient_until:
-                raise _occupied(path, holder) from None
+            who = _holder(file)
+            if not who.get("briefly") or time.monotonic() > patient_until:
+                raise _occupied(path, who) from None
             time.sleep(0.02)
             continue
         except OSError as error:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from enerf.conditioning import layers, weight_views
+from enerf.conditioning import weight_views
 from enerf.conditioning.diagnostics import curvature, eigenvalues, layer_inputs, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.core import device as core_device
@@ -33,7 +33,7 @@ from enerf.tasks import registry
 
 log = logging.getLogger("enerf")
 
-FORMAT = 1  # version of the records; records of another version are not reused
+FORMAT = 2  # version of the records; records of another version are not reused
 TOLERANCE = 1e-2  # relative, of the extreme eigenvalues of the Hessian
 JACOBIAN_BYTES = 4 << 30  # the Gauss–Newton spectrum is skipped if it needs more
 
@@ -142,21 +142,11 @@ def open_probe(folder: Path, chosen: AnalyzeOptions) -> RunProbe:
     return opened
 
 
-def _is_differentiable(model: nn.Module) -> bool:
-    """Whether all weights of a model have second derivatives; logs a warning if not."""
-    once = [name for name, method in layers.conditioned_layers(model).items() if method == "orthogonal"]
-    if once:
-        log.warning(
-            "%s has orthogonal weights, which have no second derivatives here: its curvature is left out", once[0]
-        )
-    return not once
-
-
 def measure(probe: CheckpointProbe, chosen: AnalyzeOptions, at_end: bool = False) -> dict[str, Any]:
     """Measure one checkpoint; return its record, see ``analysis_report``."""
     began, names, loss = time.perf_counter(), probe.layers, probe.objective
     record: dict[str, Any] = {"step": probe.step, "layers": spectrum.layer_report(probe.model, names)}
-    if not chosen.no_hessian and _is_differentiable(probe.model):
+    if not chosen.no_hessian:
         called = [name for name in names if _is_called(probe.model.get_submodule(name))]
         inputs = layer_inputs.record_layer_inputs(probe.model, called, lambda: loss.model(loss.inputs))
         for name, layer_input in inputs.items():
@@ -207,8 +197,8 @@ def describe(chosen: AnalyzeOptions) -> str:
     parameters = f"the parameters of {chosen.layers}" if chosen.layers else "all parameters"
     return (
         f"Weights of the layers {chosen.layers or 'hidden'}; curvature by {parameters} of the training loss of "
-        f"{chosen.rays} rays of the training views, points of a shape or training images, without jitter, noise and "
-        "augmentation, in fp32."
+        f"{chosen.rays} rays of the training views, points of a shape, pixels of an image or training images, without "
+        "jitter, noise and augmentation, in fp32."
     )
 
 

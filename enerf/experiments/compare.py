@@ -1,30 +1,23 @@
 """Comparison of methods: several variants and seeds of one configuration, to a table and curves.
 
-The variants run one after another with the same code, seeds, batches and steps, each in a folder of its own. They
-differ by the options of their method and share every other one. A finished variant is not run again, a half-finished
-one is resumed. A variant whose loss is not finite has failed and is listed below the table.
+The variants have the same code, seeds, batches and steps, each in a folder of its own. They differ by the options of
+their method and share every other one. A finished variant is not run again, a half-finished one is resumed. A variant
+whose loss is not finite has failed and is listed below the table. The variants are trained one after another by this
+process, or by another executor; see ``enerf.experiments.sweep``.
 """
 
-import logging
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
-from enerf.config import options, parser
-from enerf.config.methods import Methods, split_ratio, updates_matrices
-from enerf.config.options import RunConfig
 from enerf.config.parser import C
-from enerf.core import io
-from enerf.core.errors import InputError, NotFinite, shown
-from enerf.engine import checkpoint, resume, run_record
-from enerf.experiments.options import CompareOptions
-from enerf.fields.backends.registry import Resolved
+from enerf.core.errors import NotFinite
+from enerf.experiments import sweep
+from enerf.experiments.options import CompareOptions, ExecutorOptions
+from enerf.experiments.run_queue import Results
 from enerf.tasks import registry
 
-log = logging.getLogger("enerf")
 
-
-def compare(base: C, chosen: CompareOptions) -> str:
+def compare(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None) -> str:
     """Train and measure all variants; return the table, which is written after each of them.
 
     Raises
@@ -36,212 +29,19 @@ def compare(base: C, chosen: CompareOptions) -> str:
     KeyboardInterrupt
         If interrupted; the same call resumes.
     """
-    task = registry.task(base.kind)
-    known: Methods = task.load("methods")
-    wanted = known.default if chosen.methods == "default" else chosen.methods
-    names, seeds = read_methods(wanted, known), read_seeds(chosen.seeds)
-    named = {variant_name(name, lrate): (name, lrate) for lrate in read_lrates(chosen.lrates) for name in names}
-    for method in named.values():
-        variant_config(base, *method, seeds[0]).check()  # before anything is read or trained
-    _tell_overridden(base, known)
-    io.remove_leftovers(base.folder)
-    base = task.load("resolve")(base) if task.has("resolve") else base
-    variants: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
-    failed: list[str] = []
-    text = ""
-    planned = [variant_config(base, *method, seed) for seed in seeds for method in named.values()]
-    shared = shared_backend(base, planned, task)
-    for i, (seed, name) in enumerate([(s, n) for s in seeds for n in named]):
-        variant = variant_config(base, *named[name], seed)
-        log.info("variant %d of %d: %s, seed %d (%s)", i + 1, len(seeds) * len(named), name, seed, variant.folder)
-        try:
-            variants[name].append(_finished(variant, task) or _train(variant, task, shared))
-        except NotFinite as error:
-            failed.append(f"{name}, seed {seed}, failed: {error}")
-            log.warning(failed[-1])
-            continue
-        text = task.load("write_comparison")({name: runs for name, runs in variants.items() if runs}, base)
-    if not any(variants.values()):
+    how = how or ExecutorOptions()
+    how = replace(how, executor="serial") if how.executor == "auto" else how
+    task, text = registry.task(base.kind), ""
+
+    def write(full: Mapping[str, C], results: Results) -> None:
+        nonlocal text
+        text = task.load("write_comparison")(results.of_scene(""), full[""])
+
+    full, results = sweep.train_all({"": base}, chosen, how, base.folder, write)
+    failed = [f"{variant.label}, failed: {reason}" for variant, reason in results.failed.items()]
+    if not results.metrics:
         raise NotFinite(f"all variants failed; {failed[-1]}")
     if task.has("draw_comparison"):
-        first = {name: variant_config(base, *method, seeds[0]) for name, method in named.items()}
-        task.load("draw_comparison")(base, first)
+        first = {each.name: each.config for each in reversed(results.variants)}  # of the first seed
+        task.load("draw_comparison")(full[""], {each.name: first[each.name] for each in results.variants})
     return "\n".join([text, *failed])
-
-
-def _tell_overridden(base: RunConfig, known: Methods) -> None:
-    """Log the options of the base that every method sets itself."""
-    values = parser.to_dict(base)
-    for name, value in known.common.items():
-        if values[name] != value:
-            log.warning("--%s %s has no effect here: each method of a comparison has its own", name, values[name])
-
-
-def _finished(variant: RunConfig, task: registry.Task) -> dict[str, Any] | None:
-    """Return the metrics of a finished variant, or None."""
-    return resume.finished_metrics(variant, task.load("input_files") if task.has("input_files") else None)
-
-
-def _train(variant: RunConfig, task: registry.Task, shared: Resolved | None) -> dict[str, Any]:
-    """Train a variant, from its last checkpoint if it has one, and return its metrics."""
-    check_unchanged(variant)
-    train = task.load("train")
-    metrics: dict[str, Any] | None = train(variant) if shared is None else train(variant, shared)
-    if metrics is None:
-        raise InputError(f"{variant.folder}: nothing was measured (--render_only?), so there is nothing to compare")
-    return metrics
-
-
-def shared_backend(base: C, variants: Sequence[C], task: registry.Task) -> Resolved | None:
-    """Return the backend and precision of all variants; None if all are finished, or the task has no backends.
-
-    They are those of the first variant that was trained before, otherwise resolved from the options of the base. A
-    variant that was trained with others is reported; if it is half-finished, it is continued with its own.
-    """
-    if not task.has("resolve_backend"):
-        return None
-    measured = [_finished(variant, task) for variant in variants]
-    recorded = {v.run.expname: recorded_backend(v, metrics) for v, metrics in zip(variants, measured, strict=True)}
-    earlier = {name: record for name, record in recorded.items() if record is not None}
-    first = next(iter(earlier.values()), None)
-    shared: Resolved | None = None if all(measured) else task.load("resolve_backend")(base, first)
-    for variant, metrics in zip(variants, measured, strict=True):
-        if metrics and metrics.get("trained_earlier"):
-            log.warning("variant %s changed its backend or precision during the training", variant.run.expname)
-    for name, record in earlier.items():
-        if (expected := shared or first) is not None and record.differs(expected):
-            log.warning("variant %s was trained with %s, the others with %s", name, record, expected)
-    return shared
-
-
-def recorded_backend(variant: RunConfig, metrics: dict[str, Any] | None) -> Resolved | None:
-    """Return what a variant was trained with, by its metrics if it is finished, else by its checkpoint."""
-    if metrics is not None:
-        return Resolved.of({**metrics, "device": str(metrics.get("device")).partition(":")[0]})
-    found = None if variant.run.no_reload else checkpoint.newest_readable(variant.folder)
-    return run_record.checkpoint_backend(found[0]) if found else None
-
-
-def check_unchanged(variant: RunConfig) -> None:
-    """Check that a variant was trained so far with the options that are requested now.
-
-    Raises
-    ------
-    InputError
-        If an option that affects the model, the data or the training was different, or if it was trained for more
-        steps than are requested.
-    """
-    found = None if variant.run.no_reload else checkpoint.newest_readable(variant.folder)
-    if not found:
-        return
-    content, _ = found
-    changed = resume.changed_options(content["config"], variant, "model", "data", "training")
-    if content["step"] > variant.train.N_iters:
-        changed.append(f"N_iters ({content['step']} steps done there, {variant.train.N_iters} requested)")
-    saved_seconds = content["config"].get("max_seconds", 0)
-    if not changed and 0 < variant.train.max_seconds < saved_seconds:
-        changed.append(f"max_seconds (saved {saved_seconds:g}, requested {variant.train.max_seconds:g})")
-    if changed:
-        raise InputError(
-            f"{variant.folder}: this variant was trained with other options: {', '.join(changed)}; expected the same, "
-            "another --expname, or --no_reload"
-        )
-
-
-def variant_name(method: str, lrate: float | None) -> str:
-    """Return the name of a variant: its method, and its learning rate if that is not the configuration's.
-
-    >>> variant_name("he", None), variant_name("he", 0.002)
-    ('he', 'he@0.002')
-    """
-    return method if lrate is None else f"{method}@{lrate:g}"
-
-
-def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
-    """Return the configuration of one variant: the base with the method's options, in a folder of its own.
-
-    It is never resumed with changes: its figures would be of two trainings.
-    """
-    folder = variant_name(method, lrate).replace("*", "x")  # not every file system has stars
-    name = f"{base.run.expname or base.scene}/{folder}_seed{seed}"
-    known: Methods = registry.task(base.kind).load("methods")
-    method, ratio = split_ratio(method)
-    changed = {"lrate": base.train.lrate, **known.common, **known.changes[method]}
-    changed |= {} if lrate is None else {"lrate": lrate}
-    changed |= {} if ratio is None else {"lrate_matrices": ratio * changed["lrate"]}
-    if "no_final_eval" in options.declared(type(base)):
-        changed |= {"no_final_eval": False}
-    return parser.replace(base, **changed, seed=seed, expname=name, resume_with_changes=False)
-
-
-def read_methods(text: str, known: Methods) -> list[str]:
-    """Return the methods named by the option, in its order; ``muon*5`` has a fivefold learning rate of the matrices.
-
-    >>> read_methods("plain, equilibrate", Methods({"plain": {}, "equilibrate": {"equilibrate": "row"}}))
-    ['plain', 'equilibrate']
-
-    Raises
-    ------
-    InputError
-        If a name is unknown or repeated, or none is given.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if not _is_known(name, known)]
-    if unknown or not names or len(set(names)) < len(names):
-        found = shown(unknown[0]) if unknown else f"{shown(text)}, a name twice" if names else "nothing"
-        raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}")
-    return names
-
-
-def _is_known(text: str, known: Methods) -> bool:
-    """Whether a text names a method, with a ratio of rates only if it has an optimizer of matrices."""
-    try:
-        name, ratio = split_ratio(text)
-    except ValueError:
-        return False
-    return name in known.changes and (ratio is None or updates_matrices(known.changes[name]))
-
-
-def read_seeds(text: str) -> list[int]:
-    """Return the seeds named by the option.
-
-    >>> read_seeds("0,2")
-    [0, 2]
-
-    Raises
-    ------
-    InputError
-        If one is negative, above 2^63 - 1, repeated or not a whole number.
-    """
-    try:
-        seeds = [int(word) for word in text.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or max(seeds) > options.LARGEST or len(set(seeds)) < len(seeds):
-        raise InputError(
-            f"option --seeds: found {shown(text)}, expected different whole numbers of 0 to {options.LARGEST}, such as "
-            "0,1,2"
-        )
-    return seeds
-
-
-def read_lrates(text: str) -> list[float | None]:
-    """Return the learning rates named by the option; None is the configuration's.
-
-    >>> read_lrates(""), read_lrates("5e-4,1e-3")
-    ([None], [0.0005, 0.001])
-
-    Raises
-    ------
-    InputError
-        If one is not positive, not finite, repeated or not a number.
-    """
-    if not text.strip():
-        return [None]
-    try:
-        lrates = [float(word) for word in text.split(",")]
-    except ValueError:
-        lrates = []
-    if not lrates or not 0 < min(lrates) <= max(lrates) < math.inf or len(set(lrates)) < len(lrates):
-        raise InputError(f"option --lrates: found {shown(text)}, expected different positive numbers such as 5e-4,1e-3")
-    return [*lrates]

@@ -22,6 +22,73 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
+class SweepOptions(CompareOptions):
+    """sweep."""
+
+    scenes: str = option(
+        "",
+        "data of the runs, such as fern,flower: paths, or names of what is beside the configuration's data; empty: "
+        "the configuration's alone",
+        affects="neutral",
+    )
+
+
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """executor."""
+
+    executor: str = option(
+        "auto",
+        "what trains the runs: serial, this process, one after another; local, a pool of processes on this computer; "
+        "ray or slurm, the workers of a cluster (extra scale); auto: serial for comparisons, local for sweeps",
+        choices=("auto", "serial", "local", "ray", "slurm"),
+        affects="neutral",
+    )
+    workers: int = option(
+        0,
+        "number of runs at a time; 0: one for each GPU or core, one if runs are limited by seconds; for clusters as "
+        "many as they have room for",
+        at_least=0,
+        at_most=1 << 16,
+        affects="neutral",
+    )
+    threads_per_run: int = option(
+        0,
+        "number of threads of each run; 0: the cores divided by the workers; for clusters 1",
+        at_least=0,
+        at_most=1 << 10,
+        affects="neutral",
+    )
+    gpus_per_run: int = option(
+        -1,
+        "clusters: number of GPUs that each run asks for; -1: 1 unless --device is cpu, or is auto and there is none "
+        "on this computer",
+        at_least=-1,
+        at_most=64,
+        affects="neutral",
+    )
+    ray_address: str = option(
+        "",
+        "address of a Ray cluster, such as auto or ray://head:10001; empty: one is started on this computer",
+        affects="neutral",
+    )
+    ray_dashboard: bool = option(
+        False, "start Ray's dashboard, for this computer only, if Ray is started here", affects="neutral"
+    )
+    slurm_partition: str = option("", "partition of SLURM; empty: the cluster's default", affects="neutral")
+    slurm_minutes: int = option(
+        24 * 60,
+        "time limit of a SLURM job; a run that has not finished by then is continued in a further job",
+        at_least=1,
+        at_most=1 << 20,
+        affects="neutral",
+    )
+    slurm_options: str = option(
+        "", "further options of sbatch, such as account=vision,mem=16G,exclude=node7", affects="neutral"
+    )
+
+
+@dataclass(frozen=True)
 class AnalyzeOptions:
     """analysis."""
 

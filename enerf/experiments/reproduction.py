@@ -10,7 +10,7 @@ from enerf.config.methods import Methods
 from enerf.config.options import RunConfig
 from enerf.core import io
 from enerf.core.errors import InputError
-from enerf.experiments import compare
+from enerf.experiments import variants
 from enerf.experiments.reported_runs import COMPARISON, ReportedRun
 from enerf.tasks.registry import Task
 
@@ -60,7 +60,7 @@ def comparison_command(runs: Sequence[ReportedRun]) -> str | None:
     for name, run in by_folder.items():
         variant, _, seed = name.rpartition("_seed")
         method, _, rate = variant.partition("@")
-        expected = compare.variant_config(base, method, float(rate) if rate else None, int(seed))
+        expected = variants.variant_config(base, method, float(rate) if rate else None, int(seed))
         if _trained_with(expected) != _trained_with(parser.from_dict(task.load("config"), run.options)):
             return None
     words = ["enerf", "compare", task.kind, *arguments(base), "--methods", ",".join(methods)]

@@ -110,22 +110,35 @@ def matrices_of(model: nn.Module, options: ConditioningOptions, heads: Collectio
     return [name for name, _ in model.named_parameters() if name in weights and name.startswith(inner)]
 
 
-def method_name(options: ConditioningOptions, network: str = "nerf") -> str:
+def method_name(options: ConditioningOptions, network: str = "nerf", lrate: float | None = None) -> str:
     """Name of a run's method in tables and ``metrics.json``; options without effect are omitted.
+
+    A learning rate of the matrices is named as in comparisons, by its ratio to ``lrate``, that of other parameters; by
+    itself if ``lrate`` is None.
 
     >>> method_name(ConditioningOptions(equilibrate="row")), method_name(ConditioningOptions(init="he"))
     ('e-nerf', 'nerf-he')
+    >>> method_name(ConditioningOptions(conditioning="muon", lrate_matrices=0.01), lrate=0.002)
+    'nerf-muon*5'
     """
     words, found = [network], options.methods
     if found.weights in MAPS:
         words = [f"e-{network}", *map_words(options, found.weights)]
     elif found.weights != "none":
         words += [found.weights, *map_words(options, "row")]
-    words += [part for part in (found.normalization, found.optimizer) if part != "none"]
+    words += [found.normalization] if found.normalization != "none" else []
+    words += [found.optimizer + _rate_word(options.lrate_matrices, lrate)] if found.optimizer != "none" else []
     words += [options.init] if options.init != "default" else []
     if words != [network] and options.equilibrate_layers != "hidden":
         words += [options.equilibrate_layers]
     return "-".join(words)
+
+
+def _rate_word(of_matrices: float, lrate: float | None) -> str:
+    """The end of an optimizer's name for a learning rate of the matrices; empty if it is that of other parameters."""
+    if not of_matrices or of_matrices == lrate:
+        return ""
+    return f"*{of_matrices / lrate:g}" if lrate else f"-matrices{of_matrices:g}"
 
 
 def map_words(options: MapOptions, method: str = "") -> list[str]:

@@ -41,7 +41,7 @@ from typing import Any, SupportsFloat
 import torch
 from torch import Tensor
 from torch.optim import Adagrad, AdamW, Optimizer, RMSprop
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
 from enerf.optim import shrinkage as shrinkage_ops
 from enerf.optim.shrinkage import Rates, Sparsity, sparsity
@@ -49,8 +49,26 @@ from enerf.optim.shrinkage import Rates, Sparsity, sparsity
 __all__ = ["IntrinsicAdagrad", "IntrinsicAdam", "IntrinsicRMSprop", "Sparsity", "sparsity"]
 
 
+def _bare(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that torch's class defines as its step, without decorators.
+
+    ``Optimizer.__init__`` wraps ``step`` of each class in a function that runs the hooks of the optimizer, and the one
+    in torch's source is decorated to turn gradients off. ``step`` of this module has both already. Within them, the
+    undecorated function and the terms around it are compiled to one graph by ``torch.compile``.
+    """
+    while hasattr(step, "__wrapped__"):
+        step = step.__wrapped__
+    return step
+
+
 class _Intrinsic(Optimizer):
-    """Common base; precedes one of torch's optimizers in the order of inheritance."""
+    """Common base; precedes one of torch's optimizers in the order of inheritance.
+
+    Subclasses set ``_bare_step``. Compiled steps call no ``super()``, which ``torch.compile`` cannot resume after a
+    graph break.
+    """
+
+    _bare_step: Callable[..., Any]
 
     def __init__(
         self,
@@ -89,16 +107,15 @@ class _Intrinsic(Optimizer):
             shrinkage_ops.complete_loaded_(group)
         super().__setstate__(state)
 
-    @torch.no_grad()
+    @_use_grad_for_differentiable  # turns gradients off, at the graph breaks that torch's own steps have
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one step, and return the result of ``closure`` if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        updated = [
-            (group, params) for group in self.param_groups if (params := shrinkage_ops.params_with_gradients(group))
-        ]
+        found = [(group, shrinkage_ops.params_with_gradients(group)) for group in self.param_groups]
+        updated = [(group, params) for group, params in found if params]
         signs = [self._decay(group, params) for group, params in updated]
         self._torch_step()
         for (group, params), signs_before in zip(updated, signs, strict=True):
@@ -107,17 +124,8 @@ class _Intrinsic(Optimizer):
         return loss
 
     def _torch_step(self) -> None:
-        """Do the step of torch's class without its step hooks, which are run by this class's ``step``.
-
-        ``Optimizer.__init__`` wraps ``step`` of each class in a function that runs the hooks of the optimizer, marked
-        by ``hooked``. This class has such a wrapper; torch's has one once an optimizer of torch's class has been made.
-        Calling that one would run hooks twice. torch's functions without the wrapper (``torch.optim.adamw.adamw`` ...)
-        would need a copy of the methods that collect their arguments.
-        """
-        torch_step = super().step.__func__  # type: ignore[attr-defined]
-        while getattr(torch_step, "hooked", False):
-            torch_step = torch_step.__wrapped__
-        torch_step(self)
+        """Do the step of torch's class without its hooks, which are run by this class's ``step``."""
+        self._bare_step(self)
 
     def _decay(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         """Do the step of L2; return the signs of the parameters before it, or [] if they are not needed."""
@@ -183,6 +191,8 @@ class IntrinsicAdam(_Intrinsic, AdamW):
     (tensor([0.4500, 0.0000]), 0.5)
     """
 
+    _bare_step = staticmethod(_bare(AdamW.step))
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state; ``l2`` is also saved as AdamW's ``weight_decay``, so that AdamW continues with it.
 
@@ -194,16 +204,21 @@ class IntrinsicAdam(_Intrinsic, AdamW):
         return saved
 
     def _torch_step(self) -> None:
+        if torch.compiler.is_compiling():  # it would also write back groups with capturable=True, its own assumption
+            self._bare_step(self)
+            return
         for group in self.param_groups:
             group["weight_decay"] = group["l2"]  # Theorem 3, done by torch's own kernels
         try:
-            super()._torch_step()
+            self._bare_step(self)
         finally:
             for group in self.param_groups:
                 group["weight_decay"] = 0.0
 
     def _decay(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        return super()._decay({**group, "l2": 0.0}, params)
+        if not torch.compiler.is_compiling():
+            group = {**group, "l2": 0.0}
+        return _Intrinsic._decay(self, group, params)
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
         beta2, moment = group["betas"][1], "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
@@ -225,6 +240,8 @@ class IntrinsicRMSprop(_Intrinsic, RMSprop):
     >>> weight.detach()
     tensor([0.9000])
     """
+
+    _bare_step = staticmethod(_bare(RMSprop.step))
 
     def _moments(self, group: dict[str, Any], states: list[dict[str, Any]]) -> tuple[list[Tensor], Rates]:
         moments = [state["square_avg"] for state in states]
@@ -250,9 +267,11 @@ class IntrinsicAdagrad(_Intrinsic, Adagrad):
     tensor([0.5000])
     """
 
+    _bare_step = staticmethod(_bare(Adagrad.step))
+
     def _learning_rates(self, group: dict[str, Any], params: list[Tensor], since: int) -> Rates:
         if not group["lr_decay"]:
-            return super()._learning_rates(group, params, since)
+            return _Intrinsic._learning_rates(self, group, params, since)
         steps = [step + since for step in shrinkage_ops.steps_done(group, [self.state[param] for param in params])]
         return [group["lr"] / (1 + step * group["lr_decay"]) for step in steps]
 

@@ -1,5 +1,8 @@
 """Orthogonal weights: the polar factor and its gradient."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -43,6 +46,71 @@ def test_gradients_are_those_of_finite_differences(shape):
     assert torch.autograd.gradcheck(orthogonal, (drawn(*shape).requires_grad_(),))
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5), (2, 4, 3), (1, 4), (4, 1)])
+def test_second_derivatives_are_those_of_finite_differences(shape):
+    weight, grad = drawn(*shape).requires_grad_(), drawn(*shape, seed=1).requires_grad_()
+    assert torch.autograd.gradgradcheck(orthogonal, (weight,), (grad,))
+
+
+def test_third_derivatives_are_those_of_finite_differences():
+    pulled, direction = drawn(3, 2, seed=1), drawn(3, 2, seed=2)
+
+    def second(weight: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad((orthogonal(weight) * pulled).sum(), weight, create_graph=True)
+        return torch.autograd.grad((first * direction).sum(), weight, create_graph=True)[0]
+
+    assert torch.autograd.gradcheck(second, (drawn(3, 2).requires_grad_(),))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+def test_forward_mode_and_forward_over_reverse_give_the_same_derivatives(shape):
+    weight, direction, pulled = drawn(*shape), drawn(*shape, seed=1), drawn(*shape, seed=2)
+
+    def value(w: Tensor) -> Tensor:
+        return (orthogonal(w) * pulled).sum() ** 2
+
+    gradient = torch.func.grad(value)(weight)
+    assert float(torch.func.jvp(value, (weight,), (direction,))[1]) == pytest.approx(
+        float((gradient * direction).sum())
+    )
+    forward = torch.func.jvp(torch.func.grad(value), (weight,), (direction,))[1]
+    raw = weight.clone().requires_grad_()
+    (first,) = torch.autograd.grad(value(raw), raw, create_graph=True)
+    torch.testing.assert_close(forward, torch.autograd.grad((first * direction).sum(), raw)[0])
+
+
+def test_a_gradient_with_a_graph_is_the_one_without():
+    weight, pulled = drawn(2, 5, 3).requires_grad_(), drawn(2, 5, 3, seed=1)
+    found = [
+        torch.autograd.grad((orthogonal(weight) * pulled).sum(), weight, create_graph=more)[0] for more in (False, True)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+def test_second_derivatives_at_the_floor_are_finite(size):
+    weight = (size * drawn(4, 3)).requires_grad_()
+    (first,) = torch.autograd.grad((orthogonal(weight) * drawn(4, 3, seed=1)).sum(), weight, create_graph=True)
+    first.square().sum().backward()
+    assert weight.grad.isfinite().all()
+
+
+def test_a_loss_on_gradients_by_points_trains_orthogonal_weights():
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    condition(net, "orthogonal", ["0", "2"])
+    points = drawn(4, 3, seed=3).requires_grad_()
+
+    def eikonal(raw: Tensor) -> Tensor:
+        key = "2.parametrizations.weight.original"
+        (slope,) = torch.autograd.grad(
+            torch.func.functional_call(net, {key: raw}, points).sum(), points, create_graph=True
+        )
+        return (slope.norm(dim=-1) - 1).square().mean()
+
+    assert torch.autograd.gradcheck(eikonal, (drawn(6, 6, seed=4).requires_grad_(),))
+
+
 def test_the_gradient_does_not_change_the_scale():
     weight = drawn(6, 4).requires_grad_()
     (orthogonal(weight) * drawn(6, 4, seed=1)).sum().backward()
@@ -65,6 +133,24 @@ def test_zeros_stay_zeros_and_what_is_not_finite_becomes_nan():
     assert not found[0].any()
     assert found[1].isnan().all()
     torch.testing.assert_close(found[2], by_svd(weight[2]))
+
+
+COMPILED = """
+import torch
+from enerf.conditioning.orthogonal import orthogonal
+weight = torch.randn(5, 3, dtype=torch.float64).requires_grad_()
+pulled = torch.randn(5, 3, dtype=torch.float64)
+traced = torch.compile(orthogonal, backend="aot_eager", fullgraph=True)
+found = [torch.autograd.grad((f(weight) * pulled).sum(), weight)[0] for f in (traced, orthogonal)]
+torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
+print("the same")
+"""
+
+
+@pytest.mark.slow
+def test_it_compiles_to_one_graph_with_its_gradient():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.stdout == "the same\n", done.stderr
 
 
 def test_functional_transforms():

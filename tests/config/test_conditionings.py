@@ -12,7 +12,7 @@ from torch import nn
 from enerf import conditioning
 from enerf.conditioning import maps, parametrization, table
 from enerf.config import conditionings, parser
-from enerf.config.methods import SHAPES
+from enerf.config.methods import SHAPES, split_ratio
 from enerf.config.options import ConditioningOptions
 from enerf.core.errors import InputError
 from enerf.fields import conditioning as fields_conditioning
@@ -96,6 +96,15 @@ def test_names_of_runs_tell_the_method():
     assert name(conditioning="row+muon", equilibrate_scale="learned") == "e-nerf-learned-muon"
     assert name(conditioning="layer_norm") == "nerf-layer_norm"
     assert name(weight_norm=True) == name(conditioning="weight_norm") == "nerf-weight_norm"
+    assert name(conditioning="row+muon", lrate_matrices=0.01) == "e-nerf-muon-matrices0.01"
+
+
+def test_names_of_runs_tell_the_ratio_of_learning_rates_as_comparisons_do():
+    for ratio in (0.25, 1.0, 5.0):
+        options = ConditioningOptions(conditioning="muon", lrate_matrices=ratio * 2e-3, init="he")
+        optimizer = "muon" if ratio == 1 else f"muon*{ratio:g}"
+        assert fields_conditioning.method_name(options, "mlp", lrate=2e-3) == f"mlp-{optimizer}-he"
+        assert split_ratio(optimizer) == ("muon", None if ratio == 1 else ratio)
 
 
 def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from enerf.config import parser
 from enerf.config.methods import Methods
-from enerf.experiments import compare
+from enerf.experiments import variants
 from enerf.tasks import registry
 from enerf.tasks.classifier.config import NORMALIZATIONS, ClassifierConfig
 from enerf.tasks.classifier.methods import CLASSIFIERS
@@ -32,7 +32,7 @@ def base_of(kind: str, method: str, **changes: Any) -> Any:
 
 
 def variant(kind: str, method: str, **changes: Any) -> Any:
-    return compare.variant_config(base_of(kind, method, **changes), method, None, 0)
+    return variants.variant_config(base_of(kind, method, **changes), method, None, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

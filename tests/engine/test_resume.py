@@ -5,7 +5,7 @@ import pytest
 from enerf.config import options, parser
 from enerf.core.errors import InputError
 from enerf.engine import resume
-from enerf.experiments import compare
+from enerf.experiments import variants
 from enerf.tasks import registry
 from enerf.tasks.nerf.config import NerfConfig
 from tests.contents import refusal
@@ -75,15 +75,15 @@ def test_options_that_change_a_result_are_in_the_rules(option: str):
 
 def test_a_comparison_of_1000_steps_is_not_taken_for_one_of_2000(tmp_path, monkeypatch):
     content = {"step": 400, "config": {"kind": "nerf", "N_iters": 1000, "lrate_schedule": "cosine"}}
-    monkeypatch.setattr(compare.checkpoint, "checkpoints", lambda folder: [tmp_path / "000400.pt"])
-    monkeypatch.setattr(compare.checkpoint, "read", lambda path: content)
+    monkeypatch.setattr(variants.checkpoint, "checkpoints", lambda folder: [tmp_path / "000400.pt"])
+    monkeypatch.setattr(variants.checkpoint, "read", lambda path: content)
     longer = config(N_iters=2000, lrate_schedule="cosine")
-    assert "other options: N_iters (saved 1000, requested 2000)" in refusal(compare.check_unchanged, longer)
-    compare.check_unchanged(config(N_iters=1000, lrate_schedule="cosine"))
+    assert "other options: N_iters (saved 1000, requested 2000)" in refusal(variants.check_unchanged, longer)
+    variants.check_unchanged(config(N_iters=1000, lrate_schedule="cosine"))
     content["config"]["lrate_schedule"] = "decay"
-    compare.check_unchanged(config(N_iters=2000))
+    variants.check_unchanged(config(N_iters=2000))
     with pytest.raises(InputError, match="400 steps done there, 300 requested"):
-        compare.check_unchanged(config(N_iters=300))
+        variants.check_unchanged(config(N_iters=300))
 
 
 def test_a_saved_auto_counts_as_what_it_was_resolved_to():

@@ -103,6 +103,13 @@ def test_if_the_folder_is_full_the_state_is_saved_elsewhere_and_the_training_goe
     assert caplog.messages[0].endswith(f"000011.pt: --basedir {tmp_path / 'temporary'} --expname {NAME} resumes it")
 
 
+def test_where_nothing_can_be_saved_no_empty_folder_remains(run, tmp_path, monkeypatch):
+    saves = Saver(run, {}, -1)
+    fail_in(monkeypatch, tmp_path)
+    assert "could not be saved elsewhere either" in refusal(saves.at_end, state(1))
+    assert not list(tmp_path.rglob("enerf_rescue*"))
+
+
 def test_after_a_failure_the_state_before_it_is_saved_unless_it_is_broken(run):
     saves, training = Saver(run, {}, -1), state(0)
     assert saves.after_failure(training) == "no step was taken, and none is saved"

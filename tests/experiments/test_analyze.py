@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from enerf.geometry import synthetic as synthetic_shapes
 from enerf.tasks.nerf import config as nerf_config
 from enerf.tasks.nerf import train as nerf_train
 from enerf.tasks.shape import config as shape_config
+from enerf.tasks.shape import setup
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -232,6 +234,7 @@ def test_a_jacobian_that_would_be_too_large_is_skipped_and_logged(runs, monkeypa
         {"N_importance": 0},
         {"conditioning": "fourier+batch_norm"},
         {"conditioning": "spectral_norm+layer_norm+muon"},
+        {"conditioning": "orthogonal"},
     ],
 )
 def test_other_fields_are_analyzed_too(words, trained, tmp_path):
@@ -241,15 +244,7 @@ def test_other_fields_are_analyzed_too(words, trained, tmp_path):
     nerf_train.train(config)
     text = analyze.analyze([config.folder], few(checkpoints=2))
     assert text.splitlines()[2].split()[:2] == ["other", "6"]
-
-
-def test_weights_without_second_derivatives_are_reported_without_curvature(trained, tmp_path, caplog):
-    scene = trained.parent / "toy"
-    more = {"datadir": str(scene), "basedir": str(tmp_path), "expname": "other", "no_final_eval": True, "i_weights": 0}
-    config = parser.from_dict(nerf_config.NerfConfig, {**TINY, **more, "conditioning": "orthogonal"})
-    nerf_train.train(config)
-    assert "other" in analyze.analyze([config.folder], few(checkpoints=1))
-    assert "has orthogonal weights, which have no second derivatives here" in caplog.text
+    assert content(config.folder / "analysis")["other"]["records"][-1]["curvature"]["hessian_max"] > 0
 
 
 @pytest.mark.parametrize("target", ["occupancy", "sdf"])
@@ -268,6 +263,29 @@ def test_shapes_are_analyzed_too_with_the_same_points_for_every_variant(target, 
         assert [record["step"] for record in run["records"]] == [2, 4]
         assert list(run["records"][0]["layers"]) == ["trunk.0", "trunk.1"]
         assert run["records"][0]["curvature"]["hessian_max"] > 0
+
+
+def test_images_are_analyzed_too_by_the_loss_of_their_training_pixels(tmp_path):
+    path = tmp_path / "waves.png"
+    y, x = np.mgrid[:6, :8] / 8
+    images.write_png(path, np.stack([x, y, 0.5 + 0.5 * np.sin(5 * x)], -1))
+    told = ["--image", str(path), "--basedir", str(tmp_path), "--expname", "cmp", "--encoding", "none"]
+    small = ["--netwidth", "8", "--netdepth", "3", "--N_points", "16", "--holdout", "0.25", "--activation", "finer"]
+    short = ["--N_iters", "4", "--i_weights", "2", "--i_eval", "0", "--device", "cpu", "--finer_bias", "2"]
+    base = parser.parse(shape_config.ShapeConfig, [*told, *small, *short])[0]
+    compare.compare(base, CompareOptions(methods="plain,equilibrate"))
+    analyze.analyze([base.folder], few(rays=48))
+    found = content(base.folder / "analysis")
+    assert {run["method"] for run in found.values()} == {"mlp-finer_bias2", "e-mlp-finer_bias2"}
+    for name, run in found.items():
+        assert [record["step"] for record in run["records"]] == [2, 4]
+        assert run["records"][0]["curvature"]["hessian_max"] > 0
+        assert 1 < run["records"][0]["layers"]["trunk.1"]["kappa"] < math.inf
+        opened = setup.open_run(base.folder / name, "cpu")
+        index = opened.target.train_pixels
+        assert len(index) == 36
+        errors = opened.field(opened.target.points(index)) - opened.target.colors_at(index)
+        assert run["records"][1]["curvature"]["loss"] == pytest.approx(errors.square().mean().item(), rel=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

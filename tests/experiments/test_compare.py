@@ -11,7 +11,7 @@ from enerf.core import device, images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import synthetic
 from enerf.engine import resume
-from enerf.experiments import compare
+from enerf.experiments import compare, variants
 from enerf.experiments.options import CompareOptions
 from enerf.reporting import learning_rates
 from enerf.tasks import registry
@@ -62,9 +62,9 @@ def metrics(psnr, seed=0, collapsed=False, steps=4):
 
 
 def test_every_method_differs_from_plain_by_its_own_options_only(base):
-    plain = parser.to_dict(compare.variant_config(base, "plain", None, 0))
+    plain = parser.to_dict(variants.variant_config(base, "plain", None, 0))
     for method, changes in methods.FIELDS.changes.items():
-        variant = parser.to_dict(compare.variant_config(base, method, None, 0))
+        variant = parser.to_dict(variants.variant_config(base, method, None, 0))
         differing = {name for name in plain if plain[name] != variant[name]} - {"expname"}
         assert differing == {name for name, value in changes.items() if value != plain[name]}
 
@@ -105,7 +105,7 @@ def test_learning_rates_make_variants_and_each_method_is_judged_at_its_best(base
 
 
 def test_fixed_pixels_are_measured_as_the_curve_is_and_said_so(base):
-    variant = compare.variant_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
+    variant = variants.variant_config(parser.replace(base, final_pixels=True, eval_rays=5), "kept", None, 0)
     found = nerf_train.train(variant)
     assert found["mean"] == {"psnr": found["curve"][-1][1], "ssim": None, "lpips": None}
     assert found["views"] == []
@@ -147,9 +147,9 @@ def test_backend_and_precision_are_resolved_once_for_all_arms(base, monkeypatch,
 def test_a_variant_that_was_computed_by_other_code_is_one_line(base, monkeypatch, caplog):
     pixels = parser.replace(base, final_pixels=True, eval_rays=5)
     flags(monkeypatch)
-    nerf_train.train(compare.variant_config(pixels, "plain", None, 0))
+    nerf_train.train(variants.variant_config(pixels, "plain", None, 0))
     flags(monkeypatch, "avx512_bf16")
-    nerf_train.train(compare.variant_config(parser.replace(pixels, N_iters=2), "he", None, 0))
+    nerf_train.train(variants.variant_config(parser.replace(pixels, N_iters=2), "he", None, 0))
     compare.compare(pixels, CompareOptions(methods="plain,he,equilibrate"))
     (line,) = warnings_of(caplog)
     assert line == "variant cmp/he_seed0 was trained with torch, bf16, the others with torch, fp32"
@@ -162,11 +162,11 @@ def test_a_variant_that_was_computed_by_other_code_is_one_line(base, monkeypatch
 @pytest.mark.parametrize("text", ["fast", "1e-3,,", "0", "-1", "1e-3,0.001", "inf"])
 def test_learning_rates_that_are_none_are_refused(text):
     with pytest.raises(InputError, match=r"option --lrates: found .* expected different positive numbers"):
-        compare.read_lrates(text)
+        variants.read_lrates(text)
 
 
 def test_a_variant_whose_options_changed_is_not_taken_for_finished(base):
-    variant = compare.variant_config(base, "plain", None, 0)
+    variant = variants.variant_config(base, "plain", None, 0)
     nerf_train.train(variant)
     assert resume.finished_metrics(variant) is not None
     assert resume.finished_metrics(parser.replace(variant, N_iters=6)) is None
@@ -186,7 +186,7 @@ def test_variants_of_one_seed_see_the_same_rays(base, monkeypatch):
             return original(fields, rays, target, *args, **kwargs)
 
         monkeypatch.setattr(nerf_step, "gradient", spy)
-        nerf_train.train(compare.variant_config(base, method, None, 3))
+        nerf_train.train(variants.variant_config(base, method, None, 3))
     for method in ("he", "equilibrate"):
         for (a, b), (c, d) in zip(seen["plain"], seen[method], strict=True):
             assert a.equal(c)
@@ -196,13 +196,13 @@ def test_variants_of_one_seed_see_the_same_rays(base, monkeypatch):
 @pytest.mark.parametrize("text", ["", "plain,plain", "plain,foo"])
 def test_wrong_methods_are_one_sentence(text):
     with pytest.raises(InputError, match=r"option --methods: found .*, expected names from plain, he"):
-        compare.read_methods(text, methods.FIELDS)
+        variants.read_methods(text, methods.FIELDS)
 
 
 @pytest.mark.parametrize("text", ["", "a", "0,0", "-1"])
 def test_wrong_seeds_are_one_sentence(text):
     with pytest.raises(InputError, match=r"option --seeds: found .*, expected different whole numbers"):
-        compare.read_seeds(text)
+        variants.read_seeds(text)
 
 
 def test_the_table_gives_mean_sample_deviation_and_success_rate():
@@ -232,11 +232,11 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_a_ratio_of_rates_is_part_of_a_methods_name(base):
     known = methods.FIELDS
-    assert compare.read_methods("muon*5,plain,muon_gain*0.5", known) == ["muon*5", "plain", "muon_gain*0.5"]
+    assert variants.read_methods("muon*5,plain,muon_gain*0.5", known) == ["muon*5", "plain", "muon_gain*0.5"]
     for text in ("plain*5", "muon*", "muon*0", "muon*x", "muon*-1", "muon**5", "muon*5,muon*5"):
         with pytest.raises(InputError, match="option --methods: found"):
-            compare.read_methods(text, known)
-    variant = compare.variant_config(base, "muon*5", 0.002, 0)
+            variants.read_methods(text, known)
+    variant = variants.variant_config(base, "muon*5", 0.002, 0)
     assert variant.conditioning.lrate_matrices == pytest.approx(0.01)
     assert variant.run.expname.endswith("muonx5@0.002_seed0")
 
@@ -245,7 +245,7 @@ CHANGED = ("init he", "equilibrate row")
 
 
 def test_options_that_every_method_sets_are_told(base, caplog):
-    compare._tell_overridden(parser.replace(base, equilibrate="row", init="he"), methods.FIELDS)
+    variants.warn_of_overridden(parser.replace(base, equilibrate="row", init="he"))
     told = [record.getMessage() for record in caplog.records]
     assert told == [
         f"--{name} has no effect here: each method of a comparison has its own"

@@ -16,7 +16,7 @@ from enerf.config import parser
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import synthetic as figures
 from enerf.datasets.scenes import synthetic
-from enerf.experiments import compare, report, report_charts, report_pictures, reported_runs, reproduction
+from enerf.experiments import compare, report, report_charts, report_pictures, reported_runs, reproduction, variants
 from enerf.experiments.options import CompareOptions, ReportOptions
 from enerf.export.page import Page
 from enerf.export.page import write as write_page
@@ -167,7 +167,7 @@ def test_a_comparison_is_reproduced_by_its_command(logs):
     assert words[:3] == ["enerf", "compare", "nerf"]
     config, (chosen,) = parser.parse(runs[0].task.load("config"), words[3:], extra=[CompareOptions])
     assert (chosen.methods, chosen.seeds, chosen.lrates) == ("plain,equilibrate", "0", "0.001,0.005")
-    again = compare.variant_config(config, "equilibrate", 0.005, 0)
+    again = variants.variant_config(config, "equilibrate", 0.005, 0)
     run = next(run for run in runs if run.name == "equilibrate@0.005_seed0")
     assert parser.to_dict(again) == {name: run.options[name] for name in parser.to_dict(again)}
     runs[0].options["N_rand"] = 17  # was changed by hand

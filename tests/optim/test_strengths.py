@@ -131,19 +131,25 @@ def steps(make, compiled):
         for i, param in enumerate(params):
             param.grad = param.detach() + torch.randn(4, 3, generator=torch.Generator().manual_seed(100 * n + i))
         step()
+    optimizer.step()  # a step that is not compiled may follow
     return params
 
-for make in (lambda p: IntrinsicAdam(p, lr=0.1, l1=0.1, l2=0.1), lambda p: IntrinsicAdagrad(p, l1=0.1, lr_decay=0.1),
-             lambda p: IntrinsicRMSprop(p, l1=0.1, shrinkage="soft")):
+for make in (torch.optim.AdamW, lambda p: IntrinsicAdam(p, lr=0.1, l1=0.1, l2=0.1),
+             lambda p: IntrinsicAdam(p, lr=0.1, l1=0.1, shrinkage="soft", amsgrad=True, foreach=True),
+             lambda p: IntrinsicAdagrad(p, l1=0.1, l2=0.1, lr_decay=0.1),
+             lambda p: IntrinsicRMSprop(p, l1=0.1, l2=0.1, shrinkage="soft", momentum=0.5, centered=True)):
     torch._dynamo.reset()
     counters.clear()
     for a, b in zip(steps(make, True), steps(make, False), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    print(sum(counters["graph_break"].values()))
+    print(sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"])
 """
 
 
-def test_a_compiled_step_does_not_break_at_each_parameter():
+@pytest.mark.slow
+def test_a_compiled_step_is_one_graph_with_the_breaks_of_adamw():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", TRACED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(int(breaks) <= 3 for breaks in done.stdout.split()), done.stdout
+    adamw, *found = done.stdout.splitlines()
+    assert adamw.split()[1] == "1"
+    assert found == [adamw] * 4

@@ -179,6 +179,11 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     parameter. For a layer with several matrices (groups of a convolution, projections of attention) the worst values
     are reported: the largest κ and spread, the smallest ranks.
 
+    For attention with several heads, κ and ranks are those of the projections of single heads, of shape d × n, which
+    are the matrices of its theory. Those of all heads stacked to n × n are ``kappa_all_heads`` and ``rank_all_heads``:
+    they measure how heads differ, and heads that are alike on purpose (``conditioned_attention`` gives the same values
+    to all) make κ infinite, or about 1e8 after a few steps. Row norms are those of the n × n matrices.
+
     Parameters
     ----------
     model
@@ -223,21 +228,25 @@ def _unchanged_by_reading(model: nn.Module) -> Iterator[None]:
 
 def _report(module: nn.Module) -> dict[str, float]:
     """The worst values over all matrices of a layer."""
-    views = weight_views.views(module)
+    packed, views = weight_views.views(module), weight_views.views(module, "head")
     applied = [view.to_matrices(getattr(module, view.name)) for view in views]
+    whole = [view.to_matrices(getattr(module, view.name)) for view in packed]
     values = [singular_values(weight) for weight in applied]
-    norms = [row_norms(weight) for weight in applied]
+    norms = [row_norms(weight) for weight in whole]
     on_range = [_on_range(v, weight) for v, weight in zip(values, applied, strict=True)]
     report = {
         "kappa": _largest([_kappa(v) for v in values]),
         "row_norm_min": -_largest([-n for n in norms]),
         "row_norm_max": _largest(norms),
-        "row_norm_spread": _largest([row_norm_spread(weight) for weight in applied]),
+        "row_norm_spread": _largest([row_norm_spread(weight) for weight in whole]),
         "effective_rank": -_largest([-entropy_rank(v) for v in values]),
         "stable_rank": -_largest([-_stable_rank(v) for v in values]),
         "rank": -_largest([-rank for rank, _ in on_range]),
         "kappa_range": _largest([kappa for _, kappa in on_range]),
     }
+    if any(weight.shape[-2:] != matrix.shape[-2:] for weight, matrix in zip(whole, applied, strict=True)):
+        report["kappa_all_heads"] = _largest([condition_number(weight) for weight in whole])
+        report["rank_all_heads"] = -_largest([-numerical_rank(weight) for weight in whole])
     raw = [
         view.to_matrices(module.get_parameter(f"parametrizations.{view.name}.original"))
         for view in views

@@ -95,7 +95,7 @@ def _metadata(run: Run) -> dict[str, Any]:
     )
     return {
         "scene": scene.name,
-        "method": conditioning.method_name(config.conditioning),
+        "method": conditioning.method_name(config.conditioning, lrate=config.train.lrate),
         "steps": run.state.step,
         "seed": config.train.seed,
         "device": str(run.device),

@@ -82,7 +82,7 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
         loss = photometric(model, sampling, seen, colors, parameters, views)
         return CheckpointProbe(content["step"], model, names, loss)
 
-    return RunProbe(scene.name, conditioning.method_name(config.conditioning), at)
+    return RunProbe(scene.name, conditioning.method_name(config.conditioning, lrate=config.train.lrate), at)
 
 
 class RayColors(nn.Module):

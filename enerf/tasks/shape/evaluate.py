@@ -12,7 +12,6 @@ import torch
 
 from enerf.core import io
 from enerf.engine import distributed, joint_start, results, resume
-from enerf.fields import conditioning
 from enerf.fields.shape import ShapeField
 from enerf.geometry import spurious, write
 from enerf.geometry.isosurface import extract
@@ -87,7 +86,7 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
     found = {
         "shape": run.target.name,
         "target": config.data.target,
-        "method": conditioning.method_name(config.conditioning, "mlp") + ("-iga" if config.samples.iga else ""),
+        "method": setup.method_name(config),
         "model": network,
         "steps": run.state.step,
         "seed": config.train.seed,

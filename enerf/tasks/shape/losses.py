@@ -1,4 +1,4 @@
-"""Losses of shape fields: occupancy, signed distance, eikonal, normals, and point clouds.
+"""Losses of shape fields: occupancy, signed distance, eikonal, normals, point clouds, and colors of images.
 
 All losses are means over points and pure functions of tensors. Signed distances are negative inside, occupancy logits
 positive inside. ``gradients`` are derivatives of the field with respect to the points, not normalized.
@@ -48,6 +48,15 @@ def squared_occupancy(
     tensor(0.1250)
     """
     return (values - inside.to(values.dtype)).square().mean()
+
+
+def squared_colors(values: Float[Tensor, "*b 3"], colors: Float[Tensor, "*b 3"]) -> Float[Tensor, ""]:
+    """Mean squared error of colors, over points and channels.
+
+    >>> squared_colors(torch.tensor([[0.5, 0.0, 1.0]]), torch.tensor([[0.5, 0.0, 0.4]]))
+    tensor(0.1200)
+    """
+    return (values - colors).square().mean()
 
 
 def far_occupancy(

@@ -112,6 +112,17 @@ def batch(
     return picture.points(chosen), picture.colors_at(chosen)
 
 
+def fixed_batch(picture: Picture, n: int, seed: int) -> tuple[Float32[Tensor, "_ 2"], Float32[Tensor, "_ 3"]]:
+    """Return points and colors of ``n`` different training pixels, or of all if there are fewer.
+
+    Pixels are drawn from the whole image in an order given by ``seed``, and held-out ones are left out: splits of one
+    image then have most of these pixels in common, and all if nothing is held out.
+    """
+    order = torch.randperm(picture.colors.shape[:2].numel(), generator=torch.Generator().manual_seed(seed))
+    chosen = order[torch.isin(order, picture.train_pixels)][:n]
+    return picture.points(chosen), picture.colors_at(chosen)
+
+
 @torch.no_grad()
 def render(field: ColorField, picture: Picture, chunk: int = POINTS_PER_CALL) -> Float32[Tensor, "h w 3"]:
     """Render a field as an image of the same size, without clipping.

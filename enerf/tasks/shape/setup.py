@@ -231,6 +231,17 @@ def new_field(config: ShapeConfig) -> ShapeField:
     )
 
 
+def method_name(config: ShapeConfig) -> str:
+    """Name of a run's method in tables and ``metrics.json``; options without effect are omitted.
+
+    >>> method_name(parser.from_dict(ShapeConfig, {"image": "a.png", "activation": "finer", "finer_bias": 2.0}))
+    'mlp-finer_bias2'
+    """
+    name = conditioning.method_name(config.conditioning, "mlp", config.train.lrate)
+    name += f"-finer_bias{config.model.finer_bias:g}" if config.model.finer_bias else ""
+    return name + ("-iga" if config.samples.iga else "")
+
+
 def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
     """Open a run at its last checkpoint; ``source`` is the new path of its training target, if that was moved.
 

@@ -151,7 +151,7 @@ def color_terms(
     model: Callable[[Tensor], Tensor], points: Float[Tensor, "n 2"], colors: Float[Tensor, "n 3"]
 ) -> LossTerms:
     """Return the mean squared error of colors."""
-    return {"mse": (model(points) - colors).square().mean()}
+    return {"mse": losses.squared_colors(model(points), colors)}
 
 
 def volume_terms(

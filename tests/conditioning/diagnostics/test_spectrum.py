@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
-from enerf.conditioning import layers, maps
+from enerf.conditioning import initialize_attention_, layers, maps
 from enerf.conditioning.diagnostics import spectrum
 
 
@@ -186,9 +186,36 @@ def test_of_a_layer_with_several_matrices_the_worst_is_told():
         "effective_rank_raw": pytest.approx(min(spectrum.effective_rank(matrix).item() for matrix in raw), rel=1e-5),
         "stable_rank_raw": pytest.approx(min(spectrum.stable_rank(matrix).item() for matrix in raw), rel=1e-5),
     }
-    sides = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
-    expected = max(spectrum.condition_number(side.detach()).item() for side in sides)
+    sides = [side.detach() for side in (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)]
+    heads = [head for side in sides for head in side.split(4)]
+    expected = max(spectrum.condition_number(head).item() for head in heads)
     assert report["attention"]["kappa"] == pytest.approx(expected, rel=1e-6)
+    assert report["attention"]["rank"] == 3  # of keys, which have three channels
+    together = max(spectrum.condition_number(side).item() for side in sides)
+    assert report["attention"]["kappa_all_heads"] == pytest.approx(together, rel=1e-6)
+    assert report["attention"]["row_norm_spread"] == pytest.approx(1, abs=1e-6)  # of the matrices of all heads
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_of_conditioned_attention_each_head_has_kappa_one_and_full_rank_by_construction(heads: int):
+    model = nn.ModuleList([nn.MultiheadAttention(8, heads)]).double()
+    initialize_attention_(model, ["0"], "conditioned_attention", torch.Generator().manual_seed(0))
+    report = spectrum.layer_report(model)["0"]
+    for name, expected in (("kappa", 1), ("rank", 8 // heads), ("effective_rank", 8 // heads)):
+        assert report[name] == pytest.approx(expected, rel=1e-9)
+    assert ("kappa_all_heads" in report) == (heads > 1)
+    if heads > 1:  # the values of all heads are the same d of 8 channels
+        assert report["kappa_all_heads"] > 1e15
+        assert report["rank_all_heads"] == 8 // heads
+
+
+def test_ranks_and_kappa_of_attention_are_those_of_its_worst_head():
+    model = nn.ModuleList([nn.MultiheadAttention(8, 2)]).double()
+    initialize_attention_(model, ["0"], "conditioned_attention_matrix", torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model[0].in_proj_weight[4:8] = torch.eye(4, 8) * torch.tensor([1.0, 2.0, 4.0, 0.0])[:, None]
+    report = spectrum.layer_report(model)["0"]
+    assert (report["rank"], report["kappa"], report["kappa_range"]) == (3, math.inf, pytest.approx(4))
 
 
 def test_the_report_refuses_unknown_names_and_other_modules():

@@ -142,3 +142,19 @@ def test_files_that_are_no_pictures_are_one_sentence(tmp_path):
         with pytest.raises(InputError, match=name) as caught:
             shape_picture.load(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_a_fixed_batch_has_different_training_pixels_which_splits_of_an_image_share():
+    colors = np.random.default_rng(0).random((7, 9, 3), dtype=np.float32)
+    one, other = (shape_picture.from_array(colors, "a.png", 0.25, seed) for seed in (0, 1))
+    whole = shape_picture.from_array(colors, "a.png")
+    points, found = shape_picture.fixed_batch(one, 20, seed=5)
+    index = [int(i) for point in points for i in torch.where((whole.points(torch.arange(63)) == point).all(-1))[0]]
+    assert len(set(index)) == 20
+    assert set(index) <= set(one.train_pixels.tolist())
+    assert torch.equal(found, whole.colors_at(torch.tensor(index)))
+    shared = {tuple(p) for p in points.tolist()} & {
+        tuple(p) for p in shape_picture.fixed_batch(other, 20, seed=5)[0].tolist()
+    }
+    assert len(shared) >= 10  # independent draws would share 7 of 20
+    assert len(shape_picture.fixed_batch(one, 1000, seed=5)[0]) == len(one.train_pixels)

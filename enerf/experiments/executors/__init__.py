@@ -1,0 +1,1 @@
+"""Executors: what trains the runs of a queue; see ``registry``."""

@@ -1,0 +1,119 @@
+"""Ray executor: the runs are tasks of a Ray cluster, or of one that is started on this computer.
+
+Who reaches a port of Ray can run any program there (CVE-2023-48022 of its dashboard and interface for jobs); a token
+protects newer versions. A cluster that is started here therefore listens on the loopback interface alone, with a token,
+and its dashboard is off unless it is asked for.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from enerf.config import parser
+from enerf.core import parallel
+from enerf.core.errors import InputError
+from enerf.experiments.executors import process
+from enerf.experiments.executors.registry import Job, Outcome
+from enerf.experiments.executors.resources import count, gpus_for
+from enerf.experiments.options import ExecutorOptions
+from enerf.experiments.variants import Variant
+
+log = logging.getLogger("enerf")
+LOOPBACK = "127.0.0.1"
+# Environment of a cluster that is started here. Ray reads it when it is imported, so it is set before that or not.
+STARTED_HERE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all its ports are those of the loopback interface
+    "RAY_AUTH_MODE": "token",  # only who reads this user's ~/.ray/auth_token can use it
+    "RAY_USAGE_STATS_ENABLED": "0",  # it reports to its makers otherwise
+}
+POLL = 1.0  # seconds after which Ctrl-C is noticed
+LOST = -1  # exit code of a run whose worker has died
+
+
+class RayExecutor:
+    """Tasks of a Ray cluster; Ray places them by the cores and GPUs that they ask for."""
+
+    name, repeats = "ray", True
+
+    def __init__(self, options: ExecutorOptions, variants: list[Variant], folder: Path) -> None:
+        if not options.ray_address and "ray" not in sys.modules:
+            for name, setting in STARTED_HERE.items():
+                os.environ.setdefault(name, setting)
+        self._ray = _imported()
+        threads, gpus = options.threads_per_run or 1, gpus_for(options, variants)
+        address = options.ray_address or None
+        variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(parser.ROOT), os.environ.get("PYTHONPATH", "")]))}
+        chosen: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
+        if address is None:
+            chosen |= {"num_cpus": max(parallel.cores(), threads), "include_dashboard": options.ray_dashboard}
+            chosen |= {"dashboard_host": LOOPBACK}
+        try:
+            context = self._ray.init(address=address, configure_logging=False, **chosen)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"option --ray_address: found {address or 'none'}, where Ray fails: {reason}") from None
+        resources = self._ray.cluster_resources()
+        room = int(resources.get("CPU", 0) // threads)
+        room = min(room, int(resources.get("GPU", 0) // gpus)) if gpus else room
+        if room < 1:
+            self._ray.shutdown()
+            found = f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
+            raise InputError(f"the Ray cluster has {found}, expected {threads} and {gpus} at least for a run")
+        self.slots = max(1, min(options.workers or room, len(variants)))
+        log.info("Ray: %s", count(self.slots, "run at a time", "runs at a time"))
+        if url := getattr(context, "dashboard_url", ""):
+            log.info("dashboard of Ray: http://%s", url)
+        remote = self._ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)
+        self._task, self._threads = remote(process.run_to_end), threads
+        self._running: dict[Any, Job] = {}
+
+    def submit(self, job: Job) -> None:
+        """Hand the run to Ray."""
+        place = Path(job.output)
+        reference = self._task.remote(str(job.path.resolve()), str(place.resolve()), self._threads)
+        self._running[reference] = job
+
+    def wait(self) -> list[Outcome]:
+        """Wait for the first task that ends; one whose worker died has failed."""
+        while self._running:
+            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=POLL)
+            if done:
+                return [self._outcome(reference) for reference in done]
+        return []
+
+    def _outcome(self, reference: Any) -> Outcome:
+        job = self._running.pop(reference)
+        try:
+            code, reason = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return Outcome(job, LOST, str(error).strip().splitlines()[0])
+        return Outcome(job, code, reason)
+
+    def stop(self) -> None:
+        """Cancel the tasks, whose runs save their state, and leave Ray."""
+        for reference in self._running:
+            self._ray.cancel(reference)
+        if self._running:
+            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=process.GRACE)
+        self._running.clear()
+        self._ray.shutdown()
+
+
+def _imported() -> Any:
+    """Return Ray's module.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            "option --executor: ray is not installed; pip install 'enerf[scale]', or --executor local uses the cores "
+            "and GPUs of this computer"
+        ) from None
+    return ray

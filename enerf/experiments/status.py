@@ -1,0 +1,269 @@
+"""State and progress of runs and sweeps, from their files alone: no process is asked. Imports no torch.
+
+A run's folder has ``config.txt``, ``train.jsonl`` and, when it is finished, ``metrics.json``; that of a sweep has
+``sweep.json``, which lists runs that have no folder yet.
+"""
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from enerf.core import files, io
+from enerf.core.errors import InputError
+from enerf.engine import writer_lock
+
+CONFIG, JOURNAL, METRICS, SWEEP = "config.txt", "train.jsonl", "metrics.json", "sweep.json"
+STATES = ("running", "waiting", "interrupted", "failed", "finished")
+DEEPEST = 5  # levels below the folders that are searched
+TAIL = 1 << 18  # bytes of the journal that are read
+RECENT = 120.0  # seconds since the last record of a run whose lock cannot be seen from here
+# Names that lead to the score, in the metrics of a finished run and in the journal of another: the first one found.
+MEASURED = (
+    *(("dB", ("mean", "psnr")), ("IoU", ("field", "iou")), ("dB", ("picture", "psnr_heldout"))),
+    *(("dB", ("picture", "psnr")), ("%", ("test", "accuracy"))),
+)
+LOGGED = (("dB", "test_psnr"), ("IoU", "iou"), ("dB", "psnr_heldout"), ("%", "test_accuracy"), ("dB", "psnr"))
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of one run.
+
+    Attributes
+    ----------
+    folder, state
+        Its folder, and one of ``STATES``.
+    step, steps
+        Steps done, and to do; None if they are not known.
+    seconds, seconds_left
+        Seconds of training so far, and left by its last speed; None if they are not known.
+    score, unit
+        Last score: of test data if it was measured.
+    idle
+        Seconds since its files were changed.
+    note
+        Why it failed, or who trains it.
+    """
+
+    folder: str
+    state: str
+    step: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    seconds_left: float | None = None
+    score: float | None = None
+    unit: str = ""
+    idle: float | None = None
+    note: str = ""
+
+
+def read_all(folders: Sequence[Path]) -> list[RunStatus]:
+    """Return the state of all runs in some folders, and of those that sweeps there have planned.
+
+    Raises
+    ------
+    InputError
+        If there is no run.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        for place in _walk(folder):
+            if (place / CONFIG).is_file():
+                found.setdefault(os.path.realpath(place), {})
+            for row in _planned(place / SWEEP):
+                found[os.path.realpath(row["folder"])] = row
+    if not found:
+        names = ", ".join(map(str, folders))
+        raise InputError(f"{names}: found no run, expected folders with {CONFIG} or {SWEEP}")
+    return [read(Path(place), row) for place, row in found.items()]
+
+
+def read(folder: Path, row: dict[str, Any]) -> RunStatus:
+    """Return the state of one run; ``row`` is its entry in ``sweep.json``, or empty."""
+    config, records = _options(folder / CONFIG), list(_records(folder / JOURNAL))
+    steps = _whole(config.get("N_iters"))
+    idle = _idle(folder)
+    step, seconds, speed = _progress(records)
+    writer = writer_lock.holder(folder) if folder.is_dir() else None
+    metrics = _object(folder / METRICS) if writer is None else {}
+    if metrics and _whole(metrics.get("steps")) is not None and step <= metrics["steps"]:
+        seconds = metrics["seconds"].get("train") if isinstance(metrics.get("seconds"), dict) else None
+        score, unit = _first((name, _value(metrics, path)) for name, path in MEASURED)
+        return RunStatus(str(folder), "finished", metrics["steps"], steps, seconds, 0.0, score, unit, idle)
+    is_fresh = row.get("state") == "running" and idle is not None and idle < RECENT
+    is_running = writer is not None or is_fresh
+    state = "running" if is_running else row.get("state", "interrupted")
+    if not is_running and state in ("running", "finished"):  # its process has gone, or its metrics have
+        state = "interrupted"
+    left = None if steps is None or speed is None else max(0, steps - step) * speed
+    limit = float(config.get("max_seconds") or 0)
+    if left is not None and limit > 0 and seconds is not None:
+        left = min(left, max(0.0, limit - seconds))
+    last = {key: value for record in records for key, value in record.items()}
+    score, unit = _first((name, last.get(key)) for name, key in LOGGED)
+    note = str(row.get("reason", ""))
+    if writer and "pid" in writer:
+        note = f"process {writer['pid']} on {writer['host']}"
+    return RunStatus(str(folder), state, step, steps, seconds, left, score, unit, idle, note)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield a folder and those below it, but not those inside runs."""
+    top = len(folder.parts)
+    for place, inner, names in os.walk(folder):
+        here = Path(place)
+        yield here
+        inner.sort()
+        if CONFIG in names or len(here.parts) - top >= DEEPEST:
+            inner.clear()
+
+
+def _planned(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``sweep.json``; none if there is no such file, or it is damaged."""
+    rows = _object(path).get("runs", [])
+    rows = [row for row in rows if isinstance(row, dict) and isinstance(row.get("folder"), str)]
+    return [{**row, "folder": _folder_of(row["folder"], path)} for row in rows]
+
+
+def _folder_of(text: str, path: Path) -> str:
+    """Return the folder of a row; if the sweep was moved, or called from another folder, that beside its file."""
+    parts = Path(text).parts
+    name = path.parent.name
+    inside = Path(*parts[len(parts) - parts[::-1].index(name) :]) if name in parts else Path(parts[-1])
+    return str(path.parent / inside)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file; empty if it cannot be read."""
+    try:
+        return io.read_object(path) if path.is_file() else {}
+    except InputError:
+        return {}
+
+
+def _options(path: Path) -> dict[str, str]:
+    """Return the options of a ``config.txt`` as text; values with quotes are not needed here."""
+    try:
+        text = files.read_text(path, 1 << 20)
+    except (InputError, OSError):
+        return {}
+    return dict(re.findall(r"^(\w+) = (.*)$", text, re.MULTILINE))
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the last records of a journal, in their order; half lines are skipped."""
+    try:
+        text = files.read_end(path, TAIL).decode(errors="replace")
+    except (InputError, OSError):
+        return
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and _whole(record.get("step")) is not None:
+                yield record
+
+
+def _progress(records: Sequence[dict[str, Any]]) -> tuple[int, float | None, float | None]:
+    """Return the last step, the seconds of training then, and the seconds of a step between the last two times."""
+    step = max((record["step"] for record in records), default=0)
+    timed = [(r["step"], r["seconds"]) for r in records if isinstance(r.get("seconds"), int | float)]
+    if not timed:
+        return step, None, None
+    (n, seconds), (before, earlier) = timed[-1], timed[-2] if len(timed) > 1 else (0, 0.0)
+    return step, float(seconds), (seconds - earlier) / (n - before) if n > before else None
+
+
+def _idle(folder: Path) -> float | None:
+    """Return the seconds since the last change of a run's files; None without any."""
+    times = []
+    for name in (JOURNAL, METRICS, CONFIG):
+        with suppress(OSError):
+            times.append((folder / name).stat().st_mtime)
+    return max(0.0, time.time() - max(times)) if times else None
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number, or None."""
+    with suppress(TypeError, ValueError, OverflowError):
+        return int(value)
+    return None
+
+
+def _value(content: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def _first(pairs: Iterator[tuple[str, Any]]) -> tuple[float | None, str]:
+    """Return the first number and its unit."""
+    return next(((float(v), unit) for unit, v in pairs if isinstance(v, int | float)), (None, ""))
+
+
+def table(runs: Sequence[RunStatus], root: Path) -> list[list[str]]:
+    """Return one row for each run, by state; names are relative to ``root``."""
+    rows = [["run", "state", "step", "score", "left", "changed", ""]]
+    for run in sorted(runs, key=lambda each: STATES.index(each.state)):
+        inside = os.path.relpath(run.folder, root)
+        step = "" if run.step is None or run.state == "waiting" else f"{run.step:,}"
+        step += f" of {run.steps:,}" if step and run.steps and run.state != "finished" else ""
+        digits = 4 if run.unit == "IoU" else 2
+        score = "" if run.score is None else f"{run.score:.{digits}f} {run.unit}"
+        left = duration(run.seconds_left) if run.state == "running" and run.seconds_left is not None else ""
+        ago = "" if run.idle is None else f"{duration(run.idle)} ago"
+        name = run.folder if inside.startswith("..") else inside
+        rows.append([name, run.state, step, score, left, ago, run.note])
+    return rows
+
+
+def summary(runs: Sequence[RunStatus]) -> str:
+    """Return one line: how many runs are in which state, and about how long the unfinished ones take.
+
+    Runs that have not begun are taken to last as long as the others do on average.
+    """
+    counts = Counter(run.state for run in runs)
+    words = ", ".join(f"{counts[state]} {state}" for state in STATES[::-1] if counts[state])
+    left = seconds_left(runs)
+    n = f"{len(runs)} run" + "s" * (len(runs) != 1)
+    return f"{n}: {words}" + ("" if left is None else f"; about {duration(left)} left")
+
+
+def seconds_left(runs: Sequence[RunStatus]) -> float | None:
+    """Return the seconds until all runs that are running or waiting are finished; None if nothing runs or is known."""
+    running = [run for run in runs if run.state == "running"]
+    waiting = [run for run in runs if run.state == "waiting"]
+    whole = [run.seconds for run in runs if run.state == "finished" and run.seconds]
+    whole += [run.seconds + run.seconds_left for run in running if run.seconds and run.seconds_left is not None]
+    if not running or not whole:
+        return None
+    mean = sum(whole) / len(whole)
+    rest = [mean if run.seconds_left is None else run.seconds_left for run in running]
+    return max(*rest, (sum(rest) + mean * len(waiting)) / len(running)) if rest else None
+
+
+def duration(seconds: float) -> str:
+    """Return a time in two units at most.
+
+    >>> duration(42), duration(150), duration(7500), duration(200000)
+    ('42 s', '2 min 30 s', '2 h 05 min', '2 d 7 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60:02d} s" if whole < 600 else "")
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def as_json(runs: Sequence[RunStatus]) -> str:
+    """Return all runs as JSON."""
+    return json.dumps(io.nan_to_none([asdict(run) for run in runs]), indent=2, allow_nan=False)

@@ -1,0 +1,74 @@
+"""Sweeps over scenes: their names, their table, and what is missing in it."""
+
+import pytest
+
+from enerf.core.errors import InputError
+from enerf.experiments import sweep, variants
+from enerf.experiments.options import CompareOptions, ExecutorOptions, SweepOptions
+from enerf.experiments.run_queue import Results
+from tests.experiments.sweeps import config
+
+
+@pytest.fixture
+def base(tmp_path):
+    for name in ("fern", "flower"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    return config(tmp_path / "data" / "fern", tmp_path / "logs")
+
+
+def test_scenes_are_names_beside_the_configurations_data_or_paths(base, tmp_path):
+    (tmp_path / "elsewhere" / "room").mkdir(parents=True)
+    found = sweep.scenes_of(base, f"fern, flower,{tmp_path / 'elsewhere' / 'room'}")
+    assert [(scene, c.data.datadir) for scene, c in found.items()] == [
+        ("fern", str(tmp_path / "data" / "fern")),
+        ("flower", str(tmp_path / "data" / "flower")),
+        ("room", str(tmp_path / "elsewhere" / "room")),
+    ]
+    assert {c.folder for c in found.values()} == {tmp_path / "logs/sweep" / name for name in found}
+    assert sweep.scenes_of(base, " ") == {"": base}
+
+
+@pytest.mark.parametrize(("text", "told"), [("fern,rom", "found 'rom', expected a path"), ("fern,fern", "fern twice")])
+def test_wrong_scenes_are_refused_with_what_there_is(base, text, told):
+    with pytest.raises(InputError, match="option --scenes") as refusal:
+        sweep.scenes_of(base, text)
+    assert told in str(refusal.value)
+    assert "flower" in str(refusal.value) or "twice" in told
+
+
+def results_of(base, scores, failed=()):
+    planned = variants.plan(sweep.scenes_of(base, "fern,flower"), CompareOptions(methods="plain,he", seeds="0,1"))
+    results = Results(planned)
+    for variant in planned:
+        key = (variant.scene, variant.name, variant.seed)
+        if key in scores:
+            results.metrics[variant] = {"mean": {"psnr": scores[key]}}
+        if key in failed:
+            results.failed[variant] = "the loss is not finite"
+    return results
+
+
+def test_the_table_has_means_of_complete_scenes_and_counts_of_others(base):
+    scores = {("fern", "plain", 0): 20.0, ("fern", "plain", 1): 22.0, ("flower", "plain", 0): 25.0}
+    scores |= {("flower", "plain", 1): 25.0, ("fern", "he", 0): 21.0}
+    results = results_of(base, scores, {("fern", "he", 1)})
+    assert sweep.table(results) == [
+        ["test PSNR [dB]", "fern", "flower", "mean"],
+        ["plain", "21.00 ± 1.41", "25.00 ± 0.00", "23.00"],
+        ["he", "21.00 (1 of 2)", "(0 of 2)", ""],
+    ]
+    assert sweep.missing(results) == [
+        "flower/he, seed 0: waiting",
+        "fern/he, seed 1: failed: the loss is not finite",
+        "flower/he, seed 1: waiting",
+    ]
+    assert "Missing:" in sweep.as_markdown(results)
+    assert "missing:" not in sweep.as_text(results_of(base, dict.fromkeys([(s, m, i) for s in ("fern", "flower")
+                                              for m in ("plain", "he") for i in (0, 1)], 20.0)))  # fmt: skip
+
+
+def test_a_device_that_is_not_here_is_refused_for_clusters(base, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    far = config(base.data.datadir, base.run.basedir, device="cuda")
+    with pytest.raises(InputError, match=r"option --device: found cuda, .* --gpus_per_run 1"):
+        sweep.sweep(far, SweepOptions(methods="plain"), ExecutorOptions(executor="slurm"))
