@@ -8,4 +8,4 @@ from functools import partial
 from enerf.cli import app, extract
 
 if __name__ == "__main__":
-    app.run(partial(extract.main, description=__doc__))
+    app.run(partial(extract.main, description=__doc__), jointly=True)

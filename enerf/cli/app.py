@@ -9,17 +9,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from enerf.core import files, openmp
-from enerf.core.errors import InputError, NotFinite, shown
+from enerf.core import files, openmp, ranks
+from enerf.core.errors import InputError, NotFinite, ProcessLost, shown
 
 openmp.wait_briefly()  # before torch is imported
 
-EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_PROCESS_LOST, EXIT_INTERRUPTED = 2, 3, 4, 130
 
 # Name of the imported module -> name of the distribution in the extra `app`, where they differ.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "igl": "libigl"}
@@ -131,23 +132,33 @@ def finite(text: str) -> float:
     raise argparse.ArgumentTypeError(f"found {shown(text)}, expected a finite number")
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a command and exit.
+def run(main: Callable[[], int | None], *, jointly: bool = False) -> None:
+    """Run a command and exit; ``jointly``: several processes that ``torchrun`` has started can run it together.
 
-    Exit codes: 0 on success, 2 for invalid input or a missing package, 3 if training met a value that is not finite,
-    130 if interrupted, by Ctrl-C, termination or a closed terminal.
+    Exit codes: 0 on success, 2 for invalid input or a missing package, 3 if training met a value that is not finite, 4
+    if another process of a run of several has ended, 130 if interrupted, by Ctrl-C, termination or a closed terminal.
+
+    Of several processes that ``torchrun`` has started, the first one writes log lines, tables and error messages.
     """
     log = logging.getLogger("enerf")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if ranks.is_first() else logging.CRITICAL)
+    if not ranks.is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     log.handlers[:] = [ProgressBarHandler()]
     escape_unprintable(sys.stdout)
     before, sys.stderr = sys.stderr, ClosedPipeIsSilent(sys.stderr)
     _interrupt_on_signals()
     try:
-        code = _code(main)
+        code = _code(main if jointly else partial(_alone, main))
     finally:
         sys.stderr = before
     sys.exit(code)  # outside of the handlers: what an error holds would outlive the modules
+
+
+def _alone(main: Callable[[], int | None]) -> int | None:
+    """Run a command that works alone."""
+    require_alone(Path(sys.argv[0]).name)
+    return main()
 
 
 def _code(main: Callable[[], int | None]) -> int:
@@ -156,8 +167,9 @@ def _code(main: Callable[[], int | None]) -> int:
         return main() or 0
     except InputError as error:
         return _failed(f"error: {error}", EXIT_INPUT_ERROR)
-    except NotFinite as error:
-        return _failed(f"error: training stopped: {error}", EXIT_NOT_FINITE)
+    except (NotFinite, ProcessLost) as error:
+        code = EXIT_NOT_FINITE if isinstance(error, NotFinite) else EXIT_PROCESS_LOST
+        return _failed(f"error: training stopped: {error}", code, is_told=getattr(error, "is_told", False))
     except ModuleNotFoundError as error:
         if (error.name or "enerf").split(".")[0] == "enerf":
             raise
@@ -195,6 +207,39 @@ def missing(module: str) -> str:
     )
 
 
-def _failed(message: str, code: int) -> int:
-    sys.stderr.write(message + "\n")
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Context in which the processes that ``torchrun`` has started work together; without it nothing is imported.
+
+    ``device`` is the value of the option ``--device``.
+    """
+    if ranks.size() == 1:
+        yield
+        return
+    from enerf.engine import distributed
+
+    with distributed.joined(device):
+        yield
+
+
+def require_alone(command: str) -> None:
+    """Check that ``torchrun`` has not started several processes of a command that works alone.
+
+    Raises
+    ------
+    InputError
+        If it has.
+    """
+    if ranks.size() > 1:
+        raise InputError(f"{command}: found {ranks.size()} processes of torchrun, expected one")
+
+
+def _failed(message: str, code: int, *, is_told: bool = False) -> int:
+    """Write the message of an error and return the exit code.
+
+    Of several processes the first one writes it, and the first one of each computer if its input is invalid, which may
+    differ there; or that which ``is_told`` to.
+    """
+    if is_told or ranks.is_first() or (code == EXIT_INPUT_ERROR and ranks.local_rank() == 0):
+        sys.stderr.write(message + "\n")
     return code

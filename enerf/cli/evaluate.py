@@ -36,26 +36,34 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     args = reader.parse_args(argv)
     app.require_existing(*args.runs)
 
-    from enerf.core import io
     from enerf.engine import checkpoint
     from enerf.reporting import tables
 
     measured: dict[str, list[dict[str, Any]]] = {}
     folders = checkpoint.find_runs(args.runs)
-    for folder in folders:
-        io.remove_leftovers(folder)
-        task, content = registry.with_part("evaluate", folder)
-        if args.stored:
-            if len(folders) > 1 and not (folder / "metrics.json").is_file():
-                log.warning("%s: found no metrics.json, the run is left out", folder)
-                continue
-            metrics = io.read_object(folder / "metrics.json")
-        else:
-            _require_newest(folder, content["step"])
-            metrics = task.load("evaluate")(folder, args.device, args.datadir)
-        measured.setdefault(task.kind, []).append(metrics)
+    with app.joined(args.device):
+        for folder in folders:
+            kind, metrics = _measured(folder, args, len(folders) == 1)
+            if metrics is not None:
+                measured.setdefault(kind, []).append(metrics)
     write = tables.as_csv if args.csv else tables.as_markdown if args.markdown else tables.as_text
     print("\n\n".join(write(registry.task(kind).load("table")(runs)) for kind, runs in measured.items()))
+
+
+def _measured(folder: Path, args: argparse.Namespace, is_only: bool) -> tuple[str, dict[str, Any] | None]:
+    """Return the task of a run and its metrics, stored or measured; None if there are none stored."""
+    from enerf.core import io, ranks
+
+    if ranks.is_first():
+        io.remove_leftovers(folder)
+    task, content = registry.with_part("evaluate", folder)
+    if not args.stored:
+        _require_newest(folder, content["step"])
+        return task.kind, task.load("evaluate")(folder, args.device, args.datadir)
+    if not is_only and not (folder / "metrics.json").is_file():
+        log.warning("%s: found no metrics.json, the run is left out", folder)
+        return task.kind, None
+    return task.kind, io.read_object(folder / "metrics.json")
 
 
 def _require_newest(folder: Path, step: int) -> None:

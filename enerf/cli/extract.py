@@ -27,9 +27,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     import numpy as np
 
-    from enerf.core import io
+    from enerf.core import io, ranks
     from enerf.experiments import extract
 
-    io.remove_leftovers(given["run"])
+    if ranks.is_first():
+        io.remove_leftovers(given["run"])
     box = None if given["box"] is None else np.array(given["box"]).reshape(2, 3)
-    print(extract.extract(given["run"], parser.read_table(ExtractOptions, given), box))
+    chosen = parser.read_table(ExtractOptions, given)
+    if chosen.method == "fusion":
+        app.require_alone("option --method fusion")
+    with app.joined(chosen.device):
+        print(extract.extract(given["run"], chosen, box))

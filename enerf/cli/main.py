@@ -32,6 +32,9 @@ COMMANDS = {
 }
 
 
+JOINT = ("eval", "render", "extract")  # commands that several processes can run together, as training
+
+
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Run the subcommand given on the command line; return its exit code, None for 0.
 
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if arguments[0] in ("--version", "version"):
         print(importlib.import_module("enerf").__version__)  # modules of enerf do not `import enerf`
         return 0
+    if arguments[0] not in {*JOINT, *(task.command for task in registry.tasks())}:
+        app.require_alone(f"command {arguments[0]}")
     code: int | None = function_of(arguments[0])(arguments[1:], prog=f"enerf {arguments[0]}")
     return code
 
@@ -84,7 +89,7 @@ def function_of(command: str) -> Any:
 
 def enter() -> None:
     """Entry point of the console script."""
-    app.run(main)
+    app.run(main, jointly=True)
 
 
 if __name__ == "__main__":

@@ -60,16 +60,20 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
 
     app.require_existing(args.run)
 
-    from enerf.core import io
+    from enerf.core import io, ranks
 
-    io.remove_leftovers(args.run)
+    if args.fast:
+        app.require_alone("option --fast")
+    if ranks.is_first():
+        io.remove_leftovers(args.run)
     task, _ = registry.with_part("views", args.run)
     path = args.path
     if path is not None and path not in PATHS:
         path = _cameras(app.path(path), args.run, args.datadir)
-    views = task.load("views")(args.run, args.device, args.datadir)
-    appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png, "fast": args.fast}
-    print(views.write_video(args.out, path, args.frames, args.fps, **appearance))
+    with app.joined(args.device):
+        views = task.load("views")(args.run, args.device, args.datadir)
+        appearance = {"factor": args.factor, "depth": args.depth, "keep_pngs": args.png, "fast": args.fast}
+        print(views.write_video(args.out, path, args.frames, args.fps, **appearance))
 
 
 def _cameras(file: Path, run: Path, datadir: str) -> "CameraPath":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from enerf.cli import app
 from enerf.core.errors import SomeFailed
 from enerf.tasks import registry
 from enerf.viewer.options import LiveOptions
@@ -29,7 +30,7 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     from enerf.reporting import tables
 
     failed: SomeFailed | None = None
-    with _shown(task, more) as watching:
+    with app.joined(config.train.device), _shown(task, more) as watching:
         if task.has("train_all"):
             try:
                 measured: Sequence[dict[str, Any]] = task.load("train_all")(config, **watching)
@@ -52,6 +53,7 @@ def _shown(task: registry.Task, tables: Sequence[Any]) -> Iterator[dict[str, Any
     if chosen is None or not chosen.viewer:
         yield {}
         return
+    app.require_alone("option --viewer")
     live = task.load("live")(chosen)
     try:
         yield {"watch": live.watch}
@@ -66,6 +68,7 @@ def _with_cameras(argv: Sequence[str] | None) -> tuple[Sequence[str] | None, tup
 
     given = sys.argv[1:] if argv is None else argv
     if train_auto.is_wanted(given):
+        app.require_alone("option --auto")
         return train_auto.arguments(given), (train_auto.AutoOptions,)
     train_auto.require_option(given)
     return argv, (train_auto.AutoOptions,)

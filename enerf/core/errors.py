@@ -16,6 +16,17 @@ class SomeFailed(InputError):
         self.measured = measured
 
 
+class ProcessLost(Exception):
+    """Another process of a run of several has ended; the message names what is left of the run.
+
+    ``is_told``: this process is to show the message; else another one does.
+    """
+
+    def __init__(self, message: str, *, is_told: bool = False) -> None:
+        super().__init__(message)
+        self.is_told = is_told
+
+
 class NotFinite(Exception):
     """A loss, gradient or weight became NaN or infinite; the message names the step and the quantity."""
 

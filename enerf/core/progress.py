@@ -1,8 +1,10 @@
-"""Progress bars: updated often on a terminal, rarely in a log file."""
+"""Progress bars: updated often on a terminal, rarely in a log file; of several processes the first one shows them."""
 
 import sys
 from collections.abc import Iterable
 from typing import Any
+
+from enerf.core import ranks
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 30.0  # between two updates
 
@@ -44,6 +46,6 @@ def progress_bar(
         desc=description,
         unit=unit,
         mininterval=TERMINAL_SECONDS if on_terminal() else LOG_SECONDS,
-        disable=None if enabled is None else not enabled,
+        disable=None if enabled is None and ranks.is_first() else not (enabled and ranks.is_first()),
         **options,
     )

@@ -12,7 +12,7 @@ from typing import Any
 from enerf.config import parser
 from enerf.config.options import RunConfig
 from enerf.core import io
-from enerf.core.errors import InputError
+from enerf.core.errors import InputError, ProcessLost
 from enerf.engine import checkpoint, writer_lock
 from enerf.engine.checkpoint import State
 
@@ -78,6 +78,10 @@ class Saver:
             return "no step was taken, and none is saved"
         path, error = self._save(training)
         return f"the state before it is saved: {path}" if error is None else f"{error}; {_place(path)}"
+
+    def after_loss(self, training: State, error: ProcessLost) -> ProcessLost:
+        """Save the state before a step in which another process ended; return the error that says where it is."""
+        return ProcessLost(f"{error}; {self.after_failure(training)}", is_told=True)
 
     def _save(self, training: State, *, recent: bool = False) -> tuple[Path | None, InputError | None]:
         """Save a checkpoint, elsewhere if the folder cannot be written; return its path, or the error or both."""

@@ -15,9 +15,20 @@ STOP = tuple(
 )
 
 
+_ignored: list[bool] = []
+
+
+def ignore() -> None:
+    """Ignore these signals from now on: the process is about to end with an error of its own."""
+    _ignored.append(True)
+    handle(lambda number, frame: None)
+
+
 @contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
+def deferred(*, announced: bool = True) -> Iterator[Callable[[], bool]]:
     """Catch the signals that ask to stop; yield a function that returns whether one came.
+
+    They are logged if ``announced``.
 
     A second SIGINT raises ``KeyboardInterrupt`` at once; repeated others do not, since a closed terminal sends several.
     A signal that is ignored, as SIGHUP under ``nohup``, stays ignored.
@@ -30,7 +41,8 @@ def deferred() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         if not received:
             try:
-                log_stop(number)
+                if announced:
+                    log_stop(number)
             except RuntimeError:  # the signal came while standard error was written, which cannot be entered again
                 unlogged.append(number)
         received.append(number)
@@ -47,7 +59,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
     try:
         yield came
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not _ignored else ():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 

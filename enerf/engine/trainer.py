@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from tqdm import tqdm
@@ -20,10 +20,12 @@ from enerf.conditioning.diagnostics import spectrum
 from enerf.config import parser
 from enerf.config.options import RunConfig
 from enerf.core import io, spare
-from enerf.core.errors import InputError, NotFinite
+from enerf.core.errors import InputError, NotFinite, ProcessLost
 from enerf.core.progress import progress_bar
-from enerf.engine import checkpoint, resume, saver, schedule, signals
+from enerf.engine import checkpoint, distributed, joint_start, resume, saver, schedule, signals
 from enerf.engine.checkpoint import State
+from enerf.engine.followers import SilentJournal, SilentSaver
+from enerf.engine.joint_step import JointStep, Part
 from enerf.engine.journal import Journal
 from enerf.engine.optimizers import set_learning_rate
 from enerf.engine.saver import Saver, mention_rescued
@@ -97,6 +99,7 @@ def train_loop(
     per_step: int = 0,
     watch: Callable[[State, R], None] | None = None,
     stop_requested: Callable[[], bool] | None = None,
+    counted: Callable[[float], float] = float,
 ) -> str:
     """Train until ``n_iters`` steps, ``max_seconds`` of training, or a signal.
 
@@ -120,6 +123,8 @@ def train_loop(
         Called with the state and the report of every step.
     stop_requested
         Whether to stop before the next step; then signals are the caller's. By default, whether a signal came.
+    counted
+        Seconds that count for a step, from those that it took here: several processes count the same.
 
     Returns
     -------
@@ -141,7 +146,7 @@ def train_loop(
             report = one_step(state, step)
             if watch is not None:
                 watch(state, report)
-            elapsed = time.perf_counter() - began
+            elapsed = counted(time.perf_counter() - began)
             state.seconds += elapsed
             progress.reports.append(report)
             progress.count += per_step
@@ -250,7 +255,7 @@ LayerReport = dict[str, dict[str, float]]  # layer -> condition number, row norm
 def fit(
     config: RunConfig,
     training: State,
-    step: Callable[[State], R],
+    step: Callable[[State], R | Part[R]],
     hooks: Callable[[Journal], Sequence[Hook]],
     *,
     unit: str,
@@ -261,12 +266,14 @@ def fit(
 ) -> None:
     """Train until ``N_iters`` or ``max_seconds``; write the journal and the checkpoints.
 
+    Of several processes (``engine.distributed``) the first one writes. All call the task's hooks, at the same steps.
+
     Parameters
     ----------
     config, training
         The run, and its training state, resumed or new.
     step, watch, per_step
-        As in ``train_loop``.
+        As in ``train_loop``; of several processes ``step`` returns the figures of this one's share.
     unit
         Name of the samples of a batch: rays, points, images.
     hooks
@@ -282,28 +289,22 @@ def fit(
         If the results cannot be written.
     NotFinite
         If the loss or a gradient is not finite; the state before that step has been saved.
+    ProcessLost
+        If another process has ended; the state before that step has been saved.
     KeyboardInterrupt
         If the run was interrupted; a checkpoint has been saved.
     """
-    if config.run.no_reload:
-        resume.rename_old_results(config.folder)  # after the set-up, so that its errors leave the earlier run unchanged
-    started_at, metadata = training.step, metadata or {}
-    is_new = not checkpoint.checkpoints(config.folder)
-    if resume.steps_left(config, training.step, training.seconds) or not (config.folder / "config.txt").is_file():
-        _write_config(config, metadata)
-    elif training.step >= config.train.N_iters > 0:
-        log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
-    if is_new:
-        mention_rescued(config)
-    saves = Saver(config, {"kind": config.kind, **metadata, **parser.to_dict(config)}, -1 if is_new else started_at)
-    journal, progress = Journal(config.folder, training.step), Progress(unit)
-    records = _records(config, training, journal, progress, spectra)
+    team, started_at, metadata = distributed.current(), training.step, metadata or {}
+    journal, saves, is_new = (_writers if team.is_first else _followers)(config, training, metadata)
+    progress = Progress(unit)
+    records = _records(config, training, journal, progress, spectra) if team.is_first else []
     saving = [Hook(config.run.i_weights, saves.by_step), Hook(1, saves.by_time)]
-    with signals.deferred() as stop_requested:
+    with signals.deferred(announced=not team.is_joint) as stop_requested:
+        alone_or_joint = _steps(step, stop_requested)
         try:
             why = train_loop(
                 training,
-                step,
+                alone_or_joint.step,
                 partial(schedule.learning_rate, config.train),
                 progress,
                 [*records, *hooks(journal), *saving],
@@ -311,10 +312,15 @@ def fit(
                 max_seconds=config.train.max_seconds,
                 per_step=per_step,
                 watch=watch,
-                stop_requested=stop_requested,
+                stop_requested=alone_or_joint.is_to_stop,
+                counted=alone_or_joint.counted,
             )
         except NotFinite as error:
             raise NotFinite(f"{error}; {saves.after_failure(training)}") from None
+        except ProcessLost as error:
+            lost = saves.after_loss(training, error)
+            signals.ignore()  # torchrun ends the processes that are left
+            raise lost from None
         except Exception:
             log.warning("training ended by an error; %s", saves.after_failure(training))
             raise
@@ -325,10 +331,52 @@ def fit(
                 checkpoint.prune_recent(config.folder, 0)
         finally:
             journal.close()
-    if why == "interrupted" or stop_requested():  # a signal may also have come in the last step, or while saving
+    joint_start.warn_if_different(training)
+    is_stopped = any(each[0] for each in team.exchange([float(stop_requested())]))
+    if why == "interrupted" or is_stopped:  # a signal may also have come in the last step, or while saving
         same = "the same command without --no_reload" if config.run.no_reload else "the same command again"
         log.info("saved at step %d: run %s to resume", training.step, same)
         raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class _Steps(Generic[R]):
+    """The step of this process alone, or of several; whether to stop before the next one; seconds that count."""
+
+    step: Callable[[State], R]
+    is_to_stop: Callable[[], bool]
+    counted: Callable[[float], float] = float
+
+
+def _steps(step: Callable[[State], R | Part[R]], stop_requested: Callable[[], bool]) -> _Steps[R]:
+    """Return the step, by itself or of several processes."""
+    team = distributed.current()
+    if not team.is_joint:
+        return _Steps(cast(Callable[[State], R], step), stop_requested)
+    joint = JointStep(team, cast(Callable[[State], Part[R]], step), stop_requested)
+    return _Steps(joint, joint.is_to_stop, joint.seconds)
+
+
+def _writers(config: RunConfig, training: State, metadata: dict[str, Any]) -> tuple[Journal, Saver, bool]:
+    """Write the options of a run; return what writes its journal and its checkpoints, and whether it is new."""
+    if config.run.no_reload:
+        resume.rename_old_results(config.folder)  # after the set-up, so that its errors leave the earlier run unchanged
+    is_new = not checkpoint.checkpoints(config.folder)
+    if resume.steps_left(config, training.step, training.seconds) or not (config.folder / "config.txt").is_file():
+        _write_config(config, metadata)
+    elif training.step >= config.train.N_iters > 0:
+        log.info("nothing is left to train: step %d of --N_iters %d", training.step, config.train.N_iters)
+    if is_new:
+        mention_rescued(config)
+    saved = {"kind": config.kind, **metadata, **parser.to_dict(config)}
+    saves = Saver(config, saved, -1 if is_new else training.step)
+    return Journal(config.folder, training.step), saves, is_new
+
+
+def _followers(config: RunConfig, training: State, metadata: dict[str, Any]) -> tuple[Journal, Saver, bool]:
+    """Return the same for a process that is not the first: they write nothing."""
+    saved = {"kind": config.kind, **metadata, **parser.to_dict(config)}
+    return SilentJournal(), SilentSaver(config, saved, training.step), True
 
 
 def _write_config(config: RunConfig, metadata: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int, UInt8
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import coordinates
+from enerf.engine import distributed
 from enerf.experiments.options import BESIDE, ExtractOptions
 from enerf.geometry import cleanup, spurious, texture, topology, write
 from enerf.geometry.isosurface import extract as isosurface_extract
@@ -135,7 +136,7 @@ def _check_options(chosen: ExtractOptions) -> None:
 def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str:
     """Write the mesh of a run, and pictures with ``views``; return a description of it and the names of the files.
 
-    Arguments as for ``mesh_of``.
+    Arguments as for ``mesh_of``. Several processes evaluate the field together, and the first one does all else.
 
     Raises
     ------
@@ -146,6 +147,9 @@ def extract(folder: Path, chosen: ExtractOptions, box: Box | None = None) -> str
     """
     began = time.perf_counter()
     folder = folder.expanduser()
+    if not distributed.current().is_first:
+        march(open_source(folder, chosen, box), chosen, folder)
+        return ""
     if chosen.out:
         write.check_target(Path(chosen.out).expanduser())
         if chosen.texture:
@@ -214,6 +218,7 @@ def march(source: MeshSource, chosen: ExtractOptions, label: Path | str) -> Surf
         memory=int(chosen.memory * 2**30),
         progress=True,
         surface_cells=None if source.signs is None else source.signs.surface_cells(),
+        in_order=distributed.current().map,
     )
     try:
         found = isosurface_extract.extract(source.field, source.box, settings, announce=announce)

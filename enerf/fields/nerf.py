@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from enerf.core import shares
 from enerf.core.types import FieldOutput, ScalarField
 from enerf.fields import encoders
 from enerf.fields.backends.dense import Layer, Network
@@ -65,7 +66,7 @@ class PointField(DensityModule):
     ) -> Float[Tensor, "*b"]:
         """Density of the raw output, to which noise is added before its activation."""
         if noise_std > 0:
-            raw = raw + noise_std * torch.empty_like(raw).normal_(generator=generator)
+            raw = raw + noise_std * shares.randn_like(raw, generator)
         return self.activate(raw, self.density)
 
 

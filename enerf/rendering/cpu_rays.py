@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.core import cpu_build
+from enerf.core import cpu_build, shares
 from enerf.core.first_order import first_order
 from enerf.core.types import FeatureOutput, FieldOutput, Rays, Rendering
 from enerf.rendering import proposal, sampling, volume
@@ -44,7 +44,7 @@ def uniform_edges(
     if lindisp or knee > 0 or generator is None or not _applies([n], [], [(near, shape), (far, shape)]):
         return proposal.uniform_edges(near, far, n, lindisp, generator, knee)
     fraction = torch.linspace(0.0, 1.0, n + 1, dtype=near.dtype, device=near.device)
-    u = torch.rand((len(near), n + 1), generator=generator, dtype=near.dtype, device=near.device)
+    u = shares.rand((len(near), n + 1), generator, near.dtype, near.device)
     out = torch.empty_like(u)
     _call("rays_stratified", len(near), [n + 1], [near.contiguous(), far.contiguous(), fraction, u, out])
     return out
@@ -89,7 +89,7 @@ def resample(
         return proposal.resample(edges, weights, n, generator, padding, knee)
     first = None
     if generator is not None:
-        first = 0.5 + torch.rand((b, 1), generator=generator, dtype=edges.dtype, device=edges.device)
+        first = 0.5 + shares.rand((b, 1), generator, edges.dtype, edges.device)
     out = edges.new_empty(b, n + 1)
     arrays = [edges.contiguous(), weights.contiguous(), first, out]
     _call("rays_resample", b, [m, n], arrays, ctypes.c_float(padding))

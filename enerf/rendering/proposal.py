@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from enerf.core import shares
 from enerf.rendering import sampling
 
 PADDING = 1e-3  # added to each weight: an opaque ray of 32 intervals places 3 % of its samples outside its surface
@@ -71,7 +72,7 @@ def resample(
     cdf = torch.nn.functional.pad(mass.cumsum(-1), (1, 0))
     first = torch.ones_like(cdf[..., :1])
     if generator is not None:
-        first = 0.5 + torch.rand(first.shape, generator=generator, dtype=cdf.dtype, device=cdf.device)
+        first = 0.5 + shares.rand(first.shape, generator, cdf.dtype, cdf.device)
     steps = first + torch.arange(n - 1, dtype=cdf.dtype, device=cdf.device)
     index = _interval_of_steps(cdf, first, n - 1)
     fraction = ((steps - cdf.gather(-1, index)) / mass.gather(-1, index)).clamp(0, 1)

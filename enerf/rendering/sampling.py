@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from enerf.core import shares
 from enerf.core.types import Rays
 
 
@@ -48,7 +49,7 @@ def stratified(
     middles = midpoints(t_vals)
     lower = torch.cat([t_vals[..., :1], middles], -1)
     upper = torch.cat([middles, t_vals[..., -1:]], -1)
-    u = torch.rand(t_vals.shape, generator=generator, dtype=t_vals.dtype, device=t_vals.device)
+    u = shares.rand(t_vals.shape, generator, t_vals.dtype, t_vals.device)
     return lower + (upper - lower) * u
 
 
@@ -77,7 +78,7 @@ def importance(
     if generator is None:
         u = torch.linspace(0.0, 1.0, n, dtype=cdf.dtype, device=cdf.device).expand(shape).contiguous()
     else:
-        u = torch.rand(shape, generator=generator, dtype=cdf.dtype, device=cdf.device)
+        u = shares.rand(shape, generator, cdf.dtype, cdf.device)
     return _inverse(bins, cdf, u)
 
 

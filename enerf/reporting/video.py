@@ -3,7 +3,7 @@
 An interrupted video resumes at the first missing frame, since frames are written atomically.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,47 @@ def write(
     InputError
         If that folder contains other files, or cannot be written.
     """
-    folder = path.with_name(f"{path.stem}_frames")
+    missing = missing_frames(path, n_frames, settings)
+    for i in shown(path, n_frames, missing):
+        write_frame(path, i, frame(i))
+    return encode(path, n_frames, fps, keep_pngs=keep_pngs)
+
+
+def shown(path: Path, n_frames: int, missing: Sequence[int]) -> Iterable[int]:
+    """Return the numbers of missing frames, with a progress bar."""
+    bar: Iterable[int] = progress_bar(
+        n_frames, f"render {path.name}", "frame", iterable=missing, initial=n_frames - len(missing)
+    )
+    return bar
+
+
+def missing_frames(path: Path, n_frames: int, settings: dict[str, Any]) -> list[int]:
+    """Prepare the folder of frames; return the numbers of those that are missing. Raises as ``write``."""
+    folder = _folder(path)
     io.remove_leftovers(folder)
     _prepare_folder(folder, settings)
-    files = [folder / f"{i:04d}.png" for i in range(n_frames)]
-    missing = [i for i, file in enumerate(files) if not file.is_file()]
-    for i in progress_bar(n_frames, f"render {path.name}", "frame", iterable=missing, initial=n_frames - len(missing)):
-        images.write_png(files[i], frame(i))
-    images.write_mp4(path, _read_back(files), fps)
+    return [i for i in range(n_frames) if not _file(path, i).is_file()]
+
+
+def write_frame(path: Path, i: int, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write one frame of a video."""
+    images.write_png(_file(path, i), frame)
+
+
+def encode(path: Path, n_frames: int, fps: float | int, *, keep_pngs: bool = False) -> Path:
+    """Encode all frames of a video, and delete them unless ``keep_pngs``; returns its path."""
+    images.write_mp4(path, _read_back([_file(path, i) for i in range(n_frames)]), fps)
     if not keep_pngs:
-        _delete_frames(folder)
+        _delete_frames(_folder(path))
     return path
+
+
+def _folder(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_frames")
+
+
+def _file(path: Path, i: int) -> Path:
+    return _folder(path) / f"{i:04d}.png"
 
 
 def _prepare_folder(folder: Path, settings: dict[str, Any]) -> None:

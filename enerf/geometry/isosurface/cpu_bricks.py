@@ -5,6 +5,7 @@ torch, in chunks, on any device; the samples between are found, located and stor
 """
 
 import ctypes
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,20 +115,29 @@ def evaluate(bricks: "Bricks") -> Ids:
     _call("bricks_count", bricks, _pointer(counts), _pointer(owners), ctypes.byref(total))
     flat = np.empty(total.value, dtype=np.int64)
     _call("bricks_list", bricks, _pointer(counts), _pointer(flat))
-    for start in range(0, len(flat), sampler.points_at_once):
-        _evaluate(bricks, flat[start : start + sampler.points_at_once])
+    parts = [flat[start : start + sampler.points_at_once] for start in range(0, len(flat), sampler.points_at_once)]
+    for part, output in zip(parts, sampler.in_order(partial(_found, bricks), parts), strict=True):
+        _store(bricks, part, output)
     return np.flatnonzero(owners)
 
 
+def _points(bricks: "Bricks", flat: Ids) -> torch.Tensor:
+    """Coordinates of samples, given by their positions in the flattened arrays."""
+    points = torch.empty(len(flat), 3, dtype=torch.float64 if bricks.sampler.dtype == np.float64 else torch.float32)
+    _call("bricks_points", bricks, _pointer(flat), ctypes.c_int64(len(flat)), ctypes.c_void_p(points.data_ptr()))
+    return points
+
+
 @torch.no_grad()
-def _evaluate(bricks: "Bricks", flat: Ids) -> None:
-    """Evaluate the field at samples, given by their positions in the flattened arrays."""
+def _found(bricks: "Bricks", flat: Ids) -> torch.Tensor:
+    """Values of the field at samples."""
+    output = bricks.sampler.at(_points(bricks, flat)).cpu().contiguous()
+    return output if output.dtype in (torch.float32, torch.float64) else output.double()
+
+
+def _store(bricks: "Bricks", flat: Ids, output: torch.Tensor) -> None:
+    """Store the values of the field at samples."""
     sampler, n = bricks.sampler, ctypes.c_int64(len(flat))
-    points = torch.empty(len(flat), 3, dtype=torch.float64 if sampler.dtype == np.float64 else torch.float32)
-    _call("bricks_points", bricks, _pointer(flat), n, ctypes.c_void_p(points.data_ptr()))
-    output = sampler.at(points).cpu().contiguous()
-    if output.dtype not in (torch.float32, torch.float64):
-        output = output.double()
     low_high_finite = (ctypes.c_double * 3)()
     _call(
         *("bricks_store", bricks, _pointer(flat), n, ctypes.c_void_p(output.data_ptr())),
@@ -136,7 +146,7 @@ def _evaluate(bricks: "Bricks", flat: Ids) -> None:
     )
     low, high, finite = low_high_finite
     if not finite:
-        sampler.refuse(output.double().numpy(), points.double().numpy())
+        sampler.refuse(output.double().numpy(), _points(bricks, flat).double().numpy())
     sampler.record(low, high, len(flat))
 
 

@@ -33,7 +33,7 @@ from enerf.geometry.isosurface import coarse, cost, verify
 from enerf.geometry.isosurface.bricks import Bricks
 from enerf.geometry.isosurface.coarse import CoarseGrid
 from enerf.geometry.isosurface.cost import Plan
-from enerf.geometry.isosurface.sample_grid import FieldSampler, Inside, Lattice
+from enerf.geometry.isosurface.sample_grid import FieldSampler, InOrder, Inside, Lattice
 from enerf.geometry.isosurface.surface_cells import SurfaceCells
 from enerf.geometry.isosurface.verify import Check
 
@@ -75,6 +75,9 @@ class ExtractionSettings:
         Show a progress bar.
     surface_cells
         Cells that are refined in any case: where the surface is known to be.
+    in_order
+        Function like ``map``, by which the field is evaluated at parts of ``points_at_once`` points: several processes
+        share them, and each gets the results of all.
     reference
         Use the reference implementation in NumPy in the place of the compiled kernel, with the same result.
     """
@@ -93,6 +96,7 @@ class ExtractionSettings:
     progress: bool = False
     surface_cells: SurfaceCells | None = None
     reference: bool = False
+    in_order: InOrder = map
 
     def first_stride(self, lattice: Lattice) -> int:
         """Stride of the coarse sampling."""
@@ -227,7 +231,8 @@ def _lattice(box: Float[Tensor, "2 3"], settings: ExtractionSettings) -> Lattice
 
 def _sampler(field: ScalarField, lattice: Lattice, settings: ExtractionSettings) -> FieldSampler:
     """The sampler of a field on the lattice."""
-    return FieldSampler(field, lattice, float(settings.iso_value), settings.inside, settings.points_at_once)
+    level, at_once = float(settings.iso_value), settings.points_at_once
+    return FieldSampler(field, lattice, level, settings.inside, at_once, in_order=settings.in_order)
 
 
 def _refuse_if_too_large(lattice: Lattice, stride: int, settings: ExtractionSettings) -> None:

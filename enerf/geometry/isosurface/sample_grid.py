@@ -16,6 +16,7 @@ Terms used in this package
 
 import functools
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -27,6 +28,8 @@ from torch import Tensor
 from enerf.core.types import ScalarField
 
 Inside = Literal["above", "below"]
+# like map: function, items -> results in order
+InOrder = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 # Value of samples around a closed box: outside, without information on distance. It is a normal number: subnormal ones
 # count as 0, which is inside, where the processor flushes them.
 BEYOND = np.float32(-1e-30)
@@ -111,6 +114,8 @@ class FieldSampler:
         Largest number of points in one call of the field.
     bar
         A progress bar that is advanced by the number of points evaluated, or None.
+    in_order
+        Function like ``map`` that calls the field for each part of the points.
     """
 
     field: ScalarField
@@ -122,6 +127,7 @@ class FieldSampler:
     evaluations: int = 0
     lowest: float = math.inf
     highest: float = -math.inf
+    in_order: InOrder = map
 
     @torch.no_grad()
     def values(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
@@ -138,9 +144,9 @@ class FieldSampler:
             values[~beyond] = self.values(index[~beyond])
             return values
         values = np.empty(len(index), dtype=self.dtype)
-        for start in range(0, len(index), self.points_at_once):
-            chunk = slice(start, start + self.points_at_once)
-            values[chunk] = self._evaluate(self.lattice.at(index[chunk]))
+        chunks = [slice(start, start + self.points_at_once) for start in range(0, len(index), self.points_at_once)]
+        for chunk, found in zip(chunks, self.in_order(lambda chunk: self._found(index[chunk]), chunks), strict=True):
+            values[chunk] = self._relative(found, index[chunk])
         return values
 
     @property
@@ -148,11 +154,14 @@ class FieldSampler:
         """The precision of the values."""
         return np.dtype(np.float64 if self.lattice.box.dtype == torch.float64 else np.float32)
 
-    def _evaluate(self, at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """Values of the field at points, relative to the iso value and positive inside."""
-        found = self.at(torch.from_numpy(at)).double().cpu().numpy()
+    def _found(self, index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Values of the field at samples."""
+        return np.asarray(self.at(torch.from_numpy(self.lattice.at(index))).double().cpu().numpy())
+
+    def _relative(self, found: Float[np.ndarray, " n"], index: Int[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Values of the field at samples, relative to the iso value and positive inside."""
         if not np.isfinite(found).all():
-            self.refuse(found, at)
+            self.refuse(found, self.lattice.at(index))
         self.record(float(found.min()), float(found.max()), len(found))
         found -= self.iso_value
         return found if self.inside == "above" else -found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from enerf.conditioning.diagnostics import spectrum
 from enerf.core import io
-from enerf.engine import results, resume
+from enerf.engine import distributed, joint_start, results, resume
 from enerf.engine.checkpoint import State
 from enerf.engine.trainer import LayerReport
 from enerf.tasks.classifier import build, optimizers, setup, step
@@ -31,7 +31,7 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
         If the folder is not a classifier run, or its images are missing.
     """
     run = setup.open_run(folder, device, source)
-    with results.published(run.config.folder, run.state.step) as out:
+    with joint_start.published(run.config.folder, run.state.step) as out:
         return evaluate(run, Spectra(run), out)
 
 
@@ -44,6 +44,14 @@ def evaluate(run: ClassifierRun, spectra: "Spectra", out: Path | None = None) ->
     model = setup.frozen(run.model)
     test = classifier_metrics.measure(logits_function(run, model), run.data.test)
     fit = classifier_metrics.measure(logits_function(run, model), run.data.train, fit_indices(run))
+    of_first = distributed.current().of_first
+    return of_first(partial(_written, run, spectra, out or run.config.folder, test, fit, began))
+
+
+def _written(
+    run: ClassifierRun, spectra: "Spectra", out: Path, test: dict[str, Any], fit: dict[str, Any], began: float
+) -> dict[str, Any]:
+    """Write the metrics of a run, and return them."""
     seconds, steps, options = run.state.seconds, max(run.state.step, 1), run.config.run
     # with another run's weights, steps include that run's, seconds do not
     is_continued = bool(options.ft_path) and not options.no_reload
@@ -54,7 +62,7 @@ def evaluate(run: ClassifierRun, spectra: "Spectra", out: Path | None = None) ->
         **{"curve": run.state.curve, "seconds": {"train": seconds, "eval": time.perf_counter() - began}},
         "step_ms": None if is_continued else 1000 * seconds / steps,
     }
-    io.write_json((out or run.config.folder) / results.METRICS, metrics)
+    io.write_json(out / results.METRICS, metrics)
     return metrics
 
 
@@ -79,7 +87,8 @@ def curve_point(run: ClassifierRun, spectra: Spectra) -> list[float]:
         logits_function(run, model), run.data.test, classifier_metrics.fixed_subset(run.data.test, n)
     )
     fit = classifier_metrics.measure(logits_function(run, model), run.data.train, fit_indices(run))
-    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa_summary(spectra(run.state))["median"]]
+    kappa = distributed.current().of_first(lambda: kappa_summary(spectra(run.state))["median"])
+    return [test["accuracy"], test["loss"], fit["accuracy"], fit["loss"], kappa]
 
 
 def finished_metrics(run: ClassifierRun) -> dict[str, Any] | None:

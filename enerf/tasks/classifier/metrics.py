@@ -1,6 +1,7 @@
 """Accuracy, top-5 accuracy and cross entropy of a classifier on labeled images."""
 
 from collections.abc import Callable, Sized
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from enerf.datasets.labelled.dataset import Split
+from enerf.engine import distributed
 
 IMAGES_PER_CALL = 500  # batch size of the evaluation
 TOP = 5
@@ -20,7 +22,7 @@ LogitsFunction = Callable[[Tensor], Tensor]
 def measure(logits_of: LogitsFunction, split: Split, indices: Int64[Tensor, " n"] | None = None) -> dict[str, Any]:
     """Return ``accuracy`` and ``top5`` in percent, ``loss`` (mean cross entropy in nats), and the number of ``images``.
 
-    Images are not augmented. ``top5`` is omitted for five classes or fewer.
+    Images are not augmented. ``top5`` is omitted for five classes or fewer. Several processes share the images.
 
     Parameters
     ----------
@@ -33,17 +35,23 @@ def measure(logits_of: LogitsFunction, split: Split, indices: Int64[Tensor, " n"
     """
     chosen = torch.arange(len(split)) if indices is None else indices
     correct, correct5, loss, with_top = 0, 0, 0.0, False
-    for batch in chosen.split(IMAGES_PER_CALL):
-        logits, labels = logits_of(split.batch(batch)), split.labels[batch]
-        logits, labels = logits.float(), labels.to(logits.device)
-        correct += int((logits.argmax(1) == labels).sum())
-        with_top = logits.shape[1] > TOP
-        if with_top:
-            correct5 += int((logits.topk(TOP, 1).indices == labels[:, None]).sum())
-        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+    batches = chosen.split(IMAGES_PER_CALL)
+    for counts in distributed.current().map(partial(_counts, logits_of, split), batches):
+        correct, correct5, loss, with_top = correct + counts[0], correct5 + counts[1], loss + counts[2], counts[3]
     n = max(len(chosen), 1)
     found: dict[str, Any] = {"accuracy": 100 * correct / n, "loss": loss / n, "images": len(chosen)}
     return {**found, "top5": 100 * correct5 / n} if with_top else found
+
+
+@torch.no_grad()
+def _counts(logits_of: LogitsFunction, split: Split, batch: Int64[Tensor, " b"]) -> tuple[int, int, float, bool]:
+    """Return correct images, correct ones among ``TOP``, sum of the losses, and whether there are more classes."""
+    logits, labels = logits_of(split.batch(batch)), split.labels[batch]
+    logits, labels = logits.float(), labels.to(logits.device)
+    correct = int((logits.argmax(1) == labels).sum())
+    with_top = logits.shape[1] > TOP
+    correct5 = int((logits.topk(TOP, 1).indices == labels[:, None]).sum()) if with_top else 0
+    return correct, correct5, float(functional.cross_entropy(logits, labels, reduction="sum")), with_top
 
 
 def fixed_subset(split: Sized, n: int) -> Int64[Tensor, " m"]:

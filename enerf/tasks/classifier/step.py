@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from enerf.conditioning import weight_cache
 from enerf.core import device as core_device
+from enerf.core.shares import WHOLE, Share
 from enerf.datasets.labelled import augmentation
 
 
@@ -24,6 +25,12 @@ class ClassifierReport:
     loss: float
     correct: int
     images: int
+
+    @classmethod
+    def of_sums(cls, sums: Sequence[float]) -> "ClassifierReport":
+        """Return the report of a batch from the sums of loss, correct images and images of its shares."""
+        loss, correct, images = sums
+        return cls(loss, int(correct), int(images))
 
     @classmethod
     def averaged(cls, reports: Sequence["ClassifierReport"]) -> dict[str, float]:
@@ -79,10 +86,12 @@ def gradient_step(
     l1: float = 0.0,
     penalized: Sequence[nn.Parameter] = (),
     generator: torch.Generator | None = None,
+    share: Share = WHOLE,
 ) -> ClassifierReport:
     """Compute the loss and add its gradient to the parameters' ``grad``; return loss and accuracy counts.
 
-    Conditioned weights are computed once.
+    Conditioned weights are computed once. Of a share of the batch, the gradient and the figures are those whose sums
+    over all shares are those of the batch.
 
     Parameters
     ----------
@@ -98,19 +107,25 @@ def gradient_step(
         ``l1`` times the sum of absolute values of these parameters is added to the loss.
     generator
         Generator of mixup; needed only with it.
+    share
+        The images that are computed here.
     """
+    part, n = share.of(0, len(labels)), len(labels)
     soft: Tensor = labels
     if targets.mixup > 0:
         assert generator is not None
         images, soft = augmentation.mixup(images, labels, targets.classes, targets.mixup, generator)
+    images, labels, soft = images[part.rows], labels[part.rows], soft[part.rows]
     with weight_cache.computed_once(model):
         logits = logits_of(model, images, precision)
         loss = functional.cross_entropy(logits, soft, label_smoothing=targets.smoothing)
+        if not share.is_whole:
+            loss = loss * (part.count / n)
         if l1 > 0:
-            loss = loss + l1 * torch.stack([p.abs().sum() for p in penalized]).sum()
+            loss = loss + l1 / share.size * torch.stack([p.abs().sum() for p in penalized]).sum()
         loss.backward()
-    correct = int((logits.detach().argmax(1) == labels).sum())
-    return ClassifierReport(float(loss.detach()), correct, len(labels))
+    correct = int((logits.detach().argmax(1) == labels)[: part.count].sum())
+    return ClassifierReport(float(loss.detach()), correct, part.count)
 
 
 def logits_of(model: nn.Module, images: Float[Tensor, "b c h w"], precision: str) -> Float[Tensor, "b classes"]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from enerf.core import rng
 from enerf.datasets.labelled.loader import Batches
-from enerf.engine import trainer, writer_lock
+from enerf.engine import distributed, joint_start, trainer
 from enerf.engine.checkpoint import State
+from enerf.engine.joint_step import Part
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
@@ -37,19 +38,20 @@ def train(config: ClassifierConfig, shared: Resolved | None = None) -> dict[str,
     KeyboardInterrupt
         If the run was interrupted; a checkpoint was saved.
     """
-    with writer_lock.writing(config.folder):
+    with joint_start.writing(config.folder):
         return _train(config, shared)
 
 
 def _train(config: ClassifierConfig, shared: Resolved | None) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
-    run = setup.prepare(config, shared)
-    t, spectra = run.config.train, Spectra(run)
+    run = joint_start.prepared(partial(setup.prepare, config), shared)
+    t, spectra, team = run.config.train, Spectra(run), distributed.current()
+    team.require_share("N_batch", t.N_batch)
     with Batches(run.data.train, t.N_batch, t.seed, run.config.data.augment) as batches:
         trainer.fit(
             run.config,
             run.state,
-            partial(step, run, batches),
+            partial(share_step if team.is_joint else step, run, batches),
             partial(_hooks, run, spectra),
             unit="images",
             per_step=t.N_batch,
@@ -61,7 +63,7 @@ def _train(config: ClassifierConfig, shared: Resolved | None) -> dict[str, Any] 
         )
     if run.config.run.no_final_eval:
         return None
-    return evaluate.finished_metrics(run) or evaluate.evaluate(run, spectra)
+    return team.of_first(partial(evaluate.finished_metrics, run)) or evaluate.evaluate(run, spectra)
 
 
 def step(run: ClassifierRun, batches: Batches, training: State) -> ClassifierReport:
@@ -78,7 +80,14 @@ def step(run: ClassifierRun, batches: Batches, training: State) -> ClassifierRep
         l1=0.0 if t.optimiser.startswith("intrinsic") else t.l1,
         penalized=optimizers.regularized_weights(run.model) if t.l1 else (),
         generator=rng.generator_for(t.seed, training.step) if t.mixup else None,
+        share=distributed.current().share,
     )
+
+
+def share_step(run: ClassifierRun, batches: Batches, training: State) -> Part[ClassifierReport]:
+    """Do the same for this process's share of the batch."""
+    report = step(run, batches, training)
+    return Part([report.loss, float(report.correct), float(report.images)], ClassifierReport.of_sums)
 
 
 def _hooks(run: ClassifierRun, spectra: Spectra, journal: Journal) -> list[Hook]:

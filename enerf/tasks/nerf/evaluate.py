@@ -7,7 +7,7 @@ from typing import Any
 
 from enerf.core import io
 from enerf.datasets.scenes import splits
-from enerf.engine import results, resume
+from enerf.engine import distributed, joint_start, results, resume
 from enerf.fields import conditioning
 from enerf.tasks.nerf import build, exposure, pose_evaluation, setup, views
 from enerf.tasks.nerf.setup import Run
@@ -25,7 +25,7 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
         If the folder is not a NeRF run, or its scene is missing.
     """
     run = setup.open_run(folder, device, source)
-    with results.published(run.config.folder, run.state.step) as out:
+    with joint_start.published(run.config.folder, run.state.step) as out:
         metrics = evaluate(run, out)
     log_further(metrics)
     return metrics
@@ -55,7 +55,8 @@ def evaluate(run: Run, out: Path | None = None) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     metrics["seconds"] = {"train": run.state.seconds, "eval": seconds}
     metrics["curve"] = run.state.curve
-    io.write_json((out or run.config.folder) / results.METRICS, metrics)
+    if distributed.current().is_first:
+        io.write_json((out or run.config.folder) / results.METRICS, metrics)
     return metrics
 
 

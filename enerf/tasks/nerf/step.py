@@ -6,7 +6,7 @@ gradient of the batch. Conditioned weights are computed once per batch, not once
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from enerf.conditioning.weight_cache import computed_once
+from enerf.core.shares import WHOLE, Rows, Share
 from enerf.core.types import Camera, FieldOutput, Proposal, RadianceField, Rays, Rendering
 from enerf.engine.checkpoint import State
 from enerf.fields.backends.module import frozen
@@ -39,6 +40,14 @@ class StepReport:
     opacity: float
     rgb_std: float
     target_std: float
+
+    @classmethod
+    def of_sums(cls, sums: Sequence[float], n: int) -> "StepReport":
+        """Return the figures of a batch of ``n`` rays from the sums of those of shares, see ``gradient``."""
+        loss, mse, opacity, target_std, *moments = sums
+        channels = zip(moments[:3], moments[3:], strict=True)
+        variances = [max(0.0, square / n - (value / n) ** 2) for value, square in channels]
+        return cls(loss, mse, opacity, sum(map(math.sqrt, variances)) / 3, target_std)
 
     @classmethod
     def averaged(cls, reports: Sequence["StepReport"]) -> dict[str, float]:
@@ -113,8 +122,13 @@ def gradient(
     background: Float[Tensor, "b 3"] | None = None,
     views: ViewTerms | None = None,
     depths: DepthTerms | None = None,
-) -> Float[Tensor, " 5"]:
+    share: Share = WHOLE,
+) -> Float[Tensor, " _"]:
     """Add the gradient of a batch to the parameters and return its figures, in the order of ``StepReport``.
+
+    Of a share of the batch, the gradient and the figures are those whose sums over all shares are those of the batch;
+    in the place of the standard deviations, that of the target and the sums of colors and of their squares are returned
+    (``StepReport.of_sums``).
 
     The device is not synchronized, so that the function can be recorded as a CUDA graph (``engine.cuda_graph``).
 
@@ -145,6 +159,8 @@ def gradient(
         View of each ray, if something is trained for each view.
     depths
         Further rays, whose depths are known. Their random numbers follow those of the batch.
+    share
+        The rays of each chunk that are rendered here; ``generator`` is one of ``shares.generator`` then.
     """
     noisy = {"noise_std": noise_std, "generator": generator}
     coarse = partial(fields.coarse, **noisy)
@@ -153,10 +169,10 @@ def gradient(
     fine = partial(fields.fine, **noisy) if fields.fine is not None else None
     n = len(rays)
     loss_sum, opacity_sum = target.new_zeros(()), target.new_zeros(())
-    colors = []
+    colors, targets = [], []
     with computed_once(fields), frozen(fields):
-        for start in range(0, n, rays_at_once):
-            chunk = slice(start, min(start + rays_at_once, n))
+        for part in share.parts(n, rays_at_once, generator):
+            chunk = part.rows
             chunk_rays = rays[chunk] if views is None else views.field_rays(fields, rays, chunk)
             first, final = render.render_rays(coarse, fine, chunk_rays, sampling, generator if jitter else None)
             if views is not None:
@@ -169,20 +185,39 @@ def gradient(
                 )
             else:
                 loss = losses.photometric(first, final, target[chunk])
-            loss = loss * ((chunk.stop - chunk.start) / n)
+            loss = loss * (part.count / n)
             loss.backward()
             loss_sum += loss.detach()
-            opacity_sum += final.opacity.detach().sum()
-            colors.append(final.rgb.detach())
+            opacity_sum += final.opacity.detach()[: part.count].sum()
+            colors.append(final.rgb.detach()[: part.count])
+            targets.append(target[chunk][: part.count])
             del first, final, loss  # frees the activations before the next chunk
         if depths is not None:
             render_depths = partial(render.render_rays, coarse, fine, config=sampling)
-            loss_sum += _depth_gradient(render_depths, depths, sampling, generator if jitter else None, rays_at_once)
+            parts = share.parts(len(depths.rays), rays_at_once, generator)
+            loss_sum += _depth_gradient(render_depths, depths, sampling, generator if jitter else None, parts)
     if views is not None:
-        loss_sum += _penalty(fields, views)
+        loss_sum += _penalty(fields, views, share)
     rgb = torch.cat(colors)
+    if not share.is_whole:
+        return _figures_of_share(loss_sum, rgb, torch.cat(targets), opacity_sum, target, share)
     stds = (color.std(0, correction=0).mean() for color in (rgb, target))
     return torch.stack([loss_sum, losses.mse(rgb, target), opacity_sum / n, *stds])
+
+
+def _figures_of_share(
+    loss: Float[Tensor, ""],
+    rgb: Float[Tensor, "s 3"],
+    own: Float[Tensor, "s 3"],
+    opacity: Float[Tensor, ""],
+    target: Float[Tensor, "b 3"],
+    share: Share,
+) -> Float[Tensor, " 10"]:
+    """Figures of a share of a batch, as of ``StepReport.of_sums``; ``own`` are the target colors of its rays."""
+    n, color = len(target), rgb.double()
+    error = (rgb - own).square().sum() / (3 * n)
+    target_std = target.std(0, correction=0).mean() / share.size
+    return torch.cat([torch.stack([loss, error, opacity / n, target_std]), color.sum(0), color.square().sum(0)])
 
 
 @torch.no_grad()
@@ -195,18 +230,17 @@ def _depth_gradient(
     depths: DepthTerms,
     sampling: SamplingConfig,
     generator: torch.Generator | None,
-    rays_at_once: int,
+    parts: Iterable[Rows],
 ) -> Float[Tensor, ""]:
     """Weighted loss of known depths, summed over coarse and final rendering; its gradient is added to the weights'."""
     n, total = len(depths.rays), depths.t.new_zeros(())
-    for start in range(0, n, rays_at_once):
-        chunk = slice(start, min(start + rays_at_once, n))
-        rays, t = depths.rays[chunk], depths.t[chunk]
+    for part in parts:
+        rays, t = depths.rays[part.rows], depths.t[part.rows]
         first, final = render_depths(rays, generator=generator)
         trained = [final] if first is final or isinstance(first, Proposal) else [first, final]
         loss = sum(losses.depth(each, rays, t, sampling.lindisp, sampling.knee) for each in trained)
         assert isinstance(loss, Tensor)
-        loss = loss * (depths.weight * (chunk.stop - chunk.start) / n)
+        loss = loss * (depths.weight * part.count / n)
         loss.backward()
         total += loss.detach()
         del first, final, trained, loss
@@ -224,11 +258,11 @@ def _photographed(
     return last if first is final else first if isinstance(first, Proposal) else mapped(first), last
 
 
-def _penalty(fields: RadianceFields, views: ViewTerms) -> Float[Tensor, ""]:
-    """Penalty of the parameters of views, whose gradient is added to theirs."""
+def _penalty(fields: RadianceFields, views: ViewTerms, share: Share) -> Float[Tensor, ""]:
+    """Penalty of the parameters of views, whose gradient is added to theirs; divided among the shares."""
     if fields.exposure is None or not views.exposure_weight:
         return views.view.new_zeros((), dtype=torch.float32)
-    penalty = views.exposure_weight * fields.exposure.penalty()
+    penalty = views.exposure_weight / share.size * fields.exposure.penalty()
     penalty.backward()
     return penalty.detach()
 

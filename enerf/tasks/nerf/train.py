@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from enerf.core import shares
 from enerf.core.device import is_out_of_memory
 from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.datasets.scenes import camera_paths
-from enerf.engine import cuda_graph, trainer, writer_lock
+from enerf.engine import cuda_graph, distributed, joint_start, trainer
 from enerf.engine.checkpoint import State
+from enerf.engine.joint_step import Part
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.rendering import render
+from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf import evaluate, poses_file, setup, video, views
 from enerf.tasks.nerf import step as nerf_step
 from enerf.tasks.nerf.batches import Batches
@@ -51,14 +54,15 @@ def train(
             raise InputError("option --viewer: found --render_only, expected a training; see enerf view")
         _render_only(setup.prepare(config, shared, opening=True))
         return None
-    with writer_lock.writing(config.folder):
+    with joint_start.writing(config.folder):
         return _train(config, shared, watch)
 
 
 def _train(config: NerfConfig, shared: Resolved | None, watch: Callable[[Run], Hook] | None) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
-    run = setup.prepare(config, shared)
-    config = run.config  # with what ``auto`` stands for
+    run = joint_start.prepared(partial(setup.prepare, config), shared)
+    config, team = run.config, distributed.current()  # with what ``auto`` stands for
+    _require_shares(run)
     trainer.fit(
         config,
         run.state,
@@ -70,13 +74,23 @@ def _train(config: NerfConfig, shared: Resolved | None, watch: Callable[[Run], H
         metadata=run.record.saved(),
     )
     _warn_of_end(run)
-    poses_file.write(run)
+    if team.is_first:
+        poses_file.write(run)
     if config.run.no_final_eval:
         return None
-    metrics = evaluate.finished_metrics(run) or evaluate.evaluate(run)
+    metrics = team.of_first(partial(evaluate.finished_metrics, run)) or evaluate.evaluate(run)
     log.info("%s: test PSNR %.2f dB at step %d", metrics["method"], metrics["mean"]["psnr"], run.state.step)
     evaluate.log_further(metrics)
     return metrics
+
+
+def _require_shares(run: Run) -> None:
+    """Check that each of several processes has rays of a batch, of a part that fits the memory, and of known depth."""
+    config, team = run.config, distributed.current()
+    team.require_share("N_rand", config.train.N_rand)
+    team.require_share("chunk or --netchunk", setup.rays_at_once(config, run.device))
+    if config.conditioning.methods.normalization == "batch_norm" and config.capture.depth_weight > 0:
+        team.require_share("N_rand / 4", config.train.N_rand // 4)
 
 
 def _warn_of_end(run: Run) -> None:
@@ -88,6 +102,37 @@ def _warn_of_end(run: Run) -> None:
             "little, or not at all in the first half of these steps",
             *(run.state.step, steps),
         )
+
+
+def _gradient(
+    run: Run,
+    batches: Batches,
+    sampling: SamplingConfig,
+    generator: torch.Generator,
+    at_once: int,
+    trains_proposal: bool,
+    rays: Rays,
+    rows: torch.Tensor,
+) -> torch.Tensor:
+    """Add the gradient of this process's share of a batch; return its figures, see ``step.gradient``."""
+    batch, t = batches.batch(rays, rows), run.config.train
+    return nerf_step.gradient(
+        run.fields,
+        batch.rays,
+        batch.target,
+        sampling,
+        generator,
+        noise_std=run.config.render.raw_noise_std,
+        jitter=run.config.render.perturb > 0,
+        rays_at_once=at_once,
+        interlevel=t.interlevel,
+        distortion=t.distortion,
+        trains_proposal=trains_proposal,
+        background=batch.background,
+        views=batch.views,
+        depths=batch.depths,
+        share=distributed.current().share,
+    )
 
 
 class KeptGradients:
@@ -113,42 +158,24 @@ class KeptGradients:
         self._kept.clear()
 
 
-def step_function(run: Run) -> Callable[[State], StepReport]:
+def step_function(run: Run) -> Callable[[State], StepReport | Part[StepReport]]:
     """Return the function that adds the gradient of one step's random batch to the parameters.
 
     On a GPU the computation is recorded as a CUDA graph. If memory runs out, the number of rays at once is halved, and
-    the step is repeated without a graph.
+    the step is repeated without a graph. Of several processes each computes its share; memory must suffice then.
     """
-    config, t = run.config, run.config.train
-    sampling, generator = setup.run_sampling(run), torch.Generator(run.device)
+    config, t, share = run.config, run.config.train, distributed.current().share
+    sampling, generator = setup.run_sampling(run), shares.generator(share, run.device)
     batches = Batches(run, generator)
     if batches.has_random_background:
         sampling = replace(sampling, white_bkgd=False)  # a random color takes the place of black
-    at_once, recording = setup.rays_at_once(config, run.device), run.device.type == "cuda"
+    at_once, recording = setup.rays_at_once(config, run.device), _is_recorded(run)
 
-    def gradient(trains_proposal: bool, rays: Rays, rows: torch.Tensor) -> torch.Tensor:
-        batch = batches.batch(rays, rows)
-        return nerf_step.gradient(
-            run.fields,
-            batch.rays,
-            batch.target,
-            sampling,
-            generator,
-            noise_std=config.render.raw_noise_std,
-            jitter=config.render.perturb > 0,
-            rays_at_once=at_once,
-            interlevel=t.interlevel,
-            distortion=t.distortion,
-            trains_proposal=trains_proposal,
-            background=batch.background,
-            views=batch.views,
-            depths=batch.depths,
-        )
-
+    report_of_sums = partial(StepReport.of_sums, n=t.N_rand)
     functions: dict[bool, cuda_graph.GradientFunction] = {}  # by whether the proposal is trained
     proposal = KeptGradients(run.fields.coarse)
 
-    def step(training: State) -> StepReport:
+    def step(training: State) -> StepReport | Part[StepReport]:
         nonlocal at_once, recording
         setup.begin_step(config, training)
         kind = t.trains_proposal(training.step)
@@ -157,14 +184,20 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
             rays, rows = batches.draw(training.step)
             try:
                 if kind not in functions:
-                    made = partial(gradient, kind)
+                    made = partial(_gradient, run, batches, sampling, generator, at_once, kind)
                     functions[kind] = (
                         cuda_graph.record(made, rays, rows, generator, training.optimizer, run.fields)
                         if recording
                         else made
                     )
-                return StepReport(*functions[kind](rays, rows).tolist())  # a single device synchronization
+                figures = functions[kind](rays, rows).tolist()  # a single device synchronization
+                return StepReport(*figures) if share.is_whole else Part(figures, report_of_sums)
             except (RuntimeError, MemoryError) as error:
+                if not share.is_whole and is_out_of_memory(error):
+                    raise InputError(
+                        f"option --netchunk: memory ran out with a share of {at_once} rays at once; expected less than "
+                        f"{config.render.netchunk}"
+                    ) from None
                 if config.conditioning.methods.normalization == "batch_norm" and is_out_of_memory(error):
                     raise InputError(
                         f"option --N_rand: memory ran out with {t.N_rand} rays, and batch_norm needs all rays of a "
@@ -175,6 +208,17 @@ def step_function(run: Run) -> Callable[[State], StepReport]:
                 training.optimizer.zero_grad()
 
     return step
+
+
+def _is_recorded(run: Run) -> bool:
+    """Return whether steps are recorded as a CUDA graph: on a GPU, unless they exchange statistics."""
+    if run.device.type != "cuda":
+        return False
+    methods = run.config.conditioning.methods
+    exchanges = distributed.current().is_joint and "batch_norm" in (methods.normalization, methods.weights)
+    if exchanges:
+        log.info("the step is not recorded as a CUDA graph: the processes exchange the statistics of batches in it")
+    return not exchanges
 
 
 def _hooks(run: Run, more: list[Hook], journal: Journal) -> list[Hook]:
@@ -188,6 +232,8 @@ def _hooks(run: Run, more: list[Hook], journal: Journal) -> list[Hook]:
         journal.record(training.step, {"test_psnr": value})
 
     def show_picture(training: State) -> None:
+        if not distributed.current().is_first:
+            return
         scene = run.present_scene
         camera = views.preview_camera(scene.camera)
         picture = views.renderer_of(run, config.render.skip).picture(scene, scene.c2w[scene.test[0]], camera)

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from enerf.core import images
 from enerf.datasets.scenes import camera_models, camera_path_files, camera_paths
 from enerf.datasets.scenes.camera_path_files import CameraPath
+from enerf.engine import distributed
 from enerf.rendering import sampling
 from enerf.rendering.render import Picture
 from enerf.reporting import video
@@ -66,7 +69,22 @@ def write_video(
         return image_of(run, renderer.picture(run.scene, poses[i], camera), depth)
 
     settings = {**_trained(run), "path": kind, "frames": len(poses), "factor": factor, "depth": depth, **_of(fast)}
-    return video.write(path, frame, len(poses), fps, settings, keep_pngs=keep_pngs)
+    return _written(path, frame, len(poses), fps, settings, keep_pngs)
+
+
+def _written(
+    path: Path, frame: Callable[[int], np.ndarray], n: int, fps: float | int, settings: dict[str, Any], keep_pngs: bool
+) -> Path:
+    """Write a video as ``reporting.video``; several processes share the frames, and the first one writes."""
+    team = distributed.current()
+    if not team.is_joint:
+        return video.write(path, frame, n, fps, settings, keep_pngs=keep_pngs)
+    missing = team.of_first(partial(video.missing_frames, path, n, settings))
+    with closing(team.map(frame, missing)) as frames:
+        for i, image in zip(video.shown(path, n, missing), frames, strict=True):
+            if team.is_first:
+                video.write_frame(path, i, image)
+    return team.of_first(partial(video.encode, path, n, fps, keep_pngs=keep_pngs))
 
 
 def write_path(
@@ -87,7 +105,7 @@ def write_path(
     n = len(cameras.poses)
     known = {**_trained(run), **_of(fast)}
     settings = {**known, "path": _digest(cameras), "frames": n, "factor": factor, "depth": depth}
-    return video.write(path, frame, n, fps, settings, keep_pngs=keep_pngs)
+    return _written(path, frame, n, fps, settings, keep_pngs)
 
 
 def _path_frame(

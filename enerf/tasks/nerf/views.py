@@ -3,13 +3,15 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from enerf.conditioning import layers
@@ -19,6 +21,7 @@ from enerf.core.types import Camera, Rays, Rendering
 from enerf.datasets.scenes import camera_models, rays
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
+from enerf.engine import distributed
 from enerf.fields.backends import module
 from enerf.fields.deferred import DeferredNeRF
 from enerf.rendering import empty_space, render, view_rays
@@ -96,17 +99,21 @@ def psnr_of_pixels(renderer: Renderer, scene: Scene, views: Sequence[int], n: in
     Views of which masks exclude all pixels are left out.
     Training views are compared in the colors of their photographs, by their exposure maps.
     """
-    values = []
-    for view in views:
-        pixels = scenes_pixels.fixed_pixels(scene, view, n)
-        if not len(pixels.view):
-            continue
-        rendering = in_chunks(
-            renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
-        )
-        rgb = _photographed(renderer, rendering, pixels.view.to(rendering.rgb.device), scene)
-        values.append(image_metrics.psnr(rgb, scenes_pixels.colors_of(scene, pixels)))
+    found = distributed.current().map(partial(_psnr_of_view, renderer, scene, n), views)
+    values = [value for value in found if value is not None]
     return sum(values) / len(values) if values else math.nan
+
+
+def _psnr_of_view(renderer: Renderer, scene: Scene, n: int, view: int) -> float | None:
+    """PSNR of ``n`` fixed pixels of a view; None if masks exclude all."""
+    pixels = scenes_pixels.fixed_pixels(scene, view, n)
+    if not len(pixels.view):
+        return None
+    rendering = in_chunks(
+        renderer.render, scenes_pixels.rays_of(scene, pixels, renderer.pixel_centers), renderer.rays_at_once
+    )
+    rgb = _photographed(renderer, rendering, pixels.view.to(rendering.rgb.device), scene)
+    return image_metrics.psnr(rgb, scenes_pixels.colors_of(scene, pixels))
 
 
 @torch.no_grad()
@@ -123,31 +130,39 @@ def _photographed(renderer: Renderer, picture: Picture, view: Int[Tensor, " n"],
 def measure(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path | None) -> list[dict[str, Any]]:
     """Render views; return name, PSNR, SSIM and LPIPS of each; write the images to ``folder`` as PNG if it is given.
 
-    Masked pixels do not count; for LPIPS, a mean over whole images, they are those of the photograph.
+    Masked pixels do not count; for LPIPS, a mean over whole images, they are those of the photograph. Several processes
+    share the views, and the first one writes.
     """
-    measured = []
-    for view in progress_bar(None, "test views", "view", iterable=views):
-        picture = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view))
-        rgb = picture.rgb.cpu()
-        target, mask = scenes_pixels.view_image(scene, view).cpu(), scenes_pixels.view_mask(scene, view)
-        seen = rgb if mask is None else torch.where(mask.cpu()[..., None], rgb, target)
-        measured.append(
-            {
-                "name": scene.image_names[view],
-                "psnr": image_metrics.psnr(rgb, target, mask),
-                "ssim": image_metrics.ssim(seen, target, mask),
-                "lpips": image_metrics.lpips(seen, target),
-            }
-        )
-        if renderer.exposure is not None:
-            halves = exposure.half_scores(rgb, target, None if mask is None else mask.cpu(), renderer.exposure.kind)
-            measured[-1]["halves"] = halves
-            if scene.exposures is not None:
-                mapped = _by_exposure(renderer.exposure, picture, view, scene).cpu()
-                measured[-1]["psnr_by_exif"] = image_metrics.psnr(mapped, target, mask)
-        if folder is not None:
-            images.write_png(folder / picture_name(scene, view), images.to_uint8(rgb))
+    team, measured = distributed.current(), []
+    with closing(team.map(partial(_measured, renderer, scene), views)) as results:
+        for view, (figures, image) in zip(
+            progress_bar(None, "test views", "view", iterable=views), results, strict=True
+        ):
+            measured.append(figures)
+            if folder is not None and team.is_first:
+                images.write_png(folder / picture_name(scene, view), image)
     return measured
+
+
+def _measured(renderer: Renderer, scene: Scene, view: int) -> tuple[dict[str, Any], UInt8[np.ndarray, "h w 3"]]:
+    """Figures of a view, and its rendering as bytes."""
+    picture = renderer.picture(scene, scene.c2w[view], scene.cameras.camera(view))
+    rgb = picture.rgb.cpu()
+    target, mask = scenes_pixels.view_image(scene, view).cpu(), scenes_pixels.view_mask(scene, view)
+    seen = rgb if mask is None else torch.where(mask.cpu()[..., None], rgb, target)
+    figures: dict[str, Any] = {
+        "name": scene.image_names[view],
+        "psnr": image_metrics.psnr(rgb, target, mask),
+        "ssim": image_metrics.ssim(seen, target, mask),
+        "lpips": image_metrics.lpips(seen, target),
+    }
+    if renderer.exposure is not None:
+        halves = exposure.half_scores(rgb, target, None if mask is None else mask.cpu(), renderer.exposure.kind)
+        figures["halves"] = halves
+        if scene.exposures is not None:
+            mapped = _by_exposure(renderer.exposure, picture, view, scene).cpu()
+            figures["psnr_by_exif"] = image_metrics.psnr(mapped, target, mask)
+    return figures, images.to_uint8(rgb)
 
 
 @torch.no_grad()

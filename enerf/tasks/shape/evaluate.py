@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from enerf.core import io
-from enerf.engine import results, resume
+from enerf.engine import distributed, joint_start, results, resume
+from enerf.fields.shape import ShapeField
 from enerf.geometry import spurious, write
 from enerf.geometry.isosurface import extract
 from enerf.geometry.isosurface.extract import ExtractionSettings, Surface
@@ -41,7 +42,7 @@ def evaluate_folder(folder: Path, device: str = "auto", source: str = "") -> dic
         If the folder is not a shape run, or its training target is missing.
     """
     run = setup.open_run(folder, device, source)
-    with results.published(run.config.folder, run.state.step) as out:
+    with joint_start.published(run.config.folder, run.state.step) as out:
         return evaluate(run, out)
 
 
@@ -52,15 +53,23 @@ def evaluate(run: ShapeRun, out: Path | None = None) -> dict[str, Any]:
 
     A point cloud defines no interior: the distance of its points to the mesh is measured instead. A volume defines no
     surface: the IoU over all of its voxels is measured.
+
+    Several processes extract the mesh together, and the first one measures and writes.
     """
-    began = time.perf_counter()
-    measured = (
-        _picture_metrics(run) if isinstance(run.target, Picture) else _shape_metrics(run, out or run.config.folder)
-    )
+    began, field = time.perf_counter(), setup.frozen(run.field)
+    has_mesh = run.config.run.resolution and not isinstance(run.target, Picture)
+    surface = extract_surface(run, field) if has_mesh else None
+    return distributed.current().of_first(partial(_measured, run, out or run.config.folder, field, surface, began))
+
+
+def _measured(run: ShapeRun, out: Path, field: ShapeField, surface: Surface | None, began: float) -> dict[str, Any]:
+    """Return the metrics of a field and of its surface; write them and the mesh to ``out``."""
+    is_picture = isinstance(run.target, Picture)
+    measured = _picture_metrics(run, field) if is_picture else _shape_metrics(run, out, field, surface)
     backend = run.record.metrics(run.state.step, run.config.folder)
     metrics = {**_protocol(run), **backend, **measured, "curve": run.state.curve}
     metrics["seconds"] = {"train": run.state.seconds, "eval": time.perf_counter() - began}
-    io.write_json((out or run.config.folder) / results.METRICS, metrics)
+    io.write_json(out / results.METRICS, metrics)
     return metrics
 
 
@@ -91,18 +100,15 @@ def _protocol(run: ShapeRun) -> dict[str, Any]:
     return found
 
 
-def _picture_metrics(run: ShapeRun) -> dict[str, Any]:
+def _picture_metrics(run: ShapeRun, field: ShapeField) -> dict[str, Any]:
     """Return the PSNR of an image."""
     assert isinstance(run.target, Picture)
-    field = setup.in_chunks(setup.frozen(run.field))
-    return {"picture": picture.measure(field, run.target)}
+    return {"picture": picture.measure(setup.in_chunks(field), run.target)}
 
 
-def _shape_metrics(run: ShapeRun, out: Path) -> dict[str, Any]:
+def _shape_metrics(run: ShapeRun, out: Path, field: ShapeField, surface: Surface | None) -> dict[str, Any]:
     """Return metrics of the field and of its mesh, which is written to ``mesh.ply`` in ``out``."""
-    field = setup.frozen(run.field)
     inside = setup.inside_test(field, run.config.data.target, run.config.data.level)
-    surface = extract_surface(run, field) if run.config.run.resolution else None
     dropped = None
     if surface is not None:
         surface, dropped = without_spurious_parts(run, surface)
@@ -139,7 +145,12 @@ def extract_surface(run: ShapeRun, field: Any) -> Surface | None:
     signs = setup.sign_grid_of(run.config, run.target)
     cells = None if signs is None else signs.surface_cells()
     settings = ExtractionSettings(
-        run.config.run.resolution, run.config.data.level, inside=inside, closed=True, surface_cells=cells
+        run.config.run.resolution,
+        run.config.data.level,
+        inside=inside,
+        closed=True,
+        surface_cells=cells,
+        in_order=distributed.current().map,
     )
     try:
         return extract.extract(setup.in_chunks(field), BOX, settings)

@@ -1,10 +1,19 @@
-"""Loss terms of every training step, by what is fitted: a mesh, a point cloud, an image or a volume."""
+"""Loss terms of every training step, by what is fitted: a mesh, a point cloud, an image or a volume.
+
+Of several processes each draws the samples of the whole batch, and computes the terms of its share: their sums over the
+processes are the terms of the batch.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from enerf.core import rng
+from enerf.core.shares import Rows
+from enerf.engine import distributed
 from enerf.geometry import point_cloud, sample_pool
 from enerf.geometry import samples as geometry_samples
 from enerf.geometry.mesh import Mesh, PointCloud
@@ -61,16 +70,41 @@ def _mesh_terms(run: ShapeRun, mesh: Mesh) -> Iterator[LossTermsAt]:
         stream = sample_pool.Stream(prepared, s.pool, s.N_points - n_far, s.pool_uses, config.train.seed)
 
         def terms_at(step: int) -> LossTerms:
-            samples = stream.batch(step).to(run.device)
+            batch = stream.batch(step)
+            samples, part = batch[own(len(batch)).rows].to(run.device), _part(len(batch))
             if is_distance:
-                return shape_step.distance_terms(run.field, samples, loss)
+                return _scaled(shape_step.distance_terms(run.field, samples, loss), part)
             far = None
             if signs is not None:
                 points, states = signs.draw(n_far, rng.generator_for(config.train.seed + FAR_STREAM, step))
-                far = FarPoints(points.to(run.device), states.to(run.device), s.far_margin, n_far / s.N_points)
-            return shape_step.occupancy_terms(run.field, samples, s.balanced, far)
+                far = _far(points, states, run, n_far / s.N_points)
+            totals = None if part == 1 else torch.stack([batch.labels.sum(), (1 - batch.labels).sum()])
+            return shape_step.occupancy_terms(run.field, samples, s.balanced, far, totals)
 
         yield terms_at
+
+
+def own(n: int) -> Rows:
+    """Return the rows of this process in a batch of ``n``."""
+    return distributed.current().share.of(0, n)
+
+
+def _part(n: int) -> float:
+    """Return how much of a batch of ``n`` rows this process has; 1 if it works alone."""
+    return own(n).count / n
+
+
+def _scaled(terms: LossTerms, part: float) -> LossTerms:
+    """Return means over a share of a batch as parts of the means over the batch."""
+    return terms if part == 1 else {name: value * part for name, value in terms.items()}
+
+
+def _far(points: Tensor, states: Tensor, run: ShapeRun, weight: float) -> FarPoints:
+    """Return this process's share of the points far from the surface."""
+    part, margin = own(len(points)), run.config.samples.far_margin
+    rows = slice(part.rows.start, part.rows.start + part.count)
+    total = None if part.count == len(points) else states.abs().sum().float()
+    return FarPoints(points[rows].to(run.device), states[rows].to(run.device), margin, weight, total)
 
 
 @contextmanager
@@ -85,8 +119,15 @@ def _cloud_terms(run: ShapeRun, cloud: PointCloud) -> Iterator[LossTermsAt]:
         stream = sample_pool.Stream(prepared, s.pool, n_off, s.pool_uses, seed)
 
         def terms_at(step: int) -> LossTerms:
-            on = geometry_samples.from_cloud(cloud, n_on, rng.generator_for(seed, step)).to(run.device)
-            return shape_step.cloud_terms(run.field, on, stream.batch(step).to(run.device), weights, s.gradient_step)
+            on = geometry_samples.from_cloud(cloud, n_on, rng.generator_for(seed, step))[own(n_on).rows].to(run.device)
+            off = stream.batch(step)[own(n_off).rows].to(run.device)
+            terms = dict(shape_step.cloud_terms(run.field, on, off, weights, s.gradient_step))
+            if (part := _part(n_on)) == 1:
+                return terms
+            both = (own(n_on).count + own(n_off).count) / (n_on + n_off)
+            return {
+                name: value * {"off": _part(n_off), "eikonal": both}.get(name, part) for name, value in terms.items()
+            }
 
         yield terms_at
 
@@ -107,10 +148,12 @@ def _picture_terms(run: ShapeRun, picture: Picture) -> LossTermsAt:
             generator = rng.generator_for(config.train.seed, step)
             points, colors = inductive.batch(picture, blocks, config.samples.N_points, generator)
             return inductive.terms(run.field, points.to(run.device), colors.to(run.device), lowered)
-        points, colors = shape_picture.batch(
-            picture, config.samples.N_points, rng.generator_for(config.train.seed, step)
+        n = config.samples.N_points
+        points, colors = (
+            each[own(n).rows].to(run.device)
+            for each in shape_picture.batch(picture, n, rng.generator_for(config.train.seed, step))
         )
-        return shape_step.color_terms(run.field, points.to(run.device), colors.to(run.device))
+        return _scaled(shape_step.color_terms(run.field, points, colors), _part(n))
 
     return terms_at
 
@@ -122,6 +165,8 @@ def _volume_terms(run: ShapeRun, volume: Volume) -> LossTermsAt:
 
     def terms_at(step: int) -> LossTerms:
         points, labels = shape_voxels.batch(kept, config.samples.N_points, step, config.train.seed)
-        return shape_step.volume_terms(run.field, points.to(run.device), labels.to(run.device), config.data.volume_loss)
+        n, kind = len(points), config.data.volume_loss
+        points, labels = points[own(n).rows].to(run.device), labels[own(n).rows].to(run.device)
+        return _scaled(shape_step.volume_terms(run.field, points, labels, kind), _part(n))
 
     return terms_at

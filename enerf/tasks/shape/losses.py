@@ -15,11 +15,16 @@ NEAR = 0.01  # instant-ngp's, in units of distance
 
 
 def occupancy(
-    logits: Float[Tensor, "*b"], inside: Bool[Tensor, "*b"] | Float[Tensor, "*b"], *, balanced: bool = False
+    logits: Float[Tensor, "*b"],
+    inside: Bool[Tensor, "*b"] | Float[Tensor, "*b"],
+    *,
+    balanced: bool = False,
+    totals: Float[Tensor, "2"] | None = None,
 ) -> Float[Tensor, ""]:
     """Binary cross entropy of logits; ``balanced``: the average of its mean inside and its mean outside.
 
-    Labels between 0 and 1 contribute to both means. A side without points is ignored.
+    Labels between 0 and 1 contribute to both means. A side without points is ignored. ``totals`` are the sums of the
+    labels and of 1 − labels of a larger batch: the result is the part of its loss that these points contribute.
 
     >>> occupancy(torch.zeros(4), torch.tensor([True, False, False, False]))
     tensor(0.6931)
@@ -27,9 +32,9 @@ def occupancy(
     labels = inside.to(logits.dtype)
     each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     if not balanced:
-        return each.mean()
+        return each.mean() if totals is None else each.sum() / totals.sum()
     sides = torch.stack([labels, 1 - labels])
-    shares = sides.flatten(1).sum(-1)
+    shares = sides.flatten(1).sum(-1) if totals is None else totals.to(labels)
     means = (sides * each).flatten(1).sum(-1) / shares.clamp(min=torch.finfo(shares.dtype).tiny)
     return means.sum() / (shares > 0).sum()
 
@@ -54,16 +59,22 @@ def squared_colors(values: Float[Tensor, "*b 3"], colors: Float[Tensor, "*b 3"])
     return (values - colors).square().mean()
 
 
-def far_occupancy(logits: Float[Tensor, "*b"], signs: Float[Tensor, "*b"], margin: float | int) -> Float[Tensor, ""]:
+def far_occupancy(
+    logits: Float[Tensor, "*b"],
+    signs: Float[Tensor, "*b"],
+    margin: float | int,
+    total: Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
     """Mean cross entropy of logits that should be beyond ``margin`` on their side: log(1 + exp(margin − sign · logit)).
 
-    ``signs`` are 1 inside, −1 outside, and 0 for points that are left out. With margin 0 it is ``occupancy``.
+    ``signs`` are 1 inside, −1 outside, and 0 for points that are left out. With margin 0 it is ``occupancy``. ``total``
+    is the number of points that are not left out of a larger batch, as in ``occupancy``.
 
     >>> far_occupancy(torch.tensor([-5.0, 3.0]), torch.tensor([-1.0, 0.0]), 5)
     tensor(0.6931)
     """
     each = functional.softplus(margin - signs * logits) * signs.abs()
-    return each.sum() / signs.abs().sum().clamp(min=1)
+    return each.sum() / (signs.abs().sum() if total is None else total.to(logits)).clamp(min=1)
 
 
 def l1(sdf: Float[Tensor, "*b"], target: Float[Tensor, "*b"]) -> Float[Tensor, ""]:

@@ -6,6 +6,7 @@ A loss is a mapping from names to weighted terms; the training loss is their sum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from enerf.conditioning.weight_cache import computed_once
 from enerf.core.types import ScalarField
+from enerf.engine.joint_step import Part
 from enerf.fields import derivatives
 from enerf.fields.backends.module import frozen
 from enerf.geometry.samples import ShapeSamples
@@ -28,6 +30,11 @@ class ShapeReport:
 
     loss: float
     parts: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, names: Sequence[str], numbers: Sequence[float]) -> "ShapeReport":
+        """Return the report of the names of terms, and of the loss followed by them."""
+        return cls(numbers[0], dict(zip(names, numbers[1:], strict=True)))
 
     @classmethod
     def averaged(cls, reports: Sequence["ShapeReport"]) -> dict[str, float]:
@@ -68,27 +75,37 @@ class DistanceLoss:
 class FarPoints:
     """Points far from the surface: positions, signs (1 inside, −1 outside, 0 unknown), and the margin of their logits.
 
-    ``weight`` multiplies their mean loss, and 1 − ``weight`` that of other points.
+    ``weight`` multiplies their mean loss, and 1 − ``weight`` that of other points; ``total`` is as for
+    ``losses.far_occupancy``.
     """
 
     points: Float[Tensor, "n 3"]
     signs: Float[Tensor, " n"]
     margin: float | int
     weight: float | int
+    total: Float[Tensor, ""] | None = None
 
 
 def occupancy_terms(
-    model: ScalarField, samples: ShapeSamples, balanced: bool = False, far: FarPoints | None = None
+    model: ScalarField,
+    samples: ShapeSamples,
+    balanced: bool = False,
+    far: FarPoints | None = None,
+    totals: Float[Tensor, "2"] | None = None,
 ) -> LossTerms:
-    """Return the loss terms of occupancy logits at samples and at points far from the surface."""
+    """Return the loss terms of occupancy logits at samples and at points far from the surface.
+
+    ``totals`` is as for ``losses.occupancy``, if the samples are a share of a batch.
+    """
     if far is None:
-        return {"entropy": losses.occupancy(model(samples.points), samples.labels, balanced=balanced)}
+        logits = model(samples.points)
+        return {"entropy": losses.occupancy(logits, samples.labels, balanced=balanced, totals=totals)}
     n = len(samples)
     logits = model(torch.cat([samples.points, far.points]))
-    near = losses.occupancy(logits[:n], samples.labels, balanced=balanced)
+    near = losses.occupancy(logits[:n], samples.labels, balanced=balanced, totals=totals)
     return {
         "entropy": (1 - far.weight) * near,
-        "far": far.weight * losses.far_occupancy(logits[n:], far.signs, far.margin),
+        "far": far.weight * losses.far_occupancy(logits[n:], far.signs, far.margin, far.total),
     }
 
 
@@ -151,12 +168,24 @@ def gradient_step(model: nn.Module, loss_terms: Callable[[], LossTerms]) -> Shap
 
     Conditioned weights are computed once, even if the loss calls the model several times.
     """
+    names, numbers = _accumulated(model, loss_terms)
+    return ShapeReport.of(names, numbers)
+
+
+def share_step(model: nn.Module, loss_terms: Callable[[], LossTerms]) -> Part[ShapeReport]:
+    """Do the same for the terms of a share of a batch, whose sums over all shares are those of the batch."""
+    names, numbers = _accumulated(model, loss_terms)
+    return Part(numbers, partial(ShapeReport.of, names))
+
+
+def _accumulated(model: nn.Module, loss_terms: Callable[[], LossTerms]) -> tuple[list[str], list[float]]:
+    """Add the gradient of the loss to the parameters' ``grad``; return the names of its terms, the loss and they."""
     with computed_once(model), frozen(model):
         terms = loss_terms()
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
     numbers = torch.stack([loss, *terms.values()]).detach().tolist()  # a single device synchronization
-    return ShapeReport(numbers[0], dict(zip(terms, numbers[1:], strict=True)))
+    return list(terms), numbers
 
 
 def _values_and_gradients(

@@ -10,13 +10,13 @@ from typing import Any
 
 from enerf.core import io
 from enerf.core.errors import InputError, NotFinite, SomeFailed
-from enerf.engine import resume, trainer, writer_lock
+from enerf.engine import distributed, joint_start, resume, trainer
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.trainer import Hook
 from enerf.fields.backends.registry import Resolved
 from enerf.geometry import read
-from enerf.geometry.mesh import Mesh
+from enerf.geometry.mesh import Mesh, PointCloud
 from enerf.geometry.occupancy_volume import Volume
 from enerf.reporting import tables
 from enerf.tasks.shape import evaluate, loss_terms, report, setup, voxels
@@ -48,7 +48,7 @@ def train(
     KeyboardInterrupt
         If the run was interrupted; a checkpoint was saved.
     """
-    with writer_lock.writing(config.folder):
+    with joint_start.writing(config.folder):
         return _train(config, shared, watch)
 
 
@@ -56,13 +56,15 @@ def _train(
     config: ShapeConfig, shared: Resolved | None, watch: Callable[[ShapeRun], Hook] | None
 ) -> dict[str, Any] | None:
     """Train and evaluate a run whose folder is locked."""
-    run = setup.prepare(config, shared)
-    config = run.config
+    run = joint_start.prepared(partial(setup.prepare, config), shared)
+    config, team = run.config, distributed.current()
+    _require_shares(run)
+    gradient = shape_step.share_step if team.is_joint else shape_step.gradient_step
     with loss_terms.of_run(run) as terms_at:
         trainer.fit(
             config,
             run.state,
-            lambda state: shape_step.gradient_step(run.field, partial(terms_at, state.step)),
+            lambda state: gradient(run.field, partial(terms_at, state.step)),
             partial(_hooks, run, [] if watch is None else [watch(run)]),
             unit="points",
             per_step=config.samples.N_points,
@@ -70,7 +72,22 @@ def _train(
         )
     if config.run.no_final_eval:
         return None
-    return evaluate.finished_metrics(run) or evaluate.evaluate(run)
+    return team.of_first(partial(evaluate.finished_metrics, run)) or evaluate.evaluate(run)
+
+
+def _require_shares(run: ShapeRun) -> None:
+    """Check that each of several processes has points of every kind in a batch."""
+    config, team = run.config, distributed.current()
+    n = config.samples.N_points
+    parts = [n]
+    if isinstance(run.target, PointCloud):
+        parts = [max(1, n // 2)]  # on the cloud; elsewhere there are as many or more
+    elif isinstance(run.target, Mesh) and config.far_points:
+        parts = [n - config.far_points]
+    for each in parts:
+        team.require_share("N_points", each)
+    if config.samples.iga:
+        distributed.refuse(f"option --iga {config.samples.iga}")
 
 
 def train_all(config: ShapeConfig, watch: Callable[[ShapeRun], Hook] | None = None) -> list[dict[str, Any]]:
@@ -93,6 +110,7 @@ def train_all(config: ShapeConfig, watch: Callable[[ShapeRun], Hook] | None = No
     if not config.data.mesh or not folder.is_dir():
         metrics = train(config, watch=watch)
         return [] if metrics is None else [metrics]
+    distributed.refuse(f"option --mesh {folder}, a folder")
     if watch is not None:
         raise InputError(f"option --viewer: found the folder {folder} as --mesh, expected one mesh")
     named = _named_meshes(folder)
@@ -143,6 +161,8 @@ def _hooks(run: ShapeRun, more: list[Hook], journal: Journal) -> list[Hook]:
     """Return the hook that appends a point ``[step, seconds, metrics ...]`` to the curve, and ``more``."""
 
     def evaluate_point(state: State) -> None:
+        if not distributed.current().is_first:
+            return
         field = setup.frozen(run.field)
         measured: dict[str, Any]
         if isinstance(run.target, Picture):

@@ -1,0 +1,148 @@
+"""The start of a run of several processes: one prepares it first, the others likewise, and all of them are compared."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from enerf.config import options, parser
+from enerf.config.options import RunConfig
+from enerf.core.errors import InputError
+from enerf.engine import distributed, results, synchronized_norm, writer_lock
+from enerf.engine.checkpoint import State
+from enerf.engine.distributed import Team
+from enerf.engine.run_record import Record
+from enerf.fields.backends.registry import Resolved
+
+log = logging.getLogger("enerf")
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A run that is prepared for training."""
+
+    @property
+    def config(self) -> Any:
+        """Its options, a ``RunConfig``."""
+
+    @property
+    def state(self) -> State:
+        """Its training state."""
+
+    @property
+    def record(self) -> Record:
+        """What it is trained with."""
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder in the first process; in the others nothing.
+
+    Raises
+    ------
+    InputError
+        As ``writer_lock.writing``, in the first process.
+    """
+    if not distributed.current().is_first:
+        yield
+        return
+    with writer_lock.writing(folder):
+        yield
+
+
+@contextmanager
+def published(folder: Path, step: int) -> Iterator[Path]:
+    """A folder for results of a step of a run, as of ``results.published``; the processes but the first write none."""
+    if not distributed.current().is_first:
+        yield folder
+        return
+    with results.published(folder, step) as out:
+        yield out
+
+
+def prepared(prepare: Callable[[Resolved | None], P], shared: Resolved | None) -> P:
+    """Return a prepared run; of several processes the first one prepares it before the others.
+
+    They take the backend and the precision that it has chosen, and its initial weights, and find what it has compiled.
+    Batch normalization takes the statistics of the joint batch from then on.
+
+    Parameters
+    ----------
+    prepare
+        Function from the backend and precision that ``auto`` stands for in a new run to the run.
+    shared
+        What ``auto`` stands for.
+
+    Raises
+    ------
+    InputError
+        That of any process; or if the processes have different options, files or checkpoints.
+    """
+    team = distributed.current()
+    if not team.is_joint:
+        return prepare(shared)
+    made: list[P] = []
+
+    def first() -> Resolved:
+        made.append(prepare(shared))
+        return made[0].record.current
+
+    chosen = team.of_first(first)
+    message = ""
+    if not team.is_first:
+        try:
+            made.append(prepare(chosen))
+        except InputError as error:
+            message = str(error)
+    for rank, each in enumerate(team.gather(message)):
+        if each:
+            raise InputError(f"process {rank}: {each}")
+    run = made[0]
+    _require_equal(team, run)
+    team.start_alike(run.state.model)
+    synchronized_norm.synchronize(run.state.model, team)
+    return run
+
+
+def _require_equal(team: Team, run: Prepared) -> None:
+    """Check that all processes have the same options, files and checkpoint."""
+    found = team.gather(_description(run))
+    for rank, other in enumerate(found):
+        for name in sorted(found[0].keys() | other.keys()):
+            if (mine := found[0].get(name)) != (theirs := other.get(name)):
+                raise InputError(
+                    f"{name}: process 0 found {mine!r} and process {rank} {theirs!r}, expected the same options, data "
+                    "and checkpoints for all processes of a run"
+                )
+
+
+def _description(run: Prepared) -> dict[str, Any]:
+    """Return what has to be equal in all processes, by words for messages; files by their content, not their path."""
+    config: RunConfig = run.config
+    declared = options.declared(type(config))
+    values = {name: value for name, value in parser.to_dict(config).items() if not declared[name].metadata["is_source"]}
+    inputs = run.record.inputs
+    return {
+        **{f"option --{name}": value for name, value in values.items()},
+        "files of the data": None if inputs is None else inputs.digest,
+        "step of the checkpoint": run.state.step,
+        "seconds of the checkpoint": run.state.seconds,
+        "backend and precision": str(run.record.current),
+        "values of the model": sum(value.numel() for value in run.state.model.state_dict().values()),
+    }
+
+
+def warn_if_different(training: State) -> None:
+    """Warn if the weights of the processes are not equal bit for bit, as they should be."""
+    team = distributed.current()
+    found = team.gather(distributed.digest(list(training.model.parameters()))) if team.is_joint else []
+    if len(set(found)) > 1:
+        log.warning(
+            "step %d: the weights of the processes differ: they are of different kinds of processors or GPUs, or of "
+            "different versions of torch; those of the first process are saved",
+            training.step,
+        )
