@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enerf.core import images, rng
-from enerf.datasets.scenes import assembly, formats, transparency
+from enerf.datasets.scenes import formats, transparency
+from enerf.datasets.scenes import masks as scene_masks
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.resized_files import Photo
@@ -102,7 +103,7 @@ def test_a_mask_of_any_size_excludes_at_least_what_it_masks(data, tmp_path_facto
     mask = np.random.default_rng(data.draw(st.integers(0, 99))).random((tall, wide)) < 0.7
     file = tmp_path_factory.getbasetemp() / "mask.png"
     images.write_png(file, (mask * data.draw(st.sampled_from([1, 255]))).astype(np.uint8))
-    found = assembly._mask(file, Photo(file, width, height, rotate=False))
+    found = scene_masks.of_file(file, Photo(file, width, height, rotate=False))
     assert found.shape == (height, width)
     rows, columns = np.arange(height), np.arange(width)
     for y in rows:
