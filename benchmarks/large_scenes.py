@@ -295,6 +295,7 @@ def main() -> None:
     work = Path(options.work or tempfile.mkdtemp(prefix="enerf-large-")).absolute()
     os.environ["ENERF_CACHE"] = os.environ.get("ENERF_CACHE") or str(work / "cache")
     try:
+        fresh(write_scene(work / "small_100", 100, options.side, options.side), "memory", 1)  # compiles kernels
         rows = tables_of[options.what](options, work)
         report = sides.Report(options.out)
         report(tables.as_markdown(rows))

@@ -19,6 +19,7 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.sparse_depths import SparseDepths
 from enerf.datasets.scenes.usable_pixels import UsableRows, row_counts
 
+SHUFFLED = 1 << 22  # pixels of a view of which fixed ones are the first of a permutation of all
 LISTED = 1 << 27  # pixels of masked views of which a list is kept, 4 bytes each; of more, counts of their rows
 
 
@@ -179,7 +180,8 @@ def colors_of(scene: Scene, pixels: Pixels, background: Float[Tensor, "*b 3"] | 
 
     Transparent pixels are composited over ``background``, by default that of the scene.
     """
-    return _over(_floats(storage.gathered(scene.images, pixels.view, pixels.y, pixels.x)), scene, background)
+    stored = storage.gathered(scene.images, pixels.view, pixels.y, pixels.x, scene.c2w.device)
+    return _over(_floats(stored), scene, background)
 
 
 def view_image(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
@@ -215,7 +217,11 @@ def fixed_pixels(scene: Scene, view: int, n: int, seed: int = 0) -> Pixels:
 
     All of them, in row-major order, if ``n`` is 0 or at least their number.
     """
-    _, width = scene.size(view)
+    height, width = scene.size(view)
+    if scene.masks is None and height * width > SHUFFLED and 0 < n < height * width // 8:
+        drawn = torch.randint(height * width, (2 * n,), generator=rng.generator_for(seed, view)).tolist()
+        chosen = torch.tensor(list(dict.fromkeys(drawn))[:n])  # the first n that differ, of twice as many
+        return Pixels(torch.full_like(chosen, view), chosen % width, chosen // width)
     chosen = _usable(scene, view).long()
     if 0 < n < len(chosen):
         chosen = chosen[torch.randperm(len(chosen), generator=rng.generator_for(seed, view))[:n]]

@@ -138,9 +138,7 @@ def to_device(found: SceneImages, device: torch.device) -> SceneImages:
     return found.to(device)
 
 
-def gathered(found: SceneImages, view: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Pixels of images at indices that may be on another device, where the result is."""
-    if found.device == view.device:
-        return found[view, y, x]
+def gathered(found: SceneImages, view: Tensor, y: Tensor, x: Tensor, device: torch.device) -> Tensor:
+    """Pixels of images on a device; indices may be on another one than the images."""
     at = found.device
-    return found[view.to(at), y.to(at), x.to(at)].to(view.device)
+    return found[view.to(at), y.to(at), x.to(at)].to(device)

@@ -53,9 +53,8 @@ class UsableRows:
         top, _, left, wide = self._places[row].unbind(-1)
         column = torch.arange(int(wide.max()), device=row.device)
         x = torch.minimum(column[None], wide[:, None] - 1)
-        usable = storage.gathered(
-            self._masks, self._views[row][:, None].expand_as(x), (top + y)[:, None].expand_as(x), left[:, None] + x
-        )
+        view, line_of_view = self._views[row][:, None].expand_as(x), (top + y)[:, None].expand_as(x)
+        usable = storage.gathered(self._masks, view, line_of_view, left[:, None] + x, row.device)
         usable = usable[..., 0] & (column < wide[:, None])
         passed = usable.cumsum(1, dtype=torch.int32) > within[:, None]
         return y * wide + passed.to(torch.uint8).argmax(1)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from enerf.core import rng
+from enerf.core import files, rng
 from enerf.core.types import Rays
 from enerf.datasets.scenes import image_blocks, sparse_depths
 from enerf.datasets.scenes import pixels as scenes_pixels
@@ -134,13 +134,14 @@ def _blocks(run: Run) -> ImageBlocks:
     config, scene = run.config, run.scene
     t, views = config.train, scene.train
     capacity = image_blocks.capacity_of(scene, views, int(t.block_gb * 1e9))
-    every = t.block_steps or image_blocks.steps_of(scene, views)
+    if run.device.type == "cpu":
+        files.require_memory(image_blocks.bytes_each(scene, views) * capacity, "option --block_gb")
     log.info(
         "%s: the rays of a step are drawn from a block of %d of %d training views (--batches blocks, --block_gb), of "
         "which one is replaced every %d steps (--block_steps)",
-        *(scene.name, capacity, len(views), every),
+        *(scene.name, capacity, len(views), t.block_steps),
     )
-    return ImageBlocks(scene, views, capacity, every, t.seed, _crops(config))
+    return ImageBlocks(scene, views, capacity, t.block_steps, t.seed, _crops(config))
 
 
 def joined(first: Rays, second: Rays) -> Rays:

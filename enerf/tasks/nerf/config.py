@@ -306,9 +306,10 @@ class TrainOptions(FitOptions):
     block_steps: int = option(
         0,
         "steps after which one image of a block is replaced (--batches blocks); 0: as many as a view has megapixels, "
-        "rounded, at least 1",
+        "at least 1, four times as many on a CPU; recorded with the run",
         at_least=0,
         at_most=STEPS,
+        automatic=0,
         affects="training",
     )
     no_batching: bool = option(False, "take the rays of a step from a single random image", affects="training")

@@ -12,7 +12,7 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import alignment, bounds, formats, rays, splits, storage
+from enerf.datasets.scenes import alignment, bounds, formats, image_blocks, rays, splits, storage
 from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
@@ -92,7 +92,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     scene = load_scene(config, pose_check=found is None).to(device)
     if config.data.factor == AUTOMATIC:
         config = parser.replace(config, factor=scene.factor)
-    config = with_batches(with_spacing(config, saved, scene), saved, scene, opening=opening)
+    config = with_batches(with_spacing(config, saved, scene), saved, scene, device, opening=opening)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     _log_background(config, scene)
     with_fine = config.render.N_importance > 0
@@ -177,12 +177,12 @@ def with_spacing(config: NerfConfig, saved: dict[str, Any] | None, scene: Scene)
 
 
 def with_batches(
-    config: NerfConfig, saved: dict[str, Any] | None, scene: Scene, *, opening: bool = False
+    config: NerfConfig, saved: dict[str, Any] | None, scene: Scene, device: torch.device, *, opening: bool = False
 ) -> NerfConfig:
     """Return the configuration with the kind of batches that ``auto`` stands for; ``saved`` as above.
 
-    A run that was started before the option existed draws from all views. The kind is recorded: it does not change with
-    the memory of the computer on which a run is resumed.
+    A run that was started before the option existed draws from all views. The kind, and the steps after which a block
+    gets another view, are recorded: they do not change with the computer on which a run is resumed.
 
     Raises
     ------
@@ -201,7 +201,10 @@ def with_batches(
             f"option --batches: found all, and {scene.name}, whose decoded photographs fit neither in memory nor in "
             f"--cache_gb {config.data.cache_gb:g}, expected more of these, or a new run with blocks"
         )
-    return parser.replace(config, batches=kind)
+    every = config.train.block_steps
+    if kind == "blocks" and not every:
+        every = (saved or {}).get("block_steps") or image_blocks.steps_of(scene, scene.train, device)
+    return parser.replace(config, batches=kind, block_steps=every)
 
 
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:

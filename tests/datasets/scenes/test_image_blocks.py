@@ -117,5 +117,6 @@ def test_capacity_and_pace_follow_the_sizes_of_the_images():
     assert image_blocks.capacity_of(scene, scene.train, 3 * 1000 * 1500 * 3 * 4) == 3
     assert image_blocks.capacity_of(scene, scene.train, 1) == 1
     assert image_blocks.capacity_of(scene, scene.train, 10**12) == 4
-    assert image_blocks.steps_of(scene, scene.train) == 2
-    assert image_blocks.steps_of(_scene(), range(4)) == 1
+    assert image_blocks.steps_of(scene, scene.train, torch.device("cpu")) == 6
+    assert image_blocks.steps_of(scene, scene.train, torch.device("cuda")) == 2
+    assert image_blocks.steps_of(_scene(), range(4), torch.device("cpu")) == 1

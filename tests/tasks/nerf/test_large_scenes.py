@@ -102,7 +102,8 @@ def test_photographs_that_fit_nowhere_are_drawn_in_blocks_which_is_recorded(make
         nerf_train.train(make("run", "--N_iters", "4", "--no_final_eval"))
         with pytest.raises(InputError, match="--cache_gb"):
             nerf_setup.prepare(make("all", "--batches", "all"))
-    assert nerf_setup.prepare(make("run")).config.train.batches == "blocks"  # also where there is room
+    resumed = nerf_setup.prepare(make("run")).config.train  # also where there is room
+    assert (resumed.batches, resumed.block_steps) == ("blocks", 1)
     assert nerf_setup.prepare(make("new")).config.train.batches == "all"
 
 
