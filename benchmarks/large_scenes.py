@@ -142,7 +142,7 @@ def prepared(scene: Path, kind: str, words: list[str]) -> tuple[Any, Callable[[]
     from enerf.tasks.nerf import setup, train
     from enerf.tasks.nerf.config import NerfConfig
 
-    batches = ["--batches", "blocks" if kind == "blocks" else "all", "--cache_gb", "1000"]
+    batches = ["--batches", "blocks" if kind == "blocks" else "auto", "--cache_gb", "1000"]
     where = ["--datadir", str(scene), "--basedir", str(scene.parent / "logs"), "--expname", kind]
     run = setup.prepare(parser.parse(NerfConfig, [*BASE, *where, *batches, *words])[0])
     step = train.step_function(run)
@@ -182,6 +182,7 @@ def fresh(scene: Path, kind: str, steps: int, *words: str) -> dict[str, float]:
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(scene.name, kind, *words, found, file=sys.stderr, flush=True)  # the table comes at the end
     return found
 
 

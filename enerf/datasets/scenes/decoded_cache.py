@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -107,7 +108,7 @@ def _opened(path: Path, photographs: Photographs) -> PackedImages | None:
     try:
         description = _description(path)
         layout = Layout(int(description["channels"]), str(description["dtype"]))
-        flat = np.memmap(path, np.dtype(layout.dtype), "c", shape=(photographs.pixels, layout.channels))
+        flat = _mapped(path, (photographs.pixels, layout.channels), layout.dtype)
         _verify(flat, description, photographs)
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         log.warning("%s: %s; the photographs are decoded again", path, _reason(error))
@@ -116,7 +117,18 @@ def _opened(path: Path, photographs: Photographs) -> PackedImages | None:
         return None
     with suppress(OSError):  # of another user
         os.utime(path, ns=(time.time_ns(), int(description["time"])))
-    return PackedImages(torch.from_numpy(flat), torch.tensor(photographs.sizes), is_mapped=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch has no read-only tensors; nothing writes to photographs
+        pixels = torch.from_numpy(flat)
+    return PackedImages(pixels, torch.tensor(photographs.sizes), is_mapped=True)
+
+
+def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """An array that is mapped for reading: writable private mappings are limited by the memory of the computer."""
+    try:
+        return np.memmap(path, np.dtype(dtype), "r", shape=shape)
+    except OSError as error:
+        raise NoRoom(f"{path} cannot be mapped ({error.strerror or error})") from None
 
 
 def _description(path: Path) -> dict[str, Any]:

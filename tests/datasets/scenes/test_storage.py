@@ -208,3 +208,14 @@ def test_an_interrupted_decoding_leaves_no_file(tmp_path, cache):
     with pytest.raises(Exception, match=r"3\.png"):
         storage.load(photographs, MAPPED)
     assert list(cache.iterdir()) == []
+
+
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path):
+    total = 1 << 40
+    (tmp_path / "sparse").touch()
+    try:
+        os.truncate(tmp_path / "sparse", total)
+    except OSError:
+        pytest.skip("this file system has no sparse files of that size")
+    found = decoded_cache._mapped(tmp_path / "sparse", (total // 4, 4), "uint8")
+    assert found[-1].tolist() == [0, 0, 0, 0]
