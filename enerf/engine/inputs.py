@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from enerf.core import build_cache, files, io
+from enerf.core import build_cache, files, io, parallel
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
@@ -133,18 +133,26 @@ def _name(path: Path, root: Path, inside: str) -> str:
 def _hashed(named: Mapping[str, Path], stamp: str) -> Inputs:
     total, size = hashlib.blake2b(digest_size=16), 0
     each: dict[str, str] = {}
-    for name in progress_bar(None, "hash", "file", iterable=sorted(named), delay=3, leave=False, enabled=None):
-        one = hashlib.blake2b(digest_size=16)
-        try:
-            with files.open_regular(named[name]) as file:
-                while block := file.read(_BLOCK):
-                    one.update(block)
-                    size += len(block)
-        except OSError as error:
-            raise _unreadable(named[name], error) from None
-        each[name] = one.hexdigest()
-        total.update(os.fsencode(f"{name if len(named) > 1 else ''}\0{each[name]}\0"))  # one file may be renamed
+    names = sorted(named)
+    hashes = parallel.in_order(_hash_of, (named[name] for name in names), parallel.threads_for())
+    shown = progress_bar(len(names), "hash", "file", iterable=hashes, delay=3, leave=False, enabled=None)
+    for name, (digest, n_bytes) in zip(names, shown, strict=True):
+        each[name], size = digest, size + n_bytes
+        total.update(os.fsencode(f"{name if len(named) > 1 else ''}\0{digest}\0"))  # one file may be renamed
     return Inputs(total.hexdigest(), stamp, len(each), size, each if len(each) <= MAX_NAMED else {})
+
+
+def _hash_of(path: Path) -> tuple[str, int]:
+    """Hash of a file's content, and its bytes."""
+    one, size = hashlib.blake2b(digest_size=16), 0
+    try:
+        with files.open_regular(path) as file:
+            while block := file.read(_BLOCK):
+                one.update(block)
+                size += len(block)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return one.hexdigest(), size
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

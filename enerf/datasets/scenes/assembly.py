@@ -1,7 +1,6 @@
 """From ``PosedImages`` to a ``Scene``: pixels, masks, cameras of the images' size, bounds, normalization, split."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from enerf.core import image_files as core_image_files
-from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
 from enerf.datasets.scenes import (
@@ -26,12 +24,13 @@ from enerf.datasets.scenes import (
     resized_files,
     sparse_depths,
     splits,
-    transparency,
+    storage,
     view_checks,
 )
+from enerf.datasets.scenes import masks as scene_masks
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.normalization import Normalized
-from enerf.datasets.scenes.packed_images import PackedImages
+from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.resized_files import Photo
 from enerf.datasets.scenes.scene import Scene
@@ -76,13 +75,12 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     cameras.check_views(posed.cameras, names, file)
     table = Cameras([_fitted(camera, photo) for camera, photo in zip(posed.cameras, photos, strict=True)])
     pixels = _read(photos, posed.files[0].parent, settings)
-    channels = pixels.channels if isinstance(pixels, PackedImages) else pixels.shape[-1]
     if settings.pose_check:  # before bounds, which poses in other axes have none of
         view_checks.warn_of_axes(file, pixels, matrices, axes, table)
-    bounds = _bounds(posed, c2w, settings, is_object=channels == 4)
+    bounds = _bounds(posed, c2w, settings, is_object=storage.channels_of(pixels) == 4)
     view_checks.require_one_scale(file, c2w[:, :, 3], bounds, names, " (--near and --far)")
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
-    masks = _masks(posed, photos, table, settings)
+    masks = scene_masks.find(posed, photos, table, settings)
     split = _visible(posed, split, masks)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
@@ -170,16 +168,10 @@ def _fitted(camera: Camera, photo: Photo) -> Camera:
     return camera_models.of_size(camera, photo.width, photo.height)
 
 
-def _read(photos: Sequence[Photo], folder: Path, settings: SceneSettings) -> torch.Tensor | PackedImages:
+def _read(photos: Sequence[Photo], folder: Path, settings: SceneSettings) -> storage.SceneImages:
     """Colors of the photographs, packed if they differ in size."""
-    sizes = {(photo.height, photo.width) for photo in photos}
-    pictures = resized_files.read_all(photos, f"read {folder.name}", by_alpha=settings.keep_alpha)
-    flags = {"white": settings.white_bkgd, "keep_alpha": settings.keep_alpha}
-    if len(sizes) == 1:
-        shape = (len(photos), *next(iter(sizes)))
-        return torch.from_numpy(transparency.stacked(pictures, shape, folder, **flags))
-    flat = transparency.packed(pictures, sum(photo.height * photo.width for photo in photos), folder, **flags)
-    return PackedImages(torch.from_numpy(flat), torch.tensor([(photo.height, photo.width) for photo in photos]))
+    flags = {"white": settings.white_bkgd, "keep_alpha": settings.keep_alpha, "by_alpha": settings.keep_alpha}
+    return storage.load(resized_files.photographs(photos, folder, **flags), settings.limits)
 
 
 def _bounds(
@@ -225,39 +217,9 @@ def _bounds(
     return bounds
 
 
-def _masks(
-    posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: SceneSettings
-) -> torch.Tensor | PackedImages | None:
-    """Pixels that are used: not masked, and with a ray of their camera; None if all are."""
-    found, some = [], False
-    with_ray: dict[Camera, Bool[np.ndarray, "h w"]] = {}
-    for view, photo in enumerate(photos):
-        mask, camera = posed.masks[view] if settings.use_masks and posed.masks else None, table.camera(view)
-        if camera not in with_ray:
-            with_ray[camera] = table.has_ray(view, settings.pixel_centers).numpy()
-        usable = with_ray[camera]
-        if settings.use_masks and posed.radii and posed.radii[view] < math.inf:
-            usable = usable & _in_circle(camera, posed.radii[view] * camera.width / posed.cameras[view].width)
-        if mask is not None:
-            usable = usable & _mask(mask, photo, inverse=posed.masks_are_inverse)
-        some = some or not usable.all()
-        found.append(torch.from_numpy(usable[..., None]))
-    if not some:
-        return None
-    share = 1 - sum(int(each.sum()) for each in found) / sum(each.numel() for each in found)
-    log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, 100 * share)
-    return torch.stack(found) if len({each.shape for each in found}) == 1 else PackedImages.of(found)
-
-
-def _in_circle(camera: Camera, radius: float) -> Bool[np.ndarray, "h w"]:
-    """Which pixels of an image have their center in a circle about the image's center."""
-    x, y = (np.arange(side) + 0.5 - side / 2 for side in (camera.width, camera.height))
-    return np.asarray(np.hypot(x, y[:, None]) < radius)
-
-
-def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | PackedImages | None) -> splits.Split:
-    """The split without views of which every pixel is masked; they are logged."""
-    if masks is None:
+def _visible(posed: PosedImages, split: splits.Split, masks: storage.SceneImages | None) -> splits.Split:
+    """The split without views of which every pixel is masked, unless masks are read on demand; they are logged."""
+    if masks is None or isinstance(masks, OnDemandImages):
         return split
     empty = {view for view in range(len(posed.names)) if not masks[view].any()}
     if not empty:
@@ -271,26 +233,3 @@ def _visible(posed: PosedImages, split: splits.Split, masks: torch.Tensor | Pack
         part = "test" if train else "training"
         raise InputError(f"{posed.source}: masks exclude every pixel of the {part} views, expected some left")
     return splits.Split(train, test, split.rule)
-
-
-def _mask(file: Path, photo: Photo, *, inverse: bool = False) -> Bool[np.ndarray, "h w"]:
-    """Which pixels of a photograph a mask keeps: those that nowhere are masked, at the size at which it is read.
-
-    Masked is where the mask is 0 or, if it is ``inverse``, where it is not.
-    """
-    kept = images.read_mask(file, photo.rotate) != inverse
-    height, width = kept.shape
-    if not camera_models.same_shape((width, height), (photo.width, photo.height)):
-        raise InputError(
-            f"{file} has {width}x{height} pixels, expected the shape of its photograph, {photo.width}x{photo.height}"
-        )
-    return kept if (width, height) == (photo.width, photo.height) else _resized_mask(kept, photo.width, photo.height)
-
-
-def _resized_mask(kept: Bool[np.ndarray, "h w"], width: int, height: int) -> Bool[np.ndarray, "h2 w2"]:
-    """A mask of another size: pixels that are kept as a whole if it is larger, its nearest ones if it is smaller."""
-    if kept.shape[1] >= width:
-        return np.asarray(images.downsample(kept[..., None].astype(np.float32), (width, height))[..., 0] > 1 - 1e-4)
-    rows = (np.arange(height) + 0.5) * kept.shape[0] / height
-    columns = (np.arange(width) + 0.5) * kept.shape[1] / width
-    return kept[rows.astype(int)][:, columns.astype(int)]

@@ -10,22 +10,25 @@ import math
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float64
 
 from enerf.core import files as core_files
 from enerf.core import image_formats, images, parallel
 from enerf.core.errors import InputError
-from enerf.core.progress import progress_bar
 from enerf.core.types import Camera
-from enerf.datasets.scenes import poses, transforms, transparency, view_checks
+from enerf.datasets.scenes import poses, storage, transforms, view_checks
 from enerf.datasets.scenes.cameras import Cameras
+from enerf.datasets.scenes.photographs import Photographs
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.storage import Limits
 from enerf.datasets.scenes.transforms import Frames
+from enerf.datasets.scenes.transparency import Stored
 
 _LAYOUT = "data/nerf_synthetic/<scene>/{transforms_train.json, transforms_test.json, train/, test/}"
 _NEAR, _FAR = 2.0, 6.0
@@ -42,6 +45,7 @@ def load(
     pose_axes: str = "opengl",
     pose_check: bool = True,
     keep_alpha: bool = False,
+    limits: Limits = storage.UNBOUNDED,
 ) -> Scene:
     """Read a scene: training frames, then test frames; validation frames are not read.
 
@@ -64,6 +68,8 @@ def load(
     keep_alpha
         Keep the alpha channel of transparent images, for ``Scene.images`` of four channels, and composite them when
         they are used.
+    limits
+        Where the photographs may be, see ``storage``.
 
     Raises
     ------
@@ -81,15 +87,15 @@ def load(
         c2w = np.concatenate([c2w, _poses(test, pose_axes, near, far, training=False)])
     names, matrices = (*train.names, *test.names), np.concatenate([train.matrices, test.matrices])
     view_checks.warn_of_equal_poses(scene, matrices, names)
-    pixels = _read([scene / name for name in names], half_res, white_bkgd, keep_alpha)
-    n, height, width, _ = pixels.shape
+    photographs = _photographs([scene / name for name in names], half_res, white_bkgd, keep_alpha)
+    pixels, n, (height, width) = storage.load(photographs, limits), len(names), photographs.sizes[0]
     focal = 0.5 * width / math.tan(0.5 * train.angle)
     camera = Camera(width, height, focal, focal, width / 2, height / 2)
     if pose_check:
         view_checks.warn_of_axes(scene, pixels, matrices, pose_axes, Cameras([camera] * n))
     return Scene(
         name=scene.resolve().name,
-        images=torch.from_numpy(pixels),
+        images=pixels,
         c2w=torch.from_numpy(c2w).float(),
         camera=camera,
         bounds=torch.tensor([[near, far]], dtype=torch.float32).repeat(n, 1),
@@ -184,25 +190,23 @@ def _poses(frames: Frames, axes: str, near: float, far: float, training: bool = 
     return c2w
 
 
-def _read(
-    files: list[Path], half_res: bool, white: bool, keep_alpha: bool
-) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]:
-    """Colors of files of one common size: bytes if lossless, else floats in [0, 1]."""
+def _photographs(files: list[Path], half_res: bool, white: bool, keep_alpha: bool) -> Photographs:
+    """Files of one common size, to be read at it or at half of it."""
     for file in files:
         with suppress(OSError):  # named below
             core_files.require_regular(file)
     raw = images.size(files[0])[:2]
     width, height = (side // 2 for side in raw) if half_res else raw
 
-    def read(file: Path) -> Float32[np.ndarray, "h w c"]:
-        picture = images.read(file, rotate=False)
+    def read(index: int) -> Stored:
+        picture = images.read_stored(files[index], rotate=False)
         if picture.shape[:2] != raw[::-1]:
             found = f"{picture.shape[1]}x{picture.shape[0]}"
-            raise InputError(f"{file} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
-        return images.downsample(picture, (width, height), by_alpha=keep_alpha)
+            raise InputError(f"{files[index]} has {found} pixels, expected {raw[0]}x{raw[1]} as {files[0].name}.")
+        if not half_res:
+            return picture
+        return images.downsample(images.to_floats(picture), (width, height), by_alpha=keep_alpha)
 
-    threads = parallel.threads_for(image_formats.bytes_to_decode(raw[0] * raw[1]))
-    each = parallel.in_order(read, files, threads)
-    pictures = iter(progress_bar(len(files), "read", "image", iterable=each, delay=2, leave=False, enabled=None))
-    shape = (len(files), height, width)
-    return transparency.stacked(pictures, shape, files[0].parent, white=white, keep_alpha=keep_alpha)
+    threads = partial(parallel.threads_for, image_formats.bytes_to_decode(raw[0] * raw[1]))
+    sizes, folder = ((height, width),) * len(files), files[0].parent
+    return Photographs(tuple(files), sizes, read, threads, folder, white, keep_alpha, "half" if half_res else "full")

@@ -184,6 +184,7 @@ def _load_llff(folder: Path, s: SceneSettings) -> Scene:
         pose_check=s.pose_check,
         keep_alpha=s.keep_alpha,
         test_views=s.test_views,
+        limits=s.limits,
     )
 
 
@@ -203,6 +204,7 @@ def _load_blender(folder: Path, s: SceneSettings) -> Scene:
         pose_axes=s.pose_axes or "opengl",
         pose_check=s.pose_check,
         keep_alpha=s.keep_alpha,
+        limits=s.limits,
     )
 
 

@@ -15,7 +15,7 @@ from enerf.datasets.scenes import coordinates
 from enerf.datasets.scenes.scene import Scene
 
 NEARER = 0.9  # times the nearest bound: the depth at which the frusta begin
-CHUNK = 1 << 18  # point-camera pairs to process at a time, for 16 cameras
+CHUNK = 1 << 18  # point-camera pairs to process at a time
 Points = Float64[np.ndarray, "n 3"]
 Box = Float64[np.ndarray, "2 3"]
 
@@ -86,7 +86,7 @@ def _beyond_plane(corners: Float64[np.ndarray, "8 3"], plane: float = -1.0) -> P
 def count_views(scene: Scene, points: Points) -> Int64[np.ndarray, " n"]:
     """The number of training cameras whose frustum contains each point; points are in world coordinates."""
     found = np.zeros(len(points), dtype=np.int64)
-    for part in _parts(len(points)):
+    for part in _parts(len(points), len(scene.train)):
         found[part] = _inside(scene, _in_cameras(scene, points[part])).sum(1)
     return found
 
@@ -101,7 +101,7 @@ def most_frontal_directions(scene: Scene, points: Points, normals: Points) -> Po
     centers = _poses(scene)[:, :, 3]
     matrix = scene.world_to_scene.double().cpu().numpy()
     directions = np.empty_like(points)
-    for part in _parts(len(points)):
+    for part in _parts(len(points), len(scene.train)):
         at = coordinates.apply_transform(matrix, points[part])
         outwards = normals[part] @ matrix[:3, :3].T
         views = at[:, None] - centers
@@ -133,5 +133,7 @@ def _poses(scene: Scene) -> Float64[np.ndarray, "k 3 4"]:
     return scene.c2w[torch.tensor(scene.train)].double().cpu().numpy()
 
 
-def _parts(n: int) -> list[slice]:
-    return [slice(start, start + CHUNK // 16) for start in range(0, n, CHUNK // 16)]
+def _parts(n: int, cameras: int) -> list[slice]:
+    """Parts of the points, 16,384 at most, of which the pairs with cameras are few enough."""
+    step = max(1, CHUNK // max(16, cameras))
+    return [slice(start, start + step) for start in range(0, n, step)]

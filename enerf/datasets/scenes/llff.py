@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float64
 
 from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import cameras, image_folder, poses, splits, transparency, view_checks
+from enerf.datasets.scenes import cameras, image_folder, poses, resized_files, splits, storage, view_checks
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.storage import Limits
 
 log = logging.getLogger("enerf")
 _INFINITY = 1e30  # scene units
@@ -45,6 +46,7 @@ def load(
     pose_check: bool = True,
     keep_alpha: bool = False,
     test_views: str = "",
+    limits: Limits = storage.UNBOUNDED,
 ) -> Scene:
     """Read a scene: photographs, recentered poses, and the split into training and test views.
 
@@ -74,6 +76,8 @@ def load(
         Whether to log a warning if the poses do not fit the photographs.
     test_views
         Names of the test views, see ``splits.choose``; empty: by ``llffhold``.
+    limits
+        Where the photographs may be, see ``storage``.
 
     Outlying bounds are replaced with a warning.
 
@@ -94,12 +98,12 @@ def load(
     bounds = _limited(file, bounds, ndc)
     split = splits.choose([photo.name for photo in photos.files], c2w, llffhold, test_views)
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
-    pixels, names = _read(photos, white_bkgd, keep_alpha)
+    pixels, names = _read(photos, white_bkgd, keep_alpha, limits)
     if pose_check:
         view_checks.warn_of_axes(file, pixels, matrices, pose_axes, view_cameras)
     return Scene(
         name=scene.resolve().name,
-        images=torch.from_numpy(pixels),
+        images=pixels,
         c2w=torch.from_numpy(c2w).float(),
         camera=cameras.reference(view_cameras),
         bounds=torch.from_numpy(bounds).float(),
@@ -174,14 +178,15 @@ def input_files(folder: Path, factor: int) -> list[Path]:
 
 
 def _read(
-    photos: image_folder.Photos, white: bool, keep_alpha: bool
-) -> tuple[UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"], tuple[str, ...]]:
+    photos: image_folder.Photos, white: bool, keep_alpha: bool, limits: Limits
+) -> tuple[storage.SceneImages, tuple[str, ...]]:
     """Colors, as bytes if lossless, else as floats in [0, 1]; and file names."""
     if photos.output_folder is not None:
         photos = image_folder.write_resized(photos, photos.output_folder)
-    folder, shape = photos.files[0].parent, (len(photos.files), photos.height, photos.width)
-    pixels = transparency.stacked(image_folder.pictures(photos), shape, folder, white=white, keep_alpha=keep_alpha)
-    return pixels, tuple(file.name for file in photos.files)
+    folder = photos.files[0].parent
+    flags = {"white": white, "keep_alpha": keep_alpha, "by_alpha": photos.by_alpha}
+    found = resized_files.photographs(photos.each(), folder, **flags)
+    return storage.load(found, limits), tuple(file.name for file in photos.files)
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:

@@ -14,9 +14,13 @@ from torch import Tensor
 from enerf.core import rng
 from enerf.core.errors import InputError
 from enerf.core.types import Rays
-from enerf.datasets.scenes import rays
+from enerf.datasets.scenes import rays, storage
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.sparse_depths import SparseDepths
+from enerf.datasets.scenes.usable_pixels import UsableRows, row_counts
+
+SHUFFLED = 1 << 22  # pixels of a view of which fixed ones are the first of a permutation of all
+LISTED = 1 << 27  # pixels of masked views of which a list is kept, 4 bytes each; of more, counts of their rows
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class PixelSampler:
     crop
         Width and height of the central region to draw from, as a fraction of the image's, in (0, 1]; at least one
         pixel.
+    counts
+        Of each view, as by ``counts_of``, if they are known.
 
     Raises
     ------
@@ -47,7 +53,9 @@ class PixelSampler:
         If masks and the crop exclude all pixels.
     """
 
-    def __init__(self, scene: Scene, views: Sequence[int], crop: float | int = 1.0) -> None:
+    def __init__(
+        self, scene: Scene, views: Sequence[int], crop: float | int = 1.0, counts: Sequence[Tensor] | None = None
+    ) -> None:
         sizes = [scene.size(view) for view in views]
         self._size = sizes[0] if scene.masks is None and len(set(sizes)) == 1 else None
         self._crop, device = crop, scene.c2w.device
@@ -57,8 +65,12 @@ class PixelSampler:
         places = [[*_central(height, crop), *_central(width, crop)] for height, width in sizes]
         self._places = torch.tensor(places, device=device)
         self._usable: Tensor | None = None  # indices among a view's central pixels of all that are not masked
+        self._rows: UsableRows | None = None  # the same by rows, of many pixels
         self._counts = self._places[:, 1] * self._places[:, 3]
-        if scene.masks is not None:
+        if scene.masks is not None and (counts is not None or int(self._counts.sum()) > LISTED):
+            counts = [counts_of(scene.masks[view], crop) for view in views] if counts is None else counts
+            self._counts = torch.tensor([int(each.sum()) for each in counts], device=device)
+        elif scene.masks is not None:
             chosen = [_usable(scene, view, crop) for view in views]
             self._counts = torch.tensor([len(inside) for inside in chosen], device=device)
             self._usable = torch.cat(chosen).to(device)
@@ -67,6 +79,9 @@ class PixelSampler:
             part = "" if crop == 1 else f" in the central {crop:g} of their width and height"
             raise InputError(f"{scene.name}: masks exclude every pixel of the training views{part}, expected some left")
         self._views, self._places, self._counts = self._views[kept], self._places[kept], self._counts[kept]
+        if scene.masks is not None and counts is not None:
+            some = [each for each in counts if each.any()]
+            self._rows = UsableRows(scene.masks, self._views, self._places, some)
         self._ends = self._counts.cumsum(0)
         self._total = int(self._ends[-1])
 
@@ -86,7 +101,9 @@ class PixelSampler:
             at = torch.randint(self._total, (n,), generator=generator, device=device).to(here)
             row = torch.searchsorted(self._ends, at, right=True)
             inside = at - (self._ends - self._counts)[row]
-        if self._usable is not None:
+        if self._rows is not None:
+            inside = self._rows.at(row, inside)
+        elif self._usable is not None:
             inside = self._usable[(self._ends - self._counts)[row] + inside].long()
         top, _, left, wide = self._places[row].unbind(-1)
         drawn = (self._views[row], left + inside % wide, top + torch.div(inside, wide, rounding_mode="floor"))
@@ -119,6 +136,12 @@ def _central(length: int, crop: float | int) -> tuple[int, int]:
     """Start and length of the central part of a side."""
     span = max(1, int(length * crop))
     return (length - span) // 2, span
+
+
+def counts_of(mask: Bool[Tensor, "h w 1"], crop: float | int = 1.0) -> Int[Tensor, " k"]:
+    """Number of pixels that a mask does not exclude, in each row of its central region."""
+    height, width = mask.shape[:2]
+    return row_counts(mask, (*_central(height, crop), *_central(width, crop)))
 
 
 def _usable(scene: Scene, view: int, crop: float | int = 1.0) -> Int[Tensor, " k"]:
@@ -157,17 +180,18 @@ def colors_of(scene: Scene, pixels: Pixels, background: Float[Tensor, "*b 3"] | 
 
     Transparent pixels are composited over ``background``, by default that of the scene.
     """
-    return _over(_floats(scene.images[pixels.view, pixels.y, pixels.x]), scene, background)
+    stored = storage.gathered(scene.images, pixels.view, pixels.y, pixels.x, scene.c2w.device)
+    return _over(_floats(stored), scene, background)
 
 
 def view_image(scene: Scene, view: int) -> Float[Tensor, "h w 3"]:
     """Image of a view in [0, 1], on the scene's device; composited over the scene's background if it has alpha."""
-    return _over(_floats(scene.images[view]), scene)
+    return _over(_floats(scene.images[view].to(scene.c2w.device)), scene)
 
 
 def view_mask(scene: Scene, view: int) -> Bool[Tensor, "h w"] | None:
     """Which pixels of a view are used, on the scene's device; None: all."""
-    return None if scene.masks is None else scene.masks[view][..., 0]
+    return None if scene.masks is None else scene.masks[view][..., 0].to(scene.c2w.device)
 
 
 def _over(
@@ -193,7 +217,11 @@ def fixed_pixels(scene: Scene, view: int, n: int, seed: int = 0) -> Pixels:
 
     All of them, in row-major order, if ``n`` is 0 or at least their number.
     """
-    _, width = scene.size(view)
+    height, width = scene.size(view)
+    if scene.masks is None and height * width > SHUFFLED and 0 < n < height * width // 8:
+        drawn = torch.randint(height * width, (2 * n,), generator=rng.generator_for(seed, view)).tolist()
+        chosen = torch.tensor(list(dict.fromkeys(drawn))[:n])  # the first n that differ, of twice as many
+        return Pixels(torch.full_like(chosen, view), chosen % width, chosen // width)
     chosen = _usable(scene, view).long()
     if 0 < n < len(chosen):
         chosen = chosen[torch.randperm(len(chosen), generator=rng.generator_for(seed, view))[:n]]

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from enerf.core import image_formats, images, parallel
 from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 from enerf.datasets.scenes import camera_models
+from enerf.datasets.scenes.photographs import Photographs
+from enerf.datasets.scenes.transparency import Stored
 
 log = logging.getLogger("enerf")
 Result = TypeVar("Result")
@@ -52,11 +54,15 @@ class Photo:
 
     def read(self, *, by_alpha: bool) -> Float32[np.ndarray, "h w c"]:
         """Read it at its size in [0, 1]; rounded to bytes if it is resized, as if it had been stored."""
-        picture = images.read(self.file, self.rotate)
+        return images.to_floats(self.read_stored(by_alpha=by_alpha))
+
+    def read_stored(self, *, by_alpha: bool) -> UInt8[np.ndarray, "h w c"] | Float32[np.ndarray, "h w c"]:
+        """Read it as ``read`` does, but as bytes, value · 255, unless its file has 16 bits per channel."""
+        picture = images.read_stored(self.file, self.rotate)
         if picture.shape[:2] == (self.height, self.width):
             return picture
-        small = images.downsample(picture, (self.width, self.height), by_alpha=by_alpha)
-        return np.divide(images.to_uint8(small), np.float32(255), dtype=np.float32)
+        small = images.downsample(images.to_floats(picture), (self.width, self.height), by_alpha=by_alpha)
+        return images.to_uint8(small)
 
 
 def read_all(photos: Sequence[Photo], label: str, *, by_alpha: bool) -> Iterator[Float32[np.ndarray, "h w c"]]:
@@ -69,6 +75,18 @@ def read_all(photos: Sequence[Photo], label: str, *, by_alpha: bool) -> Iterator
     """
     pictures = parallel.in_order(partial(Photo.read, by_alpha=by_alpha), photos, _threads(photos))
     yield from _bar(label, pictures, len(photos))
+
+
+def photographs(photos: Sequence[Photo], folder: Path, *, by_alpha: bool, white: bool, keep_alpha: bool) -> Photographs:
+    """The photographs as ``storage.load`` takes them; ``folder`` is where they come from, for messages."""
+
+    def read(index: int) -> Stored:
+        return photos[index].read_stored(by_alpha=by_alpha)
+
+    variant = f"{by_alpha},{''.join(str(int(photo.rotate)) for photo in photos)}"
+    sizes = tuple((photo.height, photo.width) for photo in photos)
+    files = tuple(photo.file for photo in photos)
+    return Photographs(files, sizes, read, partial(_threads, photos), folder, white, keep_alpha, variant)
 
 
 def _bar(label: str, results: Iterator[Result], total: int) -> Iterator[Result]:

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from enerf.core.types import Camera
+from enerf.datasets.scenes import storage
 from enerf.datasets.scenes.cameras import Cameras
-from enerf.datasets.scenes.packed_images import PackedImages
+from enerf.datasets.scenes.packed_images import IndexedImages
 from enerf.datasets.scenes.sparse_depths import SparseDepths
 
 
@@ -24,7 +25,8 @@ class Scene:
     images
         sRGB in [0, 1]. Images of 8 bits per channel are stored as bytes (value · 255), which
         ``datasets.scenes.pixels`` converts to floats on access. Four channels, RGBA with straight alpha, if some pixel
-        is transparent and alpha was kept. ``PackedImages`` if they differ in size.
+        is transparent and alpha was kept. ``PackedImages`` if they differ in size or are in a mapped file,
+        ``OnDemandImages`` if neither memory nor disk holds them (``datasets.scenes.storage``).
     c2w
         Camera-to-scene poses, OpenGL axes, orthonormal rotations.
     camera
@@ -62,7 +64,7 @@ class Scene:
     """
 
     name: str
-    images: Float[Tensor, "n h w c"] | UInt8[Tensor, "n h w c"] | PackedImages
+    images: Float[Tensor, "n h w c"] | UInt8[Tensor, "n h w c"] | IndexedImages
     c2w: Float[Tensor, "n 3 4"]
     camera: Camera
     bounds: Float[Tensor, "n 2"]
@@ -78,7 +80,7 @@ class Scene:
     split_rule: str = ""
     factor: int = 1
     view_cameras: Cameras | None = None
-    masks: Bool[Tensor, "n h w 1"] | PackedImages | None = None
+    masks: Bool[Tensor, "n h w 1"] | IndexedImages | None = None
     depths: SparseDepths | None = None
     exposures: Float64[Tensor, " n"] | None = None
 
@@ -91,20 +93,23 @@ class Scene:
     @property
     def has_alpha(self) -> bool:
         """Whether the photographs have an alpha channel."""
-        return (self.images.channels if isinstance(self.images, PackedImages) else self.images.shape[-1]) == 4
+        return (self.images.shape[-1] if isinstance(self.images, Tensor) else self.images.channels) == 4
 
     def size(self, view: int) -> tuple[int, int]:
         """Height and width of the image of a view."""
-        if isinstance(self.images, PackedImages):
-            return self.images.size(view)
-        return self.images.shape[1], self.images.shape[2]
+        if isinstance(self.images, Tensor):
+            return self.images.shape[1], self.images.shape[2]
+        return self.images.size(view)
 
     def to(self, device: torch.device) -> "Scene":
-        """Return the scene with its tensors on a device; ``world_to_scene`` stays on the CPU."""
-        masks = None if self.masks is None else self.masks.to(device)
+        """Return the scene with its tensors on a device; ``world_to_scene`` stays on the CPU.
+
+        Images and masks that would take more than half of a GPU's free memory stay where they are.
+        """
+        masks = None if self.masks is None else storage.to_device(self.masks, device)
         return replace(
             self,
-            images=self.images.to(device),
+            images=storage.to_device(self.images, device),
             c2w=self.c2w.to(device),
             bounds=self.bounds.to(device),
             view_cameras=None if self.view_cameras is None else self.view_cameras.to(device),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enerf.datasets.scenes.posed_images import Points
+from enerf.datasets.scenes.storage import UNBOUNDED, Limits
 
 AUTOMATIC = -1  # the factor by which photographs are downsampled
 
@@ -44,6 +45,8 @@ class SceneSettings:
         Whether known depths, of points or depth maps, are read.
     exposures
         Whether exposures are read from the photographs' EXIF data.
+    limits
+        Where the photographs may be, see ``storage``.
     read_points
         Reads a PLY file of points, for ``transforms.json``; None leaves it unread.
     """
@@ -65,4 +68,5 @@ class SceneSettings:
     pixel_centers: float = 0.5
     depths: bool = False
     exposures: bool = False
+    limits: Limits = UNBOUNDED
     read_points: Callable[[Path], Points] | None = None

@@ -16,7 +16,7 @@ from enerf.core import arrays, files, image_formats
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import camera_models, projections
 from enerf.datasets.scenes.cameras import Cameras
-from enerf.datasets.scenes.packed_images import PackedImages
+from enerf.datasets.scenes.packed_images import IndexedImages
 from enerf.datasets.scenes.posed_images import PosedImages
 
 log = logging.getLogger("enerf")
@@ -52,7 +52,7 @@ class SparseDepths:
         """The depths at which ``keep`` is true."""
         return SparseDepths(self.view[keep], self.xy[keep], self.depth[keep])
 
-    def within(self, masks: Bool[Tensor, "v h w 1"] | PackedImages) -> "SparseDepths":
+    def within(self, masks: Bool[Tensor, "v h w 1"] | IndexedImages) -> "SparseDepths":
         """The depths at pixels that masks do not exclude."""
         x, y = self.xy.long().unbind(-1)
         return self.where(masks[self.view, y, x][..., 0])
@@ -63,7 +63,7 @@ def find(
     c2w: Float64[np.ndarray, "v 3 4"],
     cameras: Cameras,
     scale: float,
-    masks: Bool[Tensor, "v h w 1"] | PackedImages | None = None,
+    masks: Bool[Tensor, "v h w 1"] | IndexedImages | None = None,
 ) -> SparseDepths | None:
     """Depths of a scene: of its depth maps or, if it has none, of the points that views observe; None without both.
 

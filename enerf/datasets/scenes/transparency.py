@@ -10,10 +10,11 @@ from jaxtyping import Float32, UInt8
 from enerf.core import files, images
 
 log = logging.getLogger("enerf")
+Stored = Float32[np.ndarray, "_ _ _"] | UInt8[np.ndarray, "_ _ _"]  # in [0, 1], or as bytes
 
 
 def stacked(
-    pictures: Iterable[Float32[np.ndarray, "h w _"]],
+    pictures: Iterable[Stored],
     shape: tuple[int, int, int],
     folder: Path,
     *,
@@ -47,27 +48,30 @@ def stacked(
 
 
 def packed(
-    pictures: Iterable[Float32[np.ndarray, "_ _ _"]], pixels: int, folder: Path, *, white: bool, keep_alpha: bool
+    pictures: Iterable[Stored], pixels: int, folder: Path, *, white: bool, keep_alpha: bool
 ) -> UInt8[np.ndarray, "p c"] | Float32[np.ndarray, "p c"]:
     """Pixels of images of several sizes, ``pixels`` in all, image after image; otherwise as ``stacked``."""
     files.require_memory(pixels * 3, f"{folder}: images of {pixels} pixels in all")
     return images.pack(flattened(pictures, folder, white=white, keep_alpha=keep_alpha), pixels)
 
 
-def flattened(
-    pictures: Iterable[Float32[np.ndarray, "_ _ _"]], folder: Path, *, white: bool, keep_alpha: bool
-) -> Iterator[Float32[np.ndarray, "_ _ _"]]:
+def flattened(pictures: Iterable[Stored], folder: Path, *, white: bool, keep_alpha: bool) -> Iterator[Stored]:
     """Images without alpha, or with it if some pixel is transparent and ``keep_alpha``; logs what is learned."""
     transparent = count = 0
     for picture in pictures:
-        is_transparent, count = images.has_transparency(picture), count + 1
-        transparent += is_transparent
-        if not keep_alpha:
-            yield images.composite(picture, white)
-        else:
-            yield picture if is_transparent else picture[..., :3]
+        transparent, count = transparent + images.has_transparency(picture), count + 1
+        yield flat(picture, white=white, keep_alpha=keep_alpha)
     if transparent and not keep_alpha and not white:
         log.warning(
             "%s: %d of %d images have transparent pixels, whose stored colors are learned (--background_color stored)",
             *(folder, transparent, count),
         )
+
+
+def flat(picture: Stored, *, white: bool, keep_alpha: bool) -> Stored:
+    """An image without alpha, or with it if some pixel is transparent and ``keep_alpha``."""
+    if keep_alpha:
+        return picture if images.has_transparency(picture) else picture[..., :3]
+    if white and picture.shape[-1] == 4:
+        return np.asarray(images.composite(images.to_floats(picture), white))
+    return picture[..., :3]

@@ -15,7 +15,7 @@ from torch import Tensor
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import normalization, pose_check, poses
 from enerf.datasets.scenes.cameras import Cameras
-from enerf.datasets.scenes.packed_images import PackedImages
+from enerf.datasets.scenes.packed_images import IndexedImages
 
 log = logging.getLogger("enerf")
 _examined: set[tuple[object, ...]] = set()
@@ -26,7 +26,7 @@ BEYOND_FAR, BEYOND_NEAR = 1e3, 1e6  # times the median far, the least near: dist
 
 Poses = Float64[np.ndarray, "n 3 4"]
 Bounds = Float64[np.ndarray, "n 2"]
-Pictures = Shaped[np.ndarray, "n h w _"] | Shaped[Tensor, "n h w _"] | PackedImages
+Pictures = Shaped[np.ndarray, "n h w _"] | Shaped[Tensor, "n h w _"] | IndexedImages
 
 
 def name_views(selected: Bool[np.ndarray, " n"], names: Sequence[str], values: Sequence[float] | None = None) -> str:

@@ -7,17 +7,19 @@ graph copies rays and one tensor of targets (``engine.cuda_graph``). The random 
 step): of pixels, of backgrounds, then of depths.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from enerf.core import rng
+from enerf.core import files, rng
 from enerf.core.types import Rays
+from enerf.datasets.scenes import image_blocks, sparse_depths
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes import rays as scenes_rays
-from enerf.datasets.scenes import sparse_depths
+from enerf.datasets.scenes.image_blocks import ImageBlocks
 from enerf.datasets.scenes.pixels import PixelSampler
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.sparse_depths import SparseDepths
@@ -25,6 +27,8 @@ from enerf.tasks.nerf.config import NerfConfig
 from enerf.tasks.nerf.refinement import to_field
 from enerf.tasks.nerf.setup import Run
 from enerf.tasks.nerf.step import DepthTerms, ViewTerms
+
+log = logging.getLogger("enerf")
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,25 @@ class Batches:
         self._depths: SparseDepths | None = None
         if config.capture.depth_weight > 0 and scene.depths is not None:
             self._depths = sparse_depths.of_views(scene.depths, scene.train)
-        self._everywhere = PixelSampler(scene, scene.train)
-        is_cropped = config.train.precrop_iters > 0
-        self._central = PixelSampler(scene, scene.train, config.train.precrop_frac) if is_cropped else self._everywhere
+        self._blocks = _blocks(run) if config.train.batches == "blocks" else None
+        self._samplers: dict[float, PixelSampler] = {}  # of all views, by their crop
+        if self._blocks is None:
+            self._samplers = {crop: PixelSampler(scene, scene.train, crop) for crop in _crops(config)}
 
     def draw(self, step: int) -> tuple[Rays, Float[Tensor, "b c"]]:
         """Rays and rows of a step."""
         config, scene, n = self._run.config, self._scene, self._run.config.train.N_rand
         self._generator.manual_seed(rng.stream_seed(config.train.seed, step))
-        sampler = self._central if step < config.train.precrop_iters else self._everywhere
+        crop = config.train.precrop_frac if step < config.train.precrop_iters else 1.0
+        sampler = self._samplers[crop] if self._blocks is None else self._blocks.at(step, crop)
+        pictures = scene if self._blocks is None else self._blocks.scene
         pixels = sampler.draw(n, self._generator, config.train.no_batching)
         rays = scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers)
         if self.has_random_background:
             background = torch.rand(n, 3, generator=self._generator, device=self._run.device)
-            columns = [scenes_pixels.colors_of(scene, pixels, background), background]
+            columns = [scenes_pixels.colors_of(pictures, pixels, background), background]
         else:
-            columns = [scenes_pixels.colors_of(scene, pixels)]
+            columns = [scenes_pixels.colors_of(pictures, pixels)]
         view = pixels.view
         if self._depths is not None:
             known, t, of_view = self._known_depths(self._depths, max(1, n // 4))
@@ -115,6 +122,26 @@ class Batches:
         config, scene = self._run.config, self._run.scene
         below = 0.0 if self.has_random_background else behind(config, scene)  # the random color is added later
         return ViewTerms(rows[:, -1].long(), below, config.capture.exposure_weight, self._ndc)
+
+
+def _crops(config: NerfConfig) -> tuple[float, ...]:
+    """The central regions that steps are drawn from."""
+    return (1.0, config.train.precrop_frac) if config.train.precrop_iters > 0 else (1.0,)
+
+
+def _blocks(run: Run) -> ImageBlocks:
+    """Blocks of the training views by the options, which are logged."""
+    config, scene = run.config, run.scene
+    t, views = config.train, scene.train
+    capacity = image_blocks.capacity_of(scene, views, int(t.block_gb * 1e9))
+    if run.device.type == "cpu":
+        files.require_memory(image_blocks.bytes_each(scene, views) * capacity, "option --block_gb")
+    log.info(
+        "%s: the rays of a step are drawn from a block of %d of %d training views (--batches blocks, --block_gb), of "
+        "which one is replaced every %d steps (--block_steps)",
+        *(scene.name, capacity, len(views), t.block_steps),
+    )
+    return ImageBlocks(scene, views, capacity, t.block_steps, t.seed, _crops(config))
 
 
 def joined(first: Rays, second: Rays) -> Rays:

@@ -118,6 +118,15 @@ class DataOptions:
         affects="data",
     )
 
+    cache_gb: float = option(
+        32.0,
+        "gigabytes (10^9 bytes) of disk for decoded photographs of scenes above 2 GiB, in files of the cache folder "
+        "that are mapped into memory; those used longest ago are removed; 0: none",
+        at_least=0,
+        at_most=1e6,
+        affects="neutral",
+    )
+
     @property
     def training_background(self) -> str:
         """Background of transparent images in training: random, white, black or stored."""
@@ -282,6 +291,26 @@ class TrainOptions(FitOptions):
     )
     distortion: float = option(
         0.0, "weight of the distortion loss of mip-NeRF 360 (--sampler proposal)", at_least=0, affects="training"
+    )
+    batches: str = option(
+        "auto",
+        "views that the rays of a step are drawn from: all; blocks: those of a block of images in memory, which are "
+        "replaced one by one; auto: all where the photographs fit in memory or in --cache_gb, else blocks",
+        choices=("auto", "all", "blocks"),
+        affects="training",
+        absent="all",
+    )
+    block_gb: float = option(
+        1.0, "gigabytes (10^9 bytes) of a block of images (--batches blocks)", above=0, at_most=1e4, affects="training"
+    )
+    block_steps: int = option(
+        0,
+        "steps after which one image of a block is replaced (--batches blocks); 0: as many as a view has megapixels, "
+        "at least 1, four times as many on a CPU; recorded with the run",
+        at_least=0,
+        at_most=STEPS,
+        automatic=0,
+        affects="training",
     )
     no_batching: bool = option(False, "take the rays of a step from a single random image", affects="training")
     precrop_iters: int = option(

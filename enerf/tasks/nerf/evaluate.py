@@ -68,8 +68,9 @@ def _final_rays(run: Run) -> int:
 def _fit_psnr(run: Run, renderer: Renderer) -> float:
     """Return the PSNR of training views, on as many fixed pixels in total as the test curve uses."""
     scene = run.present_scene
-    pixels = max(1, (run.config.run.eval_rays or 2048) * max(1, len(scene.test)) // len(scene.train))
-    return views.psnr_of_pixels(renderer, scene, scene.train, pixels)
+    train, test = views.spread(scene.train), views.spread(scene.test)
+    pixels = max(1, (run.config.run.eval_rays or 2048) * max(1, len(test)) // len(train))
+    return views.psnr_of_pixels(renderer, scene, train, pixels)
 
 
 def _metadata(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from enerf.core import device as core_device
 from enerf.core import rng
 from enerf.core.errors import InputError
 from enerf.core.types import FeatureOutput, ScalarField
-from enerf.datasets.scenes import coordinates, frusta
+from enerf.datasets.scenes import coordinates, frusta, storage
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields.backends import module, registry
@@ -149,7 +149,8 @@ def estimate_iso_value(
         If no ray reaches an opacity of one half in the box.
     """
     generator = rng.generator_for(0, 0)
-    pixels = scenes_pixels.PixelSampler(scene, scene.train).draw(N_RAYS, generator)
+    readable = storage.readable(scene.train, scene.masks)
+    pixels = scenes_pixels.PixelSampler(scene, readable).draw(N_RAYS, generator)
     rays = scenes_pixels.rays_of(scene, pixels, pixel_centers)
     near, far = sphere_tracing.intersect_box(rays.origins, rays.directions, box)
     near, far = torch.maximum(near, rays.near), torch.minimum(far, rays.far)

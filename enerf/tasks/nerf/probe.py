@@ -18,7 +18,7 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import rng
 from enerf.core.types import Proposal, Rays
-from enerf.datasets.scenes import bounds
+from enerf.datasets.scenes import bounds, storage
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.engine import checkpoint
 from enerf.engine.probe import CheckpointProbe, ProbeSettings, RunProbe, analyzed_layers, parameters_of
@@ -59,7 +59,8 @@ def open_probe(saved: dict[str, Any], settings: ProbeSettings) -> RunProbe:
     registry.use(fields, registry.make("torch", "fp32", device))
     names = analyzed_layers(fields, settings.layers, HEADS)
     generator = rng.generator_for(settings.seed, 0)
-    pixels = scenes_pixels.PixelSampler(scene, scene.train).draw(settings.samples, generator)
+    readable = storage.readable(scene.train, scene.images, scene.masks)
+    pixels = scenes_pixels.PixelSampler(scene, readable).draw(settings.samples, generator)
     rays, colors = (
         scenes_pixels.rays_of(scene, pixels, config.data.pixel_centers),
         scenes_pixels.colors_of(scene, pixels),

@@ -12,7 +12,8 @@ from enerf.config import parser
 from enerf.core import device as core_device
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import alignment, bounds, formats, rays, splits
+from enerf.datasets.scenes import alignment, bounds, formats, image_blocks, rays, splits, storage
+from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 from enerf.datasets.scenes.sparse_depths import of_views
@@ -91,7 +92,7 @@ def prepare(config: NerfConfig, shared: Resolved | None = None, *, opening: bool
     scene = load_scene(config, pose_check=found is None).to(device)
     if config.data.factor == AUTOMATIC:
         config = parser.replace(config, factor=scene.factor)
-    config = with_spacing(config, saved, scene)
+    config = with_batches(with_spacing(config, saved, scene), saved, scene, device, opening=opening)
     files = resume.check_inputs(config, found, input_files(config), opening=opening)
     _log_background(config, scene)
     with_fine = config.render.N_importance > 0
@@ -175,6 +176,37 @@ def with_spacing(config: NerfConfig, saved: dict[str, Any] | None, scene: Scene)
     return parser.replace(config, spacing=spacing)
 
 
+def with_batches(
+    config: NerfConfig, saved: dict[str, Any] | None, scene: Scene, device: torch.device, *, opening: bool = False
+) -> NerfConfig:
+    """Return the configuration with the kind of batches that ``auto`` stands for; ``saved`` as above.
+
+    A run that was started before the option existed draws from all views. The kind, and the steps after which a block
+    gets another view, are recorded: they do not change with the computer on which a run is resumed.
+
+    Raises
+    ------
+    InputError
+        If a run is to be trained on all views, and they are neither in memory nor in the cache.
+    """
+    is_resident = storage.is_resident(scene.images) and (scene.masks is None or storage.is_resident(scene.masks))
+    kind = config.train.batches
+    if kind == "auto" and saved is not None:
+        kind = saved.get("batches", "all")
+    if kind == "auto":
+        kind = "all" if is_resident else "blocks"
+    is_decoded = not any(isinstance(each, OnDemandImages) for each in (scene.images, scene.masks))
+    if kind == "all" and not (is_decoded or opening):
+        raise InputError(
+            f"option --batches: found all, and {scene.name}, whose decoded photographs fit neither in memory nor in "
+            f"--cache_gb {config.data.cache_gb:g}, expected more of these, or a new run with blocks"
+        )
+    every = config.train.block_steps
+    if kind == "blocks" and not every:
+        every = (saved or {}).get("block_steps") or image_blocks.steps_of(scene, scene.train, device)
+    return parser.replace(config, batches=kind, block_steps=every)
+
+
 def resolve_backend(config: NerfConfig, recorded: Resolved | None = None) -> Resolved:
     """Return the backend and precision that the options resolve to, those of an earlier run where possible."""
     return registry.resolve(config.train.device, config.train.backend, config.train.precision, recorded)
@@ -224,6 +256,7 @@ def scene_settings(config: NerfConfig, *, pose_check: bool = False) -> SceneSett
         pixel_centers=data.pixel_centers,
         depths=config.capture.depth_weight > 0,
         exposures=config.capture.exposure != "off",
+        limits=storage.Limits.of_cache(data.cache_gb),
         read_points=colored_points.read_scene,
     )
 

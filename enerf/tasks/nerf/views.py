@@ -31,6 +31,8 @@ from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.exposure import Exposure
 from enerf.tasks.nerf.setup import Run
 
+MOST_VIEWS = 200  # views of the test curve, of the fit and of the constant image
+
 
 @dataclass(frozen=True)
 class Renderer:
@@ -198,11 +200,24 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
     return camera_models.resized(camera, max(1.0, (camera.width * camera.height / pixels) ** 0.5))
 
 
+def spread(views: Sequence[int]) -> Sequence[int]:
+    """Return the views, or ``MOST_VIEWS`` spread evenly over them if they are more.
+
+    >>> spread(range(3)), len(spread(range(1000)))
+    (range(0, 3), 200)
+    """
+    n = len(views)
+    return views if n <= MOST_VIEWS else [views[i * n // MOST_VIEWS] for i in range(MOST_VIEWS)]
+
+
 def constant_psnr(scene: Scene) -> float:
-    """Return the test PSNR of a constant image: the mean color of the training views; masked pixels do not count."""
-    means = torch.stack([_mean_color(scene, view) for view in scene.train])
+    """Return the test PSNR of a constant image: the mean color of the training views; masked pixels do not count.
+
+    Of more than ``MOST_VIEWS`` training or test views, as many spread over them are used.
+    """
+    means = torch.stack([_mean_color(scene, view) for view in spread(scene.train)])
     color, values = means[means.isfinite().all(1)].mean(0), []
-    for view in scene.test:
+    for view in spread(scene.test):
         target = scenes_pixels.view_image(scene, view)
         values.append(image_metrics.psnr(color.expand_as(target), target, scenes_pixels.view_mask(scene, view)))
     return sum(values) / len(values) if values else math.nan

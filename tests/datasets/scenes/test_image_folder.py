@@ -103,7 +103,7 @@ def test_a_read_only_scene_is_averaged_in_memory_to_the_same_bytes(tmp_path, mon
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_run_leaves_no_folder(interruption, tmp_path, monkeypatch):
     _fill(tmp_path / "images")
-    before, read = _listing(tmp_path), images.read
+    before, read = _listing(tmp_path), images.read_stored
 
     def tired(path, rotate=True):
         if path.stem == "IMG_3":
@@ -111,7 +111,7 @@ def test_an_interrupted_run_leaves_no_folder(interruption, tmp_path, monkeypatch
         return read(path, rotate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "read", tired)
+        patch.setattr(images, "read_stored", tired)
         with pytest.raises(interruption):
             image_folder.read(_find(tmp_path), white=False)
     assert _listing(tmp_path) == before

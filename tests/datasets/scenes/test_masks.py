@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from enerf.core import images, rng
-from enerf.datasets.scenes import assembly, formats, transparency
+from enerf.datasets.scenes import formats, transparency
+from enerf.datasets.scenes import masks as scene_masks
 from enerf.datasets.scenes import pixels as scenes_pixels
+from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.resized_files import Photo
 from enerf.datasets.scenes.settings import SceneSettings
+from enerf.datasets.scenes.storage import Limits
 from tests.contents import refusal
 from tests.datasets.scenes import photographed
 from tests.datasets.scenes.photographed import OFF_CENTER, OPENCV, PLAIN
@@ -94,6 +97,31 @@ def test_pixels_beyond_the_picture_of_a_fisheye_are_masked(factor, tmp_path):
     assert _load(folder, use_masks=False).masks is None
 
 
+@pytest.mark.parametrize("kind", ["mapped", "on demand"])
+@pytest.mark.parametrize("source", ["files", "sizes", "cameras"])
+def test_masks_that_do_not_fit_in_memory_are_the_same(source, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENERF_CACHE", str(tmp_path / "cache"))
+    folded = replace(OPENCV, coefficients=(-0.9, 0.0, 0.0, 0.0))  # without rays in its corners
+    cameras = {"files": (PLAIN,) * N, "sizes": photographed.of_sizes(OFF_CENTER, N), "cameras": (folded, PLAIN) * 2}
+    masks = [
+        _blobs(i, c.width, c.height) if source != "cameras" and i != 1 else None for i, c in enumerate(cameras[source])
+    ]
+    folder = _scene(tmp_path / "scene", cameras[source], masks)
+    wanted = _load(folder).masks
+    if kind == "on demand":
+        monkeypatch.setattr("enerf.datasets.scenes.masks.HEADROOM", 1 << 60)
+        monkeypatch.setattr("enerf.datasets.scenes.storage.HEADROOM", 1 << 60)
+    found = _load(folder, limits=Limits(0, 10**9 if kind == "mapped" else 1)).masks
+    assert isinstance(found, OnDemandImages) == (kind == "on demand" and source != "cameras")
+    assert source != "cameras" or len(found.pixels) == 2 * PLAIN.width * PLAIN.height
+    for view in range(N):
+        assert found[view].dtype == torch.bool
+        assert torch.equal(found[view], wanted[view])
+        y, x = (torch.arange(side) for side in wanted[view].shape[:2])
+        at = torch.meshgrid(y, x, indexing="ij")
+        assert torch.equal(found[torch.full_like(at[0], view), *at], wanted[view])
+
+
 @given(data=st.data())
 def test_a_mask_of_any_size_excludes_at_least_what_it_masks(data, tmp_path_factory):
     width, height = 2 * data.draw(st.integers(1, 6)), 2 * data.draw(st.integers(1, 6))
@@ -102,7 +130,7 @@ def test_a_mask_of_any_size_excludes_at_least_what_it_masks(data, tmp_path_facto
     mask = np.random.default_rng(data.draw(st.integers(0, 99))).random((tall, wide)) < 0.7
     file = tmp_path_factory.getbasetemp() / "mask.png"
     images.write_png(file, (mask * data.draw(st.sampled_from([1, 255]))).astype(np.uint8))
-    found = assembly._mask(file, Photo(file, width, height, rotate=False))
+    found = scene_masks.of_file(file, Photo(file, width, height, rotate=False))
     assert found.shape == (height, width)
     rows, columns = np.arange(height), np.arange(width)
     for y in rows:

@@ -215,6 +215,19 @@ def test_fixed_pixels_never_change_and_never_repeat():
     assert _flat(pixels).max() < 2 * H * W
 
 
+def test_fixed_pixels_of_large_views_are_uniform_and_never_repeat(monkeypatch):
+    monkeypatch.setattr(scenes_pixels, "SHUFFLED", 10)
+    images = torch.zeros(N, 40, 50, 3)
+    scene, counts = _scene(images), torch.zeros(2000)
+    for seed in range(400):
+        pixels = scenes_pixels.fixed_pixels(scene, 1, 100, seed)
+        assert _same(scenes_pixels.fixed_pixels(scene, 1, 100, seed), pixels)
+        counts += torch.bincount(pixels.y * 50 + pixels.x, minlength=2000)
+        assert len((pixels.y * 50 + pixels.x).unique()) == 100
+    quarters = counts.reshape(2, 20, 2, 25).sum((1, 3)) / 400  # 25 expected in each
+    assert (quarters - 25).abs().max() < 1
+
+
 def test_views_and_seeds_have_fixed_pixels_of_their_own():
     chosen = [scenes_pixels.fixed_pixels(SCENE, view, 20, seed) for view in range(2) for seed in range(2)]
     assert len({tuple((p.y * W + p.x).tolist()) for p in chosen}) == 4
