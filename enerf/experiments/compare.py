@@ -6,16 +6,20 @@ whose loss is not finite has failed and is listed below the table. The variants 
 process, or by another executor; see ``enerf.experiments.sweep``.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from enerf.config.parser import C
+from enerf.core.errors import NotFinite
 from enerf.experiments import sweep
 from enerf.experiments.executors.registry import NOT_FINITE
 from enerf.experiments.options import CompareOptions, ExecutorOptions
 from enerf.experiments.run_queue import Results
 from enerf.tasks import registry
+
+log = logging.getLogger("enerf")
 
 
 def compare(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None) -> str:
@@ -44,9 +48,11 @@ def compare(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None)
             text = task.load("write_comparison")(runs, full[""])
 
     full, results = sweep.train_all({"": base}, chosen, how, base.folder, write)
-    if not results.metrics or any(failure.code != NOT_FINITE for failure in results.failed.values()):
+    if any(failure.code != NOT_FINITE for failure in results.failed.values()):
         sweep.require_success(results)
     failed = [f"{variant.label}, failed: {failure.reason}" for variant, failure in results.failed.items()]
+    if not results.metrics:
+        raise NotFinite(f"all variants failed; {failed[-1]}")
     if task.has("draw_comparison"):
         first = {each.name: each.config for each in reversed(results.variants)}  # of the first seed
         task.load("draw_comparison")(full[""], {each.name: first[each.name] for each in results.variants})

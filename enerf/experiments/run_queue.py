@@ -194,7 +194,7 @@ class Queue:
         io.write_json(self.folder / STATE, {"kind": kind, "executor": self.executor.name, "runs": rows})
 
 
-def progress(results: Results, seconds_left: float) -> str:
+def progress(results: Results, seconds_left: float | int) -> str:
     """Return one line on the state of a queue.
 
     >>> progress(Results([]), 0)

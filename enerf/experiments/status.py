@@ -260,7 +260,7 @@ def seconds_left(runs: Sequence[RunStatus]) -> float | None:
     return max(*rest, (sum(rest) + mean * len(waiting)) / len(running)) if rest else None
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Return a time in two units at most.
 
     >>> duration(42), duration(150), duration(7500), duration(200000)

@@ -129,5 +129,11 @@ def test_the_self_test_finds_operations_on_rays_that_are_wrong(monkeypatch):
     backend = registry.make("compiled", "fp32", device)
     assert registry.self_test(backend, device) is None
     right = cpu_rays._call
-    monkeypatch.setattr(cpu_rays, "_call", lambda name, *a: None if name == "rays_resample" else right(name, *a))
+
+    def wrong(name, *arguments):
+        right(name, *arguments)
+        if name == "rays_resample":
+            arguments[2][-1].mul_(0.5)  # the result
+
+    monkeypatch.setattr(cpu_rays, "_call", wrong)
     assert "differs" in registry.self_test(backend, device) or "failed" in registry.self_test(backend, device)

@@ -252,7 +252,7 @@ def test_the_effective_options_lie_beside_the_results(finished, scene):
             nerf_config.NerfConfig,
             [
                 *(*BASE, "--datadir", str(scene), "--basedir", str(finished.parent), "--background_color", "random"),
-                *("--dataset_type", "llff", "--spacing", "linear"),
+                *("--dataset_type", "llff", "--spacing", "linear", "--batches", "all"),
             ],
         )[0]
     )
