@@ -3,13 +3,13 @@
 import importlib
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from tests import forked
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.conftest", "torch", "enerf.tasks.nerf.train", "enerf.tasks.shape.train"])
@@ -64,10 +64,6 @@ def run(program: str, words: Sequence[Sequence[str]], folder: Path) -> Processes
 
 def _run(program: str, argv: list[str], rank: int, size: int, port: int, output: str) -> None:
     """Call the function in this process as ``torchrun`` would have started it."""
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    sys.argv = [program, *argv]
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(size)}
     if size > 1:
         os.environ |= {**where, "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
@@ -75,15 +71,5 @@ def _run(program: str, argv: list[str], rank: int, size: int, port: int, output:
 
     torch.set_num_threads(1)
     module, _, name = program.partition(":")
-    code = 1
-    try:
-        getattr(importlib.import_module(module), name)()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    function = getattr(importlib.import_module(module), name)
+    forked.run_and_exit(function, [program, *argv], Path.cwd(), Path(output))

@@ -169,7 +169,7 @@ def _code(main: Callable[[], int | None]) -> int:
         return _failed(f"error: {error}", EXIT_INPUT_ERROR)
     except (NotFinite, ProcessLost) as error:
         code = EXIT_NOT_FINITE if isinstance(error, NotFinite) else EXIT_PROCESS_LOST
-        return _failed(f"error: training stopped: {error}", code, is_told=getattr(error, "is_told", False))
+        return _failed(f"error: training stopped: {error}", code, is_shown_here=getattr(error, "is_shown_here", False))
     except ModuleNotFoundError as error:
         if (error.name or "enerf").split(".")[0] == "enerf":
             raise
@@ -234,12 +234,12 @@ def require_alone(command: str) -> None:
         raise InputError(f"{command}: found {ranks.size()} processes of torchrun, expected one")
 
 
-def _failed(message: str, code: int, *, is_told: bool = False) -> int:
+def _failed(message: str, code: int, *, is_shown_here: bool = False) -> int:
     """Write the message of an error and return the exit code.
 
-    Of several processes the first one writes it, and the first one of each computer if its input is invalid, which may
-    differ there; or that which ``is_told`` to.
+    Of several processes, the first one writes it, and any that ``is_shown_here`` names. If the input is invalid, which
+    may differ between computers, the first one of each computer does.
     """
-    if is_told or ranks.is_first() or (code == EXIT_INPUT_ERROR and ranks.local_rank() == 0):
+    if is_shown_here or ranks.is_first() or (code == EXIT_INPUT_ERROR and ranks.local_rank() == 0):
         sys.stderr.write(message + "\n")
     return code

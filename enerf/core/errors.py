@@ -19,12 +19,12 @@ class SomeFailed(InputError):
 class ProcessLost(Exception):
     """Another process of a run of several has ended; the message names what is left of the run.
 
-    ``is_told``: this process is to show the message; else another one does.
+    ``is_shown_here``: whether this process shows the message, rather than another one.
     """
 
-    def __init__(self, message: str, *, is_told: bool = False) -> None:
+    def __init__(self, message: str, *, is_shown_here: bool = False) -> None:
         super().__init__(message)
-        self.is_told = is_told
+        self.is_shown_here = is_shown_here
 
 
 class NotFinite(Exception):

@@ -40,7 +40,9 @@ class Share:
         return self.size == 1
 
     def of(self, start: int, stop: int) -> Rows:
-        """The process's rows among those from ``start`` to ``stop``.
+        """Rows of this process, if the rows from ``start`` to ``stop`` (exclusive) are divided among all processes.
+
+        The parts are consecutive, by rank, and differ in length by one at most.
 
         >>> [Share(rank, 3).of(10, 18).rows for rank in range(3)]
         [slice(10, 12, None), slice(12, 15, None), slice(15, 18, None)]

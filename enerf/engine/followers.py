@@ -57,5 +57,5 @@ class SilentSaver(Saver):
         """
         with suppress(InputError), writer_lock.writing(self.config.folder):
             if not checkpoint.is_kept(self.config.folder, training.step):
-                return ProcessLost(f"{error}; {super().after_failure(training)}", is_told=True)
+                return ProcessLost(f"{error}; {super().after_failure(training)}", is_shown_here=True)
         return error

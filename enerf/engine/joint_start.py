@@ -65,10 +65,10 @@ def published(folder: Path, step: int) -> Iterator[Path]:
 
 
 def prepared(prepare: Callable[[Resolved | None], P], shared: Resolved | None) -> P:
-    """Return a prepared run; of several processes the first one prepares it before the others.
+    """Return a run that is ready to be trained.
 
-    They take the backend and the precision that it has chosen, and its initial weights, and find what it has compiled.
-    Batch normalization takes the statistics of the joint batch from then on.
+    Of several processes the first one prepares it before the others, which take its backend, precision and initial
+    weights, and load the kernels that it has compiled. Batch normalization uses statistics of the joint batch then.
 
     Parameters
     ----------

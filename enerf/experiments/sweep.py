@@ -66,34 +66,22 @@ def train_all(
     if parser.to_dict(first).get("render_only"):
         raise InputError("option --render_only: found a comparison or a sweep, expected one run")
     variants.warn_of_overridden(first)
-    with writer_lock.writing(folder):
-        return _train_all(bases, chosen, how, folder, write)
-
-
-def _train_all(
-    bases: Mapping[str, C],
-    chosen: CompareOptions,
-    how: ExecutorOptions,
-    folder: Path,
-    write: Callable[[Mapping[str, C], Results], None],
-) -> tuple[dict[str, C], Results]:
-    """Do what ``train_all`` does, in a folder that is locked."""
-    task = registry.task(next(iter(bases.values())).kind)
+    task = registry.task(first.kind)
     resolve = task.load("resolve") if task.has("resolve") else None
-    full = {scene: resolve(base) if resolve else base for scene, base in bases.items()}
-    planned, first = variants.plan(full, chosen), next(iter(full.values()))
-    left = [each for each in planned if variants.finished(each.config) is None]
-    for each in left:
-        variants.check_unchanged(each.config)
-    _require_measurable(first, how, left)
-    made = executor(how.executor if left else "serial", how, left, folder)
-    try:
-        shared = variants.shared_backend(first, [each.config for each in planned])
-    except BaseException:
-        made.stop()
-        raise
-    results = Queue(made, folder, shared, lambda found: write(full, found)).run(planned)
-    return full, results
+    with writer_lock.writing(folder):
+        full = {scene: resolve(base) if resolve else base for scene, base in bases.items()}
+        planned, first = variants.plan(full, chosen), next(iter(full.values()))
+        left = [each for each in planned if variants.finished(each.config) is None]
+        for each in left:
+            variants.check_unchanged(each.config)
+        _require_measurable(first, how, left)
+        made = executor(how.executor if left else "serial", how, left, folder)
+        try:
+            shared = variants.shared_backend(first, [each.config for each in planned])
+        except BaseException:
+            made.stop()
+            raise
+        return full, Queue(made, folder, shared, lambda found: write(full, found)).run(planned)
 
 
 def _require_measurable(base: RunConfig, how: ExecutorOptions, left: list[Variant]) -> None:

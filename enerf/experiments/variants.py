@@ -168,7 +168,9 @@ def variant_config(base: C, method: str, lrate: float | None, seed: int) -> C:
 
 
 def read_methods(text: str, known: Methods) -> list[str]:
-    """Return the methods named by the option, in its order; ``muon*5`` has a fivefold learning rate of the matrices.
+    """Return the methods that the option ``--methods`` names, in its order.
+
+    ``muon*5`` is ``muon`` with a learning rate of the matrices of 5 times that of the other parameters.
 
     >>> read_methods("plain, equilibrate", Methods({"plain": {}, "equilibrate": {"equilibrate": "row"}}))
     ['plain', 'equilibrate']

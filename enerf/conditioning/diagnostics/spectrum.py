@@ -274,7 +274,7 @@ def _kappa(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
 def _on_range(
     values: Float[Tensor, "*batch k"], weight: Float[Tensor, "*batch n_out n_in"]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """Numerical rank and κ on the range, of the singular values of a matrix."""
+    """Numerical rank, and the ratio of the largest singular value to the smallest one that counts for the rank."""
     largest = values[..., :1]
     frobenius = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
     kept = values > torch.finfo(weight.dtype).eps * frobenius

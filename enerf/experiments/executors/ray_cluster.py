@@ -16,7 +16,7 @@ from enerf.core import parallel
 from enerf.core.errors import InputError
 from enerf.experiments.executors import process
 from enerf.experiments.executors.registry import Job, Outcome
-from enerf.experiments.executors.resources import count, gpus_for
+from enerf.experiments.executors.resources import count, gpus_for, imported
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
 
@@ -40,7 +40,7 @@ class RayExecutor:
     def __init__(self, options: ExecutorOptions, variants: list[Variant], folder: Path) -> None:
         if not options.ray_address:
             _prepare_start()
-        self._ray = _imported()
+        self._ray = imported("ray")
         threads, gpus = options.threads_per_run or 1, gpus_for(options, variants)
         address = options.ray_address or "local"
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(parser.ROOT), os.environ.get("PYTHONPATH", "")]))}
@@ -121,21 +121,3 @@ def _last_line(error: BaseException) -> str:
     """Return the last line of an error's text, or its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def _imported() -> Any:
-    """Return Ray's module.
-
-    Raises
-    ------
-    InputError
-        If it is not installed.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "option --executor: ray is not installed; pip install 'enerf[scale]', or --executor local uses the cores "
-            "and GPUs of this computer"
-        ) from None
-    return ray

@@ -1,6 +1,8 @@
-"""What runs ask for: cores and GPUs, by their options."""
+"""What executors need: cores and GPUs of runs by their options, and optional packages."""
 
+import importlib
 import os
+from typing import Any
 
 from enerf.config import parser
 from enerf.core import files
@@ -54,6 +56,23 @@ def _number_of_gpus() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def imported(package: str) -> Any:
+    """Return the module of an optional package.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise InputError(
+            f"option --executor: {package} is not installed; pip install 'enerf[scale]', or --executor local uses the "
+            "cores and GPUs of this computer"
+        ) from None
 
 
 def count(n: int, one: str, several: str = "") -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from enerf.core.errors import InputError, shown
 from enerf.experiments.executors import process
 from enerf.experiments.executors.registry import Job, Outcome
-from enerf.experiments.executors.resources import count, gpus_for
+from enerf.experiments.executors.resources import count, gpus_for, imported
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
 
@@ -60,7 +60,7 @@ class SlurmExecutor:
     def __init__(
         self, options: ExecutorOptions, variants: list[Variant], folder: Path, *, cluster: str = "slurm"
     ) -> None:
-        submitit = _imported()
+        submitit = imported("submitit")
         self._threads = options.threads_per_run or 1
         kinds = ("FailedJobError", "UncompletedJobError", "FailedSubmissionError")
         self._errors = tuple(getattr(submitit.core.utils, kind) for kind in kinds)
@@ -143,21 +143,3 @@ def read_options(options: ExecutorOptions) -> dict[str, str]:
             raise InputError(f"option --slurm_options: found {shown(word)}, expected name=value, such as mem=16G")
         found[name] = value
     return found
-
-
-def _imported() -> Any:
-    """Return submitit's module.
-
-    Raises
-    ------
-    InputError
-        If it is not installed.
-    """
-    try:
-        import submitit
-    except ImportError:
-        raise InputError(
-            "option --executor: submitit is not installed; pip install 'enerf[scale]', or --executor local uses the "
-            "cores and GPUs of this computer"
-        ) from None
-    return submitit

@@ -100,7 +100,7 @@ def _scaled(terms: LossTerms, part: float) -> LossTerms:
 
 
 def _far(points: Tensor, states: Tensor, run: ShapeRun, weight: float) -> FarPoints:
-    """Return this process's share of the points far from the surface."""
+    """Return this process's rows of the points far from the surface, with what its part of their loss needs."""
     part, margin = own(len(points)), run.config.samples.far_margin
     rows = slice(part.rows.start, part.rows.start + part.count)
     total = None if part.count == len(points) else states.abs().sum().float()

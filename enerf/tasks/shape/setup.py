@@ -105,7 +105,7 @@ def prepare(config: ShapeConfig, shared: Resolved | None = None, *, opening: boo
 
 
 def _as_begun(config: ShapeConfig, found: checkpoint.Found | None) -> ShapeConfig:
-    """Return the configuration, without points far from the surface if the run was begun before there were any."""
+    """Return the configuration; with ``far = 0`` if the run's checkpoint is of a version without that option."""
     if found is None or "far" in found[0]["config"]:
         return config
     if config.samples.far:

@@ -140,7 +140,7 @@ def train_all(config: ShapeConfig, watch: Callable[[ShapeRun], Hook] | None = No
 
 
 def _named_meshes(folder: Path) -> dict[Path, str]:
-    """Return the meshes in a folder, in order, each with the name of its run.
+    """Return the mesh files in a folder, sorted by name, each with the name of its run.
 
     Raises
     ------

@@ -89,6 +89,7 @@ def test_a_killed_process_of_the_pool(scene, tmp_path, uninterrupted):
     kill_in_the_middle(*prepared(scene, tmp_path, "local"), "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_ray(scene, tmp_path, uninterrupted, monkeypatch):
     cluster = importlib.import_module("enerf.experiments.executors.ray_cluster")
     for name, value in cluster.STARTED_HERE.items():
@@ -125,6 +126,7 @@ def listening(pid):
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_job_of_submitit(scene, tmp_path, uninterrupted):
     pytest.importorskip("submitit", reason="submitit is not installed (extra scale)")
     slurm = importlib.import_module("enerf.experiments.executors.slurm")

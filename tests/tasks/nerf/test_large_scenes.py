@@ -15,20 +15,8 @@ from enerf.tasks.nerf import train as nerf_train
 
 BASE = [
     *("--netdepth", "2", "--netwidth", "16", "--netdepth_fine", "2", "--netwidth_fine", "16", "--N_rand", "32"),
-    *(
-        "--N_samples",
-        "8",
-        "--N_importance",
-        "8",
-        "--N_iters",
-        "8",
-        "--i_testset",
-        "0",
-        "--i_video",
-        "0",
-        "--i_img",
-        "0",
-    ),
+    *("--N_samples", "8", "--N_importance", "8", "--N_iters", "8"),
+    *("--i_testset", "0", "--i_video", "0", "--i_img", "0"),
     *("--i_eval", "4", "--eval_rays", "20", "--i_print", "4", "--i_weights", "4", "--i_spectrum", "0"),
     *("--factor", "1", "--llffhold", "4", "--device", "cpu", "--final_pixels", "--lrate_decay", "1"),
 ]
