@@ -168,8 +168,10 @@ def _code(main: Callable[[], int | None]) -> int:
     except InputError as error:
         return _failed(f"error: {error}", EXIT_INPUT_ERROR)
     except (NotFinite, ProcessLost) as error:
-        code = EXIT_NOT_FINITE if isinstance(error, NotFinite) else EXIT_PROCESS_LOST
-        return _failed(f"error: training stopped: {error}", code, is_shown_here=getattr(error, "is_shown_here", False))
+        words, code = (
+            ("training stopped: ", EXIT_NOT_FINITE) if isinstance(error, NotFinite) else ("", EXIT_PROCESS_LOST)
+        )
+        return _failed(f"error: {words}{error}", code, is_shown_here=getattr(error, "is_shown_here", False))
     except ModuleNotFoundError as error:
         if (error.name or "enerf").split(".")[0] == "enerf":
             raise

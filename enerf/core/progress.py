@@ -46,6 +46,6 @@ def progress_bar(
         desc=description,
         unit=unit,
         mininterval=TERMINAL_SECONDS if on_terminal() else LOG_SECONDS,
-        disable=None if enabled is None and ranks.is_first() else not (enabled and ranks.is_first()),
+        disable=True if not ranks.is_first() else None if enabled is None else not enabled,
         **options,
     )

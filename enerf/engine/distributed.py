@@ -12,6 +12,7 @@ any: a process that has died is noticed in the exchange, and the others still ha
 import datetime
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ log = logging.getLogger("enerf")
 
 BUCKET = 25 << 20  # bytes of small gradients that are summed at once; larger ones are summed where they are
 TIMEOUT = datetime.timedelta(days=1)  # the first process may render for hours; a process that ends is noticed at once
+_CLOSED = re.compile(r"connection (was )?(closed|reset|refused)|socket (error|closed)|broken pipe", re.IGNORECASE)
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -126,21 +128,22 @@ class Team:
                 try:
                     yield value
                 except GeneratorExit:
-                    if start + self.size < len(items):
-                        self.gather((None, f"process {self.rank} could not go on"))
+                    self.gather((None, f"process {self.rank} could not go on"))
                     raise
+        for outcome in self.gather((None, None)):  # a caller may have failed after the last results
+            _value(outcome)
 
     def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Replace gradients by their sums over all processes, bit for bit the same in each; raises as ``exchange``."""
         if not self.is_joint:
             return
         for bucket in buckets(gradients):
+            is_in_place = len(bucket) == 1 and bucket[0].is_contiguous()
+            flat = bucket[0] if is_in_place else torch.cat([each.reshape(-1) for each in bucket])
             with _lost(self.size):
-                if len(bucket) == 1 and bucket[0].is_contiguous():
-                    torch.distributed.all_reduce(bucket[0])
-                    continue
-                flat = torch.cat([each.reshape(-1) for each in bucket])
                 torch.distributed.all_reduce(flat)
+            if is_in_place:
+                continue
             for each, part in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):
                 each.copy_(part.view_as(each))
 
@@ -277,10 +280,21 @@ def _value(outcome: Any) -> Any:
 
 @contextmanager
 def _lost(size: int) -> Iterator[None]:
-    """Convert the errors of connections to processes that have ended."""
+    """Convert the errors of exchanges between processes."""
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.debug("connection lost: %s", reason)
-        raise ProcessLost(f"one of the {size} processes has ended") from None
+        raise lost(error, size) from None
+
+
+def is_closed_connection(error: BaseException) -> bool:
+    """Whether an error is that of a connection to a process that has ended."""
+    return isinstance(error, RuntimeError) and bool(_CLOSED.search(str(error)))
+
+
+def lost(error: BaseException, size: int) -> ProcessLost:
+    """Return the error of an exchange as one that says which run cannot go on, and why."""
+    if is_closed_connection(error):
+        return ProcessLost(f"one of the {size} processes has ended")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ProcessLost(f"one of the {size} processes has ended or cannot be reached ({reason})")

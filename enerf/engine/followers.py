@@ -3,6 +3,7 @@
 If the first process has ended, one of the others saves the checkpoint: all have the same weights.
 """
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from enerf.engine import checkpoint, writer_lock
 from enerf.engine.checkpoint import State
 from enerf.engine.journal import Journal
 from enerf.engine.saver import Saver
+
+PATIENCE = 10.0  # seconds in which the lock of a process that has ended is released
 
 
 class SilentJournal(Journal):
@@ -53,9 +56,13 @@ class SilentSaver(Saver):
     def after_loss(self, training: State, error: ProcessLost) -> ProcessLost:
         """Save the state before a step in which another process ended, if that was the first one.
 
-        A process that lives holds the lock of the run's folder, and the system releases it when the process ends.
+        A process that lives holds the lock of the run's folder, and the system releases it when the process ends, which
+        may be some seconds after its connections were closed.
         """
-        with suppress(InputError), writer_lock.writing(self.config.folder):
-            if not checkpoint.is_kept(self.config.folder, training.step):
-                return ProcessLost(f"{error}; {super().after_failure(training)}", is_shown_here=True)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and not checkpoint.is_kept(self.config.folder, training.step):
+            with suppress(InputError), writer_lock.writing(self.config.folder):
+                if not checkpoint.is_kept(self.config.folder, training.step):
+                    return Saver.after_loss(self, training, error)
+            time.sleep(0.2)
         return error

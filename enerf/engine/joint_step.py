@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import torch
 
 from enerf.core.errors import InputError, ProcessLost
+from enerf.engine import distributed, synchronized_norm
 from enerf.engine.checkpoint import State
 from enerf.engine.distributed import Team
 
@@ -71,8 +72,11 @@ class JointStep(Generic[R]):
         try:
             part = self._step(state)
         except Exception as error:
-            self._announce(error)
-            raise
+            if not synchronized_norm.exchanges_within(state.model):
+                self._announce(error)
+            elif distributed.is_closed_connection(error):
+                raise distributed.lost(error, self._team.size) from None
+            raise  # others that wait for it within the step notice that this process ends
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
         self._measured = time.perf_counter() - began
         sums = self._exchanged(part.numbers, sum(each.numel() for each in gradients))

@@ -81,7 +81,8 @@ class Saver:
 
     def after_loss(self, training: State, error: ProcessLost) -> ProcessLost:
         """Save the state before a step in which another process ended; return the error that says where it is."""
-        return ProcessLost(f"{error}; {self.after_failure(training)}", is_shown_here=True)
+        where = Saver.after_failure(self, training)
+        return ProcessLost(f"training stopped: {error}; {where}", is_shown_here=True)
 
     def _save(self, training: State, *, recent: bool = False) -> tuple[Path | None, InputError | None]:
         """Save a checkpoint, elsewhere if the folder cannot be written; return its path, or the error or both."""

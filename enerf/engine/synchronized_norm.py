@@ -10,6 +10,12 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from enerf.conditioning.batch_norm import (
+    PreconditionedConv1d,
+    PreconditionedConv2d,
+    PreconditionedConv3d,
+    PreconditionedLinear,
+)
 from enerf.engine.distributed import Team
 
 
@@ -73,6 +79,12 @@ class JointBatchNorm2d(_JointStatistics, nn.BatchNorm2d):
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm1d: JointBatchNorm1d, nn.BatchNorm2d: JointBatchNorm2d}
+
+
+def exchanges_within(model: nn.Module) -> bool:
+    """Whether steps of a model exchange statistics between processes while they are computed."""
+    kinds = (_JointStatistics, PreconditionedLinear, PreconditionedConv1d, PreconditionedConv2d, PreconditionedConv3d)
+    return any(isinstance(module, kinds) for module in model.modules())
 
 
 def synchronize(model: nn.Module, team: Team) -> None:

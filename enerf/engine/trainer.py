@@ -316,7 +316,10 @@ def fit(
                 counted=alone_or_joint.counted,
             )
         except NotFinite as error:
-            raise NotFinite(f"{error}; {saves.after_failure(training)}") from None
+            failed = NotFinite(f"{error}; {saves.after_failure(training)}")
+            if team.is_joint:
+                signals.ignore()  # torchrun ends the processes that are left
+            raise failed from None
         except ProcessLost as error:
             lost = saves.after_loss(training, error)
             signals.ignore()  # torchrun ends the processes that are left

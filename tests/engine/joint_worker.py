@@ -53,15 +53,17 @@ def mapped(team: Team) -> dict[str, object]:
         list(team.map(third, range(4)))
     except InputError as error:
         messages.append(str(error))
-    taken = []
-    try:
-        with closing(team.map(lambda x: x, range(9))) as results:
-            for each in results:
-                taken.append(each)
-                if team.is_first and each == 1:
-                    raise InputError("disk full")
-    except InputError as error:
-        messages.append(str(error))
+    taken: list[list[int]] = []
+    for last in (1, 8):  # in the first group of results, and in the last one
+        taken.append([])
+        try:
+            with closing(team.map(lambda x: x, range(9))) as results:
+                for each in results:
+                    taken[-1].append(each)
+                    if team.is_first and each == last:
+                        raise InputError("disk full")
+        except InputError as error:
+            messages.append(str(error))
     return {"squares": list(team.map(lambda x: (team.rank, x * x), range(7))), "messages": messages, "taken": taken}
 
 

@@ -2,6 +2,9 @@
 
 import filecmp
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,26 @@ def test_two_processes_train_to_the_weights_of_one(data, tmp_path, kind):
     assert names[0] == names[1]
     curves = [json.loads((tmp_path / f"run{size}" / "metrics.json").read_text())["curve"] for size in (1, 2)]
     assert [row[0] for row in curves[0]] == [row[0] for row in curves[1]]
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_if_the_first_process_dies_another_saves_the_state_with_its_curve(data, tmp_path, kind):
+    """The classifier has batch normalization: its processes exchange statistics within a step."""
+    words = [str(data / word) if (data / word).exists() else word for word in RUNS[kind]]
+    words += [*OFTEN, "--N_iters", "1000000", "--device", "cpu", "--precision", "fp32", "--i_eval", "2"]
+    words += ["--basedir", str(tmp_path), "--expname", "run"]
+    run = processes.start(TRAIN, [words] * 2, tmp_path / kind)
+    journal, until = tmp_path / "run" / "train.jsonl", time.monotonic() + processes.SECONDS
+    while time.monotonic() < until and not (journal.is_file() and len(journal.read_text().splitlines()) > 3):
+        assert all(each.is_alive() for each in run.made), run.output() + run.output(1)
+        time.sleep(0.05)
+    os.kill(run.made[0].pid, signal.SIGKILL)
+    assert run.wait().codes == [-signal.SIGKILL, 4], run.output(1)
+    content, path = checkpoint.newest(tmp_path / "run", ["shape", "classifier"])
+    assert content["curve"]
+    assert run.output(1).endswith(
+        f"error: training stopped: one of the 2 processes has ended; the state before it is saved: {path}"
+    )
 
 
 def test_two_processes_evaluate_and_render_what_one_does_bit_for_bit(data, tmp_path):

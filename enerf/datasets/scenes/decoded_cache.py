@@ -15,12 +15,13 @@ import os
 import shutil
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -36,10 +37,18 @@ MAGIC = b"enerf decoded 1\n"
 SUFFIX = ".pixels"
 CHECKED = 1 << 28  # bytes of photographs whose checksums are verified when a file is opened
 SPARE = 1 << 28  # bytes that are left free on the disk
+_in_use: weakref.WeakValueDictionary[Path, np.ndarray] = weakref.WeakValueDictionary()  # files mapped here
 
 
 class NoRoom(Exception):
-    """The cache, or its disk, has no room for the photographs; the message says which."""
+    """The cache, or its disk, has no room for the photographs; the message says which.
+
+    ``n_bytes`` is what they need, if that is known: floats need more than bytes.
+    """
+
+    def __init__(self, message: str, n_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.n_bytes = n_bytes
 
 
 class _OtherLayout(Exception):
@@ -103,50 +112,55 @@ def mapped(photographs: Photographs, most_bytes: int) -> PackedImages:
 
 def _opened(path: Path, photographs: Photographs) -> PackedImages | None:
     """The photographs of a file; None if there is none, or it is damaged, which is logged: then it is removed."""
-    if not path.is_file():
-        return None
     try:
-        description = _description(path)
-        layout = Layout(int(description["channels"]), str(description["dtype"]))
-        flat = _mapped(path, (photographs.pixels, layout.channels), layout.dtype)
-        _verify(flat, description, photographs)
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
-        log.warning("%s: %s; the photographs are decoded again", path, _reason(error))
-        with suppress(OSError):
-            path.unlink()
+        file = files.open_regular(path)
+    except (OSError, InputError):
         return None
-    with suppress(OSError):  # of another user
-        os.utime(path, ns=(time.time_ns(), int(description["time"])))
+    with file:  # another process may replace or remove what has this name meanwhile
+        try:
+            description = _description(file)
+            layout = Layout(int(description["channels"]), str(description["dtype"]))
+            flat = _mapped(file, (photographs.pixels, layout.channels), layout.dtype)
+            _verify(flat, description, photographs)
+        except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+            log.warning("%s: %s; the photographs are decoded again", path, _reason(error))
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    path.unlink()
+            return None
+        with suppress(OSError):  # of another user
+            name: Any = file.fileno() if os.utime in os.supports_fd else path
+            os.utime(name, ns=(time.time_ns(), int(description["time"])))
+    _in_use[path] = flat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch has no read-only tensors; nothing writes to photographs
         pixels = torch.from_numpy(flat)
     return PackedImages(pixels, torch.tensor(photographs.sizes), is_mapped=True)
 
 
-def _mapped(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
+def _mapped(file: BinaryIO, shape: tuple[int, int], dtype: str) -> np.ndarray:
     """An array that is mapped for reading: writable private mappings are limited by the memory of the computer."""
     try:
-        return np.memmap(path, np.dtype(dtype), "r", shape=shape)
+        return np.memmap(file, np.dtype(dtype), "r", shape=shape)
     except OSError as error:
-        raise NoRoom(f"{path} cannot be mapped ({error.strerror or error})") from None
+        raise NoRoom(f"{file.name} cannot be mapped ({error.strerror or error})") from None
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _description(file: BinaryIO) -> dict[str, Any]:
     """The description at the end of a file; ValueError if the file is not whole or was changed."""
-    with files.open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        end = len(MAGIC) + 8
-        file.seek(max(0, size - end))
-        tail = file.read(end)
-        length = int.from_bytes(tail[:8], "little")
-        if tail[8:] != MAGIC or length > size - end:
-            raise ValueError("found a file that is not whole")
-        file.seek(size - end - length)
-        content = json.loads(file.read(length))
-        if not isinstance(content, dict) or content.get("pixels") != size - end - length:
-            raise ValueError("found a file of another size than it was written with")
-        if content.get("time") != os.fstat(file.fileno()).st_mtime_ns:
-            raise ValueError("found a file that was changed after it was written")
+    status = os.fstat(file.fileno())
+    end = len(MAGIC) + 8
+    file.seek(max(0, status.st_size - end))
+    tail = file.read(end)
+    length = int.from_bytes(tail[:8], "little")
+    if tail[8:] != MAGIC or length > status.st_size - end:
+        raise ValueError("found a file that is not whole")
+    file.seek(status.st_size - end - length)
+    content = json.loads(file.read(length))
+    if not isinstance(content, dict) or content.get("pixels") != status.st_size - end - length:
+        raise ValueError("found a file of another size than it was written with")
+    if content.get("time") != status.st_mtime_ns:
+        raise ValueError("found a file that was changed after it was written")
     return content
 
 
@@ -166,14 +180,19 @@ def _write(path: Path, photographs: Photographs, layout: Layout, most_bytes: int
     """Decode the photographs into a file; ``_OtherLayout`` if they do not fit the layout."""
     needed = layout.n_bytes(photographs.pixels)
     if needed > most_bytes:
-        raise NoRoom(f"they need {files.format_bytes(needed)}, of which --cache_gb allows {_gigabytes(most_bytes)}")
+        allowed = f"--cache_gb allows {_gigabytes(most_bytes)}"
+        raise NoRoom(f"they need {files.format_bytes(needed)}, of which {allowed}", needed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         core_io.remove_leftovers(path.parent, 0)
-        make_room(path.parent, most_bytes - needed)
+        if not make_room(path.parent, most_bytes - needed):
+            others = "which --cache_gb counts too"
+            raise NoRoom(f"they need {files.format_bytes(needed)} beside files in use, {others}", needed)
         free = shutil.disk_usage(path.parent).free
         if needed + SPARE > free:
-            raise NoRoom(f"they need {files.format_bytes(needed)}, {path.parent} has {files.format_bytes(free)} free")
+            raise NoRoom(
+                f"they need {files.format_bytes(needed)}, {path.parent} has {files.format_bytes(free)} free", needed
+            )
         log.info(
             "%s: %d photographs are decoded into %s (%s, once; --cache_gb)",
             *(photographs.folder, len(photographs), path, files.format_bytes(needed)),
@@ -183,7 +202,7 @@ def _write(path: Path, photographs: Photographs, layout: Layout, most_bytes: int
             os.utime(temporary, ns=(time.time_ns(), written))
             os.replace(temporary, path)
     except OSError as error:
-        raise NoRoom(f"{path.parent} cannot be written ({error.strerror or error})") from None
+        raise NoRoom(f"{path.parent} cannot be written ({error.strerror or error})", needed) from None
 
 
 def _stream(path: Path, photographs: Photographs, layout: Layout) -> int:
@@ -198,6 +217,8 @@ def _stream(path: Path, photographs: Photographs, layout: Layout) -> int:
             {"pixels": total, "channels": layout.channels, "dtype": layout.dtype, "time": now, "crc32": sums}
         ).encode()
         file.write(text + len(text).to_bytes(8, "little") + MAGIC)
+        file.flush()
+        os.fsync(file.fileno())  # before it is renamed: a power failure leaves no file with parts missing
     return now
 
 
@@ -216,8 +237,12 @@ def _parts(photographs: Photographs, layout: Layout) -> Iterator[np.ndarray]:
         yield exact
 
 
-def make_room(place: Path, most_bytes: int) -> None:
-    """Remove the files used longest ago until the others, those being written included, have at most these bytes."""
+def make_room(place: Path, most_bytes: int) -> bool:
+    """Remove the files used longest ago until the others, those being written included, have at most these bytes.
+
+    Files that this process has mapped stay, such as the photographs when their masks are written. Returns whether it
+    succeeded.
+    """
     found = []
     for each in place.iterdir():
         with suppress(OSError):
@@ -226,12 +251,13 @@ def make_room(place: Path, most_bytes: int) -> None:
     total = sum(size for _, size, _ in found)
     for _, size, each in sorted(found):
         if total <= most_bytes:
-            return
-        if each.suffix == SUFFIX and not each.name.startswith("."):
+            break
+        if each.suffix == SUFFIX and not each.name.startswith(".") and each not in _in_use:
             with suppress(OSError):
                 each.unlink()
                 total -= size
                 log.info("%s: removed to make room for other decoded photographs (--cache_gb)", each)
+    return total <= most_bytes
 
 
 def _gigabytes(n_bytes: int) -> str:

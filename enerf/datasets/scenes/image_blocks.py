@@ -29,16 +29,16 @@ Read = tuple[Tensor, Tensor | None, list[Tensor]]  # image, mask, and counts of 
 
 
 class Slots:
-    """Images of the views of a block, indexed by the views of the scene."""
+    """Images of a block of some views, indexed by the views of the scene."""
 
-    def __init__(self, scene: Scene, capacity: int, channels: int, dtype: torch.dtype) -> None:
-        device, views = scene.c2w.device, range(len(scene.c2w))
-        sizes = torch.tensor([scene.size(view) for view in views])
-        area = int(sizes.prod(1).max())
+    def __init__(self, scene: Scene, views: Sequence[int], capacity: int, channels: int, dtype: torch.dtype) -> None:
+        device, n = scene.c2w.device, len(scene.c2w)
+        sizes = torch.tensor([scene.size(view) for view in range(n)])
+        area = int(sizes[list(views)].prod(1).max())
         self.channels, self.dtype, self.device = channels, dtype, device
         self._sizes = [tuple(size) for size in sizes.tolist()]
         self._widths = sizes[:, 1].to(device)
-        self._slot = torch.zeros(len(views), dtype=torch.int64, device=device)
+        self._slot = torch.zeros(n, dtype=torch.int64, device=device)
         self._pixels = torch.empty(capacity, area, channels, dtype=dtype, device=device)
 
     def put(self, slot: int, view: int, image: Shaped[Tensor, "h w c"]) -> None:
@@ -117,8 +117,8 @@ class ImageBlocks:
         self._order = [views[i] for i in order] if capacity < len(views) else list(views)
         self._source, self._capacity, self._every, self._crops = scene, min(capacity, len(views)), every, tuple(crops)
         channels = storage.channels_of(scene.images)
-        self._images = Slots(scene, self._capacity, channels, scene.images.dtype)
-        self._masks = None if scene.masks is None else Slots(scene, self._capacity, 1, torch.bool)
+        self._images = Slots(scene, views, self._capacity, channels, scene.images.dtype)
+        self._masks = None if scene.masks is None else Slots(scene, views, self._capacity, 1, torch.bool)
         self.scene = replace(scene, images=self._images, masks=self._masks)
         largest = max(height * width for height, width in map(scene.size, views))
         threads = min(MOST_THREADS, parallel.threads_for(image_formats.bytes_to_decode(largest)))
@@ -177,7 +177,15 @@ class ImageBlocks:
         for position in positions:
             if position not in self._reading and position not in self._present:
                 view = self._order[position % len(self._order)]
-                self._reading[position] = self._pool.submit(_read, self._source, view, self._crops)
+                self._reading[position] = self._read(view)
+
+    def _read(self, view: int) -> Future[Read]:
+        """Read the image of a view by a thread; at once if images are on a GPU, whose steps are recorded."""
+        if "cuda" not in {each.device.type for each in (self._source.images, self._source.masks) if each is not None}:
+            return self._pool.submit(_read, self._source, view, self._crops)
+        done: Future[Read] = Future()
+        done.set_result(_read(self._source, view, self._crops))
+        return done
 
 
 def _read(scene: Scene, view: int, crops: Sequence[float]) -> Read:

@@ -70,14 +70,14 @@ def find(posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: 
 
 
 def _in_memory(usable: Usable, photos: Sequence[Photo]) -> Tensor | PackedImages:
-    found = [torch.from_numpy(each[..., None]) for each in parallel.in_order(usable, range(len(photos)), 1)]
+    found = [torch.from_numpy(each[..., None]) for each in map(usable, range(len(photos)))]
     return torch.stack(found) if len({each.shape for each in found}) == 1 else PackedImages.of(found)
 
 
 def _stored(
     posed: PosedImages, photos: Sequence[Photo], usable: Usable, table: Cameras, settings: SceneSettings
 ) -> SceneImages:
-    """SceneImages in a mapped file of the cache folder; or in memory, or read on demand, if there is no room for it."""
+    """Masks in a mapped file of the cache folder; or in memory, or read on demand, if there is no room for it."""
 
     def read(view: int) -> Stored:
         return usable(view)[..., None].astype(np.uint8)

@@ -19,8 +19,8 @@ from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.sparse_depths import SparseDepths
 from enerf.datasets.scenes.usable_pixels import UsableRows, row_counts
 
-SHUFFLED = 1 << 22  # pixels of a view of which fixed ones are the first of a permutation of all
-LISTED = 1 << 27  # pixels of masked views of which a list is kept, 4 bytes each; of more, counts of their rows
+SHUFFLED = 1 << 22  # pixels of a view; of more, in large scenes, fixed ones are not taken from a permutation of all
+LISTED = 1 << 29  # pixels of masked views of which a list is kept, 4 bytes each; of more, counts of their rows
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class PixelSampler:
         self._places = torch.tensor(places, device=device)
         self._usable: Tensor | None = None  # indices among a view's central pixels of all that are not masked
         self._rows: UsableRows | None = None  # the same by rows, of many pixels
+        is_whole = counts is None  # not a block of views
         self._counts = self._places[:, 1] * self._places[:, 3]
         if scene.masks is not None and (counts is not None or int(self._counts.sum()) > LISTED):
             counts = [counts_of(scene.masks[view], crop) for view in views] if counts is None else counts
@@ -77,7 +78,8 @@ class PixelSampler:
         kept = self._counts > 0
         if not kept.any():
             part = "" if crop == 1 else f" in the central {crop:g} of their width and height"
-            raise InputError(f"{scene.name}: masks exclude every pixel of the training views{part}, expected some left")
+            which = "training views" if is_whole else f"{len(views)} views of a block (--block_gb)"
+            raise InputError(f"{scene.name}: masks exclude every pixel of the {which}{part}, expected some left")
         self._views, self._places, self._counts = self._views[kept], self._places[kept], self._counts[kept]
         if scene.masks is not None and counts is not None:
             some = [each for each in counts if each.any()]
@@ -218,7 +220,7 @@ def fixed_pixels(scene: Scene, view: int, n: int, seed: int = 0) -> Pixels:
     All of them, in row-major order, if ``n`` is 0 or at least their number.
     """
     height, width = scene.size(view)
-    if scene.masks is None and height * width > SHUFFLED and 0 < n < height * width // 8:
+    if scene.is_large and scene.masks is None and height * width > SHUFFLED and 0 < n < height * width // 8:
         drawn = torch.randint(height * width, (2 * n,), generator=rng.generator_for(seed, view)).tolist()
         chosen = torch.tensor(list(dict.fromkeys(drawn))[:n])  # the first n that differ, of twice as many
         return Pixels(torch.full_like(chosen, view), chosen % width, chosen // width)

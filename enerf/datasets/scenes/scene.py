@@ -90,6 +90,12 @@ class Scene:
         found = self.view_cameras or Cameras([self.camera] * len(self.c2w))
         return found.to(self.c2w.device)
 
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether the decoded photographs exceed 2 GiB at 3 bytes a pixel: then no work should read all of them."""
+        pixels = sum(height * width for height, width in map(self.size, range(len(self.c2w))))
+        return 3 * pixels > storage.IN_MEMORY
+
     @property
     def has_alpha(self) -> bool:
         """Whether the photographs have an alpha channel."""

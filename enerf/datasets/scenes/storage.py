@@ -57,7 +57,7 @@ def load(photographs: Photographs, limits: Limits) -> SceneImages:
     try:
         return decoded_cache.mapped(photographs, limits.cached)
     except decoded_cache.NoRoom as reason:
-        if HEADROOM * needed < files.available_memory():
+        if HEADROOM * max(needed, reason.n_bytes) < files.available_memory():
             log.info("%s: %s: photographs are kept in memory", photographs.folder, reason)
             return in_memory(photographs)
         log.warning("%s: %s: photographs are decoded again whenever they are used", photographs.folder, reason)
@@ -115,10 +115,17 @@ def is_resident(found: SceneImages) -> bool:
 
 def readable(views: Sequence[int], *stored: SceneImages | None, most: int = 16) -> Sequence[int]:
     """The views, or a few spread over them if any of the images has to be decoded on demand."""
+    return evenly(views, most) if any(isinstance(each, OnDemandImages) for each in stored) else views
+
+
+def evenly(views: Sequence[int], most: int) -> Sequence[int]:
+    """The views, or ``most`` of them at even distances if they are more.
+
+    >>> evenly(range(3), 4), evenly(range(10), 4)
+    (range(0, 3), [0, 2, 5, 7])
+    """
     n = len(views)
-    if n <= most or not any(isinstance(each, OnDemandImages) for each in stored):
-        return views
-    return [views[i * n // most] for i in range(most)]
+    return views if n <= most else [views[i * n // most] for i in range(most)]
 
 
 def channels_of(found: SceneImages) -> int:

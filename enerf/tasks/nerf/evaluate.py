@@ -68,7 +68,7 @@ def _final_rays(run: Run) -> int:
 def _fit_psnr(run: Run, renderer: Renderer) -> float:
     """Return the PSNR of training views, on as many fixed pixels in total as the test curve uses."""
     scene = run.present_scene
-    train, test = views.spread(scene.train), views.spread(scene.test)
+    train, test = views.sampled(scene, scene.train), views.sampled(scene, scene.test)
     pixels = max(1, (run.config.run.eval_rays or 2048) * max(1, len(test)) // len(train))
     return views.psnr_of_pixels(renderer, scene, train, pixels)
 
@@ -90,6 +90,8 @@ def _metadata(run: Run) -> dict[str, Any]:
         known["exposure"] = f"{config.capture.exposure}: {how}"
     if run.fields.poses is not None:
         known["poses"] = pose_evaluation.protocol(run)
+    if scene.is_large:
+        known["views"] = f"curve, fit and constant image: of {views.MOST_VIEWS} views at most"
     final, curve = (
         f"mean per-image PSNR of {number or 'all'} fixed pixels a test view"
         for number in (_final_rays(run), config.run.eval_rays)

@@ -227,7 +227,9 @@ def _hooks(run: Run, more: list[Hook], journal: Journal) -> list[Hook]:
 
     def evaluate_pixels(training: State) -> None:
         scene = run.present_scene
-        value = views.psnr_of_pixels(views.renderer_of(run), scene, views.spread(scene.test), config.run.eval_rays)
+        value = views.psnr_of_pixels(
+            views.renderer_of(run), scene, views.sampled(scene, scene.test), config.run.eval_rays
+        )
         training.curve.append([training.step, value])
         journal.record(training.step, {"test_psnr": value})
 

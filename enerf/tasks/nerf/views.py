@@ -18,7 +18,7 @@ from enerf.conditioning import layers
 from enerf.core import images
 from enerf.core.progress import progress_bar
 from enerf.core.types import Camera, Rays, Rendering
-from enerf.datasets.scenes import camera_models, rays
+from enerf.datasets.scenes import camera_models, rays, storage
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
 from enerf.engine import distributed
@@ -31,7 +31,7 @@ from enerf.tasks.nerf.build import RadianceFields
 from enerf.tasks.nerf.exposure import Exposure
 from enerf.tasks.nerf.setup import Run
 
-MOST_VIEWS = 200  # views of the test curve, of the fit and of the constant image
+MOST_VIEWS = 200  # views of the test curve, of the fit and of the constant image of large scenes
 
 
 @dataclass(frozen=True)
@@ -200,24 +200,19 @@ def preview_camera(camera: Camera, pixels: int = 10_000) -> Camera:
     return camera_models.resized(camera, max(1.0, (camera.width * camera.height / pixels) ** 0.5))
 
 
-def spread(views: Sequence[int]) -> Sequence[int]:
-    """Return the views, or ``MOST_VIEWS`` spread evenly over them if they are more.
-
-    >>> spread(range(3)), len(spread(range(1000)))
-    (range(0, 3), 200)
-    """
-    n = len(views)
-    return views if n <= MOST_VIEWS else [views[i * n // MOST_VIEWS] for i in range(MOST_VIEWS)]
+def sampled(scene: Scene, views: Sequence[int]) -> Sequence[int]:
+    """Return views of a scene; of a large one ``MOST_VIEWS``, evenly over them, if they are more."""
+    return storage.evenly(views, MOST_VIEWS) if scene.is_large else views
 
 
 def constant_psnr(scene: Scene) -> float:
     """Return the test PSNR of a constant image: the mean color of the training views; masked pixels do not count.
 
-    Of more than ``MOST_VIEWS`` training or test views, as many spread over them are used.
+    Of large scenes, some of the training and test views are used, see ``sampled``.
     """
-    means = torch.stack([_mean_color(scene, view) for view in spread(scene.train)])
+    means = torch.stack([_mean_color(scene, view) for view in sampled(scene, scene.train)])
     color, values = means[means.isfinite().all(1)].mean(0), []
-    for view in spread(scene.test):
+    for view in sampled(scene, scene.test):
         target = scenes_pixels.view_image(scene, view)
         values.append(image_metrics.psnr(color.expand_as(target), target, scenes_pixels.view_mask(scene, view)))
     return sum(values) / len(values) if values else math.nan

@@ -84,6 +84,8 @@ def _require_shares(run: ShapeRun) -> None:
         parts = [max(1, n // 2)]  # on the cloud; elsewhere there are as many or more
     elif isinstance(run.target, Mesh) and config.far_points:
         parts = [n - config.far_points]
+    if config.conditioning.methods.normalization == "batch_norm":
+        parts.append(n // 2)  # two points for each: statistics of one are not exchanged
     for each in parts:
         team.require_share("N_points", each)
     if config.samples.iga:
@@ -161,23 +163,27 @@ def _hooks(run: ShapeRun, more: list[Hook], journal: Journal) -> list[Hook]:
     """Return the hook that appends a point ``[step, seconds, metrics ...]`` to the curve, and ``more``."""
 
     def evaluate_point(state: State) -> None:
-        if not distributed.current().is_first:
-            return
-        field = setup.frozen(run.field)
-        measured: dict[str, Any]
-        if isinstance(run.target, Picture):
-            measured = shape_picture.measure(setup.in_chunks(field), run.target)
-        elif isinstance(run.target, Mesh):
-            inside = setup.inside_test(field, run.config.data.target)
-            measured = shape_metrics.measure_field(inside, setup.reference_of(run.target), quick=True)
-        elif isinstance(run.target, Volume):
-            inside = setup.inside_test(field, run.config.data.target, run.config.data.level)
-            measured = voxels.measure(inside, run.target, quick=True)
-        else:
-            return
-        point = {name: measured[name] for name in CURVE if measured.get(name) is not None}
-        state.curve.append([state.step, state.seconds, *point.values()])
-        journal.record(state.step, point)
+        point = distributed.current().of_first(partial(_curve_point, run))
+        if point is not None:
+            state.curve.append([state.step, state.seconds, *point.values()])
+            journal.record(state.step, point)
 
     every = run.config.run.i_eval
     return [Hook(every, evaluate_point, at_end=every > 0), *more]
+
+
+def _curve_point(run: ShapeRun) -> dict[str, Any] | None:
+    """Return the metrics of the curve at present; None for targets without any."""
+    field = setup.frozen(run.field)
+    measured: dict[str, Any]
+    if isinstance(run.target, Picture):
+        measured = shape_picture.measure(setup.in_chunks(field), run.target)
+    elif isinstance(run.target, Mesh):
+        inside = setup.inside_test(field, run.config.data.target)
+        measured = shape_metrics.measure_field(inside, setup.reference_of(run.target), quick=True)
+    elif isinstance(run.target, Volume):
+        inside = setup.inside_test(field, run.config.data.target, run.config.data.level)
+        measured = voxels.measure(inside, run.target, quick=True)
+    else:
+        return None
+    return {name: measured[name] for name in CURVE if measured.get(name) is not None}

@@ -169,6 +169,37 @@ def test_the_files_used_longest_ago_are_removed_for_others(tmp_path, cache):
     assert sum(path.stat().st_size for path in cache.iterdir()) <= limits.cached
 
 
+def test_photographs_in_use_are_not_removed_for_others(tmp_path, cache, caplog):
+    scenes = [_photographs(_write(tmp_path / f"images{i}", seed=i)) for i in range(2)]
+    limits = Limits(0, N * H * W * 3 + 400)
+    kept = storage.load(scenes[0], limits)
+    caplog.set_level("INFO")
+    assert torch.equal(storage.load(scenes[1], limits), storage.in_memory(scenes[1]))
+    assert "beside files in use" in caplog.text
+    _same(kept, storage.in_memory(scenes[0]))
+    assert [path.name for path in cache.iterdir()] == [f"{scenes[0].key()}.pixels"]
+
+
+def test_a_file_that_another_process_replaces_meanwhile_stays(tmp_path, cache, monkeypatch):
+    photographs = _photographs(_write(tmp_path / "images"))
+    storage.load(photographs, MAPPED)
+    (path,) = cache.iterdir()
+    verify, other = decoded_cache._verify, path.read_bytes()
+    replaced = []
+
+    def replacing(*arguments):
+        verify(*arguments)
+        (tmp_path / "other").write_bytes(other)
+        time = path.stat().st_mtime_ns + 2 * 10**9
+        os.utime(tmp_path / "other", ns=(time, time))
+        os.replace(tmp_path / "other", path)
+        replaced.append(time)
+
+    monkeypatch.setattr(decoded_cache, "_verify", replacing)
+    _same(storage.load(photographs, MAPPED), storage.in_memory(photographs))
+    assert path.stat().st_mtime_ns == replaced[0]
+
+
 def test_photographs_beyond_the_bound_are_in_memory_or_decoded_on_demand(tmp_path, cache, monkeypatch, caplog):
     photographs = _photographs(_write(tmp_path / "images"))
     small = Limits(0, N * H * W * 3 - 1)
@@ -217,5 +248,6 @@ def test_a_file_larger_than_the_memory_is_mapped(tmp_path):
         os.truncate(tmp_path / "sparse", total)
     except OSError:
         pytest.skip("this file system has no sparse files of that size")
-    found = decoded_cache._mapped(tmp_path / "sparse", (total // 4, 4), "uint8")
+    with (tmp_path / "sparse").open("rb") as file:
+        found = decoded_cache._mapped(file, (total // 4, 4), "uint8")
     assert found[-1].tolist() == [0, 0, 0, 0]

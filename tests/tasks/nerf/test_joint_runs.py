@@ -141,6 +141,7 @@ def _started(words: list[str], size: int) -> processes.Processes:
     until = time.monotonic() + processes.SECONDS
     journal = _folder(words) / "train.jsonl"
     while time.monotonic() < until and not (journal.is_file() and journal.stat().st_size):
+        assert all(each.is_alive() for each in run.made), run.output()
         time.sleep(0.05)
     return run
 
