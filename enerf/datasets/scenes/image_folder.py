@@ -6,17 +6,15 @@ images is an error; it is never used or deleted.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float32
-
 from enerf.core import image_files, images
 from enerf.core.errors import InputError
-from enerf.datasets.scenes import resized_files
+from enerf.datasets.scenes import resized_files, storage
 from enerf.datasets.scenes.resized_files import Photo
+from enerf.datasets.scenes.storage import Limits, SceneImages
 
 log = logging.getLogger("enerf")
 Size = tuple[float | int, float | int]  # width, height
@@ -82,28 +80,21 @@ def find(scene: Path, factor: int, count: int, recorded: Size) -> Photos:
     return replace(found, width=width, height=height, output_folder=target)
 
 
-def read(photos: Photos, white: bool) -> tuple[Float32[np.ndarray, "n h w 3"], tuple[str, ...]]:
-    """Read colors in [0, 1] and file names.
+def read(
+    photos: Photos, white: bool, keep_alpha: bool = False, limits: Limits = storage.UNBOUNDED
+) -> tuple[SceneImages, tuple[str, ...]]:
+    """Read colors, as bytes if lossless, else as floats in [0, 1], and file names.
 
-    Transparent images are composited over white or else keep their stored colors.
+    Transparent images keep their alpha channel if it is to be kept, are composited over white, or keep their stored
+    colors. ``limits`` says where the colors may be, see ``storage``.
 
     Raises InputError if a file is damaged, or a folder cannot be written.
     """
     if photos.output_folder is not None:
         photos = write_resized(photos, photos.output_folder)
-    pixels = np.empty((len(photos.files), photos.height, photos.width, 3), dtype=np.float32)
-    for i, picture in enumerate(pictures(photos)):
-        pixels[i] = images.composite(picture, white)
-    return pixels, tuple(file.name for file in photos.files)
-
-
-def pictures(photos: Photos) -> Iterator[Float32[np.ndarray, "h w c"]]:
-    """Read the images in order at their common size, with their alpha channel if they have one.
-
-    Raises InputError if a file is damaged.
-    """
-    label = f"read {photos.files[0].parent.name}"
-    return resized_files.read_all(photos.each(), label, by_alpha=photos.by_alpha)
+    flags = {"white": white, "keep_alpha": keep_alpha, "by_alpha": photos.by_alpha}
+    found = resized_files.photographs(photos.each(), photos.files[0].parent, **flags)
+    return storage.load(found, limits), tuple(file.name for file in photos.files)
 
 
 def name_of(factor: int) -> str:

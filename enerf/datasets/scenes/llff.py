@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float64
 from enerf.core import arrays, image_files
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import cameras, image_folder, poses, resized_files, splits, storage, view_checks
+from enerf.datasets.scenes import cameras, image_folder, poses, splits, storage, view_checks
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.scene import Scene
@@ -98,7 +98,7 @@ def load(
     bounds = _limited(file, bounds, ndc)
     split = splits.choose([photo.name for photo in photos.files], c2w, llffhold, test_views)
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
-    pixels, names = _read(photos, white_bkgd, keep_alpha, limits)
+    pixels, names = image_folder.read(photos, white_bkgd, keep_alpha, limits)
     if pose_check:
         view_checks.warn_of_axes(file, pixels, matrices, pose_axes, view_cameras)
     return Scene(
@@ -175,18 +175,6 @@ def input_files(folder: Path, factor: int) -> list[Path]:
     """
     pixels = folder / image_folder.name_of(factor or 1)
     return [folder / "poses_bounds.npy", *(image_files.list_images(pixels) if pixels.is_dir() else [])]
-
-
-def _read(
-    photos: image_folder.Photos, white: bool, keep_alpha: bool, limits: Limits
-) -> tuple[storage.SceneImages, tuple[str, ...]]:
-    """Colors, as bytes if lossless, else as floats in [0, 1]; and file names."""
-    if photos.output_folder is not None:
-        photos = image_folder.write_resized(photos, photos.output_folder)
-    folder = photos.files[0].parent
-    flags = {"white": white, "keep_alpha": keep_alpha, "by_alpha": photos.by_alpha}
-    found = resized_files.photographs(photos.each(), folder, **flags)
-    return storage.load(found, limits), tuple(file.name for file in photos.files)
 
 
 def _rows(scene: Path, file: Path) -> Float64[np.ndarray, "n 17"]:

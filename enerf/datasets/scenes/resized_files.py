@@ -65,18 +65,6 @@ class Photo:
         return images.to_uint8(small)
 
 
-def read_all(photos: Sequence[Photo], label: str, *, by_alpha: bool) -> Iterator[Float32[np.ndarray, "h w c"]]:
-    """The photographs' pixels in order, as by ``Photo.read``, read by several threads, with a progress bar.
-
-    Raises
-    ------
-    InputError
-        If one is damaged: the first of these.
-    """
-    pictures = parallel.in_order(partial(Photo.read, by_alpha=by_alpha), photos, _threads(photos))
-    yield from _bar(label, pictures, len(photos))
-
-
 def photographs(photos: Sequence[Photo], folder: Path, *, by_alpha: bool, white: bool, keep_alpha: bool) -> Photographs:
     """The photographs as ``storage.load`` takes them; ``folder`` is where they come from, for messages."""
 

@@ -10,6 +10,7 @@ from PIL import Image
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.datasets.scenes import image_folder, transparency
+from enerf.datasets.scenes import pixels as scenes_pixels
 
 N, W, H = 5, 32, 24
 
@@ -27,6 +28,12 @@ def _fill(folder, *, n=N, width=W, height=H, suffix="png", channels=3):
 
 def _find(scene, factor=4, count=N, recorded=(W, H)):
     return image_folder.find(scene, factor, count, recorded)
+
+
+def _read(photos, white):
+    """Colors as floats, and names."""
+    found, names = image_folder.read(photos, white)
+    return scenes_pixels._floats(found).numpy(), names
 
 
 def _listing(folder):
@@ -49,14 +56,14 @@ def _refusal(act, scene):
 
 def test_a_missing_folder_is_made_once_by_averaging_areas(tmp_path):
     _fill(tmp_path / "images")
-    pixels, names = image_folder.read(_find(tmp_path), white=False)
+    pixels, names = _read(_find(tmp_path), white=False)
     assert names == tuple(f"IMG_{i}.png" for i in range(N))
     for i in range(N):
         mean = (_picture(i) / 255).reshape(H // 4, 4, W // 4, 4, 3).mean((1, 3))
         assert np.abs(pixels[i] - mean).max() <= 0.5001 / 255
     made = _listing(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["images", "images_4"]
-    again, same = image_folder.read(_find(tmp_path), white=False)
+    again, same = _read(_find(tmp_path), white=False)
     assert np.array_equal(again, pixels)
     assert (same, _listing(tmp_path)) == (names, made)
 
@@ -72,7 +79,7 @@ def test_finding_changes_nothing(tmp_path):
 def test_without_originals_the_finest_smaller_folder_with_a_dividing_factor_serves(tmp_path):
     _fill(tmp_path / "images_2", width=16, height=12)
     _fill(tmp_path / "images_3", width=11, height=8)
-    pixels, _ = image_folder.read(_find(tmp_path), white=False)
+    pixels, _ = _read(_find(tmp_path), white=False)
     mean = (_picture(0, 16, 12) / 255).reshape(6, 2, 8, 2, 3).mean((1, 3))
     assert np.abs(pixels[0] - mean).max() <= 0.5001 / 255
     assert (tmp_path / "images_4").is_dir()
@@ -80,7 +87,7 @@ def test_without_originals_the_finest_smaller_folder_with_a_dividing_factor_serv
 
 def test_transparency_survives_a_made_folder(tmp_path):
     _fill(tmp_path / "images", channels=4)
-    image_folder.read(_find(tmp_path), white=True)
+    _read(_find(tmp_path), white=True)
     assert images.read(tmp_path / "images_4" / "IMG_0.png").shape[2] == 4
 
 
@@ -93,10 +100,10 @@ def test_a_read_only_scene_is_averaged_in_memory_to_the_same_bytes(tmp_path, mon
     before = _listing(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", _read_only)
-        in_memory, _ = image_folder.read(_find(tmp_path), white=True)
+        in_memory, _ = _read(_find(tmp_path), white=True)
     assert _listing(tmp_path) == before
     assert "images_4 cannot be created (Read-only file system)" in caplog.text
-    stored, _ = image_folder.read(_find(tmp_path), white=True)
+    stored, _ = _read(_find(tmp_path), white=True)
     assert np.array_equal(in_memory, stored)
 
 
@@ -113,9 +120,9 @@ def test_an_interrupted_run_leaves_no_folder(interruption, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(images, "read_stored", tired)
         with pytest.raises(interruption):
-            image_folder.read(_find(tmp_path), white=False)
+            _read(_find(tmp_path), white=False)
     assert _listing(tmp_path) == before
-    assert len(image_folder.read(_find(tmp_path), white=False)[0]) == N
+    assert len(_read(_find(tmp_path), white=False)[0]) == N
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path, monkeypatch):
@@ -124,13 +131,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path, monkeypatch)
 
     photos = _find(_fill(tmp_path / "images").parent)
     monkeypatch.setattr(Image.Image, "save", full)
-    assert "No space left" in _refusal(lambda: image_folder.read(photos, white=False), tmp_path)
+    assert "No space left" in _refusal(lambda: _read(photos, white=False), tmp_path)
 
 
 def test_a_damaged_photograph_is_named_and_leaves_no_folder(tmp_path):
     damaged = _fill(tmp_path / "images", suffix="jpg") / "IMG_3.jpg"
     damaged.write_bytes(damaged.read_bytes()[:-200])
-    text = _refusal(lambda: image_folder.read(_find(tmp_path), white=False), tmp_path)
+    text = _refusal(lambda: _read(_find(tmp_path), white=False), tmp_path)
     assert "IMG_3.jpg cannot be read" in text
 
 
@@ -143,14 +150,14 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path, monkeypatch)
         raise OSError(39, "Directory not empty")
 
     monkeypatch.setattr(os, "rename", beaten)
-    assert len(image_folder.read(_find(tmp_path), white=False)[0]) == N
+    assert len(_read(_find(tmp_path), white=False)[0]) == N
     assert sorted(os.listdir(tmp_path)) == ["images", "images_4"]
 
 
 def test_a_folder_that_cannot_be_renamed_is_one_sentence(tmp_path, monkeypatch):
     _fill(tmp_path / "images")
     monkeypatch.setattr(os, "rename", _read_only)
-    text = _refusal(lambda: image_folder.read(_find(tmp_path), white=False), tmp_path)
+    text = _refusal(lambda: _read(_find(tmp_path), white=False), tmp_path)
     assert "images_4 cannot be created (Read-only file system), expected a writable folder" in text
 
 
@@ -158,10 +165,10 @@ def test_stray_files_do_not_count(tmp_path):
     _fill(tmp_path / "images")
     for name in ("._IMG_0.png", ".DS_Store", "Thumbs.db", "view_imgs.txt"):
         (tmp_path / "images" / name).write_text("x")
-    pixels, _ = image_folder.read(_find(tmp_path), white=False)
+    pixels, _ = _read(_find(tmp_path), white=False)
     assert len(pixels) == N
     (tmp_path / "images_4" / "._IMG_0.png").write_text("x")
-    assert len(image_folder.read(_find(tmp_path), white=False)[0]) == N
+    assert len(_read(_find(tmp_path), white=False)[0]) == N
 
 
 def test_a_half_made_folder_is_neither_trusted_nor_deleted(tmp_path):
@@ -216,10 +223,10 @@ def test_empty_folders_and_other_counts_are_one_sentence(factor, tmp_path):
 def test_slightly_different_sizes_are_fitted_to_the_most_common(tmp_path, caplog):
     _fill(tmp_path / "images", width=400, height=300)
     Image.fromarray(_picture(2, 404, 302)).save(tmp_path / "images" / "IMG_2.png")
-    pixels, _ = image_folder.read(_find(tmp_path, 1), white=False)
+    pixels, _ = _read(_find(tmp_path, 1), white=False)
     assert pixels.shape == (N, 300, 400, 3)
     assert "IMG_2.png differ from 400x300 and are resized" in caplog.text
-    assert image_folder.read(_find(tmp_path, 4), white=False)[0].shape == (N, 75, 100, 3)
+    assert _read(_find(tmp_path, 4), white=False)[0].shape == (N, 75, 100, 3)
 
 
 def test_pictures_of_another_shape_are_named(tmp_path):
@@ -234,14 +241,14 @@ def test_pictures_turned_by_exif_count_as_turned(tmp_path):
     exif = Image.Exif()
     exif[274] = 8
     Image.fromarray(_picture(3, 24, 32)).save(tmp_path / "images" / "IMG_3.png", exif=exif)
-    pixels, _ = image_folder.read(_find(tmp_path, 1), white=False)
+    pixels, _ = _read(_find(tmp_path, 1), white=False)
     assert np.array_equal(images.to_uint8(pixels[3]), np.rot90(_picture(3, 24, 32)))
 
 
 def test_names_that_would_collide_keep_their_suffix(tmp_path):
     _fill(tmp_path / "images", n=2)
     Image.fromarray(_picture(9)).save(tmp_path / "images" / "IMG_1.bmp")
-    pixels, names = image_folder.read(_find(tmp_path, 4, count=3), white=False)
+    pixels, names = _read(_find(tmp_path, 4, count=3), white=False)
     assert names == ("IMG_0.png.png", "IMG_1.bmp.png", "IMG_1.png.png")
     wanted = images.downsample(np.float32(_picture(9) / 255), 4)
     assert np.abs(pixels[1] - wanted).max() < 1 / 255

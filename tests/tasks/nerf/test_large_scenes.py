@@ -80,7 +80,7 @@ def test_blocks_are_the_same_for_all_storages_and_when_resumed(words, make, monk
     nerf_train.train(make("parts", *words, "--N_iters", "4", "--no_final_eval"))
     assert isinstance(nerf_setup.prepare(make("parts", *words)).scene.images, OnDemandImages)
     assert _same(_trained(make("parts", *words)), whole)
-    assert not _same(_trained(make("other", "--batches", "blocks", "--block_gb", "1e-6")), whole)
+    assert not _same(_trained(make("other", *words, "--block_gb", "1e-6")), whole)
 
 
 def test_photographs_that_fit_nowhere_are_drawn_in_blocks_which_is_recorded(make, monkeypatch):
