@@ -16,6 +16,7 @@ from typing import Any
 from enerf.core import io
 from enerf.core.errors import InputError
 from enerf.experiments.executors.registry import NOT_FINITE, WRONG_INPUT, Executor, Job, Outcome
+from enerf.experiments.status import duration
 from enerf.experiments.variants import Variant, finished
 from enerf.fields.backends.registry import Resolved
 
@@ -67,10 +68,12 @@ class Results:
         return [variant for variant in self.variants if variant not in self.metrics]
 
     def state_of(self, variant: Variant) -> str:
-        """Return ``finished``, ``failed``, ``running`` or ``waiting``."""
+        """Return ``finished``, ``failed``, ``running``, ``interrupted`` (begun, and not running) or ``waiting``."""
         if variant in self.metrics:
             return "finished"
-        return "failed" if variant in self.failed else "running" if variant in self.running else "waiting"
+        if variant in self.failed:
+            return "failed"
+        return "running" if variant in self.running else "interrupted" if variant in self.attempts else "waiting"
 
 
 @dataclass
@@ -204,4 +207,4 @@ def progress(results: Results, seconds_left: float | int) -> str:
     counts += f", {len(results.failed)} failed" if results.failed else ""
     if len(results.metrics) + len(results.failed) == len(results.variants):
         return counts
-    return f"{counts}; about {seconds_left / 60:.0f} min left"
+    return f"{counts}; about {duration(seconds_left)} left"

@@ -224,6 +224,7 @@ def table(runs: Sequence[RunStatus], root: Path) -> list[list[str]]:
     rows = [["run", "state", "step", "score", "left", "changed", ""]]
     for run in sorted(runs, key=lambda each: STATES.index(each.state)):
         inside = os.path.relpath(run.folder, root)
+        inside = os.path.basename(run.folder) if inside == "." else inside
         step = "" if run.step is None or run.state == "waiting" else f"{run.step:,}"
         step += f" of {run.steps:,}" if step and run.steps and run.state != "finished" else ""
         digits = 4 if run.unit == "IoU" else 2

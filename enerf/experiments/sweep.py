@@ -179,7 +179,8 @@ def _path_of(word: str, beside: Path, suffix: str) -> Path:
     if len(named) == 1:
         return beside / named[0]
     found = f"{shown(word)}, which may be {' or '.join(named)}" if named else shown(word)
-    raise InputError(f"option --scenes: found {found}, expected a path, or a name in {beside}: {', '.join(there[:20])}")
+    names = ", ".join(there[:20]) or "nothing is there"
+    raise InputError(f"option --scenes: found {found}, expected a path, or a name in {beside}: {names}")
 
 
 def figure_of(results: Results) -> Figure:

@@ -55,6 +55,12 @@ def test_wrong_words_are_one_sentence(scenes, tmp_path, argv, told):
     assert told in str(refusal.value)
 
 
+@pytest.mark.parametrize("seconds", ["-1", "0", "1e300", "x"])
+def test_odd_times_between_lists_are_refused(tmp_path, seconds):
+    with pytest.raises(InputError, match=r"--watch: found"):
+        status.main([str(tmp_path), "--watch", seconds])
+
+
 def test_the_state_of_a_folder_that_does_not_exist(tmp_path):
     with pytest.raises(InputError, match="does not exist, expected a folder with training runs"):
         status.main([str(tmp_path / "none")])

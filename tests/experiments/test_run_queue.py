@@ -67,7 +67,7 @@ def test_an_interruption_stops_the_executor_and_leaves_the_state_readable(planne
     with pytest.raises(KeyboardInterrupt):
         run(planned, tmp_path, executor)
     assert executor.stopped == 1
-    assert states(tmp_path) == ["finished", "finished", "waiting", "waiting"]
+    assert states(tmp_path) == ["finished", "finished", "interrupted", "waiting"]
 
 
 def test_runs_that_cannot_be_started_fail_alone(planned, tmp_path):

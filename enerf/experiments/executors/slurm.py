@@ -71,10 +71,9 @@ class SlurmExecutor:
             self._executor = submitit.AutoExecutor(
                 folder=folder / "slurm", cluster=cluster, slurm_max_num_timeout=10_000
             )
-        except RuntimeError as error:
+        except RuntimeError:
             raise InputError(
-                f"option --executor: found slurm, but {str(error).strip().splitlines()[0]}; expected a computer from "
-                "which sbatch works"
+                "option --executor: found slurm, and no program srun, expected a computer on which sbatch and srun work"
             ) from None
         parameters: dict[str, Any] = {"timeout_min": options.slurm_minutes, "cpus_per_task": self._threads}
         if gpus := gpus_for(options, variants):
