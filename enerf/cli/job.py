@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from enerf.cli import app
-from enerf.core.errors import InputError
+from enerf.core.errors import InputError, shown
 
 log = logging.getLogger("enerf")
 
@@ -38,26 +38,57 @@ def main() -> None:
     if parent := os.environ.get(PARENT):
         threading.Thread(target=_interrupt_without, args=(int(parent),), daemon=True).start()
 
-    from enerf.config import parser
     from enerf.core import io
     from enerf.engine import writer_lock
     from enerf.experiments import variants
     from enerf.fields.backends.registry import Resolved
     from enerf.tasks import registry
 
+    if len(sys.argv) != 2:
+        raise InputError(f"found {len(sys.argv) - 1} arguments, expected the job.json of a run")
     path = Path(sys.argv[1])
-    content = io.read_object(path)
+    content = _read(path)
     if not Path(content["cwd"]).is_dir():
         raise InputError(f"{path}: found no folder {content['cwd']} on {io.host()}, expected the one of the queue")
     os.chdir(content["cwd"])
     task = registry.task(content["kind"])
-    config = parser.from_dict(task.load("config"), content["options"])
+    config = _config(path, task, content["options"])
     writer_lock.wait_until_free(config.folder)
     if config.run.no_reload:
         config = _begun_anew(path, content, config)
     if variants.finished(config) is None:
-        shared = [] if content["backend"] is None else [Resolved(**content["backend"])]
+        shared = [] if content["backend"] is None else [Resolved.of(content["backend"])]
         task.load("train")(config, *shared)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a job file; InputError if it has other values than ``Job.write`` writes."""
+    from enerf.core import io
+    from enerf.tasks import registry
+
+    content = io.read_object(path)
+    kinds = {"kind": str, "options": dict, "backend": dict | None, "cwd": str, "begun": bool}
+    wrong = [name for name, kind in kinds.items() if name not in content or not isinstance(content[name], kind)]
+    if not wrong and content["kind"] not in [task.kind for task in registry.tasks()]:
+        wrong = ["kind"]
+    if wrong:
+        raise InputError(
+            f"{path}: found no valid value of {wrong[0]}, expected a file that a queue of runs has written"
+        )
+    return content
+
+
+def _config(path: Path, task: Any, values: dict[str, Any]) -> Any:
+    """Return the configuration of options, which are checked as those of a command line are."""
+    from enerf.config import parser
+
+    kind, known = task.load("config"), parser.to_dict(parser.from_dict(task.load("config"), {}))
+    if unknown := sorted(values.keys() - known.keys()):
+        raise InputError(f"{path}: found the option {shown(unknown[0])}, expected one of enerf {task.command}")
+    try:
+        return parser.parse(kind, [f"--{name}={value}" for name, value in values.items()])[0]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _begun_anew(path: Path, content: dict[str, Any], config: Any) -> Any:

@@ -5,9 +5,11 @@ A run's folder has ``config.txt``, ``train.jsonl`` and, when it is finished, ``m
 """
 
 import json
+import logging
 import math
 import os
 import re
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,11 +22,13 @@ from enerf.core import files, io
 from enerf.core.errors import InputError
 from enerf.engine import writer_lock
 
+log = logging.getLogger("enerf")
 CONFIG, JOURNAL, METRICS, SWEEP = "config.txt", "train.jsonl", "metrics.json", "sweep.json"
 STATES = ("running", "waiting", "interrupted", "failed", "finished")
 DEEPEST = 5  # levels below the folders that are searched
 TAIL = 1 << 18  # bytes of the journal that are read
 LARGEST = 1e15  # of numbers that are believed
+NOTE = 160  # characters of a note in the table
 RECENT = 120.0  # seconds since the last record of a run whose lock cannot be seen from here
 # Names that lead to the score, in the metrics of a finished run and in the journal of another: the first one found.
 MEASURED = (
@@ -134,9 +138,26 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _planned(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``sweep.json``; none if there is no such file, or it is damaged."""
-    rows = _object(path).get("runs", [])
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("folder"), str)]
+    """Return the rows of a ``sweep.json``; none if there is no such file, or it is damaged, which is logged."""
+    if not os.path.lexists(path):
+        return []
+    try:
+        rows = io.read_object(path).get("runs")
+    except InputError as error:
+        log.warning("%s: the runs that it plans are not listed", error)
+        return []
+    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    valid = [row for row in found if _is_name(row.get("folder"))]
+    if not isinstance(rows, list) or len(valid) < len(rows):
+        log.warning("%s: found entries that are not those of runs, which are not listed", path)
+    return valid
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is a text that can be the path of a folder."""
+    with suppress(InputError):
+        return isinstance(value, str) and bool(files.expanded(f"./{value}", ""))
+    return False
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -232,7 +253,8 @@ def table(runs: Sequence[RunStatus], root: Path) -> list[list[str]]:
         left = duration(run.seconds_left) if run.state == "running" and run.seconds_left is not None else ""
         ago = "" if run.idle is None else f"{duration(run.idle)} ago"
         name = run.folder if inside.startswith("..") else inside
-        rows.append([name, run.state, step, score, left, ago, run.note])
+        note = textwrap.shorten(run.note, NOTE, placeholder=" ...")
+        rows.append([name, run.state, step, score, left, ago, note])
     return rows
 
 

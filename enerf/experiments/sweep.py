@@ -74,6 +74,7 @@ def train_all(
         left = [each for each in planned if variants.finished(each.config) is None]
         for each in left:
             variants.check_unchanged(each.config)
+        _require_readable({each.scene: full[each.scene] for each in left})
         _require_measurable(first, how, left)
         made = executor(how.executor if left else "serial", how, left, folder)
         try:
@@ -82,6 +83,14 @@ def train_all(
             made.stop()
             raise
         return full, Queue(made, folder, shared, lambda found: write(full, found)).run(planned)
+
+
+def _require_readable(bases: Mapping[str, RunConfig]) -> None:
+    """Check that the data of each scene are what the task reads, before the first run is trained."""
+    for base in bases.values():
+        task = registry.task(base.kind)
+        if task.has("input_files"):
+            task.load("input_files")(base)
 
 
 def _require_measurable(base: RunConfig, how: ExecutorOptions, left: list[Variant]) -> None:

@@ -2,6 +2,7 @@
 
 from tests.corpus import (
     archives,
+    caches,
     camera_paths,
     captures,
     checkpoints,
@@ -22,6 +23,7 @@ from tests.corpus import (
     registry,
     runs,
     scene_folders,
+    sweeps,
     terminals,
     transforms_files,
     volumes,
@@ -29,5 +31,5 @@ from tests.corpus import (
 
 KINDS = (poses, photographs, json_scenes, configs, command_lines, outputs, checkpoints, runs, meshes, gltf, clouds)
 KINDS += (pickles, archives, folders, terminals, colmap_models, transforms_files, scene_folders, conversions, captures)
-KINDS += (camera_paths, presentations, volumes)
+KINDS += (camera_paths, presentations, volumes, sweeps, caches)
 CASES = registry.CASES

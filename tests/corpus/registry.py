@@ -16,7 +16,7 @@ class Command:
     Attributes
     ----------
     script
-        File in ``scripts/``.
+        File in ``scripts/``, or a module: ``enerf.cli.main``.
     arguments
         Its arguments; made to text.
     changes_inputs
@@ -25,6 +25,8 @@ class Command:
         The only folder, relative to the case's, in which it may make files; empty: anywhere.
     encoding
         Encoding of its terminal, as in ``PYTHONIOENCODING``.
+    prepare
+        Called in its process before it begins.
     """
 
     script: str
@@ -32,6 +34,7 @@ class Command:
     changes_inputs: bool = False
     writes: str = "out"
     encoding: str = "utf-8"
+    prepare: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,7 @@ def execute(command: Command, folder: Path, limit: float, words: Sequence[str] |
     began, peak, ended = time.monotonic(), 0, ""
     pid = os.fork()
     if pid == 0:
-        script = str(ROOT / "scripts" / command.script)
-        program = partial(runpy.run_path, script, run_name="__main__")
-        forked.run_and_exit(program, [script, *arguments], folder, log, command.encoding)
+        forked.run_and_exit(partial(_run, command), [command.script, *arguments], folder, log, command.encoding)
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -146,6 +144,16 @@ def execute(command: Command, folder: Path, limit: float, words: Sequence[str] |
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
     output = log.read_bytes().decode("utf-8", "replace")
     return Result(code, output, time.monotonic() - began, peak, ended)
+
+
+def _run(command: Command) -> None:
+    """Run a script or a module in this process."""
+    if command.prepare is not None:
+        command.prepare()
+    if command.script.endswith(".py"):
+        runpy.run_path(str(ROOT / "scripts" / command.script), run_name="__main__")
+    else:
+        runpy.run_module(command.script, run_name="__main__", alter_sys=True)
 
 
 def _filled(word: object, folder: Path) -> str:

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from enerf.cli import job
+from enerf.config import parser
 from enerf.core.errors import InputError
 from enerf.experiments import run_queue, variants
 from enerf.experiments.executors.registry import Job, Outcome
 from enerf.experiments.options import CompareOptions
 from enerf.experiments.run_queue import Failure, Queue
+from enerf.tasks import registry
 from tests.experiments.sweeps import Script, config
 
 LABELS = ["plain, seed 0", "he, seed 0", "plain, seed 1", "he, seed 1"]
@@ -125,3 +127,33 @@ def test_earlier_results_are_set_aside_once(tmp_path):
     again.write()  # keeps what the first attempt has noted
     assert not job._begun_anew(again.path, json.loads(again.path.read_text()), variant.config).run.no_reload
     assert (run_folder / "checkpoints" / "000005.pt").is_file()
+
+
+@pytest.mark.parametrize("task", registry.tasks(), ids=lambda task: task.kind)
+def test_a_job_file_holds_every_option_exactly(task, tmp_path):
+    kind = task.load("config")
+    source = {"nerf": "--datadir", "shape": "--mesh", "classifier": "--images"}[task.kind]
+    words = ["--lrate", "0.1000000000000001", "--expname", "a b", "--basedir", str(tmp_path), source, " odd='name'.ply"]
+    base, _ = parser.parse(kind, words)
+    values = json.loads(json.dumps(parser.to_dict(base)))
+    assert job._config(tmp_path, task, values) == base
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cwd": None}, "no valid value of cwd"),
+        ({"begun": 1}, "no valid value of begun"),
+        ({"kind": "no"}, "no valid value of kind"),
+        ({"options": {"N_iters": "x"}}, "job.json: option --N_iters"),
+        ({"options": {"nosuch": 1}}, "job.json: found the option .nosuch"),
+        ({"options": {"N_rand": 0}}, "job.json: option --N_rand"),
+    ],
+)
+def test_a_damaged_job_file_is_refused(changes, words, tmp_path, monkeypatch):
+    path = tmp_path / "job.json"
+    content = {"kind": "nerf", "options": {}, "backend": None, "cwd": str(tmp_path), "begun": False}
+    path.write_text(json.dumps({**content, **changes}))
+    monkeypatch.setattr("sys.argv", ["job", str(path)])
+    with pytest.raises(InputError, match=words):
+        job.main()

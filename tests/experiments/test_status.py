@@ -34,6 +34,14 @@ def test_an_unfinished_run_has_progress_speed_and_its_last_score(tmp_path):
     assert (found.score, found.unit) == (16.5, "dB")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"runs": null}', '{"runs": [{"folder": "a\\u0000b"}, 3]}'])
+def test_what_a_damaged_sweep_planned_is_said_to_be_missing(text, tmp_path, caplog):
+    make(tmp_path / "a", HALF)
+    (tmp_path / "sweep.json").write_text(text)
+    assert [run.state for run in status.read_all([tmp_path])] == ["interrupted"]
+    assert "not listed" in caplog.text
+
+
 def test_a_run_limited_by_seconds_ends_by_them(tmp_path):
     found = status.read(make(tmp_path / "a", HALF, N_iters=10_000, max_seconds=60.0), {})
     assert found.seconds_left == 20.0

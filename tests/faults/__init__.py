@@ -4,6 +4,7 @@
     python -m tests.faults disk --count 200               full, read-only and failing disks at every file operation
     python -m tests.faults writers --count 30             two starts of a run at once, and readers beside a writer
     python -m tests.faults damage --count 300             damaged checkpoints, read by every command
+    python -m tests.faults sweeps --count 40              signals to the queue of a sweep, or to its runs
     python -m tests.faults soak --minutes 60              memory of long runs
     python -m tests.faults all                            all of them
 

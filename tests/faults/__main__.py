@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.faults.findings import Findings
 
-PARTS = {"kills": 200, "disk": 200, "writers": 30, "damage": 300, "soak": 0}
+PARTS = {"kills": 200, "disk": 200, "writers": 30, "damage": 300, "sweeps": 40, "soak": 0}
 
 
 def main() -> int:
@@ -34,11 +34,11 @@ def main() -> int:
 
 
 def _run(part: str, work: Path, data: Path, chosen: argparse.Namespace) -> "Findings":
-    from tests.faults import damage, disk, kills, soak, writers
+    from tests.faults import damage, disk, kills, soak, sweeps, writers
 
     if part == "soak":
         return soak.campaign(work, data, chosen.only, chosen.minutes)
-    modules = {"kills": kills, "disk": disk, "writers": writers, "damage": damage}
+    modules = {"kills": kills, "disk": disk, "writers": writers, "damage": damage, "sweeps": sweeps}
     campaign = modules[part].campaign
     found: Findings = campaign(work, data, chosen.only, chosen.count or PARTS[part], chosen.seed)
     return found

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
         ("disk", "shape sine", ["--count", "10"]),
         ("writers", "classifier mixup", ["--count", "6"]),
         ("damage", "^nerf$", ["--count", "12"]),
+        ("sweeps", "", ["--count", "3"]),
         ("soak", "shape", ["--minutes", "0.2"]),
     ],
 )

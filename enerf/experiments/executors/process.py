@@ -47,10 +47,11 @@ def start(path: Path, output: Path, variables: Mapping[str, str]) -> subprocess.
     Raises
     ------
     InputError
-        If the file of its output cannot be written.
+        If the file of its output cannot be written, or is none.
     """
     with io.os_errors_as_input_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
+        files.is_regular(output)  # a named pipe would be waited for
         log = output.open("ab")
     with log:
         return subprocess.Popen(
