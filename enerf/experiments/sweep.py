@@ -74,8 +74,8 @@ def train_all(
         left = [each for each in planned if variants.finished(each.config) is None]
         for each in left:
             variants.check_unchanged(each.config)
-        _require_readable({each.scene: full[each.scene] for each in left})
         _require_measurable(first, how, left)
+        _require_readable({each.scene: full[each.scene] for each in left})
         made = executor(how.executor if left else "serial", how, left, folder)
         try:
             shared = variants.shared_backend(first, [each.config for each in planned])

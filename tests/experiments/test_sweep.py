@@ -80,6 +80,12 @@ def test_names_of_files_prefer_the_suffix_of_the_configurations_data(base, tmp_p
             sweep._path_of(word, *own)
 
 
+def test_a_folder_that_is_no_scene_is_refused_before_any_run_begins(base):
+    with pytest.raises(InputError, match="fern is no scene"):
+        sweep.sweep(base, SweepOptions(methods="plain"), ExecutorOptions())
+    assert not list(base.folder.glob("*/output.log"))
+
+
 def test_gpus_of_a_cluster_that_are_not_here_need_a_backend_by_name(base, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     far = config(base.data.datadir, base.run.basedir, device="auto", backend="auto")
