@@ -3,7 +3,7 @@
 An interrupted video resumes at the first missing frame, since frames are written atomically.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,27 +15,7 @@ from enerf.core import images, io
 from enerf.core.errors import InputError
 from enerf.core.progress import progress_bar
 
-Frame = Callable[[int], np.ndarray]
 SETTINGS = "settings.json"
-
-
-def write(
-    path: Path, frame: Frame, n_frames: int, fps: float | int, settings: dict[str, Any], *, keep_pngs: bool = False
-) -> Path:
-    """Render ``n_frames`` frames and encode them as an mp4; returns its path.
-
-    ``settings`` is all that the frames depend on, as JSON values: frames left by a call with other settings are
-    rendered again. Frames are stored in ``<name>_frames/``, which is deleted at the end unless ``keep_pngs``.
-
-    Raises
-    ------
-    InputError
-        If that folder contains other files, or cannot be written.
-    """
-    missing = missing_frames(path, n_frames, settings)
-    for i in shown(path, n_frames, missing):
-        write_frame(path, i, frame(i))
-    return encode(path, n_frames, fps, keep_pngs=keep_pngs)
 
 
 def shown(path: Path, n_frames: int, missing: Sequence[int]) -> Iterable[int]:
@@ -47,7 +27,15 @@ def shown(path: Path, n_frames: int, missing: Sequence[int]) -> Iterable[int]:
 
 
 def missing_frames(path: Path, n_frames: int, settings: dict[str, Any]) -> list[int]:
-    """Prepare the folder of frames; return the numbers of those that are missing. Raises as ``write``."""
+    """Prepare the folder of frames; return the numbers of those that are missing.
+
+    ``settings`` is all that the frames depend on, as JSON values: those of other settings are deleted.
+
+    Raises
+    ------
+    InputError
+        If the folder contains other files, or cannot be written.
+    """
     folder = _folder(path)
     io.remove_leftovers(folder)
     _prepare_folder(folder, settings)

@@ -30,7 +30,6 @@ from enerf.datasets.scenes import (
 from enerf.datasets.scenes import masks as scene_masks
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.normalization import Normalized
-from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.resized_files import Photo
 from enerf.datasets.scenes.scene import Scene
@@ -80,8 +79,8 @@ def assemble(posed: PosedImages, settings: SceneSettings, folder: Path, axes: st
     bounds = _bounds(posed, c2w, settings, is_object=storage.channels_of(pixels) == 4)
     view_checks.require_one_scale(file, c2w[:, :, 3], bounds, names, " (--near and --far)")
     view_checks.require_parallax(file, c2w[list(split.train), :, 3], float(np.median(bounds[:, 0])), "training cameras")
-    masks = scene_masks.find(posed, photos, table, settings)
-    split = _visible(posed, split, masks)
+    masks, empty = scene_masks.find(posed, photos, table, settings)
+    split = _without(posed, split, empty)
     layout = "around" if settings.spherify else normalization.layout_of(c2w)
     normalized, white = normalization.normalize(c2w, bounds, layout), float(settings.white_bkgd)
     content: dict[str, Any] = {
@@ -217,11 +216,8 @@ def _bounds(
     return bounds
 
 
-def _visible(posed: PosedImages, split: splits.Split, masks: storage.SceneImages | None) -> splits.Split:
-    """The split without views of which every pixel is masked, unless masks are read on demand; they are logged."""
-    if masks is None or isinstance(masks, OnDemandImages):
-        return split
-    empty = {view for view in range(len(posed.names)) if not masks[view].any()}
+def _without(posed: PosedImages, split: splits.Split, empty: set[int]) -> splits.Split:
+    """The split without views of which every pixel is masked; they are logged."""
     if not empty:
         return split
     log.warning(

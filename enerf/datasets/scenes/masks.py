@@ -29,8 +29,10 @@ log = logging.getLogger("enerf")
 Usable = Callable[[int], Bool[np.ndarray, "h w"]]
 
 
-def find(posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: SceneSettings) -> SceneImages | None:
-    """Pixels that are used; None if all are.
+def find(
+    posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: SceneSettings
+) -> tuple[SceneImages | None, set[int]]:
+    """Pixels that are used, None if all are; and the views without any, none of masks that are read on demand.
 
     Beyond ``settings.limits``, masks are stored as photographs are (``storage``), those of cameras alone once for each
     camera. Of masks that are read on demand it is not known whether they exclude any pixel.
@@ -56,7 +58,7 @@ def find(posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: 
 
     of_views = settings.use_masks and (any(posed.masks) or any(radius < math.inf for radius in posed.radii))
     if not of_views and all(each.all() for each in with_ray.values()):
-        return None
+        return None, set()
     found: SceneImages
     if sum(photo.height * photo.width for photo in photos) <= settings.limits.in_memory:
         found = _in_memory(usable, photos)
@@ -66,7 +68,15 @@ def find(posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: 
         found = PackedImages.of(stored, [rows.index(table.camera(view)) for view in range(len(photos))])
     else:
         found = _stored(posed, photos, usable, table, settings)
-    return found if _excludes(found, posed) else None
+    if isinstance(found, OnDemandImages):
+        return found, set()
+    used = [int(found[view].sum()) for view in range(len(photos))]
+    total = sum(photo.height * photo.width for photo in photos)
+    if sum(used) == total:
+        return None, set()
+    share = 100 * (1 - sum(used) / total)
+    log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, share)
+    return found, {view for view, n in enumerate(used) if n == 0}
 
 
 def _in_memory(usable: Usable, photos: Sequence[Photo]) -> Tensor | PackedImages:
@@ -106,19 +116,6 @@ def _stored(
     return OnDemandImages(
         lambda view: torch.from_numpy(usable(view)[..., None].copy()), torch.tensor(sizes), 1, torch.bool
     )
-
-
-def _excludes(found: SceneImages, posed: PosedImages) -> bool:
-    """Whether masks exclude pixels, as far as that is known; logs how many."""
-    if isinstance(found, OnDemandImages):
-        return True
-    views = range(len(posed.names))
-    kept = [(int(found[view].sum()), found[view].numel()) for view in views]
-    used, total = (sum(numbers) for numbers in zip(*kept, strict=True))
-    if used < total:
-        share = 100 * (1 - used / total)
-        log.info("%s: %.1f %% of the pixels are masked: neither trained on nor scored", posed.source, share)
-    return used < total
 
 
 def _in_circle(camera: Camera, radius: float) -> Bool[np.ndarray, "h w"]:

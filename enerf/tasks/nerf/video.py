@@ -69,16 +69,29 @@ def write_video(
         return image_of(run, renderer.picture(run.scene, poses[i], camera), depth)
 
     settings = {**_trained(run), "path": kind, "frames": len(poses), "factor": factor, "depth": depth, **_of(fast)}
-    return _written(path, frame, len(poses), fps, settings, keep_pngs)
+    return written(path, frame, len(poses), fps, settings, keep_pngs)
 
 
-def _written(
-    path: Path, frame: Callable[[int], np.ndarray], n: int, fps: float | int, settings: dict[str, Any], keep_pngs: bool
+def written(
+    path: Path,
+    frame: Callable[[int], np.ndarray],
+    n: int,
+    fps: float | int,
+    settings: dict[str, Any],
+    keep_pngs: bool = False,
 ) -> Path:
-    """Write a video as ``reporting.video``; several processes share the frames, and the first one writes."""
+    """Render ``n`` frames and encode them as an mp4; returns its path.
+
+    ``settings`` is all that the frames depend on, as JSON values: frames left by a call with other settings are
+    rendered again. Frames are stored in ``<name>_frames/``, which is deleted at the end unless ``keep_pngs``. Several
+    processes share the frames, and the first one writes.
+
+    Raises
+    ------
+    InputError
+        If that folder contains other files, or cannot be written.
+    """
     team = distributed.current()
-    if not team.is_joint:
-        return video.write(path, frame, n, fps, settings, keep_pngs=keep_pngs)
     missing = team.of_first(partial(video.missing_frames, path, n, settings))
     with closing(team.map(frame, missing)) as frames:
         for i, image in zip(video.shown(path, n, missing), frames, strict=True):
@@ -105,7 +118,7 @@ def write_path(
     n = len(cameras.poses)
     known = {**_trained(run), **_of(fast)}
     settings = {**known, "path": _digest(cameras), "frames": n, "factor": factor, "depth": depth}
-    return _written(path, frame, n, fps, settings, keep_pngs)
+    return written(path, frame, n, fps, settings, keep_pngs)
 
 
 def _path_frame(

@@ -11,6 +11,7 @@ import pytest
 
 from enerf.core.errors import InputError
 from enerf.reporting import video
+from enerf.tasks.nerf.video import written
 
 SETTINGS = {"step": 3, "size": (1, 2), "scale": float("inf")}
 WIDTH, HEIGHT = 32, 16
@@ -42,7 +43,7 @@ def film(path) -> tuple[str, np.ndarray]:
 
 
 def test_a_video_has_its_frames_in_order_size_and_speed(tmp_path):
-    path = video.write(tmp_path / "a.mp4", gray, 7, 12.5, SETTINGS)
+    path = written(tmp_path / "a.mp4", gray, 7, 12.5, SETTINGS)
     words, read = film(path)
     assert len(read) == 7
     assert f"{WIDTH}x{HEIGHT}" in words
@@ -55,10 +56,10 @@ def test_a_video_has_its_frames_in_order_size_and_speed(tmp_path):
 def test_an_interrupted_video_goes_on_with_the_frames_that_are_missing(tmp_path):
     cut = Camera(fails_at=3)
     with pytest.raises(KeyboardInterrupt):
-        video.write(tmp_path / "a.mp4", cut, 5, 10, SETTINGS)
+        written(tmp_path / "a.mp4", cut, 5, 10, SETTINGS)
     assert not (tmp_path / "a.mp4").exists()
     again = Camera()
-    path = video.write(tmp_path / "a.mp4", again, 5, 10, SETTINGS)
+    path = written(tmp_path / "a.mp4", again, 5, 10, SETTINGS)
     assert (cut.rendered, again.rendered) == ([0, 1, 2], [3, 4])
     assert [round((float(f.mean()) - 20) / 30) for f in film(path)[1]] == [0, 1, 2, 3, 4]
     assert not (tmp_path / "a_frames").exists()
@@ -67,21 +68,21 @@ def test_an_interrupted_video_goes_on_with_the_frames_that_are_missing(tmp_path)
 @pytest.mark.parametrize("damage", [None, "{", "[]"])
 def test_frames_of_other_settings_are_not_used(damage, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        video.write(tmp_path / "a.mp4", Camera(fails_at=3), 5, 10, SETTINGS)
+        written(tmp_path / "a.mp4", Camera(fails_at=3), 5, 10, SETTINGS)
     if damage is not None:
         (tmp_path / "a_frames" / "settings.json").write_text(damage)
     again = Camera()
-    video.write(tmp_path / "a.mp4", again, 5, 10, SETTINGS if damage else {**SETTINGS, "step": 4})
+    written(tmp_path / "a.mp4", again, 5, 10, SETTINGS if damage else {**SETTINGS, "step": 4})
     assert again.rendered == [0, 1, 2, 3, 4]
 
 
 def test_kept_frames_serve_a_second_video(tmp_path):
-    video.write(tmp_path / "a.mp4", gray, 3, 10, SETTINGS, keep_pngs=True)
+    written(tmp_path / "a.mp4", gray, 3, 10, SETTINGS, keep_pngs=True)
     kept = sorted((tmp_path / "a_frames").glob("*.png"))
     assert [p.name for p in kept] == ["0000.png", "0001.png", "0002.png"]
     assert all(np.array_equal(iio.imread(p), gray(i)) for i, p in enumerate(kept))
     again = Camera()
-    path = video.write(tmp_path / "a.mp4", again, 3, 20, SETTINGS)
+    path = written(tmp_path / "a.mp4", again, 3, 20, SETTINGS)
     assert again.rendered == []
     assert len(film(path)[1]) == 3
 
@@ -91,27 +92,27 @@ def test_a_folder_of_somebody_elses_is_refused_and_left_as_it_is(tmp_path):
     theirs.parent.mkdir()
     theirs.write_text("holiday")
     with pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path))}/a_frames: found files that are not"):
-        video.write(tmp_path / "a.mp4", gray, 3, 10, SETTINGS)
+        written(tmp_path / "a.mp4", gray, 3, 10, SETTINGS)
     assert theirs.read_text() == "holiday"
 
 
 def test_what_is_not_ours_outlives_the_frames(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        video.write(tmp_path / "a.mp4", Camera(fails_at=1), 3, 10, SETTINGS)
+        written(tmp_path / "a.mp4", Camera(fails_at=1), 3, 10, SETTINGS)
     (tmp_path / "a_frames" / "notes.txt").write_text("mine")
-    video.write(tmp_path / "a.mp4", gray, 3, 10, SETTINGS)
+    written(tmp_path / "a.mp4", gray, 3, 10, SETTINGS)
     assert [p.name for p in (tmp_path / "a_frames").iterdir()] == ["notes.txt"]
 
 
 def test_the_settings_are_written_as_strict_json(tmp_path):
-    video.write(tmp_path / "a.mp4", gray, 1, 10, SETTINGS, keep_pngs=True)
+    written(tmp_path / "a.mp4", gray, 1, 10, SETTINGS, keep_pngs=True)
     noted = json.loads((tmp_path / "a_frames" / "settings.json").read_text(), parse_constant=pytest.fail)
     assert noted == {"step": 3, "size": [1, 2], "scale": None}
 
 
 def test_a_video_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match="no frames"):
-        video.write(tmp_path / "a.mp4", gray, 0, 10, SETTINGS)
+        written(tmp_path / "a.mp4", gray, 0, 10, SETTINGS)
 
 
 # depth
