@@ -100,6 +100,19 @@ def test_resuming_with_another_number_of_processes_equals_the_whole_run(words, a
     _require_close(_folder(words("resumed")), alone)
 
 
+@pytest.mark.slow
+def test_refined_poses_of_changing_numbers_of_processes_equal_those_of_one(words):
+    refine = ["--refine_poses", "--coarse_to_fine", "2", "--N_iters", "6", "--no_final_eval"]
+    one = _run(words("refined", *refine), 1)
+    assert one.codes == [0], one.output()
+    for size, steps in ((2, 2), (1, 4), (2, 6)):
+        run = _run(words("refined_jointly", *refine, "--N_iters", str(steps)), size)
+        assert run.codes == [0] * size, run.output()
+    _require_close(_folder(words("refined_jointly")), _folder(words("refined")))
+    content, _ = checkpoint.newest(_folder(words("refined")), ["nerf"])
+    assert float(content["model"]["poses.values"].abs().sum()) > 0
+
+
 def test_a_checkpoint_of_several_processes_is_like_that_of_one(alone, joint):
     contents = [checkpoint.newest(folder, ["nerf"])[0] for folder in (alone, joint)]
     assert contents[0].keys() == contents[1].keys()
