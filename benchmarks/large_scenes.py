@@ -3,14 +3,17 @@
     python benchmarks/large_scenes.py growth [--images 100 1000 10000] [--side 64] [--work DIR]
     python benchmarks/large_scenes.py sizes [--megapixels 12] [--images 100 1000 10000] [--work DIR]
     python benchmarks/large_scenes.py levels [--levels 8 12 16] [--work DIR]
+    python benchmarks/large_scenes.py ranks [--ranks 1 2 4] [--images 1000] [--work DIR]
     python benchmarks/large_scenes.py cost [--images 40] [--width 1200] [--height 800] [--rounds 9] [--work DIR]
 
 ``growth``: generated LLFF scenes of small PNG files, read and prepared for training by a fresh process for each kind of
 storage: in memory, mapped, in blocks. ``sizes``: photographs of the sizes that do not fit here: the folder has as many
 links to a few JPEG files of that size; the mapped file of decoded pixels is sparse, its pixels are zeros, and its
 description says so. What is measured is memory and time, not quality. ``levels``: levels of the hash grid, on the
-smallest scene. ``cost``: seconds of a step of one run with its photographs in memory, mapped and in blocks, and of a
-second one in memory, in turns in one process; the last lines are the ratios to the first, the A/A ratio among them.
+smallest scene. ``ranks``: processes of one thread that ``torchrun`` starts for a run on such photographs; the largest
+figures of them. ``cost``: seconds of a step of one run with its photographs in memory, mapped and in blocks, and of a
+second one in memory, in turns in one process; the last lines are the ratios to the first, the A/A ratio among them;
+``--masked`` gives each photograph a mask.
 
 ``anonymous`` is RssAnon of ``/proc/self/status``, the highest value at the ends of the parts of a run and within the
 steps, sampled every 50 ms by a thread; ``mapped`` is RssFile at the end. ``start`` is the time from the call of
@@ -20,6 +23,7 @@ steps, sampled every 50 ms by a thread; ``mapped`` is RssFile at the end. ``star
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -100,6 +104,24 @@ def write_scene(folder: Path, n: int, width: int, height: int, *, photographs: b
     return folder
 
 
+def write_masks(scene: Path, width: int, height: int) -> None:
+    """The scene as ``transforms.json`` whose images have masks: a circle, about a fifth of the pixels, is left out."""
+    (scene / "masks").mkdir(exist_ok=True)
+    y, x = np.mgrid[:height, :width]
+    frames = []
+    for i, row in enumerate(np.load(scene / "poses_bounds.npy")):
+        name, center = f"{i:06d}", (0.3 + 0.4 * (i % 7) / 6) * width
+        kept = np.hypot(x - center, y - height / 2) > 0.25 * (width * height) ** 0.5
+        Image.fromarray((255 * kept).astype(np.uint8)).save(scene / "masks" / f"{name}.png")
+        down, right, back, position = row[:15].reshape(3, 5).T[:4]
+        matrix = np.eye(4)
+        matrix[:3] = np.column_stack([right, -down, back, position])
+        frame = {"file_path": f"images/{name}.jpg", "mask_path": f"masks/{name}.png"}
+        frames.append({**frame, "transform_matrix": matrix.tolist()})
+    camera = {"w": width, "h": height, "fl_x": 0.8 * width, "fl_y": 0.8 * width, "cx": width / 2, "cy": height / 2}
+    (scene / "transforms.json").write_text(json.dumps({**camera, "frames": frames}), encoding="utf-8")
+
+
 def sparse_file(scene: Path, n: int, width: int, height: int) -> None:
     """A file of decoded pixels of the scene, all zero, which takes no room on the disk."""
     from enerf.datasets.scenes import decoded_cache, image_folder, resized_files
@@ -139,13 +161,16 @@ def stored(kind: str) -> None:
 
 def prepared(scene: Path, kind: str, words: list[str]) -> tuple[Any, Callable[[], float]]:
     """A run, and a function that takes one step and returns its seconds."""
+    from enerf.engine import distributed
+    from enerf.engine.joint_step import JointStep
     from enerf.tasks.nerf import setup, train
     from enerf.tasks.nerf.config import NerfConfig
 
     batches = ["--batches", "blocks" if kind == "blocks" else "auto", "--cache_gb", "1000"]
     where = ["--datadir", str(scene), "--basedir", str(scene.parent / "logs"), "--expname", kind]
     run = setup.prepare(parser.parse(NerfConfig, [*BASE, *where, *batches, *words])[0])
-    step = train.step_function(run)
+    team, alone = distributed.current(), train.step_function(run)
+    step: Any = JointStep(team, alone, lambda: False) if team.is_joint else alone  # type: ignore[arg-type]
 
     def one() -> float:
         began = time.perf_counter()
@@ -162,10 +187,12 @@ def measured(scene: str, kind: str, steps: int, *words: str) -> None:
     """Print, as JSON, memory and times of a run in this process."""
     import torch
 
+    from enerf.engine import distributed
+
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     stored(kind)
     before = memory()["anonymous"]
-    with Peak() as peak:
+    with distributed.joined("cpu"), Peak() as peak:
         began = time.perf_counter()
         _, one = prepared(Path(scene), kind, list(words))
         one()
@@ -175,13 +202,15 @@ def measured(scene: str, kind: str, steps: int, *words: str) -> None:
     print(json.dumps({**result, **memory(), "before": before, "peak": peak.bytes}))
 
 
-def fresh(scene: Path, kind: str, steps: int, *words: str) -> dict[str, float]:
-    """``measured`` in a process of its own."""
-    command = [sys.executable, __file__, "one", str(scene), kind, str(steps), *words]
+def fresh(scene: Path, kind: str, steps: int, *words: str, ranks: int = 1) -> dict[str, float]:
+    """``measured`` in a process of its own, or in several of a joint run: the largest figures of them."""
+    joint = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    command = [sys.executable, *joint, __file__, "one", str(scene), kind, str(steps), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    each = [json.loads(text) for text in re.findall(r"\{[^}]*\}", done.stdout)]  # lines of processes may run together
+    found: dict[str, float] = {name: max(values[name] for values in each) for name in each[0]}
     print(scene.name, kind, *words, found, file=sys.stderr, flush=True)  # the table comes at the end
     return found
 
@@ -221,6 +250,21 @@ def sizes(options: argparse.Namespace, work: Path) -> list[list[str]]:
     return found
 
 
+def ranks(options: argparse.Namespace, work: Path) -> list[list[str]]:
+    """Processes of a joint run."""
+    found = [["processes", "decoded", "storage", *HEADER]]
+    width = round((options.megapixels * 1e6 * 4 / 3) ** 0.5)
+    height, n = round(options.megapixels * 1e6 / width), options.images[0]
+    scene, total = work / f"large_{n}_{width}", files.format_bytes(n * width * height * 3)
+    write_scene(scene, n, width, height, photographs=True)
+    sparse_file(scene, n, width, height)
+    for kind in ("mapped", "blocks"):
+        for size in options.ranks:
+            words = ["--no_pose_check"] if kind == "mapped" else []
+            found.append(row([str(size), total, kind], fresh(scene, kind, options.steps, *words, ranks=size)))
+    return found
+
+
 def levels(options: argparse.Namespace, work: Path) -> list[list[str]]:
     """Levels of the hash grid."""
     found = [["levels", "entries", "storage", *HEADER]]
@@ -236,13 +280,16 @@ def levels(options: argparse.Namespace, work: Path) -> list[list[str]]:
 def cost(options: argparse.Namespace, work: Path) -> list[list[str]]:
     """Seconds of steps of the same run by storage, in turns."""
     scene = write_scene(
-        work / f"cost_{options.images[0]}_{options.width}",
+        work / f"cost_{options.images[0]}_{options.width}{'_masked' if options.masked else ''}",
         options.images[0],
         options.width,
         options.height,
         photographs=True,
     )
+    if options.masked:
+        write_masks(scene, options.width, options.height)
     words = ["--no_pose_check", "--block_gb", str(options.block_gb)]
+    words += ["--dataset_type", "transforms", "--near", "1", "--far", "6"] if options.masked else []
     names = ("memory", "memory again", "mapped", "blocks")
     opened = {name: sides.Side(name, Steps, str(scene), name.split()[0], words) for name in names}
     timers = {name: partial(side.call, "seconds", options.steps) for name, side in opened.items()}
@@ -279,10 +326,12 @@ class Steps:
 def main() -> None:
     """Command line."""
     reader = sides.parser(__doc__)
-    tables_of = {"growth": growth, "sizes": sizes, "levels": levels, "cost": cost}
+    tables_of = {"growth": growth, "sizes": sizes, "levels": levels, "ranks": ranks, "cost": cost}
     reader.add_argument("what", choices=tables_of)
     reader.add_argument("--images", type=sides.count, nargs="+")
     reader.add_argument("--levels", type=sides.count, nargs="+", default=[8, 12, 16])
+    reader.add_argument("--ranks", type=sides.count, nargs="+", default=[1, 2, 4])
+    reader.add_argument("--masked", action="store_true", help="cost: give each photograph a mask")
     reader.add_argument("--side", type=sides.count, default=64, help="pixels of the sides of small images")
     reader.add_argument("--megapixels", type=float, default=12.0)
     reader.add_argument("--width", type=sides.count, default=1200)
@@ -292,7 +341,8 @@ def main() -> None:
     reader.add_argument("--rounds", type=sides.count, default=9)
     reader.add_argument("--work", help="folder for scenes and the cache, which stay; else a temporary one")
     options = reader.parse_args()
-    options.images = options.images or ([40] if options.what == "cost" else [100, 1000, 10000])
+    default = {"cost": [40], "ranks": [1000]}.get(options.what, [100, 1000, 10000])
+    options.images = options.images or default
     work = Path(options.work or tempfile.mkdtemp(prefix="enerf-large-")).absolute()
     os.environ["ENERF_CACHE"] = os.environ.get("ENERF_CACHE") or str(work / "cache")
     try:
