@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from enerf.core import files, openmp, ranks
-from enerf.core.errors import InputError, NotFinite, ProcessLost, shown
+from enerf.core.errors import InputError, NotFinite, ProcessLost, SomeFailed, shown
 
 openmp.wait_briefly()  # before torch is imported
 
-EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_PROCESS_LOST, EXIT_INTERRUPTED = 2, 3, 4, 130
+EXIT_INPUT_ERROR, EXIT_NOT_FINITE, EXIT_PROCESS_LOST, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 
 # Name of the imported module -> name of the distribution in the extra `app`, where they differ.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "igl": "libigl"}
@@ -136,7 +136,8 @@ def run(main: Callable[[], int | None], *, jointly: bool = False) -> None:
     """Run a command and exit; ``jointly``: several processes that ``torchrun`` has started can run it together.
 
     Exit codes: 0 on success, 2 for invalid input or a missing package, 3 if training met a value that is not finite, 4
-    if another process of a run of several has ended, 130 if interrupted, by Ctrl-C, termination or a closed terminal.
+    if another process of a run of several has ended, 5 if some of several runs failed, 130 if interrupted, by Ctrl-C,
+    termination or a closed terminal.
 
     Of several processes that ``torchrun`` has started, the first one writes log lines, tables and error messages.
     """
@@ -157,7 +158,7 @@ def run(main: Callable[[], int | None], *, jointly: bool = False) -> None:
 
 def _alone(main: Callable[[], int | None]) -> int | None:
     """Run a command that works alone."""
-    require_alone(Path(sys.argv[0]).name)
+    ranks.require_alone(Path(sys.argv[0]).name)
     return main()
 
 
@@ -166,7 +167,8 @@ def _code(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except InputError as error:
-        return _failed(f"error: {error}", EXIT_INPUT_ERROR)
+        code = EXIT_SOME_FAILED if isinstance(error, SomeFailed) else EXIT_INPUT_ERROR
+        return _failed(f"error: {error}", code)
     except (NotFinite, ProcessLost) as error:
         words, code = (
             ("training stopped: ", EXIT_NOT_FINITE) if isinstance(error, NotFinite) else ("", EXIT_PROCESS_LOST)
@@ -222,18 +224,6 @@ def joined(device: str) -> Iterator[None]:
 
     with distributed.joined(device):
         yield
-
-
-def require_alone(command: str) -> None:
-    """Check that ``torchrun`` has not started several processes of a command that works alone.
-
-    Raises
-    ------
-    InputError
-        If it has.
-    """
-    if ranks.size() > 1:
-        raise InputError(f"{command}: found {ranks.size()} processes of torchrun, expected one")
 
 
 def _failed(message: str, code: int, *, is_shown_here: bool = False) -> int:

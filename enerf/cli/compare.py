@@ -42,7 +42,13 @@ def dispatch(of_task: Callable[..., None], words: str, argv: Sequence[str] | Non
 
 
 def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = None, description: str = "") -> None:
-    """Train all variants, print the table and the paths of the files."""
+    """Train all variants, print the table and the paths of the files.
+
+    Raises
+    ------
+    SomeFailed, NotFinite
+        If a variant failed; the others are trained and shown first. NotFinite if all did by a loss that is not finite.
+    """
     from enerf.config import parser  # needs the extra app
 
     task = registry.task(kind)
@@ -53,9 +59,11 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
         task.load("config"), argv, description=about, extra=[CompareOptions, ExecutorOptions], prog=prog, epilog=epilog
     )
 
-    from enerf.experiments import compare
+    from enerf.experiments import compare, sweep
 
-    print(compare.compare(base, comparison, how))
+    text, results = compare.measured(base, comparison, how)
+    print(text)
     for name in WRITTEN:
         if (base.folder / name).is_file():
             print(base.folder / name)
+    sweep.require_success(results)

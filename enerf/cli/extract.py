@@ -35,6 +35,6 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     box = None if given["box"] is None else np.array(given["box"]).reshape(2, 3)
     chosen = parser.read_table(ExtractOptions, given)
     if chosen.method == "fusion":
-        app.require_alone("option --method fusion")
+        ranks.require_alone("option --method fusion")
     with app.joined(chosen.device):
         print(extract.extract(given["run"], chosen, box))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from enerf.cli import app
+from enerf.core import ranks
 from enerf.core.errors import InputError
 from enerf.tasks import registry
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(importlib.import_module("enerf").__version__)  # modules of enerf do not `import enerf`
         return 0
     if arguments[0] not in {*JOINT, *(task.command for task in registry.tasks())}:
-        app.require_alone(f"command {arguments[0]}")
+        ranks.require_alone(f"command {arguments[0]}")
     code: int | None = function_of(arguments[0])(arguments[1:], prog=f"enerf {arguments[0]}")
     return code
 

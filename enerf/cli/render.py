@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None, descript
     from enerf.core import io, ranks
 
     if args.fast:
-        app.require_alone("option --fast")
+        ranks.require_alone("option --fast")
     if ranks.is_first():
         io.remove_leftovers(args.run)
     task, _ = registry.with_part("views", args.run)

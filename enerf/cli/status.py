@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
     while True:
         runs = status.read_all(folders)
         if args.json:
-            print(status.as_json(runs))
+            print(status.as_json(runs), flush=True)
         else:
             root = folders[0] if len(folders) == 1 else Path.cwd()
             text = f"{tables.as_text(status.table(runs, root))}\n\n{status.summary(runs)}"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from enerf.cli import app
+from enerf.core import ranks
 from enerf.core.errors import SomeFailed
 from enerf.tasks import registry
 from enerf.viewer.options import LiveOptions
@@ -53,7 +54,7 @@ def _shown(task: registry.Task, tables: Sequence[Any]) -> Iterator[dict[str, Any
     if chosen is None or not chosen.viewer:
         yield {}
         return
-    app.require_alone("option --viewer")
+    ranks.require_alone("option --viewer")
     live = task.load("live")(chosen)
     try:
         yield {"watch": live.watch}
@@ -68,7 +69,7 @@ def _with_cameras(argv: Sequence[str] | None) -> tuple[Sequence[str] | None, tup
 
     given = sys.argv[1:] if argv is None else argv
     if train_auto.is_wanted(given):
-        app.require_alone("option --auto")
+        ranks.require_alone("option --auto")
         return train_auto.arguments(given), (train_auto.AutoOptions,)
     train_auto.require_option(given)
     return argv, (train_auto.AutoOptions,)

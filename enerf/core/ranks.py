@@ -1,9 +1,11 @@
-"""Which of several processes of one run this is, by the environment that ``torchrun`` sets. Standard library only.
+"""Which of several processes of one run this is, by the environment that ``torchrun`` sets. Imports no torch.
 
 Processes are numbered by their **rank**, from 0. The first one, of rank 0, writes files, log lines and tables for all.
 """
 
 import os
+
+from enerf.core.errors import InputError
 
 
 def size() -> int:
@@ -29,6 +31,18 @@ def local_size() -> int:
 def is_first() -> bool:
     """Whether this process writes files, log lines and tables for all."""
     return rank() == 0
+
+
+def require_alone(words: str) -> None:
+    """Check that ``torchrun`` has not started several processes of what works alone.
+
+    Raises
+    ------
+    InputError
+        If it has; ``words``, the command or option, begin the message.
+    """
+    if size() > 1:
+        raise InputError(f"{words}: found {size()} processes of torchrun, expected one")
 
 
 def _number(name: str, default: int) -> int:

@@ -124,7 +124,7 @@ class Team:
             own = _outcome(lambda: function(chosen[self.rank])) if self.rank < len(chosen) else None  # noqa: B023
             found = self.gather(own)
             values = [_value(outcome) for outcome in found if outcome is not None]  # the first error, of any process
-            for value in values[: len(chosen)]:
+            for value in values:
                 try:
                     yield value
                 except GeneratorExit:
@@ -221,18 +221,6 @@ def _use_own_gpu(device: str) -> bool:
         )
     torch.cuda.set_device(ranks.local_rank())
     return True
-
-
-def refuse(words: str) -> None:
-    """Refuse what several processes cannot do together.
-
-    Raises
-    ------
-    InputError
-        If there are several processes; ``words`` begin the message.
-    """
-    if current().is_joint:
-        raise InputError(f"{words}: found {current().size} processes, expected one (without torchrun)")
 
 
 def buckets(gradients: Sequence[Tensor], limit: int = BUCKET) -> Iterator[list[Tensor]]:

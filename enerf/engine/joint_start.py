@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from enerf.config import options, parser
 from enerf.config.options import RunConfig
+from enerf.core import ranks
 from enerf.core.errors import InputError
 from enerf.engine import distributed, results, synchronized_norm, writer_lock
 from enerf.engine.checkpoint import State
@@ -34,8 +35,13 @@ class Prepared(Protocol):
     def record(self) -> Record:
         """What it is trained with."""
 
+    @property
+    def computed(self) -> dict[str, Any]:
+        """Values that its data give, by words for messages, which all processes must have found alike."""
+
 
 P = TypeVar("P", bound=Prepared)
+T = TypeVar("T")
 
 
 @contextmanager
@@ -85,32 +91,80 @@ def prepared(prepare: Callable[[Resolved | None], P], shared: Resolved | None) -
     team = distributed.current()
     if not team.is_joint:
         return prepare(shared)
-    made: list[P] = []
-
-    def first() -> Resolved:
-        made.append(prepare(shared))
-        return made[0].record.current
-
-    chosen = team.of_first(first)
-    message = ""
-    if not team.is_first:
-        try:
-            made.append(prepare(chosen))
-        except InputError as error:
-            message = str(error)
-    for rank, each in enumerate(team.gather(message)):
-        if each:
-            raise InputError(f"process {rank}: {each}")
-    run = made[0]
-    _require_equal(team, run)
+    run = _in_turn(team, prepare, shared, lambda made: made.record.current)
+    _require_equal(team, _description(run))
     team.start_alike(run.state.model)
     synchronized_norm.synchronize(run.state.model, team)
     return run
 
 
-def _require_equal(team: Team, run: Prepared) -> None:
+def opened(open_one: Callable[[], T], describe: Callable[[T], dict[str, Any]] | None = None) -> T:
+    """Return a run that is opened to be evaluated; the processes must find the same checkpoint of it.
+
+    A run that is trained meanwhile may have another one for each. ``describe`` returns what has to be equal; default:
+    that of runs that are trained.
+
+    Raises
+    ------
+    InputError
+        That of any process; or if the processes have opened different checkpoints.
+    """
+    team = distributed.current()
+    if not team.is_joint:
+        return open_one()
+    found = _in_turn(team, lambda _: open_one(), None, lambda _: None)
+    _require_equal(team, _description(found) if describe is None else describe(found))  # type: ignore[arg-type]
+    return found
+
+
+def agreed(function: Callable[[], T]) -> T:
+    """Return what a function returns in this process; an ``InputError`` of any process is raised in all of them."""
+    team = distributed.current()
+    if not team.is_joint:
+        return function()
+    made, message = _tried(function)
+    _require_none(team, message)
+    return made[0]
+
+
+def _in_turn(team: Team, function: Callable[[Any], T], first: Any, given: Callable[[T], Any]) -> T:
+    """Call a function in the first process, then in the first one of each other computer, then in all others.
+
+    What one reads or compiles is in the caches of its computer then. The first process calls it with ``first``, the
+    others with what ``given`` returns there.
+    """
+    made: list[T] = []
+
+    def of_first() -> Any:
+        made.append(function(first))
+        return given(made[0])
+
+    chosen = team.of_first(of_first)
+    for is_turn in (ranks.local_rank() == 0, ranks.local_rank() > 0):
+        own, message = ([], "") if made or not is_turn else _tried(lambda: function(chosen))
+        made += own
+        _require_none(team, message)
+    return made[0]
+
+
+def _tried(function: Callable[[], T]) -> tuple[list[T], str]:
+    """Return the value of a function in a list, or none and the message of its ``InputError``."""
+    try:
+        return [function()], ""
+    except InputError as error:
+        return [], str(error)
+
+
+def _require_none(team: Team, message: str) -> None:
+    """Check that no process has an error message."""
+    for rank, each in enumerate(team.gather(message)):
+        if each:
+            raise InputError(f"process {rank}: {each}")
+
+
+def _require_equal(team: Team, description: dict[str, Any]) -> None:
     """Check that all processes have the same options, files and checkpoint."""
-    found = team.gather(_description(run))
+    found = team.gather(description)
     for rank, other in enumerate(found):
         for name in sorted(found[0].keys() | other.keys()):
             if (mine := found[0].get(name)) != (theirs := other.get(name)):
@@ -133,6 +187,7 @@ def _description(run: Prepared) -> dict[str, Any]:
         "seconds of the checkpoint": run.state.seconds,
         "backend and precision": str(run.record.current),
         "values of the model": sum(value.numel() for value in run.state.model.state_dict().values()),
+        **run.computed,
     }
 
 

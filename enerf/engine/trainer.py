@@ -295,7 +295,8 @@ def fit(
         If the run was interrupted; a checkpoint has been saved.
     """
     team, started_at, metadata = distributed.current(), training.step, metadata or {}
-    journal, saves, is_new = (_writers if team.is_first else _followers)(config, training, metadata)
+    opened = partial(_writers if team.is_first else _followers, config, training, metadata)
+    journal, saves, is_new = joint_start.agreed(opened)
     progress = Progress(unit)
     records = _records(config, training, journal, progress, spectra) if team.is_first else []
     saving = [Hook(config.run.i_weights, saves.by_step), Hook(1, saves.by_time)]

@@ -12,9 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from enerf.config.parser import C
-from enerf.core.errors import NotFinite
 from enerf.experiments import sweep
-from enerf.experiments.executors.registry import NOT_FINITE
 from enerf.experiments.options import CompareOptions, ExecutorOptions
 from enerf.experiments.run_queue import Results
 from enerf.tasks import registry
@@ -36,6 +34,13 @@ def compare(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None)
     KeyboardInterrupt
         If interrupted; the same call resumes.
     """
+    text, results = measured(base, chosen, how)
+    sweep.require_success(results)
+    return text
+
+
+def measured(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None) -> tuple[str, Results]:
+    """Train and measure all variants as ``compare``; return table and results also if some failed."""
     how = how or ExecutorOptions()
     how = replace(how, executor="serial") if how.executor == "auto" else how
     task, text = registry.task(base.kind), ""
@@ -48,12 +53,8 @@ def compare(base: C, chosen: CompareOptions, how: ExecutorOptions | None = None)
             text = task.load("write_comparison")(runs, full[""])
 
     full, results = sweep.train_all({"": base}, chosen, how, base.folder, write)
-    if any(failure.code != NOT_FINITE for failure in results.failed.values()):
-        sweep.require_success(results)
     failed = [f"{variant.label}, failed: {failure.reason}" for variant, failure in results.failed.items()]
-    if not results.metrics:
-        raise NotFinite(f"all variants failed; {failed[-1]}")
-    if task.has("draw_comparison"):
+    if results.metrics and task.has("draw_comparison"):
         first = {each.name: each.config for each in reversed(results.variants)}  # of the first seed
         task.load("draw_comparison")(full[""], {each.name: first[each.name] for each in results.variants})
-    return "\n".join([text, *failed])
+    return "\n".join([*([text] if text else []), *failed]), results

@@ -78,8 +78,9 @@ class ExecutorOptions:
     slurm_partition: str = option("", "partition of SLURM; empty: the cluster's default", affects="neutral")
     slurm_minutes: int = option(
         24 * 60,
-        "time limit of a SLURM job; a run that has not finished by then is continued in a further job",
-        at_least=1,
+        "time limit of a SLURM job, of which it needs three to save its state; a run that has not finished by then is "
+        "continued in a further job",
+        at_least=10,
         at_most=1 << 20,
         affects="neutral",
     )

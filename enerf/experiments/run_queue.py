@@ -45,8 +45,8 @@ class Results:
         Metrics of the finished ones.
     failed
         Why others failed.
-    running, attempts
-        Runs that are trained now, and how often each was begun.
+    running, attempts, uncounted
+        Runs that are trained now; how often each was begun, and how often of these a cluster has interrupted it.
     """
 
     variants: Sequence[Variant]
@@ -54,6 +54,11 @@ class Results:
     failed: dict[Variant, Failure] = field(default_factory=dict)
     running: set[Variant] = field(default_factory=set)
     attempts: dict[Variant, int] = field(default_factory=dict)
+    uncounted: dict[Variant, int] = field(default_factory=dict)
+
+    def counted(self, variant: Variant) -> int:
+        """Return the number of attempts to train a run."""
+        return self.attempts.get(variant, 0) - self.uncounted.get(variant, 0)
 
     def of_scene(self, scene: str) -> dict[str, list[dict[str, Any]]]:
         """Return variant name -> metrics of its finished seeds, of one scene; variants without any are left out."""
@@ -108,26 +113,32 @@ class Queue:
             If interrupted: the runs save checkpoints first.
         """
         results = Results(variants)
-        for variant in variants:
-            if (metrics := finished(variant.config)) is not None:
-                results.metrics[variant] = metrics
-        waiting = deque(results.missing())
-        log.info("%d runs: %d finished, %d to train", len(variants), len(results.metrics), len(waiting))
-        self._changed(results)
-        began, total = time.monotonic(), len(waiting)
         try:
-            while waiting or results.running:
-                self._fill(waiting, results)
-                for outcome in self.executor.wait():
-                    if self._take(outcome, results, waiting):
-                        left = len(waiting) + len(results.running)
-                        seconds = (time.monotonic() - began) / max(1, total - left) * left
-                        log.info("%s", progress(results, seconds))
-        finally:
-            self.executor.stop()
-            results.running.clear()
+            for variant in variants:
+                if (metrics := finished(variant.config)) is not None:
+                    results.metrics[variant] = metrics
+            waiting = deque(results.missing())
+            log.info("%d runs: %d finished, %d to train", len(variants), len(results.metrics), len(waiting))
             self._changed(results)
+            self._work(waiting, results)
+        finally:
+            try:
+                self.executor.stop()
+            finally:
+                results.running.clear()
+                self._changed(results)
         return results
+
+    def _work(self, waiting: deque[Variant], results: Results) -> None:
+        """Hand runs to the executor and collect them until none is left."""
+        began, total = time.monotonic(), len(waiting)
+        while waiting or results.running:
+            self._fill(waiting, results)
+            for outcome in self.executor.wait():
+                if self._take(outcome, results, waiting):
+                    left = len(waiting) + len(results.running)
+                    seconds = (time.monotonic() - began) / max(1, total - left) * left
+                    log.info("%s", progress(results, seconds))
 
     def _fill(self, waiting: deque[Variant], results: Results) -> None:
         """Hand runs to the executor while it has room."""
@@ -152,6 +163,12 @@ class Queue:
         """Record how an attempt ended; return whether the run is done with, False if it is repeated."""
         variant, code, reason = outcome.job.variant, outcome.code, outcome.reason
         results.running.discard(variant)
+        if not outcome.counts:
+            log.warning("%s was interrupted and is continued", variant.label)
+            results.uncounted[variant] = results.uncounted.get(variant, 0) + 1
+            waiting.append(variant)
+            self._write(results)
+            return False
         metrics = None
         if code == 0:
             try:
@@ -162,7 +179,7 @@ class Queue:
         if metrics is not None:
             results.metrics[variant] = metrics
             self._changed(results)
-        elif code != NOT_FINITE and results.attempts[variant] < ATTEMPTS and self.executor.repeats:
+        elif code != NOT_FINITE and results.counted(variant) < ATTEMPTS and self.executor.repeats:
             log.warning("%s failed and is repeated: %s", variant.label, reason)
             waiting.append(variant)
             self._write(results)

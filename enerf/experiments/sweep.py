@@ -19,6 +19,7 @@ from enerf.experiments.executors.resources import gpus_for
 from enerf.experiments.options import CompareOptions, ExecutorOptions, SweepOptions
 from enerf.experiments.run_queue import Queue, Results
 from enerf.experiments.variants import Variant
+from enerf.fields.backends.registry import Resolved
 from enerf.reporting import tables
 from enerf.reporting.plots import mean_and_std
 from enerf.reporting.presentation import Figure, value
@@ -74,11 +75,11 @@ def train_all(
         left = [each for each in planned if variants.finished(each.config) is None]
         for each in left:
             variants.check_unchanged(each.config)
-        _require_measurable(first, how, left)
+        elsewhere = _backend_elsewhere(first, how, left)
         _require_readable({each.scene: full[each.scene] for each in left})
         made = executor(how.executor if left else "serial", how, left, folder)
         try:
-            shared = variants.shared_backend(first, [each.config for each in planned])
+            shared = variants.shared_backend(first, [each.config for each in planned], elsewhere)
         except BaseException:
             made.stop()
             raise
@@ -93,19 +94,28 @@ def _require_readable(bases: Mapping[str, RunConfig]) -> None:
             task.load("input_files")(base)
 
 
-def _require_measurable(base: RunConfig, how: ExecutorOptions, left: list[Variant]) -> None:
-    """Check that backend and precision of runs on the GPUs of a cluster can be chosen on this computer."""
+def _backend_elsewhere(base: RunConfig, how: ExecutorOptions, left: list[Variant]) -> Resolved | None:
+    """Return backend and precision of runs on GPUs of a cluster, given by name; None if they are chosen here.
+
+    Raises
+    ------
+    InputError
+        If this computer has no GPU on which they could be chosen, and they are not given.
+    """
     if how.executor not in ("ray", "slurm") or not gpus_for(how, left):
-        return
+        return None
     import torch
 
+    if torch.cuda.is_available():
+        return None
     options = parser.to_dict(base)
-    known = options["device"] == "auto" and "auto" not in (options["backend"], options["precision"])
-    if not torch.cuda.is_available() and not known:
+    named = {name: options.get(name, "torch") for name in ("backend", "precision")}
+    if unknown := [f"--{name}" for name, value in named.items() if value == "auto"]:
         raise InputError(
-            "options --backend and --precision: backend and precision of all runs are chosen on this computer, which "
-            "has no GPU; expected both by name, with --device auto and --gpus_per_run 1"
+            f"option {' and '.join(unknown)}: found auto, expected a name: those of all runs are chosen on this "
+            "computer, which has no GPU"
         )
+    return Resolved(**named)
 
 
 def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
@@ -134,7 +144,7 @@ def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
 
 
 def require_success(results: Results) -> None:
-    """Check that no run has failed.
+    """Check that no run has failed but by a loss that is not finite, which is a result of a method or rate.
 
     Raises
     ------
@@ -144,11 +154,12 @@ def require_success(results: Results) -> None:
         If others failed.
     """
     failed = {variant.label: failure for variant, failure in results.failed.items()}
-    if not failed:
+    others = {label: failure for label, failure in failed.items() if failure.code != NOT_FINITE}
+    if not others and (results.metrics or not failed):
         return
-    label, failure = next(iter(failed.items()))
+    label, failure = next(iter((others or failed).items()))
     words = f"{len(failed)} of {len(results.variants)} runs failed; {label}: {failure.reason}"
-    if not results.metrics and all(each.code == NOT_FINITE for each in failed.values()):
+    if not others:
         raise NotFinite(words)
     raise SomeFailed(words, list(results.metrics.values()))
 

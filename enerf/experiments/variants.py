@@ -84,10 +84,13 @@ def finished(config: RunConfig) -> dict[str, Any] | None:
     return resume.finished_metrics(config, task.load("input_files") if task.has("input_files") else None)
 
 
-def shared_backend(base: RunConfig, variants: Sequence[RunConfig]) -> Resolved | None:
+def shared_backend(
+    base: RunConfig, variants: Sequence[RunConfig], elsewhere: Resolved | None = None
+) -> Resolved | None:
     """Return the backend and precision of all variants; None if all are finished, or the task has no backends.
 
-    They are those of the first variant that was trained before, otherwise resolved from the options of the base. A
+    They are those of ``elsewhere``, if the runs are not on this computer, or of the first variant that was trained
+    before, otherwise resolved from the options of the base. A
     variant that was trained with others is reported; if it is half-finished, it is continued with its own.
     """
     task = registry.task(base.kind)
@@ -97,13 +100,16 @@ def shared_backend(base: RunConfig, variants: Sequence[RunConfig]) -> Resolved |
     recorded = {v.run.expname: recorded_backend(v, metrics) for v, metrics in zip(variants, measured, strict=True)}
     earlier = {name: record for name, record in recorded.items() if record is not None}
     first = next(iter(earlier.values()), None)
-    shared: Resolved | None = None if all(measured) else task.load("resolve_backend")(base, first)
+    shared: Resolved | None = None
+    if not all(measured):
+        shared = elsewhere or task.load("resolve_backend")(base, first)
     for variant, metrics in zip(variants, measured, strict=True):
         if metrics and metrics.get("trained_earlier"):
             log.warning("variant %s changed its backend or precision during the training", variant.run.expname)
     for name, record in earlier.items():
         if (expected := shared or first) is not None and record.differs(expected):
-            log.warning("variant %s was trained with %s, the others with %s", name, record, expected)
+            both = [f"{each} on {each.device}" if str(record) == str(expected) else each for each in (record, expected)]
+            log.warning("variant %s was trained with %s, the others with %s", name, *both)
     return shared
 
 
@@ -237,6 +243,10 @@ def read_lrates(text: str) -> list[float | None]:
         lrates = [float(word) for word in text.split(",")]
     except ValueError:
         lrates = []
-    if not lrates or not 0 < min(lrates) <= max(lrates) < math.inf or len(set(lrates)) < len(lrates):
-        raise InputError(f"option --lrates: found {shown(text)}, expected different positive numbers such as 5e-4,1e-3")
+    names = {variant_name("", lrate) for lrate in lrates}  # of folders
+    if not lrates or not 0 < min(lrates) <= max(lrates) < math.inf or len(names) < len(lrates):
+        raise InputError(
+            f"option --lrates: found {shown(text)}, expected positive numbers such as 5e-4,1e-3 that differ in their "
+            "first six digits"
+        )
     return [*lrates]

@@ -36,8 +36,11 @@ def norms_of(network: Network, kind: str) -> Norms:
 
 
 def normalized(rows: Tensor, norm: nn.Module) -> Tensor:
-    """Normalized rows; a batch of one row, which has no variance, is normalized by the running statistics."""
-    if len(rows) > 1 or not (isinstance(norm, nn.BatchNorm1d) and norm.training):
+    """Normalized rows; a batch of one row, which has no variance, is normalized by the running statistics.
+
+    Layers derived from torch's have the statistics of several processes, whose joint batch has more rows.
+    """
+    if len(rows) > 1 or type(norm) is not nn.BatchNorm1d or not norm.training:
         found: Tensor = norm(rows)
         return found
     return functional.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from enerf.cli import app
-from enerf.core.errors import InputError, NotFinite
+from enerf.core.errors import InputError, NotFinite, SomeFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +43,7 @@ def raising(error: BaseException):
     ("error", "code", "line"),
     [
         (InputError("a.txt: found x, expected y"), 2, "error: a.txt: found x, expected y\n"),
+        (SomeFailed("1 of 2 runs failed", []), 5, "error: 1 of 2 runs failed\n"),
         (
             NotFinite("step 3: the loss is nan"),
             3,

@@ -346,7 +346,7 @@ COMPARE = {
     "lrates_nan": ("refuse", ["--lrates", "nan"]),
     "lrates_1e400": ("refuse", ["--lrates", "1e400"]),
     "lrates_0": ("refuse", ["--lrates", "0"]),
-    "lrates_close": ["--lrates", "5e-4,5.0000001e-4", "--methods", "plain"],
+    "lrates_close": ("refuse", ["--lrates", "5e-4,5.0000001e-4", "--methods", "plain"]),
     "lrates_1e30": ["--lrates", "1e30", "--methods", "plain", "--N_iters", "10"],
     "seed_dup_zero": ["--seeds", "0,00"],
     "seeds_big_digits": ["--seeds", "9" * 5000],

@@ -191,7 +191,7 @@ SWEEP = {
     "minutes_0": ["--executor", "slurm", "--slurm_minutes", "0"],
     "minutes_nan": ["--executor", "slurm", "--slurm_minutes", "nan"],
     "slurm_options_text": ["--executor", "slurm", "--slurm_options", "account"],
-    "slurm_options_injected": ["--executor", "slurm", "--slurm_options", "mem=1;touch enerf-executed"],
+    "slurm_partition_lines": ["--executor", "slurm", "--slurm_partition", "gpu\ntouch enerf-executed #"],
     "slurm_none": ["--executor", "slurm"],
     "scenes_missing": ["--scenes", "nosuch"],
     "scenes_twice": ["--scenes", "llff,llff"],

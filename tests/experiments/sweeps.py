@@ -30,12 +30,14 @@ class Script:
     name: str = "script"
     running: list = field(default_factory=list)
     submitted: list = field(default_factory=list)
+    jobs: list = field(default_factory=list)
     most: int = 0
     stopped: int = 0
     interrupt_after: int = 1 << 30
 
     def submit(self, job):
         self.submitted.append(job.variant.label)
+        self.jobs.append(job)
         self.running.append(job)
         self.most = max(self.most, len(self.running))
         return True

@@ -1,6 +1,7 @@
 """A queue trains each run once, repeats failures once, and tells what is missing."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,29 @@ def test_a_failure_is_repeated_once_and_then_listed(planned, tmp_path):
         *[("finished", 1)] * 2,
     ]
     assert rows[1]["reason"] == "code 2"
+
+
+def test_a_run_that_the_cluster_interrupts_is_continued_without_being_counted(planned, tmp_path):
+    class Cluster(Script):
+        """It interrupts the first run three times."""
+
+        def wait(self):
+            (outcome,) = super().wait()
+            return [replace(outcome, counts=outcome.code != 130)]
+
+    executor = Cluster({LABELS[0]: [130, 130, 1, 130, 0]})
+    results, _ = run(planned, tmp_path, executor)
+    assert not results.missing()
+    assert executor.submitted.count(LABELS[0]) == 5
+    assert [job.is_first for job in executor.jobs if job.variant.label == LABELS[0]] == [True, *[False] * 4]
+
+
+def test_the_executor_is_stopped_if_the_state_cannot_be_written(planned, tmp_path):
+    (tmp_path / run_queue.STATE).mkdir()
+    executor = Script({})
+    with pytest.raises(InputError, match=r"sweep\.json: cannot be written"):
+        run(planned, tmp_path, executor)
+    assert executor.stopped == 1
 
 
 def test_a_loss_that_is_not_finite_is_not_repeated(planned, tmp_path):

@@ -7,6 +7,7 @@ from enerf.engine import writer_lock
 from enerf.experiments import sweep, variants
 from enerf.experiments.options import CompareOptions, ExecutorOptions, SweepOptions
 from enerf.experiments.run_queue import Failure, Results
+from enerf.fields.backends.registry import Resolved
 from tests.experiments.sweeps import config
 
 
@@ -37,7 +38,7 @@ def test_wrong_scenes_are_refused_with_what_there_is(base, text, told):
     assert "flower" in str(refusal.value) or "twice" in told
 
 
-def results_of(base, scores, failed=()):
+def results_of(base, scores, failed=(), code=3):
     planned = variants.plan(sweep.scenes_of(base, "fern,flower"), CompareOptions(methods="plain,he", seeds="0,1"))
     results = Results(planned)
     for variant in planned:
@@ -45,7 +46,7 @@ def results_of(base, scores, failed=()):
         if key in scores:
             results.metrics[variant] = {"mean": {"psnr": scores[key]}}
         if key in failed:
-            results.failed[variant] = Failure(3, "the loss is not finite")
+            results.failed[variant] = Failure(code, "the loss is not finite")
     return results
 
 
@@ -88,17 +89,24 @@ def test_a_folder_that_is_no_scene_is_refused_before_any_run_begins(base):
 
 def test_gpus_of_a_cluster_that_are_not_here_need_a_backend_by_name(base, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    far = config(base.data.datadir, base.run.basedir, device="auto", backend="auto")
-    with pytest.raises(InputError, match=r"options --backend and --precision: .* --gpus_per_run 1"):
-        sweep.sweep(far, SweepOptions(methods="plain"), ExecutorOptions(executor="slurm", gpus_per_run=1))
+    far = config(base.data.datadir, base.run.basedir, device="cuda", backend="auto")
+    how = ExecutorOptions(executor="slurm")
+    with pytest.raises(InputError, match=r"option --backend: found auto, expected a name"):
+        sweep.sweep(far, SweepOptions(methods="plain"), how)
+    named = config(base.data.datadir, base.run.basedir, device="cuda", backend="triton", precision="bf16")
+    found = sweep._backend_elsewhere(named, how, variants.plan({"": named}, CompareOptions(methods="plain")))
+    assert found == Resolved("triton", "bf16")  # which this computer could not use itself
+    assert variants.shared_backend(named, [named], found) == found
+    assert not Resolved("triton", "bf16", "cuda").differs(found)
 
 
-def test_failures_give_an_exit_code(base):
+def test_failures_but_losses_that_are_not_finite_beside_results_are_errors(base):
     sweep.require_success(results_of(base, {}))
+    sweep.require_success(results_of(base, {("fern", "plain", 0): 20.0}, {("fern", "he", 1)}))
     with pytest.raises(NotFinite, match=r"1 of 8 runs failed; fern/he, seed 1: the loss is not finite"):
         sweep.require_success(results_of(base, {}, {("fern", "he", 1)}))
     with pytest.raises(SomeFailed) as found:
-        sweep.require_success(results_of(base, {("fern", "plain", 0): 20.0}, {("fern", "he", 1)}))
+        sweep.require_success(results_of(base, {("fern", "plain", 0): 20.0}, {("fern", "he", 1)}, code=-9))
     assert len(found.value.measured) == 1
 
 

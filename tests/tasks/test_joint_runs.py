@@ -3,15 +3,18 @@
 import filecmp
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from enerf.engine import checkpoint
+from enerf.engine import checkpoint, journal
 from tests import processes
 from tests.tasks import config_steps
 
@@ -20,8 +23,10 @@ OFTEN = ["--N_iters", "4", "--i_print", "2", "--i_spectrum", "0", "--i_weights",
 SHAPE = ["--N_points", "128", "--pool", "512", "--background", "none", "--hash_finest", "24", "--resolution", "24"]
 CLASSIFIER = ["--model", "densenet", "--depth", "10", "--width", "0.5", "--N_batch", "10", "--augment", "shift_flip"]
 NERF = "--netdepth 2 --netwidth 16 --netdepth_fine 2 --netwidth_fine 16 --N_samples 8 --N_importance 8 --N_rand 32"
+NORMALIZED = ["--conditioning", "batch_norm", "--netwidth", "16", "--resolution", "0", "--N_points"]
 RUNS = {
     "shape": ["shape", "--mesh", "plate.ply", *SHAPE, "--netwidth", "16"],
+    "volume": ["shape", "--volume", "ball.npy", *NORMALIZED],
     "classifier": ["classify", "--images", "cifar", *CLASSIFIER],
 }
 CLOSE = 2e-4  # of weights after some steps; Adam divides small gradients by their size
@@ -49,20 +54,48 @@ def _weights(folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("kind", RUNS)
 def test_two_processes_train_to_the_weights_of_one(data, tmp_path, kind):
     words = [str(data / word) if (data / word).exists() else word for word in RUNS[kind]]
+    words += [str(np.load(data / "ball.npy").size - 3)] if kind == "volume" else []  # three in the second step
     words += [*OFTEN, "--device", "cpu", "--precision", "fp32", "--basedir", str(tmp_path), "--expname"]
     for size in (1, 2):
         _run([*words, f"run{size}"], size, tmp_path / kind)
     one, two = (_weights(tmp_path / f"run{size}") for size in (1, 2))
-    assert float((one - two).norm()) <= CLOSE * float(one.norm())
+    if kind != "volume":  # biases before a batch normalization have no gradient but rounding, whose signs Adam takes
+        assert float((one - two).norm()) <= CLOSE * float(one.norm())
     names = [
         {path.name for path in (tmp_path / f"run{size}").rglob("*") if "tfevents" not in path.name} for size in (1, 2)
     ]
     assert names[0] == names[1]
-    curves = [json.loads((tmp_path / f"run{size}" / "metrics.json").read_text())["curve"] for size in (1, 2)]
-    assert [row[0] for row in curves[0]] == [row[0] for row in curves[1]]
+    found = [json.loads((tmp_path / f"run{size}" / "metrics.json").read_text()) for size in (1, 2)]
+    for one, two in zip(*map(_measured, found), strict=True):
+        assert one == pytest.approx(two, rel=2e-3, abs=2e-4)
 
 
-@pytest.mark.parametrize("kind", RUNS)
+def _measured(metrics: dict) -> list:
+    """Steps and scores of the curve, and all other figures that are no times."""
+    curve = [value for step, _, *scores in metrics["curve"] for value in (step, *scores)]
+    figures = sorted(journal.flat({k: v for k, v in metrics.items() if k != "curve"}).items())
+    is_time = re.compile(r"seconds|_per_second|_ms$")
+    return [*curve, *(v for name, v in figures if isinstance(v, int | float) and not is_time.search(name))]
+
+
+def test_processes_that_open_different_checkpoints_are_refused(data, tmp_path):
+    words = ["--datadir", str(data / "forward"), "--basedir", str(tmp_path), "--factor", "1", "--i_eval", "0"]
+    for steps in ("2", "3"):
+        more = ["--N_iters", steps, "--no_final_eval", "--device", "cpu", "--expname", f"run{steps}"]
+        _run(["train", *NERF.split(), *words, *more], 1, tmp_path / "train")
+    (newest,) = (tmp_path / "run3" / "checkpoints").glob("*.pt")
+    commands = []
+    for steps in ("2", "3"):  # the same run, as two processes find it while it is trained
+        folder = Path(shutil.copytree(tmp_path / "run2", tmp_path / steps / "run"))
+        commands.append(["eval", str(folder), "--device", "cpu"])
+    shutil.copy(newest, folder / "checkpoints")
+    run = processes.run(TRAIN, commands, tmp_path / "eval")
+    assert run.codes == [2, 2]
+    assert run.output().endswith("expected the same options, data and checkpoints for all processes of a run")
+    assert not (tmp_path / "2" / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["shape", "classifier"])
 def test_if_the_first_process_dies_another_saves_the_state_with_its_curve(data, tmp_path, kind):
     """The classifier has batch normalization: its processes exchange statistics within a step."""
     words = [str(data / word) if (data / word).exists() else word for word in RUNS[kind]]

@@ -39,6 +39,9 @@ SHAPES = {
 NERF = [*FIELD, "--N_rand", "61", "--N_samples", "8", "--N_importance", "8", "--factor", "1", "--raw_noise_std", "0.5"]
 NERFS = {
     "hierarchical": ["--netdepth", "3", "--chunk", "20"],
+    "compiled": [
+        *["--backend", "compiled", "--sampler", "proposal", "--encoding", "hash", "--use_viewdirs", "--perturb", "1"]
+    ],
     "proposal": ["--sampler", "proposal", "--encoding", "hash", "--exposure", "gain", "--refine_poses"],
 }
 SIZES = pytest.mark.parametrize("size", [2, 3])

@@ -18,7 +18,7 @@ import warnings
 import weakref
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +31,11 @@ from enerf.core import io as core_io
 from enerf.core.errors import InputError
 from enerf.datasets.scenes.packed_images import PackedImages
 from enerf.datasets.scenes.photographs import Photographs
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("enerf")
 MAGIC = b"enerf decoded 1\n"
@@ -94,20 +99,41 @@ def mapped(photographs: Photographs, most_bytes: int) -> PackedImages:
     if place is None:
         raise NoRoom("the user has no cache folder (ENERF_CACHE names one)")
     path = place / f"{photographs.key()}{SUFFIX}"
-    found = _opened(path, photographs)
-    if found is not None:
+    if (found := _opened(path, photographs)) is not None:
         return found
-    layout = Layout(photographs.channels)
-    while True:
-        try:
-            _write(path, photographs, layout, most_bytes)
-            break
-        except _OtherLayout as other:
-            layout = other.args[0]
-    found = _opened(path, photographs)
+    with _writing(place):
+        if (found := _opened(path, photographs)) is not None:  # another process has written it meanwhile
+            return found
+        layout = Layout(photographs.channels)
+        while True:
+            try:
+                _write(path, photographs, layout, most_bytes)
+                break
+            except _OtherLayout as other:
+                layout = other.args[0]
+        found = _opened(path, photographs)
     if found is None:
         raise NoRoom(f"{path} cannot be read again")
     return found
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Wait while another process writes to the cache, whose bound counts what both need.
+
+    Without file locks each process writes its file, and the last one stays.
+    """
+    with ExitStack() as stack:
+        if fcntl is not None:
+            with suppress(OSError):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(place.with_suffix(".lock").open("ab"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    log.info("%s: waiting for another process, which decodes photographs into it", place)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _opened(path: Path, photographs: Photographs) -> PackedImages | None:
@@ -241,7 +267,7 @@ def make_room(place: Path, most_bytes: int) -> bool:
     """Remove the files used longest ago until the others, those being written included, have at most these bytes.
 
     Files that this process has mapped stay, such as the photographs when their masks are written. Returns whether it
-    succeeded.
+    succeeded; nothing is removed if it cannot.
     """
     found = []
     for each in place.iterdir():
@@ -249,14 +275,20 @@ def make_room(place: Path, most_bytes: int) -> bool:
             status = each.stat()
             found.append((status.st_atime_ns, status.st_size, each))
     total = sum(size for _, size, _ in found)
-    for _, size, each in sorted(found):
+    removable = [
+        (size, each)
+        for _, size, each in sorted(found)
+        if each.suffix == SUFFIX and not each.name.startswith(".") and each not in _in_use
+    ]
+    if total - sum(size for size, _ in removable) > most_bytes:
+        return False
+    for size, each in removable:
         if total <= most_bytes:
             break
-        if each.suffix == SUFFIX and not each.name.startswith(".") and each not in _in_use:
-            with suppress(OSError):
-                each.unlink()
-                total -= size
-                log.info("%s: removed to make room for other decoded photographs (--cache_gb)", each)
+        with suppress(OSError):
+            each.unlink()
+            total -= size
+            log.info("%s: removed to make room for other decoded photographs (--cache_gb)", each)
     return total <= most_bytes
 
 

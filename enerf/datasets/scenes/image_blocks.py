@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from time import perf_counter
 
 import torch
 from jaxtyping import Shaped
@@ -106,8 +105,6 @@ class ImageBlocks:
     ----------
     scene
         The scene with the images and masks of the block, indexed by the views of the scene.
-    waited
-        Seconds spent waiting for images after the first block.
     """
 
     def __init__(
@@ -128,7 +125,6 @@ class ImageBlocks:
         self._reading: dict[int, Future[Read]] = {}  # by position in the order
         self._present: dict[int, list[Tensor]] = {}  # positions of the block, with the counts of each
         self._samplers: dict[float, PixelSampler] = {}
-        self.waited = 0.0
 
     def views_at(self, step: int) -> tuple[int, ...]:
         """Views of the block of a step."""
@@ -157,8 +153,7 @@ class ImageBlocks:
         wanted = range(window.start, window.stop + (self._ahead if self._capacity < len(self._order) else 0))
         for position in [p for p in self._reading if p not in wanted]:
             self._reading.pop(position).cancel()
-        present, began = {}, perf_counter()
-        is_first = not self._present
+        present: dict[int, list[Tensor]] = {}
         for position in window:
             if position in self._present:
                 present[position] = self._present[position]
@@ -171,7 +166,6 @@ class ImageBlocks:
                 self._masks.put(position % self._capacity, view, mask)
         self._have_read(range(window.stop, wanted.stop))
         self._present = present
-        self.waited += 0.0 if is_first else perf_counter() - began
 
     def _have_read(self, positions: range) -> None:
         for position in positions:

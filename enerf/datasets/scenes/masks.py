@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from enerf.core import files, image_formats, images, parallel
+from enerf.core import image_formats, images, parallel
 from enerf.core.errors import InputError
 from enerf.core.types import Camera
-from enerf.datasets.scenes import camera_models, decoded_cache
+from enerf.datasets.scenes import camera_models, decoded_cache, storage
 from enerf.datasets.scenes.cameras import Cameras
 from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.packed_images import PackedImages
@@ -22,7 +22,7 @@ from enerf.datasets.scenes.photographs import Photographs
 from enerf.datasets.scenes.posed_images import PosedImages
 from enerf.datasets.scenes.resized_files import Photo
 from enerf.datasets.scenes.settings import SceneSettings
-from enerf.datasets.scenes.storage import HEADROOM, SceneImages
+from enerf.datasets.scenes.storage import SceneImages
 from enerf.datasets.scenes.transparency import Stored
 
 log = logging.getLogger("enerf")
@@ -32,10 +32,10 @@ Usable = Callable[[int], Bool[np.ndarray, "h w"]]
 def find(
     posed: PosedImages, photos: Sequence[Photo], table: Cameras, settings: SceneSettings
 ) -> tuple[SceneImages | None, set[int]]:
-    """Pixels that are used, None if all are; and the views without any, none of masks that are read on demand.
+    """Pixels that are used, None if all are; and the views without any.
 
     Beyond ``settings.limits``, masks are stored as photographs are (``storage``), those of cameras alone once for each
-    camera. Of masks that are read on demand it is not known whether they exclude any pixel.
+    camera.
 
     Raises
     ------
@@ -68,9 +68,7 @@ def find(
         found = PackedImages.of(stored, [rows.index(table.camera(view)) for view in range(len(photos))])
     else:
         found = _stored(posed, photos, usable, table, settings)
-    if isinstance(found, OnDemandImages):
-        return found, set()
-    used = [int(found[view].sum()) for view in range(len(photos))]
+    used = _counts(found, photos)
     total = sum(photo.height * photo.width for photo in photos)
     if sum(used) == total:
         return None, set()
@@ -110,11 +108,24 @@ def _stored(
         mapped = decoded_cache.mapped(photographs, settings.limits.cached)
         return PackedImages(mapped.pixels.view(torch.bool), torch.tensor(sizes), is_mapped=True)
     except decoded_cache.NoRoom as reason:
-        if HEADROOM * photographs.pixels < files.available_memory():
+        if storage.fits_memory(photographs.pixels):
             return _in_memory(usable, photos)
         log.warning("%s: masks: %s: they are read again whenever they are used", folder, reason)
     return OnDemandImages(
         lambda view: torch.from_numpy(usable(view)[..., None].copy()), torch.tensor(sizes), 1, torch.bool
+    )
+
+
+def _counts(found: SceneImages, photos: Sequence[Photo]) -> list[int]:
+    """Number of used pixels of each view; masks on demand are decoded for that, by threads."""
+
+    def count(view: int) -> int:
+        mask = found.decoded(view) if isinstance(found, OnDemandImages) else found[view]
+        return int(mask.sum())
+
+    largest = max(photo.height * photo.width for photo in photos)
+    return list(
+        parallel.in_order(count, range(len(photos)), parallel.threads_for(image_formats.bytes_to_decode(largest)))
     )
 
 

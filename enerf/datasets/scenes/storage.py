@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from enerf.core import files, image_formats, images
+from enerf.core import files, image_formats, images, ranks
 from enerf.datasets.scenes import decoded_cache, transparency
 from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.packed_images import IndexedImages, PackedImages
 from enerf.datasets.scenes.photographs import Photographs
+from enerf.datasets.scenes.transparency import Stored
 
 log = logging.getLogger("enerf")
 SceneImages = Tensor | IndexedImages
@@ -57,11 +58,16 @@ def load(photographs: Photographs, limits: Limits) -> SceneImages:
     try:
         return decoded_cache.mapped(photographs, limits.cached)
     except decoded_cache.NoRoom as reason:
-        if HEADROOM * max(needed, reason.n_bytes) < files.available_memory():
+        if fits_memory(max(needed, reason.n_bytes)):
             log.info("%s: %s: photographs are kept in memory", photographs.folder, reason)
             return in_memory(photographs)
         log.warning("%s: %s: photographs are decoded again whenever they are used", photographs.folder, reason)
     return on_demand(photographs)
+
+
+def fits_memory(n_bytes: int) -> bool:
+    """Whether photographs or masks of so many bytes may be kept in memory by each process of this computer."""
+    return HEADROOM * n_bytes * ranks.local_size() < files.available_memory()
 
 
 def in_memory(photographs: Photographs) -> Tensor | PackedImages:
@@ -75,13 +81,13 @@ def in_memory(photographs: Photographs) -> Tensor | PackedImages:
 
 
 def on_demand(photographs: Photographs) -> OnDemandImages:
-    """The photographs, decoded whenever they are used; with alpha if a file may have it and it is kept.
+    """The photographs, decoded whenever they are used; with alpha if a pixel is transparent and alpha is kept.
 
-    They are bytes if the first one is, and those of others are rounded to bytes then.
+    They are bytes if the first one is, and those of others are rounded to bytes then. Files that may be transparent are
+    decoded once to know, up to the first one that is.
     """
-    channels = 3
-    if photographs.keep_alpha and any(_may_be_transparent(file) for file in photographs.files):
-        channels = 4
+    may_be = [i for i, file in enumerate(photographs.files) if photographs.keep_alpha and _may_be_transparent(file)]
+    channels = 4 if any(_is_transparent(photographs.one(i, 4)) for i in may_be) else 3
     is_exact = images.exact_bytes(photographs.one(0, channels)) is not None
 
     def read(index: int) -> Tensor:
@@ -90,6 +96,11 @@ def on_demand(photographs: Photographs) -> OnDemandImages:
         return torch.from_numpy(stored if stored.flags.writeable else stored.copy())
 
     return OnDemandImages(read, torch.tensor(photographs.sizes), channels, torch.uint8 if is_exact else torch.float32)
+
+
+def _is_transparent(picture: Stored) -> bool:
+    """Whether a pixel of a decoded picture is not opaque."""
+    return picture.shape[-1] == 4 and bool((images.to_floats(picture[..., 3:]) < 1).any())
 
 
 def _may_be_transparent(file: object) -> bool:

@@ -69,11 +69,14 @@ class UsableRows:
 
         Only that part of the mask is read, where gathering it by three indices for each of its pixels is slower.
         """
-        found = []
-        for view, line, left, wide, within in torch.stack(rows).T.tolist():
-            part: Tensor = self._masks[view]
-            found.append(int(np.flatnonzero(part[line, left : left + wide, 0].numpy())[within]))
-        return torch.tensor(found, dtype=torch.int64)
+        found, order = np.empty(len(rows[0]), dtype=np.int64), rows[0].argsort().tolist()
+        listed, view, mask = torch.stack(rows).T.tolist(), -1, np.empty((0, 0))
+        for i in order:
+            if listed[i][0] != view:  # to index a tensor takes longer than to search a row
+                view, mask = listed[i][0], self._masks[listed[i][0]][..., 0].numpy()
+            _, line, left, wide, within = listed[i]
+            found[i] = np.flatnonzero(mask[line, left : left + wide])[within]
+        return torch.from_numpy(found)
 
 
 def row_counts(mask: Bool[Tensor, "h w 1"], place: Sequence[int]) -> Int[Tensor, " k"]:

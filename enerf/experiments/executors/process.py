@@ -35,10 +35,14 @@ def environment(threads: int, device: str | None = None) -> dict[str, str]:
         Number of its GPU; None: those that this process sees.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    path = os.pathsep.join([str(parser.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    chosen = {**os.environ, "PYTHONPATH": path, PARENT: str(os.getpid())}
+    chosen = {**os.environ, "PYTHONPATH": python_path(), PARENT: str(os.getpid())}
     chosen |= dict.fromkeys(names, str(threads)) if threads else {}
     return chosen | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+
+
+def python_path() -> str:
+    """Return the search path of modules with which another process finds this package."""
+    return os.pathsep.join([str(parser.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def start(path: Path, output: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -47,13 +51,13 @@ def start(path: Path, output: Path, variables: Mapping[str, str]) -> subprocess.
     Raises
     ------
     InputError
-        If the file of its output cannot be written, or is none.
+        If the file of its output cannot be written, or is none, or the system has no room for a process.
     """
     with io.os_errors_as_input_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         files.is_regular(output)  # a named pipe would be waited for
         log = output.open("ab")
-    with log:
+    with log, io.os_errors_as_input_errors(Path(sys.executable)):
         return subprocess.Popen(
             command(path),
             stdin=subprocess.DEVNULL,
@@ -69,13 +73,21 @@ def run_to_end(path: str, output: str, threads: int) -> tuple[int, str]:
 
     For workers of clusters: if the worker is interrupted, so is the run.
     """
-    process = start(Path(path), Path(output), environment(threads))
+    return to_end(start(Path(path), Path(output), environment(threads)), Path(output))
+
+
+def to_end(process: subprocess.Popen[bytes], output: Path) -> tuple[int, str]:
+    """Wait for the process of a run; return its exit code, and why it failed.
+
+    If the wait is interrupted, so is the run. ``Popen.wait`` would hold a lock, for which a signal handler that ends
+    the process would wait for ever, and Ray's interruption does not end it.
+    """
     try:
-        while (code := process.poll()) is None:  # Ray's interruption does not end a wait
+        while (code := process.poll()) is None:
             time.sleep(POLL)
     finally:
         end([process])
-    return code, reason(code, Path(output))
+    return code, reason(code, output)
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -84,15 +96,16 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     A further Ctrl-C kills them at once, but not within the first seconds: a terminal that is closed sends several
     signals.
     """
-    began = time.monotonic()
-    for process in processes:
-        with suppress(ProcessLookupError):
-            process.terminate()
-    while any(process.poll() is None for process in processes):
+    began, waiting = time.monotonic(), list(processes)
+    is_told = False
+    while waiting and time.monotonic() < began + GRACE:
         try:
-            if time.monotonic() > began + GRACE:
-                break
-            time.sleep(POLL)
+            if not is_told:
+                for process in waiting:
+                    process.terminate()  # without effect on one that has ended
+                is_told = True
+            waiting = [process for process in waiting if process.poll() is None]
+            time.sleep(POLL if waiting else 0.0)
         except KeyboardInterrupt:
             if time.monotonic() > began + PATIENCE:
                 break
@@ -114,7 +127,15 @@ def reason(code: int, output: Path) -> str:
         return f"killed by signal {-code}"
     last = ""
     with suppress(OSError):
-        text = files.read_end(output, TAIL).decode(errors="replace")
-        lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-        last = lines[-1].removeprefix("error: ") if lines else ""
+        last = last_line(files.read_end(output, TAIL).decode(errors="replace")).removeprefix("error: ")
     return last or f"exit code {code}"
+
+
+def last_line(text: str) -> str:
+    r"""Return the last line of a text that is not empty.
+
+    >>> last_line("a\n b \r\n\n"), last_line("")
+    ('b', '')
+    """
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    return lines[-1] if lines else ""

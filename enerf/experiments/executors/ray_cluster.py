@@ -1,21 +1,21 @@
 """Ray executor: the runs are tasks of a Ray cluster, or of one that is started on this computer.
 
 Who reaches a port of Ray can run any program there (CVE-2023-48022 of its dashboard and interface for jobs); a token
-protects newer versions. A cluster that is started here therefore listens on the loopback interface alone, with a token,
-and its dashboard is off unless it is asked for.
+protects newer versions. A cluster that is started here therefore listens on the loopback interface alone, with a token
+that is in the environment of its processes and in no file, and its dashboard is off unless it is asked for.
 """
 
 import logging
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
 
-from enerf.config import parser
 from enerf.core import parallel
 from enerf.core.errors import InputError
 from enerf.experiments.executors import process
-from enerf.experiments.executors.registry import Job, Outcome
+from enerf.experiments.executors.registry import LOST, Job, Outcome
 from enerf.experiments.executors.resources import count, gpus_for, imported
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
@@ -25,11 +25,11 @@ LOOPBACK = "127.0.0.1"
 # Environment of a cluster that is started here. Ray reads it when it is imported, so it is set before that or not.
 STARTED_HERE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all its ports are those of the loopback interface
-    "RAY_AUTH_MODE": "token",  # only who reads this user's ~/.ray/auth_token can use it
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",  # it reports to its makers otherwise
 }
+TOKEN = "RAY_AUTH_TOKEN"  # has precedence over ~/.ray/auth_token, which Ray makes readable to all users
 POLL = 1.0  # seconds after which Ctrl-C is noticed
-LOST = -1  # exit code of a run whose worker has died
 
 
 class RayExecutor:
@@ -43,26 +43,30 @@ class RayExecutor:
         self._ray = imported("ray")
         threads, gpus = options.threads_per_run or 1, gpus_for(options, variants)
         address = options.ray_address or "local"
-        variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(parser.ROOT), os.environ.get("PYTHONPATH", "")]))}
-        chosen: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
+        variables = {"env_vars": {"PYTHONPATH": process.python_path()}}
+        chosen: dict[str, Any] = {"runtime_env": variables, "log_to_driver": False}
         if not options.ray_address:
             chosen |= {"num_cpus": max(parallel.cores(), threads), "include_dashboard": options.ray_dashboard}
             chosen |= {"dashboard_host": LOOPBACK}
         try:
             context = self._ray.init(address=address, configure_logging=False, **chosen)
         except (OSError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
-            raise InputError(f"option --ray_address: found {address}, where Ray fails: {_last_line(error)}") from None
+            reason = process.last_line(str(error)) or type(error).__name__
+            raise InputError(f"option --ray_address: found {address}, where Ray fails: {reason}") from None
         resources = self._ray.cluster_resources()
         room = int(resources.get("CPU", 0) // threads)
         room = min(room, int(resources.get("GPU", 0) // gpus)) if gpus else room
         if room < 1:
             self._ray.shutdown()
             found = f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
-            raise InputError(f"the Ray cluster has {found}, expected {threads} and {gpus} at least for a run")
+            raise InputError(
+                f"options --threads_per_run and --gpus_per_run: found a Ray cluster of {found}, expected at least "
+                f"{threads} and {gpus}, which a run asks for"
+            )
         self.slots = max(1, min(options.workers or room, len(variants)))
         log.info("Ray: %s", count(self.slots, "run at a time", "runs at a time"))
         if url := getattr(context, "dashboard_url", ""):
-            log.info("dashboard of Ray: http://%s", url)
+            log.info("dashboard of Ray: http://%s (its token is the value of %s; give one to know it)", url, TOKEN)
         remote = self._ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)
         self._task, self._threads = remote(process.run_to_end), threads
         self._running: dict[Any, Job] = {}
@@ -87,7 +91,7 @@ class RayExecutor:
         try:
             code, reason = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return Outcome(job, LOST, _last_line(error))
+            return Outcome(job, LOST, process.last_line(str(error)) or type(error).__name__)
         return Outcome(job, code, reason)
 
     def stop(self) -> None:
@@ -115,9 +119,4 @@ def _prepare_start() -> None:
             "environment; expected a sweep that imports it, or the --ray_address of a cluster"
         )
     os.environ.update(STARTED_HERE)
-
-
-def _last_line(error: BaseException) -> str:
-    """Return the last line of an error's text, or its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    os.environ.setdefault(TOKEN, secrets.token_hex(32))

@@ -29,6 +29,7 @@ EXECUTORS = {
     "slurm": "enerf.experiments.executors.slurm:SlurmExecutor",
 }
 WRONG_INPUT = 2  # exit code of a run that cannot be trained
+LOST = -1  # of a run whose worker or job has died
 NOT_FINITE = 3  # exit code of a run whose loss is not finite: to repeat it would give the same
 OUTPUT = "output.log"
 
@@ -88,12 +89,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: exit code, the reason if it failed, metrics if the executor has them."""
+    """How an attempt ended: exit code, the reason if it failed, metrics if the executor has them.
+
+    ``counts``: False if the cluster has interrupted the run, so that to continue it is no further attempt.
+    """
 
     job: Job
     code: int
     reason: str = ""
     metrics: dict[str, Any] | None = None
+    counts: bool = True
 
 
 @runtime_checkable

@@ -40,8 +40,8 @@ def gpus(variants: list[Variant]) -> list[str]:
     """Return the numbers of the GPUs that runs share here; none if they use the CPU, or one GPU by its number."""
     if {device_of(variant) for variant in variants} - {"auto", "cuda"}:
         return []
-    visible, n = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","), _number_of_gpus()
-    return visible if n and len(visible) == n and all(visible) else [str(i) for i in range(n)]
+    visible, n = os.environ.get("CUDA_VISIBLE_DEVICES", ""), _number_of_gpus()
+    return visible.split(",")[:n] if visible else [str(i) for i in range(n)]  # CUDA ignores what follows a wrong one
 
 
 def gpus_for(options: ExecutorOptions, variants: list[Variant]) -> int:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from enerf.core.errors import InputError, NotFinite
+from enerf.engine import writer_lock
+from enerf.experiments import variants as planned
 from enerf.experiments.executors.registry import NOT_FINITE, WRONG_INPUT, Job, Outcome
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
@@ -29,9 +31,10 @@ class SerialExecutor:
         if job is None:
             return []
         config = job.variant.config
-        train = registry.task(config.kind).load("train")
+        train, shared = registry.task(config.kind).load("train"), [] if job.shared is None else [job.shared]
         try:
-            metrics: dict[str, Any] | None = train(config) if job.shared is None else train(config, job.shared)
+            writer_lock.wait_until_free(config.folder)
+            metrics: dict[str, Any] = planned.finished(config) or train(config, *shared)
         except NotFinite as error:
             return [Outcome(job, NOT_FINITE, str(error))]
         except InputError as error:

@@ -1,27 +1,38 @@
 """SLURM executor: each run is a job of a SLURM cluster, submitted by submitit.
 
-A job that reaches its time limit or is preempted saves its state and is queued again. Interrupting the queue cancels
+A job that reaches its time limit saves its state and is queued again by submitit; one that is preempted does so too,
+and is submitted again by the queue. Interrupting the queue cancels
 its jobs: SLURM sends their processes a signal, upon which runs save their state, and kills them after its ``KillWait``.
 """
 
 import logging
+import re
 import subprocess
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from enerf.core.errors import InputError, shown
 from enerf.experiments.executors import process
-from enerf.experiments.executors.registry import Job, Outcome
+from enerf.experiments.executors.registry import LOST, Job, Outcome
 from enerf.experiments.executors.resources import count, gpus_for, imported
 from enerf.experiments.options import ExecutorOptions
 from enerf.experiments.variants import Variant
 
 log = logging.getLogger("enerf")
 POLL = 1.0  # seconds
-LOST = -1  # exit code of a run whose job has died
+INTERRUPTED = 130  # exit code of a run that a signal has ended
+PREEMPTED = 100  # times that a run is preempted without being counted as failed
+PAUSES = (5.0, 30.0, 120.0)  # seconds after which a job that sbatch refuses while none runs is submitted again
 MOST = 256  # jobs in SLURM's queue at a time
+
+
+OWN = {
+    **{"partition": "--slurm_partition", "time": "--slurm_minutes"},
+    **{"cpus_per_task": "--threads_per_run", "gpus_per_node": "--gpus_per_run"},
+}
 
 
 class Remote:
@@ -34,11 +45,7 @@ class Remote:
     def __call__(self) -> tuple[int, str]:
         """Train the run to its end; return its exit code, and why it failed."""
         self._process = process.start(Path(self.path), Path(self.output), process.environment(self.threads))
-        try:
-            code = self._process.wait()
-        finally:
-            process.end([self._process])
-        return code, process.reason(code, Path(self.output))
+        return process.to_end(self._process, Path(self.output))
 
     def checkpoint(self) -> Any:
         """Let the run save its state; return the continuation, which resumes from there."""
@@ -63,7 +70,7 @@ class SlurmExecutor:
         submitit = imported("submitit")
         self._threads = options.threads_per_run or 1
         kinds = ("FailedJobError", "UncompletedJobError", "FailedSubmissionError")
-        self._errors = tuple(getattr(submitit.core.utils, kind) for kind in kinds)
+        self._errors = (*(getattr(submitit.core.utils, kind) for kind in kinds), OSError)
         self.slots = max(1, min(options.workers or MOST, len(variants)))
         further = read_options(options)
         try:
@@ -83,20 +90,31 @@ class SlurmExecutor:
         self._executor.update_parameters(name="enerf", **parameters)
         log.info("SLURM: at most %s", count(self.slots, "job at a time", "jobs at a time"))
         self._running: dict[Any, Job] = {}
+        self._preempted: Counter[str] = Counter()
 
     def submit(self, job: Job) -> bool:
-        """Submit the job of a run; False if SLURM takes no more jobs while others run."""
+        """Submit the job of a run; False if SLURM takes no more jobs while others run.
+
+        Raises
+        ------
+        InputError
+            If no job runs, and it is refused several times.
+        """
         job.write()
         work = Remote(str(job.path.resolve()), str(job.output.resolve()), self._threads)
-        try:
-            submitted = self._executor.submit(work)
-        except self._errors as error:
-            reason = " ".join(str(error).split())
-            if not self._running:
-                raise InputError(f"sbatch refuses the job of {job.variant.label}: {reason}") from None
-            self.slots = len(self._running)
-            log.warning("sbatch refuses a job, so at most %d are submitted at a time: %s", self.slots, reason)
-            return False
+        pauses = list(PAUSES)
+        while True:
+            try:
+                submitted = self._executor.submit(work)
+                break
+            except self._errors as error:
+                reason = " ".join(str(error).split())
+            if not pauses and not self._running:
+                raise InputError(f"sbatch refuses the job of {job.variant.label}: {reason}")
+            log.warning("sbatch refuses the job of %s, which is submitted again: %s", job.variant.label, reason)
+            if self._running:
+                return False
+            time.sleep(pauses.pop(0))
         log.info("%s: job %s", job.variant.label, submitted.job_id)
         self._running[submitted] = job
         return True
@@ -114,10 +132,11 @@ class SlurmExecutor:
         try:
             code, reason = submitted.result()
         except self._errors as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            last = lines[-1] if lines else "no output"
+            last = process.last_line(str(error)) or "no output"
             return Outcome(job, LOST, f"job {submitted.job_id} ({submitted.state}): {last}")
-        return Outcome(job, code, reason)
+        self._preempted[job.variant.label] += code == INTERRUPTED
+        is_preempted = code == INTERRUPTED and self._preempted[job.variant.label] <= PREEMPTED
+        return Outcome(job, code, reason, counts=not is_preempted)
 
     def stop(self) -> None:
         """Cancel the jobs."""
@@ -133,12 +152,18 @@ def read_options(options: ExecutorOptions) -> dict[str, str]:
     Raises
     ------
     InputError
-        If one is not of the form name=value.
+        If one is not of the form name=value, or is another option of this program, or the partition is no name.
     """
-    found = {"partition": options.slurm_partition} if options.slurm_partition else {}
+    partition = options.slurm_partition
+    if partition and not re.fullmatch(r"[\w.,-]+", partition):  # a line break would end the comment of sbatch
+        raise InputError(f"option --slurm_partition: found {shown(partition)}, expected a name, such as gpu")
+    found = {"partition": partition} if partition else {}
     for word in options.slurm_options.split():
         name, sign, value = word.partition("=")
         if not (name.replace("-", "_").isidentifier() and sign and value):
             raise InputError(f"option --slurm_options: found {shown(word)}, expected name=value, such as mem=16G")
-        found[name] = value
+        name = name.replace("-", "_")
+        if name in OWN:
+            raise InputError(f"option --slurm_options: found {shown(word)}, expected it as {OWN[name]}")
+        found["open-mode" if name == "open_mode" else name] = value  # as submitit writes it
     return found

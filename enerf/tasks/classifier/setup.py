@@ -4,8 +4,9 @@ import copy
 import logging
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
 from enerf.datasets.labelled import archive, load
 from enerf.datasets.labelled.dataset import LabelledImages
-from enerf.engine import checkpoint, resume, run_record
+from enerf.engine import checkpoint, joint_start, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
 from enerf.fields import conditioning
@@ -56,6 +57,11 @@ class ClassifierRun:
     state: State
     device: torch.device
     record: Record
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        """Nothing that may differ between computers."""
+        return {}
 
     @property
     def precision(self) -> str:
@@ -103,7 +109,8 @@ def open_run(folder: Path, device: str = "auto", source: str = "") -> Classifier
         If the folder is not a classifier run, or its images are missing.
     """
     content, _ = checkpoint.newest(folder, [ClassifierConfig.kind])
-    return prepare(resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source), opening=True)
+    config = resume.reopened(ClassifierConfig, content["config"], folder, device, "images", source)
+    return joint_start.opened(partial(prepare, config, opening=True))
 
 
 def resolve_backend(config: ClassifierConfig, recorded: Resolved | None = None) -> Resolved:

@@ -295,7 +295,8 @@ class TrainOptions(FitOptions):
     batches: str = option(
         "auto",
         "views that the rays of a step are drawn from: all; blocks: those of a block of images in memory, which are "
-        "replaced one by one; auto: all where the photographs fit in memory or in --cache_gb, else blocks",
+        "replaced one by one; auto: all where the photographs fit in memory, or in --cache_gb and in three quarters of "
+        "the available memory, else blocks",
         choices=("auto", "all", "blocks"),
         affects="training",
         absent="all",

@@ -6,6 +6,7 @@ field, as is usual for such methods; then they are no longer independent of the 
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from enerf.core import rng
 from enerf.datasets.scenes import alignment
 from enerf.datasets.scenes import pixels as scenes_pixels
 from enerf.datasets.scenes.scene import Scene
+from enerf.engine import distributed
 from enerf.tasks.nerf import losses, refinement, views
 from enerf.tasks.nerf.refinement import PoseRefinement
 from enerf.tasks.nerf.setup import Run
@@ -52,8 +54,9 @@ def summary(run: Run, renderer: Renderer, aligned_psnr: float | None, n_pixels: 
     refined = None
     if steps:
         fitted = replace(scene, c2w=scene.c2w.clone())
-        for view in scene.test:
-            fitted.c2w[view] = fitted_pose(run, renderer, scene, view)
+        found_poses = distributed.current().map(partial(fitted_pose, run, renderer, scene), scene.test)
+        for view, pose in zip(scene.test, found_poses, strict=True):
+            fitted.c2w[view] = pose
         refined = views.psnr_of_pixels(renderer, fitted, scene.test, n_pixels)
     return {
         "psnr_aligned": aligned_psnr,

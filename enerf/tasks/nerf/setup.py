@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.settings import AUTOMATIC, SceneSettings
 from enerf.datasets.scenes.sparse_depths import of_views
-from enerf.engine import checkpoint, optimizers, resume, run_record
+from enerf.engine import checkpoint, joint_start, optimizers, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
 from enerf.fields import conditioning as fields_conditioning
@@ -44,6 +45,18 @@ class Run:
     device: torch.device
     backend: Backend
     record: Record  # of the backends used for training
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        """What the photographs and points of the scene give: bounds, channels, and size of a block of images."""
+        scene, t = self.scene, self.config.train
+        capacity = image_blocks.capacity_of(scene, scene.train, int(t.block_gb * 1e9)) if t.batches == "blocks" else 0
+        pixels = f"{storage.channels_of(scene.images)} of {scene.images.dtype}"
+        return {
+            "bounds of the scene": (scene.near, scene.far),
+            "channels of the images": pixels,
+            "images of a block": capacity,
+        }
 
     @property
     def present_scene(self) -> Scene:
@@ -326,7 +339,8 @@ def open_run(folder: Path, device: str = "auto", datadir: str = "") -> Run:
     recorded = str(content["config"].get("datadir", ""))
     if not datadir and recorded and not Path(recorded).expanduser().exists():
         raise InputError(f"{folder}: its scene {recorded} is not found, expected its new path by --datadir")
-    run = prepare(resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir), opening=True)
+    config = resume.reopened(NerfConfig, content["config"], folder, device, "datadir", datadir)
+    run = joint_start.opened(partial(prepare, config, opening=True))
     layers.bake(run.fields)
     return run
 

@@ -52,7 +52,7 @@ def train(
     if config.render.render_only:
         if watch is not None:
             raise InputError("option --viewer: found --render_only, expected a training; see enerf view")
-        _render_only(setup.prepare(config, shared, opening=True))
+        _render_only(joint_start.opened(partial(setup.prepare, config, shared, opening=True)))
         return None
     with joint_start.writing(config.folder):
         return _train(config, shared, watch)
@@ -66,7 +66,7 @@ def _train(config: NerfConfig, shared: Resolved | None, watch: Callable[[Run], H
     trainer.fit(
         config,
         run.state,
-        step_function(run),
+        joint_start.agreed(partial(step_function, run)),
         partial(_hooks, run, [] if watch is None else [watch(run)]),
         unit="rays",
         per_step=config.train.N_rand,
@@ -86,11 +86,19 @@ def _train(config: NerfConfig, shared: Resolved | None, watch: Callable[[Run], H
 
 def _require_shares(run: Run) -> None:
     """Check that each of several processes has rays of a batch, of a part that fits the memory, and of known depth."""
-    config, team = run.config, distributed.current()
-    team.require_share("N_rand", config.train.N_rand)
-    team.require_share("chunk or --netchunk", setup.rays_at_once(config, run.device))
-    if config.conditioning.methods.normalization == "batch_norm" and config.capture.depth_weight > 0:
-        team.require_share("N_rand / 4", config.train.N_rand // 4)
+    config, team, n = run.config, distributed.current(), run.config.train.N_rand
+    team.require_share("N_rand", n)
+    if (at_once := setup.rays_at_once(config, run.device)) < team.size:
+        raise InputError(
+            f"options --chunk {config.render.chunk} and --netchunk {config.render.netchunk}: found {at_once} rays at "
+            f"once, expected at least 1 for each of the {team.size} processes"
+        )
+    has_depths = config.conditioning.methods.normalization == "batch_norm" and config.capture.depth_weight > 0
+    if has_depths and n // 4 < team.size:
+        raise InputError(
+            f"option --N_rand: found {n}, whose quarter are rays of known depth, expected at least {4 * team.size} for "
+            f"{team.size} processes"
+        )
 
 
 def _warn_of_end(run: Run) -> None:
@@ -193,15 +201,15 @@ def step_function(run: Run) -> Callable[[State], StepReport | Part[StepReport]]:
                 figures = functions[kind](rays, rows).tolist()  # a single device synchronization
                 return StepReport(*figures) if share.is_whole else Part(figures, report_of_sums)
             except (RuntimeError, MemoryError) as error:
-                if not share.is_whole and is_out_of_memory(error):
-                    raise InputError(
-                        f"option --netchunk: memory ran out with a share of {at_once} rays at once; expected less than "
-                        f"{config.render.netchunk}"
-                    ) from None
                 if config.conditioning.methods.normalization == "batch_norm" and is_out_of_memory(error):
                     raise InputError(
                         f"option --N_rand: memory ran out with {t.N_rand} rays, and batch_norm needs all rays of a "
                         "step at once; expected fewer"
+                    ) from None
+                if not share.is_whole and is_out_of_memory(error):
+                    raise InputError(
+                        f"option --netchunk: memory ran out with a share of {at_once} rays at once; expected less than "
+                        f"{config.render.netchunk}"
                     ) from None
                 at_once, recording = render.halve_chunk(min(at_once, t.N_rand), error), False
                 functions.clear()

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from enerf.conditioning import layers
 from enerf.config import parser
 from enerf.core import memory as core_memory
 from enerf.core.errors import InputError
-from enerf.engine import checkpoint, optimizers, resume, run_record
+from enerf.engine import checkpoint, joint_start, optimizers, resume, run_record
 from enerf.engine.checkpoint import State
 from enerf.engine.run_record import Record
 from enerf.fields import conditioning
@@ -59,6 +59,11 @@ class ShapeRun:
     device: torch.device
     backend: Backend
     record: Record  # backends that trained it
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        """Nothing that may differ between computers."""
+        return {}
 
     @property
     def box_metadata(self) -> dict[str, Any]:
@@ -251,10 +256,9 @@ def open_run(folder: Path, device: str = "auto", source: str = "") -> ShapeRun:
         If the folder is not a shape run, or its file is missing.
     """
     content, _ = checkpoint.newest(folder, [ShapeConfig.kind])
-    return prepare(
-        resume.reopened(ShapeConfig, content["config"], folder, device, _source_option(content["config"]), source),
-        opening=True,
-    )
+    option = _source_option(content["config"])
+    config = resume.reopened(ShapeConfig, content["config"], folder, device, option, source)
+    return joint_start.opened(partial(prepare, config, opening=True))
 
 
 def _source_option(saved: dict[str, Any]) -> str:
@@ -290,6 +294,12 @@ def open_field(folder: Path, device: str = "auto", precision: str = "auto") -> O
     InputError
         If the folder is not a shape run, or is one of an image.
     """
+    return joint_start.opened(
+        partial(_opened_field, folder, device, precision), lambda found: {"step of the checkpoint": found.step}
+    )
+
+
+def _opened_field(folder: Path, device: str, precision: str) -> OpenedField:
     content, path = checkpoint.newest(folder, [ShapeConfig.kind])
     saved = content["config"]
     if "box" not in saved:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from enerf.core import io
+from enerf.core import io, ranks
 from enerf.core.errors import InputError, NotFinite, SomeFailed
 from enerf.engine import distributed, joint_start, resume, trainer
 from enerf.engine.checkpoint import State
@@ -84,12 +84,12 @@ def _require_shares(run: ShapeRun) -> None:
         parts = [max(1, n // 2)]  # on the cloud; elsewhere there are as many or more
     elif isinstance(run.target, Mesh) and config.far_points:
         parts = [n - config.far_points]
-    if config.conditioning.methods.normalization == "batch_norm":
-        parts.append(n // 2)  # two points for each: statistics of one are not exchanged
+    elif isinstance(run.target, Volume):
+        parts.append(run.target.voxels.numel() % n or n)  # in the last batch of an epoch
     for each in parts:
         team.require_share("N_points", each)
     if config.samples.iga:
-        distributed.refuse(f"option --iga {config.samples.iga}")
+        ranks.require_alone(f"option --iga {config.samples.iga}")
 
 
 def train_all(config: ShapeConfig, watch: Callable[[ShapeRun], Hook] | None = None) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def train_all(config: ShapeConfig, watch: Callable[[ShapeRun], Hook] | None = No
     if not config.data.mesh or not folder.is_dir():
         metrics = train(config, watch=watch)
         return [] if metrics is None else [metrics]
-    distributed.refuse(f"option --mesh {folder}, a folder")
+    ranks.require_alone(f"option --mesh {folder}, a folder")
     if watch is not None:
         raise InputError(f"option --viewer: found the folder {folder} as --mesh, expected one mesh")
     named = _named_meshes(folder)

@@ -109,7 +109,6 @@ def test_masks_that_do_not_fit_in_memory_are_the_same(source, kind, tmp_path, mo
     folder = _scene(tmp_path / "scene", cameras[source], masks)
     wanted = _load(folder).masks
     if kind == "on demand":
-        monkeypatch.setattr("enerf.datasets.scenes.masks.HEADROOM", 1 << 60)
         monkeypatch.setattr("enerf.datasets.scenes.storage.HEADROOM", 1 << 60)
     found = _load(folder, limits=Limits(0, 10**9 if kind == "mapped" else 1)).masks
     assert isinstance(found, OnDemandImages) == (kind == "on demand" and source != "cameras")
@@ -146,9 +145,15 @@ def test_a_mask_of_any_size_excludes_at_least_what_it_masks(data, tmp_path_facto
                 assert found[y, x] == mask[int((y + 0.5) * tall / height), int((x + 0.5) * wide / width)]
 
 
-def test_views_of_which_all_is_masked_are_neither_trained_on_nor_scored(tmp_path, caplog):
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_views_of_which_all_is_masked_are_neither_trained_on_nor_scored(on_demand, tmp_path, caplog, monkeypatch):
     masks = [np.zeros((18, 24), bool) if i in (2, 3) else None for i in range(5)]
-    scene = _load(_scene(tmp_path, (PLAIN,) * 5, masks))
+    limits = Limits()
+    if on_demand:
+        monkeypatch.setattr("enerf.datasets.scenes.storage.HEADROOM", 1 << 60)
+        limits = Limits(0, 1)
+    scene = _load(_scene(tmp_path, (PLAIN,) * 5, masks), limits=limits)
+    assert isinstance(scene.masks, OnDemandImages) == on_demand
     assert (scene.train, scene.test) == ((1,), (0, 4))
     assert "neither trained on nor scored: images/02.png, images/03.png" in caplog.text
     text = refusal(_load, tmp_path, test_views="02,03")

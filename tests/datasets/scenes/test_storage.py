@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,8 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache" / "decoded"
 
 
-def _write(folder, sizes=((H, W),) * N, *, seed=0, alpha=(), deep=()):
-    """PNG files of random colors: with alpha, or of 16 bits, where so named."""
+def _write(folder, sizes=((H, W),) * N, *, seed=0, alpha=(), opaque=(), deep=()):
+    """PNG files of random colors: with alpha, opaque or not, or of 16 bits, where so named."""
     import cv2
 
     generator = np.random.default_rng(seed)
@@ -38,7 +40,9 @@ def _write(folder, sizes=((H, W),) * N, *, seed=0, alpha=(), deep=()):
         if i in deep:
             cv2.imwrite(str(file), generator.integers(0, 1 << 16, (h, w, 3)).astype(np.uint16))
         else:
-            images.write_png(file, generator.integers(0, 256, (h, w, 3 + (i in alpha))).astype(np.uint8))
+            pixels = generator.integers(0, 256, (h, w, 3 + (i in alpha or i in opaque))).astype(np.uint8)
+            pixels[..., 3:] |= 255 if i in opaque else 0
+            images.write_png(file, pixels)
     return folder
 
 
@@ -63,6 +67,7 @@ KINDS = {
     "sizes": ({"sizes": [(H, W), (W, H), (H, W), (4, 9)]}, {}),
     "resized": ({}, {"scale": 2}),
     "alpha kept": ({"alpha": (2, 3)}, {"keep_alpha": True}),
+    "alpha opaque": ({"opaque": (0, 3)}, {"keep_alpha": True}),
     "alpha over white": ({"alpha": (0, 3)}, {"white": True}),
     "alpha dropped": ({"alpha": (0, 3)}, {}),
     "16 bits": ({"deep": (3,)}, {}),
@@ -81,7 +86,9 @@ def test_mapped_photographs_are_those_in_memory(kind, tmp_path):
         _same(found, wanted)
 
 
-@pytest.mark.parametrize("kind", ["plain", "sizes", "resized", "alpha kept", "alpha over white", "alpha dropped"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "sizes", "resized", "alpha kept", "alpha opaque", "alpha over white", "alpha dropped"]
+)
 def test_photographs_decoded_on_demand_are_those_in_memory(kind, tmp_path):
     written, options = KINDS[kind]
     photographs = _photographs(_write(tmp_path / "images", **written), **options)
@@ -178,6 +185,43 @@ def test_photographs_in_use_are_not_removed_for_others(tmp_path, cache, caplog):
     assert "beside files in use" in caplog.text
     _same(kept, storage.in_memory(scenes[0]))
     assert [path.name for path in cache.iterdir()] == [f"{scenes[0].key()}.pixels"]
+
+
+def test_nothing_is_removed_for_photographs_that_do_not_fit_anyway(tmp_path, cache):
+    scenes = [_photographs(_write(tmp_path / f"images{i}", seed=i)) for i in range(3)]
+    limits = Limits(0, 2 * (N * H * W * 3 + 400))
+    storage.load(scenes[0], limits)
+    kept = storage.load(scenes[1], limits)
+    assert not decoded_cache.make_room(cache, N * H * W * 3 // 2)
+    assert len(list(cache.iterdir())) == 2
+    _same(kept, storage.in_memory(scenes[1]))
+
+
+def test_one_of_several_processes_decodes_the_photographs(tmp_path, cache):
+    folder = _write(tmp_path / "images")
+    context = get_context("fork")
+    told, opened = context.Queue(), context.Event()
+
+    def load():
+        write = decoded_cache._write
+
+        def counted(*arguments):
+            told.put("wrote")
+            opened.wait(20)
+            write(*arguments)
+
+        decoded_cache._write = counted
+        told.put(int(storage.load(_photographs(folder), MAPPED)[0].sum()))
+
+    processes = [context.Process(target=load) for _ in range(3)]
+    for each in processes:
+        each.start()
+    assert told.get(timeout=30) == "wrote"
+    time.sleep(0.3)  # the others wait for the lock now, or come later
+    opened.set()
+    assert [told.get(timeout=30) for _ in range(3)] == [int(storage.in_memory(_photographs(folder))[0].sum())] * 3
+    for each in processes:
+        each.join(30)
 
 
 def test_a_file_that_another_process_replaces_meanwhile_stays(tmp_path, cache, monkeypatch):

@@ -157,21 +157,128 @@ def test_a_job_at_its_time_limit_saves_the_state_and_continues(scene, tmp_path):
     job = Job(variant, None)
     job.write()
     work = slurm.Remote(str(job.path), str(job.output), 1)
-    thread = threading.Thread(target=work)
+    saved = []
+
+    def at_its_limit(*_):  # in the main thread, as submitit calls it within the run
+        saved.append(work.checkpoint())
+        raise SystemExit
+
+    def warn():
+        journal = variant.config.folder / "train.jsonl"
+        wait_for(lambda: journal.is_file() and len(journal.read_text()) > 500)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, at_its_limit)
+    thread = threading.Thread(target=warn)
     thread.start()
-    wait_for(lambda: (journal := variant.config.folder / "train.jsonl").is_file() and len(journal.read_text()) > 500)
-    again = work.checkpoint()
-    thread.join()
+    try:
+        with pytest.raises(SystemExit):
+            work()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+        thread.join()
     assert checkpoint.checkpoints(variant.config.folder)
-    assert (again.function.path, again.function.threads) == (work.path, work.threads)
+    assert (saved[0].function.path, saved[0].function.threads) == (work.path, work.threads)
+
+
+@pytest.fixture
+def cluster(scene, tmp_path, monkeypatch):
+    """An executor whose SLURM refuses jobs, and the runs; ``answers`` are errors or jobs that it returns."""
+    pytest.importorskip("submitit", reason="submitit is not installed (extra scale)")
+    slurm = importlib.import_module("enerf.experiments.executors.slurm")
+    planned, _ = prepared(scene, tmp_path, "serial")
+    made = slurm.SlurmExecutor(ExecutorOptions(gpus_per_run=0), planned, tmp_path, cluster="local")
+    monkeypatch.setattr(slurm, "PAUSES", (0.0, 0.0))
+    return made, planned
+
+
+class Answers:
+    """submitit's executor, with prepared answers."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def submit(self, work):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Ended:
+    """A job that has ended."""
+
+    job_id = "7"
+
+    def __init__(self, code):
+        self.code = code
+
+    def done(self):
+        return True
+
+    def result(self):
+        return self.code, "interrupted"
+
+
+def test_a_job_that_sbatch_refuses_is_submitted_again(cluster, caplog):
+    made, planned = cluster
+    made._executor = Answers(OSError("no sbatch"), made._errors[2]("timed out"), Ended(0), made._errors[2]("limit"))
+    assert made.submit(Job(planned[0], None))
+    assert not made.submit(Job(planned[1], None))  # while another one runs the queue asks again
+    assert [outcome.code for outcome in made.wait()] == [0]
+    assert made.slots == 2
+    assert "timed out" in caplog.text
+    made._executor = Answers(*[made._errors[2]("down")] * 3)
+    with pytest.raises(InputError, match="sbatch refuses the job of equilibrate, seed 0: down"):
+        made.submit(Job(planned[1], None))
+
+
+def test_a_preempted_job_does_not_count(cluster):
+    made, planned = cluster
+    made._executor = Answers(Ended(130), Ended(2))
+    for counts in (False, True):
+        made.submit(Job(planned[0], None))
+        assert [outcome.counts for outcome in made.wait()] == [counts]
+
+
+def test_the_end_of_processes_survives_several_signals(tmp_path):
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(99)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
+    assert child.stdout.readline()
+
+    def interrupt():
+        while child.poll() is None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        process.end([child])
+        child.stdout.close()
+    finally:
+        with suppress(KeyboardInterrupt):
+            thread.join()
+        signal.signal(signal.SIGINT, before)
+    assert child.returncode == -signal.SIGKILL
 
 
 def test_options_of_slurm_are_names_with_values():
     slurm = importlib.import_module("enerf.experiments.executors.slurm")
     options = ExecutorOptions(slurm_partition="gpu", slurm_options="mem=16G exclude=n1,n2")
     assert slurm.read_options(options) == {"partition": "gpu", "mem": "16G", "exclude": "n1,n2"}
-    with pytest.raises(InputError, match="option --slurm_options: found 'mem', expected name=value"):
-        slurm.read_options(ExecutorOptions(slurm_options="mem"))
+    assert slurm.read_options(ExecutorOptions(slurm_options="mem-per-cpu=2G")) == {"mem_per_cpu": "2G"}
+    for options, told in (
+        ({"slurm_options": "mem"}, "option --slurm_options: found 'mem', expected name=value"),
+        ({"slurm_options": "cpus-per-task=8"}, "found 'cpus-per-task=8', expected it as --threads_per_run"),
+        ({"slurm_partition": "gpu\ntouch x #"}, "option --slurm_partition: found "),
+    ):
+        with pytest.raises(InputError, match=told):
+            slurm.read_options(ExecutorOptions(**options))
 
 
 def test_a_run_whose_queue_is_killed_saves_its_state_and_ends(scene, tmp_path):

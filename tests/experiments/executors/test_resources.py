@@ -47,6 +47,8 @@ def test_gpus_keep_the_names_that_the_environment_gives(monkeypatch):
     assert resources.gpus(runs(2, device="auto")) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert resources.gpus(runs(2, device="cuda")) == ["5", "7"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,99")  # there is no 99
+    assert resources.gpus(runs(2, device="cuda")) == ["5", "7"]
     assert resources.gpus(runs(2, device="cuda:0")) == []
     assert resources.gpus_for(ExecutorOptions(), runs(1, device="auto")) == 1
     assert resources.gpus_for(ExecutorOptions(gpus_per_run=2), runs(1, device="cpu")) == 2

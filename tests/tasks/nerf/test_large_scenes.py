@@ -1,5 +1,6 @@
 """Runs whose photographs are in a mapped file, or are drawn in blocks: the same results, and the same when resumed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,27 @@ def test_a_run_on_mapped_photographs_is_that_on_photographs_in_memory(make, monk
     assert found[0]["mean"] == wanted[0]["mean"]
 
 
-@pytest.mark.parametrize("words", [(), ("--no_batching", "--precrop_iters", "5")])
-def test_blocks_are_the_same_for_all_storages_and_when_resumed(words, make, monkeypatch, caplog):
+@pytest.fixture
+def opaque(scene, tmp_path) -> Path:
+    """The scene with photographs that have an alpha channel without transparent pixels."""
+    folder = Path(shutil.copytree(scene, tmp_path / "opaque"))
+    for file in (folder / "images").iterdir():
+        with Image.open(file) as photo:
+            photo.convert("RGBA").save(file)
+    return folder
+
+
+@pytest.mark.parametrize("words", [(), ("--no_batching", "--precrop_iters", "5"), ("opaque",)])
+def test_blocks_are_the_same_for_all_storages_and_when_resumed(words, make, opaque, monkeypatch, caplog):
     caplog.set_level("INFO")
+    words = ("--datadir", str(opaque), "--no_pose_check") if words == ("opaque",) else words
     words = ("--batches", "blocks", "--block_gb", "2e-6", *words)  # three images
     whole = _trained(make("whole", *words))
     assert "from a block of 3 of 6 training views" in caplog.text
+    with monkeypatch.context() as patch:
+        _no_memory(patch)
+        assert nerf_setup.prepare(make("mapped", *words)).scene.images.is_mapped
+        assert _same(_trained(make("mapped", *words)), whole)
     _no_room(monkeypatch)
     nerf_train.train(make("parts", *words, "--N_iters", "4", "--no_final_eval"))
     assert isinstance(nerf_setup.prepare(make("parts", *words)).scene.images, OnDemandImages)
@@ -96,8 +112,6 @@ def test_photographs_that_fit_nowhere_are_drawn_in_blocks_which_is_recorded(make
 
 
 def test_a_damaged_photograph_of_a_block_is_one_sentence(make, monkeypatch, scene, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(scene, copy)
     _no_room(monkeypatch)
