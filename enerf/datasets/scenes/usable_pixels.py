@@ -75,7 +75,7 @@ class UsableRows:
             if listed[i][0] != view:  # to index a tensor takes longer than to search a row
                 view, mask = listed[i][0], self._masks[listed[i][0]][..., 0].numpy()
             _, line, left, wide, within = listed[i]
-            found[i] = np.flatnonzero(mask[line, left : left + wide])[within]
+            found[i] = mask[line, left : left + wide].nonzero()[0][within]
         return torch.from_numpy(found)
 
 
