@@ -22,7 +22,7 @@ NERF_FINAL = (
     "--N_rand 256 --N_samples 32 --N_importance 32 --i_eval 250 --eval_rays 2048 --i_spectrum 500 --i_weights 500 "
     "--i_img 0 --i_video 0 --i_testset 0"
 )
-FINALISTS = ("plain", "unit_row", "equilibrate")  # two more are added when the screening is complete
+FINALISTS = ("plain", "unit_row", "equilibrate", "muon_gain*5", "muon_unit_row*5", "muon_ws*5")  # plan.md: why
 VOLUME_ARMS = ("plain", "equilibrate", "own_gain", "fourier", "muon*5")
 IMAGE_RATES = {"": (2e-3,)}
 IMAGE_RELU = (

@@ -105,6 +105,14 @@ def _(folder: Path, kind: str) -> Command:
     return _trained(folder)
 
 
+@table("cache_lock", {kind: kind for kind in ("fifo", "folder", "loop", "devzero", "dangling")}, "accept")
+def _(folder: Path, kind: str) -> Command:
+    copied("llff", folder)
+    (folder / "cache").mkdir(mode=0o700)
+    special_file(folder / "cache/decoded.lock", kind)
+    return _trained(folder)
+
+
 OPTIONS = {
     "cache_0": ("accept", ["--cache_gb", "0"]),
     "cache_1e-9": ("accept", ["--cache_gb", "1e-9"]),

@@ -125,9 +125,10 @@ def _writing(place: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if fcntl is not None:
-            with suppress(OSError):
+            with suppress(OSError, InputError):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(place.with_suffix(".lock").open("ab"))
+                files.is_regular(lock := place.with_suffix(".lock"))  # a named pipe would be waited for
+                file = stack.enter_context(lock.open("ab"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
