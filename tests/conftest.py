@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import warnings
 
 import hypothesis
@@ -14,6 +15,9 @@ if importlib.util.find_spec("beartype"):
     install_import_hook("enerf", "beartype.beartype")
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="tensorboard.*")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell, which programs would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # a busy machine makes examples slow; that is no property of the code
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
