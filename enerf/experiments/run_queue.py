@@ -23,6 +23,7 @@ from enerf.fields.backends.registry import Resolved
 log = logging.getLogger("enerf")
 STATE = "sweep.json"
 ATTEMPTS = 2
+INTERRUPTIONS = 100  # of a run by its cluster, which are no attempts
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,10 @@ class Queue:
         """Record how an attempt ended; return whether the run is done with, False if it is repeated."""
         variant, code, reason = outcome.job.variant, outcome.code, outcome.reason
         results.running.discard(variant)
-        if not outcome.counts:
+        interrupted = results.uncounted.get(variant, 0)
+        if not outcome.counts and interrupted < INTERRUPTIONS:
             log.warning("%s was interrupted and is continued", variant.label)
-            results.uncounted[variant] = results.uncounted.get(variant, 0) + 1
+            results.uncounted[variant] = interrupted + 1
             waiting.append(variant)
             self._write(results)
             return False

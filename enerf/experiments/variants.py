@@ -89,8 +89,8 @@ def shared_backend(
 ) -> Resolved | None:
     """Return the backend and precision of all variants; None if all are finished, or the task has no backends.
 
-    They are those of ``elsewhere``, if the runs are not on this computer, or of the first variant that was trained
-    before, otherwise resolved from the options of the base. A
+    They are ``elsewhere``, what the options name for runs on another computer, if that is given; else those of the
+    first variant that was trained before, otherwise resolved from the options of the base. A
     variant that was trained with others is reported; if it is half-finished, it is continued with its own.
     """
     task = registry.task(base.kind)

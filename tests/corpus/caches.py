@@ -71,7 +71,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "unreadable": lambda path: path.chmod(0),
     **{
         kind: lambda path, kind=kind: (path.unlink(), special_file(path, kind))
-        for kind in ("fifo", "loop", "devzero", "dangling")
+        for kind in ("fifo", "folder", "loop", "devzero", "dangling")
     },
 }
 
@@ -82,34 +82,20 @@ def _(folder: Path, change: Callable[[Path], Any]) -> Command:
     return _trained(folder)
 
 
-@table("cache_file_folder", {"folder": None})
-def _(folder: Path, change: None) -> Command:
-    path = _cached(folder)
-    path.unlink()
-    path.mkdir()
-    return _trained(folder)
+# Where the cache, its folder of photographs or its lock should be.
+PLACES = {
+    f"{name.replace('/', '_')}_{kind}": (name, kind)
+    for name in ("cache", "cache/decoded", "cache/decoded.lock")
+    for kind in ("fifo", "folder", "loop", "devzero", "dangling", "empty")
+}
 
 
-@table("cache_place", {kind: kind for kind in ("fifo", "loop", "devzero", "dangling", "empty")}, "accept")
-def _(folder: Path, kind: str) -> Command:
+@table("cache_place", PLACES, "accept")
+def _(folder: Path, place: tuple[str, str]) -> Command:
     copied("llff", folder)
-    special_file(folder / "cache", kind)
-    return _trained(folder)
-
-
-@table("cache_decoded", {kind: kind for kind in ("fifo", "loop", "devzero", "dangling", "empty")}, "accept")
-def _(folder: Path, kind: str) -> Command:
-    copied("llff", folder)
-    (folder / "cache").mkdir(mode=0o700)
-    special_file(folder / "cache/decoded", kind)
-    return _trained(folder)
-
-
-@table("cache_lock", {kind: kind for kind in ("fifo", "folder", "loop", "devzero", "dangling")}, "accept")
-def _(folder: Path, kind: str) -> Command:
-    copied("llff", folder)
-    (folder / "cache").mkdir(mode=0o700)
-    special_file(folder / "cache/decoded.lock", kind)
+    path = folder / place[0]
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    special_file(path, place[1])
     return _trained(folder)
 
 

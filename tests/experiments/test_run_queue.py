@@ -73,6 +73,20 @@ def test_a_run_that_the_cluster_interrupts_is_continued_without_being_counted(pl
     assert [job.is_first for job in executor.jobs if job.variant.label == LABELS[0]] == [True, *[False] * 4]
 
 
+def test_a_run_that_is_interrupted_for_ever_fails(planned, tmp_path, monkeypatch):
+    class Cluster(Script):
+        """It interrupts every run."""
+
+        def wait(self):
+            (outcome,) = super().wait()
+            return [replace(outcome, counts=False)]
+
+    monkeypatch.setattr(run_queue, "INTERRUPTIONS", 3)
+    results, _ = run(planned[:1], tmp_path, Cluster({LABELS[0]: [130] * 9}))
+    assert results.failed[planned[0]].code == 130
+    assert results.attempts[planned[0]] == 3 + run_queue.ATTEMPTS
+
+
 def test_the_executor_is_stopped_if_the_state_cannot_be_written(planned, tmp_path):
     (tmp_path / run_queue.STATE).mkdir()
     executor = Script({})

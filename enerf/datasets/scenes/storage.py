@@ -157,6 +157,6 @@ def to_device(found: SceneImages, device: torch.device) -> SceneImages:
 
 
 def gathered(found: SceneImages, view: Tensor, y: Tensor, x: Tensor, device: torch.device) -> Tensor:
-    """Pixels of images on a device; indices may be on another one than the images."""
+    """The pixels of images at some views, rows and columns, on ``device``, wherever images and indices are."""
     at = found.device
     return found[view.to(at), y.to(at), x.to(at)].to(device)

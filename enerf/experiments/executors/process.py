@@ -97,22 +97,18 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     signals.
     """
     began, waiting = time.monotonic(), list(processes)
-    is_told = False
-    while waiting and time.monotonic() < began + GRACE:
+    is_told = is_over = False
+    while waiting:
         try:
-            if not is_told:
-                for process in waiting:
-                    process.terminate()  # without effect on one that has ended
+            while waiting:  # within: a signal that another thread receives is noticed where a loop goes round
+                is_over = is_over or time.monotonic() > began + GRACE
+                for process in [] if is_told and not is_over else waiting:  # without effect on those that have ended
+                    process.kill() if is_over else process.terminate()
                 is_told = True
-            waiting = [process for process in waiting if process.poll() is None]
-            time.sleep(POLL if waiting else 0.0)
+                waiting = [process for process in waiting if process.poll() is None]
+                time.sleep(POLL if waiting else 0.0)
         except KeyboardInterrupt:
-            if time.monotonic() > began + PATIENCE:
-                break
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+            is_over = time.monotonic() > began + PATIENCE
 
 
 def reason(code: int, output: Path) -> str:

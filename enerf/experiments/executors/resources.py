@@ -37,7 +37,7 @@ def device_of(variant: Variant) -> str:
 
 
 def gpus(variants: list[Variant]) -> list[str]:
-    """Return the numbers of the GPUs that runs share here; none if they use the CPU, or one GPU by its number."""
+    """Return the numbers of this computer's GPUs that runs are divided among; empty if they use the CPU or name one."""
     if {device_of(variant) for variant in variants} - {"auto", "cuda"}:
         return []
     visible, n = os.environ.get("CUDA_VISIBLE_DEVICES", ""), _number_of_gpus()

@@ -9,7 +9,6 @@ import logging
 import re
 import subprocess
 import time
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from enerf.experiments.variants import Variant
 log = logging.getLogger("enerf")
 POLL = 1.0  # seconds
 INTERRUPTED = 130  # exit code of a run that a signal has ended
-PREEMPTED = 100  # times that a run is preempted without being counted as failed
 PAUSES = (5.0, 30.0, 120.0)  # seconds after which a job that sbatch refuses while none runs is submitted again
 MOST = 256  # jobs in SLURM's queue at a time
 
@@ -90,7 +88,6 @@ class SlurmExecutor:
         self._executor.update_parameters(name="enerf", **parameters)
         log.info("SLURM: at most %s", count(self.slots, "job at a time", "jobs at a time"))
         self._running: dict[Any, Job] = {}
-        self._preempted: Counter[str] = Counter()
 
     def submit(self, job: Job) -> bool:
         """Submit the job of a run; False if SLURM takes no more jobs while others run.
@@ -134,9 +131,7 @@ class SlurmExecutor:
         except self._errors as error:
             last = process.last_line(str(error)) or "no output"
             return Outcome(job, LOST, f"job {submitted.job_id} ({submitted.state}): {last}")
-        self._preempted[job.variant.label] += code == INTERRUPTED
-        is_preempted = code == INTERRUPTED and self._preempted[job.variant.label] <= PREEMPTED
-        return Outcome(job, code, reason, counts=not is_preempted)
+        return Outcome(job, code, reason, counts=code != INTERRUPTED)
 
     def stop(self) -> None:
         """Cancel the jobs."""

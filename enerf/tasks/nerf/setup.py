@@ -172,9 +172,10 @@ def with_background(config: NerfConfig, saved: dict[str, Any] | None) -> NerfCon
 
 
 def with_spacing(config: NerfConfig, saved: dict[str, Any] | None, scene: Scene) -> NerfConfig:
-    """Return the configuration with the spacing of samples that ``auto`` stands for; ``saved`` as above.
+    """Return the configuration with the spacing of samples that ``auto`` stands for.
 
-    A run that was started before the option existed keeps ``linear`` spacing, or ``disparity`` with ``lindisp``.
+    ``saved`` are the options in the run's checkpoint, None for a new run. A run that was started before the option
+    existed keeps ``linear`` spacing, or ``disparity`` with ``lindisp``.
     """
     r = config.render
     if r.spacing != "auto":

@@ -84,10 +84,14 @@ def _require_shares(run: ShapeRun) -> None:
         parts = [max(1, n // 2)]  # on the cloud; elsewhere there are as many or more
     elif isinstance(run.target, Mesh) and config.far_points:
         parts = [n - config.far_points]
-    elif isinstance(run.target, Volume):
-        parts.append(run.target.voxels.numel() % n or n)  # in the last batch of an epoch
     for each in parts:
         team.require_share("N_points", each)
+    rest = run.target.voxels.numel() % n if isinstance(run.target, Volume) else 0
+    if config.conditioning.methods.normalization == "batch_norm" and 0 < rest < team.size:
+        raise InputError(
+            f"option --N_points: found {n}, which leaves {rest} of the voxels for the last batch of an epoch, expected "
+            f"none or at least {team.size}, one for each process"
+        )
     if config.samples.iga:
         ranks.require_alone(f"option --iga {config.samples.iga}")
 

@@ -241,29 +241,33 @@ def test_a_preempted_job_does_not_count(cluster):
         assert [outcome.counts for outcome in made.wait()] == [counts]
 
 
-def test_the_end_of_processes_survives_several_signals(tmp_path):
+def test_the_end_of_processes_survives_several_signals():
     stubborn = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(99)"
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(20)"
     )
     child = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
     assert child.stdout.readline()
+    is_ending = True
+
+    def ctrl_c(*_):
+        if is_ending:
+            raise KeyboardInterrupt
 
     def interrupt():
+        time.sleep(0.3)  # not while the thread starts
         while child.poll() is None:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.3)
 
-    thread = threading.Thread(target=interrupt)
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before, thread = signal.signal(signal.SIGUSR1, ctrl_c), threading.Thread(target=interrupt)
     try:
         thread.start()
         process.end([child])
-        child.stdout.close()
     finally:
-        with suppress(KeyboardInterrupt):
-            thread.join()
-        signal.signal(signal.SIGINT, before)
+        is_ending = False
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+        child.stdout.close()
     assert child.returncode == -signal.SIGKILL
 
 
