@@ -19,7 +19,7 @@ from tests.corpus.registry import Case, Command
 
 ROOT = Path(__file__).resolve().parents[2]
 SOFT, HARD = 2 << 30, int(3.5 * 2**30)  # resident bytes: a finding, and the end of the process
-CODES = (0, 2, 3, 130)  # accepted, refused in a sentence, not finite, interrupted
+CODES = (0, 2, 3, 5, 130)  # accepted, refused in a sentence, not finite, some of several runs failed, interrupted
 _LEFTOVER = re.compile(r"(^|/)\.[^/]*([0-9a-f]{12}\.tmp|[0-9a-f]{32})")
 _LARGE = 5 << 20  # bytes of a file whose size is compared instead of its content
 _POLL = 0.02  # seconds
