@@ -6,6 +6,7 @@ import warnings
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from enerf.core import files
@@ -64,6 +65,17 @@ def require_pixels(photo: Image.Image, path: Any) -> None:
 def bytes_to_decode(pixels: int) -> int:
     """Bytes of memory that decoding an image of so many pixels to floats may need."""
     return pixels * 4 * _BYTES_PER_VALUE
+
+
+def has_16_bits(photo: Image.Image, start: bytes) -> bool:
+    """Whether a PNG or TIFF stores 16 bits per channel, which Pillow reduces to 8 for color images.
+
+    ``start``: the first 25 bytes of the file, or more.
+    """
+    if photo.format == "PNG":
+        return start[24] == 16  # the depth in the IHDR chunk, which always comes first
+    bits = getattr(photo, "tag_v2", {}).get(258, 8)
+    return bool(np.max(bits) == 16)
 
 
 def frame_count(photo: Image.Image) -> int:

@@ -86,7 +86,7 @@ def read_stored(path: AnyPath, rotate: bool = True) -> UInt8[np.ndarray, "h w c"
             upright = photo.format == "TIFF"  # both decoders rotate a TIFF by themselves, and Pillow forgets it
             if not upright:
                 photo.load()  # raises for a truncated file, which cv2 would fill with gray
-            orientation, deep = _orientation(photo, data), _is_16_bit(photo, data)
+            orientation, deep = _orientation(photo, data), image_formats.has_16_bits(photo, data)
             photo.load()
             pixels = _decode_16_bit(data) if deep else _decode_8_bit(photo)
             require_all_rows(photo, data)
@@ -337,14 +337,6 @@ def _png_metadata(file: BinaryIO) -> bytes:
         file.seek(length - len(text) + 4, os.SEEK_CUR)
     file.seek(before)
     return b"\0".join(found)
-
-
-def _is_16_bit(photo: Image.Image, data: bytes) -> bool:
-    """Whether a PNG or TIFF stores 16 bits per channel, which Pillow reduces to 8 for color images."""
-    if photo.format == "PNG":
-        return data[24] == 16  # the depth in the IHDR chunk, which always comes first
-    bits = getattr(photo, "tag_v2", {}).get(258, 8)
-    return bool(np.max(bits) == 16)
 
 
 def _decode_16_bit(data: bytes) -> Float32[np.ndarray, "h w c"]:

@@ -20,11 +20,12 @@ from enerf.datasets.scenes import storage
 from enerf.datasets.scenes.on_demand_images import OnDemandImages
 from enerf.datasets.scenes.pixels import PixelSampler
 from enerf.datasets.scenes.scene import Scene
+from enerf.datasets.scenes.usable_pixels import Counts, segment_width
 
 MOST_THREADS = 4  # each decodes an image, of which it needs a multiple of the bytes
 _ORDER = 1 << 40  # number of the random order's stream, which is that of no step
 
-Read = tuple[Tensor, Tensor | None, list[Tensor]]  # image, mask, and counts of usable pixels for each crop
+Read = tuple[Tensor, Tensor | None, list[Counts]]  # image, mask, and counts of usable pixels for each crop
 
 
 class Slots:
@@ -118,12 +119,13 @@ class ImageBlocks:
         self._masks = None if scene.masks is None else Slots(scene, views, self._capacity, 1, torch.bool)
         self.scene = replace(scene, images=self._images, masks=self._masks)
         largest = max(height * width for height, width in map(scene.size, views))
+        self._segment = segment_width(self._capacity * largest)
         threads = min(MOST_THREADS, parallel.threads_for(image_formats.bytes_to_decode(largest)))
         self._ahead = threads + 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="enerf-images")
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         self._reading: dict[int, Future[Read]] = {}  # by position in the order
-        self._present: dict[int, list[Tensor]] = {}  # positions of the block, with the counts of each
+        self._present: dict[int, list[Counts]] = {}  # positions of the block, with the counts of each
         self._samplers: dict[float, PixelSampler] = {}
 
     def views_at(self, step: int) -> tuple[int, ...]:
@@ -153,7 +155,7 @@ class ImageBlocks:
         wanted = range(window.start, window.stop + (self._ahead if self._capacity < len(self._order) else 0))
         for position in [p for p in self._reading if p not in wanted]:
             self._reading.pop(position).cancel()
-        present: dict[int, list[Tensor]] = {}
+        present: dict[int, list[Counts]] = {}
         for position in window:
             if position in self._present:
                 present[position] = self._present[position]
@@ -176,16 +178,16 @@ class ImageBlocks:
     def _read(self, view: int) -> Future[Read]:
         """Read the image of a view by a thread; at once if images are on a GPU, whose steps are recorded."""
         if "cuda" not in {each.device.type for each in (self._source.images, self._source.masks) if each is not None}:
-            return self._pool.submit(_read, self._source, view, self._crops)
+            return self._pool.submit(_read, self._source, view, self._segment, self._crops)
         done: Future[Read] = Future()
-        done.set_result(_read(self._source, view, self._crops))
+        done.set_result(_read(self._source, view, self._segment, self._crops))
         return done
 
 
-def _read(scene: Scene, view: int, crops: Sequence[float]) -> Read:
-    """The image and the mask of a view, on the CPU where they are not elsewhere, and its usable pixels by rows."""
+def _read(scene: Scene, view: int, segment: int, crops: Sequence[float]) -> Read:
+    """The image and the mask of a view, on the CPU where they are not elsewhere, and counts of its usable pixels."""
     image = scene.images.decoded(view) if isinstance(scene.images, OnDemandImages) else scene.images[view].clone()
     if scene.masks is None:
         return image, None, []
     mask = scene.masks.decoded(view) if isinstance(scene.masks, OnDemandImages) else scene.masks[view].clone()
-    return image, mask, [scenes_pixels.counts_of(mask, crop) for crop in crops]
+    return image, mask, [scenes_pixels.counts_of(mask, segment, crop) for crop in crops]

@@ -17,10 +17,10 @@ from enerf.core.types import Rays
 from enerf.datasets.scenes import rays, storage
 from enerf.datasets.scenes.scene import Scene
 from enerf.datasets.scenes.sparse_depths import SparseDepths
-from enerf.datasets.scenes.usable_pixels import UsableRows, row_counts
+from enerf.datasets.scenes.usable_pixels import Counts, UsablePixels, counted, segment_width
 
 SHUFFLED = 1 << 22  # pixels of a view; of more, in large scenes, fixed ones are not taken from a permutation of all
-LISTED = 1 << 29  # pixels of masked views of which a list is kept, 4 bytes each; of more, counts of their rows
+LISTED = 1 << 29  # pixels of masked views of which a list is kept, 4 bytes each; of more, counts of segments of rows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PixelSampler:
     """
 
     def __init__(
-        self, scene: Scene, views: Sequence[int], crop: float | int = 1.0, counts: Sequence[Tensor] | None = None
+        self, scene: Scene, views: Sequence[int], crop: float | int = 1.0, counts: Sequence[Counts] | None = None
     ) -> None:
         sizes = [scene.size(view) for view in views]
         self._size = sizes[0] if scene.masks is None and len(set(sizes)) == 1 else None
@@ -65,12 +65,14 @@ class PixelSampler:
         places = [[*_central(height, crop), *_central(width, crop)] for height, width in sizes]
         self._places = torch.tensor(places, device=device)
         self._usable: Tensor | None = None  # indices among a view's central pixels of all that are not masked
-        self._rows: UsableRows | None = None  # the same by rows, of many pixels
+        self._segments: UsablePixels | None = None  # the same by counts, of many pixels
         is_whole = counts is None  # not a block of views
         self._counts = self._places[:, 1] * self._places[:, 3]
         if scene.masks is not None and (counts is not None or int(self._counts.sum()) > LISTED):
-            counts = [counts_of(scene.masks[view], crop) for view in views] if counts is None else counts
-            self._counts = torch.tensor([int(each.sum()) for each in counts], device=device)
+            if counts is None:
+                segment = segment_width(sum(height * width for height, width in sizes))
+                counts = [counts_of(scene.masks[view], segment, crop) for view in views]
+            self._counts = torch.tensor([int(each.rows.sum()) for each in counts], device=device)
         elif scene.masks is not None:
             chosen = [_usable(scene, view, crop) for view in views]
             self._counts = torch.tensor([len(inside) for inside in chosen], device=device)
@@ -82,8 +84,8 @@ class PixelSampler:
             raise InputError(f"{scene.name}: masks exclude every pixel of the {which}{part}, expected some left")
         self._views, self._places, self._counts = self._views[kept], self._places[kept], self._counts[kept]
         if scene.masks is not None and counts is not None:
-            some = [each for each in counts if each.any()]
-            self._rows = UsableRows(scene.masks, self._views, self._places, some)
+            some = [each for each in counts if each.rows.any()]
+            self._segments = UsablePixels(scene.masks, self._views, self._places, some)
         self._ends = self._counts.cumsum(0)
         self._total = int(self._ends[-1])
 
@@ -103,8 +105,8 @@ class PixelSampler:
             at = torch.randint(self._total, (n,), generator=generator, device=device).to(here)
             row = torch.searchsorted(self._ends, at, right=True)
             inside = at - (self._ends - self._counts)[row]
-        if self._rows is not None:
-            inside = self._rows.at(row, inside)
+        if self._segments is not None:
+            inside = self._segments.at(row, inside)
         elif self._usable is not None:
             inside = self._usable[(self._ends - self._counts)[row] + inside].long()
         top, _, left, wide = self._places[row].unbind(-1)
@@ -140,10 +142,10 @@ def _central(length: int, crop: float | int) -> tuple[int, int]:
     return (length - span) // 2, span
 
 
-def counts_of(mask: Bool[Tensor, "h w 1"], crop: float | int = 1.0) -> Int[Tensor, " k"]:
-    """Number of pixels that a mask does not exclude, in each row of its central region."""
+def counts_of(mask: Bool[Tensor, "h w 1"], segment: int, crop: float | int = 1.0) -> Counts:
+    """Numbers of pixels that a mask does not exclude, in segments of so many columns of its central region."""
     height, width = mask.shape[:2]
-    return row_counts(mask, (*_central(height, crop), *_central(width, crop)))
+    return counted(mask, (*_central(height, crop), *_central(width, crop)), segment)
 
 
 def _usable(scene: Scene, view: int, crop: float | int = 1.0) -> Int[Tensor, " k"]:

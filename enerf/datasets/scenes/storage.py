@@ -81,14 +81,19 @@ def in_memory(photographs: Photographs) -> Tensor | PackedImages:
 
 
 def on_demand(photographs: Photographs) -> OnDemandImages:
-    """The photographs, decoded whenever they are used; with alpha if a pixel is transparent and alpha is kept.
+    """The photographs, decoded whenever they are used; as all of them would be stored in memory.
 
-    They are bytes if the first one is, and those of others are rounded to bytes then. Files that may be transparent are
-    decoded once to know, up to the first one that is.
+    With alpha if a pixel is transparent and alpha is kept, as floats if one of them has other values than bytes. Files
+    that may be so by their headers are decoded once to know, up to the first one that is.
     """
-    may_be = [i for i, file in enumerate(photographs.files) if photographs.keep_alpha and _may_be_transparent(file)]
-    channels = 4 if any(_is_transparent(photographs.one(i, 4)) for i in may_be) else 3
-    is_exact = images.exact_bytes(photographs.one(0, channels)) is not None
+    channels, is_exact = 3, images.exact_bytes(photographs.one(0, 3)) is not None
+    for index, file in enumerate(photographs.files):
+        has_alpha, is_deep = _header(file)
+        asks_alpha = channels == 3 and photographs.keep_alpha and has_alpha
+        if asks_alpha or (is_exact and (is_deep or (photographs.white and has_alpha))):
+            picture = photographs.one(index, 4)
+            channels = 4 if photographs.keep_alpha and _is_transparent(picture) else channels
+            is_exact = is_exact and images.exact_bytes(picture) is not None
 
     def read(index: int) -> Tensor:
         picture = photographs.one(index, channels)
@@ -103,16 +108,18 @@ def _is_transparent(picture: Stored) -> bool:
     return picture.shape[-1] == 4 and bool((images.to_floats(picture[..., 3:]) < 1).any())
 
 
-def _may_be_transparent(file: object) -> bool:
-    """Whether an image file can have transparent pixels, by its header; of JPEG, by its name."""
+def _header(file: object) -> tuple[bool, bool]:
+    """Whether an image file can have transparent pixels, and 16 bits, by its header; of JPEG, by its name."""
     path = str(file)
     if path.lower().endswith((".jpg", ".jpeg")):
-        return False
+        return False, False
     try:
         with files.open_regular(path) as content, image_formats.open_image(content) as photo:
-            return photo.mode not in _OPAQUE or "transparency" in photo.info
+            has_alpha = photo.mode not in _OPAQUE or "transparency" in photo.info
+            content.seek(0)
+            return has_alpha, image_formats.has_16_bits(photo, content.read(25))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return True
+        return True, True
 
 
 def is_resident(found: SceneImages) -> bool:

@@ -1,20 +1,54 @@
-"""The k-th pixel of a view that its mask does not exclude, found by counts of rows: memory grows with rows alone."""
+"""The k-th pixel of a view that its mask does not exclude, found by counts of segments of rows, without lists."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool, Int, Int16, Int64
 from torch import Tensor
 
 from enerf.datasets.scenes import storage
-from enerf.datasets.scenes.on_demand_images import OnDemandImages
 
-_CHUNK = 512  # rows of masks that are searched at a time
+MOST_BYTES = 1 << 28  # of counts of segments; a segment is as wide as that demands
+_NARROWEST, _CHUNK = 64, 512  # pixels of a segment; rays whose segments are read at a time
 
 
-class UsableRows:
-    """Counts of the usable pixels in each row of a region of some views.
+def segment_width(n_pixels: int) -> int:
+    """Pixels of the segments of so many pixels' masks, a power of two: the narrower, the fewer are read for a ray.
+
+    >>> segment_width(27 * 12_000_000), segment_width(10_000 * 12_000_000)
+    (64, 1024)
+    """
+    width = _NARROWEST
+    while n_pixels * torch.int16.itemsize > MOST_BYTES * width:
+        width *= 2
+    return width
+
+
+class Counts(NamedTuple):
+    """Numbers of usable pixels of a region of a mask: in each segment of ``width`` columns of a row, and in each row.
+
+    The last segment of a row may be narrower.
+    """
+
+    segments: Int16[Tensor, "k s"]
+    rows: Int64[Tensor, " k"]
+    width: int
+
+
+def counted(mask: Bool[Tensor, "h w 1"], place: Sequence[int], width: int) -> Counts:
+    """Counts of a region, on the CPU; ``place``: its first row, height, first column and width."""
+    top, tall, left, wide = place
+    region = mask[top : top + tall, left : left + wide, 0].cpu()
+    whole = wide - wide % width
+    inside = region[:, :whole].reshape(tall, whole // width, width).sum(-1, dtype=torch.int16)
+    if wide % width:
+        inside = torch.cat([inside, region[:, whole:].sum(-1, keepdim=True, dtype=torch.int16)], 1)
+    return Counts(inside, inside.sum(1), width)
+
+
+class UsablePixels:
+    """Usable pixels of a region of some views.
 
     Parameters
     ----------
@@ -25,7 +59,7 @@ class UsableRows:
     places
         First row, height, first column and width of the region of each.
     counts
-        For each of the views, the number of usable pixels in each row of its region, as ``row_counts`` gives it.
+        Of each of the views, of segments of the same width.
     """
 
     def __init__(
@@ -33,53 +67,41 @@ class UsableRows:
         masks: storage.SceneImages,
         views: Int64[Tensor, " v"],
         places: Int64[Tensor, "v 4"],
-        counts: Sequence[Tensor],
+        counts: Sequence[Counts],
     ) -> None:
-        self._masks, self._views, self._places = masks, views, places
-        self._counts = torch.cat(list(counts)).to(views.device)
-        self._ends = self._counts.long().cumsum(0)
-        heights = places[:, 1]
-        self._first_rows = heights.cumsum(0) - heights
-        totals = torch.tensor([int(each.sum()) for each in counts], device=views.device)
-        self._starts = totals.cumsum(0) - totals
+        self._masks, self._views, self._places, self._width = masks, views, places, counts[0].width
+        self._segments = torch.cat([each.segments.flatten() for each in counts]).to(views.device)
+        self._per_row = torch.tensor([each.segments.shape[1] for each in counts], device=views.device)
+        sizes, heights = self._per_row * places[:, 1], places[:, 1]
+        self._first_segments, self._first_rows = sizes.cumsum(0) - sizes, heights.cumsum(0) - heights
+        of_rows = torch.cat([each.rows for each in counts]).to(views.device)
+        self._before = torch.cat([of_rows.new_zeros(1), of_rows.cumsum(0)])  # usable pixels before each row of all
 
     def at(self, row: Int[Tensor, " n"], rank: Int[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """Index, among the pixels of its region row by row, of the ``rank``-th usable one of the ``row``-th view."""
         return torch.cat([self._at(*part) for part in zip(row.split(_CHUNK), rank.split(_CHUNK), strict=True)])
 
     def _at(self, row: Tensor, rank: Tensor) -> Tensor:
-        target = self._starts[row] + rank
-        line = torch.searchsorted(self._ends, target, right=True)
-        within = target - (self._ends[line] - self._counts[line])
-        y = line - self._first_rows[row]
+        target = self._before[self._first_rows[row]] + rank
+        line = torch.searchsorted(self._before, target, right=True) - 1  # of the rows of all views
+        y, rank = line - self._first_rows[row], target - self._before[line]
         top, _, left, wide = self._places[row].unbind(-1)
-        if torch.device(self._masks.device).type == "cpu" and not isinstance(self._masks, OnDemandImages):
-            found = self._found(self._views[row], top + y, left, wide, within)
-            return y * wide + found.to(row.device)
-        column = torch.arange(int(wide.max()), device=row.device)
-        x = torch.minimum(column[None], wide[:, None] - 1)
+        per_row, n = self._per_row[row], int(self._per_row.max())
+        segment = torch.arange(n, device=row.device).expand(len(row), n)
+        first = self._first_segments[row] + y * per_row
+        counts = self._segments[first[:, None] + torch.minimum(segment, per_row[:, None] - 1)]
+        found, rank = _passing(counts * (segment < per_row[:, None]), rank)
+        column = found[:, None] * self._width + torch.arange(self._width, device=row.device)
+        x = left[:, None] + torch.minimum(column, wide[:, None] - 1)
         view, line_of_view = self._views[row][:, None].expand_as(x), (top + y)[:, None].expand_as(x)
-        usable = storage.gathered(self._masks, view, line_of_view, left[:, None] + x, row.device)
-        usable = usable[..., 0] & (column < wide[:, None])
-        passed = usable.cumsum(1, dtype=torch.int32) > within[:, None]
-        return y * wide + passed.to(torch.uint8).argmax(1)
-
-    def _found(self, *rows: Tensor) -> Int64[Tensor, " n"]:
-        """Column of the ``within``-th usable pixel in a part of a row of a view; one after the other, on the CPU.
-
-        Only that part of the mask is read, where gathering it by three indices for each of its pixels is slower.
-        """
-        found, order = np.empty(len(rows[0]), dtype=np.int64), rows[0].argsort().tolist()
-        listed, view, mask = torch.stack(rows).T.tolist(), -1, np.empty((0, 0))
-        for i in order:
-            if listed[i][0] != view:  # to index a tensor takes longer than to search a row
-                view, mask = listed[i][0], self._masks[listed[i][0]][..., 0].numpy()
-            _, line, left, wide, within = listed[i]
-            found[i] = mask[line, left : left + wide].nonzero()[0][within]
-        return torch.from_numpy(found)
+        usable = storage.gathered(self._masks, view, line_of_view, x, row.device)[..., 0]
+        within, _ = _passing(usable & (column < wide[:, None]), rank)
+        return y * wide + found * self._width + within
 
 
-def row_counts(mask: Bool[Tensor, "h w 1"], place: Sequence[int]) -> Int[Tensor, " k"]:
-    """Number of usable pixels in each row of a region of a mask: first row, height, first column, width."""
-    top, tall, left, wide = place
-    return mask[top : top + tall, left : left + wide, 0].sum(1, dtype=torch.int32).cpu()
+def _passing(counts: Tensor, rank: Int[Tensor, " n"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Where, in each row of counts (n, k), the ``rank``-th counted one is, and its rank there."""
+    ends = counts.cumsum(1, dtype=torch.int32)
+    found = (ends > rank[:, None]).to(torch.uint8).argmax(1)
+    at = found[:, None]
+    return found, rank - (ends.gather(1, at) - counts.gather(1, at).int())[:, 0]

@@ -70,7 +70,10 @@ KINDS = {
     "alpha opaque": ({"opaque": (0, 3)}, {"keep_alpha": True}),
     "alpha over white": ({"alpha": (0, 3)}, {"white": True}),
     "alpha dropped": ({"alpha": (0, 3)}, {}),
+    "half over white": ({"alpha": (2,)}, {"white": True}),
     "16 bits": ({"deep": (3,)}, {}),
+    "16 bits and alpha": ({"deep": (1,), "alpha": (3,)}, {"keep_alpha": True}),
+    "16 bits resized": ({"deep": (1,)}, {"scale": 2}),
 }
 
 
@@ -86,9 +89,7 @@ def test_mapped_photographs_are_those_in_memory(kind, tmp_path):
         _same(found, wanted)
 
 
-@pytest.mark.parametrize(
-    "kind", ["plain", "sizes", "resized", "alpha kept", "alpha opaque", "alpha over white", "alpha dropped"]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_photographs_decoded_on_demand_are_those_in_memory(kind, tmp_path):
     written, options = KINDS[kind]
     photographs = _photographs(_write(tmp_path / "images", **written), **options)
