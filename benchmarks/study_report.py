@@ -20,6 +20,7 @@ from typing import Any
 import sides
 from scipy.stats import t as student
 from study import best_rates, recorded
+from study_stages import STAGES
 
 from enerf.config.methods import split_ratio
 from enerf.core import io
@@ -94,7 +95,8 @@ def table(stages: Sequence[str], against: str, digits: int) -> list[list[str]]:
         own = [row for row in swept if row["method"] == method]
         rates = sorted({row["lrate"] for row in own})
         scores = [run["score"] for run in runs]
-        at_end = " at an end" if runs[0]["lrate"] in (rates[0], rates[-1]) else ""
+        is_end = STAGES[stages[0]].sweep and runs[0]["lrate"] in (rates[0], rates[-1])
+        at_end = " at an end" if is_end else ""
         failed = [f"{row['lrate']:g}" for row in own if row["score"] is None or row.get("collapsed")]
         last = [run["ranks"][-1] for run in runs if run.get("ranks")]
         rows.append(
@@ -155,7 +157,8 @@ def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = 
     figure = Figure(figsize=(8.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
-    for method, runs in chosen(stages).items():
+    found = chosen(stages)
+    for method, runs in found.items():
         curves = [run["curve"] for run in runs]
         n = min(map(len, curves))
         unit = seconds_of_step(method) if against_seconds else 1
@@ -164,7 +167,8 @@ def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = 
         (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {runs[0]['lrate']:g}")
         axes.fill_between(steps, [*map(min, values)], [*map(max, values)], color=line.get_color(), alpha=0.15, lw=0)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.dataLim.y1 - SHOWN))  # failed runs do not flatten the others
-    axes.set(xlabel="seconds of training" if against_seconds else "step", ylabel="score", title=title)
+    score = "IoU" if any("iou" in run for runs in found.values() for run in runs) else "test PSNR [dB]"
+    axes.set(xlabel="seconds of training" if against_seconds else "step", ylabel=score, title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
     plots.save(figure, path)
