@@ -11,6 +11,7 @@ from enerf.config import options, parser
 from enerf.config.options import RunConfig
 from enerf.core import environment, io
 from enerf.engine import inputs as run_inputs
+from enerf.engine import schedule
 from enerf.engine.checkpoint import Found
 from enerf.engine.inputs import Inputs
 from enerf.fields.backends.registry import UNKNOWN, Resolved
@@ -38,6 +39,8 @@ class Record:
     history
         Changes of options and files before that checkpoint, oldest first: the first ``step`` trained with them is the
         next one.
+    free
+        Options whose change is none of the training: the length of a run whose learning rate does not depend on it.
     """
 
     current: Resolved
@@ -49,6 +52,7 @@ class Record:
     inputs: Inputs | None = None
     saved_inputs: dict[str, Any] | None = None
     history: tuple[dict[str, Any], ...] = ()
+    free: frozenset[str] = frozenset()
 
     def trained(self, step: int) -> Resolved:
         """Return the backend and precision with which a step was computed; ``auto`` where that was not recorded."""
@@ -71,7 +75,7 @@ class Record:
         changed: dict[str, Any] = {
             name: [before, self.options[name]]
             for name, before in self.saved_options.items()
-            if name in self.options and before != self.options[name]
+            if name in self.options and name not in self.free and before != self.options[name]
         }
         entry: dict[str, Any] = {"options": changed} if changed else {}
         if files := run_inputs.differences(self.saved_inputs, self.inputs):
@@ -173,7 +177,13 @@ def record_of(found: Found | None, current: Resolved, config: RunConfig, inputs:
         inputs,
         saved.get("inputs"),
         tuple(saved.get("history", ())),
+        frozenset() if schedule.depends_on_length(config.train) else _lengths(config),
     )
+
+
+def _lengths(config: RunConfig) -> frozenset[str]:
+    """Return the names of the options that are the length of a run."""
+    return frozenset(name for name, item in options.declared(type(config)).items() if item.metadata["is_length"])
 
 
 def trained_options(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Which runs are finished is read from their folders, so that the same call contin
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,16 +46,20 @@ class Results:
         Metrics of the finished ones.
     failed
         Why others failed.
-    running, attempts, uncounted
-        Runs that are trained now; how often each was begun, and how often of these a cluster has interrupted it.
+    began, attempts, uncounted
+        When the runs that are trained now were begun; how often each was, and how often of these a cluster has
+        interrupted it.
+    seconds
+        Of the attempts that have ended with metrics.
     """
 
     variants: Sequence[Variant]
     metrics: dict[Variant, dict[str, Any]] = field(default_factory=dict)
     failed: dict[Variant, Failure] = field(default_factory=dict)
-    running: set[Variant] = field(default_factory=set)
+    began: dict[Variant, float] = field(default_factory=dict)
     attempts: dict[Variant, int] = field(default_factory=dict)
     uncounted: dict[Variant, int] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
 
     def counted(self, variant: Variant) -> int:
         """Return the number of attempts to train a run."""
@@ -74,12 +78,12 @@ class Results:
         return [variant for variant in self.variants if variant not in self.metrics]
 
     def state_of(self, variant: Variant) -> str:
-        """Return ``finished``, ``failed``, ``running``, ``interrupted`` (begun, and not running) or ``waiting``."""
+        """Return a state of ``status.STATES``: ``interrupted`` has begun, ``diverged`` failed by a loss not finite."""
         if variant in self.metrics:
             return "finished"
         if variant in self.failed:
-            return "failed"
-        return "running" if variant in self.running else "interrupted" if variant in self.attempts else "waiting"
+            return "diverged" if self.failed[variant].code == NOT_FINITE else "failed"
+        return "running" if variant in self.began else "interrupted" if variant in self.attempts else "waiting"
 
 
 @dataclass
@@ -126,24 +130,21 @@ class Queue:
             try:
                 self.executor.stop()
             finally:
-                results.running.clear()
+                results.began.clear()
                 self._changed(results)
         return results
 
     def _work(self, waiting: deque[Variant], results: Results) -> None:
         """Hand runs to the executor and collect them until none is left."""
-        began, total = time.monotonic(), len(waiting)
-        while waiting or results.running:
+        while waiting or results.began:
             self._fill(waiting, results)
             for outcome in self.executor.wait():
                 if self._take(outcome, results, waiting):
-                    left = len(waiting) + len(results.running)
-                    seconds = (time.monotonic() - began) / max(1, total - left) * left
-                    log.info("%s", progress(results, seconds))
+                    log.info("%s", progress(results, seconds_left(results, len(waiting), self.executor.slots)))
 
     def _fill(self, waiting: deque[Variant], results: Results) -> None:
         """Hand runs to the executor while it has room."""
-        while waiting and len(results.running) < self.executor.slots:
+        while waiting and len(results.began) < self.executor.slots:
             variant = waiting.popleft()
             attempt = results.attempts.get(variant, 0) + 1
             try:
@@ -157,13 +158,13 @@ class Queue:
             place = (list(results.variants).index(variant) + 1, len(results.variants))
             log.info("variant %d of %d: %s (%s)", *place, variant.label, variant.config.folder)
             results.attempts[variant] = attempt
-            results.running.add(variant)
+            results.began[variant] = time.monotonic()
             self._write(results)
 
     def _take(self, outcome: Outcome, results: Results, waiting: deque[Variant]) -> bool:
         """Record how an attempt ended; return whether the run is done with, False if it is repeated."""
         variant, code, reason = outcome.job.variant, outcome.code, outcome.reason
-        results.running.discard(variant)
+        seconds = time.monotonic() - results.began.pop(variant)
         interrupted = results.uncounted.get(variant, 0)
         if not outcome.counts and interrupted < INTERRUPTIONS:
             log.warning("%s was interrupted and is continued", variant.label)
@@ -180,6 +181,7 @@ class Queue:
                 code, reason = WRONG_INPUT, str(error)
         if metrics is not None:
             results.metrics[variant] = metrics
+            results.seconds.append(seconds)
             self._changed(results)
         elif code != NOT_FINITE and results.counted(variant) < ATTEMPTS and self.executor.repeats:
             log.warning("%s failed and is repeated: %s", variant.label, reason)
@@ -193,7 +195,7 @@ class Queue:
     def _fail(self, variant: Variant, code: int, reason: str, results: Results) -> None:
         """Record that a run has failed."""
         results.failed[variant] = Failure(code, reason)
-        log.warning("%s, failed: %s", variant.label, reason)
+        log.warning("%s, %s: %s", variant.label, results.state_of(variant), reason)
         self._changed(results)
 
     def _changed(self, results: Results) -> None:
@@ -216,14 +218,34 @@ class Queue:
         io.write_json(self.folder / STATE, {"kind": kind, "executor": self.executor.name, "runs": rows})
 
 
-def progress(results: Results, seconds_left: float | int) -> str:
+def seconds_left(results: Results, waiting: int, slots: int) -> float | None:
+    """Return the seconds until all runs have ended, if each lasts as long as the mean; None if none has finished yet.
+
+    Parameters
+    ----------
+    results
+        What is known so far.
+    waiting
+        Number of runs that are not trained yet.
+    slots
+        Number of runs at a time.
+    """
+    if not results.seconds:
+        return None
+    each, now = sum(results.seconds) / len(results.seconds), time.monotonic()
+    running = [max(0.0, each - (now - began)) for began in results.began.values()]
+    return max([*running, (sum(running) + each * waiting) / max(1, min(slots, len(running) + waiting))])
+
+
+def progress(results: Results, left: float | int | None) -> str:
     """Return one line on the state of a queue.
 
-    >>> progress(Results([]), 0)
+    >>> progress(Results([]), None)
     '0 of 0 runs finished'
     """
     counts = f"{len(results.metrics)} of {len(results.variants)} runs finished"
-    counts += f", {len(results.failed)} failed" if results.failed else ""
-    if len(results.metrics) + len(results.failed) == len(results.variants):
+    states = Counter(map(results.state_of, results.failed))
+    counts += "".join(f", {n} {state}" for state, n in sorted(states.items()))
+    if left is None or len(results.metrics) + len(results.failed) == len(results.variants):
         return counts
-    return f"{counts}; about {duration(seconds_left)} left"
+    return f"{counts}; about {duration(left)} left"

@@ -24,7 +24,8 @@ from enerf.engine import writer_lock
 
 log = logging.getLogger("enerf")
 CONFIG, JOURNAL, METRICS, SWEEP = "config.txt", "train.jsonl", "metrics.json", "sweep.json"
-STATES = ("running", "waiting", "interrupted", "failed", "finished")
+CHECKPOINTS = "checkpoints"
+STATES = ("running", "waiting", "interrupted", "diverged", "failed", "finished")
 DEEPEST = 5  # levels below the folders that are searched
 TAIL = 1 << 18  # bytes of the journal that are read
 LARGEST = 1e15  # of numbers that are believed
@@ -83,7 +84,7 @@ def read_all(folders: Sequence[Path]) -> list[RunStatus]:
         for place in _walk(folder):
             if (place / CONFIG).is_file():
                 found.setdefault(os.path.realpath(place), {})
-            for row in _planned(place / SWEEP):
+            for row in planned(place / SWEEP):
                 found[os.path.realpath(place / row["folder"])] = row
     if not found:
         names = ", ".join(map(str, folders))
@@ -94,14 +95,15 @@ def read_all(folders: Sequence[Path]) -> list[RunStatus]:
 def read(folder: Path, row: dict[str, Any]) -> RunStatus:
     """Return the state of one run; ``row`` is its entry in ``sweep.json``, or empty."""
     config, records = _options(folder / CONFIG), list(_records(folder / JOURNAL))
-    planned, idle = _whole(row.get("steps")), _idle(folder)
-    steps = _whole(_number_in(config.get("N_iters", ""))) if planned is None else planned
+    wanted, idle = _whole(row.get("steps")), _idle(folder)
+    steps = _whole(_number_in(config.get("N_iters", ""))) if wanted is None else wanted
     step, seconds, speed = _progress(records)
+    step = max(step, _saved_step(folder))
     writer = writer_lock.holder(folder) if folder.is_dir() else None
     metrics = _object(folder / METRICS) if writer is None else {}
     measured = _whole(metrics.get("steps"))
     limit = _number_in(config.get("max_seconds", "")) or 0.0
-    is_whole = planned is None or limit > 0 or (measured is not None and measured >= planned)
+    is_whole = wanted is None or limit > 0 or (measured is not None and measured >= wanted)
     if measured is not None and step <= measured and is_whole:
         score, unit = _first((name, _value(metrics, path)) for name, path in MEASURED)
         seconds = _number(_value(metrics, ("seconds", "train")))
@@ -111,18 +113,22 @@ def read(folder: Path, row: dict[str, Any]) -> RunStatus:
         left = min(left, max(0.0, limit - seconds))
     last = {key: value for record in records for key, value in record.items()}
     score, unit = _first((name, last.get(key)) for name, key in LOGGED)
-    state, note = _state(row.get("state"), writer is not None, step > 0, idle), str(row.get("reason", ""))
+    is_recent = idle is not None and idle < RECENT and (folder / writer_lock.NAME).exists()
+    state, note = _state(row.get("state"), writer is not None, step > 0, is_recent), str(row.get("reason", ""))
     if writer and "pid" in writer:
         note = f"process {writer['pid']} on {writer.get('host', 'another computer')}"
     return RunStatus(str(folder), state, step, steps, seconds, left, score, unit, idle, note)
 
 
-def _state(noted: Any, is_locked: bool, has_begun: bool, idle: float | None) -> str:
-    """Return the state of a run that is not finished; ``noted`` is that of its sweep when that last wrote it."""
-    if is_locked or (noted == "running" and has_begun and idle is not None and idle < RECENT):
+def _state(noted: Any, is_locked: bool, has_begun: bool, is_recent: bool) -> str:
+    """Return the state of a run that is not finished; ``noted`` is that of its sweep when that last wrote it.
+
+    ``is_recent``: its files have changed recently, and its lock, which may be one that is not seen from here, remains.
+    """
+    if is_locked or (noted == "running" and has_begun and is_recent):
         return "running"
-    if noted == "failed":
-        return "failed"
+    if noted in ("diverged", "failed"):
+        return str(noted)
     return "waiting" if noted is not None and not has_begun else "interrupted"
 
 
@@ -137,7 +143,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             inner.clear()
 
 
-def _planned(path: Path) -> list[dict[str, Any]]:
+def planned(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``sweep.json``; none if there is no such file, or it is damaged, which is logged."""
     if not os.path.lexists(path):
         return []
@@ -198,6 +204,14 @@ def _progress(records: Sequence[dict[str, Any]]) -> tuple[int, float | None, flo
         return step, None, None
     (n, seconds), (before, earlier) = timed[-1], timed[-2] if len(timed) > 1 else (0, 0.0)
     return step, float(seconds), (seconds - earlier) / (n - before) if n > before else None
+
+
+def _saved_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint, by the names of the files; 0 without any."""
+    with suppress(OSError):
+        names = (path.stem for path in (folder / CHECKPOINTS).glob("*.pt"))
+        return max((int(name) for name in names if re.fullmatch(r"[0-9]{1,12}", name)), default=0)
+    return 0
 
 
 def _idle(folder: Path) -> float | None:

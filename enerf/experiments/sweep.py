@@ -13,11 +13,11 @@ from enerf.config.parser import C
 from enerf.core import files, io
 from enerf.core.errors import InputError, NotFinite, SomeFailed, shown
 from enerf.engine import resume, writer_lock
-from enerf.experiments import variants
+from enerf.experiments import status, variants
 from enerf.experiments.executors.registry import NOT_FINITE, executor
 from enerf.experiments.executors.resources import gpus_for
 from enerf.experiments.options import CompareOptions, ExecutorOptions, SweepOptions
-from enerf.experiments.run_queue import Queue, Results
+from enerf.experiments.run_queue import STATE, Queue, Results
 from enerf.experiments.variants import Variant
 from enerf.fields.backends.registry import Resolved
 from enerf.reporting import tables
@@ -77,7 +77,7 @@ def train_all(
             variants.check_unchanged(each.config)
         elsewhere = _backend_elsewhere(first, how, left)
         _require_readable({each.scene: full[each.scene] for each in left})
-        made = executor(how.executor if left else "serial", how, left, folder)
+        made = executor(how.executor if left else "serial", how, planned, folder)
         try:
             shared = variants.shared_backend(first, [each.config for each in planned], elsewhere)
         except BaseException:
@@ -129,6 +129,7 @@ def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
         If interrupted; the same call resumes.
     """
     bases, task, folder = scenes_of(base, chosen.scenes), registry.task(base.kind), base.folder
+    _require_same_layout(folder, with_scenes=bool(chosen.scenes.strip()))
     how = replace(how, executor="local") if how.executor == "auto" else how
     written: dict[str, int] = {}
 
@@ -141,6 +142,17 @@ def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
         io.write_atomic(folder / TABLE, as_markdown(results))
 
     return train_all(bases, chosen, how, folder, write)[1]
+
+
+def _require_same_layout(folder: Path, *, with_scenes: bool) -> None:
+    """Check that an earlier call in a folder had scenes, whose runs lie in folders of their own, or had none too."""
+    before = {bool(row.get("scene")) for row in status.planned(folder / STATE)}
+    if before == {not with_scenes}:
+        found, expected = ("with", "without") if with_scenes else ("without", "with")
+        raise InputError(
+            f"option --scenes: found a sweep {found} scenes in {folder}, whose runs were begun {expected} them and "
+            "would be trained again; expected the same, or another --expname"
+        )
 
 
 def require_success(results: Results) -> None:
@@ -239,7 +251,7 @@ def missing(results: Results) -> list[str]:
     lines: list[str] = []
     for variant in results.missing():
         failure = results.failed.get(variant)
-        lines.append(f"{variant.label}: " + (f"failed: {failure.reason}" if failure else results.state_of(variant)))
+        lines.append(f"{variant.label}: {results.state_of(variant)}" + (f": {failure.reason}" if failure else ""))
     return lines
 
 

@@ -78,6 +78,15 @@ def test_changed_options_and_files_are_in_the_history_from_the_next_step_on(tmp_
     assert again.history_at(91) == [change]
 
 
+@pytest.mark.parametrize(("decay", "changed"), [("decay", False), ("constant", False), ("cosine", True)])
+def test_a_longer_run_is_a_change_only_if_the_learning_rate_depends_on_its_length(decay, changed, tmp_path):
+    short, long = (config(N_iters=n, lrate_schedule=decay) for n in (40, 60))
+    record = run_record.record_of(({"config": parser.to_dict(short), "step": 40}, tmp_path), TORCH, long, None)
+    history = [{"step": 40, "options": {"N_iters": [40, 60]}}]
+    assert record.history_at(41) == (history if changed else [])
+    assert record.metrics(41, tmp_path)["options"]["N_iters"] == 60
+
+
 def test_metrics_tell_the_options_of_the_steps_taken_and_other_files_of_an_evaluation(tmp_path):
     saved = {**parser.to_dict(config(N_iters=40)), "inputs": files("1").saved()}
     record = run_record.record_of(({"config": saved, "step": 40}, tmp_path), TORCH, config(N_iters=30), files("2"))

@@ -100,6 +100,20 @@ def test_a_loss_that_is_not_finite_is_not_repeated(planned, tmp_path):
     results, _ = run(planned, tmp_path, executor)
     assert executor.submitted == LABELS
     assert [v.label for v in results.failed] == [LABELS[2]]
+    assert states(tmp_path) == ["finished", "finished", "diverged", "finished"]
+    assert run_queue.progress(results, None) == "3 of 4 runs finished, 1 diverged"
+
+
+def test_the_time_left_counts_runs_side_by_side_and_what_they_have_done(planned, monkeypatch):
+    monkeypatch.setattr(run_queue.time, "monotonic", lambda: 100.0)
+    results = run_queue.Results(planned)
+    assert run_queue.seconds_left(results, 3, 2) is None
+    results.seconds = [40.0, 60.0]  # 50 s a run
+    results.began = {planned[0]: 80.0}  # 30 s left
+    assert run_queue.seconds_left(results, 0, 2) == 30
+    assert run_queue.seconds_left(results, 3, 2) == (30 + 150) / 2
+    results.began = {planned[0]: 10.0, planned[1]: 90.0}  # one is late, one has 40 s left
+    assert run_queue.seconds_left(results, 1, 2) == 45
 
 
 def test_an_interruption_stops_the_executor_and_leaves_the_state_readable(planned, tmp_path):

@@ -80,7 +80,7 @@ def test_a_locked_folder_is_a_running_run_also_to_its_own_process(tmp_path):
 def sweep_of(tmp_path):
     top = tmp_path / "logs" / "sweep"
     make(top / "a_seed0", [*HALF], {"steps": 100, "seconds": {"train": 100.0}, "mean": {"psnr": 21.0}})
-    make(top / "b_seed0", HALF)
+    (make(top / "b_seed0", HALF) / writer_lock.NAME).touch()  # a lock that is not seen from here
     rows = [("a_seed0", "finished"), ("b_seed0", "running"), ("c_seed0", "waiting"), ("d_seed0", "failed")]
     rows = [{"folder": name, "state": state, "steps": 100, "reason": "no memory"} for name, state in rows]
     (top / "sweep.json").write_text(json.dumps({"runs": rows}))
@@ -115,6 +115,28 @@ def test_runs_of_a_sweep_that_has_stopped_are_interrupted_or_wait(tmp_path):
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert status.read(folder, {"state": "waiting", "steps": 50}).state == "finished"
     assert status.read(folder, {"state": "waiting", "steps": 100}).state == "interrupted"  # planned for longer
+
+
+def test_runs_of_a_queue_that_was_killed_are_running_only_while_their_lock_file_is_there(tmp_path):
+    folder, row = make(tmp_path / "a", HALF), {"state": "running", "steps": 100}
+    assert status.read(folder, row).state == "interrupted"
+    (folder / writer_lock.NAME).touch()
+    assert status.read(folder, row).state == "running"
+
+
+def test_the_step_is_that_of_the_newest_checkpoint_if_it_is_later_than_the_journal(tmp_path):
+    folder = make(tmp_path / "a", HALF)
+    (folder / "checkpoints").mkdir()
+    for name in ("000040.pt", "000057.pt", "last.pt", "99.tmp"):
+        (folder / "checkpoints" / name).touch()
+    assert status.read(folder, {}).step == 57
+
+
+def test_a_run_that_diverged_is_no_failure(tmp_path):
+    row = {"state": "diverged", "steps": 100, "reason": "step 60: the loss is inf"}
+    found = status.read(make(tmp_path / "a", HALF), row)
+    assert (found.state, found.note) == ("diverged", row["reason"])
+    assert status.summary([found]) == "1 run: 1 diverged"
 
 
 def test_scenes_named_as_their_sweep_are_listed_once(tmp_path):

@@ -1,5 +1,7 @@
 """Sweeps over scenes: their names, their table, and what is missing in it."""
 
+import json
+
 import pytest
 
 from enerf.core.errors import InputError, NotFinite, SomeFailed
@@ -61,7 +63,7 @@ def test_the_table_has_means_of_complete_scenes_and_counts_of_others(base):
     ]
     assert sweep.missing(results) == [
         "flower/he, seed 0: waiting",
-        "fern/he, seed 1: failed: the loss is not finite",
+        "fern/he, seed 1: diverged: the loss is not finite",
         "flower/he, seed 1: waiting",
     ]
     assert "Missing:" in sweep.as_markdown(results)
@@ -108,6 +110,16 @@ def test_failures_but_losses_that_are_not_finite_beside_results_are_errors(base)
     with pytest.raises(SomeFailed) as found:
         sweep.require_success(results_of(base, {("fern", "plain", 0): 20.0}, {("fern", "he", 1)}, code=-9))
     assert len(found.value.measured) == 1
+
+
+@pytest.mark.parametrize(("before", "scenes"), [("", "fern"), ("fern", "")])
+def test_runs_begun_without_scenes_are_not_trained_again_in_folders_of_scenes(base, before, scenes):
+    base.folder.mkdir(parents=True)
+    rows = [{"folder": "plain_seed0", "scene": before, "state": "finished"}]
+    (base.folder / "sweep.json").write_text(json.dumps({"runs": rows}))
+    with pytest.raises(InputError, match="option --scenes") as refusal:
+        sweep.sweep(base, SweepOptions(methods="plain", scenes=scenes), ExecutorOptions())
+    assert "another --expname" in str(refusal.value)
 
 
 def test_one_folder_has_one_sweep(base):

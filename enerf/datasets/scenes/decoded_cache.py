@@ -100,6 +100,8 @@ def mapped(photographs: Photographs, most_bytes: int) -> PackedImages:
         raise NoRoom("the user has no cache folder (ENERF_CACHE names one)")
     path = place / f"{photographs.key()}{SUFFIX}"
     if (found := _opened(path, photographs)) is not None:
+        size = files.format_bytes(found.pixels.nbytes)
+        log.info("%s: %d photographs are mapped from %s (%s)", photographs.folder, len(photographs), path, size)
         return found
     with _writing(place):
         if (found := _opened(path, photographs)) is not None:  # another process has written it meanwhile
