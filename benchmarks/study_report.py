@@ -20,7 +20,6 @@ from typing import Any
 import sides
 from scipy.stats import t as student
 from study import best_rates, recorded
-from study_stages import STAGES
 
 from enerf.config.methods import split_ratio
 from enerf.core import io
@@ -95,8 +94,7 @@ def table(stages: Sequence[str], against: str, digits: int) -> list[list[str]]:
         own = [row for row in swept if row["method"] == method]
         rates = sorted({row["lrate"] for row in own})
         scores = [run["score"] for run in runs]
-        is_end = STAGES[stages[0]].sweep and runs[0]["lrate"] in (rates[0], rates[-1])
-        at_end = " at an end" if is_end else ""
+        at_end = " at an end" if len(rates) > 1 and runs[0]["lrate"] in (rates[0], rates[-1]) else ""
         failed = [f"{row['lrate']:g}" for row in own if row["score"] is None or row.get("collapsed")]
         last = [run["ranks"][-1] for run in runs if run.get("ranks")]
         rows.append(

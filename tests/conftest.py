@@ -16,8 +16,14 @@ if importlib.util.find_spec("beartype"):
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, module="tensorboard.*")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell, which programs would inherit
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# in the background of a shell, and under nohup, signals are ignored, also by the programs that tests start
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # a busy machine makes examples slow; that is no property of the code
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -143,7 +143,7 @@ def test_ordinary_continuation_is_easy_and_figures_carry_the_options_of_their_st
     metrics = train(config_of(kind, Path(moved), N_iters=6, i_print=2))
     assert (metrics["steps"], metrics["options"]["N_iters"]) == (6, 6)
     assert [entry["step"] for entry in metrics["history"]] == [4]
-    assert metrics["history"][0]["options"]["N_iters"] == [4, 6]
+    assert list(metrics["history"][0]["options"]) == [OPTION[kind]]  # where the data are, no length
     assert metrics["inputs"]["digest"] == before["inputs"]["digest"]
     content, _ = checkpoint.newest(Path(moved) / "logs" / "run", [kind])
     assert content["config"]["history"] == metrics["history"]
