@@ -19,7 +19,9 @@ from tests.corpus.registry import Case, Command
 
 ROOT = Path(__file__).resolve().parents[2]
 SOFT, HARD = 2 << 30, int(3.5 * 2**30)  # resident bytes: a finding, and the end of the process
-CODES = (0, 2, 3, 5, 130)  # accepted, refused in a sentence, not finite, some of several runs failed, interrupted
+CODES = (0, 2, 3, 130)  # accepted, refused in a sentence, not finite, interrupted
+SOME_FAILED = 5  # with a sentence that counts them
+_COUNTED = re.compile(r"^error: .*\b\d+ of (its )?\d+ (runs failed|meshes could not)", re.MULTILINE)
 _LEFTOVER = re.compile(r"(^|/)\.[^/]*([0-9a-f]{12}\.tmp|[0-9a-f]{32})")
 _LARGE = 5 << 20  # bytes of a file whose size is compared instead of its content
 _POLL = 0.02  # seconds
@@ -41,7 +43,7 @@ class Verdict:
     """A case with its result; ``marks`` are the findings, empty if there are none.
 
     Marks: ``TRACEBACK``; ``HANG`` and ``MEMORY`` (over the limits); ``CODE`` with an exit code that is not in
-    ``CODES``; ``LEFT`` (temporary files remain); ``CHANGED`` (inputs changed); ``ESCAPED`` (files made elsewhere);
+    ``CODES``, nor ``SOME_FAILED`` with its sentence; ``LEFT`` (temporary files remain); ``CHANGED`` (inputs changed); ``ESCAPED`` (files made elsewhere);
     ``EXECUTED`` (a command in the input ran); ``EXPECT``; ``DRIVER`` (the case could not be made).
     """
 
@@ -166,13 +168,18 @@ def _marks_of_output(result: Result, case: Case) -> list[str]:
     marks = [result.ended] if result.ended else []
     if "Traceback (most recent call last)" in result.output:
         marks.append("TRACEBACK")
-    elif result.code not in CODES and not result.ended:
+    elif not _is_answer(result) and not result.ended:
         marks.append(f"CODE{result.code}")
     if result.peak_bytes > SOFT and "MEMORY" not in marks:
         marks.append("MEMORY")
     if not marks and case.expect != "any" and (case.expect == "accept") != (result.code == 0):
         marks.append("EXPECT")
     return marks
+
+
+def _is_answer(result: Result) -> bool:
+    """Return whether an exit code is one that a user is told about."""
+    return result.code in CODES or (result.code == SOME_FAILED and bool(_COUNTED.search(result.output)))
 
 
 def _marks_of_files(command: Command, before: dict[str, str], after: dict[str, str]) -> list[str]:

@@ -29,7 +29,8 @@ def test_cases_have_different_names_and_a_sample_depends_on_its_seed_alone():
     [
         (Result(0, "results: out", 1.0, 9, ""), ["EXPECT"]),
         (Result(2, "error: a sentence", 1.0, 9, ""), []),
-        (Result(5, "error: 1 of 2 runs failed", 1.0, 9, ""), []),
+        (Result(5, "error: 1 of 2 runs failed; plain, seed 0: no memory", 1.0, 9, ""), []),
+        (Result(5, "error: a sentence", 1.0, 9, ""), ["CODE5"]),
         (Result(1, "Traceback (most recent call last)\n", 1.0, 9, ""), ["TRACEBACK"]),
         (Result(-11, "", 1.0, 9, ""), ["CODE-11"]),
         (Result(-9, "", 61.0, 9, "HANG"), ["HANG"]),
