@@ -133,7 +133,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
     current, resolved = parser.to_dict(config), saved.get("resolved")
     if isinstance(resolved, dict) and saved.get("precision") == "auto":
         saved = {**saved, "precision": resolved.get("precision", "auto")}
-    has_length = schedule.depends_on_length(config.train)
+    same = unchanging(saved, config)
     changed = []
     for name, item in options.declared(type(config)).items():
         if name not in saved and item.metadata["absent"] is not None:
@@ -141,8 +141,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
         if (
             name not in saved
             or item.metadata["automatic"] in (saved[name], current[name])
-            or (item.metadata["is_length"] and not has_length)
-            or (item.metadata["is_source"] and _same_source(saved, name, current[name]))
+            or name in same
         ):
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
@@ -152,6 +151,21 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
             before, now = (str(value) or "empty" for value in (saved[name], current[name]))
             changed.append(f"{name} (saved {before}, requested {now})")
     return changed
+
+
+def unchanging(saved: dict[str, Any], config: RunConfig) -> frozenset[str]:
+    """Return the options of which another value is no change of the training.
+
+    Those are the length of the run, unless the learning rate depends on it, and the path of the data, if the files'
+    content is known or the path is the same place.
+    """
+    current, has_length = parser.to_dict(config), schedule.depends_on_length(config.train)
+    found = set()
+    for name, item in options.declared(type(config)).items():
+        is_length = item.metadata["is_length"] and not has_length
+        if is_length or (item.metadata["is_source"] and name in saved and _same_source(saved, name, current[name])):
+            found.add(name)
+    return frozenset(found)
 
 
 def _same_source(saved: dict[str, Any], name: str, current: str) -> bool:

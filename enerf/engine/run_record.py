@@ -11,7 +11,7 @@ from enerf.config import options, parser
 from enerf.config.options import RunConfig
 from enerf.core import environment, io
 from enerf.engine import inputs as run_inputs
-from enerf.engine import schedule
+from enerf.engine import resume
 from enerf.engine.checkpoint import Found
 from enerf.engine.inputs import Inputs
 from enerf.fields.backends.registry import UNKNOWN, Resolved
@@ -40,7 +40,7 @@ class Record:
         Changes of options and files before that checkpoint, oldest first: the first ``step`` trained with them is the
         next one.
     free
-        Options whose change is none of the training: the length of a run whose learning rate does not depend on it.
+        Options whose change is none of the training, as by ``resume.unchanging``.
     """
 
     current: Resolved
@@ -177,13 +177,8 @@ def record_of(found: Found | None, current: Resolved, config: RunConfig, inputs:
         inputs,
         saved.get("inputs"),
         tuple(saved.get("history", ())),
-        frozenset() if schedule.depends_on_length(config.train) else _lengths(config),
+        resume.unchanging(saved, config),
     )
-
-
-def _lengths(config: RunConfig) -> frozenset[str]:
-    """Return the names of the options that are the length of a run."""
-    return frozenset(name for name, item in options.declared(type(config)).items() if item.metadata["is_length"])
 
 
 def trained_options(config: RunConfig) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, A
         row, options = same_row(run), run.get("options") or {}
         parts = [f"{name} {options[name]}" for name in differing[row] if name in options]
         parts += [f"data {digest(run)[:6]}"] * bool(several[row] and digest(run))
-        parts += [f"changed at step {change.get('step')}" for change in run.get("history") or () if _is_other(change)]
+        parts += [f"changed at step {change.get('step')}" for change in run.get("history") or ()]
         parts += ["measured on other data"] * bool(run.get("eval_files"))
         found.append(", ".join(parts))
     return found
@@ -54,11 +54,6 @@ def seeds(runs: Sequence[dict[str, Any]]) -> int:
 def digest(run: dict[str, Any]) -> str:
     """Return the hash of the data of a run; empty if it is not known."""
     return str((run.get("inputs") or {}).get("digest") or "")
-
-
-def _is_other(change: dict[str, Any]) -> bool:
-    """Return whether a change of a run's history is one of the training, not only of where the data are."""
-    return bool(change.get("files")) or not FREE.issuperset(change.get("options") or ())
 
 
 def _differing(options: Sequence[dict[str, Any]]) -> list[str]:

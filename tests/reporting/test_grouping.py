@@ -30,8 +30,6 @@ def test_runs_on_other_data_of_the_same_name_have_rows_of_their_own():
 
 def test_what_is_not_the_result_of_one_training_on_its_own_data_says_so():
     changed = {**run(10.0, seed=0), "history": [{"step": 5, "options": {"lrate": [0.1, 0.2]}}]}
-    moved = {**run(10.0, seed=0), "history": [{"step": 5, "options": {"datadir": ["a", "b"]}}]}
-    assert rows(moved) == [("plain", "10.00")]
     other = {**run(12.0, seed=0), "eval_files": "1 of 3 files differs"}
     assert rows(changed, other) == [("plain (changed at step 5)", "10.00"), ("plain (measured on other data)", "12.00")]
 
