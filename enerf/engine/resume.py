@@ -138,11 +138,7 @@ def changed_options(saved: dict[str, Any], config: RunConfig, *effects: Effect) 
     for name, item in options.declared(type(config)).items():
         if name not in saved and item.metadata["absent"] is not None:
             saved = {**saved, name: item.metadata["absent"]}
-        if (
-            name not in saved
-            or item.metadata["automatic"] in (saved[name], current[name])
-            or name in same
-        ):
+        if name not in saved or item.metadata["automatic"] in (saved[name], current[name]) or name in same:
             continue
         affects, model_key = item.metadata["affects"], item.metadata["model_key"]
         differs = saved[name] != current[name]

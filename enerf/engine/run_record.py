@@ -97,7 +97,7 @@ class Record:
         }
 
     def trained_with(self, step: int) -> dict[str, Any]:
-        """Return the entries of ``metrics.json`` at a step: ``options``, ``inputs`` and ``history``.
+        """Return what ``metrics.json`` says of the training up to a step: ``options``, ``inputs`` and ``history``.
 
         If other files than the ones trained on are evaluated, ``inputs`` are those, and ``eval_files`` says so.
         """
@@ -133,7 +133,7 @@ class Record:
 
 
 def checkpoint_backend(content: dict[str, Any]) -> Resolved:
-    """Return the backend and precision that a checkpoint was trained with.
+    """Return the backend and precision with which the steps before a checkpoint were computed.
 
     Checkpoints of earlier versions have no such record: they give the values of the options, ``auto`` possibly.
     """

@@ -6,17 +6,17 @@ Which runs are finished is read from their folders, so that the same call contin
 
 import logging
 import os
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from enerf.core import io
 from enerf.core.errors import InputError
+from enerf.experiments import status
 from enerf.experiments.executors.registry import NOT_FINITE, WRONG_INPUT, Executor, Job, Outcome
-from enerf.experiments.status import duration
+from enerf.experiments.status import RunStatus
 from enerf.experiments.variants import Variant, finished
 from enerf.fields.backends.registry import Resolved
 
@@ -46,20 +46,16 @@ class Results:
         Metrics of the finished ones.
     failed
         Why others failed.
-    began, attempts, uncounted
-        When the runs that are trained now were begun; how often each was, and how often of these a cluster has
-        interrupted it.
-    seconds
-        Of the attempts that have ended with metrics.
+    running, attempts, uncounted
+        Runs that are trained now; how often each was begun, and how often of these a cluster has interrupted it.
     """
 
     variants: Sequence[Variant]
     metrics: dict[Variant, dict[str, Any]] = field(default_factory=dict)
     failed: dict[Variant, Failure] = field(default_factory=dict)
-    began: dict[Variant, float] = field(default_factory=dict)
+    running: set[Variant] = field(default_factory=set)
     attempts: dict[Variant, int] = field(default_factory=dict)
     uncounted: dict[Variant, int] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
 
     def counted(self, variant: Variant) -> int:
         """Return the number of attempts to train a run."""
@@ -83,7 +79,14 @@ class Results:
             return "finished"
         if variant in self.failed:
             return "diverged" if self.failed[variant].code == NOT_FINITE else "failed"
-        return "running" if variant in self.began else "interrupted" if variant in self.attempts else "waiting"
+        return "running" if variant in self.running else "interrupted" if variant in self.attempts else "waiting"
+
+    def status_of(self, variant: Variant) -> RunStatus:
+        """Return the state of a run, with its seconds; only the files of one that is trained now are read."""
+        state, folder = self.state_of(variant), variant.config.folder
+        if state == "running":
+            return replace(status.read(folder, {}), state=state)
+        return RunStatus(str(folder), state, seconds=(self.metrics.get(variant, {}).get("seconds") or {}).get("train"))
 
 
 @dataclass
@@ -130,21 +133,22 @@ class Queue:
             try:
                 self.executor.stop()
             finally:
-                results.began.clear()
+                results.running.clear()
                 self._changed(results)
         return results
 
     def _work(self, waiting: deque[Variant], results: Results) -> None:
         """Hand runs to the executor and collect them until none is left."""
-        while waiting or results.began:
+        while waiting or results.running:
             self._fill(waiting, results)
             for outcome in self.executor.wait():
                 if self._take(outcome, results, waiting):
-                    log.info("%s", progress(results, seconds_left(results, len(waiting), self.executor.slots)))
+                    left = status.seconds_left(list(map(results.status_of, results.variants)), self.executor.slots)
+                    log.info("%s", progress(results, left))
 
     def _fill(self, waiting: deque[Variant], results: Results) -> None:
         """Hand runs to the executor while it has room."""
-        while waiting and len(results.began) < self.executor.slots:
+        while waiting and len(results.running) < self.executor.slots:
             variant = waiting.popleft()
             attempt = results.attempts.get(variant, 0) + 1
             try:
@@ -158,13 +162,13 @@ class Queue:
             place = (list(results.variants).index(variant) + 1, len(results.variants))
             log.info("variant %d of %d: %s (%s)", *place, variant.label, variant.config.folder)
             results.attempts[variant] = attempt
-            results.began[variant] = time.monotonic()
+            results.running.add(variant)
             self._write(results)
 
     def _take(self, outcome: Outcome, results: Results, waiting: deque[Variant]) -> bool:
         """Record how an attempt ended; return whether the run is done with, False if it is repeated."""
         variant, code, reason = outcome.job.variant, outcome.code, outcome.reason
-        seconds = time.monotonic() - results.began.pop(variant)
+        results.running.discard(variant)
         interrupted = results.uncounted.get(variant, 0)
         if not outcome.counts and interrupted < INTERRUPTIONS:
             log.warning("%s was interrupted and is continued", variant.label)
@@ -181,7 +185,6 @@ class Queue:
                 code, reason = WRONG_INPUT, str(error)
         if metrics is not None:
             results.metrics[variant] = metrics
-            results.seconds.append(seconds)
             self._changed(results)
         elif code != NOT_FINITE and results.counted(variant) < ATTEMPTS and self.executor.repeats:
             log.warning("%s failed and is repeated: %s", variant.label, reason)
@@ -218,25 +221,6 @@ class Queue:
         io.write_json(self.folder / STATE, {"kind": kind, "executor": self.executor.name, "runs": rows})
 
 
-def seconds_left(results: Results, waiting: int, slots: int) -> float | None:
-    """Return the seconds until all runs have ended, if each lasts as long as the mean; None if none has finished yet.
-
-    Parameters
-    ----------
-    results
-        What is known so far.
-    waiting
-        Number of runs that are not trained yet.
-    slots
-        Number of runs at a time.
-    """
-    if not results.seconds:
-        return None
-    each, now = sum(results.seconds) / len(results.seconds), time.monotonic()
-    running = [max(0.0, each - (now - began)) for began in results.began.values()]
-    return max([*running, (sum(running) + each * waiting) / max(1, min(slots, len(running) + waiting))])
-
-
 def progress(results: Results, left: float | int | None) -> str:
     """Return one line on the state of a queue.
 
@@ -246,6 +230,4 @@ def progress(results: Results, left: float | int | None) -> str:
     counts = f"{len(results.metrics)} of {len(results.variants)} runs finished"
     states = Counter(map(results.state_of, results.failed))
     counts += "".join(f", {n} {state}" for state, n in sorted(states.items()))
-    if left is None or len(results.metrics) + len(results.failed) == len(results.variants):
-        return counts
-    return f"{counts}; about {duration(left)} left"
+    return counts if left is None else f"{counts}; about {status.duration(left)} left"

@@ -255,7 +255,7 @@ def _first(pairs: Iterator[tuple[str, Any]]) -> tuple[float | None, str]:
 
 
 def table(runs: Sequence[RunStatus], root: Path) -> list[list[str]]:
-    """Return one row for each run, by state; names are relative to ``root``."""
+    """Return a header and one row a run, ordered by state; runs are named by their paths relative to ``root``."""
     rows = [["run", "state", "step", "score", "left", "changed", ""]]
     for run in sorted(runs, key=lambda each: STATES.index(each.state)):
         inside = os.path.relpath(run.folder, root)
@@ -284,17 +284,21 @@ def summary(runs: Sequence[RunStatus]) -> str:
     return f"{n}: {words}" + ("" if left is None else f"; about {duration(left)} left")
 
 
-def seconds_left(runs: Sequence[RunStatus]) -> float | None:
-    """Return the seconds until all runs that are running or waiting are finished; None if nothing runs or is known."""
+def seconds_left(runs: Sequence[RunStatus], at_a_time: int = 0) -> float | None:
+    """Return the seconds until all runs that are running or waiting are finished; None if nothing runs or is known.
+
+    ``at_a_time`` runs work side by side, or those that are running now if they are more.
+    """
     running = [run for run in runs if run.state == "running"]
     waiting = [run for run in runs if run.state == "waiting"]
     whole = [run.seconds for run in runs if run.state == "finished" and run.seconds]
     whole += [run.seconds + run.seconds_left for run in running if run.seconds and run.seconds_left is not None]
-    if not running or not whole:
+    side_by_side = max(len(running), min(at_a_time, len(running) + len(waiting)))
+    if not side_by_side or not whole:
         return None
     mean = sum(whole) / len(whole)
     rest = [mean if run.seconds_left is None else run.seconds_left for run in running]
-    return max(*rest, (sum(rest) + mean * len(waiting)) / len(running)) if rest else None
+    return max([*rest, (sum(rest) + mean * len(waiting)) / side_by_side])
 
 
 def duration(seconds: float | int) -> str:

@@ -62,6 +62,7 @@ def train_all(
     """
     first = next(iter(bases.values()))
     variants.plan(bases, chosen)  # wrong options are refused before anything is read
+    _require_same_layout(folder, with_scenes="" not in bases)
     for base in bases.values():
         base.require_source()
     if parser.to_dict(first).get("render_only"):
@@ -95,7 +96,9 @@ def _require_readable(bases: Mapping[str, RunConfig]) -> None:
 
 
 def _backend_elsewhere(base: RunConfig, how: ExecutorOptions, left: list[Variant]) -> Resolved | None:
-    """Return backend and precision of runs on GPUs of a cluster, given by name; None if they are chosen here.
+    """Return the backend and precision that the options name for runs on the GPUs of a cluster.
+
+    None if the runs use no such GPUs, or this computer has one too, on which ``auto`` can be resolved.
 
     Raises
     ------
@@ -129,7 +132,6 @@ def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
         If interrupted; the same call resumes.
     """
     bases, task, folder = scenes_of(base, chosen.scenes), registry.task(base.kind), base.folder
-    _require_same_layout(folder, with_scenes=bool(chosen.scenes.strip()))
     how = replace(how, executor="local") if how.executor == "auto" else how
     written: dict[str, int] = {}
 
@@ -145,18 +147,18 @@ def sweep(base: C, chosen: SweepOptions, how: ExecutorOptions) -> Results:
 
 
 def _require_same_layout(folder: Path, *, with_scenes: bool) -> None:
-    """Check that an earlier call in a folder had scenes, whose runs lie in folders of their own, or had none too."""
+    """Check that runs are where an earlier call put them: with ``--scenes``, in a folder for each scene."""
     before = {bool(row.get("scene")) for row in status.planned(folder / STATE)}
     if before == {not with_scenes}:
         found, expected = ("with", "without") if with_scenes else ("without", "with")
         raise InputError(
-            f"option --scenes: found a sweep {found} scenes in {folder}, whose runs were begun {expected} them and "
+            f"option --scenes: found runs {found} scenes in {folder}, whose runs were begun {expected} them and "
             "would be trained again; expected the same, or another --expname"
         )
 
 
 def require_success(results: Results) -> None:
-    """Check that no run has failed but by a loss that is not finite, which is a result of a method or rate.
+    """Raise if a run has failed. One that has diverged has not: that is a result of its method or learning rate.
 
     Raises
     ------
@@ -200,7 +202,10 @@ def scenes_of(base: C, text: str) -> dict[str, C]:
 
 
 def _path_of(word: str, beside: Path, suffix: str) -> Path:
-    """Return the path that a word of ``--scenes`` means; of several files of a name, the one with the suffix."""
+    """Return the path of one entry of ``--scenes``: a name in the folder ``beside``, with or without suffix, or a path.
+
+    Of several files with that name, the one with the given suffix is taken.
+    """
     path = Path(files.expanded(word, "option --scenes"))
     for each in (beside / word, path):
         if not files.is_missing(each):

@@ -8,9 +8,9 @@ FREE = {"seed", "datadir", "mesh", "cloud", "image", "volume", "images", "ft_pat
 
 
 def distinctions(runs: Sequence[dict[str, Any]], same_row: Callable[[dict[str, Any]], Hashable]) -> list[str]:
-    """Return for each run what distinguishes it from others that would share its row, as text.
+    """Return a label for each run: how it differs from those that would be averaged with it in one row of a table.
 
-    That are the options, the content of the data, as the beginning of its hash, and in any case that other data were
+    Labels name the options, the content of the data, as the beginning of its hash, and in any case that other data were
     evaluated than trained on, and that options or data changed during the training. Runs of earlier versions, without
     ``options``, are distinguished from none.
 

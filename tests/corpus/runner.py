@@ -44,8 +44,8 @@ class Verdict:
 
     Marks: ``TRACEBACK``; ``HANG`` and ``MEMORY`` (over the limits); ``CODE`` with an exit code that is not in
     ``CODES``, nor ``SOME_FAILED`` with its sentence; ``LEFT`` (temporary files remain); ``CHANGED`` (inputs changed);
-    ``ESCAPED`` (files made elsewhere); ``EXECUTED`` (a command in the input ran); ``EXPECT``; ``DRIVER`` (the case could
-    not be made).
+    ``ESCAPED`` (files made elsewhere); ``EXECUTED`` (a command in the input ran); ``EXPECT``; ``DRIVER`` (the case
+    could not be made).
     """
 
     case: str

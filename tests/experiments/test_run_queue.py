@@ -104,16 +104,18 @@ def test_a_loss_that_is_not_finite_is_not_repeated(planned, tmp_path):
     assert run_queue.progress(results, None) == "3 of 4 runs finished, 1 diverged"
 
 
-def test_the_time_left_counts_runs_side_by_side_and_what_they_have_done(planned, monkeypatch):
-    monkeypatch.setattr(run_queue.time, "monotonic", lambda: 100.0)
-    results = run_queue.Results(planned)
-    assert run_queue.seconds_left(results, 3, 2) is None
-    results.seconds = [40.0, 60.0]  # 50 s a run
-    results.began = {planned[0]: 80.0}  # 30 s left
-    assert run_queue.seconds_left(results, 0, 2) == 30
-    assert run_queue.seconds_left(results, 3, 2) == (30 + 150) / 2
-    results.began = {planned[0]: 10.0, planned[1]: 90.0}  # one is late, one has 40 s left
-    assert run_queue.seconds_left(results, 1, 2) == 45
+def test_the_progress_has_the_time_left_of_runs_side_by_side(planned, tmp_path, caplog):
+    class Timed(Script):
+        def wait(self):
+            (outcome,) = super().wait()
+            return [replace(outcome, metrics={**outcome.metrics, "seconds": {"train": 50.0}})]
+
+    caplog.set_level("INFO")
+    run(planned, tmp_path, Timed({}, slots=2))
+    said = [record.message for record in caplog.records if " of 4 runs finished" in record.message]
+    # one of the two that run, of which nothing is known, and two that wait, two at a time
+    assert said[0] == "1 of 4 runs finished; about 1 min 15 s left"
+    assert said[-1] == "4 of 4 runs finished"
 
 
 def test_an_interruption_stops_the_executor_and_leaves_the_state_readable(planned, tmp_path):

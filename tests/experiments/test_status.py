@@ -132,6 +132,16 @@ def test_the_step_is_that_of_the_newest_checkpoint_if_it_is_later_than_the_journ
     assert status.read(folder, {}).step == 57
 
 
+@pytest.mark.parametrize(("at_a_time", "seconds"), [(0, 220.0), (1, 220.0), (2, 110.0), (9, 220 / 3)])
+def test_the_time_left_counts_runs_side_by_side_and_what_they_have_done(at_a_time, seconds):
+    done = status.RunStatus("a", "finished", seconds=100.0)
+    half = status.RunStatus("b", "running", seconds=80.0, seconds_left=20.0)
+    waiting = [status.RunStatus(name, "waiting") for name in "cd"]
+    assert status.seconds_left([done, half, *waiting], at_a_time) == seconds
+    assert status.seconds_left([done, *waiting], at_a_time) == (200 / min(at_a_time, 2) if at_a_time else None)
+    assert status.seconds_left([half, done], at_a_time) == 20.0
+
+
 def test_a_run_that_diverged_is_no_failure(tmp_path):
     row = {"state": "diverged", "steps": 100, "reason": "step 60: the loss is inf"}
     found = status.read(make(tmp_path / "a", HALF), row)

@@ -122,6 +122,22 @@ def test_runs_begun_without_scenes_are_not_trained_again_in_folders_of_scenes(ba
     assert "another --expname" in str(refusal.value)
 
 
+def test_the_executor_is_made_for_all_runs_so_that_a_resumed_one_has_as_many_threads(base, monkeypatch):
+    planned = variants.plan({"": base}, CompareOptions(methods="plain,he"))
+    monkeypatch.setattr(sweep.variants, "finished", lambda config: {} if "plain" in str(config.folder) else None)
+    monkeypatch.setattr(sweep, "_require_readable", lambda bases: None)
+    seen = []
+
+    def made(name, how, runs, folder):
+        seen.extend(run.label for run in runs)
+        raise InputError("seen")
+
+    monkeypatch.setattr(sweep, "executor", made)
+    with pytest.raises(InputError, match="seen"):
+        sweep.sweep(base, SweepOptions(methods="plain,he"), ExecutorOptions())
+    assert seen == [run.label for run in planned]
+
+
 def test_one_folder_has_one_sweep(base):
     with writer_lock.writing(base.folder), pytest.raises(InputError, match="already writes to it"):
         sweep.sweep(base, SweepOptions(methods="plain"), ExecutorOptions())

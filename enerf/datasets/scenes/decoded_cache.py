@@ -100,8 +100,6 @@ def mapped(photographs: Photographs, most_bytes: int) -> PackedImages:
         raise NoRoom("the user has no cache folder (ENERF_CACHE names one)")
     path = place / f"{photographs.key()}{SUFFIX}"
     if (found := _opened(path, photographs)) is not None:
-        size = files.format_bytes(found.pixels.nbytes)
-        log.info("%s: %d photographs are mapped from %s (%s)", photographs.folder, len(photographs), path, size)
         return found
     with _writing(place):
         if (found := _opened(path, photographs)) is not None:  # another process has written it meanwhile
@@ -161,6 +159,8 @@ def _opened(path: Path, photographs: Photographs) -> PackedImages | None:
             name: Any = file.fileno() if os.utime in os.supports_fd else path
             os.utime(name, ns=(time.time_ns(), int(description["time"])))
     _in_use[path] = flat
+    size = files.format_bytes(flat.nbytes)
+    log.info("%s: %d photographs are mapped from %s (%s)", photographs.folder, len(photographs), path, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch has no read-only tensors; nothing writes to photographs
         pixels = torch.from_numpy(flat)

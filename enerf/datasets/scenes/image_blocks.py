@@ -176,7 +176,7 @@ class ImageBlocks:
                 self._reading[position] = self._read(view)
 
     def _read(self, view: int) -> Future[Read]:
-        """Read the image of a view by a thread; at once if images are on a GPU, whose steps are recorded."""
+        """Read a view in a background thread; if the scene is on a GPU, at once, since steps are recorded as graphs."""
         if "cuda" not in {each.device.type for each in (self._source.images, self._source.masks) if each is not None}:
             return self._pool.submit(_read, self._source, view, self._segment, self._crops)
         done: Future[Read] = Future()
@@ -185,7 +185,7 @@ class ImageBlocks:
 
 
 def _read(scene: Scene, view: int, segment: int, crops: Sequence[float]) -> Read:
-    """The image and the mask of a view, on the CPU where they are not elsewhere, and counts of its usable pixels."""
+    """Read a view's image and mask, to the CPU unless the scene is on a GPU, and count the mask's usable pixels."""
     image = scene.images.decoded(view) if isinstance(scene.images, OnDemandImages) else scene.images[view].clone()
     if scene.masks is None:
         return image, None, []

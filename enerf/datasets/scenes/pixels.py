@@ -25,7 +25,7 @@ LISTED = 1 << 29  # pixels of masked views of which a list is kept, 4 bytes each
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixel indices: view, column ``x`` and row ``y``."""
+    """Integer coordinates of pixels: index of the view, column ``x`` and row ``y``."""
 
     view: Int[Tensor, "*b"]
     x: Int[Tensor, "*b"]

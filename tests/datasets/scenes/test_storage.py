@@ -70,7 +70,7 @@ KINDS = {
     "alpha opaque": ({"opaque": (0, 3)}, {"keep_alpha": True}),
     "alpha over white": ({"alpha": (0, 3)}, {"white": True}),
     "alpha dropped": ({"alpha": (0, 3)}, {}),
-    "half over white": ({"alpha": (2,)}, {"white": True}),
+    "alpha over white, the first opaque": ({"alpha": (2,)}, {"white": True}),
     "16 bits": ({"deep": (3,)}, {}),
     "16 bits and alpha": ({"deep": (1,), "alpha": (3,)}, {"keep_alpha": True}),
     "16 bits resized": ({"deep": (1,)}, {"scale": 2}),
