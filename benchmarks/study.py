@@ -31,7 +31,7 @@ from enerf.core import io
 from enerf.core.errors import InputError
 
 RESULTS = sides.ROOT / "benchmarks/results/study"
-RANKS = ("kappa", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
+RANKS = ("kappa", "kappa_range", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
 LONGEST_SWEEP = 7  # rates of one method
 NOT_FINITE = re.compile(r"not finite|is nan", re.IGNORECASE)
 
@@ -134,6 +134,7 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
     if row["score"] is not None and row["score"] < metrics.get("constant_psnr", -math.inf) + 1.0:
         row["collapsed"] = True
     row |= {"steps": metrics["steps"], "train_seconds": round(metrics["seconds"]["train"], 1)}
+    row |= {"backend": metrics["backend"], "precision": metrics["precision"]}
     at = 1 if "nerf" in job.stage.script else 2  # rows of curves: step, for shapes also seconds, then scores
     curve = [[point[0], float(f"{point[at]:.5g}")] for point in metrics["curve"]]
     row |= {"threads": job.stage.threads, "curve": curve}

@@ -3,23 +3,27 @@
     python benchmarks/study_report.py STAGE [STAGE ...] [--against plain] [--out FILE.md] [--plot FILE.png]
 
 Stages that are given together are one table: a sweep of rates with one seed, and further seeds at the best rates. Each
-method is shown at the rate with the highest mean score of the first stage, by the runs of the other stages if there are
-any, since the first one chose the rate; ``at an end`` marks a best rate beyond which nothing was tried. Differences are
-paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on. ``early`` is
-the score on the curve at a tenth of the steps, or at its first point after that. ``--seconds`` plots against seconds of
-training on quiet cores: steps times the milliseconds of a step of each method in ``results/method_cost.txt``, since the
-runs of a queue share cores with other work.
+method is shown at the rate with the highest mean score of the first stage, by its runs of the other stages if it has
+any, since the first one chose the rate; ``at an end`` marks a best rate beyond which nothing was tried. Means and
+differences are of the runs that succeeded; the others are listed, of the sweep by rate, of the best rate by seed.
+Differences are paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on.
+``early`` is the score on the curve at a tenth of the steps, or at its first point after that; ``--at`` adds the scores
+at other steps. ``--by_seed`` is another table: each seed in a column of its own, and the other rates. ``--seconds``
+plots against seconds of training on quiet cores: steps times the milliseconds of a step of each method in
+``results/method_cost.txt``, since the runs of a queue share cores with other work.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sides
 from scipy.stats import t as student
 from study import best_rates, recorded
+from study_stages import LABELS
 
 from enerf.config.methods import split_ratio
 from enerf.core import io
@@ -30,11 +34,43 @@ Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
 SHOWN = 4.0  # of the score below the best, in plots
 COSTS = "benchmarks/results/method_cost.txt"
-LAST = ("stable_rank", "kappa")  # medians over the hidden layers but the first, at the end
+MORE = (("psnr_heldout", "held out"), ("ssim", "SSIM"), ("fit_psnr", "training views"))  # where runs have them
+LAST = (("stable_rank", "stable rank"), ("kappa_range", "κ"))  # medians of the hidden layers but the first, at the end
 
 
-def chosen(stages: Sequence[str]) -> dict[str, Rows]:
-    """Method -> its finished runs at its best rate, by seed; methods in the order of their mean score, best first.
+@dataclass(frozen=True)
+class Arm:
+    """The runs of a method at its best rate.
+
+    Attributes
+    ----------
+    method, rate
+        Its name, and the rate.
+    runs
+        Successful runs that are shown, by seed.
+    pairs
+        All successful runs at that rate: those that other methods are compared with.
+    failed
+        Seeds of the runs at that rate that failed.
+    rates
+        Rate -> run of the sweep, for all rates.
+    """
+
+    method: str
+    rate: float
+    runs: Rows
+    pairs: Rows
+    failed: list[int]
+    rates: dict[float, Rows]
+
+
+def is_failed(run: Mapping[str, Any]) -> bool:
+    """Whether a run ended without a finite loss, or as a constant image."""
+    return run["score"] is None or bool(run.get("collapsed"))
+
+
+def chosen(stages: Sequence[str]) -> dict[str, Arm]:
+    """Method -> its runs at its best rate; methods in the order of their mean score, best first.
 
     Raises
     ------
@@ -42,15 +78,20 @@ def chosen(stages: Sequence[str]) -> dict[str, Rows]:
         If there are no runs.
     """
     swept, further = recorded(stages[0]), [row for stage in stages[1:] for row in recorded(stage)]
-    found: dict[str, Rows] = {}
+    found = []
     for method in dict.fromkeys(row["method"] for row in swept):
         (rate,) = best_rates(swept, method)
-        runs = [r for r in further or swept if (r["method"], r["lrate"]) == (method, rate) and r["score"] is not None]
+        first, more = ([r for r in rows if (r["method"], r["lrate"]) == (method, rate)] for rows in (swept, further))
+        every = sorted({run["seed"]: run for run in [*first, *more]}.values(), key=lambda run: run["seed"])
+        pairs = [run for run in every if not is_failed(run)]
+        runs = [run for run in pairs if run in more] or pairs
+        rates = sorted({row["lrate"] for row in swept if row["method"] == method})
+        of_rates = {each: [r for r in swept if (r["method"], r["lrate"]) == (method, each)] for each in rates}
         if runs:
-            found[method] = sorted(runs, key=lambda run: run["seed"])
+            found.append(Arm(method, rate, runs, pairs, [r["seed"] for r in every if is_failed(r)], of_rates))
     if not found:
         raise InputError(f"stages {', '.join(stages)}: found no finished runs; run study.py first")
-    return dict(sorted(found.items(), key=lambda item: -mean(item[1], "score")))
+    return {arm.method: arm for arm in sorted(found, key=lambda arm: -mean(arm.runs, "score"))}
 
 
 def mean(runs: Rows, key: str) -> float:
@@ -82,33 +123,90 @@ def words_of(difference: tuple[float, float], digits: int) -> str:
     return "" if math.isnan(middle) else f"{middle:+.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
-def table(stages: Sequence[str], against: str, digits: int) -> list[list[str]]:
-    """One row for each method; see the module."""
-    found, swept = chosen(stages), recorded(stages[0])
-    base = found.get(against)
-    if base is None:
+def arms(stages: Sequence[str], against: str) -> tuple[dict[str, Arm], Arm]:
+    """The methods, and the one that they are compared with.
+
+    Raises
+    ------
+    InputError
+        If there is no such method.
+    """
+    found = chosen(stages)
+    if against not in found:
         raise InputError(f"option --against: found {against}, expected one of {', '.join(found)}")
+    return found, found[against]
+
+
+def at_step(run: Mapping[str, Any], step: int) -> float:
+    """Score on the curve of a run at a step; NaN if there was no evaluation."""
+    return next((point[-1] for point in run["curve"] if point[0] == step), math.nan)
+
+
+def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int] = ()) -> list[list[str]]:
+    """One row for each method; see the module."""
+    found, base = arms(stages, against)
+    keys = [(key, words) for key, words in MORE if any(key in run for arm in found.values() for run in arm.runs)]
     head = ["method", "rate", "score", "spread", "seeds", f"less {against}", "early", f"less {against}, early"]
-    rows = [[*head, "held out", "failed rates", "stable rank", "κ"]]
-    for method, runs in found.items():
-        own = [row for row in swept if row["method"] == method]
-        rates = sorted({row["lrate"] for row in own})
-        scores = [run["score"] for run in runs]
-        at_end = " at an end" if len(rates) > 1 and runs[0]["lrate"] in (rates[0], rates[-1]) else ""
-        failed = [f"{row['lrate']:g}" for row in own if row["score"] is None or row.get("collapsed")]
-        last = [run["ranks"][-1] for run in runs if run.get("ranks")]
+    at_steps = [f"after {step}" for step in steps]
+    rows = [[*head, *at_steps, *(words for _, words in keys), "failed", *(words for _, words in LAST)]]
+    for method, arm in found.items():
+        scores = [run["score"] for run in arm.runs]
+        at_end = " at an end" if len(arm.rates) > 1 and arm.rate in (min(arm.rates), max(arm.rates)) else ""
+        failed = [f"{rate:g}" for rate, runs in arm.rates.items() if rate != arm.rate and any(map(is_failed, runs))]
         rows.append(
             [
-                *(method, f"{runs[0]['lrate']:g}{at_end}", f"{statistics.fmean(scores):.{digits}f}"),
+                *(method, f"{arm.rate:g}{at_end}", f"{statistics.fmean(scores):.{digits}f}"),
                 f"{statistics.stdev(scores):.{digits}f}" if len(scores) > 1 else "",
-                ",".join(str(run["seed"]) for run in runs),
-                words_of(paired(runs, base, lambda run: run["score"]), digits),
-                f"{statistics.fmean(map(early, runs)):.{digits}f}",
-                words_of(paired(runs, base, early), digits),
-                "" if math.isnan(held := mean(runs, "psnr_heldout")) else f"{held:.{digits}f}",
-                ", ".join(failed),
-                *(f"{statistics.fmean(each[key] for each in last):.3g}" if last else "" for key in LAST),
+                ",".join(str(run["seed"]) for run in arm.runs),
+                words_of(paired(arm.runs, base.pairs, lambda run: run["score"]), digits),
+                f"{statistics.fmean(map(early, arm.runs)):.{digits}f}",
+                words_of(paired(arm.runs, base.pairs, early), digits),
+                *(text_of(statistics.fmean(at_step(run, step) for run in arm.runs), digits) for step in steps),
+                *(text_of(mean(arm.runs, key), 3 if key == "ssim" else digits) for key, _ in keys),
+                ", ".join([*failed, *(f"seed {seed}" for seed in arm.failed)]),
+                *(last_of(arm.runs, key) for key, _ in LAST),
             ]
+        )
+    return rows
+
+
+def text_of(value: float, digits: int) -> str:
+    """Text of a number; empty for NaN."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def last_of(runs: Rows, key: str) -> str:
+    """Text of the mean over runs of a statistic at the end of training; empty where it was not recorded."""
+    values = [run["ranks"][-1].get(key) for run in runs if run.get("ranks")]
+    return f"{statistics.fmean(values):.3g}" if values and None not in values else ""
+
+
+def seeds_table(stages: Sequence[str], against: str, digits: int) -> list[list[str]]:
+    """One row for each method, with all its seeds at the best rate, and the other rates."""
+    found, base = arms(stages, against)
+    found = dict(sorted(found.items(), key=lambda item: -item[1].pairs[0]["score"]))
+    seeds = sorted({seed for arm in found.values() for seed in [*(run["seed"] for run in arm.pairs), *arm.failed]})
+    head = ["method", "rate", *(f"seed {seed}" for seed in seeds), f"less {against}, by seed"]
+    rows = [[*head, f"early, less {against}, by seed", "stable rank", "other rates"]]
+    for method, arm in found.items():
+        scores = {run["seed"]: f"{run['score']:.{digits}f}" for run in arm.pairs} | dict.fromkeys(arm.failed, "fails")
+        differences = [
+            ", ".join(
+                words_of(paired([run], base.pairs, value), digits)
+                for run in arm.pairs
+                if any(run["seed"] == other["seed"] for other in base.pairs)
+            )
+            for value in (lambda run: run["score"], early)
+        ]
+        others = [
+            f"fails at {rate:g}" if any(map(is_failed, runs)) else f"{mean(runs, 'score'):.{digits}f} at {rate:g}"
+            for rate, runs in arm.rates.items()
+            if rate != arm.rate
+        ]
+        name = f"{LABELS[method]} (`{method}`)" if method in LABELS else f"`{method}`"
+        cells = [scores.get(seed, "") for seed in seeds]
+        rows.append(
+            [name, f"{arm.rate:g}", *cells, *differences, last_of(arm.pairs[:1], "stable_rank"), ", ".join(others)]
         )
     return rows
 
@@ -121,7 +219,8 @@ def rates_table(stage: str, digits: int) -> list[list[str]]:
     for method in dict.fromkeys(row["method"] for row in rows):
         line = [method]
         for rate in rates:
-            scores = [row["score"] for row in rows if (row["method"], row["lrate"]) == (method, rate)]
+            own = [row for row in rows if (row["method"], row["lrate"]) == (method, rate)]
+            scores = [None if is_failed(row) else row["score"] for row in own]
             line.append("failed" if None in scores else f"{statistics.fmean(scores):.{digits}f}" if scores else "")
         lines.append(line)
     return lines
@@ -156,16 +255,16 @@ def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = 
     axes = figure.add_subplot()
     axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
     found = chosen(stages)
-    for method, runs in found.items():
-        curves = [run["curve"] for run in runs]
+    for method, arm in found.items():
+        curves = [run["curve"] for run in arm.runs]
         n = min(map(len, curves))
         unit = seconds_of_step(method) if against_seconds else 1
         steps = [point[0] * unit for point in curves[0][:n]]
         values = [[curve[i][-1] for curve in curves] for i in range(n)]
-        (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {runs[0]['lrate']:g}")
+        (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {arm.rate:g}")
         axes.fill_between(steps, [*map(min, values)], [*map(max, values)], color=line.get_color(), alpha=0.15, lw=0)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.dataLim.y1 - SHOWN))  # failed runs do not flatten the others
-    score = "IoU" if any("iou" in run for runs in found.values() for run in runs) else "test PSNR [dB]"
+    score = "IoU" if any("iou" in run for arm in found.values() for run in arm.runs) else "test PSNR [dB]"
     axes.set(xlabel="seconds of training" if against_seconds else "step", ylabel=score, title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
@@ -179,9 +278,13 @@ def main() -> None:
     reader.add_argument("--against", default="plain", help="the method that differences refer to")
     reader.add_argument("--digits", type=int, default=2, help="digits after the point; 4 for IoU")
     reader.add_argument("--plot", type=Path, help="file of the curves")
+    reader.add_argument("--at", nargs="+", type=int, default=[], metavar="STEP", help="columns of scores at steps")
+    reader.add_argument("--by_seed", action="store_true", help="the table with a column for each seed")
     reader.add_argument("--seconds", action="store_true", help="plot against seconds")
     args = reader.parse_args()
-    rows, rates = table(args.stages, args.against, args.digits), rates_table(args.stages[0], args.digits)
+    given = args.stages, args.against, args.digits
+    rows = seeds_table(*given) if args.by_seed else table(*given, args.at)
+    rates = rates_table(args.stages[0], args.digits)
     print(tables.as_text(rows), tables.as_text(rates), sep="\n\n")
     if args.out:
         io.write_atomic(Path(args.out), f"{tables.as_markdown(rows)}\n\n{tables.as_markdown(rates)}\n")

@@ -23,6 +23,18 @@ NERF_FINAL = (
     "--i_img 0 --i_video 0 --i_testset 0"
 )
 FINALISTS = ("plain", "unit_row", "equilibrate", "muon_gain*5", "muon_unit_row*5", "muon_ws*5")  # plan.md: why
+LABELS = {
+    **{"plain": "plain", "he": "He's initialization", "unit_row": "unit rows as an initialization"},
+    **{"equilibrate": "**E, the paper's**", "gain": "E at He's scale, a gain a matrix"},
+    **{"row_gains": "E at He's scale, a gain a row", "ws": "weight standardization with gains"},
+    **{"weight_norm": "weight norm", "spectral_norm": "spectral norm, a gain a matrix"},
+    **{"orthogonal": "orthogonal, a gain a matrix", "fourier": "Fourier reparameterized"},
+    **{"layer_norm": "layer norm", "batch_norm": "batch norm", "soap": "SOAP", "iga": "inductive gradient adjustment"},
+    **{"muon*5": "Muon", "muon*20": "Muon, twentyfold rate of the matrices", "muon_he*5": "Muon from He's"},
+    **{"muon_unit_row*5": "Muon from unit rows as an initialization", "muon_e*5": "Muon with E"},
+    **{"muon_gain*5": "Muon with E and gains from He's scale"},
+    **{"muon_ws*5": "Muon with weight standardization and gains"},
+}
 VOLUME_ARMS = ("plain", "equilibrate", "own_gain", "fourier", "muon*5")
 IMAGE_RATES = {"": (2e-3,)}
 IMAGE_RELU = (
@@ -107,11 +119,10 @@ def _final(name: str, scene: str, steps: int) -> Stage:
     return _nerf(name, scene, words, methods=FINALISTS, best_of="screen", seeds=(0, 1, 2))
 
 
-def _fast(name: str, scene: str) -> Stage:
-    """The fast preset at its own rates, whole test views, all threads."""
+def _fast(name: str, scene: str, **more: Any) -> Stage:
+    """The fast preset, whole test views, all threads."""
     words, source = "--max_seconds 120 --i_eval 200 --i_spectrum 0", ("--datadir", f"llff/{scene}")
-    rates = {"": (1.5e-2,)}
-    return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, FINALISTS, (0, 1, 2), rates, threads=2)
+    return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, (*FINALISTS, "he"), threads=2, **more)
 
 
 def _volume(name: str, words: str) -> Stage:
@@ -130,19 +141,11 @@ STAGES = {
     for stage in (
         _nerf("screen", "fern", NERF_SCREEN, methods=ARMS, rates=SCREEN_RATES, sweep=True, seeds=(0,)),
         _nerf("screen_seed1", "fern", NERF_SCREEN, methods=ARMS, best_of="screen", seeds=(1,)),
-        _nerf(
-            "final_fern", "fern", f"{NERF_FINAL} --N_iters 3000", methods=FINALISTS, best_of="screen", seeds=(0, 1, 2)
-        ),
-        _nerf(
-            "final_flower",
-            "flower",
-            f"{NERF_FINAL} --N_iters 1500",
-            methods=FINALISTS,
-            best_of="screen",
-            seeds=(0, 1, 2),
-        ),
-        _fast("fast_fern", "fern"),
-        _fast("fast_flower", "flower"),
+        _final("final_fern", "fern", 3000),
+        _final("final_flower", "flower", 1500),
+        _fast("fast_screen", "fern", rates={"": (1.5e-2,)}, sweep=True, seeds=(0,)),
+        _fast("fast_fern", "fern", best_of="fast_screen", seeds=(1, 2, 3)),
+        _fast("fast_flower", "flower", best_of="fast_screen", seeds=(1, 2, 3)),
         _volume("volume_relu", "--activation relu"),
         _volume("volume_sine", "--activation sine --encoding none"),
         _volume("volume_gaussian", "--activation gaussian --encoding none"),

@@ -66,9 +66,16 @@ while rates := study.next_rates(tries, "plain", (4.0,)):
 print([row["lrate"] for row in tries])
 best = study_report.chosen(["sweep"])
 print(list(best), study_report.early(rows[1]))
-middle, half = study_report.paired(best["he"], best["plain"], lambda run: run["score"])
+middle, half = study_report.paired(best["he"].runs, best["plain"].pairs, lambda run: run["score"])
 print(middle, round(half, 3))  # differences 1 and 2: deviation 0.7071, over the root of 2, times 12.706
 print(study_report.table(["sweep"], "plain", 1)[1][:6])
+print(study_report.table(["sweep"], "plain", 1, [10])[1][8:10])
+row = {**rows[0], "lrate": 2.0, "seed": 2}
+more = [row, {**row, "seed": 3, "score": 5.0, "collapsed": True}]
+(study.RESULTS / "more.jsonl").write_text("".join(json.dumps(each) + chr(10) for each in more))
+print([line[:6] + [line[8]] for line in study_report.table(["sweep", "more"], "plain", 1)[1:]])
+for line in study_report.seeds_table(["sweep", "more"], "plain", 1):
+    print(line)
 print(study_report.rates_table("sweep", 1)[2])
 print(all(len(study.jobs_of(stage)) for stage in STAGES.values() if not stage.best_of))
 """
@@ -109,6 +116,14 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "['he', 'plain'] 6.0",
         "1.5 6.353",
         "['he', '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4']",
+        "['7.2', '1']",
+        "[['he', '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4', '1'], "
+        "['plain', '2 at an end', '10.0', '', '2', '+0.0', 'seed 3']]",
+        "['method', 'rate', 'seed 0', 'seed 1', 'seed 2', 'seed 3', 'less plain, by seed', "
+        "'early, less plain, by seed', 'stable rank', 'other rates']",
+        "[\"He's initialization (`he`)\", '2', '13.0', '16.0', '', '', '+1.0, +2.0', '+0.5, +1.0', '', 'fails at 1']",
+        "['plain (`plain`)', '2', '12.0', '14.0', '10.0', 'fails', "
+        "'+0.0, +0.0, +0.0', '+0.0, +0.0, +0.0', '', '10.0 at 1']",
         "['he', 'failed', '14.5']",
         "True",
     ]

@@ -99,10 +99,10 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
     """
 
     def register(module: nn.Module, name: str, dim: int) -> None:
-        gain = SpectralGain(getattr(module, name), dim, learned=scale == "learned")
-        exact = gain.gain.detach().clone()
+        gain = None if scale == "fixed" else SpectralGain(getattr(module, name), dim, learned=scale == "learned")
         parametrizations.spectral_norm(module, name, dim=dim)
-        if scale != "fixed":
+        if gain is not None:
+            exact = gain.gain.detach().clone()
             parametrize.register_parametrization(module, name, gain)  # it assigns the weight, by which the gain is set
             with torch.no_grad():
                 gain.gain.copy_(exact)
@@ -147,7 +147,9 @@ class SpectralGain(Parametrization):
         return weight
 
     def _size(self, weight: Tensor) -> Tensor:
-        return torch.linalg.matrix_norm(weight.movedim(self.dim, 0).flatten(1), 2).reshape(1)
+        matrix = weight.movedim(self.dim, 0).flatten(1)
+        exact = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # there is no SVD in half precision
+        return torch.linalg.matrix_norm(exact, 2).reshape(1).to(weight.dtype)
 
 
 def _normalize(model: nn.Module, names: Iterable[str], method: str, register: Callable[..., object]) -> list[str]:

@@ -33,8 +33,10 @@ Several processes, accumulation
 -------------------------------
 Where ``torch.distributed`` runs several processes, μ, σ² and N are those of all of them, so that P is the same
 everywhere and the averaged gradient (DDP, FSDP2) is that of the joint batch; N assumes equal parts. Accumulating the
-gradients of several calls in training mode would use another P for each, as statistics change and N is smaller: it is
-refused. In evaluation mode P stands still but for N.
+gradients of several calls in training mode would use another P for each, as statistics change and N is smaller: a call
+while a gradient waits for its step is refused. That is not noticed under ``torch.compile``, and where the weight of a
+call is a gathered copy (FSDP2); several calls before one backward pass are accepted, as for a layer that is used twice.
+In evaluation mode P stands still but for N.
 
 ``.grad`` receives the preconditioned gradients, which are linear in the plain ones; their
 derivatives pass through P Pᵀ again (a Hessian-vector product becomes P Pᵀ H P Pᵀ v). torch raises an error for
@@ -207,7 +209,7 @@ def precondition_(
         process must then call the layer equally often. Without effect in a single process.
     accumulation
         Whether gradients of several calls may be added before a step, each preconditioned by the averages at its call.
-        By default that is an error.
+        By default that is an error, where it can be noticed (see the module).
 
     Raises
     ------

@@ -84,7 +84,7 @@ def apply(module: nn.Module, view: WeightView) -> None:
     """Replace the weight of a layer by Λ B, with Λ drawn by ``coefficients``, and its bias by zeros."""
     weight: Tensor = getattr(module, view.name)
     step = FourierWeight(view.n_in, weight.detach())
-    drawn = coefficients(view.n_out, step.bases.double()).to(weight.dtype)
+    drawn = coefficients(view.n_out, bases(view.n_in).to(weight.dtype).double())  # on the CPU: equal for all devices
     parametrize.register_parametrization(module, view.name, step)
     with torch.no_grad():
         module.get_parameter(f"parametrizations.{view.name}.original").copy_(drawn)

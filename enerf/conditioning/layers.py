@@ -165,7 +165,7 @@ def condition(
     def make(view: WeightView) -> Equilibrated:
         return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
 
-    with unchanged_on_error(found.values()):
+    with unchanged_on_error(found.values(), values=method in selection.APPLIED):
         _apply(model, method, found, packing, scale, make)
     return result
 

@@ -68,8 +68,9 @@ def unbaked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
     """Convert a plain state dict to a conditioned one, whose raw weights are the plain weights.
 
     Gains and lengths are set so that the layers apply the plain weights again wherever the map can produce them: always
-    for weight norm, and for weights that were baked from the same map if it is idempotent (all but ``row_column``).
-    Otherwise the map acts on them as on any raw weights.
+    for weight norm, and for weights that were baked from the same map if it is idempotent (all but ``row_column``) and
+    has no gain a row (``learned_rows``; with the map ``row`` it can). Otherwise the map acts on them as on any raw
+    weights.
 
     Raises
     ------

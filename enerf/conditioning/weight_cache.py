@@ -24,6 +24,10 @@ OUTSIDE = (
     "backward outside computed_once: the gradients of conditioned weights are passed on when the block ends, so "
     "backward must be called inside it"
 )
+SHARDED = (
+    "computed_once cannot be used with sharded raw weights (DTensor, as of FSDP2), which are gathered only in the "
+    "forward pass of their module: train without it"
+)
 STEP_INSIDE = "an optimizer stepped inside computed_once, where raw weights have no gradients yet: step after the block"
 
 
@@ -45,7 +49,8 @@ def computed_once(model: nn.Module) -> Iterator[None]:
 
     Inside, the tensors are fixed leaves. When the block ends without an error, their gradients are backpropagated to
     ``.grad`` of the raw parameters, and added as by ``backward``. So ``backward`` belongs inside, and the optimizer's
-    step outside. The raw parameters must not change inside. Deep copies made inside are ordinary conditioned models.
+    step outside. So do gradient clipping and ``zero_grad``: inside, raw parameters have no gradients of this block yet.
+    The raw parameters must not change inside. Deep copies made inside are ordinary conditioned models.
 
     ``torch.nn.utils.parametrize.cached`` is not used, because it caches the tensors of all models of the process, and
     does not replace them by leaves. Instead ``forward`` of each parametrization list, which torch calls at every
@@ -55,14 +60,16 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     ------
     RuntimeError
         If it is nested for the same model; if a raw parameter was changed inside, at the next access of its weight and
-        at the end; if an optimizer of raw parameters steps inside; and in a ``backward`` after the block, of a loss
-        that was computed inside.
+        at the end; if an optimizer of raw parameters steps inside; in a ``backward`` after the block, of a loss that
+        was computed inside; and if raw parameters are sharded (FSDP2).
     """
     found = _parametrized(model)
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
-    groups = [group for items in _stackable(found) for group in _compute(items)]
     raws = {id(item): _raws(item) for item in found}
+    if any(hasattr(raw, "device_mesh") for of_item in raws.values() for raw in of_item):
+        raise RuntimeError(SHARDED)
+    groups = [group for items in _stackable(found) for group in _compute(items)]
     handle = _refuse_steps({id(raw) for of_item in raws.values() for raw in of_item}) if found else None
     try:
         before = [_versions(of_item) for of_item in raws.values()]

@@ -460,7 +460,7 @@ class RecordOptions:
     )
     i_spectrum: int = option(
         1000,
-        "steps between logs of the condition numbers κ(W) and row norms of layers; 0: never",
+        "steps between logs of κ, ranks and row norms of layers, of applied and of raw weights; 0: never",
         at_least=0,
         affects="neutral",
     )

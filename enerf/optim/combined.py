@@ -64,8 +64,8 @@ class Combined(Optimizer):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for copies and pickles."""
-        return self.__dict__.copy()
+        """State for copies and pickles: as of torch's optimizers, without hooks and what schedulers have set."""
+        return {**super().__getstate__(), "parts": self.parts, "complete": True}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients of all parameters."""

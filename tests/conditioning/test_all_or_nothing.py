@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from enerf.conditioning import layers, selection
+from enerf.conditioning import layers, maps, register_parametrization, selection
+from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS
+from enerf.conditioning.weight_views import WeightView
 
 HOOKS = {
     "L1Unstructured": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
@@ -62,7 +64,7 @@ def test_a_weight_that_code_of_its_own_computes_is_told_apart():
     assert layers.conditioned_layers(net) == {}
 
 
-@pytest.mark.parametrize("method", ["weight_norm", "spectral_norm", "batch_norm", "row", "unit_row"])
+@pytest.mark.parametrize("method", ["weight_norm", "spectral_norm", "batch_norm", "row", "unit_row", "fourier"])
 def test_an_error_half_way_is_undone_for_every_method(method: str, monkeypatch: pytest.MonkeyPatch):
     net = three()
     parametrize.register_parametrization(net[1], "bias", nn.Identity())  # its class has properties already
@@ -82,6 +84,7 @@ def test_an_error_half_way_is_undone_for_every_method(method: str, monkeypatch: 
         "spectral_norm": (layers.baselines.parametrizations, "spectral_norm"),
         "batch_norm": (layers.batch_norm, "precondition_"),
         "row": (parametrize, "register_parametrization"),
+        "fourier": (parametrize, "register_parametrization"),
         "unit_row": (layers.baselines.maps, "row"),
     }[method]
     monkeypatch.setattr(*target, third_fails(getattr(*target)))
@@ -94,6 +97,40 @@ def test_an_error_half_way_is_undone_for_every_method(method: str, monkeypatch: 
     assert net(torch.ones(2, 4)).shape == (2, 4)
     monkeypatch.undo()
     assert layers.condition(net, method, names) == names
+
+
+class _Doubled(Parametrization):
+    """A parametrization whose raw weight has two columns for each of the layer's."""
+
+    method = "doubled"
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        return raw[:, ::2] + raw[:, 1::2]
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.repeat_interleave(2, 1) / 2
+
+
+def test_a_registered_method_that_writes_in_place_is_undone(monkeypatch: pytest.MonkeyPatch):
+    def apply(module: nn.Linear, view: WeightView) -> None:
+        with torch.no_grad():
+            module.weight.mul_(2)
+            module.bias.zero_()
+        if module is net[2]:
+            raise KeyError("unforeseen")
+        parametrize.register_parametrization(module, view.name, _Doubled())
+
+    monkeypatch.setattr(maps, "ADDED", dict(maps.ADDED))
+    monkeypatch.setattr(selection, "APPLIED", dict(selection.APPLIED))
+    register_parametrization("doubled", apply)
+    net = three()
+    before, outputs = everything(net), net(torch.ones(2, 4))
+    with pytest.raises(KeyError, match="unforeseen"):
+        layers.condition(net, "doubled", ["0", "1", "2"])
+    assert everything(net) == before
+    assert torch.equal(net(torch.ones(2, 4)), outputs)
+    assert layers.condition(net, "doubled", ["0"]) == ["0"]
+    assert net[0].parametrizations.weight.original.shape == (4, 8)
 
 
 def test_a_snapshot_gives_back_dictionaries_in_their_order():

@@ -12,7 +12,7 @@ SCRIPT = """
 import copy, sys, torch
 import torch.distributed as dist
 from torch import nn
-from enerf.conditioning import batch_norm, condition
+from enerf.conditioning import batch_norm, computed_once, condition
 
 rank, file, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
@@ -62,6 +62,29 @@ def ddp():
             close(a, b, name)
 
 
+def once():
+    from torch.distributed.fsdp import fully_shard
+
+    net = copy.deepcopy(plain)
+    condition(net, "row", "all")
+    call = nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for step in range(5):
+        optimizer.zero_grad()
+        with computed_once(net):
+            call(ours() + step).square().mean().backward()
+        optimizer.step()
+    close(net(x), joint(CASES["row"])(x), "computed_once")
+    net = copy.deepcopy(plain)
+    condition(net, "row", "all")
+    fully_shard(net)
+    try:
+        with computed_once(net):
+            raise AssertionError("not refused")
+    except RuntimeError as error:
+        assert "sharded" in str(error), error
+
+
 def fsdp():
     from torch.distributed.fsdp import fully_shard
 
@@ -88,6 +111,14 @@ def preconditioned():
     steps(net, nn.parallel.DistributedDataParallel(net), ours())
     for a, b in zip(net.state_dict().values(), expected.state_dict().values(), strict=True):
         close(a, b, "batch_norm")
+    from torch.distributed.fsdp import fully_shard
+
+    net = copy.deepcopy(plain)
+    condition(net, "batch_norm", "all")
+    fully_shard(net)
+    steps(net, net, ours())
+    for key, value in net.named_parameters():
+        close(value.full_tensor(), expected.get_parameter(key), f"batch_norm, sharded, {key}")
     local = copy.deepcopy(plain)
     how(False)(local)
     steps(local, nn.parallel.DistributedDataParallel(local), ours())
@@ -99,7 +130,7 @@ def preconditioned():
     close(layer.input_variance, x.var(0, correction=0), "uneven")
 
 
-{"ddp": ddp, "fsdp": fsdp, "batch_norm": preconditioned}[what]()
+{"ddp": ddp, "fsdp": fsdp, "once": once, "batch_norm": preconditioned}[what]()
 dist.barrier()
 dist.destroy_process_group()
 print("the same")
@@ -107,7 +138,7 @@ print("the same")
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-@pytest.mark.parametrize("what", ["ddp", "fsdp", "batch_norm"])
+@pytest.mark.parametrize("what", ["ddp", "fsdp", "once", "batch_norm"])
 def test_two_processes_train_as_one_on_the_joint_batch(what: str, tmp_path: Path):
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
     both = [

@@ -34,6 +34,19 @@ def test_initial_weights_have_hes_variance_whatever_the_amplitude():
         assert weight.var().item() == pytest.approx(2 / 128, rel=0.02)
 
 
+def test_weights_are_the_same_wherever_the_layer_is():
+    plain, meta = nn.Sequential(nn.Linear(16, 8)), nn.Sequential(nn.Linear(16, 8, device="meta"))
+    for net in (plain, meta):
+        torch.manual_seed(0)
+        condition(net, "fourier")
+        drawn = torch.rand(3)
+    torch.manual_seed(0)
+    coefficients(8, bases(16))
+    assert torch.equal(torch.rand(3), drawn)  # the numbers are drawn for a layer without values too
+    assert meta[0].weight.is_meta
+    assert meta[0].weight.shape == plain[0].weight.shape
+
+
 def test_the_first_and_the_last_input_have_equal_weights():
     net = nn.Sequential(nn.Linear(16, 8)).double()
     condition(net, "fourier")

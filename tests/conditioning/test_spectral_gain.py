@@ -39,6 +39,20 @@ def test_the_gain_is_exact_whatever_the_power_iteration_has_found(scale):
     torch.testing.assert_close(net[0].parametrizations.weight[1].gain, exact.detach().reshape(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", ["fixed", "constant", "learned"])
+def test_weights_of_half_precision_are_normalized(scale, dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 8)).to(dtype)
+    with torch.no_grad():
+        net[0].weight += 1.0
+    exact = torch.linalg.matrix_norm(net[0].weight.double(), 2)
+    condition(net, "spectral_norm", ["0"], scale=scale)
+    assert net[0].weight.dtype == dtype
+    expected = 1.0 if scale == "fixed" else exact.item()
+    assert torch.linalg.matrix_norm(net[0].weight.double(), 2).item() == pytest.approx(expected, rel=0.02)
+
+
 def test_a_report_of_weights_does_no_power_iteration():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64))

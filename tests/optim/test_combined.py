@@ -1,6 +1,7 @@
 """Several optimizers as one, and the optimizers of matrices."""
 
 import copy
+import pickle
 import sys
 
 import pytest
@@ -75,6 +76,20 @@ def test_copies_are_optimizers_of_their_own_and_groups_are_not_added():
     assert equal(trained(copied_net, [copied], 2), trained(net, [optimizer], 2))
     with pytest.raises(RuntimeError, match="add it to a part"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+
+
+def test_copies_and_pickles_beside_a_scheduler_are_optimizers_of_their_own():
+    net = network()
+    optimizer = Combined(parts_of(net))
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)  # replaces the optimizer's step
+    copied_net, copied = copy.deepcopy((net, optimizer))
+    other_net, other = pickle.loads(pickle.dumps((net, optimizer)))
+    expected = trained(net, [optimizer], 2)
+    assert equal(trained(copied_net, [copied], 2), expected)
+    assert equal(trained(other_net, [other], 2), expected)
+    assert not equal(expected, [p.detach() for p in network().parameters()])
+    with pytest.raises(RuntimeError, match="add it to a part"):
+        copied.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
 
 
 def test_a_closure_is_evaluated_once():

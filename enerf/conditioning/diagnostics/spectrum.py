@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
-from enerf.conditioning.parametrization import Equilibrated
+from enerf.conditioning.baking import is_foreign, parametrized_tensors
 from enerf.conditioning.selection import layer_at, layer_names
 
 
@@ -174,10 +174,10 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     """Spectral statistics of the weights that each layer applies; name -> statistic -> value.
 
     The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank``,
-    ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a layer with an
-    ``Equilibrated`` parametrization also has ``kappa_raw``, ``effective_rank_raw`` and ``stable_rank_raw``, of its raw
-    parameter. For a layer with several matrices (groups of a convolution, projections of attention) the worst values
-    are reported: the largest κ and spread, the smallest ranks.
+    ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a conditioned layer also
+    has ``kappa_raw``, ``effective_rank_raw`` and ``stable_rank_raw``, of its raw parameter: for weight normalization
+    the directions, for ``fourier`` Λ. For a layer with several matrices (groups of a convolution, projections of
+    attention) the worst values are reported: the largest κ and spread, the smallest ranks.
 
     For attention with several heads, κ and ranks are those of the projections of single heads, of shape d × n, which
     are the matrices of its theory. Those of all heads stacked to n × n are ``kappa_all_heads`` and ``rank_all_heads``:
@@ -247,11 +247,7 @@ def _report(module: nn.Module) -> dict[str, float]:
     if any(weight.shape[-2:] != matrix.shape[-2:] for weight, matrix in zip(whole, applied, strict=True)):
         report["kappa_all_heads"] = _largest([condition_number(weight) for weight in whole])
         report["rank_all_heads"] = -_largest([-numerical_rank(weight) for weight in whole])
-    raw = [
-        view.to_matrices(module.get_parameter(f"parametrizations.{view.name}.original"))
-        for view in views
-        if _is_equilibrated(module, view.name)
-    ]
+    raw = [weight for view in views if (weight := _raw_matrices(module, view)) is not None]
     if raw:
         values = [singular_values(weight) for weight in raw]
         report["kappa_raw"] = _largest([_kappa(v) for v in values])
@@ -290,8 +286,10 @@ def _stable_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     return torch.where(values[..., 0] == 0, 0.0, shares.square().sum(-1))
 
 
-def _is_equilibrated(module: nn.Module, tensor_name: str) -> bool:
-    if not parametrize.is_parametrized(module, tensor_name):
-        return False
-    steps = module.get_submodule(f"parametrizations.{tensor_name}").children()
-    return any(isinstance(step, Equilibrated) for step in steps)
+def _raw_matrices(module: nn.Module, view: weight_views.WeightView) -> Tensor | None:
+    """The raw parameter of a weight as matrices; None for a plain layer, and for parametrizations of others."""
+    item = parametrized_tensors(module).get(view.name)
+    if item is None or is_foreign(item):
+        return None
+    raw: Tensor = item.original if hasattr(item, "original") else item.original1  # lengths and directions
+    return view.to_matrices(raw) if raw.shape == view.shape else raw

@@ -152,7 +152,7 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "stable_rank_raw": spectrum.stable_rank(raw[0]).item(),
     }
     assert report["1"]["kappa"] == pytest.approx(spectrum.condition_number(raw[1]).item(), rel=1e-4)
-    assert "kappa_raw" not in report["1"]
+    assert report["1"]["kappa_raw"] == pytest.approx(spectrum.condition_number(raw[1]).item(), rel=1e-4)
     assert report["2"] == {
         "kappa": spectrum.condition_number(raw[2]).item(),
         "row_norm_min": spectrum.row_norms(raw[2]).min().item(),
@@ -162,6 +162,26 @@ def test_the_report_tells_what_layers_apply_and_what_lies_beneath():
         "stable_rank": spectrum.stable_rank(raw[2]).item(),
         **{"rank": 3.0, "kappa_range": pytest.approx(spectrum.condition_number(raw[2]).item())},
     }
+
+
+@pytest.mark.parametrize("method", ["weight_norm", "spectral_norm", "fourier", "orthogonal", "weight_standardisation"])
+def test_raw_values_are_those_of_the_trained_matrix_whatever_the_method(method: str):
+    model = nn.Sequential(nn.Linear(5, 4))
+    layers.condition(model, method, ["0"])
+    matrix = max(model[0].parametrizations.weight.parameters(), key=torch.numel)
+    with torch.no_grad():
+        matrix[0] *= 30
+    report = spectrum.layer_report(model)["0"]
+    assert report["kappa_raw"] == pytest.approx(spectrum.condition_number(matrix).item())
+    assert report["stable_rank_raw"] == pytest.approx(spectrum.stable_rank(matrix).item())
+    assert report["effective_rank_raw"] == pytest.approx(spectrum.effective_rank(matrix).item())
+    is_changed = report["stable_rank_raw"] != pytest.approx(report["stable_rank"], rel=1e-3)
+    assert is_changed == (method != "spectral_norm")  # it divides all by one number
+
+
+def test_parametrizations_of_others_have_no_raw_values():
+    model = nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(5, 4)))
+    assert not [key for key in spectrum.layer_report(model)["0"] if key.endswith("_raw")]
 
 
 def test_of_a_layer_with_several_matrices_the_worst_is_told():
