@@ -1,13 +1,13 @@
 """Baking: conditioned weights become plain parameters, for inference, export, and other libraries."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.interface import Parametrization
+from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors
 from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
 
@@ -35,8 +35,8 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     RuntimeError
         Inside ``weight_cache.computed_once``, with the model unchanged.
     ValueError
-        If a foreign parametrization is chained with ours on one tensor, and ``foreign`` is False; the model is
-        unchanged.
+        If a foreign parametrization is chained with ours on one tensor, and ``foreign`` is False, or if the model is
+        sharded (FSDP2); the model is unchanged.
 
     Examples
     --------
@@ -48,6 +48,7 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     """
     if any(isinstance(m, parametrize.ParametrizationList) and is_computed_once(m) for m in model.modules()):
         raise RuntimeError("the model cannot be baked inside computed_once: bake it afterwards")
+    check_not_sharded(model)
     found = [
         (module, name, item)
         for module in model.modules()
@@ -81,24 +82,14 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     return model
 
 
-def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
-    """Name -> parametrization list, of each parametrized tensor of this module, not of those inside."""
-    if not parametrize.is_parametrized(module):
-        return {}
-    return dict(module.get_submodule("parametrizations").named_children())
-
-
-def is_foreign(item: nn.Module) -> bool:
-    """Whether no parametrization of the list is one that ``condition`` applies."""
-    return all(method_of(step) is None for step in item.children())
-
-
-def method_of(step: nn.Module) -> str | None:
-    """The method of a parametrization that ``condition`` can apply, else None."""
-    if isinstance(step, Parametrization):
-        return step.method
-    names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
-    return next((name for kind, name in names.items() if isinstance(step, kind)), None)
+def check_not_sharded(model: nn.Module) -> None:
+    """Raise a ValueError if parameters are shards (DTensor, as of FSDP2), which cannot be baked or copied."""
+    name = next((name for name, parameter in model.named_parameters() if hasattr(parameter, "device_mesh")), None)
+    if name is not None:
+        raise ValueError(
+            f"{name} is sharded: gather the state dict (torch.distributed.checkpoint.state_dict.get_model_state_dict "
+            "with full_state_dict=True), and convert it by baked_state and a model that is not sharded"
+        )
 
 
 def _leave_shared_class(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from enerf.conditioning import maps, norms, weight_views
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
-from enerf.conditioning.selection import check_conditionable, check_option, plain_layers
+from enerf.conditioning.selection import as_names, check_conditionable, check_option, plain_layers
 
 INITS = ("default", "glorot", "he", "unit_row")
 SPECTRAL_SCALES = ("fixed", "constant", "learned")
@@ -117,7 +117,7 @@ class SpectralGain(Parametrization):
     Parameters
     ----------
     weight
-        The weight whose largest singular value is the initial gain.
+        The weight whose largest singular value is the initial gain; a learned gain is trained if the weight is.
     dim
         Its axis of outputs.
     learned
@@ -132,7 +132,7 @@ class SpectralGain(Parametrization):
         self.dim = dim
         value = self._size(weight.detach())
         if learned:
-            self.gain = nn.Parameter(value)
+            self.gain = nn.Parameter(value, requires_grad=weight.requires_grad)
         else:
             self.register_buffer("gain", value)
 
@@ -174,7 +174,7 @@ def unit_row_(model: nn.Module, names: Iterable[str], packing: str = "matrix") -
     ValueError
         If a name is unknown, or a layer has no weight matrices, is conditioned already or has a single output.
     """
-    names = list(names)
+    names = as_names(names)
     for name in names:
         check_conditionable(model, name, "unit_row", packing)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: to
     Glorot, Bengio, AISTATS 2010; He, Zhang, Ren, Sun, ICCV 2015.
     """
     check_option("init", init, INITS)
-    names = list(names)
+    names = as_names(names)
     if init == "unit_row":
         unit_row_(model, names)
     for module in plain_layers(model, names).values():

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.nn.utils import parametrizations
 
-from enerf.conditioning import baking, baselines, maps, weight_views
+from enerf.conditioning import baselines, interface, maps, weight_views
 from enerf.conditioning.parametrization import Equilibrated
 
 SCALE_INVARIANT = (*maps.METHODS, "weight_standardisation")
@@ -68,10 +68,10 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
 def _weights(model: nn.Module) -> Iterator[tuple[Parameter, str]]:
     """The parameters that are weights or belong to a parametrization, and their roles."""
     for module in model.modules():
-        items = baking.parametrized_tensors(module)
+        items = interface.parametrized_tensors(module)
         weights = {view.name for view in weight_views.views(module)}
         for name, item in items.items():
-            if not baking.is_foreign(item) or name in weights:
+            if not interface.is_foreign(item) or name in weights:
                 yield from _roles(item)
         for name in weights - items.keys():
             parameter = module._parameters.get(name)

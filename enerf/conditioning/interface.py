@@ -1,6 +1,9 @@
 """Base class of parametrizations, by which ``bake`` and others know those of this package from those of others."""
 
+from typing import Any
+
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 
 class Parametrization(nn.Module):
@@ -13,3 +16,23 @@ class Parametrization(nn.Module):
     """
 
     method: str
+
+
+def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
+    """Name -> parametrization list, of each parametrized tensor of this module, not of those inside."""
+    if not parametrize.is_parametrized(module):
+        return {}
+    return dict(module.get_submodule("parametrizations").named_children())
+
+
+def is_foreign(item: nn.Module) -> bool:
+    """Whether no parametrization of the list is one that ``condition`` applies."""
+    return all(method_of(step) is None for step in item.children())
+
+
+def method_of(step: nn.Module) -> str | None:
+    """The method of a parametrization that ``condition`` can apply, else None."""
+    if isinstance(step, Parametrization):
+        return step.method
+    names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
+    return next((name for kind, name in names.items() if isinstance(step, kind)), None)

@@ -26,7 +26,6 @@ from torch.nn.utils import parametrize
 
 from enerf.conditioning import (
     attention,
-    baking,
     baselines,
     batch_norm,
     maps,
@@ -36,8 +35,9 @@ from enerf.conditioning import (
     table,
     weight_views,
 )
-from enerf.conditioning.baking import bake, method_of
+from enerf.conditioning.baking import bake
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
+from enerf.conditioning.interface import method_of, parametrized_tensors
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
@@ -62,13 +62,18 @@ __all__ = [
 ]
 
 
+WHOLE = ("weight_norm", "spectral_norm", "batch_norm")  # methods that do not read packed weights as several matrices
+OPTIMIZERS = ("muon", "soap")
+
+
 class Conditioned(list[str]):
     """Result of ``condition``: the names of the conditioned layers, and what was not conditioned.
 
     Attributes
     ----------
     left_out
-        Name -> reason, for layers that a group, a layer type or a pattern matched but the method does not suit.
+        Name -> reason, for layers that a group, a layer type or a pattern matched but the method does not suit, or that
+        are conditioned already.
     unknown
         Name -> reason, for modules with weights whose type is not a known layer; see ``selection.unknown_layers``.
     """
@@ -84,7 +89,7 @@ def condition(
     layers: Layers = "hidden",
     gradient: str = "through",
     *,
-    heads: Collection[str] = (),
+    heads: str | Collection[str] = (),
     every: int = 1,
     scale: str = "fixed",
     p: float | int = 2.0,
@@ -108,7 +113,8 @@ def condition(
         ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator; or
         ``spectral_shift``, for ``nn.MultiheadAttention`` only.
     layers
-        Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``.
+        Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``. Of the layers that are
+        conditioned already, groups, types and patterns leave out all; naming one is an error.
     gradient
         ``"through"`` differentiates the divisors, ``"detached"`` treats them as constants; see ``maps``.
     heads
@@ -153,7 +159,9 @@ def condition(
     True
     """
     _check_options(method, gradient, every, scale, p, shift)
-    selected = select(model, layers, heads, method, packing, zero_rows)
+    if packing != "matrix" and method in WHOLE:
+        raise ValueError(f"packing is {packing!r}, but {method} treats a weight as a whole; expected 'matrix'")
+    selected = select(model, layers, heads, method, packing, zero_rows, plain=True)
     names = selection.with_tied(model, selected.names)
     found = selection.plain_layers(model, names)
     if method == "jacobi":
@@ -299,7 +307,7 @@ def _apply(
 
 def _check_applied(module: nn.Module, view: WeightView, method: str) -> None:
     """Raise a ValueError unless a registered method has parametrized the weight by a class that names the method."""
-    steps = baking.parametrized_tensors(module).get(view.name)
+    steps = parametrized_tensors(module).get(view.name)
     if steps is None or all(method_of(step) != method for step in steps.children()):
         raise ValueError(
             f"the method {method} has registered no parametrization of {view.name} whose class is derived from "
@@ -314,6 +322,8 @@ def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated
 
 
 def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int, shift: float) -> None:
+    if method in OPTIMIZERS:
+        raise ValueError(f"method is {method!r}, which is an optimizer: see enerf.optim.matrix_optimizer")
     check_option("method", method, selection.methods())
     table.load(method)
     norms.check(gradient, p)

@@ -111,9 +111,10 @@ class Equilibrated(Parametrization):
                 self._update_divisors(raw)
             if self.scale in ("constant", "learned"):
                 gain = (norms.frobenius(raw) / norms.frobenius(self._map(raw)))[..., 0, 0]
-                self._set_gain(gain.reshape(1) if self.scale == "learned" and gain.dim() == 0 else gain)
+                is_single = self.scale == "learned" and gain.dim() == 0
+                self._set_gain(gain.reshape(1) if is_single else gain, weight.requires_grad)
             elif self.scale == "learned_rows":
-                self._set_gain(_row_gains(raw, self._map(raw)))
+                self._set_gain(_row_gains(raw, self._map(raw)), weight.requires_grad)
             elif self._is_shift and self.scale == "fixed" and self.is_registered:
                 unshifted = attention.shifted(raw, shift=-self.shift)
                 return unshifted if self.view is None else self.view.from_matrices(unshifted)
@@ -180,14 +181,15 @@ class Equilibrated(Parametrization):
         self.of_inputs.copy_(of_inputs)
         self.of_outputs.copy_(of_outputs)
 
-    def _set_gain(self, gain: Tensor) -> None:
+    def _set_gain(self, gain: Tensor, trained: bool) -> None:
+        """Set the gain; a new learned one is trained if the raw weight is."""
         if self.gain is not None:
             self.gain.copy_(gain)
         elif self.scale == "constant":
             del self.gain
             self.register_buffer("gain", gain.clone())
         else:
-            self.gain = nn.Parameter(gain.clone())
+            self.gain = nn.Parameter(gain.clone(), requires_grad=trained)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
         """Load the state; a learned gain of earlier versions, which had no axis, gets the one that it has now."""

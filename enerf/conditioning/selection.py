@@ -8,7 +8,7 @@ Vocabulary
   ``named_modules``;
 - a **selector** is a group, a layer type (``Conv2d``), a pattern (``blocks.*.mlp.?``) or a name. A full path matches
   that layer alone, a shorter name each path that ends with ``"." + name``;
-- a **head** is an output layer;
+- a **head** is an output layer, or a module that consists of output layers;
 - **tied** layers share a weight parameter;
 - an **unknown** module has a weight of two or more axes, and is neither a layer nor of a type that multiplies by no
   matrix (embeddings, layer norm).
@@ -27,6 +27,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm, maps, table, weight_views
+from enerf.conditioning.interface import is_foreign
 from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_owners, unsuitable_reason
 from enerf.conditioning.weight_views import WeightView
 
@@ -57,10 +58,11 @@ class Selection(NamedTuple):
 def select(
     model: nn.Module,
     layers: Layers,
-    heads: Collection[str] = (),
+    heads: str | Collection[str] = (),
     method: str = "row",
     packing: str = "matrix",
     zero_rows: str = "left_out",
+    plain: bool = False,
 ) -> Selection:
     """Names of the layers that the selectors match; changes nothing.
 
@@ -73,7 +75,8 @@ def select(
         heads; ``trunk``, the layers of ``hidden`` with a path component ``trunk``; and ``first_conv_and_last_linear``,
         the paper's choice for classifiers.
     heads
-        Names of the output heads; ``hidden``, ``trunk``, layer types and patterns never match them.
+        Names of the output heads, in a list or separated by commas; ``hidden``, ``trunk``, layer types and patterns
+        never match them, nor layers inside of them.
     method
         The method to be applied, one of ``methods()``. Layers that a group, a layer type or a pattern matches but the
         method cannot be applied to are returned in ``skipped``, e.g. layers that are not square for ``jacobi``.
@@ -82,11 +85,15 @@ def select(
     zero_rows
         What to do with layers that have rows of zeros: ``left_out``, ``refused`` or ``conditioned``; see
         ``suitability``.
+    plain
+        Whether groups, layer types and patterns skip layers that are conditioned or parametrized already.
 
     Raises
     ------
+    TypeError
+        If the model is no module, or a selector or a head is neither a name nor a layer type.
     ValueError
-        If a selector matches nothing, or if a named module has no weight matrices or cannot be conditioned by
+        If a selector or a head matches nothing, or if a named module has no weight matrices or cannot be conditioned by
         ``method``.
 
     Examples
@@ -97,26 +104,59 @@ def select(
     >>> select(net, nn.Linear).names
     ['0', '2']
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
     check_option("method", method, methods())
     table.load(method)
     check_option("zero_rows", zero_rows, ZERO_ROWS)
-    selectors = _split(layers)
+    selectors = _split("layers", layers)
     if not selectors:
         raise ValueError(f"no layers are named; expected {', '.join(GROUPS)}, or layer names separated by commas")
     selected: set[str] = set()
     skipped: dict[str, str] = {}
+    of_heads = head_names(model, heads)
     for selector in selectors:
-        matched = _match_many(model, selector, heads)
+        matched = _match_many(model, selector, of_heads)
         if matched is None:
             names = _match_name(model, str(selector))
             for name in names:
                 check_conditionable(model, name, method, packing, zero_rows)
         else:
-            names, unsuitable = _split_suitable(model, selector, matched, method, packing, zero_rows)
+            names, unsuitable = _split_suitable(model, selector, matched, method, packing, zero_rows, plain)
             skipped.update(unsuitable)
         selected.update(names)
     in_order = [name for name, _ in _named_modules(model) if name in selected]
     return Selection(in_order, {name: reason for name, reason in skipped.items() if name not in selected})
+
+
+def head_names(model: nn.Module, heads: str | Collection[str]) -> set[str]:
+    """Full names of the modules that are the heads.
+
+    Raises
+    ------
+    TypeError
+        If a head is not a name.
+    ValueError
+        If one matches nothing.
+
+    Examples
+    --------
+    >>> net = nn.ModuleDict({"coarse": nn.ModuleDict({"head": nn.Linear(8, 3)}), "head": nn.Linear(8, 1)})
+    >>> head_names(net["coarse"], "head"), head_names(net, ["head"]), head_names(net, ["coarse.head"])
+    ({'head'}, {'head'}, {'coarse.head'})
+    """
+    found: set[str] = set()
+    for head in _split("heads", heads):
+        if not isinstance(head, str):
+            raise TypeError(f"heads holds {head!r}; expected names of output layers")
+        found.update(_match_name(model, head, "heads: "))
+    return found
+
+
+def present(model: nn.Module, heads: Collection[str]) -> list[str]:
+    """The names of ``heads`` that the model has; for models of one family, not all of which have every head."""
+    paths = [path for path, _ in _named_modules(model)]
+    return [head for head in heads if any(_ends_with(path, head) for path in paths)]
 
 
 def methods() -> tuple[str, ...]:
@@ -157,6 +197,11 @@ def layer_names(model: nn.Module) -> list[str]:
     return list(_layers(model))
 
 
+def as_names(names: Iterable[str]) -> list[str]:
+    """Names as a list; a single string is one name, not its letters."""
+    return [names] if isinstance(names, str) else [*names]
+
+
 def layer_at(model: nn.Module, name: str) -> nn.Module:
     """The layer with exactly that name.
 
@@ -186,10 +231,10 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
         If a layer is conditioned already or named twice, if its weight is not a parameter, or as for ``layer_at``.
     """
     found: dict[str, nn.Module] = {}
-    for name in names:
+    for name in as_names(names):
         module = layer_at(model, name)
-        if is_conditioned(module):
-            raise ValueError(f"{name} is conditioned already; a layer is conditioned once")
+        if (reason := conditioned_reason(module)) is not None:
+            raise ValueError(f"{name} {reason}; a layer is conditioned once")
         if any(module is earlier for earlier in found.values()):
             raise ValueError(f"{name} is named twice; a layer is conditioned once")
         for view in weight_views.views(module):
@@ -216,8 +261,19 @@ def without_tied(layers: dict[str, nn.Module]) -> list[str]:
 
 def is_conditioned(module: nn.Module) -> bool:
     """Whether any weight of the layer is parametrized, or its gradients are preconditioned."""
-    parametrized = any(parametrize.is_parametrized(module, view.name) for view in weight_views.views(module))
-    return parametrized or batch_norm.is_preconditioned(module)
+    return conditioned_reason(module) is not None
+
+
+def conditioned_reason(module: nn.Module) -> str | None:
+    """What a layer is already: conditioned by this package, or parametrized by others; None for a plain layer."""
+    if batch_norm.is_preconditioned(module):
+        return "is conditioned already"
+    for view in weight_views.views(module):
+        if parametrize.is_parametrized(module, view.name):
+            item = module.get_submodule(f"parametrizations.{view.name}")
+            foreign = f"parametrized already, by {type(next(item.children())).__name__}"
+            return f"is {foreign if is_foreign(item) else 'conditioned already'}"
+    return None
 
 
 def check_conditionable(
@@ -238,25 +294,32 @@ def check_option(option: str, value: str, known: Collection[str]) -> None:
         raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(known)}{hint}")
 
 
-def _split(layers: Layers) -> list[str | type[nn.Module]]:
+def _split(option: str, layers: Layers) -> list[str | type[nn.Module]]:
     """The selectors as a list."""
     if isinstance(layers, type):
         return [layers]
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"{option} is {layers!r}; expected names of layers, in a list or separated by commas")
     parts: Iterable[str | type[nn.Module]] = layers.split(",") if isinstance(layers, str) else layers
     stripped = [part.strip() if isinstance(part, str) else part for part in parts]
     return [part for part in stripped if part != ""]
 
 
 def _match_many(model: nn.Module, selector: str | type[nn.Module], heads: Collection[str]) -> list[str] | None:
-    """All layers that a group, a layer type or a pattern matches, suitable or not; None if the selector is a name."""
+    """All layers that a group, a layer type or a pattern matches, suitable or not; None if the selector is a name.
+
+    ``heads`` are full names.
+    """
     layers = _layers(model)
-    inner = [name for name in layers if not any(_ends_with(name, head) for head in heads)]
+    inner = [name for name in layers if not any(f"{name}.".startswith(f"{head}.") for head in heads)]
     groups: dict[str, Callable[[], list[str]]] = {
         "all": lambda: list(layers),
         "hidden": lambda: inner,
         "trunk": lambda: [name for name in inner if "trunk" in name.split(".")],
         "first_conv_and_last_linear": lambda: _first_conv_and_last_linear(layers),
     }
+    if not isinstance(selector, str | type):
+        raise TypeError(f"layers holds {selector!r}; expected names of layers, patterns, groups or layer types")
     if isinstance(selector, type):
         return [name for name in inner if isinstance(layers[name], selector)]
     if selector in groups:
@@ -281,9 +344,13 @@ def _split_suitable(
     method: str,
     packing: str,
     zero_rows: str,
+    plain: bool,
 ) -> tuple[list[str], dict[str, str]]:
     """The matched layers that ``method`` can be applied to, and name -> reason for the others."""
     reasons = {name: unsuitable_reason(model, name, method, packing, zero_rows) for name in matched}
+    if plain:
+        done = {name: conditioned_reason(model.get_submodule(name)) for name in matched}
+        reasons = {name: reason or (f"it {done[name]}" if done[name] else None) for name, reason in reasons.items()}
     suitable = [name for name, reason in reasons.items() if reason is None]
     unsuitable = {name: reason for name, reason in reasons.items() if reason is not None}
     if zero_rows == "refused":
@@ -297,11 +364,11 @@ def _split_suitable(
     return suitable, unsuitable
 
 
-def _match_name(model: nn.Module, name: str) -> list[str]:
+def _match_name(model: nn.Module, name: str, option: str = "") -> list[str]:
     paths = [path for path, _ in _named_modules(model)]
     found = [name] if name in paths else [path for path in paths if _ends_with(path, name)]
     if not found:
-        raise ValueError(_unknown(model, name))
+        raise ValueError(f"{option}{_unknown(model, name)}")
     return found
 
 
@@ -330,5 +397,8 @@ def _unknown(model: nn.Module, name: str) -> str:
 
 
 def _known(model: nn.Module) -> str:
-    names = list(_layers(model))
-    return f"the layers are {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it has no layers"
+    names, others = list(_layers(model)), unknown_layers(model)
+    if names:
+        return f"the layers are {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+    found = "; ".join(f"{name or 'the model itself'}: {reason}" for name, reason in [*others.items()][:3])
+    return f"it has no known layers; {found}: see condition_tensor and register_layer" if found else "it has no layers"

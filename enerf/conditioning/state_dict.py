@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from enerf.conditioning import baking, batch_norm
+from enerf.conditioning import baking, batch_norm, interface
 
 COUNTERS = ("step", "mu_product", "eta", "mu")  # numbers, not tensors of a parameter's shape, in states of optimizers
 
@@ -43,8 +43,8 @@ def key_map(model: nn.Module) -> dict[str, str]:
     foreign = tuple(
         f"{path}.parametrizations.{name}.".removeprefix(".")
         for path, module in model.named_modules()
-        for name, item in baking.parametrized_tensors(module).items()
-        if baking.is_foreign(item)
+        for name, item in interface.parametrized_tensors(module).items()
+        if interface.is_foreign(item)
     )
     plain = {key: key if key.startswith(foreign) else _plain_key(key) for key in model.state_dict()}
     return {key: plain_key for key, plain_key in plain.items() if plain_key is not None}
@@ -56,9 +56,9 @@ def baked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
     Raises
     ------
     ValueError
-        If a key is missing or unexpected.
+        If a key is missing or unexpected, or the model is sharded (FSDP2).
     """
-    copied = copy.deepcopy(model)
+    copied = _copied(model)
     _check_keys(set(copied.state_dict()), set(state))
     copied.load_state_dict(state)
     return dict(baking.bake(copied).state_dict())
@@ -75,9 +75,9 @@ def unbaked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
     Raises
     ------
     ValueError
-        If a key is missing or unexpected.
+        If a key is missing or unexpected, or the model is sharded (FSDP2).
     """
-    copied = copy.deepcopy(model)
+    copied = _copied(model)
     _check_keys(set(key_map(copied).values()), set(state))
     computed = {plain for key, plain in key_map(copied).items() if key != plain}
     copied.load_state_dict({key: value for key, value in state.items() if key not in computed}, strict=False)
@@ -132,6 +132,19 @@ def upgraded_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> 
         for number, entry in state["state"].items()
     }
     return {**state, "state": entries}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy; recurrent layers that have run hold computed weights, which torch does not copy."""
+    baking.check_not_sharded(model)
+    computed = [
+        weight
+        for module in model.modules()
+        if isinstance(module, nn.RNNBase)
+        for weight in module._flat_weights
+        if isinstance(weight, Tensor) and weight.grad_fn is not None
+    ]
+    return copy.deepcopy(model, {id(weight): weight.detach() for weight in computed})
 
 
 def _plain_key(key: str) -> str | None:

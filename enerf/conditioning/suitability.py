@@ -32,6 +32,7 @@ from enerf.conditioning.weight_views import WeightView
 ZERO_ROWS = ("left_out", "refused", "conditioned")
 DIVIDES_INPUTS = ("row", "row_column", "ruiz", "orthogonal")
 DIVIDES_OUTPUTS = ("column", "row_column", "ruiz", "weight_standardisation", "orthogonal")
+SMALLEST_SINGULAR_VALUE = 1e-6  # of the largest, for ``orthogonal``
 
 # torch's hooks that compute a weight before each call: module of their class -> what makes the weight permanent.
 PERMANENT = {
@@ -62,6 +63,7 @@ def tensor_reason(module: nn.Module, view: WeightView, method: str, zero_rows: s
         _tensor_problem(module, view)
         or _shape_problem(view, method)
         or _added_problem(view, method)
+        or _redrawn_problem(module, view, method, zero_rows)
         or _zero_problem(module, view, method, zero_rows)
     )
 
@@ -126,8 +128,8 @@ def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
         return "its shape is not known yet: run the model once on an example, then condition it"
     if weight.layout != torch.strided or getattr(weight, "is_sparse", False):
         return f"its weight is sparse ({weight.layout}), and norms of its rows would have to be kept dense"
-    if not weight.is_floating_point() or weight.is_quantized:
-        return f"its weight holds {weight.dtype}, and only real floating point weights can be scaled"
+    if not weight.is_floating_point() or weight.is_quantized or weight.dtype.itemsize < 2:
+        return f"its weight holds {weight.dtype}, and only real floating point weights of 16 bits or more can be scaled"
     if not parametrize.is_parametrized(module, view.name) and tuple(weight.shape) != view.shape:
         return f"its weight has shape {tuple(weight.shape)}, expected {view.shape}"
     return None
@@ -186,11 +188,38 @@ def _zero_problem(module: nn.Module, view: WeightView, method: str, zero_rows: s
         return problem if zeros else None
     zeros, total = zero_rows_of(view.to_matrices(weight), method)
     if not zeros:
+        return _rank_problem(view.to_matrices(weight)) if method == "orthogonal" else None
+    return (
+        f"{zeros} of its {total} rows are zero (at most {norms.FLOOR:.0e}) and would have gradients multiplied by "
+        f'{1 / norms.FLOOR:.0e}; zero_rows="conditioned" conditions it all the same'
+    )
+
+
+def _rank_problem(matrices: Tensor) -> str | None:
+    """Why matrices of lower rank speak against orthogonal weights, or None."""
+    exact = matrices.double()
+    if not exact.isfinite().all():
+        return None
+    values = torch.linalg.svdvals(exact)
+    ratio = (values[..., -1] / values[..., 0]).min().item()
+    if ratio >= SMALLEST_SINGULAR_VALUE:
         return None
     return (
-        f"{zeros} of its {total} rows are zero and would have gradients multiplied by {1 / norms.FLOOR:.0e}; "
-        'zero_rows="conditioned" conditions it all the same'
+        f"its rows are linearly dependent (smallest singular value {ratio:.0e} of the largest), and gradients would be "
+        f'multiplied by the inverse of that; zero_rows="conditioned" conditions it all the same'
     )
+
+
+def _redrawn_problem(module: nn.Module, view: WeightView, method: str, zero_rows: str) -> str | None:
+    """Why a weight is not redrawn by ``fourier``, or None: it is zero on purpose, or not trained."""
+    if method != "fourier" or parametrize.is_parametrized(module, view.name):
+        return None
+    weight = getattr(module, view.name)
+    if isinstance(weight, nn.Parameter) and not weight.requires_grad:
+        return "it is frozen, and fourier would replace its weights by random ones"
+    if zero_rows == "conditioned" or weight.is_meta or weight.any():
+        return None
+    return 'its weight is zero, and fourier would redraw it; zero_rows="conditioned" conditions it all the same'
 
 
 def _tied_weight_problem(model: nn.Module, name: str, method: str) -> str | None:

@@ -78,7 +78,8 @@ def analyzed_layers(model: nn.Module, names: str, heads: frozenset[str]) -> list
     """
     try:
         # weight_norm is allowed on every layer; only the selection is used, nothing is applied
-        return selection.select(model, names or "hidden", heads=heads, method="weight_norm").names
+        present = selection.present(model, heads)
+        return selection.select(model, names or "hidden", heads=present, method="weight_norm").names
     except ValueError as error:
         raise InputError(f"option --layers: {error}") from None
 

@@ -72,6 +72,7 @@ def selected_layers(
         if no layer is left.
     """
     method = options.methods.weights if options.methods.weights != "none" else "row"
+    heads = selection.present(model, heads)
     selected = layers.select(model, options.equilibrate_layers, heads, method, zero_rows="conditioned")
     names, skipped = selected
     skipped |= {name: reason for name, reason in (excluded or {}).items() if name in names}
@@ -102,6 +103,7 @@ def matrices_of(model: nn.Module, options: ConditioningOptions, heads: Collectio
     """
     if options.methods.optimizer == "none":
         return []
+    heads = selection.present(model, heads)
     names = layers.select(model, options.equilibrate_layers, heads, "weight_norm", zero_rows="conditioned").names
     outer = {*first_layers(names), *(name for name in names if name.rpartition(".")[2] in heads)}
     inner = tuple(f"{name}." for name in names if name not in outer)

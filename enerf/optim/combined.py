@@ -18,12 +18,13 @@ class Combined(Optimizer):
     Parameters
     ----------
     parts
-        The optimizers; no parameter may be in two of them.
+        The optimizers; no parameter may be in two of them. LBFGS, which evaluates the loss several times a step, cannot
+        be one. Schedules that cycle the momentum need ``cycle_momentum=False``.
 
     Raises
     ------
     ValueError
-        If there are no parts, or a parameter is in two of them.
+        If there are no parts, one is LBFGS, or a parameter is in two of them.
 
     Examples
     --------
@@ -37,6 +38,8 @@ class Combined(Optimizer):
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         groups = [group for part in parts for group in part.param_groups]
         identities = [id(parameter) for group in groups for parameter in group["params"]]
+        if any(isinstance(part, torch.optim.LBFGS) for part in parts):
+            raise ValueError("LBFGS evaluates the loss several times a step; expected optimizers that do not")
         if not identities:
             raise ValueError("no optimizers are given; expected one or more with parameters")
         if len(set(identities)) < len(identities):
@@ -73,10 +76,21 @@ class Combined(Optimizer):
             part.zero_grad(set_to_none)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of all parts; raises a ValueError if its groups do not fit."""
+        """Load the state of all parts; raises a ValueError if its groups do not fit, with the optimizer unchanged."""
         groups, states = state_dict["param_groups"], state_dict["state"]
         if len(groups) != len(self.param_groups):
             raise ValueError(f"the state has {len(groups)} parameter groups, expected {len(self.param_groups)}")
+        before = self.state_dict()
+        try:
+            self._load(groups, states)
+            for i, (group, own) in enumerate(zip(self.param_groups, before["param_groups"], strict=True)):
+                if missing := sorted(set(own) - set(group)):  # torch fills in what earlier versions did not have
+                    raise ValueError(f"the state is of another optimizer: its group {i} has no {missing[0]}")
+        except ValueError:
+            self._load(before["param_groups"], before["state"])
+            raise
+
+    def _load(self, groups: list[dict[str, Any]], states: dict[int, Any]) -> None:
         at = 0
         for part in self.parts:
             own = groups[at : at + len(part.param_groups)]
@@ -88,6 +102,7 @@ class Combined(Optimizer):
     def _share(self) -> None:
         """Refer to the groups and states of the parts, which ``load_state_dict`` replaces."""
         self.param_groups = list(chain.from_iterable(part.param_groups for part in self.parts))
+        self.state.clear()
         self._share_states()
 
     def _share_states(self) -> None:

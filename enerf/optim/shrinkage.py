@@ -237,6 +237,8 @@ def sparsity(source: Optimizer | Iterable[Tensor], threshold: float = 0.0) -> Sp
 
     Raises
     ------
+    TypeError
+        If ``source`` is neither.
     ValueError
         If ``threshold`` is negative.
 
@@ -250,8 +252,17 @@ def sparsity(source: Optimizer | Iterable[Tensor], threshold: float = 0.0) -> Sp
     if isinstance(source, Optimizer):
         parts = [group["params"] for group in source.param_groups]
     else:
+        if not isinstance(source, Iterable):
+            raise TypeError(f"the source is a {type(source).__name__}; expected an optimizer, or parameters in a list")
         parts = [[param] for param in source]
-    counts = [sum(int((param.detach().abs() <= threshold).sum()) for param in part) for part in parts]
+    counts = [sum(int((_whole(param).abs() <= threshold).sum()) for param in part) for part in parts]
     sizes = [sum(param.numel() for param in part) for part in parts]
     fractions = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]
     return Sparsity(sum(counts) / max(sum(sizes), 1), fractions)
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    """The values of a parameter; those of all processes if it is sharded (FSDP2), which then must all call this."""
+    gather = getattr(parameter, "full_tensor", None)
+    values: Tensor = parameter if gather is None else gather()
+    return values.detach()

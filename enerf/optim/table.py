@@ -4,7 +4,7 @@ The function takes the matrices, as a list of parameters with two axes, and a le
 which Adam trains the same matrices well. It returns a ``torch.optim.Optimizer``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,16 +15,34 @@ MATRIX_OPTIMIZERS = {
 
 
 def matrix_optimizer(name: str, matrices: Sequence[Any], lr: float) -> Any:
-    """The optimizer with that name, of those matrices.
+    """The optimizer with that name, of those matrices, without weight decay.
+
+    Packed projections of attention are one matrix here; Muon would orthogonalize queries, keys and values together.
+
+    Parameters
+    ----------
+    name
+        ``muon`` or ``soap``.
+    matrices
+        Parameters with two axes.
+    lr
+        Learning rate, of Adam's scale.
 
     Raises
     ------
+    TypeError
+        If ``matrices`` are not parameters.
     ValueError
-        If the name is unknown.
+        If the name is unknown, or a parameter has another number of axes.
     ImportError
         If a package that it needs is not installed; the message names the extra that installs it.
     """
     if name not in MATRIX_OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(MATRIX_OPTIMIZERS)}")
+    found = [*matrices] if isinstance(matrices, Iterable) else [matrices]
+    if not all(hasattr(each, "shape") for each in found):
+        raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters with two axes, in a list")
+    if wrong := next((tuple(each.shape) for each in found if len(each.shape) != 2), None):
+        raise ValueError(f"a parameter has shape {wrong}; {name} takes parameters with two axes")
     module, _, function = MATRIX_OPTIMIZERS[name].partition(":")
-    return getattr(import_module(module), function)([*matrices], lr)
+    return getattr(import_module(module), function)(found, lr)

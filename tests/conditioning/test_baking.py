@@ -82,3 +82,16 @@ def test_baked_weights_are_channels_last_if_the_raw_ones_are(method: str, kind: 
     assert torch.equal(net[0].weight, before)
     assert net[0].weight.requires_grad
     assert isinstance(net[0].weight, nn.Parameter)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_the_state_of_a_recurrent_layer_that_has_run_is_converted(kind: type[nn.LSTM]):
+    net = kind(4, 8)
+    layers.condition_tensor(net, "weight_hh_l0")
+    x = torch.randn(3, 2, 4)
+    expected = net(x)[0]
+    plain = kind(4, 8)
+    plain.load_state_dict(state_dict.baked_state(net, net.state_dict()))
+    torch.testing.assert_close(plain(x)[0], expected)
+    net.load_state_dict(state_dict.unbaked_state(net, plain.state_dict()))
+    torch.testing.assert_close(net(x)[0], expected)

@@ -12,7 +12,9 @@ SCRIPT = """
 import copy, sys, torch
 import torch.distributed as dist
 from torch import nn
-from enerf.conditioning import batch_norm, computed_once, condition
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from enerf.conditioning import bake, baked_state, batch_norm, computed_once, condition
+from enerf.optim import sparsity
 
 rank, file, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
@@ -93,9 +95,23 @@ def fsdp():
         how(net)
         fully_shard(net)
         steps(net, net, ours())
-        expected = dict(joint(how).named_parameters())
+        for convert in (lambda: bake(net), lambda: baked_state(net, net.state_dict())):
+            try:
+                convert()
+                raise AssertionError("not refused")
+            except ValueError as error:
+                assert "is sharded: gather the state dict" in str(error), error
+        full = get_model_state_dict(net, options=StateDictOptions(full_state_dict=True))
+        expected = joint(how)
+        if rank == 0:
+            twin = copy.deepcopy(plain)
+            how(twin)
+            baked = baked_state(twin, full)
+            close(nn.functional.linear(x, baked["0.weight"], baked["0.bias"]), expected[0](x), f"{name}, baked")
+        expected = dict(expected.named_parameters())
         for key, value in net.named_parameters():
             close(value.full_tensor(), expected[key], f"{name} {key}")
+        assert sparsity(net.parameters(), 0.1) == sparsity(expected.values(), 0.1), name
 
 
 def preconditioned():

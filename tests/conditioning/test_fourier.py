@@ -97,3 +97,16 @@ def test_a_sine_layer_starts_at_the_scale_of_siren():
     assert field.trunk[1].weight.std().item() == pytest.approx((2 / 256) ** 0.5 / 30, rel=0.1)
     assert not field.trunk[1].bias.any()
     assert field.trunk[0].bias.any()
+
+
+def test_zero_and_frozen_weights_are_not_redrawn():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    nn.init.zeros_(net[0].weight)
+    net[1].weight.requires_grad_(False)
+    done = condition(net, "fourier")
+    assert done == ["2"]
+    assert done.left_out["0"].startswith("its weight is zero")
+    assert done.left_out["1"].startswith("it is frozen")
+    with pytest.raises(ValueError, match="1 cannot be conditioned: it is frozen"):
+        condition(net, "fourier", ["1"], zero_rows="conditioned")
+    assert condition(net, "fourier", ["0"], zero_rows="conditioned") == ["0"]

@@ -145,3 +145,20 @@ def test_trained_weights_come_back_after_baking(method: str, scale: str):
             views = net[i].weight, other[i].weight
             norms = [maps.norms.floored(w.reshape(2, 2, 3) if i == 2 else w, -2) for w in views]
             torch.testing.assert_close(norms[1], norms[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("method", "scale"), [("row", "learned"), ("column", "learned_rows"), ("spectral_norm", "learned")]
+)
+def test_gains_of_frozen_layers_are_frozen(method: str, scale: str):
+    net = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 4)).requires_grad_(False)
+    net[1].requires_grad_(True)
+    layers.condition(net, method, ["0", "1"], scale=scale)
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name in dict(net.named_parameters()) if name.startswith("1.")}
+    before = net[0].weight.detach().clone()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    net.train()(torch.ones(2, 3)).square().mean().backward()
+    optimizer.step()
+    if method != "spectral_norm":  # whose power iteration goes on
+        assert torch.equal(net[0].weight, before)

@@ -180,3 +180,15 @@ def test_a_conditioned_layer_has_condition_number_1_at_the_scale_of_its_raw_weig
 def test_the_norm_has_no_order():
     with pytest.raises(ValueError, match="p is 1; the polar factor has no norm of rows"):
         orthogonal(torch.ones(2, 2), p=1)
+
+
+def test_layers_of_lower_rank_are_left_out_with_a_reason():
+    net = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8))
+    with torch.no_grad():
+        net[0].weight[:, 1] = net[0].weight[:, 0]
+    done = condition(net, "orthogonal")
+    assert done == ["1"]
+    assert "linearly dependent" in done.left_out["0"]
+    with pytest.raises(ValueError, match="0 cannot be conditioned: its rows are linearly dependent"):
+        condition(net, "orthogonal", ["0"])
+    assert condition(net, "orthogonal", ["0"], zero_rows="conditioned") == ["0"]

@@ -107,6 +107,38 @@ def test_a_closure_is_evaluated_once():
     assert len(calls) == 1
 
 
+def test_a_state_of_other_optimizers_is_refused_and_changes_nothing():
+    net, other = network(), network()
+    optimizer = Combined(parts_of(net))
+    trained(net, [optimizer], 2)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    before = copy.deepcopy(optimizer.state_dict())
+    adam = Combined([torch.optim.Adam(part.param_groups[0]["params"], lr=0.5) for part in parts_of(other)])
+    with pytest.raises(ValueError, match="the state is of another optimizer: its group 1 has no dampening"):
+        optimizer.load_state_dict(adam.state_dict())
+    assert [group["lr"] for group in optimizer.param_groups] == rates
+    again = Combined(parts_of(copied := copy.deepcopy(net)))
+    again.load_state_dict(before)
+    assert equal(trained(net, [optimizer], 1), trained(copied, [again], 1))
+
+
+def test_the_state_of_a_new_optimizer_replaces_the_old_one():
+    net = network()
+    optimizer = Combined(parts_of(net))
+    new = copy.deepcopy(optimizer.state_dict())
+    trained(net, [optimizer], 2)
+    optimizer.load_state_dict(new)
+    assert optimizer.state_dict()["state"] == {}
+
+
+def test_what_matrix_optimizers_and_combinations_do_not_take_is_one_sentence():
+    layer = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match=r"a parameter has shape \(4,\); muon takes parameters with two axes"):
+        table.matrix_optimizer("muon", [*layer.parameters()], 1e-3)
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss several times"):
+        Combined([torch.optim.LBFGS([layer.weight]), torch.optim.SGD([layer.bias], lr=0.1)])
+
+
 def test_parameters_in_two_parts_no_parts_and_other_states_are_refused():
     net = network()
     both = [torch.optim.Adam(net.parameters()), torch.optim.SGD([net[0].weight], lr=0.1)]

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
-from enerf.conditioning.baking import is_foreign, parametrized_tensors
-from enerf.conditioning.selection import layer_at, layer_names
+from enerf.conditioning.interface import is_foreign, parametrized_tensors
+from enerf.conditioning.selection import as_names, layer_at, layer_names
 
 
 def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch k"]:
@@ -203,7 +203,7 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     'kappa row_norm_min row_norm_max row_norm_spread effective_rank stable_rank rank kappa_range'
     """
     with torch.no_grad(), _unchanged_by_reading(model):
-        found = layer_names(model) if names is None else names
+        found = layer_names(model) if names is None else as_names(names)
         return {name: _report(layer_at(model, name)) for name in found}
 
 

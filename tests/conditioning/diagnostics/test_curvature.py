@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from enerf.conditioning import layers
+from enerf.conditioning import layers, selection
 from enerf.conditioning.diagnostics import curvature, eigenvalues
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.fields.nerf import NeRF
@@ -52,7 +52,8 @@ def make(kind: str, method: str = "none", scale: str = "fixed", seed: int = 0, *
     if kind == "cnn":
         targets, loss = torch.arange(6) % 3, nn.CrossEntropyLoss()
     if method != "none":
-        layers.condition(model, method, "hidden", scale=scale, heads={"4", "5", "density_head", "rgb_head"}, **more)
+        heads = selection.present(model, ("4", "5", "density_head", "rgb_head"))
+        layers.condition(model, method, "hidden", scale=scale, heads=heads, **more)
     if method == "weight_norm":
         curvature.make_differentiable_(model)
     return Objective(model, loss, inputs, targets)
