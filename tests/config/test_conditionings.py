@@ -13,8 +13,9 @@ from enerf import conditioning
 from enerf.conditioning import maps, parametrization, table
 from enerf.config import conditionings, parser
 from enerf.config.methods import SHAPES, split_ratio
-from enerf.config.options import ConditioningOptions
+from enerf.config.options import ConditioningOptions, FitOptions
 from enerf.core.errors import InputError
+from enerf.engine import optimizers
 from enerf.fields import conditioning as fields_conditioning
 from enerf.fields.normalization import NORMALIZATIONS
 from enerf.fields.shape import SkipMLP
@@ -107,6 +108,15 @@ def test_names_of_runs_tell_the_ratio_of_learning_rates_as_comparisons_do():
         assert split_ratio(optimizer) == ("muon", None if ratio == 1 else ratio)
 
 
+def step_of(field: nn.ModuleDict, options: NerfConfig) -> None:
+    """Condition a field by its options, as a run does, and take one step."""
+    fields_conditioning.apply(field, options.conditioning, {"head"}, 0)
+    matrices = fields_conditioning.matrices_of(field, options.conditioning, {"head"})
+    optimizer = optimizers.of_field(FitOptions(lrate=1e-3), options.conditioning, field, matrices)
+    field["head"](field["trunk"](torch.ones(2, 6))).square().mean().backward()
+    optimizer.step()
+
+
 def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):
     (tmp_path / "my_map.py").write_text(
         textwrap.dedent(
@@ -133,8 +143,14 @@ def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):
         patched.setattr("enerf.conditioning.layers.MAPS", parametrization.MAPS)
         conditioning.condition(net, "centered", ["0"], scale="kept")
     assert net[0].weight.mean(1).abs().max() < 1e-6
-    options, _ = parser.parse(NerfConfig, ["--conditioning", "centered+muon"])
+    options, _ = parser.parse(NerfConfig, ["--conditioning", "centered+muon", "--equilibrate_scale", "kept"])
     assert options.conditioning.methods == conditionings.Conditioning("centered", "none", "muon")
+    field = nn.ModuleDict({"trunk": SkipMLP(6, 8, 3, 0), "head": nn.Linear(8, 3)})
+    with monkeypatch.context() as patched:
+        patched.setattr("enerf.conditioning.layers.MAPS", parametrization.MAPS)
+        step_of(field, options)
+    assert conditioning.conditioned_layers(field) == dict.fromkeys(("trunk.0", "trunk.1", "trunk.2"), "centered")
+    assert field["trunk"][1].weight.mean(1).abs().max() < 1e-6
 
 
 def test_an_optimizer_is_one_module_and_one_line(tmp_path, monkeypatch):
@@ -143,12 +159,15 @@ def test_an_optimizer_is_one_module_and_one_line(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(optim_table.MATRIX_OPTIMIZERS, "signed", "my_optimizer:signed")
-    options, _ = parser.parse(NerfConfig, ["--conditioning", "signed+row"])
+    options, _ = parser.parse(NerfConfig, ["--conditioning", "signed+row", "--lrate_matrices", "0.5"])
     assert options.conditioning.methods.optimizer == "signed"
-    weight = nn.Parameter(torch.ones(2, 2))
-    weight.grad = torch.ones(2, 2)
-    optim_table.matrix_optimizer("signed", [weight], 0.5).step()
-    assert torch.equal(weight.detach(), torch.full((2, 2), 0.5))
+    field = nn.ModuleDict({"trunk": SkipMLP(6, 8, 3, 0), "head": nn.Linear(8, 3)})
+    before = {name: value.clone() for name, value in field.state_dict().items()}
+    step_of(field, options)
+    raw = field["trunk"][1].parametrizations.weight.original
+    torch.testing.assert_close(raw.detach(), before["trunk.1.weight"] - 0.5 * raw.grad)  # SGD's step, at the rate given
+    first = field["trunk"][0].parametrizations.weight.original
+    torch.testing.assert_close((first.detach() - before["trunk.0.weight"]).abs().max().item(), 1e-3)  # Adam's
 
 
 def test_matrices_are_those_between_the_first_layer_and_the_heads():
