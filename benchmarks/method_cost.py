@@ -19,7 +19,7 @@ from enerf.reporting import tables
 
 PLAIN, AGAIN = "plain", "plain again"
 DEFAULT = "he,equilibrate,gain,row_gains,weight_norm,ws,spectral_norm,orthogonal,fourier,layer_norm,batch_norm,"
-DEFAULT += "muon,muon_gain,soap"
+DEFAULT += "muon,muon_unit_row,muon_e,muon_gain,muon_ws,soap"
 
 
 def trained(options: ours.NerfConfig, method: str) -> ours.Training:

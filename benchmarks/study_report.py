@@ -1,11 +1,13 @@
 """Tables and curves of the runs of ``study.py``: best rates, paired differences, early and late.
 
-    python benchmarks/study_report.py STAGE [STAGE ...] [--against plain] [--out FILE.md] [--plot FILE.png]
+    python benchmarks/study_report.py STAGE [STAGE ...] [--against plain] [--at STEP ...] [--by_seed] [--out FILE.md]
+        [--plot FILE.png [--seconds]]
 
 Stages that are given together are one table: a sweep of rates with one seed, and further seeds at the best rates. Each
-method is shown at the rate with the highest mean score of the first stage, by its runs of the other stages if it has
-any, since the first one chose the rate; ``at an end`` marks a best rate beyond which nothing was tried. Means and
-differences are of the runs that succeeded; the others are listed, of the sweep by rate, of the best rate by seed.
+method is shown at the rate with the highest mean score of the first stage, by its runs of the other stages, since the
+first one chose the rate; ``chose the rate`` marks methods without other runs, and ``at an end`` a best rate beyond
+which nothing was tried. Means and differences are of the runs that succeeded; the others are listed, of the sweep by
+rate, of the best rate by seed.
 Differences are paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on.
 ``early`` is the score on the curve at a tenth of the steps, or at its first point after that; ``--at`` adds the scores
 at other steps. ``--by_seed`` is another table: each seed in a column of its own, and the other rates. ``--seconds``
@@ -33,6 +35,7 @@ from enerf.reporting import plots, tables
 Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
 SHOWN = 4.0  # of the score below the best, in plots
+LARGEST_KAPPA = 1e7  # of a matrix of full rank in float32
 COSTS = "benchmarks/results/method_cost.txt"
 MORE = (("psnr_heldout", "held out"), ("ssim", "SSIM"), ("fit_psnr", "training views"))  # where runs have them
 LAST = (("stable_rank", "stable rank"), ("kappa_range", "κ"))  # medians of the hidden layers but the first, at the end
@@ -52,6 +55,8 @@ class Arm:
         All successful runs at that rate: those that other methods are compared with.
     failed
         Seeds of the runs at that rate that failed.
+    chosen_by
+        Whether ``runs`` are those that chose the rate, since there are no others.
     rates
         Rate -> run of the sweep, for all rates.
     """
@@ -61,6 +66,7 @@ class Arm:
     runs: Rows
     pairs: Rows
     failed: list[int]
+    chosen_by: bool
     rates: dict[float, Rows]
 
 
@@ -84,20 +90,27 @@ def chosen(stages: Sequence[str]) -> dict[str, Arm]:
         first, more = ([r for r in rows if (r["method"], r["lrate"]) == (method, rate)] for rows in (swept, further))
         every = sorted({run["seed"]: run for run in [*first, *more]}.values(), key=lambda run: run["seed"])
         pairs = [run for run in every if not is_failed(run)]
-        runs = [run for run in pairs if run in more] or pairs
+        runs = [run for run in pairs if run in more or not more]
         rates = sorted({row["lrate"] for row in swept if row["method"] == method})
         of_rates = {each: [r for r in swept if (r["method"], r["lrate"]) == (method, each)] for each in rates}
-        if runs:
-            found.append(Arm(method, rate, runs, pairs, [r["seed"] for r in every if is_failed(r)], of_rates))
-    if not found:
+        failed = [run["seed"] for run in every if is_failed(run)]
+        found.append(Arm(method, rate, runs, pairs, failed, bool(further) and not more, of_rates))
+    if not any(arm.pairs for arm in found):
         raise InputError(f"stages {', '.join(stages)}: found no finished runs; run study.py first")
-    return {arm.method: arm for arm in sorted(found, key=lambda arm: -mean(arm.runs, "score"))}
+    return {
+        arm.method: arm for arm in sorted(found, key=lambda arm: -mean(arm.runs, "score") if arm.runs else math.inf)
+    }
 
 
 def mean(runs: Rows, key: str) -> float:
-    """Mean of a value over runs; NaN if one lacks it."""
-    values = [run.get(key) for run in runs]
-    return math.nan if None in values else statistics.fmean(values)
+    """Mean of a value over runs; NaN if there are none, or one lacks it."""
+    return mean_of([run.get(key) for run in runs])
+
+
+def mean_of(values: Sequence[float | None]) -> float:
+    """Mean of numbers; NaN if there are none, or one is missing."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else math.nan
 
 
 def early(run: Mapping[str, Any]) -> float:
@@ -145,7 +158,8 @@ def at_step(run: Mapping[str, Any], step: int) -> float:
 def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int] = ()) -> list[list[str]]:
     """One row for each method; see the module."""
     found, base = arms(stages, against)
-    keys = [(key, words) for key, words in MORE if any(key in run for arm in found.values() for run in arm.runs)]
+    every = [run for arm in found.values() for run in arm.runs]
+    keys = [(key, words) for key, words in MORE if any(run.get(key) is not None for run in every)]
     head = ["method", "rate", "score", "spread", "seeds", f"less {against}", "early", f"less {against}, early"]
     at_steps = [f"after {step}" for step in steps]
     rows = [[*head, *at_steps, *(words for _, words in keys), "failed", *(words for _, words in LAST)]]
@@ -155,13 +169,13 @@ def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int]
         failed = [f"{rate:g}" for rate, runs in arm.rates.items() if rate != arm.rate and any(map(is_failed, runs))]
         rows.append(
             [
-                *(method, f"{arm.rate:g}{at_end}", f"{statistics.fmean(scores):.{digits}f}"),
+                *(title(method), f"{arm.rate:g}{at_end}", text_of(mean_of(scores), digits)),
                 f"{statistics.stdev(scores):.{digits}f}" if len(scores) > 1 else "",
-                ",".join(str(run["seed"]) for run in arm.runs),
+                ",".join(str(run["seed"]) for run in arm.runs) + " (chose the rate)" * arm.chosen_by,
                 words_of(paired(arm.runs, base.pairs, lambda run: run["score"]), digits),
-                f"{statistics.fmean(map(early, arm.runs)):.{digits}f}",
+                text_of(mean_of([*map(early, arm.runs)]), digits),
                 words_of(paired(arm.runs, base.pairs, early), digits),
-                *(text_of(statistics.fmean(at_step(run, step) for run in arm.runs), digits) for step in steps),
+                *(text_of(mean_of([at_step(run, step) for run in arm.runs]), digits) for step in steps),
                 *(text_of(mean(arm.runs, key), 3 if key == "ssim" else digits) for key, _ in keys),
                 ", ".join([*failed, *(f"seed {seed}" for seed in arm.failed)]),
                 *(last_of(arm.runs, key) for key, _ in LAST),
@@ -175,16 +189,26 @@ def text_of(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def title(method: str) -> str:
+    """Words for a method, and its name."""
+    return f"{LABELS[method]} (`{method}`)" if method in LABELS else f"`{method}`"
+
+
 def last_of(runs: Rows, key: str) -> str:
-    """Text of the mean over runs of a statistic at the end of training; empty where it was not recorded."""
-    values = [run["ranks"][-1].get(key) for run in runs if run.get("ranks")]
-    return f"{statistics.fmean(values):.3g}" if values and None not in values else ""
+    """Text of the mean over runs of a statistic at the end of training; empty where it was not recorded.
+
+    κ on the range is κ, which older rows have, unless a matrix does not have full rank.
+    """
+    last = [run["ranks"][-1] for run in runs if run.get("ranks")]
+    values = [each.get(key, each["kappa"] if key == "kappa_range" else None) for each in last]
+    middle = mean_of(values)
+    return "" if math.isnan(middle) or middle > LARGEST_KAPPA else f"{middle:.3g}"
 
 
 def seeds_table(stages: Sequence[str], against: str, digits: int) -> list[list[str]]:
     """One row for each method, with all its seeds at the best rate, and the other rates."""
     found, base = arms(stages, against)
-    found = dict(sorted(found.items(), key=lambda item: -item[1].pairs[0]["score"]))
+    found = dict(sorted(found.items(), key=lambda item: -item[1].pairs[0]["score"] if item[1].pairs else math.inf))
     seeds = sorted({seed for arm in found.values() for seed in [*(run["seed"] for run in arm.pairs), *arm.failed]})
     head = ["method", "rate", *(f"seed {seed}" for seed in seeds), f"less {against}, by seed"]
     rows = [[*head, f"early, less {against}, by seed", "stable rank", "other rates"]]
@@ -203,10 +227,16 @@ def seeds_table(stages: Sequence[str], against: str, digits: int) -> list[list[s
             for rate, runs in arm.rates.items()
             if rate != arm.rate
         ]
-        name = f"{LABELS[method]} (`{method}`)" if method in LABELS else f"`{method}`"
         cells = [scores.get(seed, "") for seed in seeds]
         rows.append(
-            [name, f"{arm.rate:g}", *cells, *differences, last_of(arm.pairs[:1], "stable_rank"), ", ".join(others)]
+            [
+                title(method),
+                f"{arm.rate:g}",
+                *cells,
+                *differences,
+                last_of(arm.pairs[:1], "stable_rank"),
+                ", ".join(others),
+            ]
         )
     return rows
 
@@ -255,7 +285,7 @@ def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = 
     axes = figure.add_subplot()
     axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
     found = chosen(stages)
-    for method, arm in found.items():
+    for method, arm in ((name, arm) for name, arm in found.items() if arm.runs):
         curves = [run["curve"] for run in arm.runs]
         n = min(map(len, curves))
         unit = seconds_of_step(method) if against_seconds else 1

@@ -73,7 +73,15 @@ print(study_report.table(["sweep"], "plain", 1, [10])[1][8:10])
 row = {**rows[0], "lrate": 2.0, "seed": 2}
 more = [row, {**row, "seed": 3, "score": 5.0, "collapsed": True}]
 (study.RESULTS / "more.jsonl").write_text("".join(json.dumps(each) + chr(10) for each in more))
-print([line[:6] + [line[8]] for line in study_report.table(["sweep", "more"], "plain", 1)[1:]])
+failing = {**row, "method": "gain"}
+(study.RESULTS / "sweep.jsonl").write_text("".join(json.dumps(each) + chr(10) for each in [*rows, failing]))
+more += [{**failing, "score": None}]
+(study.RESULTS / "more.jsonl").write_text("".join(json.dumps(each) + chr(10) for each in more))
+for line in study_report.table(["sweep", "more"], "plain", 1)[1:]:
+    print(line[2:6] + [line[8]])
+(study.RESULTS / "sweep.jsonl").write_text("".join(json.dumps(each) + chr(10) for each in rows))
+more.pop()
+(study.RESULTS / "more.jsonl").write_text("".join(json.dumps(each) + chr(10) for each in more))
 for line in study_report.seeds_table(["sweep", "more"], "plain", 1):
     print(line)
 print(study_report.rates_table("sweep", 1)[2])
@@ -115,10 +123,11 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "[4.0, 2.0, 1.0]",
         "['he', 'plain'] 6.0",
         "1.5 6.353",
-        "['he', '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4']",
+        "[\"He's initialization (`he`)\", '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4']",
         "['7.2', '1']",
-        "[['he', '2 at an end', '14.5', '2.1', '0,1', '+1.5 ± 6.4', '1'], "
-        "['plain', '2 at an end', '10.0', '', '2', '+0.0', 'seed 3']]",
+        "['14.5', '2.1', '0,1 (chose the rate)', '+1.5 ± 6.4', '1']",
+        "['10.0', '', '2', '+0.0', 'seed 3']",
+        "['', '', '', '', 'seed 2']",
         "['method', 'rate', 'seed 0', 'seed 1', 'seed 2', 'seed 3', 'less plain, by seed', "
         "'early, less plain, by seed', 'stable rank', 'other rates']",
         "[\"He's initialization (`he`)\", '2', '13.0', '16.0', '', '', '+1.0, +2.0', '+0.5, +1.0', '', 'fails at 1']",

@@ -48,13 +48,14 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     """
     if any(isinstance(m, parametrize.ParametrizationList) and is_computed_once(m) for m in model.modules()):
         raise RuntimeError("the model cannot be baked inside computed_once: bake it afterwards")
-    check_not_sharded(model)
     found = [
         (module, name, item)
         for module in model.modules()
         for name, item in parametrized_tensors(module).items()
         if foreign or not is_foreign(item)
     ]
+    if found or any(map(batch_norm.is_preconditioned, model.modules())):
+        check_not_sharded(model)
     for module, name, item in found:
         if not foreign and any(method_of(step) is None for step in item.children()):
             raise ValueError(

@@ -42,6 +42,7 @@ from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
 from enerf.conditioning.weight_views import WeightView
+from enerf.optim.table import MATRIX_OPTIMIZERS
 
 __all__ = [
     "INITS",
@@ -63,7 +64,6 @@ __all__ = [
 
 
 WHOLE = ("weight_norm", "spectral_norm", "batch_norm")  # methods that do not read packed weights as several matrices
-OPTIMIZERS = ("muon", "soap")
 
 
 class Conditioned(list[str]):
@@ -113,12 +113,12 @@ def condition(
         ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator; or
         ``spectral_shift``, for ``nn.MultiheadAttention`` only.
     layers
-        Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``. Of the layers that are
-        conditioned already, groups, types and patterns leave out all; naming one is an error.
+        Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``. Groups, types and
+        patterns skip layers that are conditioned already; naming one is an error.
     gradient
         ``"through"`` differentiates the divisors, ``"detached"`` treats them as constants; see ``maps``.
     heads
-        Names of the output heads, for ``select``.
+        Names of the output heads, as for ``select``.
     every
         Number of optimizer steps after which the divisors are recomputed; above 1 it requires ``gradient="detached"``.
     scale
@@ -140,6 +140,8 @@ def condition(
 
     Raises
     ------
+    TypeError
+        If the model is no module, or layers or heads are neither names nor types.
     ValueError
         If an option or a name is unknown, nothing is matched, or a layer has no weight matrices, is conditioned
         already, is not suitable for ``method``, or shares its weight with a module that cannot be conditioned with it.
@@ -322,7 +324,7 @@ def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated
 
 
 def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int, shift: float) -> None:
-    if method in OPTIMIZERS:
+    if method in MATRIX_OPTIMIZERS:
         raise ValueError(f"method is {method!r}, which is an optimizer: see enerf.optim.matrix_optimizer")
     check_option("method", method, selection.methods())
     table.load(method)

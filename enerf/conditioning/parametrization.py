@@ -112,9 +112,9 @@ class Equilibrated(Parametrization):
             if self.scale in ("constant", "learned"):
                 gain = (norms.frobenius(raw) / norms.frobenius(self._map(raw)))[..., 0, 0]
                 is_single = self.scale == "learned" and gain.dim() == 0
-                self._set_gain(gain.reshape(1) if is_single else gain, weight.requires_grad)
+                self._set_gain(gain.reshape(1) if is_single else gain, not _is_frozen(weight))
             elif self.scale == "learned_rows":
-                self._set_gain(_row_gains(raw, self._map(raw)), weight.requires_grad)
+                self._set_gain(_row_gains(raw, self._map(raw)), not _is_frozen(weight))
             elif self._is_shift and self.scale == "fixed" and self.is_registered:
                 unshifted = attention.shifted(raw, shift=-self.shift)
                 return unshifted if self.view is None else self.view.from_matrices(unshifted)
@@ -182,7 +182,7 @@ class Equilibrated(Parametrization):
         self.of_outputs.copy_(of_outputs)
 
     def _set_gain(self, gain: Tensor, trained: bool) -> None:
-        """Set the gain; a new learned one is trained if the raw weight is."""
+        """Set the gain; a new learned one is trained unless the raw weight is a frozen parameter."""
         if self.gain is not None:
             self.gain.copy_(gain)
         elif self.scale == "constant":
@@ -207,6 +207,10 @@ class Equilibrated(Parametrization):
             self.of_outputs.fill_(1.0)
             self.reset_accesses()
         return self
+
+
+def _is_frozen(weight: Tensor) -> bool:
+    return isinstance(weight, nn.Parameter) and not weight.requires_grad
 
 
 def _row_gains(raw: Tensor, mapped: Tensor) -> Tensor:

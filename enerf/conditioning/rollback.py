@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrize
 def unchanged_on_error(modules: Iterable[nn.Module], values: bool = False) -> Iterator[None]:
     """Context manager that restores the modules if the block raises: class, attributes, parameters, their order.
 
-    Parameters and buffers get back the memory, and so the shape, that they had.
+    Dense parameters and buffers get back the memory, and so the shape, that they had.
 
     Parameters
     ----------
@@ -53,6 +54,7 @@ class _Snapshot:
         if parametrize.is_parametrized(module):
             owners.append(module.get_submodule("parametrizations"))
             tensors += [*owners[-1].parameters(), *owners[-1].buffers()]
+        tensors = [tensor for tensor in tensors if not is_lazy(tensor) and tensor.layout == torch.strided]
         containers = [each for owner in owners for each in vars(owner).values() if isinstance(each, dict | set)]
         self.contents: list[tuple[Any, Any]] = [(each, each.copy()) for each in containers]
         self.memory = [(tensor, tensor.detach()) for tensor in tensors]

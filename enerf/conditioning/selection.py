@@ -75,8 +75,9 @@ def select(
         heads; ``trunk``, the layers of ``hidden`` with a path component ``trunk``; and ``first_conv_and_last_linear``,
         the paper's choice for classifiers.
     heads
-        Names of the output heads, in a list or separated by commas; ``hidden``, ``trunk``, layer types and patterns
-        never match them, nor layers inside of them.
+        Names of the output heads, in a list or separated by commas, read as selectors are: a full path is that module,
+        a shorter name each path that ends with it. ``hidden``, ``trunk``, layer types and patterns never match them,
+        nor layers inside of them.
     method
         The method to be applied, one of ``methods()``. Layers that a group, a layer type or a pattern matches but the
         method cannot be applied to are returned in ``skipped``, e.g. layers that are not square for ``jacobi``.
@@ -129,6 +130,11 @@ def select(
     return Selection(in_order, {name: reason for name, reason in skipped.items() if name not in selected})
 
 
+def in_heads(name: str, heads: Collection[str]) -> bool:
+    """Whether a layer is a head, or inside of one; ``heads`` are those of ``head_names``."""
+    return any(f"{name}.".startswith(f"{head}.") for head in heads)
+
+
 def head_names(model: nn.Module, heads: str | Collection[str]) -> set[str]:
     """Full names of the modules that are the heads.
 
@@ -156,7 +162,7 @@ def head_names(model: nn.Module, heads: str | Collection[str]) -> set[str]:
 def present(model: nn.Module, heads: Collection[str]) -> list[str]:
     """The names of ``heads`` that the model has; for models of one family, not all of which have every head."""
     paths = [path for path, _ in _named_modules(model)]
-    return [head for head in heads if any(_ends_with(path, head) for path in paths)]
+    return [head for head in as_names(heads) if any(_ends_with(path, head) for path in paths)]
 
 
 def methods() -> tuple[str, ...]:
@@ -311,7 +317,7 @@ def _match_many(model: nn.Module, selector: str | type[nn.Module], heads: Collec
     ``heads`` are full names.
     """
     layers = _layers(model)
-    inner = [name for name in layers if not any(f"{name}.".startswith(f"{head}.") for head in heads)]
+    inner = [name for name in layers if not in_heads(name, heads)]
     groups: dict[str, Callable[[], list[str]]] = {
         "all": lambda: list(layers),
         "hidden": lambda: inner,
@@ -347,15 +353,16 @@ def _split_suitable(
     plain: bool,
 ) -> tuple[list[str], dict[str, str]]:
     """The matched layers that ``method`` can be applied to, and name -> reason for the others."""
-    reasons = {name: unsuitable_reason(model, name, method, packing, zero_rows) for name in matched}
-    if plain:
-        done = {name: conditioned_reason(model.get_submodule(name)) for name in matched}
-        reasons = {name: reason or (f"it {done[name]}" if done[name] else None) for name, reason in reasons.items()}
+    done = {name: conditioned_reason(model.get_submodule(name)) for name in matched} if plain else {}
+    reasons = {
+        name: f"it {done[name]}" if done.get(name) else unsuitable_reason(model, name, method, packing, zero_rows)
+        for name in matched
+    }
     suitable = [name for name, reason in reasons.items() if reason is None]
     unsuitable = {name: reason for name, reason in reasons.items() if reason is not None}
     if zero_rows == "refused":
         for name, reason in unsuitable.items():
-            if unsuitable_reason(model, name, method, packing, "conditioned") is None:
+            if not done.get(name) and unsuitable_reason(model, name, method, packing, "conditioned") is None:
                 raise ValueError(f"{name} cannot be conditioned: {reason}")
     if not suitable:
         details = "; ".join(f"{name}: {reason}" for name, reason in unsuitable.items())

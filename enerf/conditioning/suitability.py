@@ -200,13 +200,15 @@ def _rank_problem(matrices: Tensor) -> str | None:
     exact = matrices.double()
     if not exact.isfinite().all():
         return None
-    values = torch.linalg.svdvals(exact)
-    ratio = (values[..., -1] / values[..., 0]).min().item()
+    tall = exact if exact.shape[-2] >= exact.shape[-1] else exact.mT
+    unit = tall / tall.abs().amax((-2, -1), keepdim=True)
+    squares = torch.linalg.eigvalsh(unit.mT @ unit)  # by the Gram matrix, as the map does
+    ratio = (squares[..., 0].clamp(min=0) / squares[..., -1]).sqrt().min().item()
     if ratio >= SMALLEST_SINGULAR_VALUE:
         return None
     return (
-        f"its rows are linearly dependent (smallest singular value {ratio:.0e} of the largest), and gradients would be "
-        f'multiplied by the inverse of that; zero_rows="conditioned" conditions it all the same'
+        f"it does not have full rank (smallest singular value {ratio:.0e} of the largest), and gradients would be "
+        'multiplied by the inverse of that; zero_rows="conditioned" conditions it all the same'
     )
 
 

@@ -49,8 +49,8 @@ def computed_once(model: nn.Module) -> Iterator[None]:
 
     Inside, the tensors are fixed leaves. When the block ends without an error, their gradients are backpropagated to
     ``.grad`` of the raw parameters, and added as by ``backward``. So ``backward`` belongs inside, and the optimizer's
-    step outside. So do gradient clipping and ``zero_grad``: inside, raw parameters have no gradients of this block yet.
-    The raw parameters must not change inside. Deep copies made inside are ordinary conditioned models.
+    step outside. Clip and reset gradients outside too: inside, raw parameters have no gradients of this block yet. The
+    raw parameters must not change inside. Deep copies made inside are ordinary conditioned models.
 
     ``torch.nn.utils.parametrize.cached`` is not used, because it caches the tensors of all models of the process, and
     does not replace them by leaves. Instead ``forward`` of each parametrization list, which torch calls at every

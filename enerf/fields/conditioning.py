@@ -103,9 +103,9 @@ def matrices_of(model: nn.Module, options: ConditioningOptions, heads: Collectio
     """
     if options.methods.optimizer == "none":
         return []
-    heads = selection.present(model, heads)
+    heads = selection.head_names(model, selection.present(model, heads))
     names = layers.select(model, options.equilibrate_layers, heads, "weight_norm", zero_rows="conditioned").names
-    outer = {*first_layers(names), *(name for name in names if name.rpartition(".")[2] in heads)}
+    outer = {*first_layers(names), *(name for name in names if selection.in_heads(name, heads))}
     inner = tuple(f"{name}." for name in names if name not in outer)
     groups = parameter_groups(model)
     weights = {**groups.matrices, **groups.scale_invariant}

@@ -76,17 +76,24 @@ class Combined(Optimizer):
             part.zero_grad(set_to_none)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of all parts; raises a ValueError if its groups do not fit, with the optimizer unchanged."""
+        """Load the state of all parts; on an error the optimizer is unchanged.
+
+        Raises
+        ------
+        ValueError
+            If its groups do not fit, or lack options of these optimizers.
+        """
         groups, states = state_dict["param_groups"], state_dict["state"]
         if len(groups) != len(self.param_groups):
             raise ValueError(f"the state has {len(groups)} parameter groups, expected {len(self.param_groups)}")
         before = self.state_dict()
         try:
             self._load(groups, states)
-            for i, (group, own) in enumerate(zip(self.param_groups, before["param_groups"], strict=True)):
-                if missing := sorted(set(own) - set(group)):  # torch fills in what earlier versions did not have
+            options = [set(part.defaults) for part in self.parts for _ in part.param_groups]
+            for i, (group, expected) in enumerate(zip(self.param_groups, options, strict=True)):
+                if missing := sorted(expected - set(group)):  # torch fills in what earlier versions did not have
                     raise ValueError(f"the state is of another optimizer: its group {i} has no {missing[0]}")
-        except ValueError:
+        except BaseException:
             self._load(before["param_groups"], before["state"])
             raise
 

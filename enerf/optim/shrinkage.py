@@ -252,9 +252,9 @@ def sparsity(source: Optimizer | Iterable[Tensor], threshold: float = 0.0) -> Sp
     if isinstance(source, Optimizer):
         parts = [group["params"] for group in source.param_groups]
     else:
-        if not isinstance(source, Iterable):
+        parts = [[param] for param in source] if isinstance(source, Iterable) else [[source]]
+        if not all(isinstance(param, Tensor) for (param,) in parts):
             raise TypeError(f"the source is a {type(source).__name__}; expected an optimizer, or parameters in a list")
-        parts = [[param] for param in source]
     counts = [sum(int((_whole(param).abs() <= threshold).sum()) for param in part) for part in parts]
     sizes = [sum(param.numel() for param in part) for part in parts]
     fractions = [count / max(size, 1) for count, size in zip(counts, sizes, strict=True)]

@@ -39,7 +39,7 @@ def matrix_optimizer(name: str, matrices: Sequence[Any], lr: float) -> Any:
     """
     if name not in MATRIX_OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(MATRIX_OPTIMIZERS)}")
-    found = [*matrices] if isinstance(matrices, Iterable) else [matrices]
+    found = [*matrices] if isinstance(matrices, Iterable) and not hasattr(matrices, "shape") else [matrices]
     if not all(hasattr(each, "shape") for each in found):
         raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters with two axes, in a list")
     if wrong := next((tuple(each.shape) for each in found if len(each.shape) != 2), None):

@@ -151,6 +151,21 @@ def test_a_snapshot_gives_back_dictionaries_in_their_order():
     assert type(layer) is nn.Linear
 
 
+def test_tensors_without_a_shape_or_memory_of_their_own_do_not_hide_the_error():
+    module = nn.Module()
+    module.lazy = nn.UninitializedParameter()
+    module.register_buffer("sparse", torch.eye(3).to_sparse())
+
+    def fails() -> None:
+        with unchanged_on_error([module], values=True):
+            del module.lazy
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fails()
+    assert list(dict(module.named_parameters())) == ["lazy"]
+
+
 # rows of zeros
 
 

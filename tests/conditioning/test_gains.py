@@ -147,6 +147,13 @@ def test_trained_weights_come_back_after_baking(method: str, scale: str):
             torch.testing.assert_close(norms[1], norms[0], rtol=1e-9, atol=1e-12)
 
 
+def test_the_gain_of_a_buffer_is_trained():
+    module = nn.Module()
+    module.register_buffer("table", torch.randn(4, 3))
+    layers.condition_tensor(module, "table", scale="learned")
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == ["parametrizations.table.0.gain"]
+
+
 @pytest.mark.parametrize(
     ("method", "scale"), [("row", "learned"), ("column", "learned_rows"), ("spectral_norm", "learned")]
 )

@@ -117,6 +117,17 @@ def test_groups_leave_out_what_is_conditioned_or_parametrized_already_and_names_
     assert select(net, "hidden").names == ["body", "head.0", "head.1"]  # of conditioned models too
 
 
+def test_refusing_rows_of_zeros_is_not_refusing_what_is_conditioned_already():
+    net = Net()
+    condition(net, "row", ["body"])
+    assert condition(net, "column", zero_rows="refused") == ["head.0", "head.1"]
+
+
+def test_present_takes_a_single_name_too():
+    assert present(Net(), "head") == ["head"]
+    assert present(Net(), "body") == ["body"]
+
+
 def test_float8_weights_are_left_out_with_a_reason():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[0].weight = nn.Parameter(net[0].weight.detach().to(torch.float8_e4m3fn), requires_grad=False)

@@ -122,6 +122,28 @@ def test_a_state_of_other_optimizers_is_refused_and_changes_nothing():
     assert equal(trained(net, [optimizer], 1), trained(copied, [again], 1))
 
 
+def test_a_state_from_before_a_scheduler_is_loaded():
+    net = network()
+    optimizer = Combined(parts_of(net))
+    trained(net, [optimizer], 2)
+    state = copy.deepcopy(optimizer.state_dict())
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    optimizer.load_state_dict(state)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 0.1]
+
+
+def test_a_damaged_state_changes_nothing():
+    net = network()
+    optimizer = Combined(parts_of(net))
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0]["lr"] = 9.0
+    del state["param_groups"][1]["params"]
+    with pytest.raises(KeyError):
+        optimizer.load_state_dict(state)
+    assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [1e-2, 0.1]
+    assert all(a is b for a, b in zip(optimizer.param_groups, optimizer.parts[0].param_groups, strict=False))
+
+
 def test_the_state_of_a_new_optimizer_replaces_the_old_one():
     net = network()
     optimizer = Combined(parts_of(net))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
-from enerf.conditioning.interface import is_foreign, parametrized_tensors
+from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors
 from enerf.conditioning.selection import as_names, layer_at, layer_names
 
 
@@ -174,10 +174,10 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     """Spectral statistics of the weights that each layer applies; name -> statistic -> value.
 
     The statistics are ``kappa``, ``row_norm_min``, ``row_norm_max``, ``row_norm_spread``, ``effective_rank``,
-    ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a conditioned layer also
-    has ``kappa_raw``, ``effective_rank_raw`` and ``stable_rank_raw``, of its raw parameter: for weight normalization
-    the directions, for ``fourier`` Λ. For a layer with several matrices (groups of a convolution, projections of
-    attention) the worst values are reported: the largest κ and spread, the smallest ranks.
+    ``stable_rank``, ``rank`` (see ``numerical_rank``) and ``kappa_range`` (κ on the range); a layer whose applied
+    weight is computed also has ``kappa_raw``, ``effective_rank_raw`` and ``stable_rank_raw``, of its raw matrix: for
+    weight normalization the directions, for ``fourier`` Λ. For a layer with several matrices (groups of a convolution,
+    projections of attention) the worst values are reported: the largest κ and spread, the smallest ranks.
 
     For attention with several heads, κ and ranks are those of the projections of single heads, of shape d × n, which
     are the matrices of its theory. Those of all heads stacked to n × n are ``kappa_all_heads`` and ``rank_all_heads``:
@@ -287,9 +287,15 @@ def _stable_rank(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
 
 
 def _raw_matrices(module: nn.Module, view: weight_views.WeightView) -> Tensor | None:
-    """The raw parameter of a weight as matrices; None for a plain layer, and for parametrizations of others."""
+    """The raw parameter of a weight as matrices; None for a plain layer, and for parametrizations of others.
+
+    None also for raw parameters that are not one matrix each, as methods that users register may have.
+    """
     item = parametrized_tensors(module).get(view.name)
     if item is None or is_foreign(item):
         return None
-    raw: Tensor = item.original if hasattr(item, "original") else item.original1  # lengths and directions
-    return view.to_matrices(raw) if raw.shape == view.shape else raw
+    is_weight_norm = "weight_norm" in map(method_of, item.children())
+    raw = getattr(item, "original1" if is_weight_norm else "original", None)  # lengths and directions
+    if not isinstance(raw, Tensor):
+        return None
+    return view.to_matrices(raw) if tuple(raw.shape) == view.shape else raw if raw.dim() == 2 else None

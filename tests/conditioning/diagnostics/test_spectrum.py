@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from enerf.conditioning import initialize_attention_, layers, maps
 from enerf.conditioning.diagnostics import spectrum
+from enerf.conditioning.interface import Parametrization
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -177,6 +178,27 @@ def test_raw_values_are_those_of_the_trained_matrix_whatever_the_method(method: 
     assert report["effective_rank_raw"] == pytest.approx(spectrum.effective_rank(matrix).item())
     is_changed = report["stable_rank_raw"] != pytest.approx(report["stable_rank"], rel=1e-3)
     assert is_changed == (method != "spectral_norm")  # it divides all by one number
+
+
+class _Product(Parametrization):
+    """A weight of two factors."""
+
+    method = "product"
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left @ right
+
+    def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.eye(len(weight)), weight.clone()
+
+
+def test_raw_parameters_that_are_not_one_matrix_have_no_raw_values():
+    model = nn.Sequential(nn.Linear(5, 4))
+    expected = spectrum.condition_number(model[0].weight).item()
+    nn.utils.parametrize.register_parametrization(model[0], "weight", _Product())
+    report = spectrum.layer_report(model)["0"]
+    assert report["kappa"] == pytest.approx(expected)
+    assert not [key for key in report if key.endswith("_raw")]
 
 
 def test_parametrizations_of_others_have_no_raw_values():
