@@ -189,6 +189,12 @@ def text_of(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def without_empty(rows: list[list[str]]) -> list[list[str]]:
+    """A table without the columns that have a head only."""
+    kept = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    return [[row[i] for i in kept] for row in rows]
+
+
 def title(method: str) -> str:
     """Words for a method, and its name."""
     return f"{LABELS[method]} (`{method}`)" if method in LABELS else f"`{method}`"
@@ -313,7 +319,7 @@ def main() -> None:
     reader.add_argument("--seconds", action="store_true", help="plot against seconds")
     args = reader.parse_args()
     given = args.stages, args.against, args.digits
-    rows = seeds_table(*given) if args.by_seed else table(*given, args.at)
+    rows = without_empty(seeds_table(*given) if args.by_seed else table(*given, args.at))
     rates = rates_table(args.stages[0], args.digits)
     print(tables.as_text(rows), tables.as_text(rates), sep="\n\n")
     if args.out:
