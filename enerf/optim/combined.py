@@ -87,9 +87,9 @@ class Combined(Optimizer):
         if len(groups) != len(self.param_groups):
             raise ValueError(f"the state has {len(groups)} parameter groups, expected {len(self.param_groups)}")
         before = self.state_dict()
+        options = [set(part.defaults) & set(group) for part in self.parts for group in part.param_groups]
         try:
             self._load(groups, states)
-            options = [set(part.defaults) for part in self.parts for _ in part.param_groups]
             for i, (group, expected) in enumerate(zip(self.param_groups, options, strict=True)):
                 if missing := sorted(expected - set(group)):  # torch fills in what earlier versions did not have
                     raise ValueError(f"the state is of another optimizer: its group {i} has no {missing[0]}")

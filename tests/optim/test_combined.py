@@ -122,6 +122,17 @@ def test_a_state_of_other_optimizers_is_refused_and_changes_nothing():
     assert equal(trained(net, [optimizer], 1), trained(copied, [again], 1))
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
+def test_a_state_of_muon_is_loaded_any_number_of_times():
+    net = network()
+    adam, sgd = parts_of(net)
+    optimizer = Combined([adam, table.matrix_optimizer("muon", sgd.param_groups[0]["params"], 1e-2)])
+    trained(net, [optimizer], 1)
+    for _ in range(2):
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert set(optimizer.state_dict()["state"]) == set(range(6))
+
+
 def test_a_state_from_before_a_scheduler_is_loaded():
     net = network()
     optimizer = Combined(parts_of(net))
