@@ -7,12 +7,11 @@ Stages that are given together are one table: a sweep of rates with one seed, an
 method is shown at the rate with the highest mean score of the first stage, by its runs of the other stages, since the
 first one chose the rate; ``chose the rate`` marks methods without other runs, and ``at an end`` a best rate beyond
 which nothing was tried. Means and differences are of the runs that succeeded; the others are listed, of the sweep by
-rate, of the best rate by seed.
-Differences are paired by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on.
-``early`` is the score on the curve at a tenth of the steps, or at its first point after that; ``--at`` adds the scores
-at other steps. ``--by_seed`` is another table: each seed in a column of its own, and the other rates. ``--seconds``
-plots against seconds of training on quiet cores: steps times the milliseconds of a step of each method in
-``results/method_cost.txt``, since the runs of a queue share cores with other work.
+rate, of the best rate by seed. Differences are paired by seed: mean, and half-width of the 95 % interval of the mean by
+Student's t, from two seeds on. ``early`` is the score on the curve at a tenth of the steps, or at its first point after
+that; ``--at`` adds the scores at other steps. ``--by_seed`` is another table: each seed in a column of its own, and the
+other rates. ``--seconds`` plots against seconds of training on quiet cores: steps times the milliseconds of a step of
+each method in ``results/method_cost.txt``, since the runs of a queue share cores with other work.
 """
 
 import math
@@ -55,10 +54,10 @@ class Arm:
         All successful runs at that rate: those that other methods are compared with.
     failed
         Seeds of the runs at that rate that failed.
-    chosen_by
+    chose_rate
         Whether ``runs`` are those that chose the rate, since there are no others.
     rates
-        Rate -> run of the sweep, for all rates.
+        Rate -> runs of the sweep, for all rates.
     """
 
     method: str
@@ -66,7 +65,7 @@ class Arm:
     runs: Rows
     pairs: Rows
     failed: list[int]
-    chosen_by: bool
+    chose_rate: bool
     rates: dict[float, Rows]
 
 
@@ -171,7 +170,7 @@ def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int]
             [
                 *(title(method), f"{arm.rate:g}{at_end}", text_of(mean_of(scores), digits)),
                 f"{statistics.stdev(scores):.{digits}f}" if len(scores) > 1 else "",
-                ",".join(str(run["seed"]) for run in arm.runs) + " (chose the rate)" * arm.chosen_by,
+                ",".join(str(run["seed"]) for run in arm.runs) + " (chose the rate)" * arm.chose_rate,
                 words_of(paired(arm.runs, base.pairs, lambda run: run["score"]), digits),
                 text_of(mean_of([*map(early, arm.runs)]), digits),
                 words_of(paired(arm.runs, base.pairs, early), digits),
@@ -221,11 +220,7 @@ def seeds_table(stages: Sequence[str], against: str, digits: int) -> list[list[s
     for method, arm in found.items():
         scores = {run["seed"]: f"{run['score']:.{digits}f}" for run in arm.pairs} | dict.fromkeys(arm.failed, "fails")
         differences = [
-            ", ".join(
-                words_of(paired([run], base.pairs, value), digits)
-                for run in arm.pairs
-                if any(run["seed"] == other["seed"] for other in base.pairs)
-            )
+            ", ".join(filter(None, (words_of(paired([run], base.pairs, value), digits) for run in arm.pairs)))
             for value in (lambda run: run["score"], early)
         ]
         others = [

@@ -24,16 +24,28 @@ NERF_FINAL = (
 )
 FINALISTS = ("plain", "unit_row", "equilibrate", "muon_gain*5", "muon_unit_row*5", "muon_ws*5")  # plan.md: why
 LABELS = {
-    **{"plain": "plain", "he": "He's initialization", "unit_row": "unit rows as an initialization"},
-    **{"equilibrate": "**E, the paper's**", "gain": "E at He's scale, a gain a matrix"},
-    **{"row_gains": "E at He's scale, a gain a row", "ws": "weight standardization with gains"},
-    **{"weight_norm": "weight norm", "spectral_norm": "spectral norm, a gain a matrix"},
-    **{"orthogonal": "orthogonal, a gain a matrix", "fourier": "Fourier reparameterized"},
-    **{"layer_norm": "layer norm", "batch_norm": "batch norm", "soap": "SOAP", "iga": "inductive gradient adjustment"},
-    **{"muon*5": "Muon", "muon*20": "Muon, twentyfold rate of the matrices", "muon_he*5": "Muon from He's"},
-    **{"muon_unit_row*5": "Muon from unit rows as an initialization", "muon_e*5": "Muon with E"},
-    **{"muon_gain*5": "Muon with E and gains from He's scale"},
-    **{"muon_ws*5": "Muon with weight standardization and gains"},
+    "plain": "plain",
+    "he": "He's initialization",
+    "unit_row": "unit rows as an initialization",
+    "equilibrate": "**E, the paper's**",
+    "gain": "E at He's scale, a gain a matrix",
+    "row_gains": "E at He's scale, a gain a row",
+    "ws": "weight standardization with gains",
+    "weight_norm": "weight norm",
+    "spectral_norm": "spectral norm, a gain a matrix",
+    "orthogonal": "orthogonal, a gain a matrix",
+    "fourier": "Fourier reparameterized",
+    "layer_norm": "layer norm",
+    "batch_norm": "batch norm",
+    "soap": "SOAP",
+    "iga": "inductive gradient adjustment",
+    "muon*5": "Muon",
+    "muon*20": "Muon, twentyfold rate of the matrices",
+    "muon_he*5": "Muon from He's",
+    "muon_unit_row*5": "Muon from unit rows as an initialization",
+    "muon_e*5": "Muon with E",
+    "muon_gain*5": "Muon with E and gains from He's scale",
+    "muon_ws*5": "Muon with weight standardization and gains",
 }
 VOLUME_ARMS = ("plain", "equilibrate", "own_gain", "fourier", "muon*5")
 IMAGE_RATES = {"": (2e-3,)}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors
+from enerf.conditioning.interface import is_foreign, is_sharded, method_of, parametrized_tensors
 from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
 
@@ -85,7 +85,7 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
 
 def check_not_sharded(model: nn.Module) -> None:
     """Raise a ValueError if parameters are shards (DTensor, as of FSDP2), which cannot be baked or copied."""
-    name = next((name for name, parameter in model.named_parameters() if hasattr(parameter, "device_mesh")), None)
+    name = next((name for name, parameter in model.named_parameters() if is_sharded(parameter)), None)
     if name is not None:
         raise ValueError(
             f"{name} is sharded: gather the state dict (torch.distributed.checkpoint.state_dict.get_model_state_dict "

@@ -109,4 +109,4 @@ def unsuitable(view: WeightView) -> str | None:
     return None
 
 
-register_parametrization("fourier", apply, unsuitable=unsuitable)
+register_parametrization("fourier", apply, unsuitable=unsuitable, redraws=True)

@@ -173,11 +173,14 @@ class AddedMap:
         Weight view -> the reason why the map cannot be applied, or None.
     scale_invariant
         Whether the mapped weight is independent of the scale of the raw matrix.
+    redraws
+        Whether the method replaces the weights by others.
     """
 
     divisors: Callable[..., tuple[Tensor, Tensor]] | None
     unsuitable: Callable[[Any], str | None] | None
     scale_invariant: bool
+    redraws: bool = False
 
 
 ADDED: dict[str, AddedMap] = {}

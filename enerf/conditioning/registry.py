@@ -109,6 +109,7 @@ def register_parametrization(
     apply: Callable[[nn.Module, WeightView], None],
     *,
     unsuitable: Callable[[WeightView], str | None] | None = None,
+    redraws: bool = False,
 ) -> None:
     """Make a method of ``condition`` that is more than a map: with raw parameters of another shape, or with a state.
 
@@ -123,6 +124,8 @@ def register_parametrization(
         layer. Random numbers are drawn from torch's global generator.
     unsuitable
         Weight view -> the reason why the method cannot be applied to its matrices, or None.
+    redraws
+        Whether the method replaces the weights by others; frozen weights, and those that are zero, are then left out.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def register_parametrization(
         If the name is that of a built-in method, or not an identifier.
     """
     _check_name(name, apply)
-    maps.ADDED[name] = maps.AddedMap(None, unsuitable, False)
+    maps.ADDED[name] = maps.AddedMap(None, unsuitable, False, redraws)
     selection.APPLIED[name] = apply
     parametrization.MAPS.pop(name, None)
 

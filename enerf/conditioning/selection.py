@@ -151,18 +151,13 @@ def head_names(model: nn.Module, heads: str | Collection[str]) -> set[str]:
     >>> head_names(net["coarse"], "head"), head_names(net, ["head"]), head_names(net, ["coarse.head"])
     ({'head'}, {'head'}, {'coarse.head'})
     """
-    found: set[str] = set()
-    for head in _split("heads", heads):
-        if not isinstance(head, str):
-            raise TypeError(f"heads holds {head!r}; expected names of output layers")
-        found.update(_match_name(model, head, "heads: "))
-    return found
+    return {name for head in _split_heads(heads) for name in _match_name(model, head, "heads: ")}
 
 
 def present(model: nn.Module, heads: Collection[str]) -> list[str]:
     """The names of ``heads`` that the model has; for models of one family, not all of which have every head."""
     paths = [path for path, _ in _named_modules(model)]
-    return [head for head in as_names(heads) if any(_ends_with(path, head) for path in paths)]
+    return [head for head in _split_heads(heads) if any(_ends_with(path, head) for path in paths)]
 
 
 def methods() -> tuple[str, ...]:
@@ -277,8 +272,9 @@ def conditioned_reason(module: nn.Module) -> str | None:
     for view in weight_views.views(module):
         if parametrize.is_parametrized(module, view.name):
             item = module.get_submodule(f"parametrizations.{view.name}")
-            foreign = f"parametrized already, by {type(next(item.children())).__name__}"
-            return f"is {foreign if is_foreign(item) else 'conditioned already'}"
+            if is_foreign(item):
+                return f"is parametrized already, by {type(next(item.children())).__name__}"
+            return "is conditioned already"
     return None
 
 
@@ -309,6 +305,16 @@ def _split(option: str, layers: Layers) -> list[str | type[nn.Module]]:
     parts: Iterable[str | type[nn.Module]] = layers.split(",") if isinstance(layers, str) else layers
     stripped = [part.strip() if isinstance(part, str) else part for part in parts]
     return [part for part in stripped if part != ""]
+
+
+def _split_heads(heads: str | Collection[str]) -> list[str]:
+    """The names of heads as a list."""
+    found: list[str] = []
+    for head in _split("heads", heads):
+        if not isinstance(head, str):
+            raise TypeError(f"heads holds {head!r}; expected names of output layers")
+        found.append(head)
+    return found
 
 
 def _match_many(model: nn.Module, selector: str | type[nn.Module], heads: Collection[str]) -> list[str] | None:

@@ -213,15 +213,16 @@ def _rank_problem(matrices: Tensor) -> str | None:
 
 
 def _redrawn_problem(module: nn.Module, view: WeightView, method: str, zero_rows: str) -> str | None:
-    """Why a weight is not redrawn by ``fourier``, or None: it is zero on purpose, or not trained."""
-    if method != "fourier" or parametrize.is_parametrized(module, view.name):
+    """Why a method that replaces weights by others is not applied to this one, or None: it is frozen, or zero."""
+    added = maps.ADDED.get(method)
+    if added is None or not added.redraws or parametrize.is_parametrized(module, view.name):
         return None
     weight = getattr(module, view.name)
     if isinstance(weight, nn.Parameter) and not weight.requires_grad:
-        return "it is frozen, and fourier would replace its weights by random ones"
+        return f"it is frozen, and {method} would replace its weights by others"
     if zero_rows == "conditioned" or weight.is_meta or weight.any():
         return None
-    return 'its weight is zero, and fourier would redraw it; zero_rows="conditioned" conditions it all the same'
+    return f'its weight is zero, and {method} would replace it; zero_rows="conditioned" conditions it all the same'
 
 
 def _tied_weight_problem(model: nn.Module, name: str, method: str) -> str | None:

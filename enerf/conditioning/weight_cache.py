@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from enerf.conditioning import fused_rows, norms
+from enerf.conditioning.interface import is_sharded
 from enerf.conditioning.parametrization import Equilibrated
 
 CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
@@ -67,7 +68,7 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
     raws = {id(item): _raws(item) for item in found}
-    if any(hasattr(raw, "device_mesh") for of_item in raws.values() for raw in of_item):
+    if any(is_sharded(raw) for of_item in raws.values() for raw in of_item):
         raise RuntimeError(SHARDED)
     groups = [group for items in _stackable(found) for group in _compute(items)]
     handle = _refuse_steps({id(raw) for of_item in raws.values() for raw in of_item}) if found else None

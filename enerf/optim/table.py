@@ -42,7 +42,8 @@ def matrix_optimizer(name: str, matrices: Sequence[Any], lr: float) -> Any:
     found = [*matrices] if isinstance(matrices, Iterable) and not hasattr(matrices, "shape") else [matrices]
     if not all(hasattr(each, "shape") for each in found):
         raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters with two axes, in a list")
-    if wrong := next((tuple(each.shape) for each in found if len(each.shape) != 2), None):
-        raise ValueError(f"a parameter has shape {wrong}; {name} takes parameters with two axes")
+    for each in found:
+        if len(each.shape) != 2:
+            raise ValueError(f"a parameter has shape {tuple(each.shape)}; {name} takes parameters with two axes")
     module, _, function = MATRIX_OPTIMIZERS[name].partition(":")
     return getattr(import_module(module), function)(found, lr)

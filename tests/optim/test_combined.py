@@ -168,6 +168,8 @@ def test_what_matrix_optimizers_and_combinations_do_not_take_is_one_sentence():
     layer = nn.Linear(4, 4)
     with pytest.raises(ValueError, match=r"a parameter has shape \(4,\); muon takes parameters with two axes"):
         table.matrix_optimizer("muon", [*layer.parameters()], 1e-3)
+    with pytest.raises(ValueError, match=r"a parameter has shape \(\); muon takes parameters with two axes"):
+        table.matrix_optimizer("muon", [nn.Parameter(torch.ones(()))], 1e-3)
     with pytest.raises(ValueError, match="LBFGS evaluates the loss several times"):
         Combined([torch.optim.LBFGS([layer.weight]), torch.optim.SGD([layer.bias], lr=0.1)])
 
