@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from enerf.conditioning.baking import bake
     from enerf.conditioning.baselines import INITS, initialize_, spectral_norm, unit_row_, weight_norm
     from enerf.conditioning.diagnostics.spectrum import layer_report
-    from enerf.conditioning.groups import ParameterGroups, parameter_groups
+    from enerf.conditioning.groups import ParameterGroups, matrix_views, parameter_groups
     from enerf.conditioning.interface import Parametrization
     from enerf.conditioning.layers import Conditioned, condition, condition_tensor, conditioned_layers
     from enerf.conditioning.parametrization import SCALES, Equilibrated
@@ -78,6 +78,7 @@ __all__ = [
     "initialize_attention_",
     "key_map",
     "layer_report",
+    "matrix_views",
     "parameter_groups",
     "precondition_attention_",
     "preconditioned",
@@ -99,7 +100,7 @@ _MODULES = {
     "baking": ("bake",),
     "baselines": ("INITS", "initialize_", "spectral_norm", "unit_row_", "weight_norm"),
     "diagnostics.spectrum": ("layer_report",),
-    "groups": ("ParameterGroups", "parameter_groups"),
+    "groups": ("ParameterGroups", "matrix_views", "parameter_groups"),
     "interface": ("Parametrization",),
     "layers": ("Conditioned", "condition", "condition_tensor", "conditioned_layers"),
     "parametrization": ("SCALES", "Equilibrated"),

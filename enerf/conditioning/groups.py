@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 
 from enerf.conditioning import baselines, interface, maps, weight_views
 from enerf.conditioning.parametrization import Equilibrated
+from enerf.conditioning.weight_views import WeightView
 
 SCALE_INVARIANT = (*maps.METHODS, "weight_standardisation")
 
@@ -43,9 +44,9 @@ class ParameterGroups(NamedTuple):
 def parameter_groups(model: nn.Module) -> ParameterGroups:
     """The parameters of a model by their role, each once; changes nothing.
 
-    Weights of any number of axes are returned as they are stored; optimizers of matrices such as ``torch.optim.Muon``
-    take those with two. First and last layers, which Muon should not update, are among ``matrices`` and
-    ``scale_invariant`` too: leave them out by name.
+    Weights of any number of axes are returned as they are stored. ``torch.optim.Muon`` takes those with two,
+    ``optim.matrix_optimizer`` with ``matrix_views(model)`` all. First and last layers, which Muon should not update,
+    are among ``matrices`` and ``scale_invariant`` too: leave them out by name.
 
     Examples
     --------
@@ -63,6 +64,32 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
     for name, parameter in model.named_parameters():
         getattr(groups, roles.get(id(parameter), "rest"))[name] = parameter
     return groups
+
+
+def matrix_views(model: nn.Module) -> dict[Parameter, WeightView]:
+    """How the weights of a model are read as matrices, for ``optim.matrix_optimizer``: raw ones if conditioned.
+
+    A kernel of a convolution is one matrix for each group, a packed projection of attention three. Raw parameters of
+    another shape than the weight, as of ``fourier``, have no view.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MultiheadAttention(8, 2))
+    >>> [(view.shape, view.batch, view.n_out, view.n_in) for view in matrix_views(net).values()]
+    [((8, 3, 3, 3), (), 8, 27), ((24, 8), (3,), 8, 8), ((8, 8), (), 8, 8)]
+    """
+    found: dict[Parameter, WeightView] = {}
+    for module in model.modules():
+        items = interface.parametrized_tensors(module)
+        for view in weight_views.views(module):
+            if view.name in items:
+                weights = [parameter for parameter, role in _roles(items[view.name]) if role != "gains"]
+            else:
+                weights = [each for each in (module._parameters.get(view.name),) if each is not None]
+            for parameter in weights:
+                if tuple(parameter.shape) == view.shape:
+                    found.setdefault(parameter, view)
+    return found
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[Parameter, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enerf.config.conditionings import parse
+from enerf.optim.table import MATRIX_OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 def updates_matrices(changes: dict[str, Any]) -> bool:
     """Whether the options of a method name an optimizer of the hidden matrices."""
-    return parse(changes.get("conditioning", "none")).optimizer != "none"
+    optimizer = parse(changes.get("conditioning", "none")).optimizer  # of fields; classifiers have an option of its own
+    return optimizer != "none" or changes.get("optimiser") in MATRIX_OPTIMIZERS
 
 
 def split_ratio(method: str) -> tuple[str, float | None]:

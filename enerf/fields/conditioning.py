@@ -129,14 +129,14 @@ def method_name(options: ConditioningOptions, network: str = "nerf", lrate: floa
     elif found.weights != "none":
         words += [found.weights, *map_words(options, "row")]
     words += [found.normalization] if found.normalization != "none" else []
-    words += [found.optimizer + _rate_word(options.lrate_matrices, lrate)] if found.optimizer != "none" else []
+    words += [found.optimizer + rate_word(options.lrate_matrices, lrate)] if found.optimizer != "none" else []
     words += [options.init] if options.init != "default" else []
     if words != [network] and options.equilibrate_layers != "hidden":
         words += [options.equilibrate_layers]
     return "-".join(words)
 
 
-def _rate_word(of_matrices: float, lrate: float | None) -> str:
+def rate_word(of_matrices: float, lrate: float | None) -> str:
     """The end of an optimizer's name for a learning rate of the matrices; empty if it is that of other parameters."""
     if not of_matrices or of_matrices == lrate:
         return ""

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from enerf.conditioning import layers
-from enerf.conditioning.groups import parameter_groups
+from enerf.conditioning import layers, weight_views
+from enerf.conditioning.groups import matrix_views, parameter_groups
 
 
 class Encoder(nn.Module):
@@ -111,3 +111,31 @@ def test_tied_weights_and_parametrizations_of_others_have_their_place_too():
     layers.condition(chained, "row", "all")
     parametrize.register_parametrization(chained[0], "weight", nn.Identity())
     assert list(parameter_groups(chained).matrices) == ["0.parametrizations.weight.original"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_weight_has_a_view_as_matrices_conditioned_or_not(case: str):
+    model = conditioned(case)
+    groups, views = parameter_groups(model), matrix_views(model)
+    weights = {**groups.matrices, **groups.scale_invariant}
+    names = [name for name, parameter in model.named_parameters() if parameter in views]
+    assert sorted(names) == sorted(weights)
+    assert all(view.shape == tuple(parameter.shape) for parameter, view in views.items())
+    plain = encoder()
+    of_layers = {view.name: view for name in ("attention", "conv") for view in weight_views.views(getattr(plain, name))}
+    found = {view.shape: view for view in views.values()}
+    for view in of_layers.values():
+        assert found[view.shape] == view  # three projections, two groups
+
+
+def test_weights_without_a_matrix_of_their_shape_have_no_view_and_tied_ones_have_one():
+    net = nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(4, 4), nn.LayerNorm(4))
+    net[2].weight = net[1].weight
+    layers.condition(net, "weight_norm", ["0"])  # its lengths have the shape of its directions
+    views = matrix_views(net)
+    assert [name for name, parameter in net.named_parameters() if parameter in views] == [
+        "0.parametrizations.weight.original1",
+        "1.weight",
+    ]
+    layers.condition(wide := nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)), "fourier", ["1"])
+    assert list(matrix_views(wide)) == [wide[0].weight]

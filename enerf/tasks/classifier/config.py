@@ -16,6 +16,7 @@ from enerf.config.options import (
     option,
 )
 from enerf.core.errors import InputError
+from enerf.optim.table import MATRIX_OPTIMIZERS
 
 MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s", "vit_b")
 # Norms of activations, and treatments of weights or of their gradients.
@@ -190,11 +191,24 @@ class ClassifierTrainOptions(StepOptions):
     N_batch: int = option(128, "batch size", at_least=1, at_most=1 << 24, affects="training")
     lrate: float = inherited(StepOptions, "lrate", 1e-3)
     lrate_schedule: str = inherited(StepOptions, "lrate_schedule", "constant")
-    optimiser: str = option("sgd", "optimizer", choices=OPTIMIZERS, affects="model")
+    optimiser: str = option(
+        "sgd",
+        f"optimizer; {' and '.join(MATRIX_OPTIMIZERS)}: of the weights between the first layer and the head, and adamw "
+        "of all other parameters",
+        choices=(*OPTIMIZERS, *MATRIX_OPTIMIZERS),
+        affects="model",
+    )
+    lrate_matrices: float = option(
+        0.0,
+        f"initial learning rate of those weights, if --optimiser is {' or '.join(MATRIX_OPTIMIZERS)}; 0: as --lrate",
+        at_least=0,
+        affects="training",
+        absent=0.0,
+    )
     momentum: float = option(0.0, "momentum of sgd and rmsprop", at_least=0, at_most=0.9999, affects="model")
     weight_decay: float = option(
         0.0,
-        "weight decay of weights, not of biases and norm parameters: L2 penalty; decoupled for adamw",
+        "weight decay of weights, not of biases and norm parameters: L2 penalty; decoupled for adamw, muon and soap",
         at_least=0,
         affects="training",
     )
@@ -306,6 +320,11 @@ class ClassifierConfig(RunConfig):
                 raise InputError(
                     f"option --{name}: found {getattr(t, name):g} with --optimiser {t.optimiser}, expected {expected}"
                 )
+        if t.lrate_matrices and t.optimiser not in MATRIX_OPTIMIZERS:
+            raise InputError(
+                f"option --lrate_matrices: found {t.lrate_matrices:g} with --optimiser {t.optimiser}, expected "
+                f"--optimiser {' or '.join(MATRIX_OPTIMIZERS)}: others have the rate --lrate for all parameters"
+            )
         if t.shrinkage != "sign" and not intrinsic:
             raise InputError(
                 f"option --shrinkage: found {t.shrinkage} with --optimiser {t.optimiser}, expected an intrinsic one"

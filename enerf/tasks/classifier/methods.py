@@ -13,9 +13,10 @@ ENDS = "first_conv_and_last_linear"
 # All options of the optimizer, for the variants that differ in it; penalties are only those that the name says.
 _ADAM: dict[str, Any] = {
     **{"optimiser": "adam", "lrate": 1e-3, "momentum": 0.0, "weight_decay": 0.0, "l1": 0.0, "l2": 0.0},
-    "shrinkage": "sign",
+    **{"shrinkage": "sign", "lrate_matrices": 0.0},
 }
 _INTRINSIC = {**_ADAM, "optimiser": "intrinsic_adam"}
+_MUON: dict[str, Any] = {"optimiser": "muon", "momentum": 0.0}
 _CHANGES: dict[str, dict[str, Any]] = {
     **{name: {"normalisation": name} for name in NORMALIZATIONS},
     # controls: initialization of the layers that +e conditions, without a map
@@ -27,6 +28,16 @@ _CHANGES: dict[str, dict[str, Any]] = {
     **{f"ln_{init}": {"normalisation": "ln", "init": init} for init in ATTENTION_INITS},
     "ln+sc_kept": {"normalisation": "ln+sc", "equilibrate_scale": "kept"},
     "ln+sc_1": {"normalisation": "ln+sc", "attention_shift": 1.0},
+    # Muon for the hidden weights; the weight decay is the configuration's
+    **{
+        f"{norm}_muon": {"normalisation": norm, **_MUON}
+        for norm in ("bn", "ln", "bn+w", "bn+ws", "bn+e", "ln+ws", "ln+e")
+    },
+    **{f"{norm}_unit_row_muon": {"normalisation": norm, "init": "unit_row", **_MUON} for norm in ("bn", "ln")},
+    **{
+        f"{norm}+e_gain_muon": {"normalisation": f"{norm}+e", "equilibrate_scale": "learned", **_MUON}
+        for norm in ("bn", "ln")
+    },
     # only the first convolution and the last linear layer
     **{f"bn+{how}_ends": {"normalisation": f"bn+{how}", "layers": ENDS} for how in ("w", "ws", "e")},
     # regularization of the intrinsic parameter, and in the loss

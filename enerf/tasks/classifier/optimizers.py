@@ -1,24 +1,49 @@
-"""Optimizers of classifiers: those of torch, and the intrinsic ones of ``enerf.optim``.
+"""Optimizers of classifiers: those of torch, and the intrinsic ones and those of matrices of ``enerf.optim``.
 
 Regularization applies to weights only: matrices and kernels, conditioned or not; not to biases, norm parameters,
 tokens, positional embeddings and learned gains.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from enerf.conditioning.groups import matrix_views
+from enerf.core.errors import InputError
+from enerf.optim import table
+from enerf.optim.combined import Combined
 from enerf.optim.intrinsic import IntrinsicAdagrad, IntrinsicAdam, IntrinsicRMSprop
+from enerf.tasks.classifier import build
 from enerf.tasks.classifier.config import ClassifierTrainOptions
 
 WEIGHT_SUFFIXES = ("weight", "original", "original1")  # names of a plain, a conditioned, and a weight-normalized weight
 
 
 def make(options: ClassifierTrainOptions, model: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer, with two parameter groups: regularized weights, and all other parameters."""
-    chosen = regularized_weights(model)
-    ids = {id(p) for p in chosen}
+    """Make the optimizer, with two parameter groups: regularized weights, and all other parameters.
+
+    With an optimizer of matrices, the hidden weights are a third group, the last one.
+
+    Raises
+    ------
+    InputError
+        If an optimizer of matrices lacks its package, or does not suit the network.
+    """
+    if options.optimiser not in table.MATRIX_OPTIMIZERS:
+        return _of_all(options, model, [])
+    hidden = hidden_weights(model)
+    return Combined([_of_all(options, model, hidden), _of_matrices(options, model, hidden)])
+
+
+def _of_all(
+    options: ClassifierTrainOptions, model: nn.Module, without: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer of all parameters but some; beside one of matrices it is AdamW."""
+    left_out = {id(p) for p in without}
+    chosen = [p for p in regularized_weights(model) if id(p) not in left_out]
+    ids = {id(p) for p in chosen} | left_out
     others = [p for p in model.parameters() if id(p) not in ids]
     regularized, free = _regularization(options)
     groups: list[dict[str, Any]] = [{"params": chosen, **regularized}]
@@ -32,8 +57,10 @@ def make(options: ClassifierTrainOptions, model: nn.Module) -> torch.optim.Optim
         return kind(groups, lr=lr, alpha=options.adam_beta2, eps=eps, momentum=options.momentum)
     if name.endswith("adagrad"):
         return (IntrinsicAdagrad if name.startswith("intrinsic") else torch.optim.Adagrad)(groups, lr=lr)
-    adam_types = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "intrinsic_adam": IntrinsicAdam}
-    made: torch.optim.Optimizer = adam_types[name](groups, lr=lr, betas=(0.9, options.adam_beta2), eps=eps)
+    adam_types = {"adam": torch.optim.Adam, "intrinsic_adam": IntrinsicAdam}
+    made: torch.optim.Optimizer = adam_types.get(name, torch.optim.AdamW)(
+        groups, lr=lr, betas=(0.9, options.adam_beta2), eps=eps
+    )
     return made
 
 
@@ -46,6 +73,38 @@ def regularized_weights(model: nn.Module) -> list[nn.Parameter]:
     """
     named = model.named_parameters()
     return [p for name, p in named if name.endswith(WEIGHT_SUFFIXES) and p.squeeze().ndim > 1]
+
+
+def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the regularized weights without those of the first layer and of the head.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Linear(4, 2))
+    >>> [tuple(p.shape) for p in hidden_weights(model)]
+    [(4, 8, 3, 3), (2, 4)]
+    """
+    of_heads = {id(p) for name in build.HEADS if hasattr(model, name) for p in getattr(model, name).parameters()}
+    return [p for p in regularized_weights(model)[1:] if id(p) not in of_heads]
+
+
+def _of_matrices(
+    options: ClassifierTrainOptions, model: nn.Module, hidden: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer of the hidden weights, with a learning rate of its own."""
+    if not hidden:
+        raise InputError(
+            f"option --optimiser {options.optimiser}: found no weight between the first layer and the head, expected "
+            "one: a deeper network"
+        )
+    rate = options.lrate_matrices or options.lrate
+    try:
+        made: torch.optim.Optimizer = table.matrix_optimizer(
+            options.optimiser, hidden, rate, weight_decay=options.weight_decay, views=matrix_views(model)
+        )
+    except (ImportError, ValueError) as error:
+        raise InputError(f"option --optimiser {options.optimiser}: {error}") from None
+    for group in made.param_groups:
+        group["scale"] = rate / options.lrate
+    return made
 
 
 def _regularization(options: ClassifierTrainOptions) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -222,7 +222,8 @@ def method_name(config: ClassifierConfig) -> str:
     words += [f"shift{c.attention_shift:g}"] if c.attention_shift != SHIFT else []
     words += [c.init] if c.init != "default" else []
     words += [c.layers] if c.layers != "all" and (c.parts[1] or c.init != "default") else []
-    words += [t.optimiser] if t.optimiser != "sgd" else []
+    if t.optimiser != "sgd":
+        words += [t.optimiser + conditioning.rate_word(t.lrate_matrices, t.lrate)]
     return "-".join(words)
 
 

@@ -8,6 +8,7 @@ import pytest
 from enerf.conditioning import attention
 from enerf.config import parser
 from enerf.core.errors import InputError
+from enerf.optim.table import MATRIX_OPTIMIZERS
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier.config import (
     ATTENTION_INITS,
@@ -132,6 +133,18 @@ def test_strengths_are_those_of_the_optimiser(option: str):
         else:
             told = refusal(optimiser=optimiser, **{option: 0.125})
             assert told == f"option --{option}: found 0.125 with --optimiser {optimiser}, expected {expected}"
+
+
+def test_a_rate_of_matrices_needs_an_optimizer_of_matrices():
+    for optimiser in MATRIX_OPTIMIZERS:
+        made(optimiser=optimiser, lrate_matrices=0.5, weight_decay=0.1).check()
+        assert refusal(optimiser=optimiser, momentum=0.5).endswith("expected sgd or rmsprop")
+        assert refusal(optimiser=optimiser, l2=0.5).startswith("option --l2: found 0.5")
+    for optimiser in OPTIMIZERS:
+        assert refusal(optimiser=optimiser, lrate_matrices=0.5) == (
+            f"option --lrate_matrices: found 0.5 with --optimiser {optimiser}, expected --optimiser muon or soap: "
+            "others have the rate --lrate for all parameters"
+        )
 
 
 @pytest.mark.parametrize("normalisation", ["", "bn", "bn+e", "bn+bnp"])

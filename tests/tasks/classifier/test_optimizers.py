@@ -1,6 +1,7 @@
 """Tests of what follows a classifier's gradients: which weights are regularised, and how."""
 
 import copy
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from enerf.core.errors import InputError
 from enerf.engine import optimizer_state
+from enerf.engine.optimizers import set_learning_rate
+from enerf.optim.table import MATRIX_OPTIMIZERS
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier import optimizers as classifier_optimizers
 from enerf.tasks.classifier.config import OPTIMIZERS, ClassifierTrainOptions
@@ -222,3 +225,99 @@ def test_a_decay_of_squares_that_was_changed_counts_when_a_run_goes_on():
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="rmsprop", adam_beta2=0.5), small())
     optimizer_state.restore(made, _saved("rmsprop"), Path("a.pt"))
     assert [group["alpha"] for group in made.param_groups] == [0.5, 0.5]
+
+
+# hidden weights by an optimizer of matrices
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
+
+
+@every_treatment
+def test_hidden_weights_are_all_but_those_of_the_first_layer_and_the_head(treated: str):
+    model = network(treated)
+    ending = ENDINGS.get(treated, ".parametrizations.weight.original")
+    found = names_of(model, classifier_optimizers.hidden_weights(model))
+    assert found == [name + ending for name in ("inner", "middle")]
+    vit = transformer()
+    hidden = names_of(vit, classifier_optimizers.hidden_weights(vit))
+    assert hidden == [
+        f"blocks.0.{name}"
+        for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+    ]
+
+
+@needs_muon
+@every_treatment
+def test_muon_updates_hidden_weights_and_adamw_all_others(treated: str):
+    model = network(treated)
+    asked = ClassifierTrainOptions(optimiser="muon", lrate=0.02, lrate_matrices=0.1, weight_decay=0.03, adam_eps=1e-5)
+    made = classifier_optimizers.make(asked, model)
+    adamw, muon = made.parts
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.param_groups[0]["eps"] == 1e-5
+    hidden = classifier_optimizers.hidden_weights(model)
+    assert [p for group in muon.param_groups for p in group["params"]] == hidden
+    everything = [id(p) for group in made.param_groups for p in group["params"]]
+    assert sorted(everything) == sorted(id(p) for p in model.parameters())
+    assert [group["weight_decay"] for group in made.param_groups] == [0.03, 0.0, 0.03]
+    assert [group["lr"] for group in made.param_groups] == [0.02, 0.02, 0.1]
+    set_learning_rate(made, 0.01)
+    assert [group["lr"] for group in made.param_groups] == pytest.approx([0.01, 0.01, 0.05])
+    before = copy.deepcopy(model.state_dict())
+    after = trained(model, made)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not any(torch.equal(after[name], before[name]) for name in names_of(model, hidden))
+
+
+@needs_muon
+def test_queries_keys_and_values_are_orthogonalized_each_by_itself():
+    model = transformer()
+    packed = model.get_parameter("blocks.0.self_attn.in_proj_weight")
+    made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="muon", lrate=0.01), model)
+    loss(model).backward()
+    apart = [nn.Parameter(each.clone()) for each in packed.detach().chunk(3)]
+    for each, grad in zip(apart, packed.grad.chunk(3), strict=True):
+        each.grad = grad.clone()
+    before = packed.detach().clone()
+    made.step()
+    torch.optim.Muon(apart, lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw").step()
+    found, expected = packed.detach() - before, torch.cat([each.detach() for each in apart]) - before
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * expected.abs().max().item())
+    assert all(0.6 < torch.linalg.matrix_norm(each, 2) / (0.01 * 0.2 * 36**0.5) < 1.3 for each in found.chunk(3))
+
+
+@needs_muon
+def test_a_state_of_muon_is_that_of_muon_alone():
+    model = small()
+    made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="muon", lrate=0.01), model)
+    trained(model, made)
+    saved = copy.deepcopy(made.state_dict())
+    again = classifier_optimizers.make(
+        ClassifierTrainOptions(optimiser="muon", lrate=0.01), copied := copy.deepcopy(model)
+    )
+    optimizer_state.restore(again, saved, Path("a.pt"))
+    assert same(dict(trained(model, made)), dict(trained(copied, again)))
+    for there in OPTIMIZERS:
+        other = classifier_optimizers.make(ClassifierTrainOptions(optimiser=there), small())
+        with pytest.raises(InputError, match="does not fit this model"):
+            optimizer_state.restore(other, saved, Path("a.pt"))
+
+
+def test_what_an_optimizer_of_matrices_cannot_update_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "pytorch_optimizer", None)
+        with pytest.raises(InputError, match=r"option --optimiser soap: SOAP needs the package pytorch-optimizer"):
+            classifier_optimizers.make(ClassifierTrainOptions(optimiser="soap"), transformer())
+    pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
+    with pytest.raises(InputError, match=r"option --optimiser soap: a parameter has shape \(6, 4, 3, 3\)"):
+        classifier_optimizers.make(ClassifierTrainOptions(optimiser="soap"), small())
+    vit = transformer()
+    after = trained(vit, classifier_optimizers.make(ClassifierTrainOptions(optimiser="soap"), vit))
+    assert all(value.isfinite().all() for value in after.values())
+
+
+def test_a_network_without_hidden_weights_is_refused():
+    model = nn.Sequential(OrderedDict(flat=nn.Flatten(), stem=nn.Linear(192, 6), head=nn.Linear(6, 5)))
+    for name in MATRIX_OPTIMIZERS:
+        with pytest.raises(InputError, match=f"option --optimiser {name}: found no weight between"):
+            classifier_optimizers.make(ClassifierTrainOptions(optimiser=name), model)

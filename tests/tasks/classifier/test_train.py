@@ -78,8 +78,9 @@ def test_two_runs_with_one_seed_are_equal_to_the_last_bit_and_another_seed_is_an
         [*VIT, "--normalisation", "ln+sc", "--attention_shift", "2", "--init", "conditioned_attention"],
         [*VIT, "--normalisation", "ln+pa"],
         ["--optimiser", "intrinsic_adam", "--l1", "1e-3", "--lrate", "1e-3"],
+        ["--normalisation", "bn+e", "--optimiser", "muon", "--lrate_matrices", "0.02", "--weight_decay", "1e-3"],
     ],
-    ids=["bn+e", "none+bnp", "bn+w mixed", "vit", "vit, sc", "vit, pa", "intrinsic"],
+    ids=["bn+e", "none+bnp", "bn+w mixed", "vit", "vit, sc", "vit, pa", "intrinsic", "muon"],
 )
 def test_a_resumed_run_is_the_run_in_one_go(make, words):
     whole, parts = make(*words, "--no_final_eval"), make(*words, "--expname", "parts", "--no_final_eval")
@@ -282,6 +283,17 @@ def test_optimizers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     assert variants["adamw"]["test"] == variants["intrinsic_l2"]["test"]
     assert variants["adam"]["test"] != variants["adamw"]["test"]
     assert variants["adam"]["protocol"]["lrate"] == 1e-3
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
+def test_muon_and_its_rate_of_the_matrices_stand_in_a_comparison(make):
+    base = make("--expname", "cmp", "--N_iters", "4", "--lrate", "1e-3")
+    compare.compare(base, CompareOptions(methods="bn,bn_muon,bn+e_muon*5"))
+    variants = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
+    assert [run["method"] for run in variants.values()] == ["bn", "bn-muon", "bn+e-muon*5"]
+    assert variants["bn_muon"]["protocol"]["optimiser"] == "muon"
+    with pytest.raises(InputError, match=r"option --methods: found 'bn\*5'"):
+        compare.compare(base, CompareOptions(methods="bn*5"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""Muon of parameters that hold several matrices: each matrix is updated as torch updates it by itself."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim import Optimizer
+
+from enerf.conditioning import WeightView, condition, matrix_views
+from enerf.optim import matrix_optimizer
+from enerf.optim.muon import ViewedMuon, orthogonalized
+
+pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
+
+LAYERS = {
+    "kernel": lambda: nn.Conv2d(6, 8, 3),
+    "groups": lambda: nn.Conv1d(6, 8, 3, groups=2),
+    "depthwise": lambda: nn.Conv2d(4, 4, 3, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3, groups=2),
+    "attention": lambda: nn.MultiheadAttention(8, 2),
+    "linear": lambda: nn.Linear(7, 5),
+    "bilinear": lambda: nn.Bilinear(3, 4, 5),
+}
+
+
+def weight_and_view(kind: str) -> tuple[nn.Parameter, WeightView]:
+    torch.manual_seed(0)
+    weight, view = next(iter(matrix_views(LAYERS[kind]()).items()))
+    return weight, view
+
+
+def stepped(optimizer: Optimizer, weight: nn.Parameter, seeds: range) -> torch.Tensor:
+    for seed in seeds:
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+    return weight.detach().clone()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: float):
+    weight, view = weight_and_view(kind)
+    start = view.to_matrices(weight.detach()).reshape(-1, view.n_out, view.n_in).clone()
+    apart = [nn.Parameter(each.clone()) for each in start]
+    together = matrix_optimizer("muon", [weight], 0.01, weight_decay=decay, views={weight: view})
+    single = matrix_optimizer("muon", apart, 0.01, weight_decay=decay)
+    for seed in range(3):
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+        for each, grad in zip(apart, view.to_matrices(weight.grad).reshape(start.shape), strict=True):
+            each.grad = grad.clone()
+        together.step()
+        single.step()
+    found = view.to_matrices(weight.detach()).reshape(start.shape)
+    moved = (found - start).abs().max()
+    assert moved > 0.003
+    torch.testing.assert_close(found, torch.stack([p.detach() for p in apart]), rtol=0, atol=0.01 * moved.item())
+
+
+@given(
+    batch=st.sampled_from([(), (1,), (3,), (2, 2)]),
+    n=st.integers(1, 12),
+    m=st.integers(1, 12),
+    seed=st.integers(0, 9),
+    size=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_singular_values_of_an_update_are_about_one_whatever_those_of_the_gradient(batch, n, m, seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = (
+        torch.linalg.qr(torch.randn(*batch, k, k, generator=generator, dtype=torch.float64))[0] for k in (n, m)
+    )
+    values = torch.logspace(0, -2, min(n, m), dtype=torch.float64) * size  # a condition number of 100
+    matrix = rows[..., : min(n, m)] * values @ columns[..., : min(n, m)].mT
+    found = orthogonalized(matrix).double()
+    assert found.shape == matrix.shape
+    polar = rows[..., : min(n, m)] @ columns[..., : min(n, m)].mT
+    singular = torch.linalg.svdvals(found)
+    assert 0.6 < singular.min() <= singular.max() < 1.3
+    assert (found * polar).sum((-1, -2)).min() > 0.6 * min(n, m)  # the same singular vectors
+
+
+def test_zeros_stay_zeros_and_what_is_not_finite_is_not_hidden():
+    assert not orthogonalized(torch.zeros(2, 3, 4)).any()
+    assert orthogonalized(torch.full((2, 2), torch.nan)).isnan().all()
+
+
+def test_the_order_of_values_in_memory_does_not_matter():
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(6, 8, 3).to(memory_format=memory_format)
+        optimizer = matrix_optimizer("muon", [layer.weight], 0.01, views=matrix_views(layer))
+        found.append(stepped(optimizer, layer.weight, range(3)))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+
+
+def test_a_saved_state_a_copy_and_a_pickle_go_on_alike():
+    weight, view = weight_and_view("groups")
+    optimizer = matrix_optimizer("muon", [weight], 0.01, views={weight: view})
+    stepped(optimizer, weight, range(2))
+    copied, copied_optimizer = copy.deepcopy((weight, optimizer))
+    read, read_optimizer = pickle.loads(pickle.dumps((weight, optimizer)))
+    restored = nn.Parameter(weight.detach().clone())
+    restored_optimizer = matrix_optimizer("muon", [restored], 9.0, views={restored: view})
+    restored_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    expected = stepped(optimizer, weight, range(2, 4))
+    assert torch.equal(stepped(copied_optimizer, copied, range(2, 4)), expected)
+    assert torch.equal(stepped(read_optimizer, read, range(2, 4)), expected)
+    assert torch.equal(stepped(restored_optimizer, restored, range(2, 4)), expected)
+
+
+def test_parameters_without_gradients_are_left_alone_and_a_closure_is_evaluated_once():
+    weight, view = weight_and_view("kernel")
+    other, calls = nn.Parameter(torch.ones(2, 2)), []
+    optimizer = matrix_optimizer("muon", [weight, other], 0.01, weight_decay=0.5, views={weight: view})
+    before = weight.detach().clone()
+
+    def loss() -> float:
+        calls.append(1)
+        value = weight.square().sum()
+        value.backward()
+        return value.item()
+
+    assert optimizer.step(loss) > 0
+    assert len(calls) == 1
+    assert torch.equal(other, torch.ones(2, 2))
+    assert not torch.equal(weight, before)
+
+
+def test_groups_are_added_with_views_or_without():
+    weight, view = weight_and_view("kernel")
+    optimizer = ViewedMuon([{"params": [weight], "views": [view]}], 0.01)
+    matrix = nn.Parameter(torch.eye(3))
+    optimizer.add_param_group({"params": [matrix], "lr": 0.1})
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1]
+    stepped(optimizer, matrix, range(1))
+    assert not torch.equal(matrix, torch.eye(3))
+    with pytest.raises(ValueError, match=r"shape \(4,\) and no view; expected two axes"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(4))]})
+
+
+def test_parameters_that_are_matrices_are_left_to_torch():
+    net = nn.Linear(3, 4)
+    assert type(matrix_optimizer("muon", [net.weight], 0.1, views=matrix_views(net))) is torch.optim.Muon
+
+
+def test_wrong_views_and_distributed_parameters_are_refused():
+    weight, view = weight_and_view("kernel")
+    other = nn.Parameter(torch.ones(4, 6, 3, 3))
+    with pytest.raises(ValueError, match=r"a parameter has shape \(4, 6, 3, 3\), and its view \(8, 6, 3, 3\)"):
+        matrix_optimizer("muon", [other], 0.1, views={other: view})
+    with pytest.raises(ValueError, match="takes parameters with two axes, and of others views"):
+        matrix_optimizer("muon", [other], 0.1, views={weight: view})
+    weight.device_mesh = "mesh"  # as a DTensor has one
+    with pytest.raises(ValueError, match="distributed over processes"):
+        matrix_optimizer("muon", [weight], 0.1, views={weight: view})
+
+
+def test_soap_decays_weights_and_takes_matrices_alone():
+    pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
+    weight, view = weight_and_view("kernel")
+    with pytest.raises(ValueError, match="soap takes parameters with two axes"):
+        matrix_optimizer("soap", [weight], 0.1, views={weight: view})
+    optimizer = matrix_optimizer("soap", [nn.Parameter(torch.ones(2, 2))], 0.1, weight_decay=0.25)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25]
+
+
+def test_conditioned_convolutions_are_trained_by_muon():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(), nn.Linear(8, 2))
+    condition(net, "row", ["2"])
+    raw = net[2].parametrizations.weight.original
+    optimizer = matrix_optimizer("muon", [raw], 0.05, views=matrix_views(net))
+    images, labels = torch.randn(16, 3, 5, 5), torch.randint(2, (16,))
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
