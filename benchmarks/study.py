@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import sides
+import torch
 from study_stages import STAGES, Stage, options_of_method
 
-from enerf.core import io
+from enerf.core import device, io
 from enerf.core.errors import InputError
 
 RESULTS = sides.ROOT / "benchmarks/results/study"
@@ -223,8 +224,24 @@ def main() -> None:
             done = len(recorded(name))
             print("\n".join([*(job.name for job in jobs), f"{name}: {len(jobs)} runs left{more}; {done} done"]))
             continue
+        check_precision(STAGES[name])
         while jobs := left_of(name, args.only):
             work(Queue(args, len(jobs)), jobs, 1 if STAGES[name].threads > 1 else args.workers)
+
+
+def check_precision(stage: Stage) -> None:
+    """Check that this processor computes in the precision of the stage.
+
+    Raises
+    ------
+    InputError
+        If it does not: its runs could not be compared with those that are recorded.
+    """
+    if stage.precision == "bf16" and not device.has_bf16(torch.device("cpu")):
+        raise InputError(
+            f"stage {stage.name}: this processor has no bf16 instructions and would compute in fp32, expected one that "
+            "has: all runs of a stage have one precision"
+        )
 
 
 def left_of(name: str, only: str) -> list[Job]:

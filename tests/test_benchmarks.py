@@ -39,6 +39,19 @@ print(len(accuracy.table(run.config, run.device)))
 for kind in ("step", "frame"):
     print(getattr(scaling.Point(options, 2, 12), kind)()["seconds"] > 0)
 """
+PRECISION = """
+import study, study_stages
+from enerf.core.errors import InputError
+study.device.has_bf16 = lambda device: False
+for stage in study_stages.STAGES.values():
+    try:
+        study.check_precision(stage)
+        print(stage.name, stage.precision)
+    except InputError as error:
+        print(stage.name, str(error).startswith(f"stage {stage.name}: this processor has no bf16 instructions"))
+study.device.has_bf16 = lambda device: True
+print([study.check_precision(stage) for stage in study_stages.STAGES.values()].count(None))
+"""
 STUDY = """
 import json, math, pathlib, sys
 import study, study_report
@@ -136,6 +149,12 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "['he', 'failed', '14.5']",
         "True",
     ]
+
+
+def test_a_stage_in_bf16_is_not_continued_in_fp32():
+    lines = run(PRECISION)
+    assert {"final_fern True", "fast_screen True", "image fp32", "image_seeds fp32"} <= {*lines[:-1]}
+    assert int(lines[-1]) == len(lines) - 1
 
 
 @pytest.mark.skipif(not cpu_rays.available(), reason="no C++ compiler made the kernel")

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from enerf.conditioning import WeightView, condition, matrix_views
 from enerf.optim import matrix_optimizer
-from enerf.optim.muon import ViewedMuon, orthogonalized
+from enerf.optim import muon as muon_module
+from enerf.optim.muon import Muon, orthogonalized
 
-pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
+needs_torchs = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
 
 LAYERS = {
     "kernel": lambda: nn.Conv2d(6, 8, 3),
@@ -40,14 +41,26 @@ def stepped(optimizer: Optimizer, weight: nn.Parameter, seeds: range) -> torch.T
     return weight.detach().clone()
 
 
+@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """The type of factors, whatever this processor has."""
+    monkeypatch.setattr(muon_module, "product_dtype", lambda device: request.param)
+    return request.param
+
+
+def torchs(parameters: list[nn.Parameter], decay: float) -> Optimizer:
+    return torch.optim.Muon(parameters, lr=0.01, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+
+
+@needs_torchs
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: float):
+def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: float, dtype: torch.dtype):
     weight, view = weight_and_view(kind)
     start = view.to_matrices(weight.detach()).reshape(-1, view.n_out, view.n_in).clone()
     apart = [nn.Parameter(each.clone()) for each in start]
     together = matrix_optimizer("muon", [weight], 0.01, weight_decay=decay, views={weight: view})
-    single = matrix_optimizer("muon", apart, 0.01, weight_decay=decay)
+    single = torchs(apart, decay)
     for seed in range(3):
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         for each, grad in zip(apart, view.to_matrices(weight.grad).reshape(start.shape), strict=True):
@@ -57,7 +70,8 @@ def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: 
     found = view.to_matrices(weight.detach()).reshape(start.shape)
     moved = (found - start).abs().max()
     assert moved > 0.003
-    torch.testing.assert_close(found, torch.stack([p.detach() for p in apart]), rtol=0, atol=0.01 * moved.item())
+    share = 0.01 if dtype == torch.bfloat16 else 0.03  # torch multiplies in bf16
+    torch.testing.assert_close(found, torch.stack([p.detach() for p in apart]), rtol=0, atol=share * moved.item())
 
 
 @given(
@@ -132,7 +146,7 @@ def test_parameters_without_gradients_are_left_alone_and_a_closure_is_evaluated_
 
 def test_groups_are_added_with_views_or_without():
     weight, view = weight_and_view("kernel")
-    optimizer = ViewedMuon([{"params": [weight], "views": [view]}], 0.01)
+    optimizer = Muon([{"params": [weight], "views": [view]}], 0.01)
     matrix = nn.Parameter(torch.eye(3))
     optimizer.add_param_group({"params": [matrix], "lr": 0.1})
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1]
@@ -142,9 +156,48 @@ def test_groups_are_added_with_views_or_without():
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(4))]})
 
 
-def test_parameters_that_are_matrices_are_left_to_torch():
+@needs_torchs
+def test_matrices_are_left_to_torch_but_where_it_would_emulate_bf16(dtype: torch.dtype):
     net = nn.Linear(3, 4)
-    assert type(matrix_optimizer("muon", [net.weight], 0.1, views=matrix_views(net))) is torch.optim.Muon
+    found = matrix_optimizer("muon", [net.weight], 0.1, views=matrix_views(net))
+    assert type(found) is (torch.optim.Muon if dtype == torch.bfloat16 else Muon)
+    assert (
+        found.state_dict()["param_groups"]
+        == torch.optim.Muon([net.weight], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw").state_dict()[
+            "param_groups"
+        ]
+    )
+
+
+@needs_torchs
+@pytest.mark.parametrize("options", [{}, {"nesterov": False, "momentum": 0.8}, {"adjust_lr_fn": "original"}], ids=str)
+def test_a_state_of_torchs_goes_on_here_and_one_of_this_there(options: dict[str, object]):
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(6, 4))
+    theirs = torch.optim.Muon([weight], **{"lr": 0.01, "adjust_lr_fn": "match_rms_adamw", **options})
+    stepped(theirs, weight, range(2))
+    copied = nn.Parameter(weight.detach().clone())
+    ours = Muon([{"params": [copied]}], 0.5)
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    start = weight.detach().clone()
+    expected = stepped(theirs, weight, range(2, 4))
+    found = stepped(ours, copied, range(2, 4))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * (expected - start).abs().max().item())
+    theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
+    with torch.no_grad():
+        weight.copy_(copied)
+    torch.testing.assert_close(
+        stepped(theirs, weight, range(4, 6)), stepped(ours, copied, range(4, 6)), rtol=0, atol=0.003
+    )
+
+
+def test_bf16_is_used_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch):
+    for name in muon_module.BF16_CPUS:
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert muon_module.product_dtype(torch.device("cpu")) == torch.float32
+    assert muon_module.product_dtype(torch.device("cuda")) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, muon_module.BF16_CPUS[0], lambda: True, raising=False)
+    assert muon_module.product_dtype(torch.device("cpu")) == torch.bfloat16
 
 
 def test_wrong_views_and_distributed_parameters_are_refused():

@@ -285,7 +285,6 @@ def test_optimizers_stand_in_one_comparison_and_intrinsic_l2_is_adamw(make):
     assert variants["adam"]["protocol"]["lrate"] == 1e-3
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
 def test_muon_and_its_rate_of_the_matrices_stand_in_a_comparison(make):
     base = make("--expname", "cmp", "--N_iters", "4", "--lrate", "1e-3")
     compare.compare(base, CompareOptions(methods="bn,bn_muon,bn+e_muon*5"))
