@@ -1,10 +1,10 @@
-"""Seconds of a Muon update: torch's optimizer and ours by turns, on matrices, and ours on kernels and projections.
+"""Seconds of a Muon update by ``torch.optim.Muon`` and by ``enerf.optim.muon.Muon``, alternately.
 
     python benchmarks/muon.py [--rounds 12] [--matrices 8] [--size 256]
 
-torch's multiplies in bf16, which processors without instructions for it emulate; ours multiplies in fp32 there, and
-elsewhere is used for parameters that are not one matrix in torch's layout. Printed are medians over rounds of one
-update with noise as gradients, and the A/A ratio of ours; the last line is torch's seconds over ours.
+``torch.optim.Muon`` multiplies in bf16, which processors without instructions for it emulate; ``enerf``'s multiplies
+in fp32 there. Printed are medians over rounds of one update with noise as gradients: of matrices, and by ``enerf`` also
+of kernels and packed projections; the A/A ratio of ``enerf``; the last line is torch's seconds over ``enerf``'s.
 """
 
 import statistics
@@ -19,7 +19,7 @@ from torch import nn
 from enerf.conditioning import matrix_views
 from enerf.core import device as core_device
 from enerf.optim import matrix_optimizer
-from enerf.optim.muon import OPTIONS, Muon, product_dtype
+from enerf.optim.muon import OPTIONS, Muon, products_on
 
 
 def matrices(count: int, size: int) -> list[nn.Parameter]:
@@ -35,7 +35,7 @@ def _with_gradients(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def viewed(layers: Sequence[nn.Module]) -> torch.optim.Optimizer:
-    """Our optimizer of the weights of layers."""
+    """``enerf``'s optimizer of the weights of layers."""
     views = matrix_views(nn.ModuleList(layers))
     return matrix_optimizer("muon", _with_gradients([*views]), 0.0, views=views)
 
@@ -59,15 +59,15 @@ def main() -> None:
     count, size = args.matrices, args.size
     made: dict[str, torch.optim.Optimizer] = {
         "torch.optim.Muon": torch.optim.Muon(matrices(count, size), lr=0.0, weight_decay=0.0, **OPTIONS),
-        "enerf": Muon([{"params": matrices(count, size)}], 0.0),
-        "enerf again": Muon([{"params": matrices(count, size)}], 0.0),
+        "enerf": Muon(matrices(count, size), 0.0),
+        "enerf again": Muon(matrices(count, size), 0.0),
         "enerf, kernels 3×3": viewed([nn.Conv2d(size, size, 3) for _ in range(count)]),
         "enerf, packed projections": viewed([nn.MultiheadAttention(size, 4) for _ in range(count)]),
     }
     timers: dict[str, Callable[[], float]] = {name: partial(seconds, each) for name, each in made.items()}
     sides.by_turns(timers, 1)
     found = sides.by_turns(timers, args.rounds)
-    report(f"{count} parameters of {size} rows; products of ours in {product_dtype(torch.device('cpu'))}")
+    report(f"{count} parameters of {size} rows; enerf multiplies in {products_on(torch.device('cpu'))}")
     for name, values in found.items():
         report(f"{name:<28}{1000 * statistics.median(values):9.1f} ms an update")
     report(f"A/A {sides.ratio_line(sides.ratios(found['enerf again'], found['enerf']))}")

@@ -28,8 +28,11 @@ import sides
 import torch
 from study_stages import STAGES, Stage, options_of_method
 
+from enerf.config import parser
 from enerf.core import device, io
 from enerf.core.errors import InputError
+from enerf.optim.muon import products_on
+from enerf.tasks import registry
 
 RESULTS = sides.ROOT / "benchmarks/results/study"
 RANKS = ("kappa", "kappa_range", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
@@ -136,6 +139,7 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
         row["collapsed"] = True
     row |= {"steps": metrics["steps"], "train_seconds": round(metrics["seconds"]["train"], 1)}
     row |= {"backend": metrics["backend"], "precision": metrics["precision"]}
+    row |= {"muon": products_on(torch.device("cpu"))} if "muon" in job.method else {}
     at = 1 if "nerf" in job.stage.script else 2  # rows of curves: step, for shapes also seconds, then scores
     curve = [[point[0], float(f"{point[at]:.5g}")] for point in metrics["curve"]]
     row |= {"threads": job.stage.threads, "curve": curve}
@@ -224,23 +228,33 @@ def main() -> None:
             done = len(recorded(name))
             print("\n".join([*(job.name for job in jobs), f"{name}: {len(jobs)} runs left{more}; {done} done"]))
             continue
-        check_precision(STAGES[name])
+        if left_of(name, args.only):
+            check_precision(STAGES[name], args.data, args.words)
         while jobs := left_of(name, args.only):
             work(Queue(args, len(jobs)), jobs, 1 if STAGES[name].threads > 1 else args.workers)
 
 
-def check_precision(stage: Stage) -> None:
-    """Check that this processor computes in the precision of the stage.
+def check_precision(stage: Stage, data: Path, words: list[str]) -> None:
+    """Check that this processor computes in the precision of the runs of a stage; that of Muon is recorded apart.
 
     Raises
     ------
     InputError
-        If it does not: its runs could not be compared with those that are recorded.
+        If it does not: its runs could not be compared with those that are recorded, or that are to be.
     """
-    if stage.precision == "bf16" and not device.has_bf16(torch.device("cpu")):
+    options = ["--config", stage.config, *stage.data(data), *stage.words, *words]
+    config, _ = parser.parse(registry.task(stage.kind).load("config"), options)
+    cpu = torch.device("cpu")
+    if config.train.precision != "fp32" and not device.has_bf16(cpu):
         raise InputError(
-            f"stage {stage.name}: this processor has no bf16 instructions and would compute in fp32, expected one that "
-            "has: all runs of a stage have one precision"
+            f"stage {stage.name}: this processor has no bf16 instructions, and would compute in fp32; expected one "
+            "that has: all runs of a stage have one precision"
+        )
+    found = {row.get("muon", "bf16") for row in recorded(stage.name) if "muon" in row["method"]}
+    if found - {products_on(cpu)}:
+        raise InputError(
+            f"stage {stage.name}: Muon multiplies in {products_on(cpu)} on this processor, expected {found.pop()}, as "
+            "in the runs that are recorded"
         )
 
 

@@ -93,12 +93,6 @@ class Stage:
         return shlex.split(self.words_text)
 
     @property
-    def precision(self) -> str:
-        """Precision of all runs, which are compared with one another; bf16 if the options leave it to the processor."""
-        words = self.words
-        return words[words.index("--precision") + 1] if "--precision" in words else "bf16"
-
-    @property
     def kind(self) -> str:
         """The task: nerf or shape."""
         return "nerf" if "nerf" in self.script else "shape"

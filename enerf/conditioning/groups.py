@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn import Parameter
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations
 
 from enerf.conditioning import baselines, interface, maps, weight_views
@@ -44,9 +45,9 @@ class ParameterGroups(NamedTuple):
 def parameter_groups(model: nn.Module) -> ParameterGroups:
     """The parameters of a model by their role, each once; changes nothing.
 
-    Weights of any number of axes are returned as they are stored. ``torch.optim.Muon`` takes those with two,
-    ``optim.matrix_optimizer`` with ``matrix_views(model)`` all. First and last layers, which Muon should not update,
-    are among ``matrices`` and ``scale_invariant`` too: leave them out by name.
+    Weights of any number of axes are returned as they are stored. ``torch.optim.Muon`` takes those with two, the
+    ``muon`` of ``optim.matrix_optimizer`` with ``matrix_views(model)`` kernels too. First and last layers, which Muon
+    should not update, are among ``matrices`` and ``scale_invariant``: leave them out by name.
 
     Examples
     --------
@@ -70,7 +71,8 @@ def matrix_views(model: nn.Module) -> dict[Parameter, WeightView]:
     """How the weights of a model are read as matrices, for ``optim.matrix_optimizer``: raw ones if conditioned.
 
     A kernel of a convolution is one matrix for each group, a packed projection of attention three. Raw parameters of
-    another shape than the weight, as of ``fourier``, have no view.
+    another shape than the weight, as of ``fourier``, have no view, and neither have weights of lazy layers before
+    their first run.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def matrix_views(model: nn.Module) -> dict[Parameter, WeightView]:
             else:
                 weights = [each for each in (module._parameters.get(view.name),) if each is not None]
             for parameter in weights:
-                if tuple(parameter.shape) == view.shape:
+                if not is_lazy(parameter) and tuple(parameter.shape) == view.shape:
                     found.setdefault(parameter, view)
     return found
 

@@ -186,6 +186,7 @@ def _description(run: Prepared) -> dict[str, Any]:
         "step of the checkpoint": run.state.step,
         "seconds of the checkpoint": run.state.seconds,
         "backend and precision": str(run.record.current),
+        "precision of Muon": [g["products"] for g in run.state.optimizer.param_groups if "products" in g],
         "values of the model": sum(value.numel() for value in run.state.model.state_dict().values()),
         **run.computed,
     }

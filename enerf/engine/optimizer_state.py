@@ -1,5 +1,6 @@
 """State of optimizers in checkpoints: it is checked before it is loaded."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,22 @@ import torch
 from enerf.conditioning import state_dict
 from enerf.core.errors import InputError
 
+log = logging.getLogger("enerf")
+
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
 OPTION_KEYS = (
     *("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha"),
-    *("amsgrad", "maximize", "foreach", "capturable", "differentiable", "nesterov", "centered", "dampening"),
+    *(
+        "amsgrad",
+        "maximize",
+        "foreach",
+        "capturable",
+        "differentiable",
+        "nesterov",
+        "centered",
+        "dampening",
+        "products",
+    ),
 )
 OTHER_KIND = (
     "its state is of another optimizer or another momentum, expected the same, or --no_reload to take the weights alone"
@@ -36,10 +49,12 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path)
             found, expected = len(saved["param_groups"]), len(optimizer.param_groups)
             raise InputError(
                 f"{path}: the optimizer's state does not fit this model: found {found} groups of parameters, expected "
-                f"{expected}: it is that of another optimizer (--conditioning) or another encoding"
+                f"{expected}: it is that of another optimizer (--conditioning or --optimiser) or another encoding"
             )
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
             _check_kind(own, group, path)
+            if "products" in own and own["products"] != group.get("products", "bf16"):
+                log.warning("Muon multiplies in %s, before it was %s", own["products"], group.get("products", "bf16"))
         _check_values(optimizer, saved, path)
         optimizer.load_state_dict(state_dict.upgraded_optimizer_state(optimizer, saved))
         for group, options in zip(optimizer.param_groups, current, strict=True):

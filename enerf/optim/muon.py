@@ -5,33 +5,44 @@ Newton–Schulz (Jordan et al., Muon, 2024, kellerjordan.github.io/posts/muon), 
 are about equal, whatever those of the gradient are. Meant for the hidden matrices of a network; inputs, outputs, biases
 and gains are left to Adam.
 
-Parameters that are matrices are updated by ``torch.optim.Muon``, which multiplies in bf16. ``Muon`` here has the same
-formula and state for what that does not do: several matrices in one parameter (kernels of convolutions, packed
-projections of attention), fp32 on processors without bf16 instructions, where torch's is forty times slower, and torch
-before 2.9.
+``torch.optim.Muon`` updates parameters that are matrices, and multiplies in bf16. The class ``Muon`` has the same
+formula, parameter groups and state, and is used where torch's cannot be, or should not be:
+
+- several matrices in one parameter: kernels of convolutions, packed projections of attention;
+- processors without bf16 instructions, where it multiplies in fp32 (``benchmarks/muon.py``);
+- torch before 2.9.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MOMENTUM, ITERATIONS = 0.95, 5
+MOMENTUM, ITERATIONS, EPS = 0.95, 5, 1e-7
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of one iteration: a X + b (X Xᵀ) X + c (X Xᵀ)² X
 RMS = 0.2  # of an update at learning rate 1, as is typical of Adam
-BF16_CPUS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # functions of torch.cpu, absent in some versions
 OPTIONS: dict[str, Any] = {
-    **{"momentum": MOMENTUM, "nesterov": True, "ns_coefficients": COEFFICIENTS, "eps": 1e-7, "ns_steps": ITERATIONS},
+    **{"momentum": MOMENTUM, "nesterov": True, "ns_coefficients": COEFFICIENTS, "eps": EPS, "ns_steps": ITERATIONS},
     "adjust_lr_fn": "match_rms_adamw",
 }  # of torch.optim.Muon
+BF16_CPUS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # functions of torch.cpu
+PRODUCTS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @runtime_checkable
 class MatrixView(Protocol):
     """How a parameter is read as matrices; ``conditioning.matrix_views`` has those of a model."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the parameter is one matrix in torch's layout."""
 
     def to_matrices(self, weight: Tensor) -> Tensor:
         """The parameter as matrices (*batch, n_out, n_in)."""
@@ -50,7 +61,8 @@ def muon(
 
     The update of an n_out × n_in matrix is multiplied by 0.2·√max(n_out, n_in), so that its root mean square is 0.2, as
     is typical of Adam, and ``lr`` is a rate for Adam (Liu et al., Muon is scalable for LLM training, arXiv 2502.16982,
-    section 2.2).
+    section 2.2). The entry ``products`` of the parameter groups is the type of factors in matrix products, ``bf16`` or
+    ``fp32``.
 
     Parameters
     ----------
@@ -66,20 +78,23 @@ def muon(
     Raises
     ------
     ValueError
-        If a parameter has another number of axes, or a viewed one is distributed over processes.
+        If a number is negative, or a parameter has another number of axes, is complex, or, where ``torch.optim.Muon``
+        cannot be used, is distributed over processes.
     """
-    is_plain = not views and hasattr(torch.optim, "Muon")
-    if is_plain and all(product_dtype(each.device) == torch.bfloat16 or is_sharded(each) for each in matrices):
+    has_torchs = hasattr(torch.optim, "Muon") and not views
+    if has_torchs and any(is_sharded(each) or products_on(each.device) == "bf16" for each in matrices):
         found: torch.optim.Optimizer = torch.optim.Muon([*matrices], lr=lr, weight_decay=weight_decay, **OPTIONS)
+        for group in found.param_groups:
+            group["products"] = "bf16"
         return found
-    of = [(views or {}).get(each) for each in matrices]
-    return Muon([{"params": [*matrices], "views": of}], lr=lr, weight_decay=weight_decay)
+    return Muon(matrices, lr, weight_decay, views)
 
 
-def product_dtype(device: torch.device) -> torch.dtype:
-    """The type of factors in which ``Muon`` multiplies: bf16, but fp32 on a processor that emulates bf16."""
-    has_bf16 = device.type != "cpu" or any(getattr(torch.cpu, name, bool)() for name in BF16_CPUS)
-    return torch.bfloat16 if has_bf16 else torch.float32
+def products_on(device: torch.device) -> str:
+    """The type of factors in which Muon multiplies: ``bf16``, but ``fp32`` on a processor that emulates bf16."""
+    absent = bool  # for a function that this version of torch lacks: False
+    has_bf16 = device.type != "cpu" or any(getattr(torch.cpu, name, absent)() for name in BF16_CPUS)
+    return "bf16" if has_bf16 else "fp32"
 
 
 def is_sharded(parameter: Tensor) -> bool:
@@ -90,48 +105,71 @@ def is_sharded(parameter: Tensor) -> bool:
 class Muon(torch.optim.Optimizer):
     """Muon of parameters that are read as matrices; each matrix is orthogonalized by itself.
 
-    Groups and states have the entries of ``torch.optim.Muon``, so that each loads the state of the other.
+    Its state can be loaded into ``torch.optim.Muon``, and the other way round.
 
     Parameters
     ----------
-    groups
-        Parameter groups; their key ``views`` lists one view for each parameter, None for a matrix. State dicts do not
-        contain the views.
-    lr, weight_decay
-        As for ``muon``.
+    params
+        Parameters, or parameter groups.
+    lr, weight_decay, views
+        As for ``muon``. Views of parameters of other groups are kept for ``add_param_group``.
 
     Raises
     ------
     ValueError
-        If a parameter without a view has not two axes, or one is distributed over processes (FSDP2).
+        As for ``muon``.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], lr: float | int, weight_decay: float | int = 0.0) -> None:
-        self.views: list[MatrixView | None] = []
-        super().__init__([*groups], {"lr": lr, "weight_decay": weight_decay, **OPTIONS})
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | int,
+        weight_decay: float | int = 0.0,
+        views: Mapping[nn.Parameter, MatrixView] | None = None,
+    ) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"{name} is {value}; expected a number of at least 0")
+        self.views = dict(views or {})
+        super().__init__([*params], {"lr": lr, "weight_decay": weight_decay, **OPTIONS})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, which may have ``views``.
+        """Add a group of parameters.
 
         Raises
         ------
         ValueError
-            As for the class.
+            As for the class; nothing is added then.
         """
-        group = {**param_group}
-        views = group.pop("views", None)
-        super().add_param_group(group)
-        parameters = self.param_groups[-1]["params"]
-        for parameter, view in zip(parameters, views or [None] * len(parameters), strict=True):
-            if view is None and parameter.dim() != 2:
-                raise ValueError(f"a parameter has shape {tuple(parameter.shape)} and no view; expected two axes")
-            if is_sharded(parameter):
-                raise ValueError("a parameter is distributed over processes; expected whole ones")
-            self.views.append(view)
+        given = param_group["params"]
+        parameters = [given] if isinstance(given, Tensor) else [*given]
+        tensors = [item[1] if isinstance(item, tuple) else item for item in parameters]  # named parameters are pairs
+        for each in tensors:
+            self._check(each)
+        products = products_on(tensors[0].device) if tensors else "bf16"
+        super().add_param_group({"products": products, **param_group, "params": parameters})
+
+    def _check(self, parameter: Tensor) -> None:
+        shape, view = tuple(parameter.shape), self.views.get(parameter)  # type: ignore[call-overload]
+        if view is None and len(shape) != 2:
+            raise ValueError(f"a parameter has shape {shape} and no view; expected two axes")
+        if view is not None and view.shape != shape:
+            raise ValueError(f"a parameter has shape {shape}, and its view {view.shape}")
+        if is_sharded(parameter):
+            raise ValueError("a parameter is distributed over processes; expected whole ones")
+        if parameter.is_complex():
+            raise ValueError(f"a parameter of shape {shape} is complex; expected real numbers")
 
     def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles."""
         return {**super().__getstate__(), "views": self.views}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, of this class or of ``torch.optim.Muon``; the type of products stays that of this device."""
+        products = [group["products"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, own in zip(self.param_groups, products, strict=True):
+            group["products"] = own
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -140,49 +178,58 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        views = iter(self.views)
         for group in self.param_groups:
             for parameter in group["params"]:
-                view = next(views)
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, view, group)
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _update(self, parameter: nn.Parameter, grad: Tensor, view: MatrixView | None, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+    def _update(self, parameter: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+        if grad.is_sparse:
+            raise RuntimeError("a gradient is sparse; Muon takes dense ones")
+        state, view, lr = self.state[parameter], self.views.get(parameter), float(group["lr"])
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
         momentum = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
         direction = grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-        matrices = direction if view is None else view.to_matrices(direction)
-        polar = orthogonalized(matrices, group["ns_steps"], group["ns_coefficients"], group["eps"])
-        rate = group["lr"] * _size(polar.shape[-2], polar.shape[-1], group["adjust_lr_fn"])
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(polar if view is None else view.from_matrices(polar), alpha=-rate)
+        polar = orthogonalized(
+            direction if view is None else view.to_matrices(direction),
+            group["ns_steps"],
+            group["ns_coefficients"],
+            group["eps"],
+            PRODUCTS[group["products"]],
+        )
+        parameter.mul_(1 - lr * group["weight_decay"])
+        scale = lr * _update_scale(polar.shape[-2], polar.shape[-1], group["adjust_lr_fn"])
+        parameter.add_(polar if view is None else view.from_matrices(polar), alpha=-scale)
 
 
 def orthogonalized(
     matrices: Float[Tensor, "*batch n m"],
-    iterations: int = ITERATIONS,
-    coefficients: tuple[float, float, float] = COEFFICIENTS,
-    smallest: float = OPTIONS["eps"],
+    ns_steps: int = ITERATIONS,
+    ns_coefficients: tuple[float, float, float] = COEFFICIENTS,
+    eps: float = EPS,
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "*batch n m"]:
-    """Approximate polar factors by Newton–Schulz iterations (Jordan et al. 2024), in the type of ``product_dtype``.
+    """Approximate polar factors by Newton–Schulz iterations in a floating-point type (Jordan et al. 2024).
 
-    Their singular values lie between about 0.7 and 1.2, but for those below a thousandth of the norm of the matrix.
+    With the default coefficients and five iterations, singular values above 0.0015 of the Frobenius norm become values
+    between 0.68 and 1.2; norms below ``eps`` count as ``eps``.
     """
-    a, b, c = coefficients
-    x = matrices.to(product_dtype(matrices.device))
+    a, b, c = ns_coefficients
+    x = matrices.to(dtype)
     x = x.flatten(0, -3) if x.dim() > 2 else x[None]
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=smallest)
-    for _ in range(iterations):
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)
+    for _ in range(ns_steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).reshape(matrices.shape)
 
 
-def _size(n_out: int, n_in: int, rule: str | None) -> float:
+def _update_scale(n_out: int, n_in: int, adjust_lr_fn: str | None) -> float:
     """Factor of an orthogonalized update at learning rate 1, by the rules of ``torch.optim.Muon``."""
-    return RMS * math.sqrt(max(n_out, n_in)) if rule == "match_rms_adamw" else math.sqrt(max(1.0, n_out / n_in))
+    if adjust_lr_fn == "match_rms_adamw":
+        return RMS * math.sqrt(max(n_out, n_in))
+    return math.sqrt(max(1.0, n_out / n_in))

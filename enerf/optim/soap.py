@@ -1,7 +1,6 @@
 """SOAP, Adam in the eigenbasis of Shampoo's preconditioner, from the package pytorch-optimizer."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -9,12 +8,7 @@ from torch import nn
 PRECONDITION_FREQUENCY = 10
 
 
-def soap(
-    matrices: Sequence[nn.Parameter],
-    lr: float | int,
-    weight_decay: float | int = 0.0,
-    views: Mapping[nn.Parameter, Any] | None = None,
-) -> torch.optim.Optimizer:
+def soap(matrices: Sequence[nn.Parameter], lr: float | int, weight_decay: float | int = 0.0) -> torch.optim.Optimizer:
     """``pytorch_optimizer.SOAP`` with decoupled weight decay; eigenbases are renewed at every tenth step.
 
     Parameters
@@ -25,15 +19,11 @@ def soap(
         Learning rate, of Adam's scale.
     weight_decay
         Decoupled weight decay.
-    views
-        Not used: packed projections of attention are preconditioned as one matrix.
 
     Raises
     ------
     ImportError
         If the package is not installed.
-    ValueError
-        If a parameter has another number of axes.
 
     References
     ----------
@@ -45,9 +35,6 @@ def soap(
         raise ImportError(
             "SOAP needs the package pytorch-optimizer: pip install 'enerf[soap]'; muon needs no package"
         ) from None
-    for each in matrices:
-        if each.dim() != 2:
-            raise ValueError(f"a parameter has shape {tuple(each.shape)}; soap takes parameters with two axes")
     found: torch.optim.Optimizer = SOAP(
         [*matrices], lr=lr, weight_decay=weight_decay, precondition_frequency=PRECONDITION_FREQUENCY
     )

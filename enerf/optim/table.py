@@ -1,9 +1,9 @@
 """Optimizers of weight matrices: name -> ``module:function``. A new one is one module and one line here. No torch.
 
 The function takes the matrices, as a list of parameters, and a learning rate of Adam's scale: a rate at which Adam
-trains the same matrices well. Only where they are asked for, it is given the keywords ``weight_decay`` (decoupled) and
-``views``, a mapping from those parameters that are not one matrix in torch's layout to their views. It returns a
-``torch.optim.Optimizer``.
+trains the same matrices well; and the keyword ``weight_decay``, if decoupled weight decay is to be possible. It returns
+a ``torch.optim.Optimizer``. Parameters have two axes, each is one matrix; but functions of ``WITH_VIEWS`` have a
+keyword ``views``, the views of those that are not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ MATRIX_OPTIMIZERS = {
     "muon": "enerf.optim.muon:muon",
     "soap": "enerf.optim.soap:soap",
 }
+WITH_VIEWS = ("muon",)
 
 
 def matrix_optimizer(
@@ -34,21 +35,23 @@ def matrix_optimizer(
     name
         ``muon`` or ``soap``.
     matrices
-        Parameters with two axes; with any number of axes if they have views and ``name`` is ``muon``.
+        Parameters with two axes; for ``muon`` also others that have views.
     lr
         Learning rate, of Adam's scale.
     weight_decay
         Decoupled weight decay, as of AdamW.
     views
-        Parameter -> how it is read as matrices (kernels of convolutions, packed projections), as from
-        ``conditioning.matrix_views``; those of other parameters are ignored. SOAP takes parameters as they are.
+        Parameter -> how it is read as matrices (kernels of convolutions, packed projections), from
+        ``conditioning.matrix_views(model)``; those of further parameters are ignored. SOAP does without: a packed
+        projection is one matrix for it.
 
     Raises
     ------
     TypeError
-        If ``matrices`` are not parameters.
+        If ``matrices`` are not parameters, or ``views`` no mapping.
     ValueError
-        If the name is unknown, or a parameter has another number of axes and no view, or a view of another shape.
+        If the name is unknown, a parameter has another number of axes and no view, or a view of another shape, or none
+        of the views is of these parameters.
     ImportError
         If a package that it needs is not installed; the message names the extra that installs it.
     """
@@ -56,17 +59,30 @@ def matrix_optimizer(
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(MATRIX_OPTIMIZERS)}")
     found = [*matrices] if isinstance(matrices, Iterable) and not hasattr(matrices, "shape") else [matrices]
     if not all(hasattr(each, "shape") for each in found):
-        raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters, in a list")
-    known = {each: views[each] for each in found if each in views} if views else {}
-    for each, view in known.items():
-        if tuple(view.shape) != tuple(each.shape):
-            raise ValueError(f"a parameter has shape {tuple(each.shape)}, and its view {tuple(view.shape)}")
-    known = {each: view for each, view in known.items() if not view.is_matrix}
+        raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters with two axes, in a list")
+    options: dict[str, Any] = {"weight_decay": weight_decay} if weight_decay else {}
+    if packed := _packed(found, views) if name in WITH_VIEWS else {}:
+        options["views"] = packed
     for each in found:
-        if len(each.shape) != 2 and each not in known:
+        if len(each.shape) != 2 and each not in packed:
+            or_viewed = ", or with a view (conditioning.matrix_views)" * (name in WITH_VIEWS)
             raise ValueError(
-                f"a parameter has shape {tuple(each.shape)}; {name} takes parameters with two axes, and of others views"
+                f"a parameter has shape {tuple(each.shape)}; {name} takes parameters with two axes{or_viewed}"
             )
     module, _, function = MATRIX_OPTIMIZERS[name].partition(":")
-    asked = {"weight_decay": weight_decay, "views": known}
-    return getattr(import_module(module), function)(found, lr, **{key: value for key, value in asked.items() if value})
+    return getattr(import_module(module), function)(found, lr, **options)
+
+
+def _packed(matrices: Sequence[Any], views: Mapping[Any, Any] | None) -> dict[Any, Any]:
+    """The views of those parameters that are not one matrix in torch's layout."""
+    if views is None:
+        return {}
+    if not isinstance(views, Mapping):
+        raise TypeError(f"views are a {type(views).__name__}; expected conditioning.matrix_views(model)")
+    own = {each: views[each] for each in matrices if each in views}
+    if views and matrices and not own:
+        raise ValueError("the views are of other parameters; expected those of the model that is trained")
+    for each, view in own.items():
+        if tuple(view.shape) != tuple(each.shape):
+            raise ValueError(f"a parameter has shape {tuple(each.shape)}, and its view {tuple(view.shape)}")
+    return {each: view for each, view in own.items() if not view.is_matrix}

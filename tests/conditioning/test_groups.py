@@ -139,3 +139,4 @@ def test_weights_without_a_matrix_of_their_shape_have_no_view_and_tied_ones_have
     ]
     layers.condition(wide := nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)), "fourier", ["1"])
     assert list(matrix_views(wide)) == [wide[0].weight]
+    assert matrix_views(nn.Sequential(nn.LazyLinear(3), nn.LazyConv2d(4, 3))) == {}

@@ -93,7 +93,7 @@ def test_every_normalisation_is_a_method_under_its_own_name():
 
 
 def test_variants_of_an_optimizer_differ_by_the_options_in_their_names():
-    ours = {name: changes for name, changes in CLASSIFIERS.changes.items() if "optimiser" in changes}
+    ours = {name: c for name, c in CLASSIFIERS.changes.items() if c.get("optimiser", "muon") != "muon"}
     assert len({frozenset(changes) for changes in ours.values()}) == 1
     strengths = ("weight_decay", "l1", "l2")
     for name, changes in ours.items():
@@ -101,6 +101,14 @@ def test_variants_of_an_optimizer_differ_by_the_options_in_their_names():
         assert len(regularised) == (name != "adam"), name
         assert (changes["shrinkage"] == "soft") == name.endswith("_soft")
         assert changes["optimiser"].startswith("intrinsic") == name.startswith("intrinsic")
+
+
+def test_methods_with_muon_differ_from_those_without_in_the_optimizer_alone():
+    with_muon = {name: c for name, c in CLASSIFIERS.changes.items() if c.get("optimiser") == "muon"}
+    of_adam = {key: value for key, value in CLASSIFIERS.changes["adam"].items() if key != "weight_decay"}
+    for name, changes in with_muon.items():
+        assert changes == {**of_adam, **CLASSIFIERS.changes[name.removesuffix("_muon")], "optimiser": "muon"}
+    assert len(with_muon) == 2 * 6
 
 
 def methods_of(kind: str) -> dict[str, dict[str, Any]]:

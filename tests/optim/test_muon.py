@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from enerf.conditioning import WeightView, condition, matrix_views
+from enerf.core import device as core_device
 from enerf.optim import matrix_optimizer
 from enerf.optim import muon as muon_module
 from enerf.optim.muon import Muon, orthogonalized
@@ -41,10 +44,10 @@ def stepped(optimizer: Optimizer, weight: nn.Parameter, seeds: range) -> torch.T
     return weight.detach().clone()
 
 
-@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+@pytest.fixture(params=["bf16", "fp32"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The type of factors, whatever this processor has."""
-    monkeypatch.setattr(muon_module, "product_dtype", lambda device: request.param)
+    monkeypatch.setattr(muon_module, "products_on", lambda device: request.param)
     return request.param
 
 
@@ -55,11 +58,11 @@ def torchs(parameters: list[nn.Parameter], decay: float) -> Optimizer:
 @needs_torchs
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: float, dtype: torch.dtype):
+def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: float, products: str):
     weight, view = weight_and_view(kind)
     start = view.to_matrices(weight.detach()).reshape(-1, view.n_out, view.n_in).clone()
     apart = [nn.Parameter(each.clone()) for each in start]
-    together = matrix_optimizer("muon", [weight], 0.01, weight_decay=decay, views={weight: view})
+    together = Muon([weight], 0.01, decay, {weight: view})
     single = torchs(apart, decay)
     for seed in range(3):
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
@@ -70,7 +73,7 @@ def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: 
     found = view.to_matrices(weight.detach()).reshape(start.shape)
     moved = (found - start).abs().max()
     assert moved > 0.003
-    share = 0.01 if dtype == torch.bfloat16 else 0.03  # torch multiplies in bf16
+    share = 0.01 if products == "bf16" else 0.03  # torch multiplies in bf16
     torch.testing.assert_close(found, torch.stack([p.detach() for p in apart]), rtol=0, atol=share * moved.item())
 
 
@@ -80,15 +83,16 @@ def test_each_matrix_is_updated_as_torch_updates_it_by_itself(kind: str, decay: 
     m=st.integers(1, 12),
     seed=st.integers(0, 9),
     size=st.sampled_from([1e-6, 1.0, 1e6]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
 )
-def test_singular_values_of_an_update_are_about_one_whatever_those_of_the_gradient(batch, n, m, seed, size):
+def test_singular_values_of_an_update_are_about_one_whatever_those_of_the_gradient(batch, n, m, seed, size, dtype):
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (
         torch.linalg.qr(torch.randn(*batch, k, k, generator=generator, dtype=torch.float64))[0] for k in (n, m)
     )
     values = torch.logspace(0, -2, min(n, m), dtype=torch.float64) * size  # a condition number of 100
     matrix = rows[..., : min(n, m)] * values @ columns[..., : min(n, m)].mT
-    found = orthogonalized(matrix).double()
+    found = orthogonalized(matrix, dtype=dtype).double()
     assert found.shape == matrix.shape
     polar = rows[..., : min(n, m)] @ columns[..., : min(n, m)].mT
     singular = torch.linalg.svdvals(found)
@@ -144,29 +148,45 @@ def test_parameters_without_gradients_are_left_alone_and_a_closure_is_evaluated_
     assert not torch.equal(weight, before)
 
 
-def test_groups_are_added_with_views_or_without():
+def test_groups_are_added_whole_or_not_at_all():
     weight, view = weight_and_view("kernel")
-    optimizer = Muon([{"params": [weight], "views": [view]}], 0.01)
+    optimizer = Muon([weight], 0.01, views={weight: view})
     matrix = nn.Parameter(torch.eye(3))
     optimizer.add_param_group({"params": [matrix], "lr": 0.1})
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1]
+    vector = nn.Parameter(torch.ones(4))
+    with pytest.raises(ValueError, match=r"shape \(4,\) and no view; expected two axes"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.eye(2)), vector]})
+    assert len(optimizer.param_groups) == 2
+    vector.grad, weight.grad = torch.ones(4), torch.ones_like(weight)
     stepped(optimizer, matrix, range(1))
     assert not torch.equal(matrix, torch.eye(3))
-    with pytest.raises(ValueError, match=r"shape \(4,\) and no view; expected two axes"):
-        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(4))]})
+    optimizer.param_groups.pop(0)  # as for a layer that is frozen later
+    stepped(optimizer, matrix, range(1))
+
+
+def test_named_parameters_and_tensors_as_rates_are_taken():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    optimizer = Muon(((name, p) for name, p in net.named_parameters() if p.dim() == 2), 0.1)
+    optimizer.param_groups[0]["lr"] = torch.tensor([0.05])
+    before = net[1].weight.detach().clone()
+    stepped(optimizer, net[1].weight, range(1))
+    assert not torch.equal(net[1].weight, before)
 
 
 @needs_torchs
-def test_matrices_are_left_to_torch_but_where_it_would_emulate_bf16(dtype: torch.dtype):
+def test_matrices_are_left_to_torch_but_where_it_would_emulate_bf16(products: str):
     net = nn.Linear(3, 4)
     found = matrix_optimizer("muon", [net.weight], 0.1, views=matrix_views(net))
-    assert type(found) is (torch.optim.Muon if dtype == torch.bfloat16 else Muon)
-    assert (
-        found.state_dict()["param_groups"]
-        == torch.optim.Muon([net.weight], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw").state_dict()[
-            "param_groups"
-        ]
-    )
+    assert type(found) is (torch.optim.Muon if products == "bf16" else Muon)
+    expected = torch.optim.Muon([net.weight], lr=0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    (group,) = expected.state_dict()["param_groups"]
+    assert found.state_dict()["param_groups"] == [{**group, "products": products}]
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.Conv1d(4, 4, 3))
+    weights = [mixed[0].weight, mixed[1].weight]
+    assert type(matrix_optimizer("muon", weights, 0.1, views=matrix_views(mixed))) is Muon
+    net.weight.device_mesh = "mesh"  # as a DTensor has one
+    assert type(matrix_optimizer("muon", [net.weight], 0.1)) is torch.optim.Muon
 
 
 @needs_torchs
@@ -177,47 +197,84 @@ def test_a_state_of_torchs_goes_on_here_and_one_of_this_there(options: dict[str,
     theirs = torch.optim.Muon([weight], **{"lr": 0.01, "adjust_lr_fn": "match_rms_adamw", **options})
     stepped(theirs, weight, range(2))
     copied = nn.Parameter(weight.detach().clone())
-    ours = Muon([{"params": [copied]}], 0.5)
+    ours = Muon([copied], 0.5)
     ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     start = weight.detach().clone()
     expected = stepped(theirs, weight, range(2, 4))
     found = stepped(ours, copied, range(2, 4))
     torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * (expected - start).abs().max().item())
+    again = nn.Parameter(copied.detach().clone())
+    theirs = torch.optim.Muon([again], lr=0.5)
     theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
-    with torch.no_grad():
-        weight.copy_(copied)
-    torch.testing.assert_close(
-        stepped(theirs, weight, range(4, 6)), stepped(ours, copied, range(4, 6)), rtol=0, atol=0.003
-    )
+    start = again.detach().clone()
+    expected = stepped(ours, copied, range(4, 6))
+    found = stepped(theirs, again, range(4, 6))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * (expected - start).abs().max().item())
 
 
 def test_bf16_is_used_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch):
+    assert (muon_module.products_on(torch.device("cpu")) == "bf16") == core_device.has_bf16(torch.device("cpu"))
     for name in muon_module.BF16_CPUS:
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-    assert muon_module.product_dtype(torch.device("cpu")) == torch.float32
-    assert muon_module.product_dtype(torch.device("cuda")) == torch.bfloat16
+    assert muon_module.products_on(torch.device("cpu")) == "fp32"
+    assert muon_module.products_on(torch.device("cuda")) == "bf16"
     monkeypatch.setattr(torch.cpu, muon_module.BF16_CPUS[0], lambda: True, raising=False)
-    assert muon_module.product_dtype(torch.device("cpu")) == torch.bfloat16
+    assert muon_module.products_on(torch.device("cpu")) == "bf16"
 
 
-def test_wrong_views_and_distributed_parameters_are_refused():
+def test_wrong_views_and_parameters_are_refused():
     weight, view = weight_and_view("kernel")
-    other = nn.Parameter(torch.ones(4, 6, 3, 3))
-    with pytest.raises(ValueError, match=r"a parameter has shape \(4, 6, 3, 3\), and its view \(8, 6, 3, 3\)"):
-        matrix_optimizer("muon", [other], 0.1, views={other: view})
-    with pytest.raises(ValueError, match="takes parameters with two axes, and of others views"):
-        matrix_optimizer("muon", [other], 0.1, views={weight: view})
-    weight.device_mesh = "mesh"  # as a DTensor has one
+    other, matrix = nn.Parameter(torch.ones(4, 6, 3, 3)), nn.Parameter(torch.ones(2, 2))
+    for make in (
+        lambda p, views: matrix_optimizer("muon", [p], 0.1, views=views),
+        lambda p, v: Muon([p], 0.1, views=v),
+    ):
+        with pytest.raises(ValueError, match=r"a parameter has shape \(4, 6, 3, 3\), and its view \(8, 6, 3, 3\)"):
+            make(other, {other: view})
+    with pytest.raises(ValueError, match=r"two axes, or with a view \(conditioning.matrix_views\)"):
+        matrix_optimizer("muon", [other], 0.1)
+    with pytest.raises(ValueError, match="the views are of other parameters"):
+        matrix_optimizer("muon", [copy.deepcopy(weight)], 0.1, views={weight: view})
+    with pytest.raises(ValueError, match="is complex"):
+        Muon([nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))], 0.1)
+    for options in ({"lr": -1.0}, {"lr": float("nan")}, {"lr": 0.1, "weight_decay": -1.0}):
+        with pytest.raises(ValueError, match="expected a number of at least 0"):
+            Muon([matrix], **options)
+    with pytest.raises(ValueError, match="empty parameter list"):
+        Muon([], 0.1)
+    weight.device_mesh = "mesh"
     with pytest.raises(ValueError, match="distributed over processes"):
         matrix_optimizer("muon", [weight], 0.1, views={weight: view})
+    matrix.grad = torch.ones(2, 2).to_sparse()
+    with pytest.raises(RuntimeError, match="a gradient is sparse"):
+        Muon([matrix], 0.1).step()
+
+
+def test_views_that_are_no_mapping_are_refused():
+    """In a process of its own, since tests check the types of arguments."""
+    code = """
+from torch import nn
+from enerf.conditioning import matrix_views
+from enerf.optim import matrix_optimizer
+net = nn.Conv2d(3, 4, 3)
+for views in (matrix_views, [*matrix_views(net).values()]):
+    try:
+        matrix_optimizer("muon", [net.weight], 0.1, views=views)
+    except TypeError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    sentence = "expected conditioning.matrix_views(model)"
+    assert done.stdout.splitlines() == [f"views are a function; {sentence}", f"views are a list; {sentence}"]
 
 
 def test_soap_decays_weights_and_takes_matrices_alone():
     pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
     weight, view = weight_and_view("kernel")
-    with pytest.raises(ValueError, match="soap takes parameters with two axes"):
+    with pytest.raises(ValueError, match=r"soap takes parameters with two axes$"):
         matrix_optimizer("soap", [weight], 0.1, views={weight: view})
-    optimizer = matrix_optimizer("soap", [nn.Parameter(torch.ones(2, 2))], 0.1, weight_decay=0.25)
+    packed, view = weight_and_view("attention")
+    optimizer = matrix_optimizer("soap", [packed], 0.1, weight_decay=0.25, views={packed: view})
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25]
 
 

@@ -16,7 +16,7 @@ from enerf.config.options import (
     option,
 )
 from enerf.core.errors import InputError
-from enerf.optim.table import MATRIX_OPTIMIZERS
+from enerf.optim.table import MATRIX_OPTIMIZERS, WITH_VIEWS
 
 MODELS = ("inception", "densenet", "googlenet", "resnet18", "resnet50", "vit_s", "vit_b")
 # Norms of activations, and treatments of weights or of their gradients.
@@ -193,14 +193,14 @@ class ClassifierTrainOptions(StepOptions):
     lrate_schedule: str = inherited(StepOptions, "lrate_schedule", "constant")
     optimiser: str = option(
         "sgd",
-        f"optimizer; {' and '.join(MATRIX_OPTIMIZERS)}: of the weights between the first layer and the head, and adamw "
-        "of all other parameters",
+        f"optimizer; {' and '.join(MATRIX_OPTIMIZERS)}: of the hidden weights, those between the first layer and the "
+        "head, and adamw of all other parameters",
         choices=(*OPTIMIZERS, *MATRIX_OPTIMIZERS),
         affects="model",
     )
     lrate_matrices: float = option(
         0.0,
-        f"initial learning rate of those weights, if --optimiser is {' or '.join(MATRIX_OPTIMIZERS)}; 0: as --lrate",
+        f"initial learning rate of the hidden weights with --optimiser {' or '.join(MATRIX_OPTIMIZERS)}; 0: as --lrate",
         at_least=0,
         affects="training",
         absent=0.0,
@@ -320,6 +320,11 @@ class ClassifierConfig(RunConfig):
                 raise InputError(
                     f"option --{name}: found {getattr(t, name):g} with --optimiser {t.optimiser}, expected {expected}"
                 )
+        if t.optimiser in set(MATRIX_OPTIMIZERS) - set(WITH_VIEWS) and not self.model.model.startswith("vit"):
+            raise InputError(
+                f"option --optimiser: found {t.optimiser} with --model {self.model.model}, expected --model vit_s or "
+                f"vit_b, or --optimiser {' or '.join(WITH_VIEWS)}: it does not update kernels of convolutions"
+            )
         if t.lrate_matrices and t.optimiser not in MATRIX_OPTIMIZERS:
             raise InputError(
                 f"option --lrate_matrices: found {t.lrate_matrices:g} with --optimiser {t.optimiser}, expected "

@@ -16,7 +16,8 @@ _ADAM: dict[str, Any] = {
     **{"shrinkage": "sign", "lrate_matrices": 0.0},
 }
 _INTRINSIC = {**_ADAM, "optimiser": "intrinsic_adam"}
-_MUON: dict[str, Any] = {"optimiser": "muon", "momentum": 0.0}
+# The weight decay is the configuration's.
+_MUON = {key: value for key, value in _ADAM.items() if key != "weight_decay"} | {"optimiser": "muon"}
 _CHANGES: dict[str, dict[str, Any]] = {
     **{name: {"normalisation": name} for name in NORMALIZATIONS},
     # controls: initialization of the layers that +e conditions, without a map
@@ -28,10 +29,10 @@ _CHANGES: dict[str, dict[str, Any]] = {
     **{f"ln_{init}": {"normalisation": "ln", "init": init} for init in ATTENTION_INITS},
     "ln+sc_kept": {"normalisation": "ln+sc", "equilibrate_scale": "kept"},
     "ln+sc_1": {"normalisation": "ln+sc", "attention_shift": 1.0},
-    # Muon for the hidden weights; the weight decay is the configuration's
+    # Muon for the hidden weights
     **{
         f"{norm}_muon": {"normalisation": norm, **_MUON}
-        for norm in ("bn", "ln", "bn+w", "bn+ws", "bn+e", "ln+ws", "ln+e")
+        for norm in ("bn", "ln", "bn+w", "bn+ws", "bn+e", "ln+w", "ln+ws", "ln+e")
     },
     **{f"{norm}_unit_row_muon": {"normalisation": norm, "init": "unit_row", **_MUON} for norm in ("bn", "ln")},
     **{

@@ -82,8 +82,11 @@ def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     >>> [tuple(p.shape) for p in hidden_weights(model)]
     [(4, 8, 3, 3), (2, 4)]
     """
-    of_heads = {id(p) for name in build.HEADS if hasattr(model, name) for p in getattr(model, name).parameters()}
-    return [p for p in regularized_weights(model)[1:] if id(p) not in of_heads]
+    first = next(iter(matrix_views(model)), None)
+    outer = {id(first)} | {
+        id(p) for name in build.HEADS if hasattr(model, name) for p in getattr(model, name).parameters()
+    }
+    return [p for p in regularized_weights(model) if id(p) not in outer]
 
 
 def _of_matrices(

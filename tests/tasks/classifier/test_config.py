@@ -135,9 +135,17 @@ def test_strengths_are_those_of_the_optimiser(option: str):
             assert told == f"option --{option}: found 0.125 with --optimiser {optimiser}, expected {expected}"
 
 
+def test_kernels_of_convolutions_are_not_for_soap():
+    made(optimiser="muon").check()
+    assert refusal(optimiser="soap") == (
+        "option --optimiser: found soap with --model densenet, expected --model vit_s or vit_b, or --optimiser muon: "
+        "it does not update kernels of convolutions"
+    )
+
+
 def test_a_rate_of_matrices_needs_an_optimizer_of_matrices():
     for optimiser in MATRIX_OPTIMIZERS:
-        made(optimiser=optimiser, lrate_matrices=0.5, weight_decay=0.1).check()
+        made(model="vit_s", optimiser=optimiser, lrate_matrices=0.5, weight_decay=0.1).check()
         assert refusal(optimiser=optimiser, momentum=0.5).endswith("expected sgd or rmsprop")
         assert refusal(optimiser=optimiser, l2=0.5).startswith("option --l2: found 0.5")
     for optimiser in OPTIMIZERS:

@@ -1,6 +1,7 @@
 """Tests of what follows a classifier's gradients: which weights are regularised, and how."""
 
 import copy
+import importlib.util
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -237,12 +238,13 @@ def test_hidden_weights_are_all_but_those_of_the_first_layer_and_the_head(treate
     ending = ENDINGS.get(treated, ".parametrizations.weight.original")
     found = names_of(model, classifier_optimizers.hidden_weights(model))
     assert found == [name + ending for name in ("inner", "middle")]
-    vit = transformer()
-    hidden = names_of(vit, classifier_optimizers.hidden_weights(vit))
-    assert hidden == [
-        f"blocks.0.{name}"
-        for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
-    ]
+    names = ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+    for channels, patch in ((3, 4), (1, 1)):  # the embedding of single values has a kernel of one axis
+        vit = classifier_build.network(
+            "vit_s", classes=5, channels=channels, size=8, norm="ln", seed=0, width=0.1, depth=1, patch=patch
+        )
+        hidden = names_of(vit, classifier_optimizers.hidden_weights(vit))
+        assert hidden == [f"blocks.0.{name}" for name in names]
 
 
 @every_treatment
@@ -268,7 +270,7 @@ def test_muon_updates_hidden_weights_and_adamw_all_others(treated: str):
 
 
 def test_queries_keys_and_values_are_orthogonalized_each_by_itself(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(muon, "product_dtype", lambda device: torch.float32)  # the gradient has not full rank
+    monkeypatch.setattr(muon, "products_on", lambda device: "fp32")  # the gradient has not full rank
     model = transformer()
     packed = model.get_parameter("blocks.0.self_attn.in_proj_weight")
     made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="muon", lrate=0.01), model)
@@ -294,10 +296,25 @@ def test_a_state_of_muon_is_that_of_muon_alone():
     )
     optimizer_state.restore(again, saved, Path("a.pt"))
     assert same(dict(trained(model, made)), dict(trained(copied, again)))
-    for there in OPTIMIZERS:
-        other = classifier_optimizers.make(ClassifierTrainOptions(optimiser=there), small())
-        with pytest.raises(InputError, match="does not fit this model"):
+    others = [(name, small) for name in OPTIMIZERS]
+    if importlib.util.find_spec("pytorch_optimizer"):
+        others += [("soap", transformer)]
+    for there, build in others:
+        other = classifier_optimizers.make(ClassifierTrainOptions(optimiser=there), build())
+        with pytest.raises(InputError, match=r"does not fit this model|its state is of another optimizer"):
             optimizer_state.restore(other, saved, Path("a.pt"))
+
+
+def test_a_processor_with_other_products_is_told_and_goes_on_with_its_own(caplog: pytest.LogCaptureFixture):
+    model = small()
+    made = classifier_optimizers.make(ClassifierTrainOptions(optimiser="muon", lrate=0.01), model)
+    trained(model, made)
+    saved, own = copy.deepcopy(made.state_dict()), made.param_groups[-1]["products"]
+    other = "fp32" if own == "bf16" else "bf16"
+    saved["param_groups"][-1]["products"] = other
+    optimizer_state.restore(made, saved, Path("a.pt"))
+    assert made.param_groups[-1]["products"] == own
+    assert f"Muon multiplies in {own}, before it was {other}" in caplog.text
 
 
 def test_what_an_optimizer_of_matrices_cannot_update_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
@@ -305,9 +322,9 @@ def test_what_an_optimizer_of_matrices_cannot_update_is_one_sentence(monkeypatch
         patched.setitem(sys.modules, "pytorch_optimizer", None)
         with pytest.raises(InputError, match=r"option --optimiser soap: SOAP needs the package pytorch-optimizer"):
             classifier_optimizers.make(ClassifierTrainOptions(optimiser="soap"), transformer())
-    pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
     with pytest.raises(InputError, match=r"option --optimiser soap: a parameter has shape \(6, 4, 3, 3\)"):
         classifier_optimizers.make(ClassifierTrainOptions(optimiser="soap"), small())
+    pytest.importorskip("pytorch_optimizer", reason="the extra soap is not installed")
     vit = transformer()
     after = trained(vit, classifier_optimizers.make(ClassifierTrainOptions(optimiser="soap"), vit))
     assert all(value.isfinite().all() for value in after.values())
