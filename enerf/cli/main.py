@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def usage() -> str:
     """Return the usage text with the list of subcommands."""
     lines = {task.command: task.summary for task in registry.tasks()} | {k: text for k, (_, text) in COMMANDS.items()}
-    rows = [f"  {name:<12}{text}" for name, text in lines.items()]
+    rows = [f"  {name:<14}{text}" for name, text in lines.items()]
     head = ["usage: enerf COMMAND [--config FILE] [--OPTION VALUE] ...", "", "commands:"]
     return "\n".join(
         [

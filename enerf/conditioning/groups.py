@@ -58,6 +58,7 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
     >>> list(groups.matrices), list(groups.scale_invariant), list(groups.rest)
     (['0.weight', '2.weight'], ['1.parametrizations.weight.original'], ['0.bias', '1.bias', '2.bias'])
     """
+    interface.require_module(model)
     roles: dict[int, str] = {}
     for parameter, role in _weights(model):
         roles.setdefault(id(parameter), role)
@@ -80,6 +81,7 @@ def matrix_views(model: nn.Module) -> dict[Parameter, WeightView]:
     >>> [(view.shape, view.batch, view.n_out, view.n_in) for view in matrix_views(net).values()]
     [((8, 3, 3, 3), (), 8, 27), ((24, 8), (3,), 8, 8), ((8, 8), (), 8, 8)]
     """
+    interface.require_module(model)
     found: dict[Parameter, WeightView] = {}
     for module in model.modules():
         items = interface.parametrized_tensors(module)

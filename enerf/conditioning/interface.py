@@ -30,6 +30,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "device_mesh")
 
 
+def require_module(model: object) -> None:
+    """Raise a TypeError unless the model is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+
+
 def is_foreign(item: nn.Module) -> bool:
     """Whether no parametrization of the list is one that ``condition`` applies."""
     return all(method_of(step) is None for step in item.children())

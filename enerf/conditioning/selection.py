@@ -27,7 +27,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm, maps, table, weight_views
-from enerf.conditioning.interface import is_foreign
+from enerf.conditioning.interface import is_foreign, require_module
 from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_owners, unsuitable_reason
 from enerf.conditioning.weight_views import WeightView
 
@@ -105,8 +105,7 @@ def select(
     >>> select(net, nn.Linear).names
     ['0', '2']
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+    require_module(model)
     check_option("method", method, methods())
     table.load(method)
     check_option("zero_rows", zero_rows, ZERO_ROWS)

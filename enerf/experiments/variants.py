@@ -188,6 +188,12 @@ def read_methods(text: str, known: Methods) -> list[str]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if not _is_known(name, known)]
+    if with_star := [name for name in unknown if "*" in name]:
+        fitting = [name for name, changes in known.changes.items() if updates_matrices(changes)]
+        raise InputError(
+            f"option --methods: found {shown(with_star[0])}, expected a positive factor after the star, such as "
+            f"muon*5, and before it one of {', '.join(fitting)}"
+        )
     if unknown or not names or len(set(names)) < len(names):
         found = shown(unknown[0]) if unknown else f"{shown(text)}, a name twice" if names else "nothing"
         raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}")

@@ -23,6 +23,8 @@ class Combined(Optimizer):
 
     Raises
     ------
+    TypeError
+        If the parts are not a list of optimizers.
     ValueError
         If there are no parts, one is LBFGS, or a parameter is in two of them.
 
@@ -36,6 +38,8 @@ class Combined(Optimizer):
     """
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
+        if not isinstance(parts, Sequence) or not all(isinstance(part, Optimizer) for part in parts):
+            raise TypeError(f"the parts are a {type(parts).__name__}; expected optimizers, in a list")
         groups = [group for part in parts for group in part.param_groups]
         identities = [id(parameter) for group in groups for parameter in group["params"]]
         if any(isinstance(part, torch.optim.LBFGS) for part in parts):

@@ -19,7 +19,7 @@ WITH_VIEWS = ("muon",)
 
 def matrix_optimizer(
     name: str,
-    matrices: Sequence[Any],
+    matrices: Sequence[Any] | Mapping[str, Any],
     lr: float | int,
     *,
     weight_decay: float | int = 0.0,
@@ -35,7 +35,7 @@ def matrix_optimizer(
     name
         ``muon`` or ``soap``.
     matrices
-        Parameters with two axes; for ``muon`` also others that have views.
+        Parameters with two axes, in a list or as values of a dictionary; for ``muon`` also others that have views.
     lr
         Learning rate, of Adam's scale.
     weight_decay
@@ -48,18 +48,16 @@ def matrix_optimizer(
     Raises
     ------
     TypeError
-        If ``matrices`` are not parameters, or ``views`` no mapping.
+        If ``matrices`` are not parameters (parameter groups among them), or ``views`` no mapping.
     ValueError
-        If the name is unknown, a parameter has another number of axes and no view, or a view of another shape, or none
-        of the views is of these parameters.
+        If the name is unknown, a weight is computed, as a conditioned one is, a parameter has another number of axes
+        and no view, or a view of another shape, or none of the views is of these parameters.
     ImportError
         If a package that it needs is not installed; the message names the extra that installs it.
     """
     if name not in MATRIX_OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(MATRIX_OPTIMIZERS)}")
-    found = [*matrices] if isinstance(matrices, Iterable) and not hasattr(matrices, "shape") else [matrices]
-    if not all(hasattr(each, "shape") for each in found):
-        raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters with two axes, in a list")
+    found = _listed(matrices)
     options: dict[str, Any] = {"weight_decay": weight_decay} if weight_decay else {}
     if packed := _packed(found, views) if name in WITH_VIEWS else {}:
         options["views"] = packed
@@ -71,6 +69,26 @@ def matrix_optimizer(
             )
     module, _, function = MATRIX_OPTIMIZERS[name].partition(":")
     return getattr(import_module(module), function)(found, lr, **options)
+
+
+def _listed(matrices: Any) -> list[Any]:
+    """The parameters, in a list; raises the exceptions for what are none."""
+    values = matrices.values() if isinstance(matrices, Mapping) else matrices
+    if not isinstance(values, Iterable) or hasattr(values, "shape"):
+        values = [values]
+    found = [*values]
+    if isinstance(matrices, Iterable) and any(isinstance(each, Mapping) for each in found):
+        raise TypeError(
+            "matrices hold parameter groups; expected parameters: make an optimizer for each, and combine them"
+        )
+    if not all(hasattr(each, "shape") for each in found):
+        raise TypeError(f"matrices are a {type(matrices).__name__}; expected parameters with two axes, in a list")
+    for each in found:
+        if not getattr(each, "is_leaf", True):
+            raise ValueError(
+                f"a weight of shape {tuple(each.shape)} is computed; expected raw ones, as of parameter_groups(model)"
+            )
+    return found
 
 
 def _packed(matrices: Sequence[Any], views: Mapping[Any, Any] | None) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import Optimizer
 
-from enerf.conditioning import WeightView, condition, matrix_views
+from enerf.conditioning import WeightView, condition, matrix_views, parameter_groups
 from enerf.core import device as core_device
 from enerf.optim import matrix_optimizer
 from enerf.optim import muon as muon_module
@@ -250,22 +250,55 @@ def test_wrong_views_and_parameters_are_refused():
         Muon([matrix], 0.1).step()
 
 
-def test_views_that_are_no_mapping_are_refused():
-    """In a process of its own, since tests check the types of arguments."""
-    code = """
+MISTAKES = """
+import torch
 from torch import nn
-from enerf.conditioning import matrix_views
-from enerf.optim import matrix_optimizer
+from enerf.conditioning import matrix_views, parameter_groups
+from enerf.optim import Combined, matrix_optimizer
 net = nn.Conv2d(3, 4, 3)
-for views in (matrix_views, [*matrix_views(net).values()]):
+adam = torch.optim.Adam(net.parameters())
+for make in (
+    lambda: matrix_optimizer("muon", [net.weight], 0.1, views=matrix_views),
+    lambda: matrix_optimizer("muon", [net.weight], 0.1, views=[*matrix_views(net).values()]),
+    lambda: matrix_optimizer("muon", [{"params": [net.weight]}], 0.1),
+    lambda: matrix_optimizer("muon", ["weight"], 0.1),
+    lambda: Combined(adam),
+    lambda: Combined({"a": adam}),
+    lambda: Combined([None]),
+    lambda: matrix_views([net]),
+    lambda: parameter_groups(net.parameters()),
+):
     try:
-        matrix_optimizer("muon", [net.weight], 0.1, views=views)
+        make()
     except TypeError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    sentence = "expected conditioning.matrix_views(model)"
-    assert done.stdout.splitlines() == [f"views are a function; {sentence}", f"views are a list; {sentence}"]
+
+
+def test_mistakes_of_type_are_told():
+    """In a process of its own, since tests check the types of arguments."""
+    done = subprocess.run([sys.executable, "-c", MISTAKES], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "views are a function; expected conditioning.matrix_views(model)",
+        "views are a list; expected conditioning.matrix_views(model)",
+        "matrices hold parameter groups; expected parameters: make an optimizer for each, and combine them",
+        "matrices are a list; expected parameters with two axes, in a list",
+        "the parts are a Adam; expected optimizers, in a list",
+        "the parts are a dict; expected optimizers, in a list",
+        "the parts are a list; expected optimizers, in a list",
+        "the model is a list; expected a torch.nn.Module",
+        "the model is a generator; expected a torch.nn.Module",
+    ]
+
+
+def test_raw_weights_are_taken_from_a_dictionary_and_computed_ones_are_refused():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    condition(net, "row", ["0"])
+    groups = parameter_groups(net)
+    optimizer = matrix_optimizer("muon", {**groups.matrices, **groups.scale_invariant}, 0.1)
+    assert optimizer.param_groups[0]["params"] == [net[1].weight, net[0].parametrizations.weight.original]
+    with pytest.raises(ValueError, match=r"shape \(4, 3\) is computed; expected raw ones, as of parameter_groups"):
+        matrix_optimizer("muon", [net[0].weight], 0.1, views=matrix_views(net))
 
 
 def test_soap_decays_weights_and_takes_matrices_alone():

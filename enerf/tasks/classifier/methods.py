@@ -16,8 +16,7 @@ _ADAM: dict[str, Any] = {
     **{"shrinkage": "sign", "lrate_matrices": 0.0},
 }
 _INTRINSIC = {**_ADAM, "optimiser": "intrinsic_adam"}
-# The weight decay is the configuration's.
-_MUON = {key: value for key, value in _ADAM.items() if key != "weight_decay"} | {"optimiser": "muon"}
+_MUON: dict[str, Any] = {"optimiser": "muon", "momentum": 0.0, "l1": 0.0, "l2": 0.0, "shrinkage": "sign"}
 _CHANGES: dict[str, dict[str, Any]] = {
     **{name: {"normalisation": name} for name in NORMALIZATIONS},
     # controls: initialization of the layers that +e conditions, without a map
@@ -29,7 +28,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     **{f"ln_{init}": {"normalisation": "ln", "init": init} for init in ATTENTION_INITS},
     "ln+sc_kept": {"normalisation": "ln+sc", "equilibrate_scale": "kept"},
     "ln+sc_1": {"normalisation": "ln+sc", "attention_shift": 1.0},
-    # Muon for the hidden weights
+    # Muon for the hidden weights; rates and weight decay are the configuration's
     **{
         f"{norm}_muon": {"normalisation": norm, **_MUON}
         for norm in ("bn", "ln", "bn+w", "bn+ws", "bn+e", "ln+w", "ln+ws", "ln+e")

@@ -291,8 +291,11 @@ def test_muon_and_its_rate_of_the_matrices_stand_in_a_comparison(make):
     variants = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
     assert [run["method"] for run in variants.values()] == ["bn", "bn-muon", "bn+e-muon*5"]
     assert variants["bn_muon"]["protocol"]["optimiser"] == "muon"
-    with pytest.raises(InputError, match=r"option --methods: found 'bn\*5'"):
-        compare.compare(base, CompareOptions(methods="bn*5"))
+    for wrong in ("bn*5", "bn_muon*0", "bn_muon*"):
+        with pytest.raises(InputError) as caught:
+            compare.compare(base, CompareOptions(methods=f"bn,{wrong}"))
+        assert f"found '{wrong}', expected a positive factor after the star" in str(caught.value)
+        assert "before it one of bn_muon, ln_muon" in str(caught.value)
 
 
 @pytest.mark.parametrize(
