@@ -33,7 +33,8 @@ from enerf.reporting import plots, tables
 
 Rows = list[dict[str, Any]]
 EARLY = 0.1  # share of the steps
-SHOWN = 4.0  # of the score below the best, in plots
+SHOWN = 4.0  # of the score below the best, in plots; more if methods end lower
+BELOW_ENDS = 1.0  # below the end of every successful method
 LARGEST_KAPPA = 1e7  # of a matrix of full rank in float32
 COSTS = "benchmarks/results/method_cost.txt"
 MORE = (("psnr_heldout", "held out"), ("ssim", "SSIM"), ("fit_psnr", "training views"))  # where runs have them
@@ -279,23 +280,26 @@ def seconds_of_step(method: str) -> float:
 
 def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = False) -> None:
     """Plot the curves of all methods at their best rates: mean over seeds, the range shaded."""
+    from cycler import cycler
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
-    found = chosen(stages)
+    axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * cycler(color=[colormaps["tab20"](i) for i in range(20)]))
+    found, ends = chosen(stages), []
     for method, arm in ((name, arm) for name, arm in found.items() if arm.runs):
         curves = [run["curve"] for run in arm.runs]
         n = min(map(len, curves))
         unit = seconds_of_step(method) if against_seconds else 1
         steps = [point[0] * unit for point in curves[0][:n]]
         values = [[curve[i][-1] for curve in curves] for i in range(n)]
+        ends.append(statistics.fmean(values[-1]))
         (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {arm.rate:g}")
         axes.fill_between(steps, [*map(min, values)], [*map(max, values)], color=line.get_color(), alpha=0.15, lw=0)
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.dataLim.y1 - SHOWN))  # failed runs do not flatten the others
-    score = "IoU" if any("iou" in run for arm in found.values() for run in arm.runs) else "test PSNR [dB]"
+    lowest = min(axes.dataLim.y1 - SHOWN, min(ends) - BELOW_ENDS)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest))  # failed runs do not flatten the others
+    score = "IoU" if any("iou" in run for arm in found.values() for run in arm.runs) else "PSNR [dB]"
     axes.set(xlabel="seconds of training" if against_seconds else "step", ylabel=score, title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
