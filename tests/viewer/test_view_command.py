@@ -23,7 +23,7 @@ from enerf.tasks.shape.config import ShapeConfig
 
 CHOSEN = [
     *("--netwidth", "16", "--hash_levels", "3", "--hash_log2_entries", "12", "--lrate", "2e-2", "--N_points", "512"),
-    *("--N_iters", "60", "--i_eval", "0", "--resolution", "0", "--no_final_eval", "--device", "cpu"),
+    *("--N_iters", "200", "--i_eval", "0", "--resolution", "0", "--no_final_eval", "--device", "cpu"),
 ]
 
 
