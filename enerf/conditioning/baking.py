@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.interface import is_foreign, is_sharded, method_of, parametrized_tensors
+from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors
 from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
+from enerf.optim.sharded import is_sharded
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 
@@ -23,11 +23,6 @@ def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
     if not parametrize.is_parametrized(module):
         return {}
     return dict(module.get_submodule("parametrizations").named_children())
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is distributed over processes (DTensor, as of FSDP2), told without importing DTensor."""
-    return hasattr(tensor, "device_mesh")
 
 
 def require_module(model: object) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from enerf.conditioning import fused_rows, norms
-from enerf.conditioning.interface import is_sharded
 from enerf.conditioning.parametrization import Equilibrated
+from enerf.optim.sharded import is_sharded
 
 CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
 OUTSIDE = (

@@ -62,7 +62,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def published(folder: Path, step: int) -> Iterator[Path]:
-    """A folder for results of a step of a run, as of ``results.published``; the processes but the first write none."""
+    """Give the first process a folder for results of a step, as ``results.published``; the others write none."""
     if not distributed.current().is_first:
         yield folder
         return
@@ -148,7 +148,7 @@ def _in_turn(team: Team, function: Callable[[Any], T], first: Any, given: Callab
 
 
 def _tried(function: Callable[[], T]) -> tuple[list[T], str]:
-    """Return the value of a function in a list, or none and the message of its ``InputError``."""
+    """Call a function; return its value in a list and "", or an empty list and the message of its ``InputError``."""
     try:
         return [function()], ""
     except InputError as error:

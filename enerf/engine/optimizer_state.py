@@ -14,17 +14,8 @@ log = logging.getLogger("enerf")
 # Entries of parameter groups that the options decide; on resume they keep the values of the present options.
 OPTION_KEYS = (
     *("scale", "eps", "betas", "fused", "momentum", "weight_decay", "l1", "l2", "shrinkage", "alpha"),
-    *(
-        "amsgrad",
-        "maximize",
-        "foreach",
-        "capturable",
-        "differentiable",
-        "nesterov",
-        "centered",
-        "dampening",
-        "products",
-    ),
+    *("amsgrad", "maximize", "foreach", "capturable", "differentiable", "nesterov", "centered", "dampening"),
+    "products",
 )
 OTHER_KIND = (
     "its state is of another optimizer or another momentum, expected the same, or --no_reload to take the weights alone"
@@ -53,8 +44,9 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any], path: Path)
             )
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
             _check_kind(own, group, path)
-            if "products" in own and own["products"] != group.get("products", "bf16"):
-                log.warning("Muon multiplies in %s, before it was %s", own["products"], group.get("products", "bf16"))
+            before = group.get("products", "bf16")  # earlier versions did not save it
+            if own.get("products", before) != before:
+                log.warning("Muon multiplies in %s, before it was %s", own["products"], before)
         _check_values(optimizer, saved, path)
         optimizer.load_state_dict(state_dict.upgraded_optimizer_state(optimizer, saved))
         for group, options in zip(optimizer.param_groups, current, strict=True):

@@ -1,7 +1,7 @@
 """Optimizers of fields: Adam, without importing torch's compiler, and others for hidden matrices."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,17 +96,56 @@ def of_field(
     name = conditioning.methods.optimizer
     if name == "none":
         return others
-    chosen = [parameter for key, parameter in model.named_parameters() if key in set(matrices)]
-    if not chosen:
+    return with_matrices(
+        others,
+        name,
+        [parameter for key, parameter in model.named_parameters() if key in set(matrices)],
+        (train.lrate, conditioning.lrate_matrices),
+        f"--conditioning {conditioning.conditioning}",
+        "a deeper network, or other --equilibrate_layers",
+    )
+
+
+def with_matrices(
+    others: torch.optim.Optimizer,
+    name: str,
+    matrices: Sequence[nn.Parameter],
+    lrates: tuple[float, float],
+    option: str,
+    remedy: str,
+    **options: Any,
+) -> torch.optim.Optimizer:
+    """Return an optimizer that updates matrices by the optimizer with that name, and other parameters by ``others``.
+
+    Parameters
+    ----------
+    others
+        The optimizer of all other parameters.
+    name, matrices
+        A name of ``optim.table``, and the hidden matrices.
+    lrates
+        Initial learning rates of the other parameters, and of the matrices; 0: the same. Their ratio is the ``scale``
+        of the matrices' parameter group.
+    option, remedy
+        Words for errors: the option that asks for the optimizer, and what to do if there are no matrices.
+    options
+        Further arguments of ``optim.table.matrix_optimizer``.
+
+    Raises
+    ------
+    InputError
+        If a package is missing, there are no matrices, or the optimizer does not take them.
+    """
+    if not matrices:
         raise InputError(
-            f"option --conditioning {conditioning.conditioning}: found no hidden matrix between the first layer and "
-            f"the head, expected one for {name}: a deeper network, or other --equilibrate_layers"
+            f"option {option}: found no hidden matrix between the first layer and the head, expected one for {name}: "
+            f"{remedy}"
         )
-    rate = conditioning.lrate_matrices or train.lrate
+    rate = lrates[1] or lrates[0]
     try:
-        of_matrices = table.matrix_optimizer(name, chosen, rate)
-    except ImportError as error:
-        raise InputError(f"option --conditioning {conditioning.conditioning}: {error}") from None
+        of_matrices = table.matrix_optimizer(name, matrices, rate, **options)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"option {option}: {error}") from None
     for group in of_matrices.param_groups:
-        group["scale"] = rate / train.lrate
+        group["scale"] = rate / lrates[0]
     return Combined([others, of_matrices])

@@ -5,6 +5,7 @@
 - ``table``      optimizers of matrices by name: ``muon``, ``soap``
 - ``combined``   several optimizers as one
 - ``inductive``  inductive gradient adjustment
+- ``sharded``    whether a tensor is distributed over processes
 
 The names in ``__all__`` are imported when they are first used. Needs torch and jaxtyping alone, and does not depend on
 the rest of ``enerf``.

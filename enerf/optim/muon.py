@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from enerf.optim.sharded import is_sharded
+
 MOMENTUM, ITERATIONS, EPS = 0.95, 5, 1e-7
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of one iteration: a X + b (X Xᵀ) X + c (X Xᵀ)² X
 RMS = 0.2  # of an update at learning rate 1, as is typical of Adam
@@ -95,11 +97,6 @@ def products_on(device: torch.device) -> str:
     absent = bool  # for a function that this version of torch lacks: False
     has_bf16 = device.type != "cpu" or any(getattr(torch.cpu, name, absent)() for name in BF16_CPUS)
     return "bf16" if has_bf16 else "fp32"
-
-
-def is_sharded(parameter: Tensor) -> bool:
-    """Whether a parameter is distributed over processes (DTensor, as of FSDP2)."""
-    return hasattr(parameter, "device_mesh")
 
 
 class Muon(torch.optim.Optimizer):

@@ -100,7 +100,4 @@ def _packed(matrices: Sequence[Any], views: Mapping[Any, Any] | None) -> dict[An
     own = {each: views[each] for each in matrices if each in views}
     if views and matrices and not own:
         raise ValueError("the views are of other parameters; expected those of the model that is trained")
-    for each, view in own.items():
-        if tuple(view.shape) != tuple(each.shape):
-            raise ValueError(f"a parameter has shape {tuple(each.shape)}, and its view {tuple(view.shape)}")
     return {each: view for each, view in own.items() if not view.is_matrix}

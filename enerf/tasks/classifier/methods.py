@@ -28,16 +28,6 @@ _CHANGES: dict[str, dict[str, Any]] = {
     **{f"ln_{init}": {"normalisation": "ln", "init": init} for init in ATTENTION_INITS},
     "ln+sc_kept": {"normalisation": "ln+sc", "equilibrate_scale": "kept"},
     "ln+sc_1": {"normalisation": "ln+sc", "attention_shift": 1.0},
-    # Muon for the hidden weights; rates and weight decay are the configuration's
-    **{
-        f"{norm}_muon": {"normalisation": norm, **_MUON}
-        for norm in ("bn", "ln", "bn+w", "bn+ws", "bn+e", "ln+w", "ln+ws", "ln+e")
-    },
-    **{f"{norm}_unit_row_muon": {"normalisation": norm, "init": "unit_row", **_MUON} for norm in ("bn", "ln")},
-    **{
-        f"{norm}+e_gain_muon": {"normalisation": f"{norm}+e", "equilibrate_scale": "learned", **_MUON}
-        for norm in ("bn", "ln")
-    },
     # only the first convolution and the last linear layer
     **{f"bn+{how}_ends": {"normalisation": f"bn+{how}", "layers": ENDS} for how in ("w", "ws", "e")},
     # regularization of the intrinsic parameter, and in the loss
@@ -49,5 +39,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "intrinsic_l1": {**_INTRINSIC, "l1": 1e-3},
     "intrinsic_l1_soft": {**_INTRINSIC, "l1": 1e-3, "shrinkage": "soft"},
 }
+
+# Muon for the hidden weights; rates and weight decay are the configuration's
+_WITH_MUON = [norm + how for norm in ("bn", "ln") for how in ("", "_unit_row", "+w", "+ws", "+e", "+e_gain")]
+_CHANGES |= {f"{name}_muon": {**_CHANGES[name], **_MUON} for name in _WITH_MUON}
 
 CLASSIFIERS = Methods(_CHANGES, _COMMON, "bn,bn+w,bn+ws,bn+e")

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from enerf.conditioning.groups import matrix_views
-from enerf.core.errors import InputError
-from enerf.optim import table
-from enerf.optim.combined import Combined
+from enerf.engine.optimizers import with_matrices
 from enerf.optim.intrinsic import IntrinsicAdagrad, IntrinsicAdam, IntrinsicRMSprop
+from enerf.optim.table import MATRIX_OPTIMIZERS
 from enerf.tasks.classifier import build
 from enerf.tasks.classifier.config import ClassifierTrainOptions
 
@@ -31,10 +30,20 @@ def make(options: ClassifierTrainOptions, model: nn.Module) -> torch.optim.Optim
     InputError
         If an optimizer of matrices lacks its package, or does not suit the network.
     """
-    if options.optimiser not in table.MATRIX_OPTIMIZERS:
+    name = options.optimiser
+    if name not in MATRIX_OPTIMIZERS:
         return _of_all(options, model, [])
     hidden = hidden_weights(model)
-    return Combined([_of_all(options, model, hidden), _of_matrices(options, model, hidden)])
+    return with_matrices(
+        _of_all(options, model, hidden),
+        name,
+        hidden,
+        (options.lrate, options.lrate_matrices),
+        f"--optimiser {name}",
+        "a deeper network",
+        weight_decay=options.weight_decay,
+        views=matrix_views(model),
+    )
 
 
 def _of_all(
@@ -57,10 +66,9 @@ def _of_all(
         return kind(groups, lr=lr, alpha=options.adam_beta2, eps=eps, momentum=options.momentum)
     if name.endswith("adagrad"):
         return (IntrinsicAdagrad if name.startswith("intrinsic") else torch.optim.Adagrad)(groups, lr=lr)
-    adam_types = {"adam": torch.optim.Adam, "intrinsic_adam": IntrinsicAdam}
-    made: torch.optim.Optimizer = adam_types.get(name, torch.optim.AdamW)(
-        groups, lr=lr, betas=(0.9, options.adam_beta2), eps=eps
-    )
+    adam_types = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "intrinsic_adam": IntrinsicAdam}
+    adam_types |= dict.fromkeys(MATRIX_OPTIMIZERS, torch.optim.AdamW)  # of the other parameters
+    made: torch.optim.Optimizer = adam_types[name](groups, lr=lr, betas=(0.9, options.adam_beta2), eps=eps)
     return made
 
 
@@ -87,27 +95,6 @@ def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
         id(p) for name in build.HEADS if hasattr(model, name) for p in getattr(model, name).parameters()
     }
     return [p for p in regularized_weights(model) if id(p) not in outer]
-
-
-def _of_matrices(
-    options: ClassifierTrainOptions, model: nn.Module, hidden: Sequence[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """The optimizer of the hidden weights, with a learning rate of its own."""
-    if not hidden:
-        raise InputError(
-            f"option --optimiser {options.optimiser}: found no weight between the first layer and the head, expected "
-            "one: a deeper network"
-        )
-    rate = options.lrate_matrices or options.lrate
-    try:
-        made: torch.optim.Optimizer = table.matrix_optimizer(
-            options.optimiser, hidden, rate, weight_decay=options.weight_decay, views=matrix_views(model)
-        )
-    except (ImportError, ValueError) as error:
-        raise InputError(f"option --optimiser {options.optimiser}: {error}") from None
-    for group in made.param_groups:
-        group["scale"] = rate / options.lrate
-    return made
 
 
 def _regularization(options: ClassifierTrainOptions) -> tuple[dict[str, Any], dict[str, Any]]:

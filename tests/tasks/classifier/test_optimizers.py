@@ -333,5 +333,5 @@ def test_what_an_optimizer_of_matrices_cannot_update_is_one_sentence(monkeypatch
 def test_a_network_without_hidden_weights_is_refused():
     model = nn.Sequential(OrderedDict(flat=nn.Flatten(), stem=nn.Linear(192, 6), head=nn.Linear(6, 5)))
     for name in MATRIX_OPTIMIZERS:
-        with pytest.raises(InputError, match=f"option --optimiser {name}: found no weight between"):
+        with pytest.raises(InputError, match=f"option --optimiser {name}: found no hidden matrix between"):
             classifier_optimizers.make(ClassifierTrainOptions(optimiser=name), model)
