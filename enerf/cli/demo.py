@@ -39,7 +39,7 @@ DEMOS = {
     "classifiers": (
         (
             "2,500 images of ten geometric figures",
-            "generate labelled data/figures --kind cifar --n_train 2000 --n_test 500",
+            "generate labelled --out data/figures --kind cifar --n_train 2000 --n_test 500",
         ),
         (
             "batch normalization alone, with weight normalization, weight standardization, equilibration",

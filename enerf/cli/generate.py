@@ -4,7 +4,7 @@ enerf generate scene --out data/demo --views 20 --width 160 --height 120
 enerf generate photographs --out data/phone
 enerf generate photographs --out data/phone.mp4 --video
 enerf generate shape --out data/shapes
-enerf generate labelled data/figures --kind cifar
+enerf generate labelled --out data/figures --kind cifar
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 
 from enerf.cli import app
 from enerf.config.options import LARGEST
+from enerf.core.errors import InputError
 
 
 def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int | None:
@@ -91,7 +92,8 @@ def _shape_options(parser: argparse.ArgumentParser) -> None:
 
 def _labelled_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write generated images of geometric figures, with labels."
-    parser.add_argument("folder", type=app.path, help="the folder to write to")
+    parser.add_argument("--out", type=app.path, help="the folder; default: data/figures")
+    parser.add_argument("folder", type=app.path, nargs="?", help="the folder, as older versions took it")
     parser.add_argument("--kind", choices=("cifar", "idx", "folder"), default="cifar", help="format; default: cifar")
     parser.add_argument("--n_train", type=app.whole(10**9), default=5000, help="training images; default: 5000")
     parser.add_argument("--n_test", type=app.whole(10**9), default=1000, help="test images; default: 1000")
@@ -125,11 +127,13 @@ def _write_shapes(out: Path) -> None:
         print(path)
 
 
-def _write_labelled(folder: Path, kind: str, n_train: int, n_test: int, seed: int) -> None:
+def _write_labelled(out: Path | None, folder: Path | None, kind: str, n_train: int, n_test: int, seed: int) -> None:
     from enerf.datasets.labelled import synthetic
 
+    if out and folder:
+        raise InputError(f"found two folders, {folder} and --out {out}, expected one")
     writers = {"cifar": synthetic.write_cifar, "idx": synthetic.write_idx, "folder": synthetic.write_folder}
-    print(writers[kind](folder, n_train, n_test, seed))
+    print(writers[kind](out or folder or Path("data/figures"), n_train, n_test, seed))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ class RunConfig(ABC):
     train: Any
     kind: ClassVar[str]
     source_expected: ClassVar[str] = "a file or a folder"  # what the path of the data names
+    instead: ClassVar[dict[str, str]] = {}  # options of other tasks, with what this one has in their place
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
@@ -133,6 +134,12 @@ class RunConfig(ABC):
 
     def check(self) -> None:  # noqa: B027
         """Raise ``InputError`` for the first invalid combination of options; the base accepts all."""
+
+    def check_given(self, on_line: set[str], in_file: set[str]) -> None:  # noqa: B027
+        """Raise ``InputError`` if an option has no effect that a command line or its file gives, even its default.
+
+        A file that a run has written gives all options, and so does a line that repeats one.
+        """
 
     def require_source(self) -> None:
         """Check that there is something at the paths of the data; their content is checked where it is read.

@@ -12,8 +12,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import configargparse
@@ -90,12 +91,13 @@ def parse(
     try:
         namespace, unknown = parser.parse_known_args(arguments)
         if unknown:
-            raise InputError(_unknown_message(unknown[0], parser))
+            raise InputError(_unknown_message(unknown[0], parser, kind.instead))
         filled = [read_table(table, vars(namespace)) for table in tables]
         config = kind(*filled[: len(own)])
         if not config.run.basedir:
             raise InputError("option --basedir: found nothing, expected the folder of results, such as ./logs")
         config.check()
+        config.check_given(_names_on_line(arguments), names_in_file(arguments))
     except InputError as error:
         raise InputError(_with_file(str(error), arguments, file)) from None
     return config, filled[len(own) :]
@@ -307,16 +309,23 @@ def _convert(text: str, item: dataclasses.Field) -> Any:
         raise configargparse.ArgumentTypeError(f"found {shown(text)}, expected {kind}") from None
 
 
-def _unknown_message(word: str, parser: Parser) -> str:
-    """Return the error message for an argument that is not an option."""
+def _unknown_message(word: str, parser: Parser, instead: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the error message for an argument that is not an option; ``instead``: hints for some names."""
     name = word.lstrip("-").split("=")[0]
     if not word.startswith("-"):
         return f"found {shown(word)} where an option was expected (options start with --)"
     if name in UNSUPPORTED:
         return f"option --{name}: {UNSUPPORTED[name]}"
+    if name in instead:
+        return f"unknown option {shown(name)}; {instead[name]}"
     known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"unknown option {shown(name)}" + (f"; nearest known: {', '.join(near)}" if near else "; see --help")
+
+
+def _names_on_line(arguments: list[str]) -> set[str]:
+    """Names of the options of a command line."""
+    return {word[2:].split("=")[0] for word in arguments if word.startswith("--")}
 
 
 def names_in_file(arguments: list[str]) -> set[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from enerf.cli import generate
+from enerf.core.errors import InputError
 from enerf.datasets.labelled import load
 from enerf.datasets.labelled import synthetic as labelled
 from enerf.datasets.scenes import synthetic as scenes
@@ -32,9 +33,17 @@ def test_shapes_are_written_where_the_output_says(tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["cifar", "idx", "folder"])
 def test_labelled_images_can_be_read_again(tmp_path, kind, capsys):
-    generate.main(["labelled", str(tmp_path / "it"), "--kind", kind, "--n_train", "20", "--n_test", "10"])
+    generate.main(["labelled", "--out", str(tmp_path / "it"), "--kind", kind, "--n_train", "20", "--n_test", "10"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "it")
     assert len(load.load(tmp_path / "it").test) == 10
+
+
+def test_labelled_images_take_their_folder_without_an_option_too(tmp_path, capsys):
+    generate.main(["labelled", str(tmp_path / "it"), "--n_train", "20", "--n_test", "10"])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "it")
+    with pytest.raises(InputError, match=r"found two folders, .*it and --out .*other, expected one"):
+        generate.main(["labelled", str(tmp_path / "it"), "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
 
 
 def test_defaults_are_those_of_the_functions():

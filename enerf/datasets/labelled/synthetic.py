@@ -3,7 +3,7 @@
 Position, size, rotation, colors and noise are random, and figures are as often darker than the background as brighter,
 so no linear classifier separates them; a small convolutional network does, within seconds.
 
-    enerf generate labelled data/figures --kind cifar
+    enerf generate labelled --out data/figures --kind cifar
 """
 
 import gzip

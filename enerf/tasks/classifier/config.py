@@ -269,6 +269,10 @@ class ClassifierConfig(RunConfig):
     conditioning: NormalizationOptions
     train: ClassifierTrainOptions
     kind: ClassVar[str] = "classifier"
+    instead: ClassVar[dict[str, str]] = {
+        "conditioning": "expected --normalisation with a treatment of weights: bn+e, bn+w, bn+ws, bn+bnp, for ViTs "
+        "ln+e (--help has all)"
+    }
 
     @property
     def scene(self) -> str:
@@ -300,6 +304,24 @@ class ClassifierConfig(RunConfig):
         self._check_training()
         if self.data.augment == "crop" and not self.data.image_size:
             raise InputError("option --augment crop needs --image_size: found 0, expected the side of the crops")
+
+    def check_given(self, on_line: set[str], in_file: set[str]) -> None:
+        """Check that ``--equilibrate`` stands with ``+e``; without it, it would have no effect, whatever its value.
+
+        Raises
+        ------
+        InputError
+            If it does not.
+        """
+        norm, treatment = self.conditioning.parts
+        # with its settings, as runs write all options, it is no choice; settings other than the defaults need +e anyway
+        chosen = any("equilibrate" in names and "equilibrate_scale" not in names for names in (on_line, in_file))
+        if chosen and treatment != "e":
+            norm = norm or ("ln" if self.model.model.startswith("vit") else "bn")
+            raise InputError(
+                f"option --equilibrate: found with --normalisation {self.conditioning.normalisation or '(empty)'}, "
+                f"expected --normalisation {norm}+e, of which it is the method"
+            )
 
     def _check_training(self) -> None:
         t = self.train

@@ -200,9 +200,30 @@ def test_the_same_is_refused_on_a_command_line():
         (["--shrinkage", "soft"], "option --shrinkage: found soft with --optimiser sgd, expected an intrinsic one"),
         (["--N_batch", "0"], "option --N_batch: found '0', expected at least 1"),
         (["--N_rand", "4"], "unknown option 'N_rand'"),
+        (["--conditioning", "row"], r"unknown option 'conditioning'; expected --normalisation .* bn\+e, bn\+w, bn\+ws"),
+        (
+            ["--equilibrate"],
+            r"option --equilibrate: found with --normalisation \(empty\), expected --normalisation bn\+e",
+        ),
+        (["--equilibrate=row", "--normalisation", "gn"], r"found with --normalisation gn, expected .* gn\+e"),
+        (["--equilibrate", "--model", "vit_s"], r"found with --normalisation \(empty\), expected .* ln\+e"),
     ):
         with pytest.raises(InputError, match=expected):
             parser.parse(ClassifierConfig, ["--images", "x", *words])
+
+
+def test_equilibrate_of_a_file_needs_its_treatment_unless_a_run_has_written_it(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("images = x\nequilibrate = row\n")
+    with pytest.raises(InputError, match="option --equilibrate: found with"):
+        parser.parse(ClassifierConfig, ["--config", str(file)])
+    config, _ = parser.parse(ClassifierConfig, ["--config", str(file), "--normalisation", "bn+e"])
+    assert config.conditioning.parts == ("bn", "e")
+    recorded = tmp_path / "config.txt"
+    recorded.write_text(parser.to_text(parser.replace(config, normalisation="bn")))
+    assert parser.parse(ClassifierConfig, ["--config", str(recorded)])[0].conditioning.parts == ("bn", "")
+    with pytest.raises(InputError, match="option --equilibrate: found with"):
+        parser.parse(ClassifierConfig, ["--config", str(recorded), "--equilibrate"])
 
 
 # there and back
