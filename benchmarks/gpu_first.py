@@ -87,15 +87,16 @@ class Results:
 
 
 def seconds_for(part: Part, left: float, later: Sequence[Part]) -> float:
-    """Seconds that a part gets of those that are left, 0 if it does not fit; the first ones keep their least.
+    """Seconds that a part gets of those that are left, 0 if it does not fit; the first ones that fit keep their least.
 
     >>> first, second = (Part("", "", least, 100, lambda *_: ()) for least in (10, 20))
-    >>> [seconds_for(first, left, [second]) for left in (200, 90, 25, 5)]
-    [100, 70, 10, 0]
+    >>> [seconds_for(first, left, [second]) for left in (200, 90, 25, 15, 5)]
+    [100, 70, 10, 15, 0]
     """
     if left < part.least:
         return 0
-    return min(part.most, max(part.least, left - sum(each.least for each in later if each.is_first)))
+    kept = sum(each.least for each in later if each.is_first and each.least <= left)
+    return min(part.most, max(part.least, left - kept))
 
 
 def run_parts(

@@ -109,7 +109,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_next(tmp_path):
     parts = {
         "fails": ["print('before'); raise SystemExit(3)", 0.1, 60],
         "crashes": ["import os; print('said', flush=True); os.abort()", 0.1, 60],
-        "hangs": [hangs, 0.1, 5],
+        "hangs": [hangs, 0.1, 8],
         "good": GOOD,
         "long": ["", 1e6, 2e6],
     }
@@ -118,6 +118,8 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_next(tmp_path):
     states = {name: part["status"] for name, part in found["parts"].items()}
     expected = {"fails": "failed", "crashes": "failed", "hangs": "stopped", "good": "done", "long": "skipped"}
     assert states == expected
+    limits = {name: part.get("limit") for name, part in found["parts"].items()}
+    assert limits == {"fails": 60, "crashes": 60, "hangs": 8, "good": 60, "long": None}
     assert found["parts"]["fails"]["exit"] == 3
     assert [found["parts"][name]["output"] for name in ("fails", "crashes", "hangs")] == [
         "before\n",
