@@ -87,16 +87,21 @@ class Results:
 
 
 def seconds_for(part: Part, left: float, later: Sequence[Part]) -> float:
-    """Seconds that a part gets of those that are left, 0 if it does not fit; the first ones that fit keep their least.
+    """Seconds that a part gets of those that are left, 0 if it does not fit.
+
+    Later parts that come first in importance keep their least, in their order, as long as it fits.
 
     >>> first, second = (Part("", "", least, 100, lambda *_: ()) for least in (10, 20))
-    >>> [seconds_for(first, left, [second]) for left in (200, 90, 25, 15, 5)]
-    [100, 70, 10, 15, 0]
+    >>> [seconds_for(first, left, [second]) for left in (200, 90, 30, 25, 5)]
+    [100, 70, 10, 25, 0]
     """
     if left < part.least:
         return 0
-    kept = sum(each.least for each in later if each.is_first and each.least <= left)
-    return min(part.most, max(part.least, left - kept))
+    kept: float = 0
+    for each in later:
+        if each.is_first and part.least + kept + each.least <= left:
+            kept += each.least
+    return min(part.most, left - kept)
 
 
 def run_parts(

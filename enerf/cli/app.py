@@ -91,7 +91,10 @@ def path(text: str) -> Path:
     InputError
         If no file can have such a path.
     """
-    return Path(text_path(text))
+    found = text_path(text)
+    if not found:
+        raise argparse.ArgumentTypeError("found an empty path, expected a file or a folder (. is the current one)")
+    return Path(found)
 
 
 def require_existing(*paths: Path, expected: str = "the folder of a training run") -> None:

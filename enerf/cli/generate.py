@@ -76,11 +76,11 @@ def _photographs_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=app.path, default="data/phone", help="the new folder, or the video; default: data/phone"
     )
-    parser.add_argument("--views", type=app.whole(9999), default=50, help="number of photographs; default: 50")
+    parser.add_argument("--views", type=app.whole(9999), help="number of photographs; default: 50")
     parser.add_argument("--width", type=app.whole(8192), help="width in pixels; default: 1008, of a video 960")
     parser.add_argument("--seed", type=app.whole(LARGEST), default=0, help="seed of the capture; default: 0")
     parser.add_argument("--video", action="store_true", help="write a video (MP4), not photographs")
-    parser.add_argument("--frames", type=app.whole(100_000), default=300, help="frames of the video; default: 300")
+    parser.add_argument("--frames", type=app.whole(100_000), help="frames of the video; default: 300")
     parser.set_defaults(write=_write_photographs)
 
 
@@ -108,16 +108,22 @@ def _write_scene(out: Path, layout: str, **settings: Any) -> None:
     print(write(out, **settings))
 
 
-def _write_photographs(out: Path, views: int, width: int | None, seed: int, video: bool, frames: int) -> None:
+def _write_photographs(
+    out: Path, views: int | None, width: int | None, seed: int, video: bool, frames: int | None
+) -> None:
+    if video and views is not None:
+        raise InputError(f"option --views: found {views} with --video, expected --frames: a video has no photographs")
+    if not video and frames is not None:
+        raise InputError(f"option --frames: found {frames} without --video, expected --views, or --video")
     from enerf.datasets.scenes import synthetic_phone, synthetic_photographs
 
     if video:
         file = out if out.suffix.lower() == ".mp4" else out.with_name(f"{out.name}.mp4")
         width = synthetic_phone.VIDEO_WIDTH if width is None else width
-        print(synthetic_photographs.write_video(file, frames, width=width, seed=seed))
+        print(synthetic_photographs.write_video(file, 300 if frames is None else frames, width=width, seed=seed))
     else:
         width = synthetic_phone.WIDTH if width is None else width
-        print(synthetic_photographs.write_photographs(out, views, width=width, seed=seed))
+        print(synthetic_photographs.write_photographs(out, 50 if views is None else views, width=width, seed=seed))
 
 
 def _write_shapes(out: Path) -> None:

@@ -1,6 +1,6 @@
 """Baselines of the papers: weight normalization, spectral normalization, weight standardization, initializations.
 
-Weight norm and spectral norm are torch's own parametrizations; weight standardization is a map like those of ``maps``;
+Weight norm and spectral norm are torch's own parametrizations, the latter with one change for checkpointing; weight standardization is a map like those of ``maps``;
 initializations change the weights once, and no parametrization remains. ``batch_norm`` is a module of its own.
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from enerf.conditioning import maps, norms, weight_views
+from enerf.conditioning import maps, norms, recomputation, weight_views
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import as_names, check_conditionable, check_option, plain_layers
@@ -81,8 +81,9 @@ def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
 def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") -> list[str]:
     """Apply torch's spectral normalization (largest singular value about 1) to layers, and return their names.
 
-    A power iteration is done at each access in training mode; its initial vector is drawn from torch's global
-    generator. Errors as for ``weight_norm``, for a weight that is zero altogether.
+    A power iteration is done at each access in training mode, but not where activation checkpointing computes again;
+    its initial vector is drawn from torch's global generator. Errors as for ``weight_norm``, for a weight that is zero
+    altogether.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
 
     def register(module: nn.Module, name: str, dim: int) -> None:
         gain = None if scale == "fixed" else SpectralGain(getattr(module, name), dim, learned=scale == "learned")
-        parametrizations.spectral_norm(module, name, dim=dim)
+        parametrize.register_parametrization(module, name, SpectralNorm(getattr(module, name), dim=dim))
         if gain is not None:
             exact = gain.gain.detach().clone()
             parametrize.register_parametrization(module, name, gain)  # it assigns the weight, by which the gain is set
@@ -109,6 +110,14 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
 
     check_option("scale", scale, SPECTRAL_SCALES)
     return _normalize(model, names, "spectral_norm", register)
+
+
+class SpectralNorm(parametrizations._SpectralNorm):
+    """Torch's spectral normalization whose vectors do not advance in a forward pass of activation checkpointing."""
+
+    def _power_method(self, weight_mat: Float[Tensor, "n_out n_in"], n_power_iterations: int) -> None:
+        if not recomputation.is_recomputed():
+            super()._power_method(weight_mat, n_power_iterations)
 
 
 class SpectralGain(Parametrization):

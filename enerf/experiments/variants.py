@@ -52,7 +52,8 @@ def plan(bases: Mapping[str, RunConfig], chosen: CompareOptions) -> list[Variant
     Raises
     ------
     InputError
-        For an unknown method, an invalid seed or learning rate, or an impossible combination of options.
+        For an unknown method, an invalid seed or learning rate, an impossible combination of options, or two methods
+        that are the same with the options of the configuration.
     """
     known: Methods = registry.task(next(iter(bases.values())).kind).load("methods")
     names = read_methods(known.default if chosen.methods == "default" else chosen.methods, known)
@@ -66,7 +67,22 @@ def plan(bases: Mapping[str, RunConfig], chosen: CompareOptions) -> list[Variant
     ]
     for variant in variants:
         variant.config.check()
+    _check_different(variants)
     return variants
+
+
+def _check_different(variants: Sequence[Variant]) -> None:
+    """Raise ``InputError`` if two variants have the same options but for the folder of their results."""
+    found: dict[tuple[str, ...], Variant] = {}
+    for variant in variants:
+        values = parser.to_dict(variant.config) | {"expname": ""}
+        values["lrate_matrices"] = values.get("lrate_matrices") or values["lrate"]  # 0: the same rate
+        key = tuple(f"{name}={value}" for name, value in values.items())
+        if (other := found.setdefault(key, variant)) is not variant:
+            raise InputError(
+                f"option --methods: found {other.name} and {variant.name}, which are the same training with the other "
+                "options, expected different ones"
+            )
 
 
 def warn_of_overridden(base: RunConfig) -> None:

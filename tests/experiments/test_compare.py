@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -239,6 +240,15 @@ def test_a_ratio_of_rates_is_part_of_a_methods_name(base):
     variant = variants.variant_config(base, "muon*5", 0.002, 0)
     assert variant.conditioning.lrate_matrices == pytest.approx(0.01)
     assert variant.run.expname.endswith("muonx5@0.002_seed0")
+
+
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [("muon*5,muon*5.0", "muon*5 and muon*5.0"), ("plain,muon,muon*1", "muon and muon*1")],
+)
+def test_two_names_of_one_training_are_refused(base, names, same):
+    with pytest.raises(InputError, match=f"option --methods: found {re.escape(same)}, which are the same training"):
+        variants.plan({"": base}, CompareOptions(methods=names))
 
 
 def test_options_that_every_method_sets_are_told(base, caplog):

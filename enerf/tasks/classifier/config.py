@@ -1,5 +1,6 @@
 """Options of classifier runs, grouped in dataclasses; see ``enerf.config.options``."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -271,7 +272,8 @@ class ClassifierConfig(RunConfig):
     kind: ClassVar[str] = "classifier"
     instead: ClassVar[dict[str, str]] = {
         "conditioning": "expected --normalisation with a treatment of weights: bn+e, bn+w, bn+ws, bn+bnp, for ViTs "
-        "ln+e (--help has all)"
+        "ln+e (--help has all), or --optimiser muon",
+        "weight_norm": "expected --normalisation bn+w, for ViTs ln+w",
     }
 
     @property
@@ -314,8 +316,9 @@ class ClassifierConfig(RunConfig):
             If it does not.
         """
         norm, treatment = self.conditioning.parts
-        # with its settings, as runs write all options, it is no choice; settings other than the defaults need +e anyway
-        chosen = any("equilibrate" in names and "equilibrate_scale" not in names for names in (on_line, in_file))
+        every = {item.name for item in dataclasses.fields(self.conditioning)}  # a line that repeats a run has them all
+        chosen = "equilibrate" in on_line and not every <= on_line
+        chosen |= "equilibrate" in in_file and "equilibrate_scale" not in in_file  # a file of a run has them all
         if chosen and treatment != "e":
             norm = norm or ("ln" if self.model.model.startswith("vit") else "bn")
             raise InputError(

@@ -205,6 +205,9 @@ def test_the_same_is_refused_on_a_command_line():
             ["--equilibrate"],
             r"option --equilibrate: found with --normalisation \(empty\), expected --normalisation bn\+e",
         ),
+        (["--conditioning", "row+muon"], r"unknown option 'conditioning'; expected .* or --optimiser muon"),
+        (["--weight_norm"], r"unknown option 'weight_norm'; expected --normalisation bn\+w"),
+        (["--equilibrate", "row", "--equilibrate_scale", "fixed"], r"option --equilibrate: found with"),
         (["--equilibrate=row", "--normalisation", "gn"], r"found with --normalisation gn, expected .* gn\+e"),
         (["--equilibrate", "--model", "vit_s"], r"found with --normalisation \(empty\), expected .* ln\+e"),
     ):

@@ -291,6 +291,8 @@ def test_muon_and_its_rate_of_the_matrices_stand_in_a_comparison(make):
     variants = {run["arm"]: run for run in json.loads((base.folder / "comparison.json").read_text())}
     assert [run["method"] for run in variants.values()] == ["bn", "bn-muon", "bn+e-muon*5"]
     assert variants["bn_muon"]["protocol"]["optimiser"] == "muon"
+    with pytest.raises(InputError, match="found bn and bn_muon, which are the same training with the other options"):
+        compare.compare(parser.replace(base, optimiser="muon", momentum=0.0), CompareOptions(methods="bn,bn_muon"))
     of_batch = ["bn_muon", "bn_unit_row_muon", "bn+w_muon", "bn+ws_muon", "bn+e_muon", "bn+e_gain_muon"]
     with_muon = of_batch + [name.replace("bn", "ln") for name in of_batch]
     for wrong in ("bn*5", "bn_muon*0", "bn_muon*"):
