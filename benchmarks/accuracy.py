@@ -9,6 +9,7 @@ from torch import Tensor
 
 from enerf.config.options import ConditioningOptions
 from enerf.core import rng
+from enerf.core.errors import InputError
 from enerf.core.types import Rays
 from enerf.fields.backends import registry
 from enerf.fields.backends.registry import Backend
@@ -36,7 +37,11 @@ def table(options: NerfConfig, device: torch.device) -> list[tuple[str, ...]]:
     with _stock_products():
         rows.append(_row("stock torch, fp32", _step(options, reference, torch.float32, device), exact))
     for precision in ("fp32", "bf16"):
-        chosen = registry.choose(options.train.backend, precision, device)
+        try:
+            chosen = registry.choose(options.train.backend, precision, device)
+        except InputError:  # a processor without instructions for bf16
+            rows.append((f"enerf, {options.train.backend}, {precision}", *["cannot be used here"] * (len(HEADING) - 1)))
+            continue
         rows.append(_row(f"enerf, {chosen}", _step(options, chosen, torch.float32, device), exact))
     return rows
 

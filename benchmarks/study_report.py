@@ -11,7 +11,8 @@ rate, of the best rate by seed. Differences are paired by seed: mean, and half-w
 Student's t, from two seeds on. ``early`` is the score on the curve at a tenth of the steps, or at its first point after
 that; ``--at`` adds the scores at other steps. ``--by_seed`` is another table: each seed in a column of its own, and the
 other rates. ``--seconds`` plots against seconds of training on quiet cores: steps times the milliseconds of a step of
-each method in ``results/method_cost.txt``, since the runs of a queue share cores with other work.
+each method in ``results/method_cost.txt``, since the runs of a queue share cores with other work. The file is about the
+paper's model, so stages of others are refused.
 """
 
 import math
@@ -24,7 +25,7 @@ from typing import Any
 import sides
 from scipy.stats import t as student
 from study import best_rates, recorded
-from study_stages import LABELS
+from study_stages import LABELS, STAGES
 
 from enerf.config.methods import split_ratio
 from enerf.core import io
@@ -37,6 +38,7 @@ SHOWN = 4.0  # of the score below the best, in plots; more if methods end lower
 BELOW_ENDS = 1.0  # below the end of every successful method
 LARGEST_KAPPA = 1e7  # of a matrix of full rank in float32
 COSTS = "benchmarks/results/method_cost.txt"
+COSTS_OF = "cpu/"  # the paper's model, reduced: configurations of which the file measures a step
 MORE = (("psnr_heldout", "held out"), ("ssim", "SSIM"), ("fit_psnr", "training views"))  # where runs have them
 LAST = (("stable_rank", "stable rank"), ("kappa_range", "κ"))  # medians of the hidden layers but the first, at the end
 
@@ -278,6 +280,22 @@ def seconds_of_step(method: str) -> float:
     return found
 
 
+def check_seconds(stages: Sequence[str]) -> None:
+    """Check that the costs of steps are those of the stages.
+
+    Raises
+    ------
+    InputError
+        If a stage trains another model.
+    """
+    fitting = [name for name, stage in STAGES.items() if stage.config.startswith(COSTS_OF)]
+    for other in (stage for stage in stages if stage not in fitting):
+        raise InputError(
+            f"option --seconds: found the stage {other}, expected stages of the paper's model, whose steps {COSTS} "
+            f"measures: {', '.join(fitting)}"
+        )
+
+
 def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = False) -> None:
     """Plot the curves of all methods at their best rates: mean over seeds, the range shaded."""
     from cycler import cycler
@@ -317,6 +335,8 @@ def main() -> None:
     reader.add_argument("--by_seed", action="store_true", help="the table with a column for each seed")
     reader.add_argument("--seconds", action="store_true", help="plot against seconds")
     args = reader.parse_args()
+    if args.seconds:
+        check_seconds(args.stages)
     given = args.stages, args.against, args.digits
     rows = without_empty(seeds_table(*given) if args.by_seed else table(*given, args.at))
     rates = rates_table(args.stages[0], args.digits)

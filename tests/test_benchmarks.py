@@ -27,7 +27,7 @@ for name in sys.argv[1:]:
     print(name, code in (0, None) and shown.getvalue().startswith("usage:"), code)
 """
 STEP = """
-import argparse, accuracy, ours, scaling
+import argparse, accuracy, floor, ours, scaling
 reader = argparse.ArgumentParser()
 ours.add_options(reader)
 options = ours.options_of(
@@ -36,6 +36,16 @@ options = ours.options_of(
 )
 run, _ = ours.prepared(options, ours.noise_scene(4, 16, 12))
 print(len(accuracy.table(run.config, run.device)))
+choose = accuracy.registry.choose
+def without_bf16(backend, precision, device):
+    if precision == "bf16":
+        raise accuracy.InputError("no bf16 products")
+    return choose(backend, precision, device)
+accuracy.registry.choose = without_bf16
+print(accuracy.table(run.config, run.device)[-1])
+accuracy.registry.choose = choose
+floor.products_on = lambda device: "fp32"
+print(*(floor.is_emulated(run.device, name) for name in ("bf16", "fp32")), floor.peak(run.device, "bf16", 1) > 0)
 for kind in ("step", "frame"):
     print(getattr(scaling.Point(options, 2, 12), kind)()["seconds"] > 0)
 """
@@ -113,6 +123,25 @@ for line in study_report.seeds_table(["sweep", "more"], "plain", 1):
 print(study_report.rates_table("sweep", 1)[2])
 print(all(len(study.jobs_of(stage)) for stage in STAGES.values() if not stage.best_of))
 """
+SECONDS = """
+import pathlib, sys
+import study, study_report
+from enerf.core.errors import InputError
+from study_stages import STAGES
+study.RESULTS = pathlib.Path(sys.argv[1])
+refused = []
+for name in STAGES:
+    try:
+        study_report.check_seconds([name])
+    except InputError as error:
+        refused.append(name)
+print([name for name in STAGES if name not in refused])
+sys.argv[1:] = ["screen", "image", "--plot", sys.argv[1] + "/curves.png", "--seconds"]
+try:
+    study_report.main()
+except InputError as error:
+    print(error)
+"""
 PROFILE = """
 import sys, ours, profile_step, sides
 scene = ours.noise_scene
@@ -138,7 +167,8 @@ def test_help_of_every_script_works():
 
 
 def test_the_shared_side_takes_a_step_and_renders_a_frame_without_a_scene_on_disk():
-    assert run(STEP) == ["4", "True", "True"]
+    unused = str(("enerf, torch, bf16", *["cannot be used here"] * 3))
+    assert run(STEP) == ["4", unused, "True False True", "True", "True"]
 
 
 def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
@@ -162,6 +192,16 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "['he', 'failed', '14.5']",
         "True",
     ]
+
+
+def test_curves_over_seconds_are_those_of_the_model_whose_steps_were_measured(tmp_path):
+    stages = ["screen", "screen_seed1", "final_fern", "final_flower"]
+    assert run(SECONDS, str(tmp_path)) == [
+        repr(stages),
+        "option --seconds: found the stage image, expected stages of the paper's model, whose steps "
+        f"benchmarks/results/method_cost.txt measures: {', '.join(stages)}",
+    ]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_stage_is_not_continued_in_another_precision(tmp_path):

@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+
+from enerf.conditioning import condition, layer_report
+from enerf.config.methods import SHAPES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -81,6 +85,42 @@ def test_every_public_name_has_code_that_is_run():
     names += ["upgraded_state", "upgraded_optimizer_state"]
     names += ["IntrinsicAdam", "IntrinsicRMSprop", "IntrinsicAdagrad", "sparsity", "layer_report", "enerf.open_run"]
     assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", api)] == []
+
+
+def section(page: str, heading: str) -> str:
+    """The text below a heading of the second level."""
+    return (ROOT / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("package", ["enerf.conditioning", "enerf.conditioning.diagnostics", "enerf.optim"])
+def test_the_page_of_the_api_describes_every_name_that_a_package_exports(package: str):
+    text = re.sub(r"^```\w*\n.*?^```", "", section("docs/api.md", package), flags=re.DOTALL | re.MULTILINE)
+    words = {word for quoted in re.findall(r"`([^`]+)`", text) for word in re.findall(r"\w+", quoted)}
+    assert [name for name in import_module(package).__all__ if name not in words] == []
+
+
+def test_the_page_of_the_api_describes_every_statistic_of_a_layer():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.MultiheadAttention(8, 2))
+    condition(net, "row", ["0"])
+    (row,) = re.findall(
+        r"^\| `layer_report\(.*$", section("docs/api.md", "enerf.conditioning.diagnostics"), re.MULTILINE
+    )
+    statistics = {key for each in layer_report(net).values() for key in each}
+    assert {"stable_rank_raw", "kappa_all_heads"} < statistics
+    assert sorted(key for key in statistics if f"`{key}`" not in row) == []
+
+
+def test_the_table_of_methods_has_every_one_of_comparisons_of_fields_with_its_options():
+    rows = [line.split(" | ") for line in section("docs/runs.md", "Comparisons").splitlines() if line.startswith("| `")]
+    row_of = {name: f"{names} {options}" for names, options in rows for name in re.findall(r"`(\w+)`", names)}
+    assert sorted(row_of) == sorted(SHAPES.changes)
+    for method, changes in SHAPES.changes.items():
+        for option, value in changes.items():
+            if option != "lrate_matrices":  # methods without an optimizer of matrices reset it
+                assert f"--{option}" in row_of[method], method
+                assert value is True or re.search(rf"(?<![\w+]){re.escape(str(value))}(?![\w+])", row_of[method]), (
+                    method
+                )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enerf.conditioning import norms, selection, weight_views
+from enerf.conditioning.interface import require_number
 from enerf.conditioning.selection import Layers
 
 SHIFT = 10.0  # λ of the paper's experiments
@@ -143,6 +144,7 @@ def initialize_attention_(
             [0., 1., 0., 0.]], grad_fn=<SliceBackward0>)
     """
     selection.check_option("init", init, INITS)
+    require_number("shift", shift, "a number")
     found = selection.plain_layers(model, names)
     for name in found:
         selection.check_conditionable(model, name, "spectral_shift")

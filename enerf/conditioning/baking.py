@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors
+from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors, require_module
 from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
 from enerf.optim.sharded import is_sharded
@@ -33,6 +33,8 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
 
     Raises
     ------
+    TypeError
+        If the model is no module.
     RuntimeError
         Inside ``weight_cache.computed_once``, with the model unchanged.
     ValueError
@@ -47,6 +49,7 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     >>> list(bake(net).state_dict())
     ['0.bias', '0.weight']
     """
+    require_module(model)
     if any(isinstance(m, parametrize.ParametrizationList) and is_computed_once(m) for m in model.modules()):
         raise RuntimeError("the model cannot be baked inside computed_once: bake it afterwards")
     found = [

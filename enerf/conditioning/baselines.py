@@ -1,7 +1,8 @@
 """Baselines of the papers: weight normalization, spectral normalization, weight standardization, initializations.
 
-Weight norm and spectral norm are torch's own parametrizations, the latter with one change for checkpointing; weight standardization is a map like those of ``maps``;
-initializations change the weights once, and no parametrization remains. ``batch_norm`` is a module of its own.
+Weight norm and spectral norm are torch's own parametrizations, the latter with one change for checkpointing; weight
+standardization is a map like those of ``maps``; initializations change the weights once, and no parametrization
+remains. ``batch_norm`` is a module of its own.
 """
 
 import math

@@ -1,5 +1,6 @@
 """Base class of parametrizations, by which ``bake`` and others know those of this package from those of others."""
 
+from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -25,10 +26,16 @@ def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
     return dict(module.get_submodule("parametrizations").named_children())
 
 
-def require_module(model: object) -> None:
+def require_module(model: object, word: str = "model") -> None:
     """Raise a TypeError unless the model is a module."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+        raise TypeError(f"the {word} is a {type(model).__name__}; expected a torch.nn.Module")
+
+
+def require_number(option: str, value: object, expected: str) -> None:
+    """Raise a TypeError unless the value of an option is a real number."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{option} is {value!r}; expected {expected}")
 
 
 def is_foreign(item: nn.Module) -> bool:

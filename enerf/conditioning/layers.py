@@ -37,7 +37,7 @@ from enerf.conditioning import (
 )
 from enerf.conditioning.baking import bake
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
-from enerf.conditioning.interface import method_of, parametrized_tensors
+from enerf.conditioning.interface import method_of, parametrized_tensors, require_module, require_number
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
@@ -129,7 +129,8 @@ def condition(
     packing
         Whether packed attention projections are conditioned per ``matrix`` or per ``head``.
     zero_rows
-        Layers with rows of zeros are ``left_out``, ``refused`` or ``conditioned``; see ``suitability``.
+        Layers with rows of zeros (``jacobi``: zeros on the diagonal; a map of others: weights that it would make NaN or
+        infinite) are ``left_out``, ``refused`` or ``conditioned``; see ``suitability``.
     shift
         λ of ``spectral_shift``; see ``attention.shifted``.
 
@@ -141,7 +142,7 @@ def condition(
     Raises
     ------
     TypeError
-        If the model is no module, or layers or heads are neither names nor types.
+        If the model is no module, layers or heads are neither names nor types, or an option has another type.
     ValueError
         If an option or a name is unknown, nothing is matched, or a layer has no weight matrices, is conditioned
         already, is not suitable for ``method``, or shares its weight with a module that cannot be conditioned with it.
@@ -161,15 +162,12 @@ def condition(
     True
     """
     _check_options(method, gradient, every, scale, p, shift)
+    check_option("packing", packing, weight_views.PACKINGS)
     if packing != "matrix" and method in WHOLE:
         raise ValueError(f"packing is {packing!r}, but {method} treats a weight as a whole; expected 'matrix'")
     selected = select(model, layers, heads, method, packing, zero_rows, plain=True)
     names = selection.with_tied(model, selected.names)
     found = selection.plain_layers(model, names)
-    if method == "jacobi":
-        for name, module in found.items():
-            for view in weight_views.views(module, packing):
-                _check_diagonal(name, module, view)
     result = Conditioned(names, selected.skipped, selection.unknown_layers(model))
 
     def make(view: WeightView) -> Equilibrated:
@@ -212,10 +210,12 @@ def condition_tensor(
     gradient, every, scale, p, shift
         As for ``condition``.
     zero_rows
-        ``"conditioned"`` accepts rows of zeros.
+        ``"conditioned"`` accepts rows of zeros, and what ``condition`` treats as such.
 
     Raises
     ------
+    TypeError
+        If the module is none, or the name or an option has another type.
     ValueError
         If an option is unknown, the module has no such tensor, it is parametrized already, or the method does not suit
         it.
@@ -228,6 +228,11 @@ def condition_tensor(
     >>> cell.weight_hh.norm(dim=0).round(decimals=4).unique()
     tensor([1.], grad_fn=<Unique2Backward0>)
     """
+    require_module(module, "module")
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected the name of a tensor")
+    if not isinstance(view, WeightView | None):
+        raise TypeError(f"view is {view!r}; expected a WeightView")
     _check_options(method, gradient, every, scale, p, shift)
     if method not in MAPS:
         raise ValueError(f"method is {method!r}; for one tensor it must be one of {', '.join(MAPS)}")
@@ -246,8 +251,6 @@ def condition_tensor(
     reason = suitability.tensor_reason(module, view, method, zero_rows)
     if reason is not None:
         raise ValueError(f"{name} cannot be conditioned: {reason}")
-    if method == "jacobi":
-        _check_diagonal(name, module, view)
     parametrization = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
     with unchanged_on_error([module]):
         _register(module, view, parametrization)
@@ -264,6 +267,7 @@ def conditioned_layers(model: nn.Module) -> dict[str, str]:
     >>> conditioned_layers(net)
     {'1': 'column'}
     """
+    require_module(model)
     found: dict[str, str] = {}
     for name, module in model.named_modules():
         if batch_norm.is_preconditioned(module):
@@ -324,16 +328,26 @@ def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated
 
 
 def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int, shift: float) -> None:
-    if method in MATRIX_OPTIMIZERS:
+    if isinstance(method, str) and method in MATRIX_OPTIMIZERS:
         raise ValueError(f"method is {method!r}, which is an optimizer: see enerf.optim.matrix_optimizer")
     check_option("method", method, selection.methods())
     table.load(method)
-    norms.check(gradient, p)
+    check_option("gradient", gradient, norms.GRADIENTS)
     check_option("scale", scale, SCALES)
-    own = method == "spectral_norm" and scale in baselines.SPECTRAL_SCALES
-    if method not in MAPS and (gradient, every, "fixed" if own else scale, p) != ("through", 1, "fixed", 2):
+    require_number("p", p, "1, 2 or inf")
+    require_number("every", every, "a whole number from 1")
+    require_number("shift", shift, "a finite number above 0")
+    norms.check(gradient, p)
+    plain = (gradient, every, p) == ("through", 1, 2)
+    if method == "spectral_norm" and plain:
+        if scale not in baselines.SPECTRAL_SCALES:
+            raise ValueError(
+                f"scale is {scale!r}, but spectral_norm fixes the largest singular value; expected fixed, constant or "
+                "learned"
+            )
+    elif method not in MAPS and not (plain and scale == "fixed"):
         raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
-    if every < 1 or every != int(every):
+    if not math.isfinite(every) or every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":
         raise ValueError('cached divisors are constants: every above 1 requires gradient="detached"')
@@ -345,14 +359,3 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
     without_divisors = method in ("weight_standardisation", "spectral_shift")
     if every > 1 and (without_divisors or (added is not None and added.divisors is None)):
         raise ValueError(f"{method} is more than a division: it has no divisors that could be cached")
-
-
-def _check_diagonal(name: str, module: nn.Module, view: WeightView) -> None:
-    """Raise a ValueError for a matrix with zeros on the diagonal; not on the meta device, which has no values."""
-    diagonal = view.to_matrices(getattr(module, view.name).detach()).diagonal(dim1=-2, dim2=-1)
-    zeros = 0 if diagonal.is_meta else int((diagonal.abs() < norms.FLOOR).sum())
-    if zeros:
-        raise ValueError(
-            f"{name} cannot be conditioned: jacobi divides by the diagonal, and {zeros} of its {diagonal.numel()} "
-            "entries are zero"
-        )

@@ -175,12 +175,15 @@ class AddedMap:
         Whether the mapped weight is independent of the scale of the raw matrix.
     redraws
         Whether the method replaces the weights by others.
+    function
+        (weight, gradient, p) -> mapped weight; None if the method is more than a map.
     """
 
     divisors: Callable[..., tuple[Tensor, Tensor]] | None
     unsuitable: Callable[[Any], str | None] | None
     scale_invariant: bool
     redraws: bool = False
+    function: Callable[..., Tensor] | None = None
 
 
 ADDED: dict[str, AddedMap] = {}

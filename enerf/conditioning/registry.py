@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from enerf.conditioning import maps, parametrization, selection, table, weight_views
 from enerf.conditioning.weight_views import WeightView
+from enerf.optim.table import MATRIX_OPTIMIZERS
 
 Map: TypeAlias = Callable[[Tensor, str, float], Tensor]
 Divisors: TypeAlias = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+
+RESERVED = ("none", "layer_norm")  # values of the option --conditioning that are no methods
 
 
 def register_layer(layer_type: type[Any], views: Callable[[Any], Iterable[WeightView]]) -> None:
@@ -30,7 +33,7 @@ def register_layer(layer_type: type[Any], views: Callable[[Any], Iterable[Weight
     Raises
     ------
     TypeError
-        If ``layer_type`` is not a type of modules, or is built in.
+        If ``layer_type`` is not a type of modules, or is built in, or ``views`` is no function.
 
     Examples
     --------
@@ -54,6 +57,8 @@ def register_layer(layer_type: type[Any], views: Callable[[Any], Iterable[Weight
         raise TypeError(f"layer_type is {layer_type!r}; expected a subclass of torch.nn.Module")
     if layer_type in weight_views.LAYER_TYPES:
         raise TypeError(f"{layer_type.__name__} is a layer already")
+    if not callable(views):
+        raise TypeError(f"the views of {layer_type.__name__} are {views!r}; expected a function")
     weight_views.REGISTERED[layer_type] = views
 
 
@@ -73,7 +78,9 @@ def register_map(
         Name of the method; registering it again replaces it.
     function
         (weight, gradient, p) -> weight of the same shape (*batch, n_out, n_in), in torch's layout and dtype; the
-        leading axes are a batch of independent matrices. It draws no random numbers.
+        leading axes are a batch of independent matrices. It draws no random numbers. Layers whose weights it would make
+        NaN or infinite, such as those with rows of zeros if it divides by norms without a floor, are left out; see
+        ``suitability``.
     divisors
         (weight, p) -> divisors of inputs (*batch, 1, n_in) and of outputs (*batch, n_out, 1), if the map is a division
         by them; only then ``every`` can be above 1.
@@ -85,8 +92,11 @@ def register_map(
 
     Raises
     ------
+    TypeError
+        If the name is no string, or what should be a function is none.
     ValueError
-        If the name is that of a built-in method, or not an identifier.
+        If the name is that of a built-in method or of an optimizer of matrices, ``none`` or ``layer_norm``, or not an
+        identifier.
 
     Examples
     --------
@@ -99,7 +109,8 @@ def register_map(
     tensor(True)
     """
     _check_name(name, function)
-    maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant)
+    _check_functions(name, divisors=divisors, unsuitable=unsuitable)
+    maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant, function=function)
     parametrization.MAPS[name] = function
     selection.APPLIED.pop(name, None)
 
@@ -129,10 +140,14 @@ def register_parametrization(
 
     Raises
     ------
+    TypeError
+        If the name is no string, or what should be a function is none.
     ValueError
-        If the name is that of a built-in method, or not an identifier.
+        If the name is that of a built-in method or of an optimizer of matrices, ``none`` or ``layer_norm``, or not an
+        identifier.
     """
     _check_name(name, apply)
+    _check_functions(name, unsuitable=unsuitable)
     maps.ADDED[name] = maps.AddedMap(None, unsuitable, False, redraws)
     selection.APPLIED[name] = apply
     parametrization.MAPS.pop(name, None)
@@ -140,9 +155,18 @@ def register_parametrization(
 
 def _check_name(name: str, function: Callable[..., Any]) -> None:
     """Raise a ValueError for a name that a method cannot have; names of the table are for their modules."""
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected an identifier")
     if not callable(function):
         raise TypeError(f"the method {name} is {function!r}; expected a function")
     of_table = [each for each, module in table.MODULES.items() if module != getattr(function, "__module__", "")]
-    built_in = [*maps.METHODS, *selection.BASELINES, *of_table]
+    built_in = [*maps.METHODS, *selection.BASELINES, *of_table, *MATRIX_OPTIMIZERS, *RESERVED]
     if name in built_in or not name.isidentifier():
         raise ValueError(f"name is {name!r}; expected an identifier that is not one of {', '.join(built_in)}")
+
+
+def _check_functions(name: str, **given: object) -> None:
+    """Raise a TypeError for an argument that is neither a function nor None."""
+    for argument, function in given.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{argument} of the method {name} is {function!r}; expected a function")

@@ -84,15 +84,15 @@ def select(
     packing
         How packed attention projections are read; see ``weight_views``.
     zero_rows
-        What to do with layers that have rows of zeros: ``left_out``, ``refused`` or ``conditioned``; see
-        ``suitability``.
+        What to do with layers that have rows of zeros, or what is like them for the method: ``left_out``, ``refused``
+        or ``conditioned``; see ``suitability``.
     plain
         Whether groups, layer types and patterns skip layers that are conditioned or parametrized already.
 
     Raises
     ------
     TypeError
-        If the model is no module, or a selector or a head is neither a name nor a layer type.
+        If the model is no module, a selector or a head is neither a name nor a layer type, or an option is no string.
     ValueError
         If a selector or a head matches nothing, or if a named module has no weight matrices or cannot be conditioned by
         ``method``.
@@ -108,6 +108,7 @@ def select(
     require_module(model)
     check_option("method", method, methods())
     table.load(method)
+    check_option("packing", packing, weight_views.PACKINGS)
     check_option("zero_rows", zero_rows, ZERO_ROWS)
     selectors = _split("layers", layers)
     if not selectors:
@@ -198,8 +199,20 @@ def layer_names(model: nn.Module) -> list[str]:
 
 
 def as_names(names: Iterable[str]) -> list[str]:
-    """Names as a list; a single string is one name, not its letters."""
-    return [names] if isinstance(names, str) else [*names]
+    """Names as a list; a single string is one name, not its letters.
+
+    Raises
+    ------
+    TypeError
+        If they are no names.
+    """
+    if not isinstance(names, Iterable):
+        raise TypeError(f"names is {names!r}; expected names of layers, in a list")
+    found = [names] if isinstance(names, str) else [*names]
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"names holds {name!r}; expected names of layers")
+    return found
 
 
 def layer_at(model: nn.Module, name: str) -> nn.Module:
@@ -230,6 +243,7 @@ def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]
     ValueError
         If a layer is conditioned already or named twice, if its weight is not a parameter, or as for ``layer_at``.
     """
+    require_module(model)
     found: dict[str, nn.Module] = {}
     for name in as_names(names):
         module = layer_at(model, name)
@@ -288,9 +302,17 @@ def check_conditionable(
 
 
 def check_option(option: str, value: str, known: Collection[str]) -> None:
-    """Raise a ValueError unless ``value`` is one of ``known``; the message suggests the closest one."""
+    """Raise a ValueError unless ``value`` is one of ``known``; the message suggests the closest one.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{option} is {value!r}; expected one of {', '.join(known)}")
     if value not in known:
-        nearest = get_close_matches(str(value), known, n=1)
+        nearest = get_close_matches(value, known, n=1)
         hint = f" (did you mean {nearest[0]}?)" if nearest else ""
         raise ValueError(f"{option} is {value!r}; it must be one of {', '.join(known)}{hint}")
 
@@ -390,6 +412,7 @@ def _ends_with(path: str, name: str) -> bool:
 
 def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """All modules of the model but the parametrizations."""
+    require_module(model)
     modules = model.named_modules()
     return [(name, module) for name, module in modules if "parametrizations" not in name.split(".")]
 

@@ -40,6 +40,7 @@ def key_map(model: nn.Module) -> dict[str, str]:
     0.parametrizations.weight.original -> 0.weight
     0.parametrizations.weight.0.gain -> 0.weight
     """
+    interface.require_module(model)
     foreign = tuple(
         f"{path}.parametrizations.{name}.".removeprefix(".")
         for path, module in model.named_modules()
@@ -55,9 +56,12 @@ def baked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
 
     Raises
     ------
+    TypeError
+        If the model is no module, or the state no mapping.
     ValueError
         If a key is missing or unexpected, or the model is sharded (FSDP2).
     """
+    _check_state(state)
     copied = _copied(model)
     _check_keys(set(copied.state_dict()), set(state))
     copied.load_state_dict(state)
@@ -74,9 +78,12 @@ def unbaked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
 
     Raises
     ------
+    TypeError
+        If the model is no module, or the state no mapping.
     ValueError
         If a key is missing or unexpected, or the model is sharded (FSDP2).
     """
+    _check_state(state)
     copied = _copied(model)
     _check_keys(set(key_map(copied).values()), set(state))
     computed = {plain for key, plain in key_map(copied).items() if key != plain}
@@ -102,6 +109,8 @@ def upgraded_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
     >>> upgraded_state(net, {**net.state_dict(), key: torch.tensor(2.0)})[key]
     tensor([2.])
     """
+    interface.require_module(model)
+    _check_state(state)
     own = model.state_dict()
     gains = {key for key, value in own.items() if key.endswith(".gain") and tuple(value.shape) == (1,)}
     return {key: value.reshape(1) if key in gains and not value.shape else value for key, value in state.items()}
@@ -119,6 +128,9 @@ def upgraded_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> 
     >>> upgraded_optimizer_state(optimizer, old)["state"]
     {0: {'momentum_buffer': tensor([3.])}}
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"the optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer")
+    _check_state(state)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     gains = {number for number, parameter in zip(numbers, parameters, strict=False) if tuple(parameter.shape) == (1,)}
@@ -136,6 +148,7 @@ def upgraded_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> 
 
 def _copied(model: nn.Module) -> nn.Module:
     """A deep copy; recurrent layers that have run hold computed weights, which torch does not copy."""
+    interface.require_module(model)
     baking.check_not_sharded(model)
     computed = [
         weight
@@ -156,6 +169,12 @@ def _plain_key(key: str) -> str | None:
         return key
     at = parts.index("parametrizations")
     return ".".join([*parts[:at], parts[at + 1]])
+
+
+def _check_state(state: object) -> None:
+    """Raise a TypeError unless the state is a mapping, as state dicts are."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"the state is a {type(state).__name__}; expected a state dict")
 
 
 def _check_keys(expected: set[str], found: set[str]) -> None:

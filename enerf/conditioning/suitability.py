@@ -15,6 +15,9 @@ such layers:
 - ``refused``: a selector that matches one is an error;
 - ``conditioned``: they are conditioned like others.
 
+Zeros on the diagonal are the same for ``jacobi``, which divides by its entries, and so are weights that a map of
+``registry.register_map`` would make NaN or infinite: such a map may have no floor, and is applied once to see.
+
 Weights without values (on the meta device) and layers that are conditioned already are not examined.
 """
 
@@ -186,12 +189,48 @@ def _zero_problem(module: nn.Module, view: WeightView, method: str, zero_rows: s
         zeros = int((~channels.any(-1)).sum())
         problem = f"{zeros} of its {len(channels)} outputs have zero weights, which weight norm would turn into NaN"
         return problem if zeros else None
-    zeros, total = zero_rows_of(view.to_matrices(weight), method)
+    matrices = view.to_matrices(weight)
+    return _diagonal_problem(matrices) if method == "jacobi" else _row_problem(matrices, method)
+
+
+def _row_problem(matrices: Tensor, method: str) -> str | None:
+    """Why rows of zeros, or a rank that is not full, speak against a map, or None."""
+    zeros, total = zero_rows_of(matrices, method)
     if not zeros:
-        return _rank_problem(view.to_matrices(weight)) if method == "orthogonal" else None
+        return _rank_problem(matrices) if method == "orthogonal" else _mapped_problem(matrices, method)
     return (
         f"{zeros} of its {total} rows are zero (at most {norms.FLOOR:.0e}) and would have gradients multiplied by "
         f'{1 / norms.FLOOR:.0e}; zero_rows="conditioned" conditions it all the same'
+    )
+
+
+def _diagonal_problem(matrices: Tensor) -> str | None:
+    """Why zeros on the diagonal speak against ``jacobi``, or None."""
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)
+    zeros = int((diagonal.abs() < norms.FLOOR).sum())
+    if not zeros:
+        return None
+    return (
+        f"jacobi divides by the diagonal, and {zeros} of its {diagonal.numel()} entries are zero (below "
+        f'{norms.FLOOR:.0e}); zero_rows="conditioned" conditions it all the same'
+    )
+
+
+def _mapped_problem(matrices: Tensor, method: str) -> str | None:
+    """Why a map that ``registry.register_map`` has added is not applied to finite matrices, or None: it makes NaN."""
+    added = maps.ADDED.get(method)
+    if added is None or added.function is None or not matrices.isfinite().all():
+        return None
+    try:
+        mapped = added.function(matrices, "through", 2.0)
+    except ValueError:  # a map may refuse this gradient or norm: its own sentence comes when it is applied
+        return None
+    wrong = int((~mapped.isfinite()).sum()) if isinstance(mapped, Tensor) else 0
+    if not wrong:
+        return None
+    return (
+        f"{method} would make {wrong} of its {matrices.numel()} weights NaN or infinite, as division by the norm of a "
+        'row of zeros does; zero_rows="conditioned" conditions it all the same'
     )
 
 

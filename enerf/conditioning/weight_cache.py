@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from enerf.conditioning import fused_rows, norms
+from enerf.conditioning.interface import require_module
 from enerf.conditioning.parametrization import Equilibrated
 from enerf.optim.sharded import is_sharded
 
@@ -59,11 +60,14 @@ def computed_once(model: nn.Module) -> Iterator[None]:
 
     Raises
     ------
+    TypeError
+        If the model is no module.
     RuntimeError
         If it is nested for the same model; if a raw parameter was changed inside, at the next access of its weight and
         at the end; if an optimizer of raw parameters steps inside; in a ``backward`` after the block, of a loss that
         was computed inside; and if raw parameters are sharded (FSDP2).
     """
+    require_module(model)
     found = _parametrized(model)
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")

@@ -1,4 +1,4 @@
-"""Methods of ``--conditioning`` by name. Imports no torch.
+"""Methods of ``--conditioning`` by name. Imports no torch, except for methods of the table that are not listed here.
 
 A method conditions the weights, normalizes activations, or updates the matrices by another optimizer than Adam; methods
 of different kinds are joined by ``+``. The names are those of ``conditioning.table``, ``optim.table`` and of the tuples
@@ -8,7 +8,7 @@ here, so that a new map or optimizer is known by its line in one of the tables.
 import math
 from dataclasses import dataclass
 
-from enerf.conditioning.table import MODULES
+from enerf.conditioning.table import MODULES, load
 from enerf.core.errors import InputError, shown
 from enerf.optim.table import MATRIX_OPTIMIZERS
 
@@ -52,7 +52,7 @@ def names() -> dict[str, str]:
 
 def values_of(weights: str) -> dict[str, tuple[str | float, ...]]:
     """The options of maps that have an effect on a method of the weights, with the values that it takes."""
-    if weights in WITHOUT_MAP_OPTIONS:
+    if weights in WITHOUT_MAP_OPTIONS or _is_parametrization(weights):
         return {}
     if weights == "spectral_norm":
         return {"equilibrate_scale": ("fixed", "constant", "learned")}
@@ -73,14 +73,11 @@ def parse(text: str) -> Conditioning:
     """
     if text == "none":
         return Conditioning()
-    known, found = names(), dict[str, str]()
+    known, found = names(), dict[str, str]()  # kind -> name
     for name in text.split("+"):
         kind = known.get(name)
         if kind is None:
-            raise InputError(
-                f"option --conditioning: found {shown(text)}, expected none, or names joined by +, from "
-                f"{', '.join(known)}"
-            )
+            raise InputError(_unknown_message(name, text))
         if kind in found:
             raise InputError(
                 f"option --conditioning: found {shown(text)}, expected at most one of {found[kind]} and {name}: both "
@@ -88,3 +85,27 @@ def parse(text: str) -> Conditioning:
             )
         found[kind] = name
     return Conditioning(**found)
+
+
+def _is_parametrization(weights: str) -> bool:
+    """Whether a method that was added to the table is a parametrization of its own, as ``fourier`` is: no map.
+
+    Only its module knows, which registers the method when it is imported.
+    """
+    if weights not in MODULES or weights in EUCLIDEAN:
+        return False
+    from enerf.conditioning import selection
+
+    load(weights)
+    return weights in selection.APPLIED
+
+
+def _unknown_message(name: str, text: str) -> str:
+    """The sentence on a name that is none of a method; methods of comparisons stand for others."""
+    from enerf.config import methods
+
+    if options := methods.as_options(name):
+        found = shown(name) + ("" if name == text else f" in {shown(text)}")
+        return f"option --conditioning: found {found}, a method of comparisons, expected what it stands for: {options}"
+    known = ", ".join(names())
+    return f"option --conditioning: found {shown(text)}, expected none, or names joined by +, from {known}"

@@ -5,10 +5,11 @@ the initialization can explain a large part of a gain. Imports no torch.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from enerf.config.conditionings import parse
+from enerf.config.conditionings import Conditioning, parse
+from enerf.core.errors import InputError
 from enerf.optim.table import MATRIX_OPTIMIZERS
 
 
@@ -98,3 +99,58 @@ def split_ratio(method: str) -> tuple[str, float | None]:
 _CHANGES = {k: own if updates_matrices(own) else {**own, "lrate_matrices": 0.0} for k, own in _CHANGES.items()}
 FIELDS = Methods(_CHANGES, _COMMON, "plain,equilibrate")
 SHAPES = Methods({**_CHANGES, "iga": {"iga": 20}}, {**_COMMON, "iga": 0}, "plain,equilibrate")  # iga: of images
+
+
+def conditioning_of(changes: dict[str, Any]) -> Conditioning:
+    """The conditioning of a method of fields; ``--equilibrate`` and ``--weight_norm`` have names of it too.
+
+    >>> conditioning_of({"equilibrate": "row", "init": "he"})
+    Conditioning(weights='row', normalization='none', optimizer='none')
+    """
+    weights = "weight_norm" if changes.get("weight_norm") else changes.get("equilibrate", "none")
+    found = parse(changes.get("conditioning", "none"))
+    return found if weights == "none" else replace(found, weights=weights)
+
+
+def as_options(method: str) -> str:
+    """Options of one run that a method of comparisons of fields stands for; empty if there is no such method.
+
+    >>> as_options("ws")
+    '--conditioning weight_standardisation --equilibrate_scale learned --init he'
+    >>> as_options("muon*5"), as_options("he"), as_options("rows")
+    ('--conditioning muon, and --lrate_matrices of 5 times --lrate', '--init he', '')
+    """
+    try:
+        name, ratio = split_ratio(method)
+    except ValueError:
+        return ""
+    changes = SHAPES.changes.get(name)
+    if changes is None or (ratio is not None and not updates_matrices(changes)):
+        return ""
+    found = conditioning_of(changes)
+    joined = "+".join(part for part in (found.weights, found.normalization, found.optimizer) if part != "none")
+    words = [f"--conditioning {joined}"] if joined else []
+    words += [
+        f"--{option} {value}"
+        for option, value in changes.items()
+        if option not in {"conditioning", "equilibrate", "weight_norm", "lrate_matrices"}
+    ]
+    more = "" if ratio is None else f", and --lrate_matrices of {ratio:g} times --lrate"
+    return (" ".join(words) or "--conditioning none") + more
+
+
+def methods_with(text: str, known: Methods) -> list[str]:
+    """The methods of comparisons with the conditioning that a value of ``--conditioning`` names.
+
+    Empty if the text is no such value, and for classifiers, which have no such option.
+
+    >>> methods_with("row+muon", FIELDS), methods_with("weight_standardisation", FIELDS), methods_with("rows", FIELDS)
+    (['muon_e', 'muon_gain'], ['ws'], [])
+    """
+    try:
+        wanted = parse(text)
+    except InputError:
+        return []
+    if "conditioning" not in known.common:
+        return []
+    return [method for method, changes in known.changes.items() if conditioning_of(changes) == wanted]

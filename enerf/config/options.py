@@ -272,9 +272,10 @@ class ConditioningOptions:
     )
     equilibrate_scale: str = option(
         "fixed",
-        "size of a mapped matrix (Frobenius norm; of spectral_norm the largest singular value): fixed: as the map gives it, as in the paper; kept: that of the "
-        "raw weights; constant: that of the raw weights at initialization; learned: a trained gain, initially as constant; "
-        "learned_rows: a trained gain for each row, initially such that rows keep their norms",
+        "size of a mapped matrix (Frobenius norm; of spectral_norm the largest singular value): fixed: as the map "
+        "gives it, as in the paper; kept: that of the raw weights; constant: that of the raw weights at "
+        "initialization; learned: a trained gain, initially as constant; learned_rows: a trained gain for each row, "
+        "initially such that rows keep their norms",
         choices=SCALES,
         affects="model",
     )

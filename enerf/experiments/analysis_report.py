@@ -18,23 +18,30 @@ from enerf.reporting import tables
 # Plotted values of a checkpoint: key, title, whether the axis is logarithmic.
 FIGURES = (
     ("kappa_raw", "κ(W), raw weights", True),
+    ("effective_rank_raw", "effective rank of W, raw", False),
+    ("stable_rank_raw", "stable rank of W, raw", False),
     ("kappa", "κ(W), applied weights", True),
-    ("row_norm_max", "largest and smallest row norm, applied", True),
     ("effective_rank", "effective rank of W, applied", False),
+    ("stable_rank", "stable rank of W, applied", False),
+    ("row_norm_max", "largest and smallest row norm, applied", True),
     ("kappa_inputs", "κ([1, H]) of layer inputs", True),
     ("hessian_max", "λ_max of the Hessian", True),
     ("negative_share", "most negative λ / λ_max of the Hessian", False),
     ("gauss_newton_kappa", "κ of the Gauss–Newton matrix", True),
     ("gauss_newton_effective_rank", "effective rank of Gauss–Newton", False),
 )
-N_WEIGHT_FIGURES = 4  # the first ones do not need the curvature
+N_WEIGHT_FIGURES = 7  # the first ones do not need the curvature
+N_COLUMNS = 3
+RANKS = ("effective_rank", "stable_rank")
 
 LEGEND = """\
 Values are those of the last checkpoint, followed by × and their ratio to the first one. Values of layers are medians
 over layers (row norms: minimum and maximum).
 
 - **κ(W)**: largest over smallest singular value of a weight matrix, of the raw weights that the optimizer updates and
-  of the effective weights of the layer; **effective rank**: exponential of the entropy of its singular values.
+  of the effective weights of the layer, which are those that it **applies**; **effective rank**: exponential of the
+  entropy of its singular values; **stable rank**: ‖W‖_F² / ‖W‖₂². "–" stands for ranks that were not measured, in
+  records of earlier versions.
 - **row norms** of the paper's W, one for each input of a layer.
 - **κ([1, H])**: condition number of the matrix of a layer's inputs with a column of ones, without directions below
   rounding. The Hessian of each unit of the layer is built from this matrix.
@@ -56,8 +63,8 @@ def summary(record: dict[str, Any]) -> dict[str, float | int | None]:
     curvature = record.get("curvature") or {}
     largest, smallest = curvature.get("hessian_max"), curvature.get("hessian_min")
     return {
-        "kappa_raw": _median([layer.get("kappa_raw", layer["kappa"]) for layer in layers]),
-        **{key: _median([layer[key] for layer in layers if key in layer]) for key in ("kappa", "effective_rank")},
+        **{key: _median_of(layers, key) for key in ("kappa", *RANKS)},
+        **{f"{key}_raw": _median_of(layers, key, raw=True) for key in ("kappa", *RANKS)},
         "kappa_inputs": _median([layer["kappa_inputs"] for layer in layers if "kappa_inputs" in layer]),
         "row_norm_min": min(_inf_if_none(layer["row_norm_min"]) for layer in layers),
         "row_norm_max": max(_inf_if_none(layer["row_norm_max"]) for layer in layers),
@@ -72,7 +79,8 @@ def summary(record: dict[str, Any]) -> dict[str, float | int | None]:
 def table(histories: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Return rows of text, the header first: one per run, its last checkpoint and the ratio to the first."""
     curvature = any("curvature" in record for history in histories for record in history["records"])
-    rows = [["run", "step", "κ(W) raw", "κ(W) applied", "row norms", "eff. rank W"]]
+    rows = [["run", "step", "κ(W) raw", "κ(W) applied", "row norms", "eff. rank W raw", "eff. rank W applied"]]
+    rows[0] += ["stable rank W raw", "stable rank W applied"]
     rows[0] += ["κ([1, H])", "λ_max", "λ_min", "κ(G)", "rank G", "eff. rank G", "loss"] * curvature
     for history in histories:
         last = summary(history["records"][-1])
@@ -82,7 +90,8 @@ def table(histories: Sequence[dict[str, Any]]) -> list[list[str]]:
             return mark + _with_ratio(first[key], last[key])
 
         row = [history["name"], str(history["records"][-1]["step"]), cell("kappa_raw"), cell("kappa")]
-        row += [f"{_short(last['row_norm_min'])}–{_short(last['row_norm_max'])}", cell("effective_rank")]
+        row += [f"{_short(last['row_norm_min'])}–{_short(last['row_norm_max'])}"]
+        row += [cell(f"{key}{of}") for key in RANKS for of in ("_raw", "")]
         if curvature:
             last_curvature = history["records"][-1].get("curvature") or {}
             mark = "" if last_curvature.get("converged", True) else "~"
@@ -100,13 +109,13 @@ def draw(histories: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
 
     curvature = any("curvature" in record for history in histories for record in history["records"])
     figures = FIGURES if curvature else FIGURES[:N_WEIGHT_FIGURES]
-    columns = 3 if curvature else 2
-    figure = Figure(figsize=(4.6 * columns, 3.1 * math.ceil(len(figures) / columns) + 0.6), layout="constrained")
+    n_rows = math.ceil(len(figures) / N_COLUMNS)
+    figure = Figure(figsize=(4.6 * N_COLUMNS, 3.1 * n_rows + 0.6), layout="constrained")
     colors = {
         name: f"C{i}" for i, name in enumerate(dict.fromkeys(_name_without_seed(history) for history in histories))
     }
     for i, (key, heading, logarithmic) in enumerate(figures):
-        axes = figure.add_subplot(math.ceil(len(figures) / columns), columns, i + 1)
+        axes = figure.add_subplot(n_rows, N_COLUMNS, i + 1)
         for history in histories:
             steps = [record["step"] for record in history["records"]]
             values = [summary(record) for record in history["records"]]
@@ -115,7 +124,7 @@ def draw(histories: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
             if key == "row_norm_max":
                 axes.plot(steps, [_nan_if_missing(v["row_norm_min"]) for v in values], linestyle="--", **style)
         axes.set_title(heading, fontsize="medium")
-        axes.set_xlabel("step" if i >= len(figures) - columns else "")
+        axes.set_xlabel("step" if i >= len(figures) - N_COLUMNS else "")
         axes.set_yscale("log" if logarithmic and _positive(axes) else "linear")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
@@ -169,6 +178,16 @@ def write(histories: Sequence[dict[str, Any]], folder: Path, description: str) -
 def _name_without_seed(history: dict[str, Any]) -> str:
     """Return the run's name without its seed."""
     return re.sub(r"_seed\d+$", "", history["name"])
+
+
+def _median_of(layers: Sequence[dict[str, Any]], key: str, *, raw: bool = False) -> float | int | None:
+    """Return the median of a statistic over layers; None if a layer lacks it, as in records of earlier versions.
+
+    Plain layers have no raw statistics: their raw weights are those that they apply.
+    """
+    keys = [f"{key}_raw" if raw and "kappa_raw" in layer else key for layer in layers]
+    found = [layer[own] for own, layer in zip(keys, layers, strict=True) if own in layer]
+    return _median(found) if len(found) == len(layers) else None
 
 
 def _median(values: list[float | int | None]) -> float | int | None:

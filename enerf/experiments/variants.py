@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from enerf.config import options, parser
-from enerf.config.methods import Methods, split_ratio, updates_matrices
+from enerf.config.methods import Methods, methods_with, split_ratio, updates_matrices
 from enerf.config.options import RunConfig
 from enerf.config.parser import C
 from enerf.core.errors import InputError, shown
@@ -212,7 +212,9 @@ def read_methods(text: str, known: Methods) -> list[str]:
         )
     if unknown or not names or len(set(names)) < len(names):
         found = shown(unknown[0]) if unknown else f"{shown(text)}, a name twice" if names else "nothing"
-        raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}")
+        using = methods_with(unknown[0], known) if unknown else []
+        hint = f"; with that value of --conditioning: {', '.join(using)}" if using else ""
+        raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}{hint}")
     return names
 
 

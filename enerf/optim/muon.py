@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from enerf.optim.sharded import is_sharded
+from enerf.optim.table import check_number
 
 MOMENTUM, ITERATIONS, EPS = 0.95, 5, 1e-7
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of one iteration: a X + b (X Xᵀ) X + c (X Xᵀ)² X
@@ -79,12 +80,18 @@ def muon(
 
     Raises
     ------
+    TypeError
+        If ``lr`` or ``weight_decay`` is no number.
     ValueError
-        If a number is negative, or a parameter has another number of axes, is complex, or, where ``torch.optim.Muon``
-        cannot be used, is distributed over processes.
+        If one of them is negative or not finite, or a parameter has another number of axes, holds complex numbers or
+        integers, or, where ``torch.optim.Muon`` cannot be used, is distributed over processes.
     """
     has_torchs = hasattr(torch.optim, "Muon") and not views
     if has_torchs and any(is_sharded(each) or products_on(each.device) == "bf16" for each in matrices):
+        check_number("lr", lr)
+        check_number("weight_decay", weight_decay)
+        for each in matrices:
+            _check_dtype(each)
         found: torch.optim.Optimizer = torch.optim.Muon([*matrices], lr=lr, weight_decay=weight_decay, **OPTIONS)
         for group in found.param_groups:
             group["products"] = "bf16"
@@ -113,8 +120,8 @@ class Muon(torch.optim.Optimizer):
 
     Raises
     ------
-    ValueError
-        As for ``muon``.
+    TypeError, ValueError
+        As for ``muon``; numbers of parameter groups too.
     """
 
     def __init__(
@@ -124,9 +131,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float | int = 0.0,
         views: Mapping[nn.Parameter, MatrixView] | None = None,
     ) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name} is {value}; expected a number of at least 0")
+        check_number("lr", lr)
+        check_number("weight_decay", weight_decay)
         self.views = dict(views or {})
         super().__init__([*params], {"lr": lr, "weight_decay": weight_decay, **OPTIONS})
 
@@ -135,9 +141,12 @@ class Muon(torch.optim.Optimizer):
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             As for the class; nothing is added then.
         """
+        for name in ("lr", "weight_decay"):
+            if name in param_group:
+                check_number(name, param_group[name])
         given = param_group["params"]
         parameters = [given] if isinstance(given, Tensor) else [*given]
         tensors = [item[1] if isinstance(item, tuple) else item for item in parameters]  # named parameters are pairs
@@ -154,8 +163,7 @@ class Muon(torch.optim.Optimizer):
             raise ValueError(f"a parameter has shape {shape}, and its view {view.shape}")
         if is_sharded(parameter):
             raise ValueError("a parameter is distributed over processes; expected whole ones")
-        if parameter.is_complex():
-            raise ValueError(f"a parameter of shape {shape} is complex; expected real numbers")
+        _check_dtype(parameter)
 
     def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles."""
@@ -199,6 +207,15 @@ class Muon(torch.optim.Optimizer):
         parameter.mul_(1 - lr * group["weight_decay"])
         scale = lr * _update_scale(polar.shape[-2], polar.shape[-1], group["adjust_lr_fn"])
         parameter.add_(polar if view is None else view.from_matrices(polar), alpha=-scale)
+
+
+def _check_dtype(parameter: Tensor) -> None:
+    """Raise a ValueError unless the parameter holds real floating-point numbers."""
+    shape = tuple(parameter.shape)
+    if parameter.is_complex():
+        raise ValueError(f"a parameter of shape {shape} is complex; expected real numbers")
+    if not parameter.is_floating_point():
+        raise ValueError(f"a parameter of shape {shape} holds {parameter.dtype}; expected floating-point numbers")
 
 
 def orthogonalized(

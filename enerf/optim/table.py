@@ -6,8 +6,11 @@ a ``torch.optim.Optimizer``. Parameters have two axes, each is one matrix; but f
 keyword ``views``, the views of those that are not.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
 MATRIX_OPTIMIZERS = {
@@ -37,9 +40,9 @@ def matrix_optimizer(
     matrices
         Parameters with two axes, in a list or as values of a dictionary; for ``muon`` also others that have views.
     lr
-        Learning rate, of Adam's scale.
+        Learning rate, of Adam's scale; finite, at least 0.
     weight_decay
-        Decoupled weight decay, as of AdamW.
+        Decoupled weight decay, as of AdamW; finite, at least 0, and 0 for functions without that keyword.
     views
         Parameter -> how it is read as matrices (kernels of convolutions, packed projections), from
         ``conditioning.matrix_views(model)``; those of further parameters are ignored. SOAP does without: a packed
@@ -48,15 +51,20 @@ def matrix_optimizer(
     Raises
     ------
     TypeError
-        If ``matrices`` are not parameters (parameter groups among them), or ``views`` no mapping.
+        If ``matrices`` are not parameters (parameter groups among them), ``views`` no mapping, or ``lr`` or
+        ``weight_decay`` no number, or the name no string.
     ValueError
-        If the name is unknown, a weight is computed, as a conditioned one is, a parameter has another number of axes
-        and no view, or a view of another shape, or none of the views is of these parameters.
+        If the name is unknown, a number is out of range, a weight is computed, as a conditioned one is, a parameter has
+        another number of axes and no view, or a view of another shape, or none of the views is of these parameters.
     ImportError
         If a package that it needs is not installed; the message names the extra that installs it.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"optimizer is {name!r}; expected one of {', '.join(MATRIX_OPTIMIZERS)}")
     if name not in MATRIX_OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(MATRIX_OPTIMIZERS)}")
+    check_number("lr", lr)
+    check_number("weight_decay", weight_decay)
     found = _listed(matrices)
     options: dict[str, Any] = {"weight_decay": weight_decay} if weight_decay else {}
     if packed := _packed(found, views) if name in WITH_VIEWS else {}:
@@ -67,8 +75,36 @@ def matrix_optimizer(
             raise ValueError(
                 f"a parameter has shape {tuple(each.shape)}; {name} takes parameters with two axes{or_viewed}"
             )
-    module, _, function = MATRIX_OPTIMIZERS[name].partition(":")
-    return getattr(import_module(module), function)(found, lr, **options)
+    module, _, attribute = MATRIX_OPTIMIZERS[name].partition(":")
+    function = getattr(import_module(module), attribute)
+    if weight_decay and not _takes(function, "weight_decay"):
+        raise ValueError(f"weight_decay is {weight_decay}, but {name} has no decoupled weight decay; expected 0")
+    return function(found, lr, **options)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise an exception unless a learning rate or weight decay is finite and at least 0.
+
+    Raises
+    ------
+    TypeError
+        If it is no number; a tensor with one element is one.
+    ValueError
+        If it is negative, infinite or NaN.
+    """
+    is_tensor = hasattr(value, "numel") and value.numel() == 1 and not value.is_complex()
+    if not isinstance(value, Real) and not is_tensor:
+        raise TypeError(f"{name} is {value!r}; expected a number of at least 0")
+    number = float(value)
+    if not number >= 0 or math.isinf(number):
+        raise ValueError(f"{name} is {number:g}; expected a number of at least 0, and finite")
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    """Whether a function can be called with that keyword."""
+    found = inspect.signature(function).parameters.values()
+    named = {each.name for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return keyword in named or any(each.kind is each.VAR_KEYWORD for each in found)
 
 
 def _listed(matrices: Any) -> list[Any]:

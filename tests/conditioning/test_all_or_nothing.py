@@ -81,7 +81,7 @@ def test_an_error_half_way_is_undone_for_every_method(method: str, monkeypatch: 
 
     target = {
         "weight_norm": (layers.baselines.parametrizations, "weight_norm"),
-        "spectral_norm": (layers.baselines.parametrizations, "spectral_norm"),
+        "spectral_norm": (parametrize, "register_parametrization"),
         "batch_norm": (layers.batch_norm, "precondition_"),
         "row": (parametrize, "register_parametrization"),
         "fourier": (parametrize, "register_parametrization"),
@@ -220,6 +220,39 @@ def test_one_can_insist_and_the_gradient_is_as_large_as_the_reason_says():
     raw = net[1].parametrizations.weight.original
     assert torch.equal(net[1].weight[:, 2], torch.zeros(4))
     torch.testing.assert_close(raw.grad[:, 2], torch.full((4,), 1e6))
+
+
+def with_a_zero_on_the_diagonal() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    with torch.no_grad():
+        net[1].weight[2, 2] = 0
+    return net
+
+
+def test_zeros_on_the_diagonal_are_for_jacobi_what_rows_of_zeros_are_for_others():
+    net = with_a_zero_on_the_diagonal()
+    before, reason = everything(net), "jacobi divides by the diagonal, and 1 of its 4 entries are zero"
+    for how in ({"layers": ["0", "1"]}, {"layers": "all", "zero_rows": "refused"}):
+        with pytest.raises(ValueError, match=f"^1 cannot be conditioned: {reason}"):
+            layers.condition(net, "jacobi", **how)
+        assert everything(net) == before
+    with pytest.raises(ValueError, match=f"^weight cannot be conditioned: {reason}"):
+        layers.condition_tensor(net[1], "weight", "jacobi")
+    assert layers.condition(with_a_zero_on_the_diagonal(), "row", "all") == ["0", "1"]
+    done = layers.condition(net, "jacobi", "all")
+    assert done == ["0"]
+    assert list(done.left_out) == ["1"]
+    assert done.left_out["1"].startswith(reason)
+
+
+def test_one_can_insist_on_jacobi_too_and_the_zero_counts_as_the_floor():
+    net = with_a_zero_on_the_diagonal()
+    raw = net[1].weight.detach().clone()
+    assert layers.condition(net, "jacobi", "all", zero_rows="conditioned") == ["0", "1"]
+    torch.testing.assert_close(net[1].weight[:, 2].detach(), raw[:, 2] / maps.FLOOR)
+    tensor = with_a_zero_on_the_diagonal()[1]
+    layers.condition_tensor(tensor, "weight", "jacobi", zero_rows="conditioned")
+    assert tensor.weight[2, 2] == 0
 
 
 def test_zeros_that_training_made_do_not_change_what_is_selected():

@@ -8,22 +8,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from enerf.conditioning import layers, maps, parametrization, registry, selection, state_dict, suitability, weight_views
+from enerf.conditioning import (
+    layers,
+    maps,
+    parametrization,
+    registry,
+    selection,
+    state_dict,
+    suitability,
+    table,
+    weight_views,
+)
 from enerf.conditioning.diagnostics import spectrum
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.weight_cache import computed_once
 from enerf.conditioning.weight_views import WeightView
+from enerf.config import conditionings
 
 
 @pytest.fixture(autouse=True)
 def _registrations() -> Iterator[None]:
     """Registrations hold for the process; put back what was there."""
     tables = (weight_views.REGISTERED, maps.ADDED, parametrization.MAPS, selection.APPLIED)
-    before = [dict(table) for table in tables]
+    before = [dict(each) for each in tables]
     yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    for each, content in zip(tables, before, strict=True):
+        each.clear()
+        each.update(content)
 
 
 class Conv1D(nn.Module):
@@ -132,7 +143,69 @@ def test_a_registered_map_is_a_method_with_the_options_of_the_others():
             assert torch.equal(net[1].weight, net[1].weight)
 
 
-@pytest.mark.parametrize("name", ["row", "weight_norm", "not a name"])
+def without_floor(weight: Tensor, gradient: str, p: float) -> Tensor:
+    return weight / weight.norm(dim=-2, keepdim=True)
+
+
+def with_a_row_of_zeros() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    with torch.no_grad():
+        net[1].weight[:, 2] = 0
+    return net
+
+
+def test_layers_of_which_a_registered_map_makes_nan_are_left_out_or_refused():
+    registry.register_map("without_floor", without_floor)
+    net, reason = with_a_row_of_zeros(), "without_floor would make 4 of its 16 weights NaN or infinite"
+    assert layers.select(net, "all", method="without_floor").skipped["1"].startswith(reason)
+    for how in ({"layers": ["0", "1"]}, {"layers": "all", "zero_rows": "refused"}):
+        with pytest.raises(ValueError, match=f"^1 cannot be conditioned: {reason}"):
+            layers.condition(net, "without_floor", **how)
+        assert layers.conditioned_layers(net) == {}
+    with pytest.raises(ValueError, match=f"^weight cannot be conditioned: {reason}"):
+        layers.condition_tensor(net[1], method="without_floor")
+    done = layers.condition(net, "without_floor", "all")
+    assert done == ["0"]
+    assert list(done.left_out) == ["1"]
+    assert net[0].weight.isfinite().all()
+    insisted = with_a_row_of_zeros()
+    assert layers.condition(insisted, "without_floor", "all", zero_rows="conditioned") == ["0", "1"]
+
+
+def test_rows_of_zeros_are_no_reason_where_the_map_keeps_them_finite_and_weights_that_are_not_finite_are_none():
+    registry.register_map("halved", halved)
+    registry.register_map("without_floor", without_floor)
+    assert layers.condition(with_a_row_of_zeros(), "halved", "all") == ["0", "1"]
+    net = with_a_row_of_zeros()
+    with torch.no_grad():
+        net[1].weight[0, 0] = torch.nan
+    assert layers.select(net, "all", method="without_floor").names == ["0", "1"]
+    with torch.device("meta"):
+        assert layers.select(with_a_row_of_zeros(), "all", method="without_floor").names == ["0", "1"]
+
+
+def test_a_registered_map_may_refuse_the_norm_that_it_is_not_asked_for():
+    def of_sums(weight: Tensor, gradient: str, p: float) -> Tensor:
+        if p != 1:
+            raise ValueError(f"p is {p}; expected 1")
+        return weight / weight.norm(p, dim=-2, keepdim=True)
+
+    registry.register_map("of_sums", of_sums)
+    net = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(ValueError, match=r"p is 2.0; expected 1"):
+        layers.condition(net, "of_sums", scale="constant")
+    assert layers.condition(net, "of_sums", p=1) == ["0"]
+
+
+def test_no_name_of_another_kind_is_taken():
+    for name in ("none", *conditionings.names()):
+        for register in (registry.register_map, registry.register_parametrization):
+            with pytest.raises(ValueError, match=f"name is '{name}'; expected an identifier that is not one of"):
+                register(name, lambda *_: None)
+    assert maps.ADDED.keys() <= table.MODULES.keys()
+
+
+@pytest.mark.parametrize("name", ["row", "weight_norm", "muon", "soap", "layer_norm", "none", "not a name"])
 def test_names_that_are_taken_are_refused(name: str):
     with pytest.raises(ValueError, match="expected an identifier that is not one of row, column"):
         registry.register_map(name, halved)

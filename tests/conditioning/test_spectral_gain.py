@@ -82,6 +82,11 @@ def test_raw_weights_have_no_scale_and_gains_are_gains():
     assert list(groups.gains) == ["0.parametrizations.weight.1.gain"]
 
 
-def test_other_scales_are_refused():
-    with pytest.raises(ValueError, match="spectral_norm is not a map"):
-        condition(nn.Sequential(nn.Linear(6, 5)), "spectral_norm", ["0"], scale="kept")
+@pytest.mark.parametrize("scale", ["kept", "learned_rows"])
+def test_other_scales_are_refused_with_those_that_there_are(scale: str):
+    net = nn.Sequential(nn.Linear(6, 5))
+    with pytest.raises(ValueError, match=f"^scale is '{scale}', but .*; expected fixed, constant or learned$"):
+        condition(net, "spectral_norm", ["0"], scale=scale)
+    with pytest.raises(ValueError, match="spectral_norm is not a map: gradient, every, scale and p apply to row"):
+        condition(net, "spectral_norm", ["0"], scale="learned", p=1)
+    assert list(net.state_dict()) == ["0.weight", "0.bias"]

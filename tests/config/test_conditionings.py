@@ -1,6 +1,7 @@
 """Names of ``--conditioning``: what they stand for, and that a new one is one module and one line."""
 
 import itertools
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from enerf import conditioning
-from enerf.conditioning import maps, parametrization, table
+from enerf.conditioning import maps, parametrization, selection, table
 from enerf.config import conditionings, parser
 from enerf.config.methods import SHAPES, split_ratio
 from enerf.config.options import ConditioningOptions, FitOptions
@@ -55,6 +56,26 @@ def test_two_names_are_joined_in_any_order_if_they_are_of_different_kinds():
 @pytest.mark.parametrize("text", ["rows", "", "row+", "row+row", "row,muon", "none+row", "ROW"])
 def test_other_texts_are_one_sentence(text):
     assert "option --conditioning: found" in refused("--conditioning", text)
+
+
+def test_a_method_of_comparisons_is_refused_with_the_options_that_it_stands_for():
+    for text, sentence in (
+        (
+            "ws",
+            "found 'ws', a method of comparisons, expected what it stands for: --conditioning weight_standardisation",
+        ),
+        ("equilibrate", "a method of comparisons, expected what it stands for: --conditioning row"),
+        ("muon+ws", "found 'ws' in 'muon+ws', a method of comparisons, expected what it stands for: --conditioning"),
+        ("muon*5", "expected what it stands for: --conditioning muon, and --lrate_matrices of 5 times --lrate"),
+        ("he", "expected what it stands for: --init he"),
+        ("rows", "found 'rows', expected none, or names joined by +, from row, "),
+    ):
+        assert sentence in refused("--conditioning", text)
+    for method in {*SHAPES.changes} - {*conditionings.names()}:
+        message = refused("--conditioning", method)
+        _, found, words = message.partition("expected what it stands for: ")
+        assert found, method
+        assert all(word in words for word in str(SHAPES.changes[method].get("conditioning", "")).split("+")), method
 
 
 def test_a_method_is_named_once():
@@ -151,6 +172,61 @@ def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):
         step_of(field, options)
     assert conditioning.conditioned_layers(field) == dict.fromkeys(("trunk.0", "trunk.1", "trunk.2"), "centered")
     assert field["trunk"][1].weight.mean(1).abs().max() < 1e-6
+
+
+def test_a_parametrization_is_one_module_and_one_line_and_takes_no_options_of_maps(tmp_path, monkeypatch):
+    (tmp_path / "my_parametrization.py").write_text(
+        textwrap.dedent(
+            '''
+            """Weights that are tripled."""
+            from torch.nn.utils import parametrize
+
+            from enerf.conditioning.interface import Parametrization
+            from enerf.conditioning.registry import register_parametrization
+
+
+            class Tripled(Parametrization):
+                method = "tripled"
+
+                def forward(self, raw):
+                    return 3 * raw
+
+
+            def apply(module, view):
+                parametrize.register_parametrization(module, view.name, Tripled())
+
+
+            register_parametrization("tripled", apply)
+            '''
+        )
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(table.MODULES, "tripled", "my_parametrization")
+    monkeypatch.setattr(maps, "ADDED", dict(maps.ADDED))
+    monkeypatch.setattr(selection, "APPLIED", dict(selection.APPLIED))
+    for words in ("--equilibrate_scale learned", "--equilibrate_gradient detached", "--equilibrate_p 1"):
+        message = refused("--conditioning", "tripled", *words.split())
+        assert message.startswith(f"option {words.split()[0]}: found ")
+        assert "with the method tripled, expected " in message
+    options, _ = parser.parse(NerfConfig, ["--conditioning", "tripled+muon"])
+    field = nn.ModuleDict({"trunk": SkipMLP(6, 8, 3, 0), "head": nn.Linear(8, 3)})
+    step_of(field, options)
+    assert conditioning.conditioned_layers(field) == dict.fromkeys(("trunk.0", "trunk.1", "trunk.2"), "tripled")
+
+
+def test_options_of_maps_are_those_of_the_methods_that_are_maps():
+    for name in table.MODULES:
+        table.load(name)
+        assert bool(conditionings.values_of(name)) == (name in parametrization.MAPS) == (name not in selection.APPLIED)
+    for name in (*conditionings.MAPS, *conditionings.EUCLIDEAN):
+        assert name in parametrization.MAPS
+
+
+def test_known_methods_are_checked_without_torch():
+    code = "import sys; from enerf.config.options import ConditioningOptions as Options; found = %r\n"
+    code += "for name in found: Options(conditioning=name).check()\nprint('torch' in sys.modules)"
+    words = [sys.executable, "-c", code % [*conditionings.names()]]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_an_optimizer_is_one_module_and_one_line(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from enerf.config import parser
-from enerf.config.methods import Methods
+from enerf.config.methods import FIELDS, Methods, as_options, conditioning_of, methods_with
 from enerf.experiments import variants
 from enerf.tasks import registry
 from enerf.tasks.classifier.config import NORMALIZATIONS, ClassifierConfig
@@ -66,7 +66,7 @@ def test_every_method_differs_from_the_plain_arm_by_its_own_options_only(kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_method_is_another_one_whatever_the_configuration_says(kind: str):
+def test_every_method_is_another_one_also_with_other_options_of_training(kind: str):
     for changes in ({}, OTHERWISE.get(kind, {})):
         made: dict[tuple[str, ...], str] = {}
         for method in methods_of(kind):
@@ -109,6 +109,39 @@ def test_methods_with_muon_differ_from_those_without_in_the_optimizer_alone():
         own = {"optimiser": "muon", "momentum": 0.0, "l1": 0.0, "l2": 0.0, "shrinkage": "sign"}
         assert changes == {**own, **CLASSIFIERS.changes[name.removesuffix("_muon")]}
     assert len(with_muon) == 2 * 6
+
+
+@pytest.mark.parametrize("kind", ["nerf", "shape"])
+def test_a_method_is_the_options_that_the_command_line_tells_it_stands_for(kind: str):
+    for method, changes in methods_of(kind).items():
+        base = base_of(kind, method)
+        asked = as_options(method).split()
+        words = [f"--{line.replace(' = ', '=', 1)}" for line in parser.to_text(base).splitlines() if " = " in line]
+        one, _ = parser.parse(KINDS[kind], [*words, *asked])
+        arm = variant(kind, method)
+        assert one.conditioning.methods == arm.conditioning.methods == conditioning_of(changes), method
+        ours, theirs = parser.to_dict(one), parser.to_dict(arm)
+        differing = {name for name in ours if ours[name] != theirs[name]}
+        names_of_weights = {"conditioning", "equilibrate", "weight_norm"}  # two names of one method
+        assert differing <= {*names_of_weights, "expname", "no_final_eval"}, method
+
+
+def test_options_of_a_ratio_of_rates_name_the_ratio():
+    assert as_options("muon_e*2.5") == "--conditioning row+muon, and --lrate_matrices of 2.5 times --lrate"
+    assert [as_options(name) for name in ("he*5", "muon*", "muon*0", "rows", "")] == [""] * 5
+
+
+def test_methods_with_a_conditioning_are_found_by_every_name_of_it():
+    by_row = ["equilibrate", "detached", "kept", "constant", "gain", "row_gains", "own_kept", "own_gain"]
+    assert methods_with("row", FIELDS) == by_row
+    assert methods_with("muon+row", FIELDS) == methods_with("row+muon", FIELDS) == ["muon_e", "muon_gain"]
+    assert methods_with("weight_norm", FIELDS) == ["weight_norm"]
+    for text in ("column+muon", "ws", "rows", "row+column", ""):
+        assert methods_with(text, FIELDS) == []
+    assert methods_with("row", CLASSIFIERS) == methods_with("none", CLASSIFIERS) == []
+    for method, changes in FIELDS.changes.items():
+        if name := changes.get("conditioning"):
+            assert method in methods_with(name, FIELDS)
 
 
 def methods_of(kind: str) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,9 @@
 import math
 
 import pytest
+from torch import nn
 
+from enerf.conditioning import condition, layer_report
 from enerf.core import images
 from enerf.core.errors import InputError
 from enerf.experiments import analysis_report
@@ -35,6 +37,36 @@ def test_a_checkpoint_is_summed_up_by_medians_and_by_the_extremes_of_row_norms()
     )
 
 
+def test_ranks_of_raw_weights_are_those_of_applied_ones_in_plain_layers_and_missing_in_older_records():
+    assert analysis_report.summary(record(3))["stable_rank"] is None  # an earlier version did not measure it
+    plain = analysis_report.summary(record(3, stable_rank=3.0))
+    assert (plain["stable_rank"], plain["stable_rank_raw"], plain["effective_rank_raw"]) == (3, 3, 8)
+    earlier = analysis_report.summary(record(3, kappa_raw=9.0))
+    assert (earlier["effective_rank"], earlier["effective_rank_raw"], earlier["stable_rank_raw"]) == (8, None, None)
+    mixed = record(3, stable_rank=3.0)  # a plain layer's rank is not that of the others
+    mixed["layers"]["a"] |= {"kappa_raw": 9.0}
+    assert analysis_report.summary(mixed)["stable_rank_raw"] is None
+    mixed["layers"]["a"] |= {"stable_rank_raw": 2.0}
+    assert analysis_report.summary(mixed)["stable_rank_raw"] == 3
+
+
+def test_the_table_has_the_ranks_of_raw_and_applied_weights_and_a_dash_for_missing_ones():
+    raw = {"kappa_raw": 9.0, "effective_rank_raw": 5.0, "stable_rank_raw": 2.0, "stable_rank": 3.0}
+    header, new, old = analysis_report.table(
+        [history("new", record(2, **raw), record(8, **{**raw, "stable_rank": 6.0})), history("old", record(2))]
+    )
+    columns = ["eff. rank W raw", "eff. rank W applied", "stable rank W raw", "stable rank W applied"]
+    found = [[dict(zip(header, row, strict=True))[column] for column in columns] for row in (new, old)]
+    assert found == [["5 ×1", "8 ×1", "2 ×1", "6 ×2"], ["8", "8", "–", "–"]]
+
+
+def test_a_layer_report_has_every_statistic_of_weights():
+    net = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 4))
+    condition(net, "row", ["0"])
+    found = analysis_report.summary({"step": 1, "layers": layer_report(net)})
+    assert all(found[key] is not None for key, _, _ in analysis_report.FIGURES[: analysis_report.N_WEIGHT_FIGURES])
+
+
 def test_what_json_could_not_hold_is_infinite_and_what_was_not_measured_is_not():
     found = analysis_report.summary(record(3, kappa=None, curved=False))
     assert found["kappa"] == math.inf
@@ -63,7 +95,8 @@ def test_what_did_not_converge_is_marked():
 
 def test_without_curvature_there_are_no_empty_columns():
     header, _ = analysis_report.table([history("plain", record(2, curved=False))])
-    assert header == ["run", "step", "κ(W) raw", "κ(W) applied", "row norms", "eff. rank W"]
+    ranks = ["eff. rank W raw", "eff. rank W applied", "stable rank W raw", "stable rank W applied"]
+    assert header == ["run", "step", "κ(W) raw", "κ(W) applied", "row norms", *ranks]
 
 
 @pytest.mark.parametrize("curved", [True, False])

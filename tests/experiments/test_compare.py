@@ -200,6 +200,16 @@ def test_wrong_methods_are_one_sentence(text):
         variants.read_methods(text, methods.FIELDS)
 
 
+@pytest.mark.parametrize(
+    ("text", "using"),
+    [("row+muon", "muon_e, muon_gain"), ("plain,weight_standardisation", "ws"), ("column+muon", ""), ("foo", "")],
+)
+def test_a_value_of_conditioning_leads_to_the_methods_with_it(text, using):
+    with pytest.raises(InputError) as caught:
+        variants.read_methods(text, methods.FIELDS)
+    assert str(caught.value).partition("; with that value of --conditioning: ")[2] == using
+
+
 @pytest.mark.parametrize("text", ["", "a", "0,0", "-1"])
 def test_wrong_seeds_are_one_sentence(text):
     with pytest.raises(InputError, match=r"option --seeds: found .*, expected different whole numbers"):

@@ -3,12 +3,16 @@
 import copy
 import pickle
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from enerf.core.errors import InputError
+from enerf.engine.optimizers import with_matrices
 from enerf.optim import table
 from enerf.optim.combined import Combined
 
@@ -221,6 +225,47 @@ def test_matrices_are_trained_without_decay_by_every_optimizer_of_the_table(name
         optimizer.step()
     assert (weight - target).abs().max() < 0.2
     assert all(group["weight_decay"] == 0 for group in optimizer.param_groups)
+
+
+def signed(matrices: list[nn.Parameter], lr: float) -> Optimizer:
+    return torch.optim.SGD(matrices, lr=lr)
+
+
+def decayed(matrices: list[nn.Parameter], lr: float, **options: Any) -> Optimizer:
+    return torch.optim.SGD(matrices, lr=lr, **options)
+
+
+@pytest.fixture(params=[signed, decayed])
+def added(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Optimizer]:
+    """A function that is in the table, by its name."""
+    monkeypatch.setitem(table.MATRIX_OPTIMIZERS, request.param.__name__, f"{__name__}:{request.param.__name__}")
+    return request.param
+
+
+def test_weight_decay_is_that_of_optimizers_that_have_it_and_an_error_for_others(added: Callable[..., Optimizer]):
+    weight, name = nn.Parameter(torch.ones(2, 2)), added.__name__
+    others = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    assert table.matrix_optimizer(name, [weight], 0.1).param_groups[0]["weight_decay"] == 0
+    if added is decayed:
+        assert table.matrix_optimizer(name, [weight], 0.1, weight_decay=0.2).param_groups[0]["weight_decay"] == 0.2
+        return
+    sentence = "weight_decay is 0.2, but signed has no decoupled weight decay; expected 0"
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        table.matrix_optimizer(name, [weight], 0.1, weight_decay=0.2)
+    with pytest.raises(InputError, match=f"^option --optimiser signed: {sentence}$"):
+        with_matrices(others, name, [weight], (0.1, 0.0), "--optimiser signed", "a deeper network", weight_decay=0.2)
+
+
+@pytest.mark.parametrize("name", table.MATRIX_OPTIMIZERS)
+def test_numbers_out_of_range_are_one_sentence_for_every_optimizer_of_the_table(name: str):
+    weight = nn.Parameter(torch.ones(2, 2))
+    for value in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"^lr is {value:g}; expected a number of at least 0, and finite$"):
+            table.matrix_optimizer(name, [weight], value)
+        with pytest.raises(
+            ValueError, match=f"^weight_decay is {value:g}; expected a number of at least 0, and finite$"
+        ):
+            table.matrix_optimizer(name, [weight], 0.1, weight_decay=value)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch):

@@ -267,6 +267,9 @@ for make in (
     lambda: Combined([None]),
     lambda: matrix_views([net]),
     lambda: parameter_groups(net.parameters()),
+    lambda: matrix_optimizer(["muon"], [net.weight], 0.1),
+    lambda: matrix_optimizer("muon", [net.weight], "0.1", views=matrix_views(net)),
+    lambda: matrix_optimizer("muon", [net.weight], 0.1, weight_decay=None, views=matrix_views(net)),
 ):
     try:
         make()
@@ -288,7 +291,38 @@ def test_mistakes_of_type_are_told():
         "the parts are a list; expected optimizers, in a list",
         "the model is a list; expected a torch.nn.Module",
         "the model is a generator; expected a torch.nn.Module",
+        "optimizer is ['muon']; expected one of muon, soap",
+        "lr is '0.1'; expected a number of at least 0",
+        "weight_decay is None; expected a number of at least 0",
     ]
+
+
+def test_numbers_of_each_group_are_checked_and_integers_are_refused():
+    matrix, other = nn.Parameter(torch.eye(3)), nn.Parameter(torch.eye(2))
+    for name, value in (("lr", -1.0), ("lr", float("inf")), ("weight_decay", -0.1), ("weight_decay", float("nan"))):
+        group = {"params": [matrix], name: value}
+        with pytest.raises(ValueError, match=f"{name} is {value:g}; expected a number of at least 0, and finite"):
+            Muon([group], 0.1)
+        optimizer = Muon([other], 0.1)
+        with pytest.raises(ValueError, match=f"{name} is {value:g}; expected a number of at least 0"):
+            optimizer.add_param_group(group)
+        assert len(optimizer.param_groups) == 1
+    with pytest.raises(TypeError, match="lr is 'a'; expected a number of at least 0"):
+        Muon([{"params": [matrix], "lr": "a"}], 0.1)
+    integers = nn.Parameter(torch.ones(2, 2, dtype=torch.int32), requires_grad=False)
+    for make in (lambda: Muon([integers], 0.1), lambda: matrix_optimizer("muon", [integers], 0.1)):
+        with pytest.raises(ValueError, match=r"of shape \(2, 2\) holds torch.int32; expected floating-point numbers"):
+            make()
+    Muon([{"params": [matrix], "lr": torch.tensor(0.1)}, {"params": [other], "lr": 0, "weight_decay": 0}], 0.1)
+
+
+def test_integers_are_refused_where_torchs_is_used_too(products: str):
+    weights = [
+        nn.Parameter(torch.ones(2, 2, dtype=dtype), requires_grad=False) for dtype in (torch.int32, torch.cfloat)
+    ]
+    for weight, sentence in zip(weights, ("holds torch.int32", "is complex"), strict=True):
+        with pytest.raises(ValueError, match=sentence):
+            matrix_optimizer("muon", [weight], 0.1)
 
 
 def test_raw_weights_are_taken_from_a_dictionary_and_computed_ones_are_refused():

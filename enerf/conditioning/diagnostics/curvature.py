@@ -35,6 +35,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import batch_norm
 from enerf.conditioning.diagnostics.eigenvalues import import_extra, symmetric_eigenvalues
+from enerf.conditioning.interface import require_module
 from enerf.conditioning.parametrization import Equilibrated
 
 COLUMNS = 1 << 16  # columns of a Jacobian that are multiplied at a time in float64
@@ -62,6 +63,9 @@ class Objective:
     inputs: Shaped[Tensor, "b ..."]
     targets: Shaped[Tensor, "b ..."]
     parameters: tuple[nn.Parameter, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_module(self.model)
 
     def free_parameters(self) -> list[nn.Parameter]:
         """The parameters to differentiate by."""
@@ -147,6 +151,7 @@ def make_differentiable_(model: nn.Module) -> None:
     changing its class to a subclass, so that the module, its hooks and its parameters remain. Preconditioners of
     gradients are removed, with their statistics. Meant for a copy that is not trained, after its weights are loaded.
     """
+    require_module(model)
     for module in list(model.modules()):
         if type(module) is nn.GroupNorm:
             module.__class__ = _ExplicitGroupNorm

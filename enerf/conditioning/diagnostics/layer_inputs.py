@@ -27,7 +27,8 @@ from torch.overrides import TorchFunctionMode
 
 from enerf.conditioning.diagnostics.eigenvalues import condition_number_above
 from enerf.conditioning.diagnostics.spectrum import singular_values
-from enerf.conditioning.selection import layer_at
+from enerf.conditioning.interface import require_module
+from enerf.conditioning.selection import as_names, layer_at
 from enerf.conditioning.weight_views import CONVOLUTIONS
 
 # Functions that layers call, and the names of their arguments.
@@ -102,6 +103,8 @@ def record_layer_inputs(
 
     Raises
     ------
+    TypeError
+        If the model is no module, or the names are none.
     ValueError
         If a name is unknown, or its layer has another type or is not applied.
 
@@ -111,7 +114,8 @@ def record_layer_inputs(
     >>> record_layer_inputs(net, ["2"], lambda: net(torch.zeros(5, 3)))["2"].shape
     torch.Size([5, 8])
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    require_module(model)
+    found: dict[str, list[Tensor]] = {name: [] for name in as_names(names)}
     with torch.no_grad(), parametrize.cached():  # cached: each parametrized weight is a single object
         weights: dict[int, str] = {}
         for name in found:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
-from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors
+from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors, require_module
 from enerf.conditioning.selection import as_names, layer_at, layer_names
 
 
@@ -193,6 +193,8 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
 
     Raises
     ------
+    TypeError
+        If the model is no module, or the names are none.
     ValueError
         If a name is unknown or its layer has no weight matrices.
 
@@ -202,6 +204,7 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     >>> " ".join(report["0"])
     'kappa row_norm_min row_norm_max row_norm_spread effective_rank stable_rank rank kappa_range'
     """
+    require_module(model)
     with torch.no_grad(), _unchanged_by_reading(model):
         found = layer_names(model) if names is None else as_names(names)
         return {name: _report(layer_at(model, name)) for name in found}

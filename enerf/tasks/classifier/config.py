@@ -316,9 +316,10 @@ class ClassifierConfig(RunConfig):
             If it does not.
         """
         norm, treatment = self.conditioning.parts
-        every = {item.name for item in dataclasses.fields(self.conditioning)}  # a line that repeats a run has them all
+        # a line that repeats a run, and the file of a run, give all options, and choose none
+        every = {item.name for item in dataclasses.fields(self.conditioning)} - {"normalisation"}
         chosen = "equilibrate" in on_line and not every <= on_line
-        chosen |= "equilibrate" in in_file and "equilibrate_scale" not in in_file  # a file of a run has them all
+        chosen |= "equilibrate" in in_file and "equilibrate_scale" not in in_file
         if chosen and treatment != "e":
             norm = norm or ("ln" if self.model.model.startswith("vit") else "bn")
             raise InputError(
