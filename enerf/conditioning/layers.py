@@ -63,7 +63,9 @@ __all__ = [
 ]
 
 
-WHOLE = ("weight_norm", "spectral_norm", "batch_norm")  # methods that do not read packed weights as several matrices
+WITHOUT_NORMS = ("jacobi", "spectral_shift")  # maps to which p does not apply
+# methods that do not read packed weights as several matrices
+WHOLE = ("weight_norm", "spectral_norm", "batch_norm", "fourier")
 
 
 class Conditioned(list[str]):
@@ -347,6 +349,8 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
             )
     elif method not in MAPS and not (plain and scale == "fixed"):
         raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
+    if method in WITHOUT_NORMS and p != 2:
+        raise ValueError(f"p is {p!r}, but {method} divides by no norm; expected 2")
     if not math.isfinite(every) or every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":
@@ -359,3 +363,5 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
     without_divisors = method in ("weight_standardisation", "spectral_shift")
     if every > 1 and (without_divisors or (added is not None and added.divisors is None)):
         raise ValueError(f"{method} is more than a division: it has no divisors that could be cached")
+    if method == "spectral_shift" and gradient != "through":
+        raise ValueError("gradient is 'detached', but spectral_shift has no divisors; expected 'through'")

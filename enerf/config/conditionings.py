@@ -18,7 +18,7 @@ NORMALIZATIONS = ("layer_norm", "batch_norm")
 SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 MAP_OPTIONS = ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p")
 WITHOUT_MAP_OPTIONS = ("none", "weight_norm", "fourier")  # methods of weights
-EUCLIDEAN = ("weight_standardisation", "orthogonal")  # maps without another norm
+EUCLIDEAN = ("jacobi", "weight_standardisation", "orthogonal")  # maps without another norm
 
 
 @dataclass(frozen=True)

@@ -283,6 +283,22 @@ def test_condition_says_what_is_wrong_and_touches_nothing(names: list[str], meth
     assert layers.conditioned_layers(model) == {"coarse.view": "column"}
 
 
+@pytest.mark.parametrize(
+    ("method", "how", "sentence"),
+    [
+        ("jacobi", {"p": 1}, "p is 1, but jacobi divides by no norm; expected 2"),
+        ("spectral_shift", {"p": math.inf}, "p is inf, but spectral_shift divides by no norm; expected 2"),
+        ("spectral_shift", {"gradient": "detached"}, "gradient is 'detached', but spectral_shift has no divisors"),
+        ("fourier", {"packing": "head"}, "packing is 'head', but fourier treats a weight as a whole"),
+    ],
+)
+def test_options_without_effect_are_refused(method: str, how: dict[str, object], sentence: str):
+    model = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=sentence):
+        layers.condition(model, method, "all", **how)
+    assert layers.conditioned_layers(model) == {}
+
+
 @pytest.mark.parametrize("method", ["column", "row_column"])
 def test_columns_of_a_single_input_are_refused(method: str):
     model = nn.Sequential(nn.Linear(1, 4))
