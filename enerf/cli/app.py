@@ -89,11 +89,11 @@ def path(text: str) -> Path:
     Raises
     ------
     InputError
-        If no file can have such a path.
+        If no file can have such a path, or it is empty.
     """
     found = text_path(text)
     if not found:
-        raise argparse.ArgumentTypeError("found an empty path, expected a file or a folder (. is the current one)")
+        raise InputError("found an empty path, expected a file or a folder (. is the current one)")
     return Path(found)
 
 

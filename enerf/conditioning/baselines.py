@@ -114,10 +114,15 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
 
 
 class SpectralNorm(parametrizations._SpectralNorm):
-    """Torch's spectral normalization whose vectors do not advance in a forward pass of activation checkpointing."""
+    """Torch's spectral normalization whose vectors do not advance where activation checkpointing computes again.
+
+    The pass that is computed again sees the vectors of the latest forward pass, which is its own unless there was
+    another one before the backward pass.
+    """
 
     def _power_method(self, weight_mat: Float[Tensor, "n_out n_in"], n_power_iterations: int) -> None:
-        if not recomputation.is_recomputed():
+        is_first = n_power_iterations > self.n_power_iterations  # of the constructor, wherever that is called
+        if is_first or not recomputation.is_recomputed():
             super()._power_method(weight_mat, n_power_iterations)
 
 

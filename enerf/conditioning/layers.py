@@ -63,7 +63,6 @@ __all__ = [
 ]
 
 
-WITHOUT_NORMS = ("jacobi", "spectral_shift")  # maps to which p does not apply
 # methods that do not read packed weights as several matrices
 WHOLE = ("weight_norm", "spectral_norm", "batch_norm", "fourier")
 
@@ -349,8 +348,8 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
             )
     elif method not in MAPS and not (plain and scale == "fixed"):
         raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
-    if method in WITHOUT_NORMS and p != 2:
-        raise ValueError(f"p is {p!r}, but {method} divides by no norm; expected 2")
+    if method == "spectral_shift" and p != 2:
+        raise ValueError(f"p is {p!r}, but spectral_shift divides by no norm; expected 2")
     if not math.isfinite(every) or every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":

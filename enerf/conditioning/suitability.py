@@ -222,9 +222,11 @@ def _mapped_problem(matrices: Tensor, method: str) -> str | None:
     if added is None or added.function is None or not matrices.isfinite().all():
         return None
     try:
-        mapped = added.function(matrices, "through", 2.0)
-    except ValueError:  # a map may refuse this gradient or norm: its own sentence comes when it is applied
+        mapped = added.function(matrices.clone(), "through", 2.0)  # a copy: a map may write to its argument
+    except (ValueError, AssertionError, NotImplementedError):  # of this gradient or norm: told when it is applied
         return None
+    except RuntimeError as error:  # such as the inverse of a singular matrix
+        return f"{method} cannot be computed for it: {error}"
     wrong = int((~mapped.isfinite()).sum()) if isinstance(mapped, Tensor) else 0
     if not wrong:
         return None

@@ -18,7 +18,7 @@ NORMALIZATIONS = ("layer_norm", "batch_norm")
 SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 MAP_OPTIONS = ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p")
 WITHOUT_MAP_OPTIONS = ("none", "weight_norm", "fourier")  # methods of weights
-EUCLIDEAN = ("jacobi", "weight_standardisation", "orthogonal")  # maps without another norm
+EUCLIDEAN = ("weight_standardisation", "orthogonal")  # maps without another norm
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def _unknown_message(name: str, text: str) -> str:
 
     if options := methods.as_options(name):
         found = shown(name) + ("" if name == text else f" in {shown(text)}")
-        return f"option --conditioning: found {found}, a method of comparisons, expected what it stands for: {options}"
+        where = "" if methods.split_ratio(name)[0] in methods.FIELDS.changes else ", for images alone"
+        stands_for = f"a method of comparisons, expected what it stands for: {options}{where}"
+        return f"option --conditioning: found {found}, {stands_for}"
     known = ", ".join(names())
     return f"option --conditioning: found {shown(text)}, expected none, or names joined by +, from {known}"

@@ -97,7 +97,10 @@ def parse(
         if not config.run.basedir:
             raise InputError("option --basedir: found nothing, expected the folder of results, such as ./logs")
         config.check()
-        config.check_given(_names_on_line(arguments), names_in_file(arguments))
+        if not any(
+            hasattr(table, "methods") for table in extra
+        ):  # of comparisons, whose methods have their own options
+            config.check_given(_names_on_line(arguments), names_in_file(arguments))
     except InputError as error:
         raise InputError(_with_file(str(error), arguments, file)) from None
     return config, filled[len(own) :]

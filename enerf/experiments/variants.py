@@ -53,7 +53,7 @@ def plan(bases: Mapping[str, RunConfig], chosen: CompareOptions) -> list[Variant
     ------
     InputError
         For an unknown method, an invalid seed or learning rate, an impossible combination of options, or two methods
-        that are the same with the options of the configuration.
+        that are the same in all their variants.
     """
     known: Methods = registry.task(next(iter(bases.values())).kind).load("methods")
     names = read_methods(known.default if chosen.methods == "default" else chosen.methods, known)
@@ -67,22 +67,27 @@ def plan(bases: Mapping[str, RunConfig], chosen: CompareOptions) -> list[Variant
     ]
     for variant in variants:
         variant.config.check()
-    _check_different(variants)
+    _check_different({name: variants[i :: len(names)] for i, name in enumerate(names)})
     return variants
 
 
-def _check_different(variants: Sequence[Variant]) -> None:
-    """Raise ``InputError`` if two variants have the same options but for the folder of their results."""
-    found: dict[tuple[str, ...], Variant] = {}
-    for variant in variants:
-        values = parser.to_dict(variant.config) | {"expname": ""}
-        values["lrate_matrices"] = values.get("lrate_matrices") or values["lrate"]  # 0: the same rate
-        key = tuple(f"{name}={value}" for name, value in values.items())
-        if (other := found.setdefault(key, variant)) is not variant:
+def _check_different(of_methods: Mapping[str, Sequence[Variant]]) -> None:
+    """Raise ``InputError`` if all variants of two methods have the same options but for the folder of their results."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, variants in of_methods.items():
+        key = tuple(_training(variant.config) for variant in variants)
+        if (other := found.setdefault(key, name)) != name:
             raise InputError(
-                f"option --methods: found {other.name} and {variant.name}, which are the same training with the other "
-                "options, expected different ones"
+                f"option --methods: found {other} and {name}, which are the same training with the other options, "
+                "expected different ones"
             )
+
+
+def _training(config: RunConfig) -> str:
+    """All options but the folder of the results; a rate of the matrices that is the other one is none of its own."""
+    values = parser.to_dict(config) | {"expname": ""}
+    values["lrate_matrices"] = values.get("lrate_matrices") or values["lrate"]
+    return repr(values)
 
 
 def warn_of_overridden(base: RunConfig) -> None:

@@ -41,7 +41,9 @@ def apply(
         given: dict[str, Any] = {name.removeprefix("equilibrate_"): getattr(options, name) for name in known}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            layers.condition(model, method, names, zero_rows="conditioned", **given)
+            # zero rows stay zero; zeros on the diagonal would become weights a million times as large
+            zero_rows = "refused" if method == "jacobi" else "conditioned"
+            layers.condition(model, method, names, zero_rows=zero_rows, **given)
     if options.methods.normalization != "none":
         module.add_normalization(model, options.methods.normalization)
 

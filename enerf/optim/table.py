@@ -93,9 +93,16 @@ def check_number(name: str, value: Any) -> None:
         If it is negative, infinite or NaN.
     """
     is_tensor = hasattr(value, "numel") and value.numel() == 1 and not value.is_complex()
-    if not isinstance(value, Real) and not is_tensor:
+    is_array = getattr(value, "ndim", None) == 0 and getattr(getattr(value, "dtype", None), "kind", "") in (
+        "f",
+        "i",
+        "u",
+    )
+    if not isinstance(value, Real) and not is_tensor and not is_array:
         raise TypeError(f"{name} is {value!r}; expected a number of at least 0")
-    number = float(value)
+    if getattr(value, "is_meta", False):
+        return
+    number = float(value.detach() if is_tensor else value)
     if not number >= 0 or math.isinf(number):
         raise ValueError(f"{name} is {number:g}; expected a number of at least 0, and finite")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 40  # margins
+SMALLEST_STEP = 1e-290  # between ticks: smaller ones underflow
 MOST_POINTS = 400  # of a line; more are thinned out, the first and last are kept
 MARKED = 30  # lines of at most as many points have markers
 _LARGEST = 1e300  # of values that are drawn: differences of larger ones overflow
@@ -148,12 +149,14 @@ def chart(
 
 
 def linear_ticks(low: float | int, high: float | int, about: int = 5) -> list[float]:
-    """Return about as many round values between two values.
+    """Return about as many round values between two values; the values themselves if they are next to 0.
 
-    >>> linear_ticks(0, 200), linear_ticks(14.3, 18.9)
-    ([0.0, 50.0, 100.0, 150.0, 200.0], [15.0, 16.0, 17.0, 18.0])
+    >>> linear_ticks(0, 200), linear_ticks(14.3, 18.9), linear_ticks(0, 5e-324)
+    ([0.0, 50.0, 100.0, 150.0, 200.0], [15.0, 16.0, 17.0, 18.0], [0.0, 5e-324])
     """
     raw = (high - low) / about
+    if raw < SMALLEST_STEP:
+        return [float(low), float(high)]
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)

@@ -60,7 +60,7 @@ def test_defaults_are_those_of_the_functions():
         (["nothing"], "invalid choice: 'nothing'"),
         (["scene", "--heigth", "3"], "unknown option 'heigth'"),
         (["labelled", "x", "--kind", "tar"], "invalid choice: 'tar'"),
-        (["labelled", "--out="], "argument --out: found an empty path, expected a file or a folder"),
+        (["labelled", "--out="], "found an empty path, expected a file or a folder"),
         (["photographs", "--frames", "3"], "option --frames: found 3 without --video, expected --views, or --video"),
         (["photographs", "--video", "--views", "3"], "option --views: found 3 with --video, expected --frames"),
     ],

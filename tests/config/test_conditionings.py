@@ -75,7 +75,9 @@ def test_a_method_of_comparisons_is_refused_with_the_options_that_it_stands_for(
         message = refused("--conditioning", method)
         _, found, words = message.partition("expected what it stands for: ")
         assert found, method
-        assert all(word in words for word in str(SHAPES.changes[method].get("conditioning", "")).split("+")), method
+        named = SHAPES.changes[method].get("conditioning")
+        assert named is None or all(word in words for word in named.split("+")), method
+        assert words.endswith(", for images alone") == (method == "iga"), method
 
 
 def test_a_method_is_named_once():

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enerf.reporting import charts
@@ -13,6 +13,8 @@ FINITE = st.floats(-1e12, 1e12, allow_nan=False)
 
 
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=20), st.booleans(), st.booleans())
+@example([(5e-324, 0.0)], True, False)
+@example([(0.0, 5e-324), (1.0, 1e-323)], False, False)
 def test_everything_that_is_drawn_lies_within_the_frame(points, log_x, log_y):
     drawn = chart("t", "x", "y", [Series("a", "a", points)], ["a"], log_x=log_x, log_y=log_y)
     left, top, right, bottom = drawn.box

@@ -1,6 +1,5 @@
 """Options of classifier runs, grouped in dataclasses; see ``enerf.config.options``."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -317,9 +316,9 @@ class ClassifierConfig(RunConfig):
         """
         norm, treatment = self.conditioning.parts
         # a line that repeats a run, and the file of a run, give all options, and choose none
-        every = {item.name for item in dataclasses.fields(self.conditioning)} - {"normalisation"}
-        chosen = "equilibrate" in on_line and not every <= on_line
-        chosen |= "equilibrate" in in_file and "equilibrate_scale" not in in_file
+        chosen = any(
+            "equilibrate" in names and not {"equilibrate_p", "layers"} <= names for names in (on_line, in_file)
+        )
         if chosen and treatment != "e":
             norm = norm or ("ln" if self.model.model.startswith("vit") else "bn")
             raise InputError(
