@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from enerf.cli import app
+from enerf.cli import app, main
 from enerf.core.errors import InputError, NotFinite, SomeFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +99,12 @@ def test_train_nerf_reports_a_bad_option_in_one_line():
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: unknown option 'N_rnad'; nearest known: N_rand, no_reload\n"
+
+
+@pytest.mark.parametrize("words", [["train", ""], ["train", "", "--auto"], ["render", "run", "--path", ""]])
+def test_an_empty_path_is_one_sentence(words):
+    with pytest.raises(InputError, match="found an empty path, expected a file or a folder"):
+        main.main(words)
 
 
 def test_an_interrupt_reaches_the_command(capsys):

@@ -261,6 +261,13 @@ def test_two_names_of_one_training_are_refused(base, names, same):
         variants.plan({"": base}, CompareOptions(methods=names))
 
 
+def test_methods_that_are_the_same_at_one_rate_alone_are_compared(base):
+    fixed = parser.replace(base, conditioning="muon", lrate_matrices=0.005)
+    assert len(variants.plan({"": fixed}, CompareOptions(methods="muon,muon*5", lrates="5e-4,1e-3"))) == 4
+    with pytest.raises(InputError, match="found muon and muon"):
+        variants.plan({"": fixed}, CompareOptions(methods="muon,muon*5", lrates="1e-3"))
+
+
 def test_options_that_every_method_sets_are_told(base, caplog):
     variants.warn_of_overridden(parser.replace(base, equilibrate="row", init="he"))
     told = [record.getMessage() for record in caplog.records]
