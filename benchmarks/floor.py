@@ -15,9 +15,9 @@ import torch
 from ours import seconds_of
 
 from enerf.core import cpu_build
+from enerf.core.device import has_bf16
 from enerf.fields.backends.dense import DTYPES, Network
 from enerf.fields.backends.module import NetworkModule
-from enerf.optim.muon import products_on
 from enerf.rendering.render import SamplingConfig
 from enerf.tasks.nerf.setup import Run, sampling_config
 
@@ -66,7 +66,7 @@ def peak(device: torch.device, precision: str, tries: int = 6) -> float:
 
 def is_emulated(device: torch.device, precision: str) -> bool:
     """Whether a processor without instructions for a precision emulates it, at a fiftieth of the speed."""
-    return precision == "bf16" and products_on(device) != precision
+    return precision == "bf16" and not has_bf16(device)
 
 
 PEAK_SOURCE = Path(__file__).with_name("peak.cpp")

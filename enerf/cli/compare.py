@@ -56,7 +56,13 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
     about = description or f"Train several methods with equal seeds and steps, and compare them ({task.kind} runs)."
     epilog = f"methods (default: {known.default}): {', '.join(known.changes)}"
     base, (comparison, how) = parser.parse(
-        task.load("config"), argv, description=about, extra=[CompareOptions, ExecutorOptions], prog=prog, epilog=epilog
+        task.load("config"),
+        argv,
+        description=about,
+        extra=[CompareOptions, ExecutorOptions],
+        prog=prog,
+        epilog=epilog,
+        is_base=True,
     )
 
     from enerf.experiments import compare, sweep

@@ -16,6 +16,8 @@ from enerf.cli import app
 from enerf.config.options import LARGEST
 from enerf.core.errors import InputError
 
+VIEWS, FRAMES = 50, 300  # photographs, or pictures of a video, unless the options say otherwise
+
 
 def main(argv: list[str] | None = None, *, prog: str = "enerf generate") -> int | None:
     """Write generated data and print where it is; ``argv`` are the words after ``generate``, by default the process's.
@@ -76,11 +78,11 @@ def _photographs_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=app.path, default="data/phone", help="the new folder, or the video; default: data/phone"
     )
-    parser.add_argument("--views", type=app.whole(9999), help="number of photographs; default: 50")
+    parser.add_argument("--views", type=app.whole(9999), help=f"number of photographs; default: {VIEWS}")
     parser.add_argument("--width", type=app.whole(8192), help="width in pixels; default: 1008, of a video 960")
     parser.add_argument("--seed", type=app.whole(LARGEST), default=0, help="seed of the capture; default: 0")
     parser.add_argument("--video", action="store_true", help="write a video (MP4), not photographs")
-    parser.add_argument("--frames", type=app.whole(100_000), help="frames of the video; default: 300")
+    parser.add_argument("--frames", type=app.whole(100_000), help=f"frames of the video; default: {FRAMES}")
     parser.set_defaults(write=_write_photographs)
 
 
@@ -120,10 +122,10 @@ def _write_photographs(
     if video:
         file = out if out.suffix.lower() == ".mp4" else out.with_name(f"{out.name}.mp4")
         width = synthetic_phone.VIDEO_WIDTH if width is None else width
-        print(synthetic_photographs.write_video(file, 300 if frames is None else frames, width=width, seed=seed))
+        print(synthetic_photographs.write_video(file, FRAMES if frames is None else frames, width=width, seed=seed))
     else:
         width = synthetic_phone.WIDTH if width is None else width
-        print(synthetic_photographs.write_photographs(out, 50 if views is None else views, width=width, seed=seed))
+        print(synthetic_photographs.write_photographs(out, VIEWS if views is None else views, width=width, seed=seed))
 
 
 def _write_shapes(out: Path) -> None:

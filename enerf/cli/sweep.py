@@ -40,6 +40,7 @@ def main(kind: str, argv: Sequence[str] | None = None, *, prog: str | None = Non
         description=f"Train {task.kind} runs of several scenes, methods, seeds and rates by one queue, to one table.",
         extra=[SweepOptions, ExecutorOptions],
         prog=prog,
+        is_base=True,
         epilog=f"methods (default: {known.default}): {', '.join(known.changes)}",
     )
 

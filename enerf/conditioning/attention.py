@@ -77,12 +77,12 @@ def shifted(
 
 
 def preconditioned(heads: Float[Tensor, "*batch tokens d"]) -> Float[Tensor, "*batch tokens d"]:
-    """Preconditioned attention: C A for the output A = softmax(Q Kᵀ / √d) V of one head, C_ii = 1 / ‖A_i‖₂.
+    """Preconditioned attention: divide each token's output of each head by its Euclidean norm.
 
-    Each row, the output of the head for one token, has unit norm afterwards. C is computed anew in each call. It is
-    differentiated, and a norm below ``norms.FLOOR`` counts as the floor; the paper's choice of both was not found. Up
-    to these bounds the result is RMS normalization of each head without gains, divided by √d. Matrices in half
-    precision are normalized in single precision.
+    In the paper's words C A, for the output A = softmax(Q Kᵀ / √d) V of a head, with C_ii = 1 / ‖A_i‖₂. C is computed
+    anew in each call. It is differentiated, and a norm below ``norms.FLOOR`` counts as the floor; the paper's choice of
+    both was not found. Up to these bounds the result is RMS normalization of each head without gains, divided by √d.
+    Matrices in half precision are normalized in single precision.
 
     References
     ----------
@@ -258,7 +258,7 @@ class PreconditionedAttention(nn.MultiheadAttention):
         return [self._split(functional.linear(x, matrix, bias)) for x, matrix, bias in inputs]
 
     def _split(self, x: Tensor) -> Tensor:
-        """Separate the heads of projected tokens in any of the layouts of ``forward``."""
+        """Projected tokens in any of the layouts of ``forward`` -> (batch, heads, tokens, head_dim)."""
         batch_first = x[None] if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
         return batch_first.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 

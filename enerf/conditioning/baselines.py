@@ -127,7 +127,7 @@ class SpectralNorm(parametrizations._SpectralNorm):
 
 
 class SpectralGain(Parametrization):
-    """Parametrization after spectral normalization that multiplies a weight by a number, its largest singular value.
+    """Parametrization that multiplies a spectrally normalized weight by a gain, which is its largest singular value.
 
     Parameters
     ----------

@@ -163,10 +163,9 @@ def condition(
     True
     """
     _check_options(method, gradient, every, scale, p, shift)
-    check_option("packing", packing, weight_views.PACKINGS)
+    selected = select(model, layers, heads, method, packing, zero_rows, plain=True)
     if packing != "matrix" and method in WHOLE:
         raise ValueError(f"packing is {packing!r}, but {method} treats a weight as a whole; expected 'matrix'")
-    selected = select(model, layers, heads, method, packing, zero_rows, plain=True)
     names = selection.with_tied(model, selected.names)
     found = selection.plain_layers(model, names)
     result = Conditioned(names, selected.skipped, selection.unknown_layers(model))
@@ -218,8 +217,8 @@ def condition_tensor(
     TypeError
         If the module is none, or the name or an option has another type.
     ValueError
-        If an option is unknown, the module has no such tensor, it is parametrized already, or the method does not suit
-        it.
+        If an option is unknown, the module has no such tensor, the view is of another one, it is parametrized already,
+        or the method does not suit it.
 
     Examples
     --------
@@ -244,6 +243,8 @@ def condition_tensor(
     if tensor is None:
         reason = suitability.computed_reason(module, name) if hasattr(module, name) else None
         raise ValueError(f"{type(module).__name__} has no parameter {name!r}" + (f": {reason}" if reason else ""))
+    if view is not None and view.name != name:
+        raise ValueError(f"name is {name!r}, but the view is of {view.name!r}; expected one tensor")
     if view is None:
         view = next((known for known in weight_views.views(module) if known.name == name), None)
     if view is None and tensor.dim() < 2:
@@ -348,8 +349,6 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
             )
     elif method not in MAPS and not (plain and scale == "fixed"):
         raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
-    if method == "spectral_shift" and p != 2:
-        raise ValueError(f"p is {p!r}, but spectral_shift divides by no norm; expected 2")
     if not math.isfinite(every) or every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":
@@ -362,5 +361,7 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
     without_divisors = method in ("weight_standardisation", "spectral_shift")
     if every > 1 and (without_divisors or (added is not None and added.divisors is None)):
         raise ValueError(f"{method} is more than a division: it has no divisors that could be cached")
-    if method == "spectral_shift" and gradient != "through":
-        raise ValueError("gradient is 'detached', but spectral_shift has no divisors; expected 'through'")
+    if method == "spectral_shift" and (gradient, p) != ("through", 2):
+        raise ValueError(
+            f"gradient is {gradient!r} and p is {p!r}, but spectral_shift divides by no norm; expected 'through' and 2"
+        )

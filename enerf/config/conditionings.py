@@ -41,7 +41,7 @@ class Conditioning:
 
 
 def names() -> dict[str, str]:
-    """Name -> kind, of all single methods."""
+    """All methods that can be joined by ``+``: name -> ``weights``, ``normalization`` or ``optimizer``."""
     of_weights = dict.fromkeys((*MAPS, *BASELINES, *MODULES), "weights")
     return {
         **of_weights,
@@ -51,7 +51,7 @@ def names() -> dict[str, str]:
 
 
 def values_of(weights: str) -> dict[str, tuple[str | float, ...]]:
-    """The options of maps that have an effect on a method of the weights, with the values that it takes."""
+    """The options ``equilibrate_...`` that change what a method of the weights does -> the values that it accepts."""
     if weights in WITHOUT_MAP_OPTIONS or _is_parametrization(weights):
         return {}
     if weights == "spectral_norm":

@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import configargparse
@@ -53,7 +52,7 @@ class Parser(configargparse.ArgumentParser):
         """
         parsed, unknown = self.parse_known_args(args, namespace, **more)
         if unknown:
-            raise InputError(_unknown_message(unknown[0], self))
+            raise InputError(_unknown_message(unknown[0], self, {}))
         return parsed
 
 
@@ -75,8 +74,11 @@ def parse(
     *,
     prog: str | None = None,
     epilog: str = "",
+    is_base: bool = False,
 ) -> tuple[C, list[Any]]:
     """Return the configuration of a command line, and the ``extra`` option tables filled from the same line.
+
+    ``is_base``: runs with other options are made of it, so that an option without effect is no mistake.
 
     Raises
     ------
@@ -97,9 +99,7 @@ def parse(
         if not config.run.basedir:
             raise InputError("option --basedir: found nothing, expected the folder of results, such as ./logs")
         config.check()
-        if not any(
-            hasattr(table, "methods") for table in extra
-        ):  # of comparisons, whose methods have their own options
+        if not is_base:
             config.check_given(_names_on_line(arguments), names_in_file(arguments))
     except InputError as error:
         raise InputError(_with_file(str(error), arguments, file)) from None
@@ -312,7 +312,7 @@ def _convert(text: str, item: dataclasses.Field) -> Any:
         raise configargparse.ArgumentTypeError(f"found {shown(text)}, expected {kind}") from None
 
 
-def _unknown_message(word: str, parser: Parser, instead: Mapping[str, str] = MappingProxyType({})) -> str:
+def _unknown_message(word: str, parser: Parser, instead: Mapping[str, str]) -> str:
     """Return the error message for an argument that is not an option; ``instead``: hints for some names."""
     name = word.lstrip("-").split("=")[0]
     if not word.startswith("-"):

@@ -221,7 +221,7 @@ def _with_ratio(first: float | int | None, last: float | int | None) -> str:
 
 
 def _short(value: float | int | None) -> str:
-    """Format a value with three significant digits.
+    """Format a value with three significant digits; ∞ if it is infinite, – if it is missing.
 
     >>> _short(1234567.0), _short(0.5), _short(384), _short(math.inf), _short(None)
     ('1.23e+06', '0.5', '384', '∞', '–')

@@ -88,21 +88,16 @@ def check_number(name: str, value: Any) -> None:
     Raises
     ------
     TypeError
-        If it is no number; a tensor with one element is one.
+        If it is no number; a tensor or an array with one element is one.
     ValueError
         If it is negative, infinite or NaN.
     """
-    is_tensor = hasattr(value, "numel") and value.numel() == 1 and not value.is_complex()
-    is_array = getattr(value, "ndim", None) == 0 and getattr(getattr(value, "dtype", None), "kind", "") in (
-        "f",
-        "i",
-        "u",
-    )
-    if not isinstance(value, Real) and not is_tensor and not is_array:
+    is_single = math.prod(getattr(value, "shape", (0,))) == 1  # a tensor or an array with one element
+    if not isinstance(value, Real) and not (is_single and "complex" not in str(value.dtype)):
         raise TypeError(f"{name} is {value!r}; expected a number of at least 0")
     if getattr(value, "is_meta", False):
         return
-    number = float(value.detach() if is_tensor else value)
+    number = float(value.detach() if hasattr(value, "detach") else value)
     if not number >= 0 or math.isinf(number):
         raise ValueError(f"{name} is {number:g}; expected a number of at least 0, and finite")
 

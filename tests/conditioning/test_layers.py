@@ -286,8 +286,8 @@ def test_condition_says_what_is_wrong_and_touches_nothing(names: list[str], meth
 @pytest.mark.parametrize(
     ("method", "how", "sentence"),
     [
-        ("spectral_shift", {"p": math.inf}, "p is inf, but spectral_shift divides by no norm; expected 2"),
-        ("spectral_shift", {"gradient": "detached"}, "gradient is 'detached', but spectral_shift has no divisors"),
+        ("spectral_shift", {"p": math.inf}, "p is inf, but spectral_shift divides by no norm"),
+        ("spectral_shift", {"gradient": "detached"}, "gradient is 'detached' and p is 2.0, but spectral_shift divides"),
         ("fourier", {"packing": "head"}, "packing is 'head', but fourier treats a weight as a whole"),
     ],
 )

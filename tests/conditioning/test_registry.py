@@ -261,6 +261,8 @@ def test_its_view_is_that_of_the_layer_or_the_last_two_axes_or_what_one_says():
     turned.weight = nn.Parameter(torch.randn(4, 5))
     layers.condition_tensor(conv)
     layers.condition_tensor(experts)
+    with pytest.raises(ValueError, match="name is 'weight', but the view is of 'bias'; expected one tensor"):
+        layers.condition_tensor(turned, view=WeightView("bias", (4, 5), (), 5, 4, transposed=True))
     layers.condition_tensor(turned, view=WeightView("weight", (4, 5), (), 5, 4, transposed=True))
     torch.testing.assert_close(conv.weight.flatten(1).norm(dim=0), torch.ones(36))
     torch.testing.assert_close(experts.weight.norm(dim=1), torch.ones(3, 4))

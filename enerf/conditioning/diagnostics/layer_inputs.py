@@ -141,7 +141,7 @@ class _InputRecorder(TorchFunctionMode):
         self.weights, self.into = weights, into
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function, and record the inputs of a layer."""
+        """Call ``func``; if it applies the weight of a watched layer, record the rows that the layer multiplies."""
         arguments = dict(zip(APPLIED.get(func, ()), args, strict=False)) | (kwargs or {})
         name = self.weights.get(id(arguments.get("weight")))
         if func in APPLIED and name is not None:

@@ -8,7 +8,6 @@ import pytest
 from enerf.conditioning import attention
 from enerf.config import parser
 from enerf.core.errors import InputError
-from enerf.experiments.options import CompareOptions
 from enerf.optim.table import MATRIX_OPTIMIZERS
 from enerf.tasks.classifier import build as classifier_build
 from enerf.tasks.classifier.config import (
@@ -218,7 +217,7 @@ def test_the_same_is_refused_on_a_command_line():
 
 def test_comparisons_whose_methods_set_it_themselves_take_equilibrate():
     words = ["--images", "x", "--equilibrate", "row"]
-    assert parser.parse(ClassifierConfig, words, extra=[CompareOptions])[0].conditioning.equilibrate == "row"
+    assert parser.parse(ClassifierConfig, words, is_base=True)[0].conditioning.equilibrate == "row"
 
 
 def test_equilibrate_of_a_file_needs_its_treatment_unless_a_run_has_written_it(tmp_path):
