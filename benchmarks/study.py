@@ -37,6 +37,7 @@ from enerf.tasks import registry
 RESULTS = sides.ROOT / "benchmarks/results/study"
 RANKS = ("kappa", "kappa_range", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
 LONGEST_SWEEP = 7  # rates of one method
+BEFORE = "bf16"  # precision of runs that were recorded without it
 NOT_FINITE = re.compile(r"not finite|is nan", re.IGNORECASE)
 
 
@@ -235,22 +236,30 @@ def main() -> None:
 
 
 def check_precision(stage: Stage, data: Path, words: list[str]) -> None:
-    """Check that this processor computes in the precision of the runs of a stage; that of Muon is recorded apart.
+    """Check that runs of a stage would have the precision of those that are recorded, or chose its rates; so for Muon.
 
     Raises
     ------
     InputError
-        If it does not: its runs could not be compared with those that are recorded, or that are to be.
+        If not, or if this processor would compute in another precision than the one that is asked for.
     """
     options = ["--config", stage.config, *stage.data(data), *stage.words, *words]
     config, _ = parser.parse(registry.task(stage.kind).load("config"), options)
-    cpu = torch.device("cpu")
+    cpu, rows = torch.device("cpu"), recorded(stage.name) + (recorded(stage.best_of) if stage.best_of else [])
+    precisions = {row.get("precision", BEFORE) for row in rows}
     if config.train.precision != "fp32" and not device.has_bf16(cpu):
+        instead = "" if precisions - {"fp32"} else ", or --precision fp32 for all runs of the stage"
         raise InputError(
             f"stage {stage.name}: this processor has no bf16 instructions, and would compute in fp32; expected one "
-            "that has: all runs of a stage have one precision"
+            f"that has{instead}: all runs of a stage have one precision"
         )
-    found = {row.get("muon", "bf16") for row in recorded(stage.name) if "muon" in row["method"]}
+    precision = "fp32" if config.train.precision == "fp32" else "bf16"
+    if others := precisions - {precision}:
+        raise InputError(
+            f"stage {stage.name}: this run would compute in {precision}, expected {others.pop()}, as in the runs that "
+            "are recorded"
+        )
+    found = {row.get("muon", BEFORE) for row in rows if "muon" in row["method"]}
     if found - {products_on(cpu)}:
         raise InputError(
             f"stage {stage.name}: Muon multiplies in {products_on(cpu)} on this processor, expected {found.pop()}, as "

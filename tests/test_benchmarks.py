@@ -67,13 +67,20 @@ def refused(words=()):
     return found
 print(refused())
 print(refused(["--precision", "fp32"]))
-row = json.dumps({"method": "muon*5", "lrate": 1.0, "seed": 0})
-(study.RESULTS / "image.jsonl").write_text(row)
+def record(stage, **more):
+    row = json.dumps({"method": "muon*5", "lrate": 1.0, "seed": 0, **more})
+    (study.RESULTS / f"{stage}.jsonl").write_text(row)
+record("image", precision="fp32")
 print(refused(["--precision", "fp32"]))
 has_bf16[0] = True
 print(refused())
-(study.RESULTS / "image.jsonl").write_text(row.replace("}", ', "muon": "fp32"}'))
+record("image", precision="fp32", muon="fp32")
 print(refused())
+record("image", precision="fp32")
+record("screen")
+record("fast_screen", precision="fp32", muon="bf16")
+print(refused())
+print(refused(["--precision", "fp32"]))
 """
 STUDY = """
 import json, math, pathlib, sys
@@ -205,13 +212,16 @@ def test_curves_over_seconds_are_those_of_the_model_whose_steps_were_measured(tm
 
 
 def test_a_stage_is_not_continued_in_another_precision(tmp_path):
-    in_bf16 = ("screen", "screen_seed1", "final_fern", "final_flower", "fast_screen", "fast_fern", "fast_flower")
+    papers, fast = ("screen", "screen_seed1", "final_fern", "final_flower"), ("fast_screen", "fast_fern", "fast_flower")
+    images = ("image", "image_seeds")
     assert run(PRECISION, str(tmp_path)) == [
-        repr([f"{name}: this processor has no bf16 instructions, and" for name in in_bf16]),
+        repr([f"{name}: this processor has no bf16 instructions, and" for name in (*papers, *fast)]),
         "[]",
-        "['image: Muon multiplies in fp32 on this processor, e']",
+        repr([f"{name}: Muon multiplies in fp32 on this processor, e" for name in images]),
         "[]",
-        "['image: Muon multiplies in bf16 on this processor, e']",
+        repr([f"{name}: Muon multiplies in bf16 on this processor, e" for name in images]),
+        repr([f"{name}: this run would compute in bf16, expected fp3" for name in fast]),
+        repr([f"{name}: this run would compute in fp32, expected bf1" for name in papers]),
     ]
 
 
