@@ -141,9 +141,7 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
     row |= {"steps": metrics["steps"], "train_seconds": round(metrics["seconds"]["train"], 1)}
     row |= {"backend": metrics["backend"], "precision": metrics["precision"]}
     row |= {"muon": products_on(torch.device("cpu"))} if "muon" in job.method else {}
-    at = 1 if "nerf" in job.stage.script else 2  # rows of curves: step, for shapes also seconds, then scores
-    curve = [[point[0], float(f"{point[at]:.5g}")] for point in metrics["curve"]]
-    row |= {"threads": job.stage.threads, "curve": curve}
+    row |= {"threads": job.stage.threads, "curve": job.stage.curve(metrics)}
     return {**row, "ranks": ranks_of(folder / "train.jsonl")}
 
 

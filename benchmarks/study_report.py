@@ -39,7 +39,11 @@ BELOW_ENDS = 1.0  # below the end of every successful method
 LARGEST_KAPPA = 1e7  # of a matrix of full rank in float32
 COSTS = "benchmarks/results/method_cost.txt"
 COSTS_OF = "cpu/"  # the paper's model, reduced: configurations of which the file measures a step
-MORE = (("psnr_heldout", "held out"), ("ssim", "SSIM"), ("fit_psnr", "training views"))  # where runs have them
+MORE = (  # where runs have them, and they are not the score
+    *(("psnr_heldout", "held out"), ("ssim", "SSIM"), ("fit_psnr", "training views")),
+    ("iou", "IoU"),
+)
+NAMES = (("iou_near", "near IoU"), ("iou", "IoU"), ("psnr", "PSNR [dB]"))  # of scores
 LAST = (("stable_rank", "stable rank"), ("kappa_range", "κ"))  # medians of the hidden layers but the first, at the end
 
 
@@ -161,7 +165,7 @@ def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int]
     """One row for each method; see the module."""
     found, base = arms(stages, against)
     every = [run for arm in found.values() for run in arm.runs]
-    keys = [(key, words) for key, words in MORE if any(run.get(key) is not None for run in every)]
+    keys = [(key, words) for key, words in MORE if any(run.get(key) not in {None, run["score"]} for run in every)]
     head = ["method", "rate", "score", "spread", "seeds", f"less {against}", "early", f"less {against}, early"]
     at_steps = [f"after {step}" for step in steps]
     rows = [[*head, *at_steps, *(words for _, words in keys), "failed", *(words for _, words in LAST)]]
@@ -178,7 +182,7 @@ def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int]
                 text_of(mean_of([*map(early, arm.runs)]), digits),
                 words_of(paired(arm.runs, base.pairs, early), digits),
                 *(text_of(mean_of([at_step(run, step) for run in arm.runs]), digits) for step in steps),
-                *(text_of(mean(arm.runs, key), 3 if key == "ssim" else digits) for key, _ in keys),
+                *(text_of(mean(arm.runs, key), 3 if key in {"ssim", "iou"} else digits) for key, _ in keys),
                 ", ".join([*failed, *(f"seed {seed}" for seed in arm.failed)]),
                 *(last_of(arm.runs, key) for key, _ in LAST),
             ]
@@ -315,9 +319,11 @@ def draw(stages: Sequence[str], path: Path, title: str, against_seconds: bool = 
         ends.append(statistics.fmean(values[-1]))
         (line,) = axes.plot(steps, [statistics.fmean(v) for v in values], label=f"{method} @ {arm.rate:g}")
         axes.fill_between(steps, [*map(min, values)], [*map(max, values)], color=line.get_color(), alpha=0.15, lw=0)
-    lowest = min(axes.dataLim.y1 - SHOWN, min(ends) - BELOW_ENDS)
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest))  # failed runs do not flatten the others
-    score = "IoU" if any("iou" in run for arm in found.values() for run in arm.runs) else "PSNR [dB]"
+    every = [run for arm in found.values() for run in arm.runs]
+    score = next((words for key, words in NAMES if any(key in run for run in every)), "score")
+    if "dB" in score:
+        lowest = min(axes.dataLim.y1 - SHOWN, min(ends) - BELOW_ENDS)
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest))  # failed runs do not flatten the others
     axes.set(xlabel="seconds of training" if against_seconds else "step", ylabel=score, title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)

@@ -39,6 +39,7 @@ LABELS = {
     "batch_norm": "batch norm",
     "soap": "SOAP",
     "iga": "inductive gradient adjustment",
+    "own_gain": "E at the activation's own scale, a gain a matrix",
     "muon*5": "Muon",
     "muon*20": "Muon, twentyfold rate of the matrices",
     "muon_he*5": "Muon from He's",
@@ -47,6 +48,14 @@ LABELS = {
     "muon_gain*5": "Muon with E and gains from He's scale",
     "muon_ws*5": "Muon with weight standardization and gains",
 }
+SCORES = ("iou_near", "iou", "psnr")  # the first one that a run has is its score
+SHAPE_RELU = ("equilibrate", "gain", "ws", "weight_norm", "fourier")
+SHAPE_MUON = ("muon*5", "muon_unit_row*5", "muon_gain*5", "muon_ws*5")
+SHAPE_OWN = ("plain", "equilibrate", "own_gain", "weight_norm", "fourier", "muon*5")  # activations with own scales
+SHAPE = (
+    "--netwidth 128 --N_iters 1000 --pool 131072 --pool_uses 4 --background none --uniform 1 --resolution 0 "
+    "--i_eval 200 --i_spectrum 200 --i_weights 0 --precision fp32"
+)
 VOLUME_ARMS = ("plain", "equilibrate", "own_gain", "fourier", "muon*5")
 IMAGE_RATES = {"": (2e-3,)}
 IMAGE_RELU = (
@@ -104,12 +113,18 @@ class Stage:
 
     def scores(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """The score of a run, and what else its table shows."""
-        mean = metrics.get("mean", metrics.get("picture", metrics))
-        keys = ("psnr", "psnr_heldout", "ssim", "lpips", "iou", "chamfer", "normal_error_degrees")
+        mean = next((metrics[key] for key in ("mean", "picture", "field") if key in metrics), metrics)
+        keys = (*SCORES, "psnr_heldout", "ssim", "lpips", "chamfer", "normal_error_degrees")
         found = {key: mean[key] for key in keys if mean.get(key) is not None}
-        score = found.get("iou") if "iou" in found else found.get("psnr")
+        score = next((found[key] for key in SCORES if key in found), None)
         collapsed = {"collapsed": True} if metrics.get("collapsed") else {}
         return {"score": score, **found, "fit_psnr": metrics.get("fit_psnr"), **collapsed}
+
+    def curve(self, metrics: dict[str, Any]) -> list[list[float]]:
+        """Step and score of the evaluations during a run."""
+        found = self.scores(metrics)
+        at = 1 if self.kind == "nerf" else 3 if "iou_near" in found else 2  # after seconds, and the IoU of meshes
+        return [[point[0], float(f"{point[at]:.5g}")] for point in metrics["curve"]]
 
 
 def options_of_method(method: str, lrate: float) -> list[str]:
@@ -137,9 +152,16 @@ def _fast(name: str, scene: str, **more: Any) -> Stage:
     return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, (*FINALISTS, "he"), threads=2, **more)
 
 
+def _shape(name: str, config: str, methods: tuple[str, ...], rate: float, words: str = "") -> tuple[Stage, Stage]:
+    """The papers' experiment on armadillo: a sweep of rates, and further seeds at the best."""
+    given = "fit_shape.py", f"shape_{config}.txt", f"{SHAPE} {words}", ("--mesh", "shapes/armadillo.obj"), methods
+    swept = Stage(name, *given, seeds=(0,), rates={"": (rate,)}, sweep=True)
+    return swept, Stage(f"{name}_seeds", *given, seeds=(1, 2, 3), best_of=name)
+
+
 def _volume(name: str, words: str) -> Stage:
-    """One epoch of the protocol of volumes, in batches of a fifth of its size."""
-    words += " --epochs 1 --N_points 100000 --i_eval 40 --i_spectrum 100 --i_weights 100 --resolution 0"
+    """A quarter of an epoch of the protocol of volumes, in batches of a 25th of its size."""
+    words += " --epochs 0.25 --N_points 20000 --i_eval 50 --i_spectrum 250 --i_weights 250 --resolution 0"
     source, rates = ("--volume", "volumes/dragon.mat.zip"), {"": (5e-3, 1e-3)}
     return Stage(name, "fit_shape.py", "shape_volume.txt", words, source, VOLUME_ARMS, (0,), rates)
 
@@ -158,6 +180,10 @@ STAGES = {
         _fast("fast_screen", "fern", rates={"": (1.5e-2,)}, sweep=True, seeds=(0,)),
         _fast("fast_fern", "fern", best_of="fast_screen", seeds=(1, 2, 3)),
         _fast("fast_flower", "flower", best_of="fast_screen", seeds=(1, 2, 3)),
+        *_shape("shape_relu", "relu", (*PLAIN, *SHAPE_RELU, *SHAPE_MUON), 2e-3),
+        *_shape("shape_sine", "sine", SHAPE_OWN, 5e-4),
+        *_shape("shape_gaussian", "gaussian", SHAPE_OWN, 5e-4),
+        *_shape("shape_finer", "sine", SHAPE_OWN, 5e-4, "--activation finer"),
         _volume("volume_relu", "--activation relu"),
         _volume("volume_sine", "--activation sine --encoding none"),
         _volume("volume_gaussian", "--activation gaussian --encoding none"),

@@ -102,6 +102,12 @@ rows = [
     )
 ]
 (study.RESULTS / "sweep.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
+mesh = {"field": {"iou": 0.9, "iou_near": 0.7}, "curve": [[5, 1.5, 0.8, 0.6]]}
+volume = {"field": {"iou": 0.9, "voxels": 8}, "curve": [[5, 1.5, 0.8]]}
+image = {"picture": {"psnr": 30.0, "psnr_heldout": 28.0}, "curve": [[5, 1.5, 20.0, 19.0]]}
+radiance = {"mean": {"psnr": 20.0, "ssim": 0.5}, "curve": [[5, 15.0]]}
+for stage, metrics in (("shape_relu", mesh), ("volume_relu", volume), ("image", image), ("screen", radiance)):
+    print(STAGES[stage].scores(metrics)["score"], STAGES[stage].curve(metrics))
 print(study.best_rates(rows, "plain"), study.best_rates(rows, "he", 2))
 tries, scores = [], {4.0: 1.0, 2.0: 2.0, 1.0: None, 8.0: 3.0, 16.0: 2.0}
 while rates := study.next_rates(tries, "plain", (4.0,)):
@@ -182,6 +188,7 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
     assert run(STUDY, str(tmp_path)) == [
         "['--lrate_matrices', '0.01', '--init', 'default', '--conditioning', 'muon']",
         "[('plain', 1.0, 0), ('he', 3.0, 0), ('plain', 2.0, 0), ('plain', 1.0, 1), ('he', 3.0, 1), ('plain', 2.0, 1)]",
+        *("0.7 [[5, 0.6]]", "0.9 [[5, 0.8]]", "30.0 [[5, 20.0]]", "20.0 [[5, 15.0]]"),
         "(2.0,) (2.0, 1.0)",
         "[4.0, 2.0, 1.0]",
         "['he', 'plain'] 6.0",
