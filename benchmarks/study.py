@@ -37,7 +37,7 @@ from enerf.tasks import registry
 RESULTS = sides.ROOT / "benchmarks/results/study"
 RANKS = ("kappa", "kappa_range", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
 LONGEST_SWEEP = 7  # rates of one method
-BEFORE = "bf16"  # precision of runs that were recorded without it
+UNRECORDED = "bf16"  # precision of the first runs, and of their products of Muon: their lines do not say it
 NOT_FINITE = re.compile(r"not finite|is nan", re.IGNORECASE)
 
 
@@ -234,7 +234,9 @@ def main() -> None:
 
 
 def check_precision(stage: Stage, data: Path, words: list[str]) -> None:
-    """Check that runs of a stage would have the precision of those that are recorded, or chose its rates; so for Muon.
+    """Check that a stage would be continued in the precision of its runs so far and of those that chose its rates.
+
+    Precision is that of the networks' products, and apart from it that of Muon's.
 
     Raises
     ------
@@ -244,7 +246,7 @@ def check_precision(stage: Stage, data: Path, words: list[str]) -> None:
     options = ["--config", stage.config, *stage.data(data), *stage.words, *words]
     config, _ = parser.parse(registry.task(stage.kind).load("config"), options)
     cpu, rows = torch.device("cpu"), recorded(stage.name) + (recorded(stage.best_of) if stage.best_of else [])
-    precisions = {row.get("precision", BEFORE) for row in rows}
+    precisions = {row.get("precision", UNRECORDED) for row in rows}
     if config.train.precision != "fp32" and not device.has_bf16(cpu):
         instead = "" if precisions - {"fp32"} else ", or --precision fp32 for all runs of the stage"
         raise InputError(
@@ -257,7 +259,7 @@ def check_precision(stage: Stage, data: Path, words: list[str]) -> None:
             f"stage {stage.name}: this run would compute in {precision}, expected {others.pop()}, as in the runs that "
             "are recorded"
         )
-    found = {row.get("muon", BEFORE) for row in rows if "muon" in row["method"]}
+    found = {row.get("muon", UNRECORDED) for row in rows if "muon" in row["method"]}
     if found - {products_on(cpu)}:
         raise InputError(
             f"stage {stage.name}: Muon multiplies in {products_on(cpu)} on this processor, expected {found.pop()}, as "

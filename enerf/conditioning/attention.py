@@ -198,7 +198,7 @@ def precondition_attention_(model: nn.Module, layers: Layers = "all") -> list[st
 
 
 class PreconditionedAttention(nn.MultiheadAttention):
-    """``nn.MultiheadAttention`` with ``preconditioned`` outputs of heads; same arguments, parameters and state dict.
+    """``nn.MultiheadAttention`` that normalizes each head's outputs; same arguments, parameters and state dict.
 
     ``add_bias_kv``, ``add_zero_attn`` and nested tensors are not supported.
 
@@ -258,7 +258,7 @@ class PreconditionedAttention(nn.MultiheadAttention):
         return [self._split(functional.linear(x, matrix, bias)) for x, matrix, bias in inputs]
 
     def _split(self, x: Tensor) -> Tensor:
-        """Projected tokens in any of the layouts of ``forward`` -> (batch, heads, tokens, head_dim)."""
+        """Reshape projected tokens, of any layout of ``forward``, to (batch, heads, tokens, head_dim)."""
         batch_first = x[None] if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
         return batch_first.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 

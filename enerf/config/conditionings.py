@@ -1,4 +1,4 @@
-"""Methods of ``--conditioning`` by name. Imports no torch, except for methods of the table that are not listed here.
+"""The values of ``--conditioning``: their names, kinds and combinations. Imports no torch for methods listed here.
 
 A method conditions the weights, normalizes activations, or updates the matrices by another optimizer than Adam; methods
 of different kinds are joined by ``+``. The names are those of ``conditioning.table``, ``optim.table`` and of the tuples
@@ -51,7 +51,7 @@ def names() -> dict[str, str]:
 
 
 def values_of(weights: str) -> dict[str, tuple[str | float, ...]]:
-    """The options ``equilibrate_...`` that change what a method of the weights does -> the values that it accepts."""
+    """Which of the options ``--equilibrate_...`` a method of the weights uses: name -> the values that it accepts."""
     if weights in WITHOUT_MAP_OPTIONS or _is_parametrization(weights):
         return {}
     if weights == "spectral_norm":

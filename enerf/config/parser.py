@@ -332,7 +332,7 @@ def _names_on_line(arguments: list[str]) -> set[str]:
 
 
 def names_in_file(arguments: list[str]) -> set[str]:
-    """Names of the options that the configuration file of a command line sets; empty without one.
+    """Names of the options that are set by the file of ``--config`` on a command line; empty if it names no file.
 
     Raises
     ------

@@ -28,7 +28,7 @@ def matrix_optimizer(
     weight_decay: float | int = 0.0,
     views: Mapping[Any, Any] | None = None,
 ) -> Any:
-    """The optimizer with that name, of those matrices.
+    """Make an optimizer of weight matrices by its name: ``muon``, ``soap`` or a registered one.
 
     Without views a parameter with two axes is one matrix: Muon would then orthogonalize the queries, keys and values of
     a packed projection of attention together.
@@ -93,11 +93,12 @@ def check_number(name: str, value: Any) -> None:
         If it is negative, infinite or NaN.
     """
     is_single = math.prod(getattr(value, "shape", (0,))) == 1  # a tensor or an array with one element
-    if not isinstance(value, Real) and not (is_single and "complex" not in str(value.dtype)):
+    is_number = any(kind in str(getattr(value, "dtype", "")) for kind in ("float", "int"))
+    if not isinstance(value, Real) and not (is_single and is_number):
         raise TypeError(f"{name} is {value!r}; expected a number of at least 0")
     if getattr(value, "is_meta", False):
         return
-    number = float(value.detach() if hasattr(value, "detach") else value)
+    number = float(value.item() if hasattr(value, "item") else value)
     if not number >= 0 or math.isinf(number):
         raise ValueError(f"{name} is {number:g}; expected a number of at least 0, and finite")
 

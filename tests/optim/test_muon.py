@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,7 @@ from enerf.core import device as core_device
 from enerf.optim import matrix_optimizer
 from enerf.optim import muon as muon_module
 from enerf.optim.muon import Muon, orthogonalized
+from enerf.optim.table import check_number
 
 needs_torchs = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon needs torch 2.9")
 
@@ -295,6 +297,19 @@ def test_mistakes_of_type_are_told():
         "lr is '0.1'; expected a number of at least 0",
         "weight_decay is None; expected a number of at least 0",
     ]
+
+
+def test_a_number_may_be_a_tensor_or_an_array_with_one_element():
+    for value in (0, 0.1, True, np.float32(0.1), np.array(0.1), np.array([2]), torch.tensor(0.1), torch.tensor([3])):
+        check_number("lr", value)
+    check_number("lr", torch.tensor(0.1, requires_grad=True))
+    check_number("lr", torch.empty((), device="meta"))
+    for value in ("0.1", np.array("0.1"), np.array([0.1, 0.2]), torch.ones(2), torch.tensor(1j), np.array(None), None):
+        with pytest.raises(TypeError, match=r"^lr is .*; expected a number of at least 0$"):
+            check_number("lr", value)
+    for value in (np.array(-0.1), torch.tensor([torch.inf])):
+        with pytest.raises(ValueError, match=r"^lr is .*; expected a number of at least 0, and finite$"):
+            check_number("lr", value)
 
 
 def test_numbers_of_each_group_are_checked_and_integers_are_refused():
