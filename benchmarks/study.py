@@ -94,7 +94,7 @@ def jobs_of(stage: Stage) -> list[Job]:
     """
     rates = {method: stage.rates.get(method, stage.rates.get("", ())) for method in stage.methods}
     if stage.best_of:
-        rates = {method: best_rates(recorded(stage.best_of), method, stage.best) for method in stage.methods}
+        rates = {method: best_rate(recorded(stage.best_of), method) for method in stage.methods}
     if stage.sweep:
         rows = recorded(stage.name)
         rates = {method: next_rates(rows, method, rates[method]) for method in stage.methods}
@@ -107,13 +107,13 @@ def jobs_of(stage: Stage) -> list[Job]:
     return [Job(stage, method, rate, seed) for seed in stage.seeds for method, rate in in_turns]
 
 
-def best_rates(rows: list[dict[str, Any]], method: str, count: int = 1) -> tuple[float, ...]:
-    """The ``count`` rates with the highest mean score of a method, best first."""
+def best_rate(rows: list[dict[str, Any]], method: str) -> tuple[float, ...]:
+    """The rate with the highest mean score of a method; empty if it has no runs."""
     scores: dict[float, list[float]] = {}
     for row in rows:
         if row["method"] == method:
             scores.setdefault(row["lrate"], []).append(-math.inf if row["score"] is None else row["score"])
-    return tuple(sorted(scores, key=lambda rate: -statistics.fmean(scores[rate])))[:count]
+    return tuple(sorted(scores, key=lambda rate: -statistics.fmean(scores[rate])))[:1]
 
 
 def next_rates(rows: list[dict[str, Any]], method: str, first: tuple[float, ...]) -> tuple[float, ...]:
@@ -124,7 +124,7 @@ def next_rates(rows: list[dict[str, Any]], method: str, first: tuple[float, ...]
     tried = {row["lrate"] for row in rows if row["method"] == method}
     if missing := tuple(rate for rate in first if rate not in tried):
         return missing
-    (best,) = best_rates(rows, method)
+    (best,) = best_rate(rows, method)
     neighbors = [rate for rate in (best / 2, best * 2) if rate not in tried]
     return tuple(neighbors[:1]) if len(tried) < LONGEST_SWEEP else ()
 
@@ -248,10 +248,9 @@ def check_precision(stage: Stage, data: Path, words: list[str]) -> None:
     cpu, rows = torch.device("cpu"), recorded(stage.name) + (recorded(stage.best_of) if stage.best_of else [])
     precisions = {row.get("precision", UNRECORDED) for row in rows}
     if config.train.precision != "fp32" and not device.has_bf16(cpu):
-        instead = "" if precisions - {"fp32"} else ", or --precision fp32 for all runs of the stage"
         raise InputError(
             f"stage {stage.name}: this processor has no bf16 instructions, and would compute in fp32; expected one "
-            f"that has{instead}: all runs of a stage have one precision"
+            "that has: all runs of a stage have one precision"
         )
     precision = "fp32" if config.train.precision == "fp32" else "bf16"
     if others := precisions - {precision}:

@@ -6,13 +6,14 @@
 Stages that are given together are one table: a sweep of rates with one seed, and further seeds at the best rates. Each
 method is shown at the rate with the highest mean score of the first stage, by its runs of the other stages, since the
 first one chose the rate; ``chose the rate`` marks methods without other runs, and ``at an end`` a best rate beyond
-which nothing was tried. Means and differences are of the runs that succeeded; the others are listed, of the sweep by
-rate, of the best rate by seed. Differences are paired by seed: mean, and half-width of the 95 % interval of the mean by
-Student's t, from two seeds on. ``early`` is the score on the curve at a tenth of the steps, or at its first point after
-that; ``--at`` adds the scores at other steps. ``--by_seed`` is another table: each seed in a column of its own, and the
-other rates. ``--seconds`` plots against seconds of training on quiet cores: steps times the milliseconds of a step of
-each method in ``results/method_cost.txt``, since the runs of a queue share cores with other work. The file is about the
-paper's model, so stages of others are refused.
+which nothing was tried, since the sweep has reached its longest, or is ``not finished``. Means and differences are of
+the runs that succeeded; the others are listed, of the sweep by rate, of the best rate by seed. Differences are paired
+by seed: mean, and half-width of the 95 % interval of the mean by Student's t, from two seeds on. ``early`` is the score
+on the curve at a tenth of the steps, or at its first point after that; ``--at`` adds the scores at other steps.
+``--by_seed`` is another table: each seed in a column of its own, and the other rates. ``--seconds`` plots against
+seconds of training on quiet cores: steps times the milliseconds of a step of each method in
+``results/method_cost.txt``, since the runs of a queue share cores with other work. The file is about the paper's model,
+so stages of others are refused.
 """
 
 import math
@@ -24,7 +25,7 @@ from typing import Any
 
 import sides
 from scipy.stats import t as student
-from study import best_rates, recorded
+from study import best_rate, next_rates, recorded
 from study_stages import LABELS, STAGES
 
 from enerf.config.methods import split_ratio
@@ -92,7 +93,7 @@ def chosen(stages: Sequence[str]) -> dict[str, Arm]:
     swept, further = recorded(stages[0]), [row for stage in stages[1:] for row in recorded(stage)]
     found = []
     for method in dict.fromkeys(row["method"] for row in swept):
-        (rate,) = best_rates(swept, method)
+        (rate,) = best_rate(swept, method)
         first, more = ([r for r in rows if (r["method"], r["lrate"]) == (method, rate)] for rows in (swept, further))
         every = sorted({run["seed"]: run for run in [*first, *more]}.values(), key=lambda run: run["seed"])
         pairs = [run for run in every if not is_failed(run)]
@@ -164,6 +165,7 @@ def at_step(run: Mapping[str, Any], step: int) -> float:
 def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int] = ()) -> list[list[str]]:
     """One row for each method; see the module."""
     found, base = arms(stages, against)
+    is_swept = stages[0] in STAGES and STAGES[stages[0]].sweep
     every = [run for arm in found.values() for run in arm.runs]
     keys = [(key, words) for key, words in MORE if any(run.get(key) not in {None, run["score"]} for run in every)]
     head = ["method", "rate", "score", "spread", "seeds", f"less {against}", "early", f"less {against}, early"]
@@ -172,6 +174,7 @@ def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int]
     for method, arm in found.items():
         scores = [run["score"] for run in arm.runs]
         at_end = " at an end" if len(arm.rates) > 1 and arm.rate in (min(arm.rates), max(arm.rates)) else ""
+        at_end = " sweep not finished" if is_swept and next_rates(recorded(stages[0]), method, ()) else at_end
         failed = [f"{rate:g}" for rate, runs in arm.rates.items() if rate != arm.rate and any(map(is_failed, runs))]
         rows.append(
             [
@@ -267,7 +270,7 @@ def rates_table(stage: str, digits: int) -> list[list[str]]:
 def seconds_of_step(method: str) -> float:
     """Seconds of a step of a method, as ``method_cost.py`` has measured it.
 
-    A method of Muon that was not measured costs what ``muon_gain`` does; an initialization what the plain network does.
+    Initializations that were not measured cost what others do.
 
     Raises
     ------
@@ -278,7 +281,7 @@ def seconds_of_step(method: str) -> float:
     rows = [words for words in lines if len(words) > 2 and words[1].replace(".", "").isdigit()]
     known = {words[0]: float(words[1]) / 1000 for words in rows}
     name = split_ratio(method)[0]
-    like = {"muon_he": "muon", "muon_unit_row": "muon", "muon_e": "muon_gain", "muon_ws": "muon_gain", "unit_row": "he"}
+    like = {"muon_he": "muon", "unit_row": "he"}
     if (found := known.get(name, known.get(like.get(name, "")))) is None:
         raise InputError(f"{COSTS}: found no cost of {name}, expected one; run method_cost.py")
     return found
@@ -343,6 +346,10 @@ def main() -> None:
     args = reader.parse_args()
     if args.seconds:
         check_seconds(args.stages)
+        if not args.plot:
+            raise InputError("option --seconds: found no --plot, expected one: it is the axis of a plot")
+    if args.by_seed and args.at:
+        raise InputError("option --at: found --by_seed too, expected one of them: its table has no such columns")
     given = args.stages, args.against, args.digits
     rows = without_empty(seeds_table(*given) if args.by_seed else table(*given, args.at))
     rates = rates_table(args.stages[0], args.digits)

@@ -77,8 +77,8 @@ class Stage:
         Methods of ``config.methods``; rates of each, of all others under the key ``""``; seeds.
     sweep
         Continue from these rates by factors of two, until the best one of each method lies between two worse ones.
-    best_of, best
-        Take the ``best`` best rates of each method in that stage instead.
+    best_of
+        Take the best rate of each method in that stage instead.
     threads
         Threads of a run; 1: several runs work at a time.
     """
@@ -93,7 +93,6 @@ class Stage:
     rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     sweep: bool = False
     best_of: str = ""
-    best: int = 1
     threads: int = 1
 
     @property
@@ -148,7 +147,7 @@ def _final(name: str, scene: str, steps: int) -> Stage:
 
 def _fast(name: str, scene: str, **more: Any) -> Stage:
     """The fast preset, whole test views, all threads."""
-    words, source = "--max_seconds 120 --i_eval 200 --i_spectrum 0", ("--datadir", f"llff/{scene}")
+    words, source = "--max_seconds 120 --i_eval 200 --i_spectrum 0 --precision fp32", ("--datadir", f"llff/{scene}")
     return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, (*FINALISTS, "he"), threads=2, **more)
 
 

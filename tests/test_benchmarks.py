@@ -78,8 +78,7 @@ record("image", precision="fp32", muon="fp32")
 print(refused())
 record("image", precision="fp32")
 record("screen")
-record("fast_screen", precision="fp32", muon="bf16")
-print(refused())
+record("fast_screen")
 print(refused(["--precision", "fp32"]))
 """
 STUDY = """
@@ -108,7 +107,7 @@ image = {"picture": {"psnr": 30.0, "psnr_heldout": 28.0}, "curve": [[5, 1.5, 20.
 radiance = {"mean": {"psnr": 20.0, "ssim": 0.5}, "curve": [[5, 15.0]]}
 for stage, metrics in (("shape_relu", mesh), ("volume_relu", volume), ("image", image), ("screen", radiance)):
     print(STAGES[stage].scores(metrics)["score"], STAGES[stage].curve(metrics))
-print(study.best_rates(rows, "plain"), study.best_rates(rows, "he", 2))
+print(study.best_rate(rows, "plain"), study.best_rate(rows, "he"), study.best_rate(rows, "ws"))
 tries, scores = [], {4.0: 1.0, 2.0: 2.0, 1.0: None, 8.0: 3.0, 16.0: 2.0}
 while rates := study.next_rates(tries, "plain", (4.0,)):
     tries += [{"method": "plain", "lrate": rate, "score": scores[rate]} for rate in rates]
@@ -149,11 +148,16 @@ for name in STAGES:
     except InputError as error:
         refused.append(name)
 print([name for name in STAGES if name not in refused])
-sys.argv[1:] = ["screen", "image", "--plot", sys.argv[1] + "/curves.png", "--seconds"]
-try:
-    study_report.main()
-except InputError as error:
-    print(error)
+for words in (
+    ["screen", "image", "--plot", sys.argv[1] + "/curves.png", "--seconds"],
+    ["screen", "--seconds"],
+    ["screen", "--by_seed", "--at", "5"],
+):
+    sys.argv[1:] = words
+    try:
+        study_report.main()
+    except InputError as error:
+        print(error)
 """
 PROFILE = """
 import sys, ours, profile_step, sides
@@ -189,7 +193,7 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "['--lrate_matrices', '0.01', '--init', 'default', '--conditioning', 'muon']",
         "[('plain', 1.0, 0), ('he', 3.0, 0), ('plain', 2.0, 0), ('plain', 1.0, 1), ('he', 3.0, 1), ('plain', 2.0, 1)]",
         *("0.7 [[5, 0.6]]", "0.9 [[5, 0.8]]", "30.0 [[5, 20.0]]", "20.0 [[5, 15.0]]"),
-        "(2.0,) (2.0, 1.0)",
+        "(2.0,) (2.0,) ()",
         "[4.0, 2.0, 1.0]",
         "['he', 'plain'] 6.0",
         "1.5 6.353",
@@ -214,21 +218,22 @@ def test_curves_over_seconds_are_those_of_the_model_whose_steps_were_measured(tm
         repr(stages),
         "option --seconds: found the stage image, expected stages of the paper's model, whose steps "
         f"benchmarks/results/method_cost.txt measures: {', '.join(stages)}",
+        "option --seconds: found no --plot, expected one: it is the axis of a plot",
+        "option --at: found --by_seed too, expected one of them: its table has no such columns",
     ]
     assert not any(tmp_path.iterdir())
 
 
 def test_a_stage_is_not_continued_in_another_precision(tmp_path):
     papers, fast = ("screen", "screen_seed1", "final_fern", "final_flower"), ("fast_screen", "fast_fern", "fast_flower")
-    images = ("image", "image_seeds")
+    images = ("image", "image_seeds")  # recorded in fp32, then with Muon's products in fp32; the others in bf16
     assert run(PRECISION, str(tmp_path)) == [
-        repr([f"{name}: this processor has no bf16 instructions, and" for name in (*papers, *fast)]),
+        repr([f"{name}: this processor has no bf16 instructions, and" for name in papers]),
         "[]",
         repr([f"{name}: Muon multiplies in fp32 on this processor, e" for name in images]),
         "[]",
         repr([f"{name}: Muon multiplies in bf16 on this processor, e" for name in images]),
-        repr([f"{name}: this run would compute in bf16, expected fp3" for name in fast]),
-        repr([f"{name}: this run would compute in fp32, expected bf1" for name in papers]),
+        repr([f"{name}: this run would compute in fp32, expected bf1" for name in (*papers, *fast)]),
     ]
 
 
