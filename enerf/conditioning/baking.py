@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors, require_module
+from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors, raw_weight, require_module
 from enerf.conditioning.parametrization import in_format_of
 from enerf.conditioning.weight_cache import is_computed_once
 from enerf.optim.sharded import is_sharded
@@ -66,25 +66,34 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
                 f"{name} of a {type(module).__name__} has another parametrization on top of the conditioned one: "
                 "foreign=True bakes both"
             )
-    for module in model.modules():
-        if batch_norm.is_preconditioned(module):
-            batch_norm.restore_(module)
+    preconditioned = [module for module in model.modules() if batch_norm.is_preconditioned(module)]
+    for module in preconditioned:
+        batch_norm.check_restorable(module)
+    for module in preconditioned:
+        batch_norm.restore_(module)
     baked: set[int] = set()
-    # torch turns a weight of several originals into a buffer if it is removed while gradients are off.
     with torch.enable_grad():
         for module, name, item in found:
             _leave_shared_class(module)
             item.eval()  # so that the last access changes no state
-            raw = getattr(item, "original", None)
-            first = raw is None or id(raw) not in baked
-            layout = (item.original1 if raw is None and hasattr(item, "original1") else raw) if first else None
+            raw, is_single = raw_weight(item), hasattr(item, "original")
+            first = not is_single or id(raw) not in baked
             # torch writes the value into the raw parameter itself: once for each set of tied layers
             parametrize.remove_parametrizations(module, name, leave_parametrized=first)
             baked.add(id(raw))
-            if raw is None and isinstance(layout, Tensor):
-                weight = getattr(module, name)
-                weight.data = in_format_of(layout, weight.data)
+            if not is_single:
+                _complete(module, name, raw)
     return model
+
+
+def _complete(module: nn.Module, name: str, raw: Tensor | None) -> None:
+    """Complete a weight that had several originals: the memory format of the raw one, and a parameter if frozen too."""
+    weight = getattr(module, name)
+    if raw is not None:
+        weight.data = in_format_of(raw, weight.data)
+    if not isinstance(weight, nn.Parameter):
+        delattr(module, name)
+        module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
 
 
 def check_not_sharded(model: nn.Module) -> None:

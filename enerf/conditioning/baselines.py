@@ -20,6 +20,7 @@ from enerf.conditioning.selection import as_names, check_conditionable, check_op
 
 INITS = ("default", "glorot", "he", "unit_row")
 SPECTRAL_SCALES = ("fixed", "constant", "learned")
+INITIAL_ITERATIONS = 15  # of torch's spectral normalization
 
 
 def standardized(
@@ -83,8 +84,8 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
     """Apply torch's spectral normalization (largest singular value about 1) to layers, and return their names.
 
     A power iteration is done at each access in training mode, but not where activation checkpointing computes again;
-    its initial vector is drawn from torch's global generator. Errors as for ``weight_norm``, for a weight that is zero
-    altogether.
+    its initial vector is drawn from torch's global generator. Tied layers share its vectors and the gain, and stay
+    tied. Errors as for ``weight_norm``, for a weight that is zero altogether.
 
     Parameters
     ----------
@@ -99,10 +100,15 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
     ----------
     Miyato, Kataoka, Koyama, Yoshida, Spectral Normalization for GANs, ICLR 2018.
     """
+    shared: dict[int, tuple[SpectralNorm, SpectralGain | None]] = {}  # of each weight
 
     def register(module: nn.Module, name: str, dim: int) -> None:
-        gain = None if scale == "fixed" else SpectralGain(getattr(module, name), dim, learned=scale == "learned")
-        parametrize.register_parametrization(module, name, SpectralNorm(getattr(module, name), dim=dim))
+        weight = getattr(module, name)
+        if id(weight) not in shared:
+            gain = None if scale == "fixed" else SpectralGain(weight, dim, learned=scale == "learned")
+            shared[id(weight)] = SpectralNorm(weight, dim=dim), gain
+        norm, gain = shared[id(weight)]
+        parametrize.register_parametrization(module, name, norm)
         if gain is not None:
             exact = gain.gain.detach().clone()
             parametrize.register_parametrization(module, name, gain)  # it assigns the weight, by which the gain is set
@@ -114,9 +120,10 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
 
 
 class SpectralNorm(parametrizations._SpectralNorm):
-    """Torch's spectral normalization whose vectors do not advance where activation checkpointing computes again.
+    """Torch's spectral normalization with two changes.
 
-    The pass that is computed again sees the vectors of the latest forward pass, which is its own unless there was
+    An assigned weight gets vectors of its own. Vectors do not advance where activation checkpointing computes again:
+    the pass that is computed again sees the vectors of the latest forward pass, which is its own unless there was
     another one before the backward pass.
     """
 
@@ -124,6 +131,12 @@ class SpectralNorm(parametrizations._SpectralNorm):
         is_first = n_power_iterations > self.n_power_iterations  # of the constructor, wherever that is called
         if is_first or not recomputation.is_recomputed():
             super()._power_method(weight_mat, n_power_iterations)
+
+    def right_inverse(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return an assigned weight, and set the vectors by as many iterations as for a new layer."""
+        with torch.no_grad():
+            self._power_method(self._reshape_weight_to_matrix(value), INITIAL_ITERATIONS)
+        return value
 
 
 class SpectralGain(Parametrization):
@@ -214,6 +227,8 @@ def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: to
         Names of the layers.
     init
         ``default``: no change. ``glorot``: uniform in ±√(6 / (n_in + n_out)). ``he``: normal with variance 2 / n_in.
+        Both numbers are those of ``torch.nn.init``, of the tensor as it is stored: of a packed projection n_out is that
+        of all three matrices, of a transposed convolution the two are exchanged, and of groups n_out is that of all.
         ``unit_row``: row equilibration of the current weights, see ``unit_row_``; draws no random numbers.
     generator
         Random numbers are drawn from it alone.

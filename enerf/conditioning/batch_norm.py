@@ -33,10 +33,10 @@ Several processes, accumulation
 -------------------------------
 Where ``torch.distributed`` runs several processes, μ, σ² and N are those of all of them, so that P is the same
 everywhere and the averaged gradient (DDP, FSDP2) is that of the joint batch; N assumes equal parts. Accumulating the
-gradients of several calls in training mode would use another P for each, as statistics change and N is smaller: a call
-while a gradient waits for its step is refused. That is not noticed under ``torch.compile``, and where the weight of a
-call is a gathered copy (FSDP2); several calls before one backward pass are accepted, as for a layer that is used twice.
-In evaluation mode P stands still but for N.
+gradients of several calls in training mode would use another P for each, as statistics change and N is smaller: a
+backward pass is refused that would add the gradient of a call to that of another one. That is not noticed under
+``torch.compile``, and where the weight of a call is a gathered copy (FSDP2); several calls in one backward pass are
+accepted, as for a layer that is used twice. In evaluation mode P stands still but for N.
 
 ``.grad`` receives the preconditioned gradients, which are linear in the plain ones; their
 derivatives pass through P Pᵀ again (a Hessian-vector product becomes P Pᵀ H P Pᵀ v). torch raises an error for
@@ -49,7 +49,9 @@ defaults are the paper's. The equal weights of the first batches, the variance o
 missing and frozen parameters are additions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -71,6 +73,35 @@ class _Options:
     accumulation: bool = False
 
 
+@dataclass
+class _Accumulation:
+    """The calls of a layer, and those that the gradient of its weight comes from."""
+
+    calls: int = 0  # in training mode
+    of_gradient: set[int] = field(default_factory=set)
+    backward_pass: int = -1
+    was_empty: bool = True  # before that pass
+
+    def check_of_call(self, weight: Tensor) -> Callable[[], None]:
+        """A function for the backward pass of the present call, which raises an error if it accumulates gradients."""
+        call = self.calls
+        return lambda: self._check(weight, call)
+
+    def _check(self, weight: Tensor, call: int) -> None:
+        backward_pass = torch._C._current_graph_task_id()
+        if backward_pass != self.backward_pass:  # torch adds to .grad at the end of a pass
+            self.backward_pass, self.was_empty = backward_pass, weight.grad is None or not bool(weight.grad.any())
+            self.of_gradient = set() if self.was_empty else self.of_gradient
+        if self.was_empty:
+            self.of_gradient.add(call)
+        elif call not in self.of_gradient:
+            raise RuntimeError(
+                "gradients of several calls are accumulated, and batch-norm preconditioning would scale each by the "
+                "statistics of its own batch: call zero_grad before each backward pass, or accept it by "
+                "batch_norm.precondition_(layer, accumulation=True)"
+            )
+
+
 class _PreconditionedLayer(nn.Module):
     """Mixin of the preconditioned layers: three buffers and their update."""
 
@@ -79,7 +110,7 @@ class _PreconditionedLayer(nn.Module):
     input_variance: Tensor
     input_batches: Tensor
     preconditioning: _Options
-    weight_version = -1  # number of changes of the weight at the last call
+    accumulation: _Accumulation
 
     def _preconditioned(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
         """Weight and bias with preconditioned gradients; the inputs have ``spatial`` axes after the channels."""
@@ -87,28 +118,33 @@ class _PreconditionedLayer(nn.Module):
         rows = inputs.numel() // features
         processes = _processes() if options.synchronized else 1
         updates = self.training and (rows or processes > 1) and not recomputation.is_recomputed()
-        if updates and not options.accumulation:
-            self._check_accumulation()
+        self.accumulation.calls += updates
         mean, variance = self._updated(inputs.detach(), spatial) if updates else self._averages()
         regularized = variance + options.eps_relative * variance.max() + options.eps
         n = self.weight[0].numel()
         shrink = 1 / max(n / max(rows * processes, 1), 1.0)
-        result: tuple[Tensor, Tensor | None] = _Preconditioned.apply(self.weight, self.bias, mean, regularized, shrink)
+        result: tuple[Tensor, Tensor | None] = _Preconditioned.apply(
+            self.weight, self.bias, mean, regularized, shrink, self._check_of_call()
+        )
         return result
 
-    def _check_accumulation(self) -> None:
-        """Raise an error if a gradient of an earlier call waits for its step."""
+    def _check_of_call(self) -> Callable[[], None] | None:
+        """What the backward pass of this call checks, or None."""
         weight = self.weight
-        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf):
-            return
-        if weight.grad is None or not bool(weight.grad.any()):
-            self.weight_version = weight._version
-        elif weight._version == self.weight_version:  # else a step has used it, and it is not yet set to zero
-            raise RuntimeError(
-                "gradients of several calls are accumulated, and batch-norm preconditioning would scale each by the "
-                "statistics of its own batch: step after each backward pass, or accept it by "
-                "batch_norm.precondition_(layer, accumulation=True)"
-            )
+        if not self.training or self.preconditioning.accumulation or torch.compiler.is_compiling():
+            return None
+        is_trained = torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf
+        return self.accumulation.check_of_call(weight) if is_trained else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_PreconditionedLayer":
+        """Move or convert; the averages of a model in 16 bits stay in 32, because variances can exceed float16."""
+        before = {name: getattr(self, name) for name in BUFFERS[:2]}
+        super()._apply(fn, recurse)
+        for name, exact in before.items():
+            converted = getattr(self, name)
+            if converted.dtype.itemsize < 4:
+                setattr(self, name, exact.to(converted.device))
+        return self
 
     def _averages(self) -> tuple[Tensor, Tensor]:
         return self.input_mean.clone(), self.input_variance.clone()
@@ -132,6 +168,10 @@ class _PreconditionedLayer(nn.Module):
         self.input_variance.copy_(variance)
         self.input_batches.add_(1)
         return mean, variance
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled layer; those of earlier versions have no record of calls."""
+        super().__setstate__({"accumulation": _Accumulation(), **state})
 
     def extra_repr(self) -> str:
         options = self.preconditioning
@@ -209,7 +249,7 @@ def precondition_(
         process must then call the layer equally often. Without effect in a single process.
     accumulation
         Whether gradients of several calls may be added before a step, each preconditioned by the averages at its call.
-        By default that is an error, where it can be noticed (see the module).
+        By default the backward pass raises a RuntimeError, where it can be noticed (see the module).
 
     Raises
     ------
@@ -241,6 +281,7 @@ def precondition_(
     module.register_buffer("input_variance", torch.ones(features, dtype=dtype, device=weight.device))
     module.register_buffer("input_batches", torch.zeros((), dtype=torch.long, device=weight.device))
     vars(module)["preconditioning"] = _Options(decay, eps_relative, eps, synchronized, accumulation)
+    vars(module)["accumulation"] = _Accumulation()
     module.__class__ = CLASSES[type(module)]
 
 
@@ -272,15 +313,31 @@ def restore_(module: nn.Module) -> None:
     ValueError
         If the layer is not preconditioned, or was parametrized afterwards.
     """
+    check_restorable(module)
+    module.__class__ = PLAIN[type(module)]
+    for name in (*BUFFERS, "preconditioning", "accumulation"):
+        delattr(module, name)
+
+
+def check_restorable(module: nn.Module) -> None:
+    """Raise a ValueError unless ``restore_`` can be applied to the layer."""
     if type(module) not in PLAIN:
         raise ValueError(
             f"the layer is a {type(module).__name__}; only layers changed by precondition_ can be restored"
         )
-    module.__class__ = PLAIN[type(module)]
-    for name in BUFFERS:
-        delattr(module, name)
-    del module.preconditioning
-    vars(module).pop("weight_version", None)
+
+
+@contextmanager
+def plain_calls(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Context manager: preconditioned layers among the modules compute as plain ones, without gathering statistics."""
+    changed = [(module, type(module)) for module in modules if type(module) in PLAIN]
+    for module, preconditioned in changed:
+        module.__class__ = PLAIN[preconditioned]
+    try:
+        yield
+    finally:
+        for module, preconditioned in changed:
+            module.__class__ = preconditioned
 
 
 class _Preconditioned(torch.autograd.Function):
@@ -290,24 +347,31 @@ class _Preconditioned(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, shrink: float
+        weight: Tensor,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        shrink: float,
+        check: Callable[[], None] | None,
     ) -> tuple[Tensor, Tensor | None]:
         return weight.view_as(weight), None if bias is None else bias.view_as(bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
-        _, _, mean, variance, ctx.shrink = inputs
+        _, _, mean, variance, ctx.shrink, ctx.check = inputs
         ctx.save_for_backward(mean, variance)
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, ...]:
         mean, variance = ctx.saved_tensors
+        if ctx.check is not None:
+            ctx.check()
         with_weight, with_bias = ctx.needs_input_grad[:2]
         if not with_weight:
-            return None, None if bias is None else bias * ctx.shrink, None, None, None
+            return None, None if bias is None else bias * ctx.shrink, None, None, None, None
         if not with_bias:
-            return _precondition(weight, None, mean, variance, ctx.shrink)[0], None, None, None, None
-        return *_precondition(weight, bias, mean, variance, ctx.shrink), None, None, None
+            return _precondition(weight, None, mean, variance, ctx.shrink)[0], None, None, None, None, None
+        return *_precondition(weight, bias, mean, variance, ctx.shrink), None, None, None, None
 
 
 def _statistics(inputs: Float[Tensor, "rows features *spatial"]) -> tuple[Tensor, Tensor]:

@@ -66,9 +66,10 @@ class FourierWeight(Parametrization):
     method = "fourier"
     bases: Tensor
 
-    def __init__(self, n_in: int, like: Tensor) -> None:
+    def __init__(self, of_bases: Float[Tensor, "m n_in"], drawn: Float[Tensor, "n_out m"]) -> None:
         super().__init__()
-        self.register_buffer("bases", bases(n_in).to(like))
+        self.register_buffer("bases", of_bases)
+        self.drawn: Tensor | None = drawn  # the initial Λ, until the parametrization is registered
 
     def forward(self, raw: Float[Tensor, "n_out m"]) -> Float[Tensor, "n_out n_in"]:
         """Compute the weight that the layer applies."""
@@ -76,20 +77,23 @@ class FourierWeight(Parametrization):
 
     def right_inverse(self, weight: Float[Tensor, "n_out n_in"]) -> Float[Tensor, "n_out m"]:
         """Return the smallest Λ whose product with the bases is nearest to an assigned weight."""
+        if self.drawn is not None:
+            return self.drawn
         inverse = torch.linalg.pinv(self.bases.double())
         return (weight.double() @ inverse).to(weight.dtype)
 
 
 def apply(module: nn.Module, view: WeightView) -> None:
-    """Replace the weight of a layer by Λ B, with Λ drawn by ``coefficients``, and its bias by zeros."""
-    weight: Tensor = getattr(module, view.name)
-    step = FourierWeight(view.n_in, weight.detach())
-    drawn = coefficients(view.n_out, bases(view.n_in).to(weight.dtype).double())  # on the CPU: equal for all devices
+    """Replace the weight of a layer by Λ B, with Λ drawn by ``coefficients``, and a trained bias by zeros."""
+    weight = getattr(module, view.name).detach()
+    rounded = bases(view.n_in).to(weight.dtype)
+    drawn = coefficients(view.n_out, rounded.double())  # on the CPU: equal for all devices
+    step = FourierWeight(rounded.to(weight.device), drawn.to(weight))
     parametrize.register_parametrization(module, view.name, step)
-    with torch.no_grad():
-        module.get_parameter(f"parametrizations.{view.name}.original").copy_(drawn)
-        if isinstance(bias := getattr(module, "bias", None), Tensor):
-            bias.zero_()
+    step.drawn = None
+    bias = getattr(module, "bias", None)
+    if isinstance(bias, Tensor) and bias.requires_grad:
+        nn.init.zeros_(bias)
 
 
 def divide_(model: nn.Module, factor: float) -> None:

@@ -27,7 +27,8 @@ class ParameterGroups(NamedTuple):
     Attributes
     ----------
     matrices
-        Weights of layers whose scale matters: plain ones, and raw ones with ``scale="kept"`` or below a map of others.
+        Weights of layers whose scale matters: plain ones, and raw ones with ``scale="kept"``, with ``every`` above 1 or
+        below a map of others.
     scale_invariant
         Raw weights whose scale does not change the function.
     gains
@@ -128,5 +129,5 @@ def _is_scale_invariant(step: nn.Module, further: list[nn.Module]) -> bool:
     if isinstance(step, Equilibrated):
         added = maps.ADDED.get(step.method)
         invariant = step.method in SCALE_INVARIANT if added is None else added.scale_invariant
-        return invariant and step.scale != "kept"
+        return invariant and step.scale != "kept" and step.every == 1  # kept divisors do not follow the raw weight
     return isinstance(step, parametrizations._WeightNorm | parametrizations._SpectralNorm)

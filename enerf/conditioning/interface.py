@@ -3,7 +3,7 @@
 from numbers import Real
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 
@@ -24,6 +24,12 @@ def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
     if not parametrize.is_parametrized(module):
         return {}
     return dict(module.get_submodule("parametrizations").named_children())
+
+
+def raw_weight(item: nn.Module) -> Tensor | None:
+    """The raw tensor of a parametrization list: of weight normalization the directions; None if there are several."""
+    is_weight_norm = "weight_norm" in map(method_of, item.children())
+    return getattr(item, "original1" if is_weight_norm else "original", None)
 
 
 def require_module(model: object, word: str = "model") -> None:

@@ -111,8 +111,8 @@ def condition(
         ``registry.register_map`` has added; or a baseline: ``weight_standardisation``, ``weight_norm``,
         ``spectral_norm`` (with ``scale`` ``fixed``, ``constant`` or ``learned``), ``unit_row`` (an initialization, no
         map) or ``batch_norm`` (gradients preconditioned by batch statistics); or one of ``table.MODULES``:
-        ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator; or
-        ``spectral_shift``, for ``nn.MultiheadAttention`` only.
+        ``orthogonal``, a map, or ``fourier``, which redraws the weights from torch's global generator and sets trained
+        biases to zero; or ``spectral_shift``, for ``nn.MultiheadAttention`` only.
     layers
         Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``. Groups, types and
         patterns skip layers that are conditioned already; naming one is an error.
@@ -239,6 +239,8 @@ def condition_tensor(
     check_option("zero_rows", zero_rows, suitability.ZERO_ROWS)
     if parametrize.is_parametrized(module, name):
         raise ValueError(f"{name} is parametrized already; a tensor is conditioned once")
+    if batch_norm.is_preconditioned(module):
+        raise ValueError(f"{name} has preconditioned gradients already (batch_norm); a layer is conditioned once")
     tensor = module._parameters.get(name, module._buffers.get(name))
     if tensor is None:
         reason = suitability.computed_reason(module, name) if hasattr(module, name) else None

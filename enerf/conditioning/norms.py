@@ -61,18 +61,19 @@ def scaled_norm(
 ) -> Float[Tensor, "*batch _ _"]:
     """Reference implementation of ``floored``, for entries of any magnitude.
 
-    The largest magnitude is factored out, so that no power overflows or underflows. The norm does not depend on the
-    factor, so treating it as a constant in autograd is exact. Where the largest magnitude reaches the floor, the sum of
-    powers contains an exact 1 and the clamp has no effect; elsewhere the factor is the floor itself, and the clamp
-    raises the norm to it.
+    The largest magnitude is factored out, so that no power overflows or underflows; sums of 16-bit numbers are of
+    32 bits. The norm does not depend on the factor, so treating it as a constant in autograd is exact. Where the
+    largest magnitude reaches the floor, the sum of powers contains an exact 1 and the clamp has no effect; elsewhere
+    the factor is the floor itself, and the clamp raises the norm to it. A norm that its type cannot hold is NaN.
     """
     magnitudes = weight.abs()
     if p == math.inf:
         return _nan_if_infinite(magnitudes.amax(dim, keepdim=True).clamp(min=FLOOR))
     largest = _nan_if_infinite(magnitudes.detach().amax(dim, keepdim=True).clamp(min=FLOOR))
-    if p == 1:
-        return largest * (magnitudes / largest).sum(dim, keepdim=True).clamp(min=1.0)
-    return largest * (weight / largest).square().sum(dim, keepdim=True).clamp(min=1.0).sqrt()
+    powers = magnitudes / largest if p == 1 else (weight / largest).square()
+    total = powers.sum(dim, keepdim=True, dtype=torch.promote_types(weight.dtype, torch.float32)).clamp(min=1.0)
+    norm = largest * (total if p == 1 else total.sqrt())
+    return _nan_if_infinite(norm.to(weight.dtype))
 
 
 def _holds_squares(weight: Tensor) -> bool:

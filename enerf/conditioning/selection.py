@@ -273,11 +273,6 @@ def without_tied(layers: dict[str, nn.Module]) -> list[str]:
     return list(first.values())
 
 
-def is_conditioned(module: nn.Module) -> bool:
-    """Whether any weight of the layer is parametrized, or its gradients are preconditioned."""
-    return conditioned_reason(module) is not None
-
-
 def conditioned_reason(module: nn.Module) -> str | None:
     """What a layer is already: conditioned by this package, or parametrized by others; None for a plain layer."""
     if batch_norm.is_preconditioned(module):

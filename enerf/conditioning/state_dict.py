@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from enerf.conditioning import baking, batch_norm, interface
@@ -59,11 +60,14 @@ def baked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
     TypeError
         If the model is no module, or the state no mapping.
     ValueError
-        If a key is missing or unexpected, or the model is sharded (FSDP2).
+        If a key is missing or unexpected, a tensor has another shape, the model is sharded (FSDP2), or it has no
+        values (on the meta device) and the state has.
     """
     _check_state(state)
     copied = _copied(model)
+    state = upgraded_state(copied, state)
     _check_keys(set(copied.state_dict()), set(state))
+    _check_tensors(copied.state_dict(), state)
     copied.load_state_dict(state)
     return dict(baking.bake(copied).state_dict())
 
@@ -72,26 +76,29 @@ def unbaked_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
     """Convert a plain state dict to a conditioned one, whose raw weights are the plain weights.
 
     Gains and lengths are set so that the layers apply the plain weights again wherever the map can produce them: always
-    for weight norm, and for weights that were baked from the same map if it is idempotent (all but ``row_column``) and
-    has no gain a row (``learned_rows``; with the map ``row`` it can). Otherwise the map acts on them as on any raw
-    weights.
+    for weight norm, and for weights that were baked from the same map if it is idempotent (all but ``row_column``, and
+    ``spectral_shift`` with another scale than ``fixed``) and has no gain a row (``learned_rows``; with the map ``row``
+    it can); for spectral norm up to the error of its power iteration. Otherwise the map acts on them as on any raw
+    weights. Weights are copied, and converted to the dtype and the device of the model.
 
     Raises
     ------
     TypeError
         If the model is no module, or the state no mapping.
     ValueError
-        If a key is missing or unexpected, or the model is sharded (FSDP2).
+        As for ``baked_state``.
     """
     _check_state(state)
     copied = _copied(model)
     _check_keys(set(key_map(copied).values()), set(state))
     computed = {plain for key, plain in key_map(copied).items() if key != plain}
-    copied.load_state_dict({key: value for key, value in state.items() if key not in computed}, strict=False)
+    plain = copied.state_dict()
     with torch.no_grad():
-        for key in computed:
-            path, _, name = key.rpartition(".")
-            setattr(copied.get_submodule(path), name, state[key])  # torch passes it to right_inverse
+        applied = {key: getattr(*_owner(copied, key)) for key in sorted(computed)}
+        _check_tensors({key: applied[key] if key in applied else plain[key] for key in state}, state)
+        copied.load_state_dict({key: value for key, value in state.items() if key not in computed}, strict=False)
+        for key, weight in applied.items():
+            setattr(*_owner(copied, key), torch.empty_like(weight).copy_(state[key]))  # passed to right_inverse
     return dict(copied.state_dict())
 
 
@@ -169,6 +176,23 @@ def _plain_key(key: str) -> str | None:
         return key
     at = parts.index("parametrizations")
     return ".".join([*parts[:at], parts[at + 1]])
+
+
+def _owner(model: nn.Module, key: str) -> tuple[nn.Module, str]:
+    """The module that has a tensor, and the tensor's name there."""
+    path, _, name = key.rpartition(".")
+    return model.get_submodule(path), name
+
+
+def _check_tensors(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless the tensors of a state have the expected shapes, and values only where they can be."""
+    for key, tensor in expected.items():
+        if is_lazy(tensor) or not isinstance(state[key], Tensor):
+            continue
+        if state[key].shape != tensor.shape:
+            raise ValueError(f"{key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}")
+        if tensor.is_meta and not state[key].is_meta:
+            raise ValueError(f"{key} of the model is on the meta device, expected a model with values (see to_empty)")
 
 
 def _check_state(state: object) -> None:

@@ -268,15 +268,15 @@ def _redrawn_problem(module: nn.Module, view: WeightView, method: str, zero_rows
 
 def _tied_weight_problem(model: nn.Module, name: str, method: str) -> str | None:
     """Why a layer cannot be conditioned together with the modules tied to it, or None if it can."""
-    layer = model.get_submodule(name)
+    layer, added = model.get_submodule(name), maps.ADDED.get(method)
     views = {view.name: view for view in weight_views.views(layer)}
     for owner in other_owners(model, layer):
         others = [_layout(view) for view in weight_views.views(owner.module) if view.name == owner.name]
         shared = f"it shares its weight with {owner.path} ({type(owner.module).__name__}.{owner.name}), which"
         if others != [_layout(views[owner.weight])]:
             return f"{shared} cannot be conditioned with it: untie them first"
-        if method == "weight_norm":
-            return f"{shared} weight_norm would give parameters of its own: untie them first"
+        if method == "weight_norm" or (added is not None and added.function is None):
+            return f"{shared} {method} would give parameters of its own: untie them first"
     return None
 
 

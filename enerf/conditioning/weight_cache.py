@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from enerf.conditioning import fused_rows, norms
-from enerf.conditioning.interface import require_module
+from enerf.conditioning.interface import raw_weight, require_module
 from enerf.conditioning.parametrization import Equilibrated
 from enerf.optim.sharded import is_sharded
 
@@ -224,8 +224,7 @@ def _group(items: list[Any], values: tuple[Tensor, ...]) -> _Group:
 
 def _match_strides(part: Tensor, item: Any) -> Tensor:
     """Copy values to the memory layout of the raw weight: another layout can slow down a convolution."""
-    raw = getattr(item, "original", None)
-    raw = item.original1 if raw is None and hasattr(item, "original1") else raw
+    raw = raw_weight(item)
     if raw is None or raw.shape != part.shape or raw.stride() == part.stride():
         return part
     return torch.empty_like(raw, dtype=part.dtype).copy_(part)

@@ -50,6 +50,11 @@ class WeightView:
         Size of each matrix.
     transposed
         Whether the tensor stores inputs before outputs, as transposed convolutions do.
+
+    Raises
+    ------
+    ValueError
+        If the matrices have other numbers of entries than the tensor, or a single matrix another shape.
     """
 
     name: str
@@ -58,6 +63,17 @@ class WeightView:
     n_out: int
     n_in: int
     transposed: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the tensor can be read as described."""
+        matrix = (self.n_in, self.n_out) if self.transposed else (self.n_out, self.n_in)
+        stored = f"{self.name} of shape {tuple(self.shape)}"
+        if math.prod(self.shape) != math.prod(self.batch) * math.prod(matrix):
+            of = f"{tuple(self.batch)} matrices" if self.batch else "one matrix"
+            raise ValueError(f"{stored} cannot be read as {of} of {self.n_out} × {self.n_in}")
+        if not self.batch and len(self.shape) == 2 and tuple(self.shape) != matrix:
+            hint = "without" if self.transposed else "with"
+            raise ValueError(f"{stored} is not a matrix of {self.n_out} × {self.n_in}: is it, {hint} transposed=True?")
 
     def to_matrices(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "*batch n_out n_in"]:
         """Return the parameter as matrices of shape (*batch, n_out, n_in); further leading axes are kept."""

@@ -78,6 +78,8 @@ def parse(text: str) -> Conditioning:
         kind = known.get(name)
         if kind is None:
             raise InputError(_unknown_message(name, text))
+        if found.get(kind) == name:
+            raise InputError(f"option --conditioning: found {shown(text)}, expected each method once: {name} is twice")
         if kind in found:
             raise InputError(
                 f"option --conditioning: found {shown(text)}, expected at most one of {found[kind]} and {name}: both "

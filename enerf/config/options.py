@@ -347,6 +347,21 @@ class ConditioningOptions:
                 f"option --equilibrate_layers: found {self.equilibrate_layers} with {self.methods.normalization}, "
                 "expected hidden: it normalizes all hidden layers"
             )
+
+    def check_given(self) -> None:
+        """Check that the options have an effect; those of a comparison can have one in some of its runs.
+
+        Raises
+        ------
+        InputError
+            If one has not.
+        """
+        is_plain = (self.methods.weights, self.methods.optimizer, self.init) == ("none", "none", "default")
+        if self.equilibrate_layers != "hidden" and is_plain:
+            raise InputError(
+                f"option --equilibrate_layers: found {self.equilibrate_layers} without a method of these layers, "
+                "expected --equilibrate, --conditioning, --weight_norm or --init"
+            )
         if self.lrate_matrices and self.methods.optimizer == "none":
             raise InputError(
                 f"option --lrate_matrices: found {self.lrate_matrices:g} with --conditioning {self.conditioning}, "

@@ -13,7 +13,8 @@ class Combined(Optimizer):
 
     ``param_groups`` are the groups of the parts in their order, as the same dictionaries, so that learning rates that
     are set in them take effect; ``state`` shows the states of all parameters. The state dict has torch's format: it is
-    that of one optimizer with all the groups.
+    that of one optimizer with all the groups. A part that loads a state by itself makes new groups, which are seen here
+    after the next step.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ class Combined(Optimizer):
                 loss = closure()
         for part in self.parts:
             part.step()
-        self._share_states()
+        self._share()
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -87,6 +88,9 @@ class Combined(Optimizer):
         ValueError
             If its groups do not fit, or lack options of these optimizers.
         """
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            replaced = hook(self, state_dict)
+            state_dict = state_dict if replaced is None else replaced
         groups, states = state_dict["param_groups"], state_dict["state"]
         if len(groups) != len(self.param_groups):
             raise ValueError(f"the state has {len(groups)} parameter groups, expected {len(self.param_groups)}")
@@ -100,6 +104,8 @@ class Combined(Optimizer):
         except BaseException:
             self._load(before["param_groups"], before["state"])
             raise
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def _load(self, groups: list[dict[str, Any]], states: dict[int, Any]) -> None:
         at = 0
@@ -114,8 +120,5 @@ class Combined(Optimizer):
         """Refer to the groups and states of the parts, which ``load_state_dict`` replaces."""
         self.param_groups = list(chain.from_iterable(part.param_groups for part in self.parts))
         self.state.clear()
-        self._share_states()
-
-    def _share_states(self) -> None:
         for part in self.parts:
             self.state.update(part.state)

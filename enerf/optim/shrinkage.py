@@ -69,16 +69,17 @@ def complete_loaded_(group: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If the group has a weight decay that is not decoupled, or that differs from its ``l2``.
+        If the group has a weight decay that is not known to be decoupled (AdamW says so from torch 2.7 on), or that
+        differs from its ``l2``.
     """
     decay = group.get("weight_decay", 0)
     if decay and group.get("l2", decay) != decay:
         raise ValueError(f"the checkpoint has weight_decay {decay!r} and l2 {group['l2']!r}; expected one of the two")
     if decay:
-        if not group.get("decoupled_weight_decay"):
+        if "l2" not in group and not group.get("decoupled_weight_decay"):
             raise ValueError(
                 f"the checkpoint has weight_decay {decay!r} without decoupled_weight_decay; only decoupled decay "
-                "can be converted to l2"
+                "can be converted to l2: set it to True in the groups of an AdamW of torch before 2.7"
             )
         group.update(l2=decay, weight_decay=0.0)
     for name, value in DEFAULTS.items():

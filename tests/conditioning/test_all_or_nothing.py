@@ -294,3 +294,40 @@ def test_unknown_modules_are_told_beside_what_was_left_out():
     assert list(done.unknown) == ["1"]
     assert done.unknown["1"].startswith("GRU has weight_ih_l0 of shape (12, 4)")
     assert selection.unknown_layers(net) == done.unknown
+
+
+def doubled(module: nn.Module, view: WeightView) -> None:
+    class Doubled(Parametrization):
+        method = "doubled"
+
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return 2 * weight
+
+        def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight / 2
+
+    parametrize.register_parametrization(module, view.name, Doubled())
+
+
+@pytest.mark.parametrize("method", ["fourier", "doubled", "weight_norm"])
+def test_tied_layers_are_refused_by_methods_with_parameters_of_their_own(method: str):
+    register_parametrization("doubled", doubled)
+    first, second = nn.Linear(8, 8), nn.Linear(8, 8)
+    second.weight = first.weight
+    net = nn.Sequential(first, second)
+    with pytest.raises(ValueError, match=f"{method} would give parameters of its own: untie them first"):
+        layers.condition(net, method, ["0"])
+    assert net[0].weight is net[1].weight
+    assert not parametrize.is_parametrized(net[0])
+
+
+def test_a_preconditioned_layer_is_not_conditioned_too_and_a_model_with_one_is_baked_whole_or_not():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    layers.condition(net, "batch_norm")
+    with pytest.raises(ValueError, match="weight has preconditioned gradients already"):
+        layers.condition_tensor(net[1], "weight")
+    parametrize.register_parametrization(net[1], "bias", nn.Tanh())
+    before = [type(module) for module in net]
+    with pytest.raises(ValueError, match="only layers changed by precondition_ can be restored"):
+        layers.bake(net)
+    assert [type(module) for module in net] == before

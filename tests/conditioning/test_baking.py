@@ -95,3 +95,49 @@ def test_the_state_of_a_recurrent_layer_that_has_run_is_converted(kind: type[nn.
     torch.testing.assert_close(plain(x)[0], expected)
     net.load_state_dict(state_dict.unbaked_state(net, plain.state_dict()))
     torch.testing.assert_close(net(x)[0], expected)
+
+
+@pytest.mark.parametrize("method", ["weight_norm", "row", "fourier", "spectral_norm"])
+def test_frozen_layers_are_baked_to_frozen_parameters(method: str):
+    net = nn.Sequential(nn.Linear(8, 8))
+    layers.condition(net, method)
+    net.requires_grad_(False)
+    layers.bake(net)
+    assert sorted(dict(net.named_parameters())) == ["0.bias", "0.weight"]
+    assert not net[0].weight.requires_grad
+    net.requires_grad_(True)
+    net(torch.ones(2, 8)).sum().backward()
+    assert net[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("method", ["row", "weight_norm", "spectral_norm"])
+def test_states_are_checked_copied_and_converted(method: str):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2))
+    plain = copy.deepcopy(net).state_dict()
+    layers.condition(net, method, ["0"])
+    for shape in ((5, 3), (3, 8)):
+        with pytest.raises(ValueError, match=r"0\.weight has shape .*, expected \(8, 3\)"):
+            state_dict.unbaked_state(net, {**plain, "0.weight": torch.randn(*shape)})
+    with pytest.raises(ValueError, match=r"1\.bias has shape \(3,\), expected \(2,\)"):
+        state_dict.unbaked_state(net, {**plain, "1.bias": torch.zeros(3)})
+    with pytest.raises(ValueError, match=r"1\.bias has shape \(3,\), expected \(2,\)"):
+        state_dict.baked_state(net, {**net.state_dict(), "1.bias": torch.zeros(3)})
+    kept = {key: value.clone() for key, value in plain.items()}
+    made = state_dict.unbaked_state(net, plain)
+    for value in made.values():
+        value.zero_()
+    assert all(torch.equal(plain[key], kept[key]) for key in kept)
+    for dtype in (torch.float16, torch.float64):
+        converted = state_dict.unbaked_state(net, {key: value.to(dtype) for key, value in plain.items()})
+        assert {value.dtype for value in converted.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("convert", [state_dict.baked_state, state_dict.unbaked_state])
+def test_a_model_without_values_holds_no_state(convert):
+    net = nn.Sequential(nn.Linear(3, 8))
+    plain = copy.deepcopy(net).state_dict()
+    layers.condition(net, "row")
+    state = plain if convert is state_dict.unbaked_state else net.state_dict()
+    with pytest.raises(ValueError, match="of the model is on the meta device, expected a model with values"):
+        convert(copy.deepcopy(net).to("meta"), state)

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -579,6 +580,9 @@ def test_on_a_gpu_gradients_are_those_on_the_processor(kind: str):
     assert batch_norm.is_preconditioned(there)
 
 
+ACCUMULATED = "gradients of several calls are accumulated"
+
+
 def test_accumulation_in_training_is_refused_unless_one_accepts_it():
     for accepted in (False, True):
         layer, inputs = layer_and_inputs("linear")
@@ -587,11 +591,79 @@ def test_accumulation_in_training_is_refused_unless_one_accepts_it():
         if accepted:
             layer(inputs).sin().sum().backward()
             continue
-        with pytest.raises(RuntimeError, match="gradients of several calls are accumulated"):
-            layer(inputs)
+        before = layer.weight.grad.clone()
+        with pytest.raises(RuntimeError, match=ACCUMULATED):
+            layer(inputs).sin().sum().backward()
+        assert torch.equal(layer.weight.grad, before)
         layer.zero_grad(set_to_none=False)
         layer(inputs).sin().sum().backward()
-        with pytest.raises(RuntimeError, match="gradients of several calls are accumulated"):
-            layer(inputs)
-        torch.optim.SGD(layer.parameters(), lr=0.1).step()
-        layer(inputs)
+        torch.optim.SGD(layer.parameters(), lr=0.1).step()  # without zero_grad the next gradient is added to this one
+        with pytest.raises(RuntimeError, match=ACCUMULATED):
+            layer(inputs).sin().sum().backward()
+        layer.eval()(inputs).sin().sum().backward()
+
+
+def test_the_calls_of_one_backward_pass_are_accepted_and_so_are_further_passes_through_them():
+    layer, inputs = layer_and_inputs("linear")
+    precondition_(layer)
+    first, second = layer(inputs).sin().sum(), layer(2 * inputs).cos().sum()
+    (first + second).backward(retain_graph=True)
+    first.backward(retain_graph=True)
+    second.backward()
+    third = layer(inputs).sin().sum()
+    with pytest.raises(RuntimeError, match=ACCUMULATED):
+        third.backward()
+
+
+class Aside(torch.optim.SGD):
+    """An optimizer that writes through ``.data``, which torch does not count as a change of the parameter."""
+
+    def step(self) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data.sub_(0.1 * parameter.grad)
+
+
+@pytest.mark.parametrize("order", ["zero_grad before the call", "zero_grad before the backward pass"])
+@pytest.mark.parametrize("kind", ["SGD", "fused SGD", "fused AdamW", "through .data", "skipped", "without this layer"])
+def test_training_with_any_optimizer_is_not_taken_for_accumulation(kind: str, order: str):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    precondition_(net[0])
+    parameters = list((net[1] if kind == "without this layer" else net).parameters())
+    optimizer = {
+        "fused SGD": lambda: torch.optim.SGD(parameters, lr=0.1, fused=True),
+        "fused AdamW": lambda: torch.optim.AdamW(parameters, lr=0.1, fused=True),
+        "through .data": lambda: Aside(parameters, lr=0.1),
+    }.get(kind, lambda: torch.optim.SGD(parameters, lr=0.1))()
+    cleared = net if kind == "without this layer" else optimizer
+    for _ in range(3):
+        if order == "zero_grad before the call":
+            cleared.zero_grad()
+        loss = net(torch.randn(8, 4)).square().mean()
+        cleared.zero_grad()
+        loss.backward()
+        if kind != "skipped":  # as by a scaler of gradients that are not finite
+            optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_averages_of_models_in_16_bits_stay_in_32(dtype: torch.dtype):
+    layer = nn.Linear(4, 4)
+    precondition_(layer)
+    layer.input_mean.fill_(1e5)
+    layer.to(dtype)
+    assert layer.weight.dtype == dtype
+    assert layer.input_mean.tolist() == [1e5] * 4
+    layer((torch.randn(64, 4) * 500).to(dtype)).sum().backward()
+    assert layer.input_variance.isfinite().all()
+    assert layer.weight.grad.any()
+    assert layer.double().input_mean.dtype == torch.float64
+    assert layer.to("meta").input_mean.is_meta
+
+
+def test_a_pickled_layer_of_an_earlier_version_is_complete():
+    layer = nn.Linear(4, 4)
+    precondition_(layer)
+    del layer.accumulation
+    restored = pickle.loads(pickle.dumps(layer))
+    restored(torch.randn(8, 4)).sum().backward()
+    assert restored.weight.grad.any()

@@ -110,3 +110,18 @@ def test_zero_and_frozen_weights_are_not_redrawn():
     with pytest.raises(ValueError, match="1 cannot be conditioned: it is frozen"):
         condition(net, "fourier", ["1"], zero_rows="conditioned")
     assert condition(net, "fourier", ["0"], zero_rows="conditioned") == ["0"]
+
+
+def test_frozen_biases_stay_and_the_bases_are_not_inverted_to_draw(monkeypatch: pytest.MonkeyPatch):
+    net = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 5))
+    net[0].bias.requires_grad_(False)
+    before = net[0].bias.clone()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "pinv", lambda *_: pytest.fail("the weight is replaced anyway"))
+        condition(net, "fourier")
+    assert torch.equal(net[0].bias, before)
+    assert not net[1].bias.any()
+    wanted = torch.randn(5, 6)
+    wanted[:, -1] = wanted[:, 0]  # as of all products with the bases
+    net[0].weight = wanted
+    torch.testing.assert_close(net[0].weight, wanted, rtol=1e-4, atol=1e-4)

@@ -39,6 +39,7 @@ CASES = {
     "row": [("row", "all", {})],
     "row, learned": [("row", "all", {"scale": "learned"})],
     "row, kept": [("row", "all", {"scale": "kept"})],
+    "row, kept divisors": [("row", "all", {"every": 10, "gradient": "detached"})],
     "row, a gain a row": [("row", "all", {"scale": "learned_rows"})],
     "several": [
         ("column", ["conv"], {"scale": "constant"}),
@@ -80,7 +81,7 @@ def test_scale_invariant_ones_are_those_whose_scale_changes_nothing(case: str):
             unchanged = torch.allclose(model(x), before, rtol=1e-3 if "attention" in name else 1e-6, atol=1e-6)
             parameter.div_(2)
         assert unchanged == (name in groups.scale_invariant), name
-    assert bool(groups.scale_invariant) == (case not in ("plain", "row, kept"))
+    assert bool(groups.scale_invariant) == (case not in ("plain", "row, kept", "row, kept divisors"))
 
 
 def test_what_is_in_the_groups():

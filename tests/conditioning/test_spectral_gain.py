@@ -90,3 +90,39 @@ def test_other_scales_are_refused_with_those_that_there_are(scale: str):
     with pytest.raises(ValueError, match="spectral_norm is not a map: gradient, every, scale and p apply to row"):
         condition(net, "spectral_norm", ["0"], scale="learned", p=1)
     assert list(net.state_dict()) == ["0.weight", "0.bias"]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("scale", ["fixed", "constant", "learned"])
+def test_an_assigned_weight_is_normalized_by_its_own_largest_singular_value(kind, scale):
+    torch.manual_seed(0)
+    net = nn.Sequential(LAYERS[kind]()).double()
+    condition(net, "spectral_norm", ["0"], scale=scale)
+    net.eval()
+    assigned = torch.randn_like(net[0].weight) + 1.0
+    net[0].weight = assigned
+    matrix = assigned.movedim(1 if kind == "transposed" else 0, 0).flatten(1)
+    expected = assigned / torch.linalg.matrix_norm(matrix, 2) if scale == "fixed" else assigned
+    torch.testing.assert_close(net[0].weight, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["fixed", "constant", "learned"])
+def test_tied_layers_stay_tied(scale):
+    torch.manual_seed(0)
+    first, second = nn.Linear(256, 256), nn.Linear(256, 256)
+    second.weight = first.weight
+    net = nn.Sequential(first, nn.Tanh(), second)
+    assert condition(net, "spectral_norm", scale=scale) == ["0", "2"]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(3):
+        net(torch.randn(4, 256)).square().sum().backward()
+        optimizer.step()
+    net.eval()
+    assert torch.equal(net[0].weight, net[2].weight)
+    shared = {id(p) for p in net[0].parametrizations.parameters()}
+    assert shared == {id(p) for p in net[2].parametrizations.parameters()}
+    assert net.load_state_dict(net.state_dict())
+    applied = net[0].weight.detach().clone()
+    bake(net)
+    assert net[0].weight is net[2].weight
+    assert torch.equal(net[0].weight, applied)

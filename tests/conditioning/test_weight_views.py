@@ -414,3 +414,16 @@ def test_spectral_norm_is_that_of_the_matrix_with_a_row_for_each_output_channel(
     largest = [torch.linalg.matrix_norm(weight.movedim(axis, 0).flatten(1), 2).item() for axis in (0, 1)]
     assert largest[view.output_axis] == pytest.approx(1, rel=1e-4)
     assert largest[1 - view.output_axis] != pytest.approx(1, rel=1e-2)
+
+
+def test_views_that_do_not_fit_their_tensor_are_refused():
+    for arguments, sentence in (
+        (("weight", (8, 3), (), 4, 3), r"weight of shape \(8, 3\) cannot be read as one matrix of 4 × 3"),
+        (("weight", (8, 3, 3, 3), (), 4, 27), "cannot be read as one matrix of 4 × 27"),
+        (("weight", (8, 3, 3, 3), (2,), 8, 27), r"cannot be read as \(2,\) matrices of 8 × 27"),
+        (("weight", (3, 8), (), 8, 3), "is not a matrix of 8 × 3: is it, with transposed=True"),
+        (("weight", (8, 3), (), 8, 3, True), "is not a matrix of 8 × 3: is it, without transposed=True"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            weight_views.WeightView(*arguments)
+    assert weight_views.WeightView("weight", (3, 8), (), 8, 3, transposed=True)

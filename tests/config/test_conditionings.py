@@ -105,11 +105,17 @@ def test_options_without_effect_are_refused():
             "row --lrate_matrices 0.1",
             "--lrate_matrices: found 0.1 with --conditioning row, expected muon or soap in it",
         ),
+        ("none --equilibrate_layers trunk", "found trunk without a method of these layers, expected --equilibrate"),
+        ("row+row", "found 'row+row', expected each method once: row is twice"),
         ("layer_norm --equilibrate_layers trunk", "--equilibrate_layers: found trunk with layer_norm, expected hidden"),
     ):
         assert sentence in refused("--conditioning", *words.split())
     made, _ = parser.parse(NerfConfig, ["--conditioning", "row+muon", "--lrate_matrices", "0.1"])
     assert made.conditioning.lrate_matrices == 0.1
+    for words in ("--init he", "--equilibrate", "--weight_norm", "--conditioning muon"):
+        parser.parse(NerfConfig, [*words.split(), "--equilibrate_layers", "trunk"])
+    for words in ("--lrate_matrices 0.1", "--equilibrate_layers trunk"):  # for some runs of a comparison
+        parser.parse(NerfConfig, words.split(), is_base=True)
 
 
 def test_names_of_runs_tell_the_method():

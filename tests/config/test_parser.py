@@ -201,7 +201,10 @@ def test_a_byte_order_mark_is_no_part_of_a_name(mark, write):
             {"equilibrate": "jacobi", "equilibrate_layers": "hidden"},
         ),
         (["--equilibrate", "--weight_norm", "False"], {"equilibrate": "row", "weight_norm": False}),
-        (["--equilibrate_layers", "trunk.0,feature"], {"equilibrate_layers": "trunk.0,feature"}),
+        (
+            ["--init", "he", "--equilibrate_layers", "trunk.0,feature"],
+            {"init": "he", "equilibrate_layers": "trunk.0,feature"},
+        ),
         (["--i_embed", "-1"], {"i_embed": -1}),
         (["--pixel_centers", "0"], {"pixel_centers": 0.0}),
         (["--use_viewdirs", "--half_res", "yes", "--no_ndc", "0"], {"use_viewdirs": True, "half_res": True}),

@@ -282,3 +282,30 @@ def test_an_old_torch_trains_by_the_same_formula(monkeypatch: pytest.MonkeyPatch
     weight.grad = torch.tensor([[3.0, 0.0], [0.0, -2.0]])
     optimizer.step()
     assert (weight.detach() / (0.1 * 0.2 * 2**0.5)).round().tolist() == [[-1, 0], [0, 1]]
+
+
+def test_hooks_of_loading_are_run_in_order():
+    optimizer = Combined(parts_of(network()))
+    called: list[str] = []
+
+    def before(of: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        called.append("before")
+        groups = [{**group, "lr": 0.5} for group in state["param_groups"]]
+        return {**state, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(before)
+    optimizer.register_load_state_dict_post_hook(lambda of: called.append("after"))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert called == ["before", "after"]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_a_part_that_loads_a_state_is_seen_after_the_next_step():
+    net = network()
+    parts = parts_of(net)
+    optimizer = Combined(parts)
+    parts[1].load_state_dict(parts[1].state_dict())
+    net(torch.ones(2, 3, dtype=torch.float64)).sum().backward()
+    optimizer.step()
+    optimizer.param_groups[1]["lr"] = 7.0
+    assert parts[1].param_groups[0]["lr"] == 7.0

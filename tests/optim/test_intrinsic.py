@@ -390,6 +390,16 @@ def test_a_checkpoint_with_coupled_decay_is_refused_and_changes_nothing(kind: st
     assert optimizer.state_dict()["param_groups"] == before["param_groups"]
 
 
+def test_an_own_checkpoint_is_loaded_that_does_not_say_that_its_decay_is_decoupled():  # as of torch before 2.7
+    params = parameters()
+    state = IntrinsicAdam(params, lr=0.1, l2=0.3).state_dict()
+    for group in state["param_groups"]:
+        group.pop("decoupled_weight_decay", None)
+    resumed = IntrinsicAdam(params)
+    resumed.load_state_dict(state)
+    assert (resumed.param_groups[0]["l2"], resumed.param_groups[0]["weight_decay"]) == (0.3, 0)
+
+
 # gradients that are sparse
 
 

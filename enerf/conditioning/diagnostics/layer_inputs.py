@@ -25,10 +25,12 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from enerf.conditioning import batch_norm
 from enerf.conditioning.diagnostics.eigenvalues import condition_number_above
 from enerf.conditioning.diagnostics.spectrum import singular_values
 from enerf.conditioning.interface import require_module
 from enerf.conditioning.selection import as_names, layer_at
+from enerf.conditioning.suitability import other_owners
 from enerf.conditioning.weight_views import CONVOLUTIONS
 
 # Functions that layers call, and the names of their arguments.
@@ -106,7 +108,7 @@ def record_layer_inputs(
     TypeError
         If the model is no module, or the names are none.
     ValueError
-        If a name is unknown, or its layer has another type or is not applied.
+        If a name is unknown, or its layer has another type, shares its weight with another one, or is not applied.
 
     Examples
     --------
@@ -116,21 +118,26 @@ def record_layer_inputs(
     """
     require_module(model)
     found: dict[str, list[Tensor]] = {name: [] for name in as_names(names)}
-    with torch.no_grad(), parametrize.cached():  # cached: each parametrized weight is a single object
-        weights: dict[int, str] = {}
-        for name in found:
-            layer = layer_at(model, name)
-            if not isinstance(layer, (nn.Linear, *CONVOLUTIONS)):
-                raise ValueError(
-                    f"{name} is a {type(layer).__name__}; inputs are recorded for linear layers and convolutions"
-                )
-            weights[id(layer.weight)] = name
+    layers = {name: _recorded_layer(model, name) for name in found}
+    with torch.no_grad(), parametrize.cached(), batch_norm.plain_calls(layers.values()):
+        weights = {id(layer.weight): name for name, layer in layers.items()}  # cached: each is a single object
         with _InputRecorder(weights, found):
             run()
     missing = [name for name, parts in found.items() if not parts]
     if missing:
         raise ValueError(f"{missing[0]} is not applied, so it has no inputs")
     return {name: torch.cat(parts, -2) for name, parts in found.items()}
+
+
+def _recorded_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer with that name, if its inputs can be recorded."""
+    layer = layer_at(model, name)
+    if not isinstance(layer, (nn.Linear, *CONVOLUTIONS)):
+        raise ValueError(f"{name} is a {type(layer).__name__}; inputs are recorded for linear layers and convolutions")
+    for owner in other_owners(model, layer):
+        if isinstance(owner.module, (nn.Linear, *CONVOLUTIONS)):
+            raise ValueError(f"{name} shares its weight with {owner.path}, so their inputs cannot be told apart")
+    return layer
 
 
 class _InputRecorder(TorchFunctionMode):

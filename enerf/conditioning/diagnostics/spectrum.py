@@ -18,16 +18,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
-from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors, require_module
+from enerf.conditioning.interface import is_foreign, parametrized_tensors, raw_weight, require_module
 from enerf.conditioning.selection import as_names, layer_at, layer_names
 
 
-def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch k"]:
+def singular_values(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch k"]:
     """All min(n_out, n_in) singular values, largest first.
 
     Examples
@@ -35,13 +35,13 @@ def singular_values(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor,
     >>> singular_values(torch.tensor([[0.0, 3.0], [4.0, 0.0]]))
     tensor([4., 3.], dtype=torch.float64)
     """
-    exact = weight.double()
+    exact = _exact(weight)
     finite = exact.isfinite().all(-1).all(-1)
     values = torch.linalg.svdvals(torch.where(finite[..., None, None], exact, 0.0))  # LAPACK raises an error for NaN
     return torch.where(finite[..., None], values, math.nan)
 
 
-def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def condition_number(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """κ = largest / smallest singular value; inf where the smallest is 0, for the zero matrix too.
 
     Due to rounding, the smallest value of a singular matrix may be about 1e-16 times the largest: κ above 1e15 means
@@ -55,7 +55,7 @@ def condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor
     return _kappa(singular_values(weight))
 
 
-def numerical_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def numerical_rank(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """Number of singular values above rounding errors, as a float64; NaN where the matrix is not finite.
 
     Rounding of the entries to the dtype of ``weight`` changes singular values by at most half an epsilon times the
@@ -69,7 +69,7 @@ def numerical_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, 
     return _on_range(singular_values(weight), weight)[0]
 
 
-def range_condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def range_condition_number(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """κ on the range: the largest singular value over the smallest above rounding errors; see ``numerical_rank``.
 
     Equal to κ for a matrix of full rank, and finite for one that is not, whose κ is inf or noise; inf for the zero
@@ -83,7 +83,7 @@ def range_condition_number(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[
     return _on_range(singular_values(weight), weight)[1]
 
 
-def effective_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def effective_rank(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """Exponential of the entropy of the singular values, normalized to sum 1; 0 for the zero matrix.
 
     At most the rank, with equality if and only if all nonzero singular values are equal.
@@ -100,7 +100,7 @@ def effective_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, 
     return entropy_rank(singular_values(weight))
 
 
-def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def stable_rank(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """‖W‖_F² / ‖W‖₂², the sum of the squared singular values over the largest; 0 for the zero matrix.
 
     At most the rank. Less sensitive to small singular values than the effective rank.
@@ -117,7 +117,7 @@ def stable_rank(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*b
     return _stable_rank(singular_values(weight))
 
 
-def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch n_in"]:
+def row_norms(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch n_in"]:
     """Euclidean norm of each of the paper's rows: of the weights of each input.
 
     Examples
@@ -125,11 +125,11 @@ def row_norms(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*bat
     >>> row_norms(torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
     tensor([5., 2.], dtype=torch.float64)
     """
-    norms = torch.linalg.vector_norm(weight.double(), dim=-2)
+    norms = torch.linalg.vector_norm(_exact(weight), dim=-2)
     return torch.where(norms.isfinite().all(-1, keepdim=True), norms, math.nan)
 
 
-def row_norm_spread(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def row_norm_spread(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """Largest over smallest row norm: 1 if the rows are equilibrated, inf if a row is 0. At most κ for n_in ≤ n_out.
 
     Examples
@@ -142,7 +142,7 @@ def row_norm_spread(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor,
     return torch.where(smallest == 0, math.inf, largest / smallest)
 
 
-def row_norm_variation(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
+def row_norm_variation(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
     """Standard deviation of the row norms over their mean; less sensitive to outliers than ``row_norm_spread``.
 
     0 if the rows are equilibrated, and for the zero matrix.
@@ -189,14 +189,14 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     model
         The model, conditioned or not.
     names
-        Names of layers with weight matrices, by default all; see ``weight_views``.
+        Names of layers with weight matrices, by default all that have entries; see ``weight_views``.
 
     Raises
     ------
     TypeError
         If the model is no module, or the names are none.
     ValueError
-        If a name is unknown or its layer has no weight matrices.
+        If a name is unknown, or its layer has no weight matrices, or none with entries.
 
     Examples
     --------
@@ -207,7 +207,11 @@ def layer_report(model: nn.Module, names: Iterable[str] | None = None) -> dict[s
     require_module(model)
     with torch.no_grad(), _unchanged_by_reading(model):
         found = layer_names(model) if names is None else as_names(names)
-        return {name: _report(layer_at(model, name)) for name in found}
+        layers = {name: layer_at(model, name) for name in found}
+        empty = [name for name, layer in layers.items() if not all(map(_has_entries, weight_views.views(layer)))]
+        if empty and names is not None:
+            raise ValueError(f"{empty[0]} has no weights yet, or none at all, expected matrices with entries")
+        return {name: _report(layer) for name, layer in layers.items() if name not in empty}
 
 
 @contextmanager
@@ -227,6 +231,10 @@ def _unchanged_by_reading(model: nn.Module) -> Iterator[None]:
     finally:
         for step in training:
             step.training = True
+
+
+def _has_entries(view: weight_views.WeightView) -> bool:
+    return math.prod(view.shape) > 0  # a lazy layer has no inputs before its first run
 
 
 def _report(module: nn.Module) -> dict[str, float]:
@@ -259,6 +267,10 @@ def _report(module: nn.Module) -> dict[str, float]:
     return report
 
 
+def _exact(weight: Tensor) -> Tensor:
+    return weight.to(torch.promote_types(weight.dtype, torch.float64))
+
+
 def _largest(values: list[Tensor]) -> float:
     """The largest of all numbers; NaN if one is NaN."""
     return torch.cat([part.flatten() for part in values]).max().item()
@@ -271,7 +283,7 @@ def _kappa(values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
 
 
 def _on_range(
-    values: Float[Tensor, "*batch k"], weight: Float[Tensor, "*batch n_out n_in"]
+    values: Float[Tensor, "*batch k"], weight: Inexact[Tensor, "*batch n_out n_in"]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """Numerical rank, and the ratio of the largest singular value to the smallest one that counts for the rank."""
     largest = values[..., :1]
@@ -297,8 +309,7 @@ def _raw_matrices(module: nn.Module, view: weight_views.WeightView) -> Tensor | 
     item = parametrized_tensors(module).get(view.name)
     if item is None or is_foreign(item):
         return None
-    is_weight_norm = "weight_norm" in map(method_of, item.children())
-    raw = getattr(item, "original1" if is_weight_norm else "original", None)  # lengths and directions
-    if not isinstance(raw, Tensor):
+    raw = raw_weight(item)
+    if raw is None:
         return None
     return view.to_matrices(raw) if tuple(raw.shape) == view.shape else raw if raw.dim() == 2 else None

@@ -307,13 +307,21 @@ class ClassifierConfig(RunConfig):
             raise InputError("option --augment crop needs --image_size: found 0, expected the side of the crops")
 
     def check_given(self, on_line: set[str], in_file: set[str]) -> None:
-        """Check that ``--equilibrate`` stands with ``+e``; without it, it would have no effect, whatever its value.
+        """Check that ``--equilibrate`` stands with ``+e``, and ``--lrate_matrices`` with an optimizer of matrices.
+
+        Without them, they would have no effect, whatever their values.
 
         Raises
         ------
         InputError
-            If it does not.
+            If they do not.
         """
+        t = self.train
+        if t.lrate_matrices and t.optimiser not in MATRIX_OPTIMIZERS:
+            raise InputError(
+                f"option --lrate_matrices: found {t.lrate_matrices:g} with --optimiser {t.optimiser}, expected "
+                f"--optimiser {' or '.join(MATRIX_OPTIMIZERS)}: others have the rate --lrate for all parameters"
+            )
         norm, treatment = self.conditioning.parts
         # a line that repeats a run, and the file of a run, give all options, and choose none
         chosen = any(
@@ -349,11 +357,6 @@ class ClassifierConfig(RunConfig):
             raise InputError(
                 f"option --optimiser: found {t.optimiser} with --model {self.model.model}, expected --model vit_s or "
                 f"vit_b, or --optimiser {' or '.join(WITH_VIEWS)}: it does not update kernels of convolutions"
-            )
-        if t.lrate_matrices and t.optimiser not in MATRIX_OPTIMIZERS:
-            raise InputError(
-                f"option --lrate_matrices: found {t.lrate_matrices:g} with --optimiser {t.optimiser}, expected "
-                f"--optimiser {' or '.join(MATRIX_OPTIMIZERS)}: others have the rate --lrate for all parameters"
             )
         if t.shrinkage != "sign" and not intrinsic:
             raise InputError(

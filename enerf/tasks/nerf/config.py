@@ -472,6 +472,10 @@ class NerfConfig(RunConfig):
                 "options --render_only and --no_reload together load no weights: give one of them, or --ft_path"
             )
 
+    def check_given(self, on_line: set[str], in_file: set[str]) -> None:
+        """Check that options of conditioning have an effect; see ``ConditioningOptions.check_given``."""
+        self.conditioning.check_given()
+
     def _check_range(self) -> None:
         near, far = self.data.near, self.data.far
         if self.data.dataset_type == "llff" and (near or far):

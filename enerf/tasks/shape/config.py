@@ -361,6 +361,10 @@ class ShapeConfig(RunConfig):
             if getattr(samples, name) and (data.target != "sdf" or data.cloud):
                 raise InputError(f"option --{name} is for signed distances of meshes: expected --representation sdf")
 
+    def check_given(self, on_line: set[str], in_file: set[str]) -> None:
+        """Check that options of conditioning have an effect; see ``ConditioningOptions.check_given``."""
+        self.conditioning.check_given()
+
     def _check_iga(self) -> None:
         """Check that gradient adjustment is of images, and of networks whose parameters are their weights."""
         if not self.samples.iga:

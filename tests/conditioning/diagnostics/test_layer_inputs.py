@@ -162,3 +162,25 @@ def test_kappa_of_inputs_that_are_not_finite_is_nan_in_any_group():
         kappa, rank = layer_inputs.extended_condition_number(broken)
         assert math.isnan(kappa)
         assert rank == 0
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_inputs_of_preconditioned_layers_are_recorded_and_no_statistics_change(kind: str):
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 3) if kind == "linear" else nn.Conv2d(2, 3, 2)
+    x = torch.randn(4, 5) if kind == "linear" else torch.randn(4, 2, 5, 5)
+    plain = nn.Sequential(layer)
+    expected = layer_inputs.record_layer_inputs(plain, ["0"], lambda: plain(x))["0"]
+    layers.condition(plain, "batch_norm")
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    assert torch.equal(layer_inputs.record_layer_inputs(plain, ["0"], lambda: plain(x))["0"], expected)
+    assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
+    assert layers.conditioned_layers(plain) == {"0": "batch_norm"}
+
+
+@pytest.mark.parametrize("names", [["0"], ["0", "1"]])
+def test_inputs_of_tied_layers_cannot_be_told_apart(names: list[str]):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    with pytest.raises(ValueError, match="0 shares its weight with 1, so their inputs cannot be told apart"):
+        layer_inputs.record_layer_inputs(net, names, lambda: net(torch.ones(1, 4)))

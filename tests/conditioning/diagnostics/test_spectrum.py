@@ -327,3 +327,20 @@ def test_the_report_is_of_all_layers_by_default():
     assert report["2"]["rank"] == 1
     assert report["2"]["kappa_range"] == pytest.approx(1)
     assert report["2"]["kappa"] > 1e6
+
+
+def test_complex_matrices_keep_their_imaginary_parts():
+    matrix = torch.tensor([[1j, 0], [0, 2]])
+    assert spectrum.condition_number(matrix) == 2
+    assert spectrum.row_norms(torch.tensor([[3 + 4j, 0], [0, 1]])).tolist() == [5, 1]
+    assert spectrum.numerical_rank(matrix) == 2
+    assert spectrum.condition_number(matrix * math.nan).isnan()
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_layers_without_entries_have_no_report():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 0), nn.LazyLinear(2))
+    assert list(spectrum.layer_report(net)) == ["0"]
+    for name in ("1", "2"):
+        with pytest.raises(ValueError, match=f"{name} has no weights yet, or none at all"):
+            spectrum.layer_report(net, [name])

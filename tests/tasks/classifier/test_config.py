@@ -149,10 +149,14 @@ def test_a_rate_of_matrices_needs_an_optimizer_of_matrices():
         assert refusal(optimiser=optimiser, momentum=0.5).endswith("expected sgd or rmsprop")
         assert refusal(optimiser=optimiser, l2=0.5).startswith("option --l2: found 0.5")
     for optimiser in OPTIMIZERS:
-        assert refusal(optimiser=optimiser, lrate_matrices=0.5) == (
+        words = ["--images", "x", "--optimiser", optimiser, "--lrate_matrices", "0.5"]
+        with pytest.raises(InputError) as refused:
+            parser.parse(ClassifierConfig, words)
+        assert str(refused.value) == (
             f"option --lrate_matrices: found 0.5 with --optimiser {optimiser}, expected --optimiser muon or soap: "
             "others have the rate --lrate for all parameters"
         )
+        parser.parse(ClassifierConfig, words, is_base=True)  # it is for methods with another optimizer
 
 
 @pytest.mark.parametrize("normalisation", ["", "bn", "bn+e", "bn+bnp"])
