@@ -7,6 +7,7 @@ here, so that a new map or optimizer is known by its line in one of the tables.
 
 import math
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from enerf.conditioning.table import MODULES, load
 from enerf.core.errors import InputError, shown
@@ -111,5 +112,7 @@ def _unknown_message(name: str, text: str) -> str:
         where = "" if methods.split_ratio(name)[0] in methods.FIELDS.changes else ", for images alone"
         stands_for = f"a method of comparisons, expected what it stands for: {options}{where}"
         return f"option --conditioning: found {found}, {stands_for}"
+    nearest = get_close_matches(name, names(), n=1)
+    hint = f"; the nearest to {shown(name)} is {nearest[0]}" if nearest else ""
     known = ", ".join(names())
-    return f"option --conditioning: found {shown(text)}, expected none, or names joined by +, from {known}"
+    return f"option --conditioning: found {shown(text)}, expected none, or names joined by +, from {known}{hint}"

@@ -27,6 +27,9 @@ LARGEST = 2**63 - 1  # of whole numbers: torch and numpy hold them in 64 bits
 # Largest values of options that size networks: far above any use, far below what cannot be built or counted.
 WIDEST, DEEPEST, BANDS, FINEST = 1 << 16, 1000, 100, 1 << 20
 STEPS = 10**12  # largest number of steps
+INSTEAD_OF_OPTIMISER = (
+    f"it is Adam, and with --conditioning {' or '.join(MATRIX_OPTIMIZERS)} another one for the hidden matrices"
+)
 
 # Effect of an option. model: names, shapes or meaning of the weights, so that a checkpoint made with another value does
 # not fit. data: training and test data. training: the optimization. neutral: none of these.
@@ -330,7 +333,7 @@ class ConditioningOptions:
         weights, known = self.methods.weights, conditionings.values_of(self.methods.weights)
         if weights == "fourier" and self.init != "default":
             raise InputError(
-                f"option --init: found {self.init} with fourier, expected default: it draws its own weights"
+                f"option --init: found {self.init} with fourier, expected --init default: it draws its own weights"
             )
         with_method = "without a map of the weights" if weights == "none" else f"with the method {weights}"
         for name in conditionings.MAP_OPTIONS:

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from enerf.config import parser
 from enerf.config.options import RunConfig
@@ -231,8 +232,10 @@ def figure_of(results: Results) -> Figure:
 def table(results: Results) -> list[list[str]]:
     """Return one row for each variant, one column for each scene: mean ± standard deviation over seeds, their number.
 
-    The mean over scenes is empty unless all of their runs have finished.
+    A value says how many of its runs have learned nothing. The mean over scenes is empty unless all of their runs have
+    finished.
     """
+    task = registry.task(results.variants[0].config.kind)
     figure, scenes = figure_of(results), list(dict.fromkeys(v.scene for v in results.variants))
     several = len(scenes) > 1
     rows = [[f"{figure.heading or 'method'}", *(scene or "all" for scene in scenes), *(["mean"] if several else [])]]
@@ -244,11 +247,22 @@ def table(results: Results) -> list[list[str]]:
             known = [score for score in scores if score is not None]
             means.append(sum(known) / len(known) if len(known) == len(runs) else None)
             text = mean_and_std(known, figure.digits) if known else ""
-            row.append(text if len(known) == len(runs) else f"{text} ({len(known)} of {len(runs)})".strip())
+            finished = "" if len(known) == len(runs) else f"({len(known)} of {len(runs)})"
+            failed = _learned_nothing([results.metrics[v] for v in runs if v in results.metrics], task)
+            row.append(" ".join(part for part in (text, finished, failed) if part))
         complete = [each for each in means if each is not None]
         mean = f"{sum(complete) / len(means):.{figure.digits}f}" if len(complete) == len(means) else ""
         rows.append([*row, *([mean] if several else [])])
     return rows
+
+
+def _learned_nothing(runs: list[dict[str, Any]], task: registry.Task) -> str:
+    """How many of some finished runs have learned nothing, in words; empty if none has."""
+    if not task.has("succeeded"):
+        return ""
+    succeeded = task.load("succeeded")
+    failed = sum(not succeeded(run) for run in runs)
+    return f"({failed} learned nothing)" if failed else ""
 
 
 def missing(results: Results) -> list[str]:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from enerf.config import options, parser
@@ -218,7 +219,9 @@ def read_methods(text: str, known: Methods) -> list[str]:
     if unknown or not names or len(set(names)) < len(names):
         found = shown(unknown[0]) if unknown else f"{shown(text)}, a name twice" if names else "nothing"
         using = methods_with(unknown[0], known) if unknown else []
-        hint = f"; with that value of --conditioning: {', '.join(using)}" if using else ""
+        nearest = get_close_matches(unknown[0], known.changes, n=1) if unknown else []
+        hint = f"; the nearest is {nearest[0]}" if nearest else ""
+        hint = f"; with that value of --conditioning: {', '.join(using)}" if using else hint
         raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}{hint}")
     return names
 

@@ -40,6 +40,8 @@ class Task:
         Metrics of several runs -> rows of cells, the first of them headings.
     write_comparison
         Variant -> metrics of its seeds, and the base configuration -> table as text; writes table and curves.
+    succeeded
+        Metrics of a run -> whether it has learned anything, for tables. Optional.
     draw_comparison
         Base configuration, and variant -> configuration of its first seed; draws pictures at the end. Optional.
     train_all
@@ -81,6 +83,7 @@ class Task:
     evaluate: Part
     table: Part
     write_comparison: Part
+    succeeded: Part = ""
     draw_comparison: Part = ""
     train_all: Part = ""
     resolve: Part = ""
@@ -163,6 +166,7 @@ register(
         evaluate="enerf.tasks.nerf.evaluate:evaluate_folder",
         table="enerf.tasks.nerf.report:table",
         write_comparison="enerf.tasks.nerf.comparison:write_all",
+        succeeded="enerf.tasks.nerf.comparison:succeeded",
         draw_comparison="enerf.tasks.nerf.comparison:draw_test_view",
         resolve_backend="enerf.tasks.nerf.setup:resolve_backend",
         input_files="enerf.tasks.nerf.setup:input_files",

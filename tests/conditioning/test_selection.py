@@ -1,13 +1,25 @@
 """Output heads, layers that are conditioned already, and mistakes in what is named."""
 
+import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from enerf.conditioning import condition, conditioned_layers, initialize_attention_, layer_report, select
+from enerf.conditioning import (
+    SCALES,
+    condition,
+    conditioned_layers,
+    initialize_attention_,
+    layer_report,
+    select,
+    selection,
+    table,
+)
 from enerf.conditioning.selection import present
 
 
@@ -142,3 +154,44 @@ def test_a_single_name_is_a_list_of_one():
     values = net[0].in_proj_weight[16:]
     assert torch.equal(values[:4], values[4:])  # the values of both heads are the same channels
     assert list(layer_report(net, "0")) == ["0"]
+
+
+def documented_options() -> list[tuple[str, dict[str, str]]]:
+    """Method -> option -> what the table in ``docs/api.md`` says that it takes."""
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    head, *rows = text[text.index("| method | `gradient` |") :].split("\n\n")[0].splitlines()
+    options = [cell.strip(" `") for cell in head.strip("|").split("|")[1:]]
+    table = []
+    for row in rows[1:]:
+        methods, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        names = re.findall(r"`(\w+)`", methods.split("(")[0].replace("one of `register_map`", ""))
+        table += [(name, dict(zip(options, cells, strict=True))) for name in names]
+    return table
+
+
+@pytest.mark.parametrize(("method", "documented"), documented_options())
+def test_the_documented_options_of_a_method_are_those_that_it_takes(method: str, documented: dict[str, str]):
+    values = {
+        "gradient": {"both": ["detached"], "through": []},
+        "every": {"any": [3], "1": []},
+        "scale": {"all": list(SCALES)},
+        "p": {"all": [1, 2, math.inf], "2": [2]},
+        "packing": {"both": ["matrix", "head"], "`matrix`": ["matrix"]},
+    }
+    every = {"gradient": ["detached"], "every": [3], "scale": list(SCALES), "p": [1, math.inf], "packing": ["head"]}
+    for option, cell in documented.items():
+        taken = values[option].get(cell.strip("`") if option == "gradient" else cell, re.findall(r"`(\w+)`", cell))
+        for value in every[option]:
+            torch.manual_seed(0)
+            attention = option == "packing" or method == "spectral_shift"
+            model = nn.ModuleList([nn.MultiheadAttention(8, 2) if attention else nn.Linear(8, 8)])
+            how = {option: value, **({"gradient": "detached"} if option == "every" else {})}
+            if value in taken:
+                condition(model, method, "all", **how)
+            else:
+                with pytest.raises(ValueError, match=r"\w"):
+                    condition(model, method, "all", **how)
+
+
+def test_the_table_of_options_has_all_methods():
+    assert {name for name, _ in documented_options()} == {*selection.METHODS, *table.MODULES}

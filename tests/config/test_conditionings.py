@@ -14,7 +14,7 @@ from enerf import conditioning
 from enerf.conditioning import maps, parametrization, selection, table
 from enerf.config import conditionings, parser
 from enerf.config.methods import SHAPES, split_ratio
-from enerf.config.options import ConditioningOptions, FitOptions
+from enerf.config.options import ConditioningOptions, FitOptions, RunConfig
 from enerf.core.errors import InputError
 from enerf.engine import optimizers
 from enerf.fields import conditioning as fields_conditioning
@@ -22,6 +22,7 @@ from enerf.fields.normalization import NORMALIZATIONS
 from enerf.fields.shape import SkipMLP
 from enerf.optim import table as optim_table
 from enerf.tasks.nerf.config import NerfConfig
+from enerf.tasks.shape.config import ShapeConfig
 
 
 def refused(*words: str) -> str:
@@ -69,6 +70,8 @@ def test_a_method_of_comparisons_is_refused_with_the_options_that_it_stands_for(
         ("muon*5", "expected what it stands for: --conditioning muon, and --lrate_matrices of 5 times --lrate"),
         ("he", "expected what it stands for: --init he"),
         ("rows", "found 'rows', expected none, or names joined by +, from row, "),
+        ("weight_standardization", "; the nearest to 'weight_standardization' is weight_standardisation"),
+        ("row+mouon", "; the nearest to 'mouon' is muon"),
     ):
         assert sentence in refused("--conditioning", text)
     for method in {*SHAPES.changes} - {*conditionings.names()}:
@@ -78,6 +81,12 @@ def test_a_method_of_comparisons_is_refused_with_the_options_that_it_stands_for(
         named = SHAPES.changes[method].get("conditioning")
         assert named is None or all(word in words for word in named.split("+")), method
         assert words.endswith(", for images alone") == (method == "iga"), method
+
+
+@pytest.mark.parametrize("kind", [NerfConfig, ShapeConfig])
+def test_the_option_of_classifiers_leads_to_that_of_fields(kind: type[RunConfig]):
+    with pytest.raises(InputError, match="unknown option 'optimiser'; it is Adam, and with --conditioning muon or so"):
+        parser.parse(kind, ["--optimiser", "muon"])
 
 
 def test_a_method_is_named_once():

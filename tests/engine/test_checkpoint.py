@@ -579,6 +579,13 @@ def test_a_folder_that_cannot_be_listed_does_not_count_as_empty(tmp_path, monkey
     assert "cannot be listed (Input/output error)" in refusal(checkpoint.newest_readable, tmp_path)
 
 
+def test_a_checkpoint_in_the_place_of_its_run_is_told(tmp_path):
+    path = checkpoint.save(fresh(), tmp_path, {})
+    assert refusal(checkpoint.checkpoints, path) == (
+        f"{path} is a file, expected the folder of a run, which has its checkpoints"
+    )
+
+
 def test_a_device_in_the_place_of_a_checkpoint_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.pt")
     (tmp_path / "b.pt").symlink_to("/dev/zero")

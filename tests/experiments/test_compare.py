@@ -200,6 +200,11 @@ def test_wrong_methods_are_one_sentence(text):
         variants.read_methods(text, methods.FIELDS)
 
 
+def test_a_method_that_is_nearly_one_has_a_hint():
+    with pytest.raises(InputError, match=r"found .eqilibrate., .*; the nearest is equilibrate$"):
+        variants.read_methods("plain,eqilibrate", methods.FIELDS)
+
+
 @pytest.mark.parametrize(
     ("text", "using"),
     [("row+muon", "muon_e, muon_gain"), ("plain,weight_standardisation", "ws"), ("column+muon", ""), ("foo", "")],

@@ -71,6 +71,18 @@ def test_the_table_has_means_of_complete_scenes_and_counts_of_others(base):
                                               for m in ("plain", "he") for i in (0, 1)], 20.0)))  # fmt: skip
 
 
+def test_the_table_counts_runs_that_learned_nothing(base):
+    scores = dict.fromkeys([(s, m, i) for s in ("fern", "flower") for m in ("plain", "he") for i in (0, 1)], 20.0)
+    results = results_of(base, scores)
+    for variant, metrics in results.metrics.items():
+        metrics |= {"collapsed": variant.label == "fern/he, seed 1", "constant_psnr": 12.0}
+        metrics["mean"]["psnr"] = 12.8 if variant.label == "fern/plain, seed 0" else 20.0
+    assert sweep.table(results)[1:] == [
+        ["plain", "16.40 ± 5.09 (1 learned nothing)", "20.00 ± 0.00", "18.20"],
+        ["he", "20.00 ± 0.00 (1 learned nothing)", "20.00 ± 0.00", "20.00"],
+    ]
+
+
 def test_names_of_files_prefer_the_suffix_of_the_configurations_data(base, tmp_path):
     data = tmp_path / "data"
     for name in ("bunny.obj", "bunny.mtl", "dragon.ply", "dragon.stl", "two.ply"):

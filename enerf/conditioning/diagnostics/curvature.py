@@ -80,13 +80,17 @@ class Objective:
 def hessian(objective: Objective) -> Any:
     """The Hessian as a linear operator: a product is the forward-mode derivative of the gradient.
 
-    Apply ``make_differentiable_`` to the model first if it may contain detached maps, weight norm or preconditioners.
+    Apply ``make_differentiable_`` to the model first if it may contain detached maps, weight norm, group norm or
+    preconditioners.
 
     Raises
     ------
     ImportError
         If the extra ``diagnostics`` is not installed.
+    ValueError
+        If the model has a layer that ``make_differentiable_`` would change, or spectral norm in training mode.
     """
+    _require_differentiable(objective.model)
     return _operator("HessianLinearOperator", objective)
 
 
@@ -97,11 +101,14 @@ def gauss_newton(objective: Objective) -> Any:
     ------
     ImportError
         If the extra ``diagnostics`` is not installed.
+    ValueError
+        As for ``hessian``.
 
     References
     ----------
     Schraudolph, Fast curvature matrix-vector products, Neural Computation 14, 2002.
     """
+    _require_differentiable(objective.model)
     return _operator("GGNLinearOperator", objective)
 
 
@@ -115,8 +122,10 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
     Raises
     ------
     ValueError
-        If the loss is not convex in the outputs (Λ has a negative eigenvalue).
+        If the loss is not convex in the outputs (Λ has a negative eigenvalue), or the model has detached maps,
+        preconditioners, or spectral norm in training mode.
     """
+    _require_differentiable(objective.model, forward_mode=False)
     parameters = objective.free_parameters()
     outputs, jacobian = _jacobian(objective, parameters)
     gram = torch.zeros(len(jacobian), len(jacobian), dtype=torch.float64, device=outputs.device)
@@ -163,6 +172,25 @@ def make_differentiable_(model: nn.Module) -> None:
             for i, step in enumerate(module):
                 if isinstance(step, parametrizations._WeightNorm):
                     module[i] = _WeightNorm(step.dim)
+
+
+def _require_differentiable(model: nn.Module, forward_mode: bool = True) -> None:
+    """Raise a ValueError for layers whose derivatives are not those of the function, or fail in forward mode."""
+    for name, module in model.named_modules():
+        problem = None
+        if isinstance(module, Equilibrated) and module.gradient == "detached":
+            problem = "a map with gradient='detached'"
+        elif batch_norm.is_preconditioned(module):
+            problem = "a preconditioner of gradients"
+        elif forward_mode and type(module) is nn.GroupNorm:
+            problem = "group normalization, which has no derivatives in forward mode"
+        elif forward_mode and isinstance(module, parametrizations._WeightNorm):
+            problem = "torch's weight norm, which has no derivatives in forward mode"
+        elif isinstance(module, parametrizations._SpectralNorm) and module.training:
+            raise ValueError(f"{name} is spectral norm in training mode, where each call changes it: use model.eval()")
+        if problem is not None:
+            path = name.partition("parametrizations")[0].rstrip(".")
+            raise ValueError(f"{path or 'the model'} has {problem}: apply make_differentiable_ to a copy of the model")
 
 
 class _WeightNorm(nn.Module):

@@ -6,6 +6,7 @@ from typing import ClassVar
 from enerf.config.options import (
     BANDS,
     DEEPEST,
+    INSTEAD_OF_OPTIMISER,
     STEPS,
     WIDEST,
     ConditioningOptions,
@@ -427,6 +428,7 @@ class NerfConfig(RunConfig):
     train: TrainOptions
     capture: CaptureOptions
     kind: ClassVar[str] = "nerf"
+    instead: ClassVar[dict[str, str]] = {"optimiser": INSTEAD_OF_OPTIMISER}
 
     @property
     def scene(self) -> str:

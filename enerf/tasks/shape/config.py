@@ -7,6 +7,7 @@ from typing import ClassVar
 from enerf.config.options import (
     BANDS,
     DEEPEST,
+    INSTEAD_OF_OPTIMISER,
     WIDEST,
     ConditioningOptions,
     FitOptions,
@@ -299,6 +300,7 @@ class ShapeConfig(RunConfig):
     samples: SampleOptions
     train: ShapeTrainOptions
     kind: ClassVar[str] = "shape"
+    instead: ClassVar[dict[str, str]] = {"optimiser": INSTEAD_OF_OPTIMISER}
 
     @property
     def scene(self) -> str:

@@ -232,3 +232,38 @@ def test_the_gauss_newton_spectrum_of_weights_that_are_not_finite_is_nan():
     with torch.no_grad():
         objective.model[0].weight[0, 0] = math.nan
     assert curvature.gauss_newton_spectrum(objective).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "sentence"),
+    [
+        ("row", {"gradient": "detached"}, "0 has a map with gradient='detached': apply make_differentiable_ to a copy"),
+        ("row", {"gradient": "detached", "every": 5}, "0 has a map with gradient='detached'"),
+        ("batch_norm", {}, "0 has a preconditioner of gradients: apply make_differentiable_"),
+        ("weight_norm", {}, "0 has torch's weight norm, which has no derivatives in forward mode"),
+        ("spectral_norm", {}, "is spectral norm in training mode, where each call changes it: use model.eval"),
+    ],
+)
+def test_what_has_other_derivatives_than_its_function_is_refused(method, more, sentence):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    layers.condition(net, method, **more)
+    objective = Objective(net, nn.MSELoss(), torch.randn(4, 3).double(), torch.randn(4, 2).double())
+    operators = [curvature.hessian, curvature.gauss_newton]
+    for operator in [*operators, *[curvature.gauss_newton_spectrum] * (method != "weight_norm")]:
+        with pytest.raises(ValueError, match=sentence):
+            operator(objective)
+    if method == "spectral_norm":
+        net.eval()
+    else:
+        curvature.make_differentiable_(net)
+    products = curvature.hessian(objective) @ torch.eye(sum(p.numel() for p in objective.free_parameters())).double()
+    torch.testing.assert_close(products, reference(objective)[0], rtol=1e-8, atol=1e-9)
+
+
+def test_group_norm_is_refused_where_forward_mode_is_needed():
+    net = nn.Sequential(nn.Linear(3, 4), nn.GroupNorm(2, 4)).double()
+    objective = Objective(net, nn.MSELoss(), torch.randn(4, 3).double(), torch.randn(4, 4).double())
+    with pytest.raises(ValueError, match="1 has group normalization, which has no derivatives in forward mode"):
+        curvature.hessian(objective)
+    assert curvature.gauss_newton_spectrum(objective).isfinite().all()
