@@ -168,7 +168,7 @@ def table(stages: Sequence[str], against: str, digits: int, steps: Sequence[int]
     is_swept = stages[0] in STAGES and STAGES[stages[0]].sweep
     every = [run for arm in found.values() for run in arm.runs]
     keys = [(key, words) for key, words in MORE if any(run.get(key) not in {None, run["score"]} for run in every)]
-    head = ["method", "rate", "score", "spread", "seeds", f"less {against}", "early", f"less {against}, early"]
+    head = ["method", "rate", "score", "deviation", "seeds", f"minus {against}", "early", f"early, minus {against}"]
     at_steps = [f"after {step}" for step in steps]
     rows = [[*head, *at_steps, *(words for _, words in keys), "failed", *(words for _, words in LAST)]]
     for method, arm in found.items():
@@ -225,8 +225,8 @@ def seeds_table(stages: Sequence[str], against: str, digits: int) -> list[list[s
     found, base = arms(stages, against)
     found = dict(sorted(found.items(), key=lambda item: -item[1].pairs[0]["score"] if item[1].pairs else math.inf))
     seeds = sorted({seed for arm in found.values() for seed in [*(run["seed"] for run in arm.pairs), *arm.failed]})
-    head = ["method", "rate", *(f"seed {seed}" for seed in seeds), f"less {against}, by seed"]
-    rows = [[*head, f"early, less {against}, by seed", "stable rank", "other rates"]]
+    head = ["method", "rate", *(f"seed {seed}" for seed in seeds), f"minus {against}, by seed"]
+    rows = [[*head, f"early, minus {against}, by seed", "stable rank", "other rates"]]
     for method, arm in found.items():
         scores = {run["seed"]: f"{run['score']:.{digits}f}" for run in arm.pairs} | dict.fromkeys(arm.failed, "fails")
         differences = [

@@ -23,6 +23,7 @@ NERF_FINAL = (
     "--i_img 0 --i_video 0 --i_testset 0"
 )
 FINALISTS = ("plain", "unit_row", "equilibrate", "muon_gain*5", "muon_unit_row*5", "muon_ws*5")  # plan.md: why
+DECISIVE = {"plain": (4e-3,), "unit_row": (4e-3,), "equilibrate": (4e-3,), "muon_ws*5": (1e-3,)}  # rates of "screen"
 LABELS = {
     "plain": "plain",
     "he": "He's initialization",
@@ -145,6 +146,12 @@ def _final(name: str, scene: str, steps: int) -> Stage:
     return _nerf(name, scene, words, methods=FINALISTS, best_of="screen", seeds=(0, 1, 2))
 
 
+def _fp32(name: str, scene: str, steps: int) -> Stage:
+    """Three seeds of four of the finalists in fp32, for processors without bf16 instructions."""
+    words = f"{NERF_FINAL} --N_iters {steps} --precision fp32"
+    return _nerf(name, scene, words, methods=tuple(DECISIVE), rates=DECISIVE, seeds=(1, 2, 3))
+
+
 def _fast(name: str, scene: str, **more: Any) -> Stage:
     """The fast preset, whole test views, all threads."""
     words, source = "--max_seconds 120 --i_eval 200 --i_spectrum 0 --precision fp32", ("--datadir", f"llff/{scene}")
@@ -176,6 +183,8 @@ STAGES = {
         _nerf("screen_seed1", "fern", NERF_SCREEN, methods=ARMS, best_of="screen", seeds=(1,)),
         _final("final_fern", "fern", 3000),
         _final("final_flower", "flower", 1500),
+        _fp32("fp32_flower", "flower", 1500),
+        _fp32("fp32_fern", "fern", 3000),
         _fast("fast_screen", "fern", rates={"": (1.5e-2,)}, sweep=True, seeds=(0,)),
         _fast("fast_fern", "fern", best_of="fast_screen", seeds=(1, 2, 3)),
         _fast("fast_flower", "flower", best_of="fast_screen", seeds=(1, 2, 3)),

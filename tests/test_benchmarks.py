@@ -202,8 +202,8 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
         "['14.5', '2.1', '0,1 (chose the rate)', '+1.5 ± 6.4', '1']",
         "['10.0', '', '2', '+0.0', 'seed 3']",
         "['', '', '', '', 'seed 2']",
-        "['method', 'rate', 'seed 0', 'seed 1', 'seed 2', 'seed 3', 'less plain, by seed', "
-        "'early, less plain, by seed', 'stable rank', 'other rates']",
+        "['method', 'rate', 'seed 0', 'seed 1', 'seed 2', 'seed 3', 'minus plain, by seed', "
+        "'early, minus plain, by seed', 'stable rank', 'other rates']",
         "[\"He's initialization (`he`)\", '2', '13.0', '16.0', '', '', '+1.0, +2.0', '+0.5, +1.0', '', 'fails at 1']",
         "['plain (`plain`)', '2', '12.0', '14.0', '10.0', 'fails', "
         "'+0.0, +0.0, +0.0', '+0.0, +0.0, +0.0', '', '10.0 at 1']",
