@@ -293,9 +293,10 @@ def check_seconds(stages: Sequence[str]) -> None:
     Raises
     ------
     InputError
-        If a stage trains another model.
+        If a stage trains another model, or in another precision.
     """
-    fitting = [name for name, stage in STAGES.items() if stage.config.startswith(COSTS_OF)]
+    papers = {name: stage for name, stage in STAGES.items() if stage.config.startswith(COSTS_OF)}
+    fitting = [name for name, stage in papers.items() if "fp32" not in stage.words]  # the costs are those of bf16
     for other in (stage for stage in stages if stage not in fitting):
         raise InputError(
             f"option --seconds: found the stage {other}, expected stages of the paper's model, whose steps {COSTS} "
