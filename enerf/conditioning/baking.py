@@ -72,6 +72,7 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     for module in preconditioned:
         batch_norm.restore_(module)
     baked: set[int] = set()
+    # torch makes a buffer of a weight of several originals if gradients are off, or if they are frozen
     with torch.enable_grad():
         for module, name, item in found:
             _leave_shared_class(module)
@@ -87,7 +88,7 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
 
 
 def _complete(module: nn.Module, name: str, raw: Tensor | None) -> None:
-    """Complete a weight that had several originals: the memory format of the raw one, and a parameter if frozen too."""
+    """Give a weight that had several originals the raw one's memory format, and make it a parameter if it is frozen."""
     weight = getattr(module, name)
     if raw is not None:
         weight.data = in_format_of(raw, weight.data)

@@ -113,12 +113,16 @@ class _PreconditionedLayer(nn.Module):
     accumulation: _Accumulation
 
     def _preconditioned(self, inputs: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias with preconditioned gradients; the inputs have ``spatial`` axes after the channels."""
+        """Weight and bias whose gradients will be multiplied by P Pᵀ of these inputs.
+
+        The inputs have ``spatial`` axes after that of the channels: 0 for a linear layer, 2 for images.
+        """
         options, features = self.preconditioning, self.input_mean.shape[0]
         rows = inputs.numel() // features
         processes = _processes() if options.synchronized else 1
         updates = self.training and (rows or processes > 1) and not recomputation.is_recomputed()
-        self.accumulation.calls += updates
+        if updates and not torch.compiler.is_compiling():  # a number that changes would be compiled again
+            self.accumulation.calls += 1
         mean, variance = self._updated(inputs.detach(), spatial) if updates else self._averages()
         regularized = variance + options.eps_relative * variance.max() + options.eps
         n = self.weight[0].numel()
@@ -396,7 +400,7 @@ def _processes() -> int:
 
 
 def _of_all_processes(mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance of the rows of all processes, and their number; the same in each process."""
+    """Mean and variance over the rows of all processes, and the number of rows; each process gets the same."""
     count = mean.new_full((1,), rows)
     own = torch.cat([count, mean, variance])
     gathered = [torch.empty_like(own) for _ in range(_processes())]

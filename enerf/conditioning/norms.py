@@ -77,7 +77,7 @@ def scaled_norm(
 
 
 def _holds_squares(weight: Tensor) -> bool:
-    """Whether squares of norms at the floor are normal numbers of this type: not in float16."""
+    """Whether the tensor's type can hold ``FLOOR`` squared as a normal number, which float16 cannot."""
     return weight.numel() > 0 and torch.finfo(weight.dtype).smallest_normal < FLOOR**2
 
 
@@ -138,7 +138,7 @@ def is_fused(weight: Tensor) -> bool:
 
 
 def _fused_unit(weight: Tensor, dim: int) -> tuple[Tensor, Tensor] | None:
-    """Unit weights and norms by torch's fused operation; None where it does not apply.
+    """Weights divided by their norms, and the norms, by torch's fused weight normalization; None where it cannot.
 
     It has no floor, its derivative takes powers of norms, and it works on contiguous matrices.
     """

@@ -351,8 +351,8 @@ class ConditioningOptions:
                 "expected hidden: it normalizes all hidden layers"
             )
 
-    def check_given(self) -> None:
-        """Check that the options have an effect; those of a comparison can have one in some of its runs.
+    def check_effects(self) -> None:
+        """Check that the options have an effect in this run; those of a comparison can have one in some of its runs.
 
         Raises
         ------

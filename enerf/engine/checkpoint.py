@@ -96,9 +96,9 @@ def _step_files(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        run = next((each for each in folder.parents if each.is_file()), None)
-        if run is not None:
-            raise InputError(f"{run} is a file, expected the folder of a run, which has its checkpoints") from None
+        file = next((each for each in folder.parents if each.is_file()), None)
+        if file is not None:
+            raise InputError(f"{file} is a file, expected the folder of a run, which has its checkpoints") from None
         raise InputError(f"{folder}: cannot be listed ({error.strerror}), expected the checkpoints of a run") from None
     return [folder / name for name in names if re.fullmatch(r"[0-9]+\.pt", name)]
 

@@ -219,9 +219,9 @@ def read_methods(text: str, known: Methods) -> list[str]:
     if unknown or not names or len(set(names)) < len(names):
         found = shown(unknown[0]) if unknown else f"{shown(text)}, a name twice" if names else "nothing"
         using = methods_with(unknown[0], known) if unknown else []
-        nearest = get_close_matches(unknown[0], known.changes, n=1) if unknown else []
-        hint = f"; the nearest is {nearest[0]}" if nearest else ""
-        hint = f"; with that value of --conditioning: {', '.join(using)}" if using else hint
+        near = get_close_matches(unknown[0], known.changes, n=1) if unknown and not using else []
+        hint = f"; with that value of --conditioning: {', '.join(using)}" if using else ""
+        hint += f"; the nearest is {near[0]}" if near else ""
         raise InputError(f"option --methods: found {found}, expected names from {', '.join(known.changes)}{hint}")
     return names
 

@@ -499,6 +499,32 @@ def test_the_compiled_layer_is_the_layer_in_one_graph():
     assert done.stdout == "the same\n", done.stderr
 
 
+GRAPHS = """
+import torch
+from torch import nn
+from enerf.conditioning.batch_norm import precondition_
+
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+layer = nn.Linear(4, 4)
+precondition_(layer)
+compiled = torch.compile(layer, backend=backend)
+for _ in range(5):
+    layer.zero_grad()
+    compiled(torch.randn(8, 4)).square().sum().backward()
+    print(len(graphs))
+"""
+
+
+def test_no_call_of_a_compiled_layer_is_compiled_again():
+    done = subprocess.run([sys.executable, "-c", GRAPHS], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1"] * 5, done.stderr
+
+
 def test_functional_gradients_are_preconditioned_too():
     layer, inputs = layer_and_inputs("linear")
     precondition_(layer)
@@ -626,8 +652,18 @@ class Aside(torch.optim.SGD):
 @pytest.mark.parametrize("order", ["zero_grad before the call", "zero_grad before the backward pass"])
 @pytest.mark.parametrize("kind", ["SGD", "fused SGD", "fused AdamW", "through .data", "skipped", "without this layer"])
 def test_training_with_any_optimizer_is_not_taken_for_accumulation(kind: str, order: str):
+    checked, unchecked = (trained(kind, order, accumulation) for accumulation in (False, True))
+    for a, b in zip(checked, unchecked, strict=True):
+        assert a.grad.any()
+        assert torch.equal(a.grad, b.grad)
+        assert torch.equal(a, b)
+
+
+def trained(kind: str, order: str, accumulation: bool) -> list[nn.Parameter]:
+    """The parameters, with gradients, of a network after three steps."""
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    precondition_(net[0])
+    precondition_(net[0], accumulation=accumulation)
     parameters = list((net[1] if kind == "without this layer" else net).parameters())
     optimizer = {
         "fused SGD": lambda: torch.optim.SGD(parameters, lr=0.1, fused=True),
@@ -643,6 +679,7 @@ def test_training_with_any_optimizer_is_not_taken_for_accumulation(kind: str, or
         loss.backward()
         if kind != "skipped":  # as by a scaler of gradients that are not finite
             optimizer.step()
+    return list(net.parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

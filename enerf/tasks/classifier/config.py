@@ -132,7 +132,7 @@ class NormalizationOptions:
 
     @property
     def parts(self) -> tuple[str, str]:
-        """Norm of activations (empty: the network's default) and treatment of weights (empty: none).
+        """What normalizes activations (empty: as the network does), and what is done to weights (empty: nothing).
 
         >>> NormalizationOptions(normalisation="bn+ws").parts
         ('bn', 'ws')

@@ -475,8 +475,8 @@ class NerfConfig(RunConfig):
             )
 
     def check_given(self, on_line: set[str], in_file: set[str]) -> None:
-        """Check that options of conditioning have an effect; see ``ConditioningOptions.check_given``."""
-        self.conditioning.check_given()
+        """Check that options of conditioning have an effect; see ``ConditioningOptions.check_effects``."""
+        self.conditioning.check_effects()
 
     def _check_range(self) -> None:
         near, far = self.data.near, self.data.far

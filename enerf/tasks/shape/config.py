@@ -364,8 +364,8 @@ class ShapeConfig(RunConfig):
                 raise InputError(f"option --{name} is for signed distances of meshes: expected --representation sdf")
 
     def check_given(self, on_line: set[str], in_file: set[str]) -> None:
-        """Check that options of conditioning have an effect; see ``ConditioningOptions.check_given``."""
-        self.conditioning.check_given()
+        """Check that options of conditioning have an effect; see ``ConditioningOptions.check_effects``."""
+        self.conditioning.check_effects()
 
     def _check_iga(self) -> None:
         """Check that gradient adjustment is of images, and of networks whose parameters are their weights."""
