@@ -104,8 +104,10 @@ def frobenius(weight: Float[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*bat
 def unit(
     weight: Float[Tensor, "*batch n_out n_in"], dim: int, gradient: str, p: float | int = 2.0
 ) -> Float[Tensor, "*batch n_out n_in"]:
-    """Weights divided by their floored norms along ``dim``."""
+    """Weights divided by their floored norms along ``dim``; float16, which may not hold its norms, in float32."""
     check(gradient, p)
+    if weight.dtype == torch.float16:
+        return unit(weight.float(), dim, gradient, p).half()
     if gradient == "detached":
         return weight / floored(weight.detach(), dim, p)
     if p != 2 or torch.compiler.is_compiling():  # a compiler fuses the formula itself
