@@ -58,6 +58,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.weak import TensorWeakRef
 
 from enerf.conditioning import recomputation
 
@@ -75,12 +76,13 @@ class _Options:
 
 @dataclass
 class _Accumulation:
-    """The calls of a layer, and those that the gradient of its weight comes from."""
+    """The calls of a layer, and those whose gradients are in ``.grad`` of its weight; a copy starts anew."""
 
     calls: int = 0  # in training mode
     of_gradient: set[int] = field(default_factory=set)
+    gradient: TensorWeakRef | None = None  # that tensor; one that others have made has gradients of none of the calls
     backward_pass: int = -1
-    was_empty: bool = True  # before that pass
+    accumulates: bool = False  # that pass adds to gradients of earlier ones
 
     def check_of_call(self, weight: Tensor) -> Callable[[], None]:
         """A function for the backward pass of the present call, which raises an error if it accumulates gradients."""
@@ -90,9 +92,13 @@ class _Accumulation:
     def _check(self, weight: Tensor, call: int) -> None:
         backward_pass = torch._C._current_graph_task_id()
         if backward_pass != self.backward_pass:  # torch adds to .grad at the end of a pass
-            self.backward_pass, self.was_empty = backward_pass, weight.grad is None or not bool(weight.grad.any())
-            self.of_gradient = set() if self.was_empty else self.of_gradient
-        if self.was_empty:
+            self.backward_pass = backward_pass
+            known = None if self.gradient is None else self.gradient()
+            self.accumulates = known is not None and bool(known.any()) and known is weight.grad
+            if not self.accumulates:
+                self.of_gradient = set()
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._end(weight))
+        if not self.accumulates:
             self.of_gradient.add(call)
         elif call not in self.of_gradient:
             raise RuntimeError(
@@ -100,6 +106,13 @@ class _Accumulation:
                 "statistics of its own batch: call zero_grad before each backward pass, or accept it by "
                 "batch_norm.precondition_(layer, accumulation=True)"
             )
+
+    def _end(self, weight: Tensor) -> None:
+        """Remember the gradient at the end of a pass."""
+        self.gradient = None if weight.grad is None else TensorWeakRef(weight.grad)
+
+    def __reduce__(self) -> tuple[type["_Accumulation"], tuple[()]]:
+        return _Accumulation, ()
 
 
 class _PreconditionedLayer(nn.Module):

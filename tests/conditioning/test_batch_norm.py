@@ -641,6 +641,20 @@ def test_the_calls_of_one_backward_pass_are_accepted_and_so_are_further_passes_t
         third.backward()
 
 
+def test_gradients_of_other_terms_are_no_accumulation():
+    layer, inputs = layer_and_inputs("linear")
+    precondition_(layer)
+    for _ in range(3):
+        loss = layer(inputs).sin().sum()
+        layer.zero_grad()
+        layer.weight.square().sum().backward()  # a penalty, by a pass of its own
+        loss.backward()
+    kept = copy.deepcopy(layer)
+    assert pickle.loads(pickle.dumps(layer))(inputs).shape == kept(inputs).shape
+    with pytest.raises(RuntimeError, match=ACCUMULATED):
+        layer(inputs).sin().sum().backward()
+
+
 class Aside(torch.optim.SGD):
     """An optimizer that writes through ``.data``, which torch does not count as a change of the parameter."""
 
