@@ -5,8 +5,8 @@
 A stage is a list of runs (``STAGES``): a script, a configuration, options, methods with their rates, seeds. Each run is
 a process of one thread; ``--workers`` of them work at a time. A finished run adds one line to
 ``benchmarks/results/study/STAGE.jsonl`` and is not repeated; an interrupted one is resumed from its last checkpoint in
-``--runs``. A run whose loss is not finite is recorded as failed. Stages that are limited by seconds use all threads,
-one run at a time: nothing else should compute meanwhile. Two queues must not work on one stage at the same time.
+``--runs``. A run whose loss is not finite is recorded as failed. No run is limited by seconds, so that other work on
+the machine changes nothing. Two queues must not work on one stage at the same time.
 ``study_report.py`` makes tables and plots of the lines.
 """
 
@@ -37,6 +37,7 @@ from enerf.tasks import registry
 RESULTS = sides.ROOT / "benchmarks/results/study"
 RANKS = ("kappa", "kappa_range", "stable_rank", "effective_rank", "kappa_raw", "stable_rank_raw", "effective_rank_raw")
 LONGEST_SWEEP = 7  # rates of one method
+THREADS = 1  # of a run
 UNRECORDED = "bf16"  # precision of the first runs, and of their products of Muon: their lines do not say it
 NOT_FINITE = re.compile(r"not finite|is nan", re.IGNORECASE)
 
@@ -73,6 +74,7 @@ class Job:
         ]
         command += options_of_method(self.method, self.lrate)
         command += ["--lrate", repr(self.lrate), "--seed", str(self.seed)]
+        command += ["--N_iters", str(self.stage.steps[self.method])] if self.stage.steps else []
         return [*command, "--basedir", str(runs), "--expname", self.name, *words]
 
 
@@ -141,7 +143,7 @@ def row_of(job: Job, folder: Path, seconds: float, failed: str) -> dict[str, Any
     row |= {"steps": metrics["steps"], "train_seconds": round(metrics["seconds"]["train"], 1)}
     row |= {"backend": metrics["backend"], "precision": metrics["precision"]}
     row |= {"muon": products_on(torch.device("cpu"))} if "muon" in job.method else {}
-    row |= {"threads": job.stage.threads, "curve": job.stage.curve(metrics)}
+    row |= {"threads": THREADS, "curve": job.stage.curve(metrics)}
     return {**row, "ranks": ranks_of(folder / "train.jsonl")}
 
 
@@ -173,7 +175,7 @@ class Queue:
             If the process fails for another reason than a loss that is not finite.
         """
         began, folder = time.perf_counter(), self.args.runs / job.name
-        threads = {"OMP_NUM_THREADS": str(job.stage.threads), "MKL_NUM_THREADS": str(job.stage.threads)}
+        threads = {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
         folder.mkdir(parents=True, exist_ok=True)
         command = job.command(self.args.data, self.args.runs, self.args.words)
         with (folder / "output.log").open("w", encoding="utf-8") as log:
@@ -217,7 +219,7 @@ def main() -> None:
     reader.add_argument("stages", nargs="+", choices=sorted(STAGES), metavar="STAGE", help=", ".join(STAGES))
     reader.add_argument("--data", type=Path, default=Path("data"), help="folder with llff/, images/, shapes/")
     reader.add_argument("--runs", type=Path, default=Path("logs/study"), help="folder of the runs")
-    reader.add_argument("--workers", type=int, default=2, help="runs at a time, of stages with equal steps")
+    reader.add_argument("--workers", type=int, default=2, help="runs at a time")
     reader.add_argument("--only", default="", help="regular expression of the names of runs")
     reader.add_argument("--list", action="store_true", help="print what would run, and stop")
     args, args.words = reader.parse_known_args()
@@ -230,7 +232,7 @@ def main() -> None:
         if left_of(name, args.only):
             check_precision(STAGES[name], args.data, args.words)
         while jobs := left_of(name, args.only):
-            work(Queue(args, len(jobs)), jobs, 1 if STAGES[name].threads > 1 else args.workers)
+            work(Queue(args, len(jobs)), jobs, args.workers)
 
 
 def check_precision(stage: Stage, data: Path, words: list[str]) -> None:

@@ -24,6 +24,10 @@ NERF_FINAL = (
 )
 FINALISTS = ("plain", "unit_row", "equilibrate", "muon_gain*5", "muon_unit_row*5", "muon_ws*5")  # plan.md: why
 DECISIVE = {"plain": (4e-3,), "unit_row": (4e-3,), "equilibrate": (4e-3,), "muon_ws*5": (1e-3,)}  # rates of "screen"
+FAST_STEPS = {  # 3,000 over the cost of a step in results/method_cost_fast.txt
+    **{"plain": 3000, "unit_row": 3000, "he": 3000, "equilibrate": 2830},
+    **{"muon_unit_row*5": 2820, "muon_gain*5": 2700, "muon_ws*5": 2640},
+}
 LABELS = {
     "plain": "plain",
     "he": "He's initialization",
@@ -80,8 +84,8 @@ class Stage:
         Continue from these rates by factors of two, until the best one of each method lies between two worse ones.
     best_of
         Take the best rate of each method in that stage instead.
-    threads
-        Threads of a run; 1: several runs work at a time.
+    steps
+        Steps of each method, where they are not the same for all.
     """
 
     name: str
@@ -94,7 +98,7 @@ class Stage:
     rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     sweep: bool = False
     best_of: str = ""
-    threads: int = 1
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def words(self) -> list[str]:
@@ -153,9 +157,9 @@ def _fp32(name: str, scene: str, steps: int) -> Stage:
 
 
 def _fast(name: str, scene: str, **more: Any) -> Stage:
-    """The fast preset, whole test views, all threads."""
-    words, source = "--max_seconds 120 --i_eval 200 --i_spectrum 0 --precision fp32", ("--datadir", f"llff/{scene}")
-    return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, (*FINALISTS, "he"), threads=2, **more)
+    """The fast preset, whole test views, for as many steps of each method as take the same time."""
+    words, source = "--max_seconds 0 --i_eval 200 --i_spectrum 0 --precision fp32", ("--datadir", f"llff/{scene}")
+    return Stage(name, "train_nerf.py", f"fast/{scene}.txt", words, source, tuple(FAST_STEPS), steps=FAST_STEPS, **more)
 
 
 def _shape(name: str, config: str, methods: tuple[str, ...], rate: float, words: str = "") -> tuple[Stage, Stage]:

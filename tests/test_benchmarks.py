@@ -90,6 +90,11 @@ print(options_of_method("muon*5", 0.002))
 print([job.key for job in study.jobs_of(Stage(
     "s", "train_nerf.py", "c.txt", "", ("--datadir", "x"), ("plain", "he"), (0, 1), {"": (1.0, 2.0), "he": (3.0,)}
 ))])
+for job in study.jobs_of(Stage(
+    "s", "train_nerf.py", "c.txt", "", ("--datadir", "x"), ("plain", "ws"), (0,), {"": (1.0,)},
+    steps={"plain": 300, "ws": 270},
+)):
+    print(job.command(pathlib.Path("data"), pathlib.Path("runs"), [])[-8:-4])
 rows = [
     {
         **{"method": m, "lrate": r, "seed": s, "score": v, "steps": 100, "ranks": []},
@@ -192,6 +197,7 @@ def test_the_study_takes_best_rates_and_pairs_seeds(tmp_path):
     assert run(STUDY, str(tmp_path)) == [
         "['--lrate_matrices', '0.01', '--init', 'default', '--conditioning', 'muon']",
         "[('plain', 1.0, 0), ('he', 3.0, 0), ('plain', 2.0, 0), ('plain', 1.0, 1), ('he', 3.0, 1), ('plain', 2.0, 1)]",
+        *(f"['--seed', '0', '--N_iters', '{steps}']" for steps in (300, 270)),
         *("0.7 [[5, 0.6]]", "0.9 [[5, 0.8]]", "30.0 [[5, 20.0]]", "20.0 [[5, 15.0]]"),
         "(2.0,) (2.0,) ()",
         "[4.0, 2.0, 1.0]",
