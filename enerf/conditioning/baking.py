@@ -7,9 +7,16 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import batch_norm
-from enerf.conditioning.interface import is_foreign, method_of, parametrized_tensors, raw_weight, require_module
-from enerf.conditioning.parametrization import in_format_of
+from enerf.conditioning.interface import (
+    is_foreign,
+    leave_shared_class,
+    method_of,
+    parametrized_tensors,
+    raw_weight,
+    require_module,
+)
 from enerf.conditioning.weight_cache import is_computed_once
+from enerf.conditioning.weight_views import in_format_of
 from enerf.optim.sharded import is_sharded
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -28,8 +35,8 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     model
         The model.
     foreign
-        Whether parametrizations that ``condition`` cannot apply (e.g. ``torch.nn.utils.parametrizations.orthogonal``,
-        those of other libraries) are replaced too; by default they stay.
+        Whether parametrizations that ``condition`` has not applied (e.g. those of ``torch.nn.utils.parametrizations``,
+        or of other libraries) are replaced too; by default they stay.
 
     Raises
     ------
@@ -75,7 +82,7 @@ def bake(model: AnyModule, *, foreign: bool = False) -> AnyModule:
     # torch makes a buffer of a weight of several originals if gradients are off, or if they are frozen
     with torch.enable_grad():
         for module, name, item in found:
-            _leave_shared_class(module)
+            leave_shared_class(module)
             item.eval()  # so that the last access changes no state
             raw, is_single = raw_weight(item), hasattr(item, "original")
             first = not is_single or id(raw) not in baked
@@ -105,16 +112,3 @@ def check_not_sharded(model: nn.Module) -> None:
             f"{name} is sharded: gather the state dict (torch.distributed.checkpoint.state_dict.get_model_state_dict "
             "with full_state_dict=True), and convert it by baked_state and a model that is not sharded"
         )
-
-
-def _leave_shared_class(module: nn.Module) -> None:
-    """Give the module a separate copy of its class.
-
-    torch stores a parametrized tensor as a property of a class that it makes for the module. A deep copy shares that
-    class, and removing the parametrization deletes the property, which would break the other copies. torch has no way
-    to give a copy a class of its own, so the attribute is assigned, as torch itself does when it parametrizes a module
-    and again when it removes the last parametrization (the class is then the one it had before).
-    """
-    shared = type(module)
-    members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, members)

@@ -1,19 +1,20 @@
 """Baselines of the papers: weight normalization, spectral normalization, weight standardization, initializations.
 
-Weight norm and spectral norm are torch's own parametrizations, the latter with one change for checkpointing; weight
-standardization is a map like those of ``maps``; initializations change the weights once, and no parametrization
-remains. ``batch_norm`` is a module of its own.
+Weight norm and spectral norm are subclasses of torch's own parametrizations; weight standardization is a map like those
+of ``maps``; initializations change the weights once, and no parametrization remains. ``batch_norm`` is a module of its
+own.
 """
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from enerf.conditioning import maps, norms, recomputation, weight_views
+from enerf.conditioning import maps, norms, recomputation, suitability, weight_views
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import as_names, check_conditionable, check_option, plain_layers
@@ -77,7 +78,17 @@ def weight_norm(model: nn.Module, names: Iterable[str]) -> list[str]:
     ----------
     Salimans, Kingma, Weight Normalization, NeurIPS 2016.
     """
-    return _normalize(model, names, "weight_norm", parametrizations.weight_norm)
+    return _normalize(model, names, "weight_norm", _register_weight_norm)
+
+
+class WeightNorm(parametrizations._WeightNorm, Parametrization):
+    """Torch's weight normalization; the applied weight has the memory format of the directions."""
+
+    method = "weight_norm"
+
+    def forward(self, length: Float[Tensor, "..."], direction: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Compute the weight that the layer applies."""
+        return weight_views.in_format_of(direction, super().forward(length, direction))
 
 
 def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") -> list[str]:
@@ -119,13 +130,15 @@ def spectral_norm(model: nn.Module, names: Iterable[str], scale: str = "fixed") 
     return _normalize(model, names, "spectral_norm", register)
 
 
-class SpectralNorm(parametrizations._SpectralNorm):
+class SpectralNorm(parametrizations._SpectralNorm, Parametrization):
     """Torch's spectral normalization with two changes.
 
     An assigned weight gets vectors of its own. Vectors do not advance where activation checkpointing computes again:
     the pass that is computed again sees the vectors of the latest forward pass, which is its own unless there was
     another one before the backward pass.
     """
+
+    method = "spectral_norm"
 
     def _power_method(self, weight_mat: Float[Tensor, "n_out n_in"], n_power_iterations: int) -> None:
         is_first = n_power_iterations > self.n_power_iterations  # of the constructor, wherever that is called
@@ -177,7 +190,15 @@ class SpectralGain(Parametrization):
     def _size(self, weight: Tensor) -> Tensor:
         matrix = weight.movedim(self.dim, 0).flatten(1)
         exact = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # there is no SVD in half precision
-        return torch.linalg.matrix_norm(exact, 2).reshape(1).to(weight.dtype)
+        finite = exact.isfinite().all()
+        size = torch.linalg.matrix_norm(torch.where(finite, exact, 0.0), 2)
+        return torch.where(finite, size, torch.nan).reshape(1).to(weight.dtype)
+
+
+def _register_weight_norm(module: nn.Module, name: str, dim: int) -> None:
+    parametrizations.weight_norm(module, name, dim)
+    item: Any = module.get_submodule(f"parametrizations.{name}")
+    item[0] = WeightNorm(item[0].dim)
 
 
 def _normalize(model: nn.Module, names: Iterable[str], method: str, register: Callable[..., object]) -> list[str]:
@@ -236,7 +257,8 @@ def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: to
     Raises
     ------
     ValueError
-        If ``init`` or a name is unknown, or a layer has no weight matrices or is conditioned already.
+        If ``init`` or a name is unknown, or a layer has no weight matrices, is conditioned already, or has weights that
+        are no floating point numbers or not known yet (a lazy layer). No layer is changed.
 
     References
     ----------
@@ -246,7 +268,12 @@ def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: to
     names = as_names(names)
     if init == "unit_row":
         unit_row_(model, names)
-    for module in plain_layers(model, names).values():
+    found = plain_layers(model, names)
+    for name, module in found.items():
+        for view in weight_views.views(module):
+            if (reason := suitability.storage_reason(module, view)) is not None:
+                raise ValueError(f"{name} cannot be initialized: {reason}")
+    for module in found.values():
         for view in weight_views.views(module):
             if init == "glorot":
                 nn.init.xavier_uniform_(getattr(module, view.name), generator=generator)

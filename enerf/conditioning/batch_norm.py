@@ -35,8 +35,9 @@ Where ``torch.distributed`` runs several processes, μ, σ² and N are those of 
 everywhere and the averaged gradient (DDP, FSDP2) is that of the joint batch; N assumes equal parts. Accumulating the
 gradients of several calls in training mode would use another P for each, as statistics change and N is smaller: a
 backward pass is refused that would add the gradient of a call to that of another one. That is not noticed under
-``torch.compile``, and where the weight of a call is a gathered copy (FSDP2); several calls in one backward pass are
-accepted, as for a layer that is used twice. In evaluation mode P stands still but for N.
+``torch.compile``, where the weight of a call is a gathered copy (FSDP2), and where other code puts another tensor into
+``.grad`` between two passes (DDP does so in its first step); several calls in one backward pass are accepted, as for a
+layer that is used twice. In evaluation mode P stands still but for N.
 
 ``.grad`` receives the preconditioned gradients, which are linear in the plain ones; their
 derivatives pass through P Pᵀ again (a Hessian-vector product becomes P Pᵀ H P Pᵀ v). torch raises an error for

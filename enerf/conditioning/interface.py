@@ -28,8 +28,23 @@ def parametrized_tensors(module: nn.Module) -> dict[str, Any]:
 
 def raw_weight(item: nn.Module) -> Tensor | None:
     """The raw tensor of a parametrization list: of weight normalization the directions; None if there are several."""
-    is_weight_norm = "weight_norm" in map(method_of, item.children())
+    is_weight_norm = "weight_norm" in map(known_method, item.children())
     return getattr(item, "original1" if is_weight_norm else "original", None)
+
+
+def leave_shared_class(module: nn.Module) -> None:
+    """Give a parametrized module a separate copy of its class.
+
+    torch stores a parametrized tensor as a property of a class that it makes for the module. A deep copy shares that
+    class, and parametrizing another tensor of the copy, or removing a parametrization, would change the property of the
+    original too. torch has no way to give a copy a class of its own, so the attribute is assigned, as torch itself does
+    when it parametrizes a module and again when it removes the last parametrization (the class is then the one it had
+    before).
+    """
+    if parametrize.is_parametrized(module):
+        shared = type(module)
+        members = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 def require_module(model: object, word: str = "model") -> None:
@@ -45,13 +60,16 @@ def require_number(option: str, value: object, expected: str) -> None:
 
 
 def is_foreign(item: nn.Module) -> bool:
-    """Whether no parametrization of the list is one that ``condition`` applies."""
+    """Whether no parametrization of the list is one that ``condition`` has applied."""
     return all(method_of(step) is None for step in item.children())
 
 
 def method_of(step: nn.Module) -> str | None:
-    """The method of a parametrization that ``condition`` can apply, else None."""
-    if isinstance(step, Parametrization):
-        return step.method
+    """The method of a parametrization that ``condition`` has applied, else None."""
+    return step.method if isinstance(step, Parametrization) else None
+
+
+def known_method(step: nn.Module) -> str | None:
+    """As ``method_of``, also of torch's weight norm and spectral norm, whoever has applied them."""
     names = {parametrizations._WeightNorm: "weight_norm", parametrizations._SpectralNorm: "spectral_norm"}
-    return next((name for kind, name in names.items() if isinstance(step, kind)), None)
+    return method_of(step) or next((name for kind, name in names.items() if isinstance(step, kind)), None)

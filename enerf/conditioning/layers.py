@@ -37,7 +37,13 @@ from enerf.conditioning import (
 )
 from enerf.conditioning.baking import bake
 from enerf.conditioning.baselines import INITS, initialize_, unit_row_, weight_norm
-from enerf.conditioning.interface import method_of, parametrized_tensors, require_module, require_number
+from enerf.conditioning.interface import (
+    leave_shared_class,
+    method_of,
+    parametrized_tensors,
+    require_module,
+    require_number,
+)
 from enerf.conditioning.parametrization import MAPS, SCALES, Equilibrated
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS, Layers, Selection, check_option, select
@@ -174,6 +180,8 @@ def condition(
         return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
 
     with unchanged_on_error(found.values(), values=method in selection.APPLIED):
+        for module in found.values():
+            leave_shared_class(module)
         _apply(model, method, found, packing, scale, make)
     return result
 
@@ -257,6 +265,7 @@ def condition_tensor(
         raise ValueError(f"{name} cannot be conditioned: {reason}")
     parametrization = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
     with unchanged_on_error([module]):
+        leave_shared_class(module)
         _register(module, view, parametrization)
     return parametrization
 
@@ -363,6 +372,8 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
     without_divisors = method in ("weight_standardisation", "spectral_shift")
     if every > 1 and (without_divisors or (added is not None and added.divisors is None)):
         raise ValueError(f"{method} is more than a division: it has no divisors that could be cached")
+    if added is not None and p not in added.orders:
+        raise ValueError(f"p is {p!r}, but {method} is computed with {' or '.join(f'{o:g}' for o in added.orders)}")
     if method == "spectral_shift" and (gradient, p) != ("through", 2):
         raise ValueError(
             f"gradient is {gradient!r} and p is {p!r}, but spectral_shift divides by no norm; expected 'through' and 2"

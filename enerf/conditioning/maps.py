@@ -177,6 +177,8 @@ class AddedMap:
         Whether the method replaces the weights by others.
     function
         (weight, gradient, p) -> mapped weight; None if the method is more than a map.
+    orders
+        The norms p that it can be computed with.
     """
 
     divisors: Callable[..., tuple[Tensor, Tensor]] | None
@@ -184,6 +186,7 @@ class AddedMap:
     scale_invariant: bool
     redraws: bool = False
     function: Callable[..., Tensor] | None = None
+    orders: tuple[float, ...] = norms.P_NORMS
 
 
 ADDED: dict[str, AddedMap] = {}

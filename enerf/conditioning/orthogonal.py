@@ -191,4 +191,4 @@ def _of_eigenvalues(vectors: Float[Tensor, "*batch k k"], values: Float[Tensor, 
     return (vectors * values[..., None, :]) @ vectors.mT
 
 
-register_map("orthogonal", orthogonal, scale_invariant=True)
+register_map("orthogonal", orthogonal, scale_invariant=True, orders=(2,))

@@ -25,7 +25,7 @@ from torch._compile import _disable_dynamo
 from enerf.conditioning import attention, baselines, maps, norms, recomputation
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.step_counter import StepDetector
-from enerf.conditioning.weight_views import WeightView
+from enerf.conditioning.weight_views import WeightView, in_format_of
 
 SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 MAPS: dict[str, Callable[..., Tensor]] = {  # registry.register_map adds to it
@@ -161,11 +161,14 @@ class Equilibrated(Parametrization):
     def _count_step(self, weight: Tensor) -> None:
         """Recompute the divisors if this is the first access after a step, and its number is a multiple of ``every``.
 
-        Without effect where values do not exist (on the meta device) or are those of a functional transform.
+        Without effect where values do not exist (on the meta device), are those of a functional transform, or stand in
+        for the parameter in a functional call.
         """
+        assert self.steps is not None
         if weight.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(weight) or recomputation.is_recomputed():
             return
-        assert self.steps is not None
+        if self.steps.is_functional(weight):
+            return
         if self.steps.has_stepped(weight):
             if int(self.accesses) % self.every == 0:
                 raw = weight.detach()
@@ -202,6 +205,8 @@ class Equilibrated(Parametrization):
         """Move or convert; ``to_empty`` of a model on the meta device starts with the count of a new one."""
         without_values = hasattr(self, "accesses") and self.accesses.is_meta
         super()._apply(fn, recurse)
+        if self.steps is not None:
+            self.steps.forget_buffer()
         if without_values and not self.accesses.is_meta:
             self.of_inputs.fill_(1.0)
             self.of_outputs.fill_(1.0)
@@ -221,12 +226,3 @@ def _row_gains(raw: Tensor, mapped: Tensor) -> Tensor:
         exact = torch.linalg.vector_norm(matrix, dim=-2, keepdim=True)
         sizes.append(torch.where(bounded > norms.FLOOR, bounded, exact))
     return torch.where(sizes[1] == 0, 1.0, sizes[0] / sizes[1])[..., 0, :]
-
-
-def in_format_of(raw: Tensor, mapped: Tensor) -> Tensor:
-    """The applied weight, channels last if the raw one is: otherwise each convolution would convert it."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    if raw.dim() not in formats or raw.is_contiguous() or torch._C._functorch.is_batchedtensor(raw):
-        return mapped
-    wanted = formats[raw.dim()]
-    return mapped.contiguous(memory_format=wanted) if raw.is_contiguous(memory_format=wanted) else mapped

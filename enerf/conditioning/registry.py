@@ -4,12 +4,12 @@ Registrations hold for the process. A model with registered layers or maps is co
 with built-in ones; a checkpoint of it needs the same registrations before it is loaded.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from enerf.conditioning import maps, parametrization, selection, table, weight_views
+from enerf.conditioning import maps, norms, parametrization, selection, table, weight_views
 from enerf.conditioning.weight_views import WeightView
 from enerf.optim.table import MATRIX_OPTIMIZERS
 
@@ -69,6 +69,7 @@ def register_map(
     divisors: Divisors | None = None,
     unsuitable: Callable[[WeightView], str | None] | None = None,
     scale_invariant: bool = False,
+    orders: Collection[float | int] = norms.P_NORMS,
 ) -> None:
     """Make a map a method of ``condition``, with its options ``gradient``, ``scale`` and ``p``.
 
@@ -89,6 +90,8 @@ def register_map(
     scale_invariant
         Whether the mapped weight does not change if the raw matrix is multiplied by a positive number; tells
         ``parameter_groups`` that weight decay has no effect on the function.
+    orders
+        The values of ``p`` that it accepts; ``condition`` and the command line refuse others.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def register_map(
         If the name is no string, or what should be a function is none.
     ValueError
         If the name is that of a built-in method or of an optimizer of matrices, ``none`` or ``layer_norm``, or not an
-        identifier.
+        identifier, or the orders are not among 1, 2 and inf.
 
     Examples
     --------
@@ -110,7 +113,10 @@ def register_map(
     """
     _check_name(name, function)
     _check_functions(name, divisors=divisors, unsuitable=unsuitable)
-    maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant, function=function)
+    if not orders or not set(orders) <= set(norms.P_NORMS):
+        raise ValueError(f"orders of the map {name} are {orders!r}; expected some of 1, 2 and inf")
+    found = tuple(order for order in norms.P_NORMS if order in orders)
+    maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant, function=function, orders=found)
     parametrization.MAPS[name] = function
     selection.APPLIED.pop(name, None)
 

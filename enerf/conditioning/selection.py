@@ -166,7 +166,7 @@ def methods() -> tuple[str, ...]:
 
 
 def unknown_layers(model: nn.Module) -> dict[str, str]:
-    """Name -> reason, for modules with a weight of two or more axes that no selector matches.
+    """Name -> reason, for modules with a weight of two or more axes, or quantized ones, that no selector matches.
 
     Such a module may multiply its inputs by a matrix, as GPT-2's ``Conv1D`` does; ``registry.register_layer`` makes its
     type known. Embeddings, layer norms and the layers of ``weight_views`` are not listed.
@@ -180,17 +180,23 @@ def unknown_layers(model: nn.Module) -> dict[str, str]:
     for name, module in _named_modules(model):
         if isinstance(module, (*weight_views.layer_types(), *NO_MATRICES)):
             continue
-        shapes = {
-            key: tuple(parameter.shape)
-            for key, parameter in module.named_parameters(recurse=False)
-            if not is_lazy(parameter) and parameter.dim() > 1
-        }
+        kind = type(module).__name__
+        if _is_quantized(module) and hasattr(module, "weight"):
+            found[name] = f"{kind} is quantized, and only weights in floating point can be conditioned"
+            continue
+        buffers = {key: buffer for key, buffer in module.named_buffers(recurse=False) if key.startswith("weight")}
+        tensors = {**dict(module.named_parameters(recurse=False)), **buffers}
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items() if not is_lazy(tensor)}
         weights = {key: shape for key, shape in shapes.items() if sum(size > 1 for size in shape) > 1}
         if weights:
             key, shape = next(iter(weights.items()))
-            kind = type(module).__name__
             found[name] = f"{kind} has {key} of shape {shape}, and its type is not registered as a layer"
     return found
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    """Whether the module is one of torch's quantized layers, whose weights are neither parameters nor buffers."""
+    return "quantized" in type(module).__module__
 
 
 def layer_names(model: nn.Module) -> list[str]:
@@ -228,7 +234,7 @@ def layer_at(model: nn.Module, name: str) -> nn.Module:
         raise ValueError(_unknown(model, name))
     module = modules[name]
     if not isinstance(module, weight_views.layer_types()):
-        if "quantized" in type(module).__module__:
+        if _is_quantized(module):
             raise ValueError(f"{name} is quantized: condition the model before it is quantized, or bake it first")
         types = ", ".join(layer_type.__name__ for layer_type in weight_views.layer_types())
         raise ValueError(f"{name} is a {type(module).__name__}; the layers that can be conditioned are {types}")

@@ -63,7 +63,7 @@ def unsuitable_reason(
 def tensor_reason(module: nn.Module, view: WeightView, method: str, zero_rows: str = "left_out") -> str | None:
     """Why one weight tensor of a module cannot be conditioned by ``method``, or None if it can."""
     return (
-        _tensor_problem(module, view)
+        storage_reason(module, view)
         or _shape_problem(view, method)
         or _added_problem(view, method)
         or _redrawn_problem(module, view, method, zero_rows)
@@ -122,8 +122,8 @@ def _computed_tensors(hook: object) -> set[str]:
     return {str(getattr(hook, key)) for key in ("_tensor_name", "name") if hasattr(hook, key)}
 
 
-def _tensor_problem(module: nn.Module, view: WeightView) -> str | None:
-    """Why the weight tensor is not supported, or None."""
+def storage_reason(module: nn.Module, view: WeightView) -> str | None:
+    """Why a tensor of that kind has no weights that can be scaled or drawn, or None."""
     weight = _raw(module, view)
     if weight is None or isinstance(weight, str):  # None: a conditioned layer with several originals
         return weight
@@ -222,7 +222,8 @@ def _mapped_problem(matrices: Tensor, method: str) -> str | None:
     if added is None or added.function is None or not matrices.isfinite().all():
         return None
     try:
-        mapped = added.function(matrices.clone(), "through", 2.0)  # a copy: a map may write to its argument
+        p = 2.0 if 2.0 in added.orders else added.orders[0]
+        mapped = added.function(matrices.clone(), "through", p)  # a copy: a map may write to its argument
     except (ValueError, AssertionError, NotImplementedError):  # of this gradient or norm: told when it is applied
         return None
     except RuntimeError as error:  # such as the inverse of a singular matrix

@@ -21,7 +21,10 @@ from enerf.conditioning.interface import raw_weight, require_module
 from enerf.conditioning.parametrization import Equilibrated
 from enerf.optim.sharded import is_sharded
 
-CHANGED = "a raw weight was changed inside computed_once: the conditioned weight that was computed is out of date"
+CHANGED = (
+    "a raw weight was changed inside computed_once, or replaced by another tensor (torch.func.functional_call): the "
+    "conditioned weight that was computed is out of date"
+)
 OUTSIDE = (
     "backward outside computed_once: the gradients of conditioned weights are passed on when the block ends, so "
     "backward must be called inside it"
@@ -51,8 +54,11 @@ def computed_once(model: nn.Module) -> Iterator[None]:
 
     Inside, the tensors are fixed leaves. When the block ends without an error, their gradients are backpropagated to
     ``.grad`` of the raw parameters, and added as by ``backward``. So ``backward`` belongs inside, and the optimizer's
-    step outside. Clip and reset gradients outside too: inside, raw parameters have no gradients of this block yet. The
-    raw parameters must not change inside. Deep copies made inside are ordinary conditioned models.
+    step outside. Clip and reset gradients outside too: inside, raw parameters have no gradients of this block yet, and
+    ``backward(inputs=...)`` or ``torch.autograd.grad`` do not reach them. The raw parameters must not change inside;
+    changes through ``.data`` in place are not noticed. Deep copies made inside are ordinary conditioned models.
+
+    If gradients are off on entry, a weight that is used where they are on again is computed at that use, as outside.
 
     ``torch.nn.utils.parametrize.cached`` is not used, because it caches the tensors of all models of the process, and
     does not replace them by leaves. Instead ``forward`` of each parametrization list, which torch calls at every
@@ -63,9 +69,10 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     TypeError
         If the model is no module.
     RuntimeError
-        If it is nested for the same model; if a raw parameter was changed inside, at the next access of its weight and
-        at the end; if an optimizer of raw parameters steps inside; in a ``backward`` after the block, of a loss that
-        was computed inside; and if raw parameters are sharded (FSDP2).
+        If it is nested for the same model; if a raw parameter was changed or replaced inside (as by
+        ``torch.func.functional_call``), at the next access of its weight and at the end; if an optimizer of raw
+        parameters steps inside; in a ``backward`` after the block, of a loss that was computed inside; and if raw
+        parameters are sharded (FSDP2).
     """
     require_module(model)
     found = _parametrized(model)
@@ -77,12 +84,12 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     groups = [group for items in _stackable(found) for group in _compute(items)]
     handle = _refuse_steps({id(raw) for of_item in raws.values() for raw in of_item}) if found else None
     try:
-        before = [_versions(of_item) for of_item in raws.values()]
+        before = [_states(of_item) for of_item in raws.values()]
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
-                _replace(item, leaf, raws[id(item)])
+                _replace(item, leaf)
         yield
-        if [_versions(_raws(item)) for item in found] != before:
+        if [_states(_raws(item)) for item in found] != before:
             raise RuntimeError(CHANGED)
     finally:
         if handle is not None:
@@ -149,13 +156,19 @@ def _refuse_backward(groups: list[_Group]) -> None:
                 leaf.register_hook(refuse)
 
 
-def _replace(item: Any, leaf: Tensor, raws: list[Tensor]) -> None:
+def _replace(item: Any, leaf: Tensor) -> None:
     """Let a parametrization list return ``leaf`` as long as its raw parameters do not change, until ``_restore``."""
-    before = [_version(raw) for raw in raws]
+    raws = _raws(item)
+    versions, places = [_version(raw) for raw in raws], _places(raws)
+    lacks_gradient = not leaf.requires_grad and any(raw.requires_grad for raw in raws)
 
     def forward() -> Tensor:
-        if [_version(raw) for raw in raws] != before:
+        is_changed = [_version(raw) for raw in raws] != versions
+        if is_changed or (not torch.compiler.is_compiling() and _places(_raws(item)) != places):
             raise RuntimeError(CHANGED)
+        if lacks_gradient and torch.is_grad_enabled():
+            computed: Tensor = type(item).forward(item)
+            return computed
         return leaf
 
     def copied(memo: dict[int, Any]) -> Any:
@@ -173,14 +186,26 @@ def _restore(item: Any) -> dict[str, Any]:
     return {name: vars(item).pop(name) for name in ("forward", "__deepcopy__") if name in vars(item)}
 
 
-def _versions(raws: list[Tensor]) -> list[tuple[int, int]]:
-    """Identity and number of changes in place of each raw parameter."""
-    return [(id(raw), _version(raw)) for raw in raws]
+def _states(raws: list[Tensor]) -> list[tuple[int, ...]]:
+    """Identity, address and number of changes in place of each raw parameter."""
+    return [(*place, _version(raw)) for place, raw in zip(_places(raws), raws, strict=True)]
 
 
 def _version(raw: Tensor) -> int:
     """Number of changes in place; not counted for tensors made in inference mode."""
     return -1 if raw.is_inference() else raw._version
+
+
+def _places(raws: list[Tensor]) -> list[tuple[int, int]]:
+    """Identity of each raw parameter and address of its values, which an assignment to ``.data`` changes."""
+    return [(id(raw), _address(raw)) for raw in raws]
+
+
+def _address(raw: Tensor) -> int:
+    try:
+        return raw.data_ptr()
+    except RuntimeError:  # of tensors without memory, as of functional transforms
+        return 0
 
 
 def _stackable(found: list[Any]) -> list[list[Any]]:

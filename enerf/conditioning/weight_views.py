@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -165,3 +166,12 @@ def _attention_views(module: nn.MultiheadAttention, packing: str) -> tuple[Weigh
         return (view("in_proj_weight", 3, width),)
     projections = (("q", width), ("k", module.kdim), ("v", module.vdim))
     return tuple(view(f"{letter}_proj_weight", 1, n_in) for letter, n_in in projections)
+
+
+def in_format_of(raw: Tensor, mapped: Tensor) -> Tensor:
+    """The applied weight, channels last if the raw one is: otherwise each convolution would convert it."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if raw.dim() not in formats or raw.is_contiguous() or torch._C._functorch.is_batchedtensor(raw):
+        return mapped
+    wanted = formats[raw.dim()]
+    return mapped.contiguous(memory_format=wanted) if raw.is_contiguous(memory_format=wanted) else mapped

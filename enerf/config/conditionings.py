@@ -19,6 +19,7 @@ NORMALIZATIONS = ("layer_norm", "batch_norm")
 SCALES = ("fixed", "kept", "constant", "learned", "learned_rows")
 MAP_OPTIONS = ("equilibrate_gradient", "equilibrate_scale", "equilibrate_p")
 WITHOUT_MAP_OPTIONS = ("none", "weight_norm", "fourier")  # methods of weights
+ACTIVATIONS = ("sine", "finer", "gaussian")  # sometimes listed among methods of conditioning
 EUCLIDEAN = ("weight_standardisation", "orthogonal")  # maps without another norm
 
 
@@ -57,8 +58,8 @@ def values_of(weights: str) -> dict[str, tuple[str | float, ...]]:
         return {}
     if weights == "spectral_norm":
         return {"equilibrate_scale": ("fixed", "constant", "learned")}
-    orders = (2.0,) if weights in EUCLIDEAN else (1.0, 2.0, math.inf)
-    return {"equilibrate_gradient": ("through", "detached"), "equilibrate_scale": SCALES, "equilibrate_p": orders}
+    orders = {"equilibrate_p": _orders(weights)}
+    return {"equilibrate_gradient": ("through", "detached"), "equilibrate_scale": SCALES, **orders}
 
 
 def parse(text: str) -> Conditioning:
@@ -103,6 +104,19 @@ def _is_parametrization(weights: str) -> bool:
     return weights in selection.APPLIED
 
 
+def _orders(weights: str) -> tuple[float, ...]:
+    """The norms that a map can be computed with; of one that was added to the table, only its module knows them."""
+    if weights in EUCLIDEAN:
+        return (2.0,)
+    if weights in MODULES:
+        from enerf.conditioning import maps
+
+        load(weights)
+        if weights in maps.ADDED:
+            return maps.ADDED[weights].orders
+    return (1.0, 2.0, math.inf)
+
+
 def _unknown_message(name: str, text: str) -> str:
     """The sentence on a name that is none of a method; methods of comparisons stand for others."""
     from enerf.config import methods
@@ -112,6 +126,10 @@ def _unknown_message(name: str, text: str) -> str:
         where = "" if methods.split_ratio(name)[0] in methods.FIELDS.changes else ", for images alone"
         stands_for = f"a method of comparisons, expected what it stands for: {options}{where}"
         return f"option --conditioning: found {found}, {stands_for}"
+    if name in ACTIVATIONS:
+        return (
+            f"option --conditioning: found {shown(text)}, expected --activation {name}, of shapes: no method of weights"
+        )
     nearest = get_close_matches(name, names(), n=1)
     hint = f"; the nearest to {shown(name)} is {nearest[0]}" if nearest else ""
     known = ", ".join(names())

@@ -17,7 +17,7 @@ def adjustment(kernel: Float[Tensor, "n n"], lowered: int) -> Float[Tensor, "n n
     """S = I − Σ_{i < lowered} (1 − λ_end / λ_i) v_i v_iᵀ, of the kernel K = Σ λ_i v_i v_iᵀ, λ falling.
 
     λ_end is the largest eigenvalue that is not lowered. S is symmetric, commutes with K, and the eigenvalues of K S are
-    those of K with the ``lowered`` largest replaced by λ_end. In float64.
+    those of K with the ``lowered`` largest replaced by λ_end. In float64; NaN if the kernel is not finite.
 
     Parameters
     ----------
@@ -39,6 +39,8 @@ def adjustment(kernel: Float[Tensor, "n n"], lowered: int) -> Float[Tensor, "n n
     n = len(kernel)
     if not 0 <= lowered < n:
         raise ValueError(f"lowered is {lowered}; expected 0 to {n - 1}, less than the {n} points")
+    if not kernel.isfinite().all():
+        return torch.full_like(kernel, torch.nan, dtype=torch.float64)
     rising, vectors = torch.linalg.eigh(kernel.double())
     values = rising.clamp(min=0).flip(0)[: lowered + 1]
     first, end = values[:-1], values[-1]

@@ -230,7 +230,8 @@ class IntrinsicRMSprop(_Intrinsic, RMSprop):
     """RMSprop with intrinsic regularization.
 
     Parameters as for ``IntrinsicAdam``; ``options`` are those of torch's RMSprop: ``alpha``, ``eps``, ``momentum``,
-    ``centered`` (P is then computed from the variance), ``capturable``, ``foreach``, ``maximize``.
+    ``centered`` (P is then computed from the variance), ``capturable``, ``foreach``, ``maximize``. torch's RMSprop has
+    no decoupled decay: it loads a state of this class, and ignores ``l1`` and ``l2``.
 
     Examples
     --------
@@ -256,7 +257,7 @@ class IntrinsicAdagrad(_Intrinsic, Adagrad):
 
     Parameters as for ``IntrinsicAdam``; ``options`` are those of torch's Adagrad: ``lr_decay`` (applied to the
     regularization as to the gradient), ``initial_accumulator_value``, ``eps``, ``foreach``, ``maximize``, ``fused``.
-    Sparse gradients are supported where ``l1`` and ``l2`` are 0.
+    Sparse gradients are supported where ``l1`` and ``l2`` are 0. torch's Adagrad ignores both in a loaded state.
 
     Examples
     --------

@@ -32,6 +32,8 @@ def strength(name: str, value: Any) -> float:
     ValueError
         If it is not a number from 0 up.
     """
+    if not isinstance(value, Real | Tensor) and getattr(value, "shape", None) == ():
+        value = value.item()  # an array of NumPy without axes, which this module does not import
     single = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex())
     number = float(value.detach() if isinstance(value, Tensor) else value) if single else math.nan
     if not 0 <= number < math.inf:

@@ -1,5 +1,6 @@
 """Layers that cannot be conditioned: found before anything is changed, with a reason; and undoing where it was not."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -296,6 +297,25 @@ def test_unknown_modules_are_told_beside_what_was_left_out():
     assert selection.unknown_layers(net) == done.unknown
 
 
+class Frozen(nn.Module):
+    """A linear layer whose weight is a buffer, beside a mask that is no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(4, 4))
+        self.register_buffer("mask", torch.ones(4, 4))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own quantization
+def test_weights_in_buffers_and_quantized_layers_are_told_as_unknown():
+    net = nn.Sequential(nn.Linear(4, 4), Frozen(), nn.Linear(4, 4))
+    torch.ao.quantization.quantize_dynamic(net, {"2": torch.ao.quantization.default_dynamic_qconfig}, inplace=True)
+    assert layers.condition(net, "row").unknown == {
+        "1": "Frozen has weight of shape (4, 4), and its type is not registered as a layer",
+        "2": "Linear is quantized, and only weights in floating point can be conditioned",
+    }
+
+
 def doubled(module: nn.Module, view: WeightView) -> None:
     class Doubled(Parametrization):
         method = "doubled"
@@ -331,3 +351,40 @@ def test_a_preconditioned_layer_is_not_conditioned_too_and_a_model_with_one_is_b
     with pytest.raises(ValueError, match="only layers changed by precondition_ can be restored"):
         layers.bake(net)
     assert [type(module) for module in net] == before
+
+
+@pytest.mark.parametrize("init", ["he", "glorot"])
+@pytest.mark.parametrize("unsuitable", ["lazy", "integers"])
+def test_an_initialization_that_cannot_draw_one_layer_draws_none(init: str, unsuitable: str):
+    last = nn.LazyLinear(4) if unsuitable == "lazy" else nn.Linear(4, 4)
+    if unsuitable == "integers":
+        last.weight = nn.Parameter(torch.ones(4, 4, dtype=torch.int8), requires_grad=False)
+    net = nn.Sequential(nn.Linear(3, 4), last)
+    before, generator = net[0].weight.detach().clone(), torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match=r"^1 cannot be initialized: its"):
+        layers.initialize_(net, ["0", "1"], init, generator)
+    assert torch.equal(net[0].weight, before)
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
+
+
+def test_conditioning_another_tensor_of_a_copy_leaves_the_original_alone():
+    cell = nn.GRU(3, 4)
+    layers.condition_tensor(cell, "weight_hh_l0")
+    copied = copy.deepcopy(cell)
+    layers.condition_tensor(copied, "weight_ih_l0")
+    assert isinstance(cell.weight_ih_l0, nn.Parameter)
+    assert list(cell.parametrizations) == ["weight_hh_l0"]
+    assert list(copied.parametrizations) == ["weight_hh_l0", "weight_ih_l0"]
+    assert cell(torch.ones(2, 3))[0].shape == (2, 4)
+
+
+@pytest.mark.parametrize("method", ["row", "weight_norm", "spectral_norm", "fourier"])
+def test_conditioning_a_copy_whose_bias_has_a_parametrization_of_others_leaves_the_original_alone(method: str):
+    net = nn.Sequential(nn.Linear(3, 4))
+    parametrize.register_parametrization(net[0], "bias", nn.Tanh())
+    copied = copy.deepcopy(net)
+    layers.condition(copied, method)
+    assert isinstance(net[0].weight, nn.Parameter)
+    torch.testing.assert_close(net(torch.ones(1, 3)), net[0].weight.sum(1)[None] + net[0].bias)
+    assert layers.conditioned_layers(net) == {}
+    assert layers.conditioned_layers(copied) == {"0": method}

@@ -37,6 +37,22 @@ def test_parametrizations_of_others_stay_unless_one_asks():
     assert torch.equal(net(x), before)
 
 
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm"])
+def test_norms_that_others_have_applied_stay_unless_one_asks(name: str):
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4)).double()
+    getattr(parametrizations, name)(net[1])
+    assert layers.condition(net, name, zero_rows="refused") == ["0", "2"]
+    assert layers.conditioned_layers(net) == {"0": name, "2": name}
+    net.eval()
+    before = net(torch.ones(2, 3, dtype=torch.float64))
+    assert set(state_dict.baked_state(net, net.state_dict())) == set(layers.bake(copy.deepcopy(net)).state_dict())
+    layers.bake(net)
+    assert [parametrize.is_parametrized(layer) for layer in net] == [False, True, False]
+    layers.bake(net, foreign=True)
+    assert not any(parametrize.is_parametrized(layer) for layer in net)
+    assert torch.equal(net(torch.ones(2, 3, dtype=torch.float64)), before)
+
+
 def test_a_chain_with_one_of_others_is_refused_and_unchanged():
     net = with_foreign()
     parametrize.register_parametrization(net[2], "weight", nn.Tanh())

@@ -196,6 +196,19 @@ def test_a_registered_map_may_refuse_the_norm_that_it_is_not_asked_for():
     assert layers.condition(net, "of_sums", p=1) == ["0"]
 
 
+def test_the_norms_of_a_registered_map_are_checked_before_it_is_called():
+    registry.register_map("of_sums", lambda weight, gradient, p: weight / weight.norm(1, dim=-2), orders=(1,))
+    with pytest.raises(ValueError, match=r"p is 2.0, but of_sums is computed with 1$"):
+        layers.condition(nn.Sequential(nn.Linear(3, 4)), "of_sums")
+    zeros = nn.Sequential(nn.Linear(3, 4))
+    nn.init.zeros_(zeros[0].weight)
+    with pytest.raises(ValueError, match="of_sums would make 12 of its 12 weights NaN"):
+        layers.condition(zeros, "of_sums", p=1)
+    for orders in ((), (2, 3)):
+        with pytest.raises(ValueError, match=r"orders of the map of_sums are .*; expected some of 1, 2 and inf"):
+            registry.register_map("of_sums", halved, orders=orders)
+
+
 def test_a_layer_for_which_a_registered_map_cannot_be_computed_is_left_out_unchanged():
     def inverse(weight: Tensor, gradient: str, p: float) -> Tensor:
         if p == 1:

@@ -126,3 +126,19 @@ def test_tied_layers_stay_tied(scale):
     bake(net)
     assert net[0].weight is net[2].weight
     assert torch.equal(net[0].weight, applied)
+
+
+@pytest.mark.parametrize("scale", ["constant", "learned"])
+def test_weights_that_are_not_finite_make_a_gain_that_is_none(scale):
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3))
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state["1.weight"][0, 0] = float("nan")
+    condition(net, "spectral_norm", scale=scale)
+    converted = unbaked_state(net, state)
+    assert converted["1.parametrizations.weight.1.gain"].isnan().all()
+    assert converted["0.parametrizations.weight.1.gain"].isfinite().all()
+    broken = nn.Sequential(nn.Linear(4, 3))
+    with torch.no_grad():
+        broken[0].weight[1, 1] = float("inf")
+    assert condition(broken, "spectral_norm", scale=scale) == ["0"]
+    assert broken(torch.ones(1, 4)).isnan().all()

@@ -72,6 +72,7 @@ def test_a_method_of_comparisons_is_refused_with_the_options_that_it_stands_for(
         ("rows", "found 'rows', expected none, or names joined by +, from row, "),
         ("weight_standardization", "; the nearest to 'weight_standardization' is weight_standardisation"),
         ("row+mouon", "; the nearest to 'mouon' is muon"),
+        ("finer", "found 'finer', expected --activation finer, of shapes: no method of weights"),
     ):
         assert sentence in refused("--conditioning", text)
     for method in {*SHAPES.changes} - {*conditionings.names()}:
@@ -167,7 +168,7 @@ def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):
                 return weight - weight.mean(-1, keepdim=True)
 
 
-            register_map("centered", centered)
+            register_map("centered", centered, orders=(2,))
             '''
         )
     )
@@ -181,6 +182,7 @@ def test_a_map_is_one_module_and_one_line(tmp_path, monkeypatch):
         patched.setattr("enerf.conditioning.layers.MAPS", parametrization.MAPS)
         conditioning.condition(net, "centered", ["0"], scale="kept")
     assert net[0].weight.mean(1).abs().max() < 1e-6
+    assert "option --equilibrate_p: found 1" in refused("--conditioning", "centered", "--equilibrate_p", "1")
     options, _ = parser.parse(NerfConfig, ["--conditioning", "centered+muon", "--equilibrate_scale", "kept"])
     assert options.conditioning.methods == conditionings.Conditioning("centered", "none", "muon")
     field = nn.ModuleDict({"trunk": SkipMLP(6, 8, 3, 0), "head": nn.Linear(8, 3)})
@@ -237,6 +239,8 @@ def test_options_of_maps_are_those_of_the_methods_that_are_maps():
         assert bool(conditionings.values_of(name)) == (name in parametrization.MAPS) == (name not in selection.APPLIED)
     for name in (*conditionings.MAPS, *conditionings.EUCLIDEAN):
         assert name in parametrization.MAPS
+        orders = maps.ADDED[name].orders if name in maps.ADDED else None
+        assert orders is None or conditionings.values_of(name)["equilibrate_p"] == orders
 
 
 def test_known_methods_are_checked_without_torch():

@@ -40,3 +40,11 @@ def test_a_kernel_of_zeros_changes_nothing():
 def test_a_number_out_of_range_is_refused(lowered):
     with pytest.raises(ValueError, match="expected 0 to 3"):
         adjustment(drawn(4, 4), lowered)
+
+
+def test_of_a_kernel_that_is_not_finite_it_is_not_a_number():
+    kernel = torch.eye(3)
+    kernel[0, 1] = float("nan")
+    found = adjustment(kernel, 1)
+    assert found.dtype == torch.float64
+    assert found.isnan().all()

@@ -19,6 +19,7 @@ NUMBERS: dict[str, Any] = {
     "parameter": nn.Parameter(torch.tensor(0.25)),
     "float32": np.float32(0.25),
     "float64": np.float64(0.25),
+    "array without axes": np.array(0.25),
 }
 
 

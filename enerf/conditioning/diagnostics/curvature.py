@@ -35,7 +35,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import batch_norm
 from enerf.conditioning.diagnostics.eigenvalues import import_extra, symmetric_eigenvalues
-from enerf.conditioning.interface import require_module
+from enerf.conditioning.interface import Parametrization, require_module
 from enerf.conditioning.parametrization import Equilibrated
 
 COLUMNS = 1 << 16  # columns of a Jacobian that are multiplied at a time in float64
@@ -136,7 +136,7 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
             block = torch.stack([gradient.flatten() for gradient in found.values()])
             products = sum(part @ part.T for part in (chunk.double() for chunk in block.split(COLUMNS, 1)))
             gram[index[:, None], index] += products
-    root = _root(_second_derivative(objective, outputs))
+    root = _root(_second_derivative(objective, outputs) + 0 * outputs.sum())  # NaN also where Λ is a constant
     values = symmetric_eigenvalues(root @ gram @ root).flip(0).clamp(min=0.0)
     return values[: min(len(values), sum(p.numel() for p in parameters))]
 
@@ -171,7 +171,7 @@ def make_differentiable_(model: nn.Module) -> None:
         if isinstance(module, parametrize.ParametrizationList):
             for i, step in enumerate(module):
                 if isinstance(step, parametrizations._WeightNorm):
-                    module[i] = _WeightNorm(step.dim)
+                    module[i] = _ExplicitWeightNorm(step.dim)
 
 
 def _require_differentiable(model: nn.Module, forward_mode: bool = True) -> None:
@@ -193,8 +193,10 @@ def _require_differentiable(model: nn.Module, forward_mode: bool = True) -> None
             raise ValueError(f"{path or 'the model'} has {problem}: apply make_differentiable_ to a copy of the model")
 
 
-class _WeightNorm(nn.Module):
+class _ExplicitWeightNorm(Parametrization):
     """Weight normalization as an explicit formula."""
+
+    method = "weight_norm"
 
     def __init__(self, dim: int) -> None:
         super().__init__()

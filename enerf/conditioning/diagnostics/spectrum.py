@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import weight_views
-from enerf.conditioning.interface import is_foreign, parametrized_tensors, raw_weight, require_module
+from enerf.conditioning.interface import known_method, parametrized_tensors, raw_weight, require_module
 from enerf.conditioning.selection import as_names, layer_at, layer_names
 
 
@@ -307,7 +307,7 @@ def _raw_matrices(module: nn.Module, view: weight_views.WeightView) -> Tensor | 
     None also for raw parameters that are not one matrix each, as methods that users register may have.
     """
     item = parametrized_tensors(module).get(view.name)
-    if item is None or is_foreign(item):
+    if item is None or not any(map(known_method, item.children())):
         return None
     raw = raw_weight(item)
     if raw is None:

@@ -1,5 +1,6 @@
 """Tests of Hessians and Gauss–Newton matrices: they are what autograd says, for plain and for conditioned models."""
 
+import copy
 import functools
 import math
 import sys
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from enerf.conditioning import layers, selection
-from enerf.conditioning.diagnostics import curvature, eigenvalues
+from enerf.conditioning.diagnostics import curvature, eigenvalues, spectrum
 from enerf.conditioning.diagnostics.curvature import Objective
 from enerf.fields.nerf import NeRF
 
@@ -227,11 +228,36 @@ def test_without_the_extra_one_sentence_says_what_to_install_and_what_works_with
         ask[missing]()
 
 
-def test_the_gauss_newton_spectrum_of_weights_that_are_not_finite_is_nan():
+@pytest.mark.parametrize("layer", [0, -1])  # the last one has no part in its own derivatives
+def test_the_gauss_newton_spectrum_of_weights_that_are_not_finite_is_nan(layer: int):
     objective = make("mlp")
     with torch.no_grad():
-        objective.model[0].weight[0, 0] = math.nan
+        objective.model[layer].weight[0, 0] = math.nan
     assert curvature.gauss_newton_spectrum(objective).isnan().all()
+
+
+def test_the_gauss_newton_spectrum_of_a_linear_function_that_is_not_finite_is_nan():
+    model = nn.Linear(2, 2).double()
+    with torch.no_grad():
+        model.weight[0, 0] = math.nan
+    points = torch.ones(3, 2, dtype=torch.float64)
+    objective = Objective(model, nn.functional.mse_loss, points, points)
+    assert curvature.gauss_newton_spectrum(objective).isnan().all()
+
+
+@pytest.mark.parametrize("method", ["weight_norm", "row", "spectral_norm", "fourier"])
+def test_a_report_of_a_model_that_was_made_differentiable_is_that_of_the_model(method: str):
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)).double()
+    layers.condition(net, method)
+    net.eval()
+    copied = copy.deepcopy(net)
+    curvature.make_differentiable_(copied)
+    found, expected = spectrum.layer_report(copied), spectrum.layer_report(net)
+    assert layers.conditioned_layers(copied) == layers.conditioned_layers(net)
+    assert found.keys() == expected.keys()
+    for name, of_layer in expected.items():
+        assert {"kappa_raw", "stable_rank_raw", "effective_rank_raw"} <= of_layer.keys()
+        assert found[name] == pytest.approx(of_layer, rel=1e-9)
 
 
 @pytest.mark.parametrize(
