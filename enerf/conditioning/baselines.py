@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from enerf.conditioning import maps, norms, recomputation, suitability, weight_views
-from enerf.conditioning.interface import Parametrization
+from enerf.conditioning.interface import Parametrization, leave_shared_class
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import as_names, check_conditionable, check_option, plain_layers
 
@@ -209,6 +209,7 @@ def _normalize(model: nn.Module, names: Iterable[str], method: str, register: Ca
     with unchanged_on_error(found.values()):
         for module in found.values():
             for view in weight_views.views(module):
+                leave_shared_class(module)
                 register(module, view.name, dim=view.output_axis)
     return list(found)
 
@@ -269,7 +270,7 @@ def initialize_(model: nn.Module, names: Iterable[str], init: str, generator: to
     if init == "unit_row":
         unit_row_(model, names)
     found = plain_layers(model, names)
-    for name, module in found.items():
+    for name, module in found.items() if init in ("glorot", "he") else ():
         for view in weight_views.views(module):
             if (reason := suitability.storage_reason(module, view)) is not None:
                 raise ValueError(f"{name} cannot be initialized: {reason}")

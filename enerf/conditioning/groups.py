@@ -103,7 +103,7 @@ def _weights(model: nn.Module) -> Iterator[tuple[Parameter, str]]:
         items = interface.parametrized_tensors(module)
         weights = {view.name for view in weight_views.views(module)}
         for name, item in items.items():
-            if not interface.is_foreign(item) or name in weights:
+            if name in weights or any(map(interface.known_method, item.children())):
                 yield from _roles(item)
         for name in weights - items.keys():
             parameter = module._parameters.get(name)

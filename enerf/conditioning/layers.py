@@ -180,8 +180,6 @@ def condition(
         return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
 
     with unchanged_on_error(found.values(), values=method in selection.APPLIED):
-        for module in found.values():
-            leave_shared_class(module)
         _apply(model, method, found, packing, scale, make)
     return result
 
@@ -265,7 +263,6 @@ def condition_tensor(
         raise ValueError(f"{name} cannot be conditioned: {reason}")
     parametrization = Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
     with unchanged_on_error([module]):
-        leave_shared_class(module)
         _register(module, view, parametrization)
     return parametrization
 
@@ -320,6 +317,7 @@ def _apply(
     else:
         for module in found.values():
             for view in weight_views.views(module, packing):
+                leave_shared_class(module)
                 selection.APPLIED[method](module, view)
                 _check_applied(module, view, method)
 
@@ -335,6 +333,7 @@ def _check_applied(module: nn.Module, view: WeightView, method: str) -> None:
 
 
 def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated) -> None:
+    leave_shared_class(module)
     parametrization.is_registered = False  # tied layers register the same one
     parametrize.register_parametrization(module, view.name, parametrization)
     parametrization.reset_accesses()

@@ -77,7 +77,7 @@ class Equilibrated(Parametrization):
     ) -> None:
         super().__init__()
         self.method, self.gradient, self.p, self.scale, self.every, self.view = method, gradient, p, scale, every, view
-        self.shift, self.is_registered = shift, False
+        self.shift, self.is_registered, self.is_of_parameter = shift, False, False
         self.register_parameter("gain", None)
         self.steps = StepDetector() if every > 1 else None
 
@@ -105,6 +105,8 @@ class Equilibrated(Parametrization):
         ``learned_rows``, the scale of its rows), which holds for weights that were baked from the same map. A fixed
         shift is subtracted, but not from the weight that the parametrization is registered for.
         """
+        if not self.is_registered:
+            self.is_of_parameter = isinstance(weight, nn.Parameter)
         with torch.no_grad():
             raw = weight if self.view is None else self.view.to_matrices(weight)
             if self.every > 1:
@@ -161,13 +163,14 @@ class Equilibrated(Parametrization):
     def _count_step(self, weight: Tensor) -> None:
         """Recompute the divisors if this is the first access after a step, and its number is a multiple of ``every``.
 
-        Without effect where values do not exist (on the meta device), are those of a functional transform, or stand in
-        for the parameter in a functional call.
+        Without effect where values do not exist (on the meta device), are those of a functional transform, or are a
+        tensor in the place of the parameter, as in ``torch.func.functional_call``. Parameters of another model in that
+        place cannot be told from a new raw weight.
         """
         assert self.steps is not None
         if weight.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(weight) or recomputation.is_recomputed():
             return
-        if self.steps.is_functional(weight):
+        if self.is_of_parameter and not isinstance(weight, nn.Parameter):
             return
         if self.steps.has_stepped(weight):
             if int(self.accesses) % self.every == 0:
@@ -205,8 +208,6 @@ class Equilibrated(Parametrization):
         """Move or convert; ``to_empty`` of a model on the meta device starts with the count of a new one."""
         without_values = hasattr(self, "accesses") and self.accesses.is_meta
         super()._apply(fn, recurse)
-        if self.steps is not None:
-            self.steps.forget_buffer()
         if without_values and not self.accesses.is_meta:
             self.of_inputs.fill_(1.0)
             self.of_outputs.fill_(1.0)

@@ -113,9 +113,11 @@ def register_map(
     """
     _check_name(name, function)
     _check_functions(name, divisors=divisors, unsuitable=unsuitable)
-    if not orders or not set(orders) <= set(norms.P_NORMS):
-        raise ValueError(f"orders of the map {name} are {orders!r}; expected some of 1, 2 and inf")
+    if not isinstance(orders, Collection):
+        raise TypeError(f"orders of the map {name} are {orders!r}; expected a tuple of 1, 2 and inf, or some of them")
     found = tuple(order for order in norms.P_NORMS if order in orders)
+    if not orders or len(found) < len(set(orders)):
+        raise ValueError(f"orders of the map {name} are {orders!r}; expected some of 1, 2 and inf")
     maps.ADDED[name] = maps.AddedMap(divisors, unsuitable, scale_invariant, function=function, orders=found)
     parametrization.MAPS[name] = function
     selection.APPLIED.pop(name, None)

@@ -165,8 +165,11 @@ def methods() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*METHODS, *table.MODULES, *maps.ADDED)))
 
 
+MULTIPLYING = ("Linear", "Conv", "RNN", "LSTM", "GRU")  # in names of torch's layers that multiply by a matrix
+
+
 def unknown_layers(model: nn.Module) -> dict[str, str]:
-    """Name -> reason, for modules with a weight of two or more axes, or quantized ones, that no selector matches.
+    """Name -> reason, for modules with a weight of two or more axes that no selector matches, also quantized ones.
 
     Such a module may multiply its inputs by a matrix, as GPT-2's ``Conv1D`` does; ``registry.register_layer`` makes its
     type known. Embeddings, layer norms and the layers of ``weight_views`` are not listed.
@@ -181,7 +184,7 @@ def unknown_layers(model: nn.Module) -> dict[str, str]:
         if isinstance(module, (*weight_views.layer_types(), *NO_MATRICES)):
             continue
         kind = type(module).__name__
-        if _is_quantized(module) and hasattr(module, "weight"):
+        if _is_quantized(module) and any(word in kind for word in MULTIPLYING) and "Packed" not in kind:
             found[name] = f"{kind} is quantized, and only weights in floating point can be conditioned"
             continue
         buffers = {key: buffer for key, buffer in module.named_buffers(recurse=False) if key.startswith("weight")}
@@ -196,7 +199,7 @@ def unknown_layers(model: nn.Module) -> dict[str, str]:
 
 def _is_quantized(module: nn.Module) -> bool:
     """Whether the module is one of torch's quantized layers, whose weights are neither parameters nor buffers."""
-    return "quantized" in type(module).__module__
+    return "quantized" in type(module).__module__.split(".")
 
 
 def layer_names(model: nn.Module) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 from torch._compile import _disable_dynamo
-from torch.nn import Parameter
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -49,20 +48,6 @@ class StepDetector:
         same = self._tensor is not None and self._tensor() is tensor and self._state == state
         self._tensor, self._state = weakref.ref(tensor), state
         return not same
-
-    def is_functional(self, tensor: Tensor) -> bool:
-        """Whether the tensor stands in for a parameter, as in ``torch.func.functional_call``: no optimizer steps it.
-
-        A buffer is no such tensor: it has no gradient, and is the one of the last call.
-        """
-        if isinstance(tensor, Parameter):
-            return False
-        return tensor.requires_grad or (self._tensor is not None and self._tensor() is not tensor)
-
-    def forget_buffer(self) -> None:
-        """Take the next tensor for the one of the last call, if that was no parameter: conversions replace buffers."""
-        if self._tensor is not None and not isinstance(self._tensor(), Parameter):
-            self._tensor = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StepDetector":
         copied = StepDetector()

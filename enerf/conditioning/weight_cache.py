@@ -10,10 +10,11 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from enerf.conditioning import fused_rows, norms
@@ -48,6 +49,18 @@ class _Group:
     leaves: list[Tensor]
 
 
+class _Place(NamedTuple):
+    """A tensor of a module: the dictionary that has it, its name there, and the address of its values.
+
+    An assignment to ``.data`` changes the address.
+    """
+
+    container: dict[str, Any]
+    name: str
+    tensor: Tensor
+    address: int
+
+
 @contextmanager
 def computed_once(model: nn.Module) -> Iterator[None]:
     """Context manager that computes each parametrized tensor of the model once, on entry.
@@ -56,7 +69,8 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     ``.grad`` of the raw parameters, and added as by ``backward``. So ``backward`` belongs inside, and the optimizer's
     step outside. Clip and reset gradients outside too: inside, raw parameters have no gradients of this block yet, and
     ``backward(inputs=...)`` or ``torch.autograd.grad`` do not reach them. The raw parameters must not change inside;
-    changes through ``.data`` in place are not noticed. Deep copies made inside are ordinary conditioned models.
+    changes through ``.data`` in place are not noticed, and neither are other weights in a compiled function. Deep
+    copies made inside are ordinary conditioned models.
 
     If gradients are off on entry, a weight that is used where they are on again is computed at that use, as outside.
 
@@ -84,12 +98,14 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     groups = [group for items in _stackable(found) for group in _compute(items)]
     handle = _refuse_steps({id(raw) for of_item in raws.values() for raw in of_item}) if found else None
     try:
-        before = [_states(of_item) for of_item in raws.values()]
+        before = [_version(raw) for of_item in raws.values() for raw in of_item]
+        places = [place for item in found for place in _places(item)]
         for group in groups:
             for item, leaf in zip(group.items, group.leaves, strict=True):
                 _replace(item, leaf)
         yield
-        if [_states(_raws(item)) for item in found] != before:
+        is_changed = [_version(raw) for of_item in raws.values() for raw in of_item] != before
+        if is_changed or _is_replaced(places):
             raise RuntimeError(CHANGED)
     finally:
         if handle is not None:
@@ -126,8 +142,10 @@ def _parametrized(model: nn.Module) -> list[Any]:
 
 
 def _raws(module: nn.Module) -> list[Tensor]:
-    """The parameters of a parametrization list and of its parametrizations; faster than ``parameters``."""
+    """The raw weights of a parametrization list, and the parameters of its parametrizations; faster than iterators."""
     found: list[Tensor] = [parameter for parameter in module._parameters.values() if parameter is not None]
+    if isinstance(module, parametrize.ParametrizationList):  # of a conditioned buffer
+        found += [buffer for buffer in module._buffers.values() if buffer is not None]
     for child in module._modules.values():
         if child is not None and (child._parameters or child._modules):
             found += _raws(child)
@@ -159,14 +177,14 @@ def _refuse_backward(groups: list[_Group]) -> None:
 def _replace(item: Any, leaf: Tensor) -> None:
     """Let a parametrization list return ``leaf`` as long as its raw parameters do not change, until ``_restore``."""
     raws = _raws(item)
-    versions, places = [_version(raw) for raw in raws], _places(raws)
-    lacks_gradient = not leaf.requires_grad and any(raw.requires_grad for raw in raws)
+    versions, places = [_version(raw) for raw in raws], _places(item)
+    lacks_gradient = not torch.is_grad_enabled() and any(raw.requires_grad for raw in raws)
 
     def forward() -> Tensor:
         is_changed = [_version(raw) for raw in raws] != versions
-        if is_changed or (not torch.compiler.is_compiling() and _places(_raws(item)) != places):
+        if is_changed or (not torch.compiler.is_compiling() and _is_replaced(places)):
             raise RuntimeError(CHANGED)
-        if lacks_gradient and torch.is_grad_enabled():
+        if lacks_gradient and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             computed: Tensor = type(item).forward(item)
             return computed
         return leaf
@@ -186,19 +204,27 @@ def _restore(item: Any) -> dict[str, Any]:
     return {name: vars(item).pop(name) for name in ("forward", "__deepcopy__") if name in vars(item)}
 
 
-def _states(raws: list[Tensor]) -> list[tuple[int, ...]]:
-    """Identity, address and number of changes in place of each raw parameter."""
-    return [(*place, _version(raw)) for place, raw in zip(_places(raws), raws, strict=True)]
-
-
 def _version(raw: Tensor) -> int:
     """Number of changes in place; not counted for tensors made in inference mode."""
     return -1 if raw.is_inference() else raw._version
 
 
-def _places(raws: list[Tensor]) -> list[tuple[int, int]]:
-    """Identity of each raw parameter and address of its values, which an assignment to ``.data`` changes."""
-    return [(id(raw), _address(raw)) for raw in raws]
+def _places(module: nn.Module) -> list[_Place]:
+    """Where the parameters and buffers of a parametrization list and of its parametrizations are."""
+    found = [
+        _Place(container, name, tensor, _address(tensor))
+        for container in (module._parameters, module._buffers)
+        for name, tensor in container.items()
+        if tensor is not None
+    ]
+    return found + [place for child in module._modules.values() if child is not None for place in _places(child)]
+
+
+def _is_replaced(places: list[_Place]) -> bool:
+    """Whether another tensor, or other memory, is in one of the places."""
+    return any(
+        container.get(name) is not tensor or _address(tensor) != address for container, name, tensor, address in places
+    )
 
 
 def _address(raw: Tensor) -> int:

@@ -171,7 +171,7 @@ def _attention_views(module: nn.MultiheadAttention, packing: str) -> tuple[Weigh
 def in_format_of(raw: Tensor, mapped: Tensor) -> Tensor:
     """The applied weight, channels last if the raw one is: otherwise each convolution would convert it."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    if raw.dim() not in formats or raw.is_contiguous() or torch._C._functorch.is_batchedtensor(raw):
+    if raw.dim() not in formats or any(map(torch._C._functorch.is_batchedtensor, (raw, mapped))) or raw.is_contiguous():
         return mapped
     wanted = formats[raw.dim()]
     return mapped.contiguous(memory_format=wanted) if raw.is_contiguous(memory_format=wanted) else mapped

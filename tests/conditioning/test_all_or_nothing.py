@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from enerf.conditioning import layers, maps, register_parametrization, selection
+from enerf.conditioning import baselines, layers, maps, register_parametrization, selection
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.rollback import unchanged_on_error
 from enerf.conditioning.selection import METHODS
@@ -308,11 +308,15 @@ class Frozen(nn.Module):
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about its own quantization
 def test_weights_in_buffers_and_quantized_layers_are_told_as_unknown():
-    net = nn.Sequential(nn.Linear(4, 4), Frozen(), nn.Linear(4, 4))
-    torch.ao.quantization.quantize_dynamic(net, {"2": torch.ao.quantization.default_dynamic_qconfig}, inplace=True)
+    net = nn.Sequential(
+        nn.Linear(4, 4), Frozen(), nn.Linear(4, 4), nn.LSTM(4, 4), torch.ao.nn.quantized.Embedding(4, 4)
+    )
+    dynamic = torch.ao.quantization.default_dynamic_qconfig
+    torch.ao.quantization.quantize_dynamic(net, {"2": dynamic, "3": dynamic}, inplace=True)
     assert layers.condition(net, "row").unknown == {
         "1": "Frozen has weight of shape (4, 4), and its type is not registered as a layer",
         "2": "Linear is quantized, and only weights in floating point can be conditioned",
+        "3": "LSTM is quantized, and only weights in floating point can be conditioned",
     }
 
 
@@ -376,6 +380,20 @@ def test_conditioning_another_tensor_of_a_copy_leaves_the_original_alone():
     assert list(cell.parametrizations) == ["weight_hh_l0"]
     assert list(copied.parametrizations) == ["weight_hh_l0", "weight_ih_l0"]
     assert cell(torch.ones(2, 3))[0].shape == (2, 4)
+
+
+def test_an_initialization_that_draws_nothing_takes_any_layer():
+    net = nn.Sequential(nn.LazyLinear(4))
+    layers.initialize_(net, ["0"], "default", torch.Generator())
+
+
+@pytest.mark.parametrize("normalize", [layers.weight_norm, baselines.spectral_norm])
+def test_normalizing_a_copy_leaves_the_original_alone(normalize: Callable[..., object]):
+    net = nn.Sequential(nn.Linear(3, 4))
+    parametrize.register_parametrization(net[0], "bias", nn.Tanh())
+    normalize(copy.deepcopy(net), ["0"])
+    assert isinstance(net[0].weight, nn.Parameter)
+    assert net(torch.ones(1, 3)).shape == (1, 4)
 
 
 @pytest.mark.parametrize("method", ["row", "weight_norm", "spectral_norm", "fourier"])

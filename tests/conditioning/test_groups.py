@@ -141,3 +141,10 @@ def test_weights_without_a_matrix_of_their_shape_have_no_view_and_tied_ones_have
     layers.condition(wide := nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8)), "fourier", ["1"])
     assert list(matrix_views(wide)) == [wide[0].weight]
     assert matrix_views(nn.Sequential(nn.LazyLinear(3), nn.LazyConv2d(4, 3))) == {}
+
+
+def test_norms_of_others_have_roles_also_in_modules_that_are_no_layers():
+    cell = nn.utils.parametrizations.weight_norm(nn.GRUCell(3, 4), "weight_hh")
+    groups = parameter_groups(cell)
+    assert list(groups.gains) == ["parametrizations.weight_hh.original0"]
+    assert list(groups.scale_invariant) == ["parametrizations.weight_hh.original1"]

@@ -71,28 +71,33 @@ def test_accesses_without_a_step_and_steps_of_others_count_nothing():
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_functional_calls_with_other_weights_are_no_steps_and_leave_divisors_alone(trained: bool):
+@pytest.mark.parametrize("called_before", [True, False])
+def test_functional_calls_with_other_weights_are_no_steps_and_leave_divisors_alone(trained: bool, called_before: bool):
     net = cached(2)
     raw = net[0].parametrizations.weight.original
-    _ = net[0].weight
+    if called_before:
+        _ = net[0].weight
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     for factor in range(2, 6):
         given = {name: factor * parameter.detach() for name, parameter in net.named_parameters()}
         weights = {name: tensor.requires_grad_(trained) for name, tensor in given.items()}
         torch.func.functional_call(net, weights, (torch.ones(1, 5, dtype=torch.float64),))
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
-    scale_columns(raw)
-    _ = net[0].weight
-    scale_columns(raw)
-    assert is_current(net)  # two changes are two steps, whatever was called between
+    for expected in [False, True] if called_before else [True, False, True]:
+        scale_columns(raw)
+        assert is_current(net) == expected  # the first access, and each second step after it, whatever was called
 
 
-def test_a_conditioned_buffer_counts_its_changes_also_after_a_conversion():
+def test_a_conditioned_buffer_counts_its_changes_also_after_a_conversion_and_if_it_is_replaced():
     module = nn.Module()
     module.register_buffer("table", torch.rand(4, 5, generator=torch.Generator().manual_seed(0)) + 1)
     layers.condition_tensor(module, "table", "row", "detached", every=2)
-    for dtype in (torch.float32, torch.float64):
-        module.to(dtype)
+    for dtype in (torch.float32, torch.float64, None):
+        if dtype is None:
+            state = {name: value.clone() for name, value in module.state_dict().items()}
+            module.load_state_dict(state, assign=True)
+        else:
+            module.to(dtype)
         current = []
         for _ in range(4):
             scale_columns(module.parametrizations.table.original)

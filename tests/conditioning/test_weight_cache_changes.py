@@ -1,12 +1,14 @@
 """Raw weights that change, or gradients that are turned on, inside ``computed_once``: noticed, or as outside."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from enerf.conditioning import computed_once, condition
+from enerf.conditioning import computed_once, condition, condition_tensor
 from tests.grids import latin
 
 
@@ -43,6 +45,48 @@ def test_other_weights_by_a_functional_call_are_refused(method: str, scale: str,
     with computed_once(net), pytest.raises(RuntimeError, match="replaced by another tensor"):
         call()
     assert net[0].weight is not net[0].weight
+
+
+@pytest.mark.parametrize("kind", ["buffer", "constant gain"])
+def test_buffers_that_a_functional_call_replaces_are_noticed_too(kind: str):
+    if kind == "buffer":
+        net = nn.Sequential(nn.Linear(3, 4)).double()
+        raw = net[0].weight.detach().clone()
+        del net[0].weight
+        net[0].register_buffer("weight", raw)
+        condition_tensor(net[0])
+        name = "0.parametrizations.weight.original"
+    else:
+        net, name = network("row", "constant"), "0.parametrizations.weight.0.gain"
+    given = {name: 2 * dict(net.named_buffers())[name]}
+    with computed_once(net), pytest.raises(RuntimeError, match="replaced by another tensor"):
+        torch.func.functional_call(net, given, (POINTS,))
+
+
+class Sign(nn.Module):
+    """A map without gradients, of others."""
+
+    calls = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.calls += 1
+        return weight.detach().sign()
+
+
+def test_a_map_without_gradients_is_computed_once_too():
+    layer, sign = nn.Linear(3, 4), Sign()
+    parametrize.register_parametrization(layer, "weight", sign)
+    before = sign.calls
+    with computed_once(layer):
+        assert layer.weight is layer.weight
+    assert sign.calls == before + 1
+
+
+def test_in_inference_mode_weights_are_those_of_the_entry():
+    net = network()
+    with torch.inference_mode(), computed_once(net), torch.enable_grad():
+        assert net[0].weight is net[0].weight
+        net(POINTS)
 
 
 def test_a_functional_call_with_the_weights_of_the_model_is_a_call():
@@ -108,18 +152,33 @@ def test_a_frozen_model_is_computed_once_where_gradients_of_inputs_are_taken():
 KINDS = {"conv2d": (nn.Conv2d, torch.channels_last), "conv3d": (nn.Conv3d, torch.channels_last_3d)}
 
 
-@pytest.mark.parametrize(("kind", "inside"), latin(2, KINDS, [True, False]))
-def test_weight_norm_applies_weights_in_the_memory_format_of_the_raw_ones(kind: str, inside: bool):
+def channels_last(kind: str) -> nn.Sequential:
     make, like = KINDS[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(make(4, 6, 3)).to(memory_format=like)
+        return nn.Sequential(make(4, 6, 3)).to(memory_format=like)
+
+
+@pytest.mark.parametrize(("kind", "inside"), latin(2, KINDS, [True, False]))
+def test_weight_norm_applies_weights_in_the_memory_format_of_the_raw_ones(kind: str, inside: bool):
+    net = channels_last(kind)
     expected = net[0].weight.detach().clone()
     condition(net, "weight_norm")
-    if inside:
-        with computed_once(net):
-            weight = net[0].weight
-    else:
+    with computed_once(net) if inside else nullcontext():
         weight = net[0].weight
-    assert weight.is_contiguous(memory_format=like)
+    assert weight.is_contiguous(memory_format=KINDS[kind][1])
     torch.testing.assert_close(weight, expected)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch has no batching rule of its weight norm
+def test_lengths_alone_may_be_a_batch_of_a_functional_transform():
+    net = channels_last("conv2d")
+    condition(net, "weight_norm")
+    lengths, images = net[0].parametrizations.weight.original0.detach(), torch.ones(1, 4, 5, 5)
+
+    def run(given: Tensor) -> Tensor:
+        return torch.func.functional_call(net, {"0.parametrizations.weight.original0": given}, (images,))
+
+    found = torch.func.vmap(run)(torch.stack([lengths, 2 * lengths]))
+    torch.testing.assert_close(found[0], net(images))
+    torch.testing.assert_close(found[1], run(2 * lengths))

@@ -69,6 +69,8 @@ OTHERS = {
     "register_layer(Other, 3)": "the views of Other are 3; expected a function",
     "register_map(3, abs)": "name is 3; expected an identifier",
     "register_map('other', 3)": "the method other is 3; expected a function",
+    "register_map('other', abs, orders=2)": "orders of the map other are 2; expected a tuple of 1, 2 and inf, or some "
+    "of them",
     "register_map('other', abs, divisors=3)": "divisors of the method other is 3; expected a function",
     "register_parametrization('other', abs, unsuitable=3)": "unsuitable of the method other is 3; expected a function",
 }

@@ -128,6 +128,9 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
     _require_differentiable(objective.model, forward_mode=False)
     parameters = objective.free_parameters()
     outputs, jacobian = _jacobian(objective, parameters)
+    n = min(len(jacobian), sum(p.numel() for p in parameters))
+    if not outputs.isfinite().all():
+        return torch.full((n,), torch.nan, dtype=torch.float64, device=outputs.device)
     gram = torch.zeros(len(jacobian), len(jacobian), dtype=torch.float64, device=outputs.device)
     for i in range(len(parameters)):
         found = {r: gradient for r, gradients in enumerate(jacobian) if (gradient := gradients[i]) is not None}
@@ -136,9 +139,8 @@ def gauss_newton_spectrum(objective: Objective) -> Float[Tensor, " k"]:
             block = torch.stack([gradient.flatten() for gradient in found.values()])
             products = sum(part @ part.T for part in (chunk.double() for chunk in block.split(COLUMNS, 1)))
             gram[index[:, None], index] += products
-    root = _root(_second_derivative(objective, outputs) + 0 * outputs.sum())  # NaN also where Λ is a constant
-    values = symmetric_eigenvalues(root @ gram @ root).flip(0).clamp(min=0.0)
-    return values[: min(len(values), sum(p.numel() for p in parameters))]
+    root = _root(_second_derivative(objective, outputs))
+    return symmetric_eigenvalues(root @ gram @ root).flip(0).clamp(min=0.0)[:n]
 
 
 def rounding(spectrum: Float[Tensor, " k"], dtype: torch.dtype) -> float:
@@ -170,8 +172,9 @@ def make_differentiable_(model: nn.Module) -> None:
             batch_norm.restore_(module)
         if isinstance(module, parametrize.ParametrizationList):
             for i, step in enumerate(module):
-                if isinstance(step, parametrizations._WeightNorm):
-                    module[i] = _ExplicitWeightNorm(step.dim)
+                if _is_fused_weight_norm(step):
+                    is_ours, dim = isinstance(step, Parametrization), vars(step)["dim"]
+                    module[i] = _ConditionedWeightNorm(dim) if is_ours else _ExplicitWeightNorm(dim)
 
 
 def _require_differentiable(model: nn.Module, forward_mode: bool = True) -> None:
@@ -184,7 +187,7 @@ def _require_differentiable(model: nn.Module, forward_mode: bool = True) -> None
             problem = "a preconditioner of gradients"
         elif forward_mode and type(module) is nn.GroupNorm:
             problem = "group normalization, which has no derivatives in forward mode"
-        elif forward_mode and isinstance(module, parametrizations._WeightNorm):
+        elif forward_mode and _is_fused_weight_norm(module):
             problem = "torch's weight norm, which has no derivatives in forward mode"
         elif isinstance(module, parametrizations._SpectralNorm) and module.training:
             raise ValueError(f"{name} is spectral norm in training mode, where each call changes it: use model.eval()")
@@ -193,18 +196,23 @@ def _require_differentiable(model: nn.Module, forward_mode: bool = True) -> None
             raise ValueError(f"{path or 'the model'} has {problem}: apply make_differentiable_ to a copy of the model")
 
 
-class _ExplicitWeightNorm(Parametrization):
+class _ExplicitWeightNorm(parametrizations._WeightNorm):
     """Weight normalization as an explicit formula."""
-
-    method = "weight_norm"
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
 
     def forward(self, length: Tensor, direction: Tensor) -> Tensor:
         others = [axis for axis in range(direction.dim()) if axis != self.dim]
         return length * direction / torch.linalg.vector_norm(direction, dim=others, keepdim=True)
+
+
+class _ConditionedWeightNorm(_ExplicitWeightNorm, Parametrization):
+    """The same in the place of a weight normalization that ``condition`` has applied."""
+
+    method = "weight_norm"
+
+
+def _is_fused_weight_norm(step: nn.Module) -> bool:
+    """Whether it is torch's weight normalization with its fused operation, which has no forward mode."""
+    return isinstance(step, parametrizations._WeightNorm) and not isinstance(step, _ExplicitWeightNorm)
 
 
 class _Loss(nn.Module):
