@@ -88,7 +88,10 @@ def computed_reason(module: nn.Module, tensor_name: str) -> str | None:
 
 
 def zero_rows_of(matrices: Tensor, method: str) -> tuple[int, int]:
-    """Number of rows (inputs, outputs or both) that ``method`` would divide by the floor, and number of all."""
+    """Number of rows whose norm is at most ``norms.FLOOR``, so that ``method`` divides them by that, and of all rows.
+
+    Rows are those of inputs, of outputs, or both, as the method divides.
+    """
     zeros = total = 0
     for dim, methods in ((-2, DIVIDES_INPUTS), (-1, DIVIDES_OUTPUTS)):
         if method in methods:
@@ -170,7 +173,7 @@ def _shape_problem(view: WeightView, method: str) -> str | None:
 
 
 def _added_problem(view: WeightView, method: str) -> str | None:
-    """Why a map that ``registry.register_map`` has added cannot be applied to a matrix, or None."""
+    """The reason that the map of ``register_map`` itself gives (``unsuitable``) not to be applied, or None."""
     added = maps.ADDED.get(method)
     return added.unsuitable(view) if added is not None and added.unsuitable is not None else None
 
@@ -217,7 +220,7 @@ def _diagonal_problem(matrices: Tensor) -> str | None:
 
 
 def _mapped_problem(matrices: Tensor, method: str) -> str | None:
-    """Why a map that ``registry.register_map`` has added is not applied to finite matrices, or None: it makes NaN."""
+    """The reason not to apply a map of ``register_map`` to these matrices, or None: it fails, or makes NaN of them."""
     added = maps.ADDED.get(method)
     if added is None or added.function is None or not matrices.isfinite().all():
         return None

@@ -60,6 +60,24 @@ class _Place(NamedTuple):
     tensor: Tensor
     address: int
 
+    def is_changed(self) -> bool:
+        """Whether the dictionary has another tensor now, or the tensor other memory."""
+        return self.container.get(self.name) is not self.tensor or _address(self.tensor) != self.address
+
+
+class _Watch:
+    """Whether the raw weights of a parametrization list, or its other tensors, change after this object is made."""
+
+    def __init__(self, item: nn.Module) -> None:
+        self.raws, self.places = _raws(item), _places(item)
+        self.versions = [_version(raw) for raw in self.raws]
+
+    def is_changed(self) -> bool:
+        """Whether a raw weight was changed in place, or a tensor was replaced; a compiled function sees the former."""
+        if [_version(raw) for raw in self.raws] != self.versions:
+            return True
+        return not torch.compiler.is_compiling() and any(place.is_changed() for place in self.places)
+
 
 @contextmanager
 def computed_once(model: nn.Module) -> Iterator[None]:
@@ -92,20 +110,17 @@ def computed_once(model: nn.Module) -> Iterator[None]:
     found = _parametrized(model)
     if any(is_computed_once(item) for item in found):
         raise RuntimeError("the weights of this model are computed once already")
-    raws = {id(item): _raws(item) for item in found}
-    if any(is_sharded(raw) for of_item in raws.values() for raw in of_item):
+    raws = [raw for item in found for raw in _raws(item)]
+    if any(map(is_sharded, raws)):
         raise RuntimeError(SHARDED)
     groups = [group for items in _stackable(found) for group in _compute(items)]
-    handle = _refuse_steps({id(raw) for of_item in raws.values() for raw in of_item}) if found else None
+    handle = _refuse_steps(set(map(id, raws))) if found else None
     try:
-        before = [_version(raw) for of_item in raws.values() for raw in of_item]
-        places = [place for item in found for place in _places(item)]
-        for group in groups:
-            for item, leaf in zip(group.items, group.leaves, strict=True):
-                _replace(item, leaf)
+        watches = [
+            _replace(item, leaf) for group in groups for item, leaf in zip(group.items, group.leaves, strict=True)
+        ]
         yield
-        is_changed = [_version(raw) for of_item in raws.values() for raw in of_item] != before
-        if is_changed or _is_replaced(places):
+        if any(watch.is_changed() for watch in watches):
             raise RuntimeError(CHANGED)
     finally:
         if handle is not None:
@@ -174,15 +189,13 @@ def _refuse_backward(groups: list[_Group]) -> None:
                 leaf.register_hook(refuse)
 
 
-def _replace(item: Any, leaf: Tensor) -> None:
-    """Let a parametrization list return ``leaf`` as long as its raw parameters do not change, until ``_restore``."""
-    raws = _raws(item)
-    versions, places = [_version(raw) for raw in raws], _places(item)
-    lacks_gradient = not torch.is_grad_enabled() and any(raw.requires_grad for raw in raws)
+def _replace(item: Any, leaf: Tensor) -> _Watch:
+    """Make a parametrization list return ``leaf`` until ``_restore``, and raise once its raw weights have changed."""
+    watch = _Watch(item)
+    lacks_gradient = not torch.is_grad_enabled() and any(raw.requires_grad for raw in watch.raws)
 
     def forward() -> Tensor:
-        is_changed = [_version(raw) for raw in raws] != versions
-        if is_changed or (not torch.compiler.is_compiling() and _is_replaced(places)):
+        if watch.is_changed():
             raise RuntimeError(CHANGED)
         if lacks_gradient and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             computed: Tensor = type(item).forward(item)
@@ -197,6 +210,7 @@ def _replace(item: Any, leaf: Tensor) -> None:
             vars(item).update(replaced)
 
     vars(item).update(forward=forward, __deepcopy__=copied)
+    return watch
 
 
 def _restore(item: Any) -> dict[str, Any]:
@@ -218,13 +232,6 @@ def _places(module: nn.Module) -> list[_Place]:
         if tensor is not None
     ]
     return found + [place for child in module._modules.values() if child is not None for place in _places(child)]
-
-
-def _is_replaced(places: list[_Place]) -> bool:
-    """Whether another tensor, or other memory, is in one of the places."""
-    return any(
-        container.get(name) is not tensor or _address(tensor) != address for container, name, tensor, address in places
-    )
 
 
 def _address(raw: Tensor) -> int:

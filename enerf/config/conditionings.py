@@ -118,7 +118,7 @@ def _orders(weights: str) -> tuple[float, ...]:
 
 
 def _unknown_message(name: str, text: str) -> str:
-    """The sentence on a name that is none of a method; methods of comparisons stand for others."""
+    """The error message for a name that is no method; it says which options a method of comparisons stands for."""
     from enerf.config import methods
 
     if options := methods.as_options(name):

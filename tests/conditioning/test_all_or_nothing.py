@@ -385,6 +385,7 @@ def test_conditioning_another_tensor_of_a_copy_leaves_the_original_alone():
 def test_an_initialization_that_draws_nothing_takes_any_layer():
     net = nn.Sequential(nn.LazyLinear(4))
     layers.initialize_(net, ["0"], "default", torch.Generator())
+    assert net(torch.ones(1, 3)).shape == (1, 4)
 
 
 @pytest.mark.parametrize("normalize", [layers.weight_norm, baselines.spectral_norm])
