@@ -158,6 +158,14 @@ def test_keys_move_the_camera_after_a_button_was_clicked(chrome, planes):
     found.close()
 
 
+def test_a_key_that_is_released_before_the_next_frame_moves_the_camera(chrome, planes):
+    found = opened(chrome, planes[0] / "web.html")
+    found.evaluate("['keydown', 'keyup'].forEach(kind => dispatchEvent(new KeyboardEvent(kind, {key: 'ArrowRight'})))")
+    found.wait_for("enerf.camera().position[0] > 1e-4")
+    assert found.evaluate("held.size") == 0
+    found.close()
+
+
 def test_zooming_ends_if_shift_is_released_before_plus(chrome, planes):
     found = opened(chrome, planes[0] / "web.html")
     start = found.evaluate("enerf.camera().fx")

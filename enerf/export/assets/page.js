@@ -85,6 +85,7 @@ const loop = {
       const seconds = Math.min((now - this.last) / 1000, 0.1);
       this.last = now;
       if (this.step(seconds)) { this.dirty = true; this.moved = now; }
+      movedForKeys();
       this.adapt(now, seconds);
       if (this.dirty) {
         this.dirty = false;
@@ -155,7 +156,9 @@ function listen(actions) {
 
 // ---- keys: held arrows move, letters press buttons
 
-const held = new Set();
+// Keys that move, each "new" until a step has moved for it, then "seen"; one that is released before, as in a slow frame,
+// is "tapped" and still moves for a step.
+const held = new Map();
 const shortcuts = {};
 
 // Name of a key; that of + and - is the same with and without shift, which may be released first.
@@ -175,11 +178,23 @@ function uses(target, key) {
 addEventListener("keydown", event => {
   const key = named(event);
   if (event.ctrlKey || event.metaKey || event.altKey || uses(event.target, key)) return;
-  if (key.startsWith("Arrow") || key === "+" || key === "-") { held.add(key); event.preventDefault(); }
+  if (key.startsWith("Arrow") || key === "+" || key === "-") { if (held.get(key) !== "seen") held.set(key, "new"); event.preventDefault(); }
   else if (shortcuts[key] && !event.repeat) { shortcuts[key](); event.preventDefault(); }
 });
-addEventListener("keyup", event => held.delete(named(event)));
+addEventListener("keyup", event => {
+  const key = named(event);
+  if (held.get(key) === "new") held.set(key, "tapped");
+  else if (held.get(key) === "seen") held.delete(key);
+});
 addEventListener("blur", () => held.clear());
+
+// Records that a step has moved for the keys that are held.
+function movedForKeys() {
+  for (const [key, state] of held) {
+    if (state === "tapped") held.delete(key);
+    else held.set(key, "seen");
+  }
+}
 shortcuts.h = () => document.body.classList.toggle("bare");
 
 // ---- buttons
