@@ -72,8 +72,12 @@ class FourierWeight(Parametrization):
         self.drawn: Tensor | None = drawn  # the initial Λ, until the parametrization is registered
 
     def forward(self, raw: Float[Tensor, "n_out m"]) -> Float[Tensor, "n_out n_in"]:
-        """Compute the weight that the layer applies."""
-        return raw @ self.bases
+        """Compute the weight that the layer applies, with the precision of Λ also under autocast."""
+        kind = raw.device.type
+        if not torch.amp.autocast_mode.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+            return raw @ self.bases
+        with torch.autocast(kind, enabled=False):
+            return raw @ self.bases
 
     def right_inverse(self, weight: Float[Tensor, "n_out n_in"]) -> Float[Tensor, "n_out m"]:
         """Return the smallest Λ whose product with the bases is nearest to an assigned weight."""

@@ -62,7 +62,7 @@ class _UnitEach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
+        if norms.is_differentiated():
             raise RuntimeError("unit_each is differentiable once; for second derivatives use norms.unit")
         found = [
             None if grad is None else norms.fused_projected(grad, weight, norm, ctx.dim, ctx.ones[norm.numel()])

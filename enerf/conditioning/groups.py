@@ -127,7 +127,6 @@ def _is_scale_invariant(step: nn.Module, further: list[nn.Module]) -> bool:
     if not all(isinstance(each, baselines.SpectralGain) for each in further):
         return False
     if isinstance(step, Equilibrated):
-        added = maps.ADDED.get(step.method)
-        invariant = step.method in SCALE_INVARIANT if added is None else added.scale_invariant
+        invariant = step.method in SCALE_INVARIANT if step.added is None else step.added.scale_invariant
         return invariant and step.scale != "kept" and step.every == 1  # kept divisors do not follow the raw weight
     return isinstance(step, parametrizations._WeightNorm | parametrizations._SpectralNorm)

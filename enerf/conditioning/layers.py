@@ -121,7 +121,8 @@ def condition(
         biases to zero; or ``spectral_shift``, for ``nn.MultiheadAttention`` only.
     layers
         Groups, layer types, patterns or names, as for ``select``; by default all but ``heads``. Groups, types and
-        patterns skip layers that are conditioned already; naming one is an error.
+        patterns skip layers that are conditioned already; naming one is an error. Layers that are tied to one of them
+        are conditioned with it.
     gradient
         ``"through"`` differentiates the divisors, ``"detached"`` treats them as constants; see ``maps``.
     heads
@@ -174,7 +175,8 @@ def condition(
         raise ValueError(f"packing is {packing!r}, but {method} treats a weight as a whole; expected 'matrix'")
     names = selection.with_tied(model, selected.names)
     found = selection.plain_layers(model, names)
-    result = Conditioned(names, selected.skipped, selection.unknown_layers(model))
+    skipped = {name: reason for name, reason in selected.skipped.items() if name not in names}
+    result = Conditioned(names, skipped, selection.unknown_layers(model))
 
     def make(view: WeightView) -> Equilibrated:
         return Equilibrated(method, gradient, p=float(p), scale=scale, every=every, view=view, shift=shift)
@@ -209,7 +211,8 @@ def condition_tensor(
     name
         Name of the tensor.
     method
-        One of ``MAPS``.
+        A map: ``row``, ``column``, ``row_column``, ``jacobi``, ``ruiz``, ``weight_standardisation``, ``orthogonal``,
+        ``spectral_shift``, or one of ``registry.register_map``.
     view
         How the tensor is read as matrices: by default as the layer's type says, or else by its last two axes as
         n_out × n_in.
@@ -241,7 +244,7 @@ def condition_tensor(
         raise TypeError(f"view is {view!r}; expected a WeightView")
     _check_options(method, gradient, every, scale, p, shift)
     if method not in MAPS:
-        raise ValueError(f"method is {method!r}; for one tensor it must be one of {', '.join(MAPS)}")
+        raise ValueError(f"method is {method!r}; for one tensor it must be one of {', '.join(_map_names())}")
     check_option("zero_rows", zero_rows, suitability.ZERO_ROWS)
     if parametrize.is_parametrized(module, name):
         raise ValueError(f"{name} is parametrized already; a tensor is conditioned once")
@@ -339,6 +342,13 @@ def _register(module: nn.Module, view: WeightView, parametrization: Equilibrated
     parametrization.reset_accesses()
 
 
+def _map_names() -> list[str]:
+    """Names of all maps, also of those whose modules have not been used yet."""
+    for method in table.MODULES:
+        table.load(method)
+    return list(MAPS)
+
+
 def _check_options(method: str, gradient: str, every: int, scale: str, p: float | int, shift: float) -> None:
     if isinstance(method, str) and method in MATRIX_OPTIMIZERS:
         raise ValueError(f"method is {method!r}, which is an optimizer: see enerf.optim.matrix_optimizer")
@@ -358,7 +368,7 @@ def _check_options(method: str, gradient: str, every: int, scale: str, p: float 
                 "learned"
             )
     elif method not in MAPS and not (plain and scale == "fixed"):
-        raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(MAPS)}")
+        raise ValueError(f"{method} is not a map: gradient, every, scale and p apply to {', '.join(_map_names())}")
     if not math.isfinite(every) or every < 1 or every != int(every):
         raise ValueError(f"every is {every!r}; expected a whole number from 1")
     if every > 1 and gradient != "detached":

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 FLOOR = 1e-6
 FUSED_SIZE = 1 << 14  # entries of a tensor
@@ -89,6 +90,14 @@ def _has_values(tensor: Tensor) -> bool:
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._get_tracing_state()
     )
+
+
+def is_differentiated() -> bool:
+    """Whether derivatives of what is computed now may be wanted: in reverse mode, or forward mode of a gradient.
+
+    For backward passes, which are in neither mode as a rule. Forward mode does not depend on ``torch.no_grad``.
+    """
+    return torch.is_grad_enabled() or (not torch.compiler.is_compiling() and forward_ad._current_level >= 0)
 
 
 def _nan_if_infinite(norm: Tensor) -> Tensor:
@@ -208,7 +217,7 @@ class _UnitNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         weight, norm, *saved = ctx.saved_tensors
-        if torch.is_grad_enabled() or (not saved and not _has_values(gradient)):
+        if is_differentiated() or (not saved and not _has_values(gradient)):
             return _projected(gradient, weight, ctx.dim), None
         if not saved:
             return fused_projected(gradient, weight, norm, ctx.dim), None

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from enerf.conditioning.norms import FLOOR, check
+from enerf.conditioning.norms import FLOOR, check, is_differentiated
 from enerf.conditioning.registry import register_map
 
 
@@ -83,7 +83,7 @@ class _Polar(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> Tensor:
-        function = _differential if torch.is_grad_enabled() else _closed
+        function = _differential if is_differentiated() else _closed
         return function(grad, *ctx.saved_tensors)
 
 

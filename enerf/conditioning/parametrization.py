@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from enerf.conditioning import attention, baselines, maps, norms, recomputation
+from enerf.conditioning import attention, baselines, maps, norms, recomputation, table
 from enerf.conditioning.interface import Parametrization
 from enerf.conditioning.step_counter import StepDetector
 from enerf.conditioning.weight_views import WeightView, in_format_of
@@ -36,12 +36,12 @@ MAPS: dict[str, Callable[..., Tensor]] = {  # registry.register_map adds to it
 
 
 class Equilibrated(Parametrization):
-    """Parametrization that applies one of ``MAPS`` to a raw weight.
+    """Parametrization that applies one of ``MAPS`` to a raw weight: that which has the name when it is made.
 
     Parameters
     ----------
     method
-        A key of ``MAPS``.
+        A key of ``MAPS``, or a map of ``table.MODULES``.
     gradient
         ``"through"`` or ``"detached"``; see ``maps``.
     p
@@ -56,6 +56,11 @@ class Equilibrated(Parametrization):
         How the tensor is read as matrices; None if it is a matrix or a batch of matrices.
     shift
         λ of ``spectral_shift``.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown.
     """
 
     # Names in state dicts; they do not change.
@@ -76,9 +81,13 @@ class Equilibrated(Parametrization):
         shift: float = attention.SHIFT,
     ) -> None:
         super().__init__()
+        table.load(method)
+        if method not in MAPS:
+            raise ValueError(f"method is {method!r}; it must be one of {', '.join(MAPS)}")
         self.method, self.gradient, self.p, self.scale, self.every, self.view = method, gradient, p, scale, every, view
         self.shift, self.is_registered, self.is_of_parameter = shift, False, False
         self.register_parameter("gain", None)
+        self.added = maps.ADDED.get(method)  # stays if the name is registered again
         self.steps = StepDetector() if every > 1 else None
 
     def forward(self, weight: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -133,15 +142,14 @@ class Equilibrated(Parametrization):
         """Key that is equal for parametrizations whose weights can be stacked for one call; None: never stacked."""
         if self.every > 1:
             return None
-        return (self.method, self.gradient, self.p, self.scale, self.view, self.shift)
+        return (self.method, id(self.added), self.gradient, self.p, self.scale, self.view, self.shift)
 
     def norm_axis(self) -> int | None:
         """Axis of the norms if the map is a division by differentiated 2-norms of rows or columns alone, else None."""
         is_plain = (self.gradient, self.p, self.scale, self.every) == ("through", 2, "fixed", 1)
         if not is_plain or not (self.view is None or self.view.is_matrix):
             return None
-        function = MAPS[self.method]
-        return -2 if function is maps.row else -1 if function is maps.column else None
+        return {"row": -2, "column": -1}.get(self.method)
 
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
@@ -154,10 +162,32 @@ class Equilibrated(Parametrization):
         return self.method == "spectral_shift"
 
     def _map(self, raw: Tensor) -> Tensor:
-        if self.every == 1:
-            more = {"shift": self.shift} if self._is_shift else {}
-            return MAPS[self.method](raw, self.gradient, self.p, **more)
-        return raw / self.of_inputs / self.of_outputs
+        if self.every > 1:
+            return raw / self.of_inputs / self.of_outputs
+        if self._is_shift:
+            return attention.shifted(raw, self.gradient, self.p, shift=self.shift)
+        if self.added is None or self.added.function is None:
+            return MAPS[self.method](raw, self.gradient, self.p)
+        if self.gradient == "detached" and self.added.divisors is not None:
+            return norms.divided(raw, *self._divisors(raw.detach()), "detached", self.p)
+        mapped = self.added.function(raw, self.gradient, self.p)
+        if not self.is_registered:
+            _check_like(f"the map {self.method}", mapped, raw, tuple(raw.shape))
+        return mapped
+
+    def _divisors(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Divisors of inputs and outputs."""
+        if self.added is None or self.added.divisors is None:
+            return maps.divisors(raw, self.method, self.p)
+        found = self.added.divisors(raw, self.p)
+        if not self.is_registered:
+            of = f"divisors of the map {self.method}"
+            if not isinstance(found, tuple | list) or len(found) != 2:
+                raise TypeError(f"{of} returned {_described(found)}; expected two tensors, for inputs and for outputs")
+            *batch, n_out, n_in = raw.shape
+            _check_like(f"{of}, for inputs,", found[0], raw, (*batch, 1, n_in))
+            _check_like(f"{of}, for outputs,", found[1], raw, (*batch, n_out, 1))
+        return found[0], found[1]
 
     @_disable_dynamo  # torch.compiler.disable, but it imports the compiler, for a second, when it is called
     def _count_step(self, weight: Tensor) -> None:
@@ -179,7 +209,7 @@ class Equilibrated(Parametrization):
             self.accesses += 1
 
     def _update_divisors(self, raw: Tensor) -> None:
-        of_inputs, of_outputs = maps.divisors(raw, self.method, self.p)
+        of_inputs, of_outputs = self._divisors(raw)
         if not hasattr(self, "of_inputs"):
             self.register_buffer("of_inputs", of_inputs.clone())
             self.register_buffer("of_outputs", of_outputs.clone())
@@ -213,6 +243,19 @@ class Equilibrated(Parametrization):
             self.of_outputs.fill_(1.0)
             self.reset_accesses()
         return self
+
+
+def _check_like(what: str, found: object, weight: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise a TypeError unless what a function of others returned has that shape, and the dtype of the weight."""
+    if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != weight.dtype:
+        expected = f"a tensor of shape {shape} and {weight.dtype}"
+        raise TypeError(f"{what} returned {_described(found)} for a weight; expected {expected}")
+
+
+def _described(found: object) -> str:
+    if isinstance(found, Tensor):
+        return f"a tensor of shape {tuple(found.shape)} and {found.dtype}"
+    return repr(found) if found is None else f"a {type(found).__name__}"
 
 
 def _is_frozen(weight: Tensor) -> bool:

@@ -76,15 +76,17 @@ def register_map(
     Parameters
     ----------
     name
-        Name of the method; registering it again replaces it.
+        Name of the method; registering it again replaces it for layers that are conditioned from then on.
     function
         (weight, gradient, p) -> weight of the same shape (*batch, n_out, n_in), in torch's layout and dtype; the
-        leading axes are a batch of independent matrices. It draws no random numbers. Layers whose weights it would make
+        leading axes are a batch of independent matrices. ``gradient`` is for the function to follow, unless there are
+        ``divisors``. It draws no random numbers. Layers whose weights it would make
         NaN or infinite, such as those with rows of zeros if it divides by norms without a floor, are left out; see
         ``suitability``.
     divisors
         (weight, p) -> divisors of inputs (*batch, 1, n_in) and of outputs (*batch, n_out, 1), if the map is a division
-        by them; only then ``every`` can be above 1.
+        by them. Only then ``every`` can be above 1; with ``gradient="detached"`` they are used in the place of the
+        function, as constants.
     unsuitable
         Weight view -> the reason why the map cannot be applied to its matrices, or None.
     scale_invariant

@@ -48,7 +48,8 @@ class Selection(NamedTuple):
     names
         The selected layers, in the model's order.
     skipped
-        Name -> reason, for layers that a group, a layer type or a pattern matched but ``method`` cannot be applied to.
+        Name -> reason, for layers that a group, a layer type or a pattern matched but ``method`` cannot be applied to,
+        or that share their weight with a head.
     """
 
     names: list[str]
@@ -77,7 +78,7 @@ def select(
     heads
         Names of the output heads, in a list or separated by commas, read as selectors are: a full path is that module,
         a shorter name each path that ends with it. ``hidden``, ``trunk``, layer types and patterns never match them,
-        nor layers inside of them.
+        nor layers inside of them, and skip layers that share their weight with one.
     method
         The method to be applied, one of ``methods()``. Layers that a group, a layer type or a pattern matches but the
         method cannot be applied to are returned in ``skipped``, e.g. layers that are not square for ``jacobi``.
@@ -123,7 +124,9 @@ def select(
             for name in names:
                 check_conditionable(model, name, method, packing, zero_rows)
         else:
-            names, unsuitable = _split_suitable(model, selector, matched, method, packing, zero_rows, plain)
+            of_heads_too = selector in ("all", "first_conv_and_last_linear")
+            tied = {} if of_heads_too else {name: _tied_head_reason(model, name, of_heads) for name in matched}
+            names, unsuitable = _split_suitable(model, selector, matched, tied, method, packing, zero_rows, plain)
             skipped.update(unsuitable)
         selected.update(names)
     in_order = [name for name, _ in _named_modules(model) if name in selected]
@@ -133,6 +136,13 @@ def select(
 def in_heads(name: str, heads: Collection[str]) -> bool:
     """Whether a layer is a head, or inside of one; ``heads`` are those of ``head_names``."""
     return any(f"{name}.".startswith(f"{head}.") for head in heads)
+
+
+def _tied_head_reason(model: nn.Module, name: str, heads: Collection[str]) -> str | None:
+    """That a layer shares its weight with a head, or None."""
+    owners = other_owners(model, model.get_submodule(name)) if heads else ()
+    head = next((owner.path for owner in owners if in_heads(owner.path, heads)), None)
+    return None if head is None else f"it shares its weight with the head {head}"
 
 
 def head_names(model: nn.Module, heads: str | Collection[str]) -> set[str]:
@@ -233,8 +243,10 @@ def layer_at(model: nn.Module, name: str) -> nn.Module:
         If there is none (the message lists the closest known names), or if it has no weight matrices.
     """
     modules = dict(_named_modules(model))
+    if name not in modules and name in GROUPS:
+        raise ValueError(f"{name} is a group, expected names of layers: those of select(model, {name!r}).names")
     if name not in modules:
-        raise ValueError(_unknown(model, name))
+        raise ValueError(_unknown(model, name, layer_names(model)))
     module = modules[name]
     if not isinstance(module, weight_views.layer_types()):
         if _is_quantized(module):
@@ -378,22 +390,26 @@ def _split_suitable(
     model: nn.Module,
     selector: str | type[nn.Module],
     matched: list[str],
+    tied: dict[str, str | None],
     method: str,
     packing: str,
     zero_rows: str,
     plain: bool,
 ) -> tuple[list[str], dict[str, str]]:
-    """The matched layers that ``method`` can be applied to, and name -> reason for the others."""
+    """The matched layers that ``method`` can be applied to, and name -> reason for the others; ``tied`` are reasons."""
     done = {name: conditioned_reason(model.get_submodule(name)) for name in matched} if plain else {}
     reasons = {
-        name: f"it {done[name]}" if done.get(name) else unsuitable_reason(model, name, method, packing, zero_rows)
+        name: f"it {done[name]}"
+        if done.get(name)
+        else tied.get(name) or unsuitable_reason(model, name, method, packing, zero_rows)
         for name in matched
     }
     suitable = [name for name, reason in reasons.items() if reason is None]
     unsuitable = {name: reason for name, reason in reasons.items() if reason is not None}
     if zero_rows == "refused":
         for name, reason in unsuitable.items():
-            if not done.get(name) and unsuitable_reason(model, name, method, packing, "conditioned") is None:
+            is_other = done.get(name) or tied.get(name)
+            if not is_other and unsuitable_reason(model, name, method, packing, "conditioned") is None:
                 raise ValueError(f"{name} cannot be conditioned: {reason}")
     if not suitable:
         details = "; ".join(f"{name}: {reason}" for name, reason in unsuitable.items())
@@ -425,11 +441,11 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in _named_modules(model) if isinstance(module, weight_views.layer_types())}
 
 
-def _unknown(model: nn.Module, name: str) -> str:
-    """Error message for a name that matches nothing."""
-    known = list(_layers(model))
-    endings = {path.split(".", skip)[skip]: None for path in known for skip in range(path.count(".") + 1)}
-    nearest = get_close_matches(name, [*endings, *GROUPS], n=3)
+def _unknown(model: nn.Module, name: str, known: Collection[str] = ()) -> str:
+    """Error message for a name that matches nothing; ``known`` by default groups, and all that means a layer."""
+    paths = list(_layers(model))
+    endings = {path.split(".", skip)[skip]: None for path in paths for skip in range(path.count(".") + 1)}
+    nearest = get_close_matches(name, known or [*endings, *GROUPS], n=3)
     if nearest:
         return f"no layer is named {name!r}; the nearest known names are {', '.join(nearest)}"
     return f"no layer is named {name!r}; {_known(model)}"

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 PACKINGS = ("matrix", "head")
 LAYER_TYPES: tuple[type[nn.Module], ...] = (
@@ -116,8 +117,10 @@ def views(module: nn.Module, packing: str = "matrix") -> tuple[WeightView, ...]:
 
     Raises
     ------
+    TypeError
+        If the function of a registered type does not return weight views.
     ValueError
-        If ``packing`` is unknown.
+        If ``packing`` is unknown, or a registered view is of a tensor that the module lacks.
 
     Examples
     --------
@@ -128,7 +131,7 @@ def views(module: nn.Module, packing: str = "matrix") -> tuple[WeightView, ...]:
         raise ValueError(f"packing is {packing!r}; it must be one of {', '.join(PACKINGS)}")
     for layer_type in type(module).__mro__:  # the most specific type first
         if layer_type in REGISTERED:
-            return tuple(REGISTERED[layer_type](module))
+            return _registered_views(module, layer_type)
     if isinstance(module, nn.Linear):
         shape = (module.out_features, module.in_features)
         return (WeightView("weight", shape, (), *shape),)
@@ -140,6 +143,22 @@ def views(module: nn.Module, packing: str = "matrix") -> tuple[WeightView, ...]:
     if isinstance(module, nn.MultiheadAttention):
         return _attention_views(module, packing)
     return ()
+
+
+def _registered_views(module: nn.Module, layer_type: type[nn.Module]) -> tuple[WeightView, ...]:
+    """The views of a layer whose type ``registry.register_layer`` has added."""
+    found: object = REGISTERED[layer_type](module)
+    of = f"the views of {layer_type.__name__} (register_layer)"
+    views = tuple(found) if isinstance(found, Iterable) else (found,)
+    if not isinstance(found, Iterable) or not all(isinstance(view, WeightView) for view in views):
+        raise TypeError(f"{of} are {found!r}; expected a list of WeightView")
+    for view in views:
+        places = (module._parameters, module._buffers, vars(module))  # a weight of a hook is an attribute
+        is_there = parametrize.is_parametrized(module, view.name) or any(view.name in place for place in places)
+        if not is_there and not hasattr(module, view.name):
+            known = ", ".join(name for name, _ in module.named_parameters(recurse=False)) or "none"
+            raise ValueError(f"{of} name the tensor {view.name!r}; its parameters are {known}")
+    return views
 
 
 def _convolution_view(module: Any) -> WeightView:

@@ -1,7 +1,8 @@
 """Apply conditioning options to a field: layer selection, initialization, and the map or weight normalization."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from enerf.conditioning.groups import parameter_groups
 from enerf.config import conditionings
 from enerf.config.conditionings import MAPS
 from enerf.config.options import ConditioningOptions, MapOptions
+from enerf.core.errors import InputError
 from enerf.fields.backends import module
 
 log = logging.getLogger("enerf")
@@ -30,22 +32,33 @@ def apply(
 
     Raises
     ------
-    ValueError
-        As for ``selected_layers``.
+    InputError
+        As for ``selected_layers``, and if the method does not suit a layer.
     """
     names = selected_layers(model, options, heads, excluded)
-    layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
+    with _naming("init"):
+        layers.initialize_(model, names, options.init, torch.Generator().manual_seed(seed))
     method = options.methods.weights
-    if method != "none":
-        known = conditionings.values_of(method)
-        given: dict[str, Any] = {name.removeprefix("equilibrate_"): getattr(options, name) for name in known}
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            # zero rows stay zero; zeros on the diagonal would become weights a million times as large
-            zero_rows = "refused" if method == "jacobi" else "conditioned"
-            layers.condition(model, method, names, zero_rows=zero_rows, **given)
-    if options.methods.normalization != "none":
-        module.add_normalization(model, options.methods.normalization)
+    with _naming("equilibrate" if options.conditioning == "none" else "conditioning"):
+        if method != "none":
+            known = conditionings.values_of(method)
+            given: dict[str, Any] = {name.removeprefix("equilibrate_"): getattr(options, name) for name in known}
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                # zero rows stay zero; zeros on the diagonal would become weights a million times as large
+                zero_rows = "refused" if method == "jacobi" else "conditioned"
+                layers.condition(model, method, names, zero_rows=zero_rows, **given)
+        if options.methods.normalization != "none":
+            module.add_normalization(model, options.methods.normalization)
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Context manager: a ValueError is an error of that option."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"option --{option}: {error}") from None
 
 
 def selected_layers(
@@ -69,14 +82,14 @@ def selected_layers(
 
     Raises
     ------
-    ValueError
+    InputError
         If a name matches no layer, or a layer that cannot be conditioned (the message lists the nearest known names);
         if no layer is left.
     """
     method = options.methods.weights if options.methods.weights != "none" else "row"
     heads = selection.present(model, heads)
-    selected = layers.select(model, options.equilibrate_layers, heads, method, zero_rows="conditioned")
-    names, skipped = selected
+    with _naming("equilibrate_layers"):
+        names, skipped = layers.select(model, options.equilibrate_layers, heads, method, zero_rows="conditioned")
     skipped |= {name: reason for name, reason in (excluded or {}).items() if name in names}
     if method == "fourier" and any(each.strip() in selection.GROUPS for each in options.equilibrate_layers.split(",")):
         skipped |= dict.fromkeys(first_layers(names), "it is the first layer, whose weights stay plain")
@@ -84,7 +97,7 @@ def selected_layers(
         log.info("conditioning leaves out %s: %s", name, reason)
     names = [name for name in names if name not in skipped]
     if not names:
-        raise ValueError("equilibrate_layers: no layer is left that could be conditioned")
+        raise InputError("option --equilibrate_layers: no layer is left that could be conditioned")
     return names
 
 

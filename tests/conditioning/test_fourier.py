@@ -82,6 +82,19 @@ def test_the_seed_decides_the_weights():
     assert not torch.equal(nets[0], nets[2])
 
 
+def test_autocast_does_not_round_the_weights_and_baking_keeps_every_bit():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 16))
+    condition(net, "fourier", "all")
+    x, exact = torch.randn(4, 16), net[0].weight.detach().clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net[0].weight, exact)
+        before = net(x)
+        assert before.dtype == torch.bfloat16
+        assert torch.equal(bake(net)(x), before)
+    assert torch.equal(net[0].weight, exact)
+
+
 def test_convolutions_are_refused():
     with pytest.raises(ValueError, match="0 cannot be conditioned: Fourier bases are defined for the matrices"):
         condition(nn.Sequential(nn.Conv2d(3, 4, 3)), "fourier", ["0"])

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from enerf.conditioning import maps
+from enerf.conditioning.baselines import standardized
 from enerf.conditioning.maps import FLOOR, METHODS
+from enerf.conditioning.orthogonal import orthogonal
 
 NORMS = ("row", "column", "row_column")
 ALL = tuple(METHODS)
@@ -239,6 +241,32 @@ def test_derivatives_are_right_above_and_below_the_floor(method: str, dim: int):
     start = (weight / scale).detach().requires_grad_()
     assert torch.autograd.gradcheck(scaled, start, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(scaled, start, check_fwd_over_rev=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("size", [5, 130])  # rows of large matrices are divided by a fused kernel
+@pytest.mark.parametrize("method", [*ALL, "weight_standardisation", "orthogonal"])
+def test_forward_mode_of_a_gradient_needs_no_gradient_mode(method: str, size: int):
+    function = {**METHODS, "weight_standardisation": standardized, "orthogonal": orthogonal}[method]
+    weight, direction, factors = (gaussian(size, size, seed=seed) for seed in range(3))
+    if method == "jacobi":
+        weight.diagonal().add_(torch.sign(weight.diagonal()) * 2)
+
+    def value(at: Tensor) -> Tensor:
+        return (function(at) * factors).square().sum()
+
+    leaf = weight.clone().requires_grad_()
+    (pulled,) = torch.autograd.grad(value(leaf), leaf, create_graph=True)
+    (expected,) = torch.autograd.grad((pulled * direction).sum(), leaf)
+    with torch.no_grad():
+        found = torch.func.jvp(torch.func.jacrev(value), (weight,), (direction,))[1]
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(weight.clone().requires_grad_(), direction)
+        (pulled,) = torch.autograd.grad(value(dual), dual)
+        tangent = torch.autograd.forward_ad.unpack_dual(pulled).tangent
+    assert expected.abs().max() > 1e-3
+    for other in (found, tangent):
+        torch.testing.assert_close(other, expected, rtol=0, atol=1e-7 * float(expected.abs().max()))
 
 
 @units

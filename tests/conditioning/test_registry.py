@@ -1,5 +1,8 @@
 """Layer types and maps that users add, and single tensors of any module."""
 
+import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from enerf.conditioning import (
+    groups,
     layers,
     maps,
     parametrization,
@@ -110,6 +114,29 @@ def test_types_that_cannot_be_registered_are_refused(kind: type, sentence: str):
         registry.register_layer(kind, description)
 
 
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("views", "error", "sentence"),
+    [
+        (lambda module: WeightView("w", (3, 4), (), 3, 4), TypeError, r"are WeightView\(.*; expected a list of"),
+        (lambda module: None, TypeError, "are None; expected a list of WeightView"),
+        (lambda module: ["w"], TypeError, r"are \['w'\]; expected a list of WeightView"),
+        (lambda module: [WeightView("weight", (3, 4), (), 3, 4)], ValueError, "'weight'; its parameters are w$"),
+    ],
+)
+def test_views_that_are_none_are_told_with_their_type(views, error: type[Exception], sentence: str):
+    registry.register_layer(Sparse, views)
+    net = nn.Sequential(Sparse(), nn.Linear(4, 4))
+    with pytest.raises(error, match=rf"^the views of Sparse \(register_layer\) .*{sentence}"):
+        layers.condition(net, "row")
+    assert layers.conditioned_layers(nn.Sequential(net[1])) == {}
+
+
 # maps
 
 
@@ -140,6 +167,63 @@ def test_a_registered_map_is_a_method_with_the_options_of_the_others():
         torch.testing.assert_close(baked["0.weight"], net[0].weight.detach())
         with computed_once(net):
             assert torch.equal(net[1].weight, net[1].weight)
+
+
+def test_layers_keep_the_map_that_they_were_conditioned_with():
+    nets = [nn.Sequential(nn.Linear(4, 4)) for _ in range(2)]
+    for net, factor in zip(nets, (2, 3), strict=True):
+        registry.register_map(
+            "part",
+            lambda weight, gradient, p, factor=factor: weight / factor,
+            divisors=lambda weight, p: maps.divisors(weight, "row", p),
+            scale_invariant=factor == 3,
+        )
+        layers.condition(net, "part")
+    for net, factor in zip(nets, (2, 3), strict=True):
+        for each in (net, copy.deepcopy(net)):
+            raw = each[0].parametrizations.weight.original
+            assert torch.equal(each[0].weight, raw / factor)
+            assert bool(groups.parameter_groups(each).scale_invariant) == (factor == 3)
+    registry.register_parametrization("part", lambda module, view: None)
+    assert nets[0](torch.ones(1, 4)).isfinite().all()
+    with computed_once(nn.ModuleList(nets)):
+        assert torch.equal(nets[0][0].weight, nets[0][0].parametrizations.weight.original / 2)
+
+
+def test_detached_divisors_of_a_registered_map_are_constants_whatever_its_function_does():
+    of_rows = nn.Sequential(nn.Linear(5, 8)).double()
+    ours = copy.deepcopy(of_rows)
+    registry.register_map(
+        "unit_rows",
+        lambda weight, gradient, p: weight / weight.norm(dim=-2, keepdim=True),
+        divisors=lambda weight, p: (weight.norm(dim=-2, keepdim=True), torch.ones_like(weight[..., :1])),
+    )
+    for net, method in ((ours, "unit_rows"), (of_rows, "row")):
+        layers.condition(net, method, gradient="detached")
+        net(torch.arange(20.0, dtype=torch.float64).reshape(4, 5)).square().sum().backward()
+    torch.testing.assert_close(*(net[0].parametrizations.weight.original.grad for net in (ours, of_rows)))
+
+
+@pytest.mark.parametrize(
+    ("function", "how", "sentence"),
+    [
+        (lambda w, gradient, p: w[..., :1, :], {}, r"the map odd returned a tensor of shape \(1, 4\)"),
+        (lambda w, gradient, p: w.double(), {}, r"the map odd returned a tensor .* torch.float64 .*expected .*float32"),
+        (lambda w, gradient, p: None, {}, r"the map odd returned None for a weight"),
+        (halved, {"divisors": lambda w, p: w.norm(dim=-2)}, "divisors of the map odd returned a tensor"),
+        (
+            halved,
+            {"divisors": lambda w, p: (w.norm(dim=-2), w[..., :1])},
+            r"for inputs, returned .*expected .*\(1, 4\)",
+        ),
+    ],
+)
+def test_what_a_map_returns_is_checked_when_a_layer_is_conditioned(function, how, sentence: str):
+    registry.register_map("odd", function, **how)
+    net = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(TypeError, match=sentence):
+        layers.condition(net, "odd", gradient="detached", every=2 if how else 1)
+    assert layers.conditioned_layers(net) == {}
 
 
 def without_floor(weight: Tensor, gradient: str, p: float) -> Tensor:
@@ -250,6 +334,17 @@ def test_a_map_without_divisors_cannot_be_cached():
 
 
 # one tensor of one module
+
+
+def test_methods_that_are_no_maps_are_refused_with_the_names_of_all_maps():
+    code = (
+        "from torch import nn; from enerf.conditioning import condition_tensor\n"
+        "try: condition_tensor(nn.Linear(4, 4), method='fourier')\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("method is 'fourier'; for one tensor it must be one of row, column, ")
+    assert "orthogonal" in done.stdout
 
 
 def test_one_tensor_of_any_module_is_conditioned_alone():

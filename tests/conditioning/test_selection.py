@@ -48,6 +48,18 @@ def test_a_module_of_output_layers_is_a_head():
     assert select(Net(), "all", heads="head").names == ["body", "head.0", "head.1"]
 
 
+def test_layers_that_share_their_weight_with_a_head_are_left_out():
+    net = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 5))
+    net[2].weight = net[0].weight
+    reason = {"0": "it shares its weight with the head 2"}
+    assert select(net, "hidden", heads="2") == (["1"], reason)
+    done = condition(net, "row", heads="2")
+    assert (done, done.left_out) == (["1"], reason)
+    done = condition(net, "column", ["2"], heads="2")  # the head by its name, and what is tied to it
+    assert (done, done.left_out) == (["0", "2"], {})
+    assert net[0].weight.norm(dim=1).allclose(torch.ones(5))
+
+
 def test_a_full_name_of_a_head_is_that_layer_alone():
     assert condition(nested(), "row", heads=["2"]) == ["0.0", "0.2"]
     assert condition(nested(), "row", heads=["0.2", "2"]) == ["0.0"]

@@ -267,6 +267,24 @@ def test_an_optimizer_is_one_module_and_one_line(tmp_path, monkeypatch):
     torch.testing.assert_close((first.detach() - before["trunk.0.weight"]).abs().max().item(), 1e-3)  # Adam's
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"conditioning": "muon", "equilibrate_layers": "nope"},
+            "option --equilibrate_layers: no layer is named 'nope'",
+        ),
+        ({"equilibrate": "jacobi", "equilibrate_layers": "trunk.1"}, "option --equilibrate: trunk.1 cannot"),
+        ({"init": "unit_row", "equilibrate_layers": "one"}, "option --equilibrate_layers: one cannot"),
+    ],
+)
+def test_errors_of_layers_name_the_option(options: dict[str, str], sentence: str):
+    net = nn.ModuleDict({"trunk": SkipMLP(8, 8, 3, 0), "one": nn.Linear(8, 1), "head": nn.Linear(8, 3)})
+    nn.init.zeros_(net["trunk"][1].weight)
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        fields_conditioning.apply(net, ConditioningOptions(**options), {"head"}, 0)
+
+
 def test_matrices_are_those_between_the_first_layer_and_the_heads():
     net = nn.ModuleDict({"trunk": SkipMLP(6, 8, 4, 2), "head": nn.Linear(8, 3), "view": nn.Linear(8, 4)})
     for name in ("muon", "row+muon", "weight_norm+muon", "fourier+muon", "orthogonal+muon", "spectral_norm+soap"):

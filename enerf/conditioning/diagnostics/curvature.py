@@ -56,6 +56,13 @@ class Objective:
         The batch.
     parameters
         Parameters to differentiate by, in this order; if empty, all that require a gradient.
+
+    Raises
+    ------
+    TypeError
+        If the model is no module, or a parameter is none.
+    ValueError
+        If a parameter is not one of the model or is frozen, or if there is none.
     """
 
     model: nn.Module
@@ -66,6 +73,28 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_module(self.model)
+        known = {id(parameter) for parameter in self.model.parameters()}
+        for parameter in self.parameters:
+            if not isinstance(parameter, nn.Parameter):
+                raise TypeError(f"parameters holds {parameter!r}; expected parameters of the model")
+            if id(parameter) not in known or not parameter.requires_grad:
+                problem = "is frozen" if id(parameter) in known else "is not one of the model"
+                raise ValueError(f"a parameter of shape {tuple(parameter.shape)} {problem}; expected trained ones")
+        if not self.free_parameters():
+            raise ValueError("the model has no trained parameters, expected at least one with requires_grad")
+
+    def scalar(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of outputs.
+
+        Raises
+        ------
+        ValueError
+            If it is not a scalar.
+        """
+        found = self.loss(outputs, targets)
+        if found.dim():
+            raise ValueError(f"the loss has shape {tuple(found.shape)}, expected a scalar: is a reduction missing?")
+        return found
 
     def free_parameters(self) -> list[nn.Parameter]:
         """The parameters to differentiate by."""
@@ -74,7 +103,7 @@ class Objective:
     def value(self) -> float:
         """The loss."""
         with torch.no_grad():
-            return float(self.loss(self.model(self.inputs), self.targets))
+            return float(self.scalar(self.model(self.inputs), self.targets))
 
 
 def hessian(objective: Objective) -> Any:
@@ -234,7 +263,7 @@ def _operator(name: str, objective: Objective) -> Any:
     _initialize_forward_mode()
     return operator_class(
         objective.model,
-        _Loss(objective.loss),
+        _Loss(objective.scalar),
         objective.free_parameters(),
         batch,
         check_deterministic=False,  # the check would draw from torch's global generator
@@ -258,7 +287,7 @@ def _second_derivative(objective: Objective, outputs: Tensor) -> Tensor:
     """Λ, the second derivative of the loss with respect to all entries of the outputs."""
 
     def loss(flat: Tensor) -> Tensor:
-        return objective.loss(flat.reshape(outputs.shape), objective.targets)
+        return objective.scalar(flat.reshape(outputs.shape), objective.targets)
 
     _initialize_forward_mode()
     return torch.func.hessian(loss)(outputs.flatten()).double()

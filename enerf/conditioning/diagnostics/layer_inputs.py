@@ -62,6 +62,11 @@ def unit_block(inputs: Float[Tensor, "n n_in"], second_derivatives: Float[Tensor
     second_derivatives
         ∂²L/∂a² at each row, of the mean loss (including its factor 1/n).
 
+    Raises
+    ------
+    ValueError
+        If there is not one derivative for each row.
+
     References
     ----------
     Q. Ye, Theorem 5; see the module.
@@ -73,6 +78,9 @@ def unit_block(inputs: Float[Tensor, "n n_in"], second_derivatives: Float[Tensor
             [32., 94.]])
     """
     matrix = extended(inputs)
+    if tuple(second_derivatives.shape) != (len(matrix),):
+        found = f"second derivatives have shape {tuple(second_derivatives.shape)}"
+        raise ValueError(f"{found} for {len(matrix)} rows of inputs; expected one for each row")
     return matrix.T @ (second_derivatives[:, None] * matrix)
 
 

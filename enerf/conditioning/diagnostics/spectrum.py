@@ -268,6 +268,8 @@ def _report(module: nn.Module) -> dict[str, float]:
 
 
 def _exact(weight: Tensor) -> Tensor:
+    if weight.dim() < 2 or 0 in weight.shape[-2:]:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; expected matrices with entries")
     return weight.to(torch.promote_types(weight.dtype, torch.float64))
 
 

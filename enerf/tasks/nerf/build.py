@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from enerf.config.options import ConditioningOptions
-from enerf.core.errors import InputError
 from enerf.core.types import Space
 from enerf.datasets.scenes.scene import Scene
 from enerf.fields import conditioning as fields_conditioning
@@ -75,10 +74,7 @@ def radiance_fields(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         fields = plain_fields(model, with_fine, proposal, space, contracted)
-    try:
-        fields_conditioning.apply(fields, conditioning, HEADS, seed)
-    except ValueError as error:
-        raise InputError(f"option --equilibrate_layers or --equilibrate: {error}") from None
+    fields_conditioning.apply(fields, conditioning, HEADS, seed)
     return fields
 
 

@@ -83,6 +83,7 @@ def reference(objective: Objective) -> tuple[Tensor, Tensor]:
 
 CASES = [
     *(("mlp", "none", "fixed"), ("mlp", "row", "fixed"), ("mlp", "row", "learned"), ("mlp", "ruiz", "kept")),
+    ("mlp", "orthogonal", "learned"),
     *(("cnn", "none", "fixed"), ("cnn", "row", "learned"), ("cnn", "weight_norm", "fixed")),
     *(("nerf", "none", "fixed"), ("nerf", "row", "learned"), ("nerf", "row_column", "fixed")),
 ]
@@ -305,6 +306,27 @@ def test_what_has_other_derivatives_than_its_function_is_refused(method, more, s
         curvature.make_differentiable_(net)
     products = curvature.hessian(objective) @ torch.eye(sum(p.numel() for p in objective.free_parameters())).double()
     torch.testing.assert_close(products, reference(objective)[0], rtol=1e-8, atol=1e-9)
+
+
+def test_mistakes_in_an_objective_are_one_sentence():
+    net = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
+    batch = torch.randn(4, 3), torch.randn(4, 2)
+    net[0].requires_grad_(False)
+    for parameters, sentence in (((net[0].weight,), "is frozen"), ((nn.Parameter(torch.ones(2)),), "is not one of")):
+        with pytest.raises(ValueError, match=rf"a parameter of shape \(.*\) {sentence}.*; expected trained ones"):
+            Objective(net, nn.MSELoss(), *batch, parameters)
+    each = Objective(net, nn.MSELoss(reduction="none"), *batch)
+    for measure in (
+        curvature.gauss_newton_spectrum,
+        Objective.value,
+        lambda of: curvature.hessian(of) @ torch.ones(12),
+        lambda of: curvature.gauss_newton(of) @ torch.ones(12),
+    ):
+        with pytest.raises(ValueError, match=r"the loss has shape \(4, 2\), expected a scalar: is a reduction missing"):
+            measure(each)
+    net.requires_grad_(False)
+    with pytest.raises(ValueError, match="the model has no trained parameters"):
+        Objective(net, nn.MSELoss(), *batch)
 
 
 def test_group_norm_is_refused_where_forward_mode_is_needed():

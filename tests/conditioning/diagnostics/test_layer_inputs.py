@@ -22,6 +22,11 @@ def net() -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1)).double()
 
 
+def test_a_unit_has_a_second_derivative_for_each_row():
+    with pytest.raises(ValueError, match=r"second derivatives have shape \(3,\) for 4 rows of inputs"):
+        layer_inputs.unit_block.__wrapped__(gaussian(4, 3), gaussian(3))
+
+
 @pytest.mark.parametrize("method", [None, "row"])
 @pytest.mark.parametrize("name", ["0", "2", "4"])
 def test_the_block_of_a_unit_is_the_hessian_that_autograd_computes(name: str, method: str | None):

@@ -262,8 +262,17 @@ def test_ranks_and_kappa_of_attention_are_those_of_its_worst_head():
     assert (report["rank"], report["kappa"], report["kappa_range"]) == (3, math.inf, pytest.approx(4))
 
 
+@pytest.mark.parametrize("measure", [spectrum.condition_number, spectrum.stable_rank, spectrum.row_norm_spread])
+def test_matrices_without_entries_have_no_statistics(measure):
+    with pytest.raises(ValueError, match=r"weight has shape \(0, 3\); expected matrices with entries"):
+        measure(torch.ones(0, 3))
+
+
 def test_the_report_refuses_unknown_names_and_other_modules():
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    for group in ("hidden", "all"):
+        with pytest.raises(ValueError, match=rf"^{group} is a group, expected names of layers: those of select\(model"):
+            spectrum.layer_report(model, group)
     with pytest.raises(ValueError, match=r"no layer is named 'linear'; the layers are 0$"):
         spectrum.layer_report(model, ["linear"])
     with pytest.raises(ValueError, match=r"1 is a ReLU; the layers that can be conditioned are Linear"):
