@@ -61,7 +61,7 @@ def coefficients(n_out: int, of_bases: Float[Tensor, "m n_in"]) -> Float[Tensor,
 
 
 class FourierWeight(Parametrization):
-    """Parametrization W = Λ B; the raw parameter is Λ, of shape n_out × M."""
+    """Parametrization of a weight as W = Λ B with fixed bases B (M × n_in); the trained parameter is Λ (n_out × M)."""
 
     method = "fourier"
     bases: Tensor
@@ -88,7 +88,7 @@ class FourierWeight(Parametrization):
 
 
 def apply(module: nn.Module, view: WeightView) -> None:
-    """Replace the weight of a layer by Λ B, with Λ drawn by ``coefficients``, and a trained bias by zeros."""
+    """Parametrize the weight of a layer as Λ B, with new Λ from ``coefficients``, and set a trained bias to zero."""
     weight = getattr(module, view.name).detach()
     rounded = bases(view.n_in).to(weight.dtype)
     drawn = coefficients(view.n_out, rounded.double())  # on the CPU: equal for all devices
@@ -101,7 +101,7 @@ def apply(module: nn.Module, view: WeightView) -> None:
 
 
 def divide_(model: nn.Module, factor: float) -> None:
-    """Divide all Λ of a model, in place: the initialization of sine layers is that of others over their ω₀."""
+    """Divide all Λ of a model in place; by ω₀ for networks of sines, whose initial weights are smaller by that."""
     with torch.no_grad():
         for module in model.modules():
             if parametrize.is_parametrized(module, "weight"):

@@ -36,7 +36,9 @@ MAPS: dict[str, Callable[..., Tensor]] = {  # registry.register_map adds to it
 
 
 class Equilibrated(Parametrization):
-    """Parametrization that applies one of ``MAPS`` to a raw weight: that which has the name when it is made.
+    """Parametrization that applies one of ``MAPS`` to a raw weight.
+
+    It keeps its map if another one is registered under the same name later.
 
     Parameters
     ----------
@@ -176,7 +178,7 @@ class Equilibrated(Parametrization):
         return mapped
 
     def _divisors(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Divisors of inputs and outputs."""
+        """What the map divides matrices by: tensors (*batch, 1, n_in) for inputs and (*batch, n_out, 1) for outputs."""
         if self.added is None or self.added.divisors is None:
             return maps.divisors(raw, self.method, self.p)
         found = self.added.divisors(raw, self.p)

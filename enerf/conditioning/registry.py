@@ -20,7 +20,7 @@ RESERVED = ("none", "layer_norm")  # values of the option --conditioning that ar
 
 
 def register_layer(layer_type: type[Any], views: Callable[[Any], Iterable[WeightView]]) -> None:
-    """Make a type of modules a layer, so that groups, patterns, types and names can select it.
+    """Let ``condition`` and ``select`` treat modules of a type as layers, as they treat ``nn.Linear``.
 
     Parameters
     ----------
@@ -71,7 +71,9 @@ def register_map(
     scale_invariant: bool = False,
     orders: Collection[float | int] = norms.P_NORMS,
 ) -> None:
-    """Make a map a method of ``condition``, with its options ``gradient``, ``scale`` and ``p``.
+    """Add a map, a function from weight to weight, to the methods of ``condition``.
+
+    It takes the options ``gradient``, ``scale`` and ``p``.
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ def register_parametrization(
     unsuitable: Callable[[WeightView], str | None] | None = None,
     redraws: bool = False,
 ) -> None:
-    """Make a method of ``condition`` that is more than a map: with raw parameters of another shape, or with a state.
+    """Add a method to ``condition`` that is no map: with parameters of another shape than the weight, or with a state.
 
     It has no options. ``scale``, ``gradient``, ``p`` and ``every`` are those of maps.
 

@@ -32,6 +32,7 @@ from enerf.conditioning.suitability import ZERO_ROWS, computed_reason, other_own
 from enerf.conditioning.weight_views import WeightView
 
 GROUPS = ("all", "hidden", "trunk", "first_conv_and_last_linear")
+WITH_HEADS = ("all", "first_conv_and_last_linear")
 BASELINES = ("weight_standardisation", "weight_norm", "spectral_norm", "unit_row", "batch_norm", "spectral_shift")
 METHODS = (*maps.METHODS, *BASELINES, *table.MODULES)
 APPLIED: dict[str, Callable[[nn.Module, WeightView], None]] = {}  # registry.register_parametrization adds to it
@@ -124,9 +125,9 @@ def select(
             for name in names:
                 check_conditionable(model, name, method, packing, zero_rows)
         else:
-            of_heads_too = selector in ("all", "first_conv_and_last_linear")
-            tied = {} if of_heads_too else {name: _tied_head_reason(model, name, of_heads) for name in matched}
-            names, unsuitable = _split_suitable(model, selector, matched, tied, method, packing, zero_rows, plain)
+            excluded = () if selector in WITH_HEADS else of_heads
+            reasons = {name: _skipping_reason(model, name, excluded, plain) for name in matched}
+            names, unsuitable = _split_suitable(model, selector, reasons, method, packing, zero_rows)
             skipped.update(unsuitable)
         selected.update(names)
     in_order = [name for name, _ in _named_modules(model) if name in selected]
@@ -138,8 +139,10 @@ def in_heads(name: str, heads: Collection[str]) -> bool:
     return any(f"{name}.".startswith(f"{head}.") for head in heads)
 
 
-def _tied_head_reason(model: nn.Module, name: str, heads: Collection[str]) -> str | None:
-    """That a layer shares its weight with a head, or None."""
+def _skipping_reason(model: nn.Module, name: str, heads: Collection[str], plain: bool) -> str | None:
+    """Why a matched layer is skipped whatever the method: conditioned (if ``plain``), or tied to a head; or None."""
+    if plain and (done := conditioned_reason(model.get_submodule(name))) is not None:
+        return f"it {done}"
     owners = other_owners(model, model.get_submodule(name)) if heads else ()
     head = next((owner.path for owner in owners if in_heads(owner.path, heads)), None)
     return None if head is None else f"it shares its weight with the head {head}"
@@ -165,7 +168,7 @@ def head_names(model: nn.Module, heads: str | Collection[str]) -> set[str]:
 
 
 def present(model: nn.Module, heads: Collection[str]) -> list[str]:
-    """The names of ``heads`` that the model has; for models of one family, not all of which have every head."""
+    """Those of ``heads`` that the model has, for names that only some models of a family have."""
     paths = [path for path, _ in _named_modules(model)]
     return [head for head in _split_heads(heads) if any(_ends_with(path, head) for path in paths)]
 
@@ -257,7 +260,7 @@ def layer_at(model: nn.Module, name: str) -> nn.Module:
 
 
 def plain_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The layers with those names, none of which may be conditioned yet.
+    """The layers with those names; an error if one is conditioned already.
 
     Raises
     ------
@@ -389,27 +392,23 @@ def _first_conv_and_last_linear(layers: dict[str, nn.Module]) -> list[str]:
 def _split_suitable(
     model: nn.Module,
     selector: str | type[nn.Module],
-    matched: list[str],
-    tied: dict[str, str | None],
+    skipping: dict[str, str | None],
     method: str,
     packing: str,
     zero_rows: str,
-    plain: bool,
 ) -> tuple[list[str], dict[str, str]]:
-    """The matched layers that ``method`` can be applied to, and name -> reason for the others; ``tied`` are reasons."""
-    done = {name: conditioned_reason(model.get_submodule(name)) for name in matched} if plain else {}
+    """The layers that ``method`` can be applied to, and name -> reason for the others.
+
+    ``skipping`` has all matched layers, with a reason for those that are skipped whatever the method.
+    """
     reasons = {
-        name: f"it {done[name]}"
-        if done.get(name)
-        else tied.get(name) or unsuitable_reason(model, name, method, packing, zero_rows)
-        for name in matched
+        name: reason or unsuitable_reason(model, name, method, packing, zero_rows) for name, reason in skipping.items()
     }
     suitable = [name for name, reason in reasons.items() if reason is None]
     unsuitable = {name: reason for name, reason in reasons.items() if reason is not None}
     if zero_rows == "refused":
         for name, reason in unsuitable.items():
-            is_other = done.get(name) or tied.get(name)
-            if not is_other and unsuitable_reason(model, name, method, packing, "conditioned") is None:
+            if skipping[name] is None and unsuitable_reason(model, name, method, packing, "conditioned") is None:
                 raise ValueError(f"{name} cannot be conditioned: {reason}")
     if not suitable:
         details = "; ".join(f"{name}: {reason}" for name, reason in unsuitable.items())
@@ -441,11 +440,11 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in _named_modules(model) if isinstance(module, weight_views.layer_types())}
 
 
-def _unknown(model: nn.Module, name: str, known: Collection[str] = ()) -> str:
-    """Error message for a name that matches nothing; ``known`` by default groups, and all that means a layer."""
+def _unknown(model: nn.Module, name: str, known: Collection[str] | None = None) -> str:
+    """Error message for a name that matches nothing; ``known`` by default groups, and full and short layer names."""
     paths = list(_layers(model))
     endings = {path.split(".", skip)[skip]: None for path in paths for skip in range(path.count(".") + 1)}
-    nearest = get_close_matches(name, known or [*endings, *GROUPS], n=3)
+    nearest = get_close_matches(name, [*endings, *GROUPS] if known is None else known, n=3)
     if nearest:
         return f"no layer is named {name!r}; the nearest known names are {', '.join(nearest)}"
     return f"no layer is named {name!r}; {_known(model)}"

@@ -153,9 +153,7 @@ def _registered_views(module: nn.Module, layer_type: type[nn.Module]) -> tuple[W
     if not isinstance(found, Iterable) or not all(isinstance(view, WeightView) for view in views):
         raise TypeError(f"{of} are {found!r}; expected a list of WeightView")
     for view in views:
-        places = (module._parameters, module._buffers, vars(module))  # a weight of a hook is an attribute
-        is_there = parametrize.is_parametrized(module, view.name) or any(view.name in place for place in places)
-        if not is_there and not hasattr(module, view.name):
+        if not parametrize.is_parametrized(module, view.name) and not hasattr(module, view.name):
             known = ", ".join(name for name, _ in module.named_parameters(recurse=False)) or "none"
             raise ValueError(f"{of} name the tensor {view.name!r}; its parameters are {known}")
     return views

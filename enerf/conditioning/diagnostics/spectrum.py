@@ -70,7 +70,7 @@ def numerical_rank(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor
 
 
 def range_condition_number(weight: Inexact[Tensor, "*batch n_out n_in"]) -> Float[Tensor, "*batch"]:
-    """κ on the range: the largest singular value over the smallest above rounding errors; see ``numerical_rank``.
+    """κ on the range: the largest singular value over the smallest one that counts for ``numerical_rank``.
 
     Equal to κ for a matrix of full rank, and finite for one that is not, whose κ is inf or noise; inf for the zero
     matrix, which has no range.

@@ -88,7 +88,7 @@ def add_views(fields: RadianceFields, capture: CaptureOptions, scene: Scene) -> 
 
 
 def view_rates(train: TrainOptions, capture: CaptureOptions) -> dict[str, float]:
-    """Return the learning rates of what ``add_views`` adds, in units of ``lrate``, by the beginning of names."""
+    """Return the rates, as multiples of ``lrate``, of the parameters that ``add_views`` adds: name prefix -> rate."""
     return {"exposure.": capture.lrate_exposure / train.lrate, "poses.": capture.lrate_poses / train.lrate}
 
 
